@@ -1,0 +1,77 @@
+//! What is an answer? A name, a question, the servers it needs, a way to serve it, its experiments.
+
+use std::{fmt, pin::Pin, sync::Arc};
+
+use clap::{ArgMatches, Args, Command};
+use sqlx::migrate::Migrator;
+
+use crate::{Experiment, Kind, Serving};
+
+/// One answered question: what its crate's `answer()` declares, and all that `lab` knows of it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The crate's name, which is also its name on the command line and in addresses.
+    pub name: &'static str,
+    /// The question as an interviewer asks it.
+    pub question: &'static str,
+    /// The crate's folder, `env!("CARGO_MANIFEST_DIR")`: there are its chapter and its code.
+    pub folder: &'static str,
+    /// The servers that it cannot run without.
+    pub needs: &'static [Kind],
+    /// The schema, if it has one.
+    pub migrations: Option<&'static Migrator>,
+    /// Command lines to try, printed when it serves; `{url}` stands for its address.
+    pub try_it: &'static [&'static str],
+    /// How it is served.
+    pub serve: Serve,
+    /// The claims that it makes, each with the code that tries to refute it.
+    pub experiments: Vec<Experiment>,
+}
+
+impl Answer {
+    /// The experiment of this name.
+    pub fn experiment(&self, name: &str) -> Option<&Experiment> {
+        self.experiments.iter().find(|experiment| experiment.name == name)
+    }
+}
+
+/// A boxed future, as type erasure wants it.
+pub(crate) type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+/// The `serve` function of an answer, with the type of its options erased.
+#[derive(Clone)]
+pub struct Serve {
+    options: fn(Command) -> Command,
+    start: Arc<dyn Fn(&ArgMatches, Serving) -> anyhow::Result<Work> + Send + Sync>,
+}
+
+impl Serve {
+    /// Wraps `async fn serve(options: Options, serving: Serving) -> anyhow::Result<()>`.
+    pub fn new<P, F, W>(serve: F) -> Self
+    where
+        P: Args,
+        F: Fn(P, Serving) -> W + Send + Sync + 'static,
+        W: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        Self {
+            options: |command| P::augment_args(command),
+            start: Arc::new(move |matches, serving| {
+                Ok(Box::pin(serve(P::from_arg_matches(matches)?, serving)))
+            }),
+        }
+    }
+
+    pub(crate) fn augment(&self, command: Command) -> Command {
+        (self.options)(command)
+    }
+
+    pub(crate) fn start(&self, matches: &ArgMatches, serving: Serving) -> anyhow::Result<Work> {
+        (self.start)(matches, serving)
+    }
+}
+
+impl fmt::Debug for Serve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Serve")
+    }
+}

@@ -1,0 +1,213 @@
+//! How does an experiment kill an answer? The answer runs as a process of its own: this very executable
+//! with other arguments, which every binary made by `lab` understands ([`take_over`]).
+
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    io::Read,
+    process::{ExitCode, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::{ChildStdin, Command},
+    time::timeout,
+};
+
+use crate::{Answer, cli, database::Database};
+
+/// Set in a child's environment.
+const MARK: &str = "LAB_CHILD";
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How many of a child's last lines are kept for an error message.
+const LINES: usize = 40;
+
+/// If this process is such a child, does its work and returns how it ended. Called first in `main`.
+pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
+    std::env::var_os(MARK)?;
+    // The parent holds the other end. When it dies, however it dies, this ends with it.
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(1);
+    });
+    Some(cli::run_all(answers))
+}
+
+/// A server or worker that is about to be started.
+#[derive(Clone, Debug)]
+pub struct ChildBuilder {
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl ChildBuilder {
+    /// Adds an argument.
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(OsString::from));
+        self
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Gives it this database.
+    pub fn database(self, database: &Database) -> Self {
+        self.env("DATABASE_URL", database.url())
+    }
+
+    /// Starts it on a free port, or on the port given by `--port`, and waits until it listens.
+    pub async fn start(self) -> anyhow::Result<Child> {
+        let mut process = Command::new(this_executable()?)
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .env(MARK, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start a child of this executable")?;
+        let stdin = process.stdin.take();
+        let log = Log::default();
+        log.follow(process.stderr.take().context("its standard error is piped")?);
+        let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
+        let listening = async {
+            while let Some(line) = lines.next_line().await? {
+                if let Some(url) = line.strip_prefix("listening on ") {
+                    return Ok(url.trim_end_matches('/').to_owned());
+                }
+            }
+            Err(anyhow!("it ended before it listened"))
+        };
+        let url = match timeout(PATIENCE, listening).await {
+            Ok(Ok(url)) => url,
+            Ok(Err(error)) => bail!("{error}:\n{}", log.text()),
+            Err(_) => bail!("it did not listen within {PATIENCE:?}:\n{}", log.text()),
+        };
+        log.follow(lines.into_inner().into_inner());
+        Ok(Child { process, url, log, builder: self, _stdin: stdin })
+    }
+}
+
+/// A running answer. Killed when dropped.
+#[derive(Debug)]
+pub struct Child {
+    process: tokio::process::Child,
+    url: String,
+    log: Log,
+    builder: ChildBuilder,
+    /// Open as long as we live; see [`take_over`].
+    _stdin: Option<ChildStdin>,
+}
+
+impl Child {
+    /// Prepares `<answer> serve` on a free port.
+    pub fn serve(answer: &str) -> ChildBuilder {
+        let builder = ChildBuilder { arguments: vec![answer.into()], environment: Vec::new() };
+        builder.args(&["serve", "--port", "0"])
+    }
+
+    /// Prepares this executable with any words of the command line.
+    pub fn command(words: &[&str]) -> ChildBuilder {
+        ChildBuilder { arguments: Vec::new(), environment: Vec::new() }.args(words)
+    }
+
+    /// Its address without a slash at the end: `http://127.0.0.1:40123`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its host and port.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// The last lines that it wrote.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// SIGKILL: it cannot clean up. Returns when it is gone.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.process.kill().await.context("cannot kill the child")
+    }
+
+    /// SIGTERM: it may finish what is in flight. Returns how it ended.
+    pub async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        let ended = timeout(PATIENCE, self.process.wait()).await;
+        ended.with_context(|| format!("it did not stop:\n{}", self.log()))?.map_err(Into::into)
+    }
+
+    /// SIGSTOP: it keeps its connections and answers nothing, like a process in a long pause.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT: ends the pause.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Starts it again, with the same arguments and on the same port, after it was killed or stopped.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        let port = self.url.rsplit(':').next().context("no port")?.to_owned();
+        // The last `--port` counts.
+        let builder = self.builder.clone();
+        *self = builder.arg("--port").arg(port).start().await?;
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.process.id().context("it has ended already")?;
+        let pid = Pid::from_raw(i32::try_from(pid)?).context("no pid")?;
+        Ok(kill_process(pid, signal)?)
+    }
+}
+
+/// On Linux this name stays right also after cargo has put a new build in the old one's place.
+fn this_executable() -> anyhow::Result<std::path::PathBuf> {
+    if cfg!(target_os = "linux") {
+        return Ok("/proc/self/exe".into());
+    }
+    Ok(std::env::current_exe()?)
+}
+
+/// The last lines of a child's output.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<VecDeque<String>>>);
+
+impl Log {
+    /// Reads until the child closes its end, which it does when it dies.
+    fn follow(&self, output: impl AsyncRead + Send + Unpin + 'static) {
+        let log = self.clone();
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(output).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mut kept = log.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.len() == LINES {
+                    kept.pop_front();
+                }
+                kept.push_back(line);
+            }
+        });
+    }
+
+    fn text(&self) -> String {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}

@@ -1,0 +1,259 @@
+//! What words does every binary understand? The same: `serve`, `experiment`, `stack`.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::{
+    Answer, Experiment, Kind, Serving, child,
+    report::terminal::{self, Progress},
+    results, stack,
+};
+
+/// The whole `main` of an answer.
+pub fn run(answer: Answer) -> ExitCode {
+    if let Some(code) = child::take_over(std::slice::from_ref(&answer)) {
+        return code;
+    }
+    let matches = answer_command(&answer).subcommand(stack_command()).get_matches();
+    block_on(async {
+        match matches.subcommand() {
+            Some(("stack", matches)) => stack_words(matches).await,
+            _ => answer_words(&answer, &matches).await,
+        }
+    })
+}
+
+/// What a [child](crate::child) understands: an answer's name and its words, or `stack` and its.
+pub(crate) fn run_all(answers: &[Answer]) -> ExitCode {
+    let matches = answers_command(Command::new("lab"), answers).get_matches();
+    block_on(answers_words(answers, &matches))
+}
+
+/// Adds to `command` one word for each answer, and `list` and `stack`.
+pub fn answers_command(command: Command, answers: &[Answer]) -> Command {
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("For machines");
+    command
+        .subcommand(Command::new("list").about("The answers and their experiments").arg(json))
+        .subcommand(stack_command())
+        .subcommands(answers.iter().map(answer_command))
+}
+
+/// Does what [`answers_command`] understood. The exit code is 1 if a check failed.
+pub async fn answers_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    match matches.subcommand() {
+        Some(("stack", matches)) => stack_words(matches).await,
+        Some(("list", matches)) => list(answers, matches.get_flag("json")),
+        Some((name, matches)) => {
+            let answer = answers.iter().find(|answer| answer.name == name);
+            answer_words(answer.context("no such answer")?, matches).await
+        }
+        None => anyhow::bail!("say what to do; --help lists the words"),
+    }
+}
+
+/// Runs a `main`, and shows its error as a sentence.
+pub fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(work).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    });
+    // A task that blocks must not keep a reader waiting who pressed Ctrl-C.
+    runtime.shutdown_background();
+    code
+}
+
+/// Logs to standard error, as much as `RUST_LOG` asks for.
+pub fn log(default: &str) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter.unwrap_or_else(|_| default.into()))
+        .with_writer(std::io::stderr);
+    // Fails only if somebody has set one already, which then serves.
+    let _ = subscriber.try_init();
+}
+
+fn answer_command(answer: &Answer) -> Command {
+    let experiments = answer.experiments.iter().map(|experiment| {
+        let command = experiment.command().no_binary_name(false);
+        command.arg(json_argument())
+    });
+    let all = Arg::new("all").long("all").action(ArgAction::SetTrue).help("Every one, in turn");
+    Command::new(answer.name)
+        .about(answer.question)
+        .subcommand(serve_command(answer))
+        .subcommand(
+            Command::new("experiment")
+                .about("Tries a claim on real servers")
+                .arg(all)
+                .arg(json_argument())
+                .arg_required_else_help(true)
+                .subcommands(experiments),
+        )
+}
+
+fn json_argument() -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help("One JSON object, nothing else")
+}
+
+fn serve_command(answer: &Answer) -> Command {
+    let command = Command::new("serve").about("Serves this answer (also without any word)");
+    answer
+        .serve
+        .augment(command)
+        .arg(
+            Arg::new("port")
+                .long("port")
+                .default_value("3000")
+                .value_parser(value_parser!(u16))
+                .overrides_with("port")
+                .help("0: any free one"),
+        )
+        .arg(Arg::new("host").long("host").default_value("127.0.0.1").help("Where to listen"))
+        .arg(
+            Arg::new("reset")
+                .long("reset")
+                .action(ArgAction::SetTrue)
+                .help("Empties this answer's own database first"),
+        )
+}
+
+async fn answer_words(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    match matches.subcommand() {
+        Some(("serve", matches)) => serve(answer, matches).await,
+        Some(("experiment", matches)) => experiments(answer, matches).await,
+        _ => serve(answer, &serve_command(answer).get_matches_from(["serve"])).await,
+    }
+}
+
+async fn serve(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    log("info");
+    let host = matches.get_one::<String>("host").context("it has a default")?;
+    let port = *matches.get_one::<u16>("port").context("it has a default")?;
+    let serving = Serving::bind(answer, host, port, matches.get_flag("reset")).await?;
+    answer.serve.start(matches, serving)?.await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn experiments(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    log("warn");
+    let json = matches.get_flag("json");
+    let mut good = true;
+    if matches.get_flag("all") {
+        for experiment in &answer.experiments {
+            let defaults = experiment.command().get_matches_from::<[&str; 0], _>([]);
+            good &= try_claim(answer, experiment, &defaults, json).await?;
+        }
+    } else {
+        let (name, matches) = matches.subcommand().context("name an experiment, or --all")?;
+        let experiment = answer.experiment(name).context("no such experiment")?;
+        good = try_claim(answer, experiment, matches, json || matches.get_flag("json")).await?;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs one experiment and shows its report. Says whether it held, or could not be tried here.
+async fn try_claim(
+    answer: &Answer,
+    experiment: &Experiment,
+    matches: &ArgMatches,
+    json: bool,
+) -> anyhow::Result<bool> {
+    let (events, mut seen) = unbounded_channel();
+    let mut progress = (!json).then(Progress::new);
+    let show = async {
+        while let Some(event) = seen.recv().await {
+            if let Some(progress) = &mut progress {
+                progress.show(&event);
+            }
+        }
+    };
+    let run = async { tokio::join!(experiment.run_matches(answer, matches, events), show).0 };
+    // Ctrl-C drops the run, and with it everything that it started.
+    let report = tokio::select! {
+        report = run => report,
+        () = crate::serve::asked_to_stop() => anyhow::bail!("stopped"),
+    };
+    drop(progress);
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        println!("{}", terminal::show(&report));
+    }
+    results::store(&report)?;
+    Ok(report.held() || report.skipped.is_some())
+}
+
+fn list(answers: &[Answer], json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        let experiment = |e: &Experiment| {
+            serde_json::json!({ "name": e.name, "claim": e.claim, "params": e.params() })
+        };
+        let answers = answers.iter().map(|answer| {
+            let experiments: Vec<_> = answer.experiments.iter().map(experiment).collect();
+            serde_json::json!({
+                "name": answer.name,
+                "question": answer.question,
+                "needs": answer.needs,
+                "experiments": experiments,
+            })
+        });
+        println!("{}", serde_json::Value::from_iter(answers));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for answer in answers {
+        println!("{}: {}", answer.name, answer.question);
+        for experiment in &answer.experiments {
+            println!("  {:<16} {}", experiment.name, experiment.claim);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stack_command() -> Command {
+    Command::new("stack")
+        .about("The servers: PostgreSQL, Redis, RabbitMQ")
+        .subcommand_required(true)
+        .subcommand(Command::new("up").about("Finds or starts all of them"))
+        .subcommand(Command::new("status").about("Shows where each comes from; starts none"))
+        .subcommand(Command::new("down").about("Stops the private ones at once"))
+        .subcommand(Command::new("env").about("Prints their URLs, for `eval`; starts them"))
+}
+
+async fn stack_words(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    match matches.subcommand_name() {
+        Some("up") => {
+            stack::up(&Kind::ALL).await?;
+        }
+        Some("env") => {
+            for server in stack::up(&Kind::ALL).await? {
+                println!("export {}='{}'", server.kind.variable(), server.url);
+            }
+        }
+        Some("down") => {
+            let stopped = stack::down().await?;
+            for kind in &stopped {
+                println!("stopped {kind}");
+            }
+            if stopped.is_empty() {
+                println!("no private server was running");
+            }
+        }
+        _ => {
+            for status in stack::status().await {
+                let stack::Status { kind, state, source, address } = status;
+                println!("{kind:<11} {state:<8} {source:<8} {address}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

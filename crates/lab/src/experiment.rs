@@ -1,0 +1,237 @@
+//! How is a claim tried? An [`Experiment`] names it and runs the code that could refute it.
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use anyhow::Context;
+use clap::{ArgMatches, Args, Command, builder::ValueParser};
+use serde::Serialize;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{
+    Answer, Kind, Report,
+    answer::Work,
+    child::{Child, ChildBuilder},
+    database::Database,
+    recorder::{Event, Recorder},
+    stack::{self, own::OwnServer},
+};
+
+/// A claim, and the code that tries to refute it.
+#[derive(Clone)]
+pub struct Experiment {
+    /// Its name on the command line and in the guide.
+    pub name: &'static str,
+    /// One sentence that could be false.
+    pub claim: &'static str,
+    /// The arguments with which the tests run it: seconds, not tens of them.
+    pub quick: &'static [&'static str],
+    params: fn(Command) -> Command,
+    start: Arc<dyn Fn(&ArgMatches, Lab) -> anyhow::Result<Work> + Send + Sync>,
+}
+
+impl Experiment {
+    /// Wraps `async fn run(params: Params, lab: Lab) -> anyhow::Result<()>`.
+    pub fn new<P, F, W>(
+        name: &'static str,
+        claim: &'static str,
+        quick: &'static [&'static str],
+        run: F,
+    ) -> Self
+    where
+        P: Args,
+        F: Fn(P, Lab) -> W + Send + Sync + 'static,
+        W: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        Self {
+            name,
+            claim,
+            quick,
+            params: |command| P::augment_args(command),
+            start: Arc::new(move |matches, lab| {
+                Ok(Box::pin(run(P::from_arg_matches(matches)?, lab)))
+            }),
+        }
+    }
+
+    /// The command that parses the parameters: the same for the command line, the form, the tests.
+    pub fn command(&self) -> Command {
+        (self.params)(Command::new(self.name).about(self.claim)).no_binary_name(true)
+    }
+
+    /// The parameters, for a form.
+    pub fn params(&self) -> Vec<Param> {
+        self.command().get_arguments().filter_map(Param::of).collect()
+    }
+
+    /// Runs it with the given arguments (`["--links", "1000"]`). The events come while it runs; to
+    /// stop it, drop the future: what it started ends with it.
+    ///
+    /// Arguments that do not parse are an error; a run that fails is a report that says so.
+    pub async fn run(
+        &self,
+        answer: &Answer,
+        arguments: &[String],
+        events: UnboundedSender<Event>,
+    ) -> Result<Report, clap::Error> {
+        let matches = self.command().try_get_matches_from(arguments)?;
+        Ok(self.run_matches(answer, &matches, events).await)
+    }
+
+    pub(crate) async fn run_matches(
+        &self,
+        answer: &Answer,
+        matches: &ArgMatches,
+        events: UnboundedSender<Event>,
+    ) -> Report {
+        let report = Report {
+            answer: answer.name.to_owned(),
+            experiment: self.name.to_owned(),
+            claim: self.claim.to_owned(),
+            params: given(&self.command(), matches),
+            build: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
+            servers: Vec::new(),
+            seconds: 0.0,
+            text: Vec::new(),
+            figures: Vec::new(),
+            tables: Vec::new(),
+            series: Vec::new(),
+            checks: Vec::new(),
+            skipped: None,
+            error: None,
+        };
+        let recorder = Recorder::new(report, events);
+        let lab = Lab { answer: answer.clone(), recorder: recorder.clone() };
+        let outcome = match (self.start)(matches, lab) {
+            Ok(work) => work.await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            match error.downcast_ref::<Skipped>() {
+                Some(Skipped(why)) => recorder.end(None, Some(why.clone())),
+                None => recorder.end(Some(format!("{error:#}")), None),
+            }
+        }
+        recorder.report()
+    }
+}
+
+impl fmt::Debug for Experiment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Experiment").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The parameters of a run as the report shows them, defaults included.
+fn given(command: &Command, matches: &ArgMatches) -> serde_json::Map<String, serde_json::Value> {
+    let value = |argument: &clap::Arg| {
+        let raw = matches.get_raw(argument.get_id().as_str())?;
+        let raw: Vec<_> = raw.map(|value| value.to_string_lossy()).collect();
+        Some((argument.get_id().to_string(), raw.join(",").into()))
+    };
+    command.get_arguments().filter_map(value).collect()
+}
+
+/// One parameter of an experiment, as a form shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Param {
+    /// The flag without its dashes.
+    pub name: String,
+    /// What it means.
+    pub help: String,
+    /// What it is unless told otherwise.
+    pub default: String,
+    /// Whether only numbers will do.
+    pub number: bool,
+    /// The values to choose from, if only a few will do.
+    pub choices: Vec<String>,
+}
+
+impl Param {
+    fn of(argument: &clap::Arg) -> Option<Self> {
+        let parser = argument.get_value_parser();
+        Some(Self {
+            name: argument.get_long()?.to_owned(),
+            help: argument.get_help().map(ToString::to_string).unwrap_or_default(),
+            default: argument.get_default_values().first()?.to_string_lossy().into_owned(),
+            number: is_number(parser),
+            choices: parser
+                .possible_values()
+                .into_iter()
+                .flatten()
+                .map(|value| value.get_name().to_owned())
+                .collect(),
+        })
+    }
+}
+
+fn is_number(parser: &ValueParser) -> bool {
+    use std::any::TypeId;
+    let numbers = [
+        TypeId::of::<u16>(),
+        TypeId::of::<u32>(),
+        TypeId::of::<u64>(),
+        TypeId::of::<usize>(),
+        TypeId::of::<f64>(),
+    ];
+    numbers.iter().any(|number| parser.type_id() == *number)
+}
+
+/// Ends a run that cannot be made on this machine: `return Err(skip("no binaries"))`.
+pub fn skip(why: impl fmt::Display) -> anyhow::Error {
+    Skipped(why.to_string()).into()
+}
+
+#[derive(Debug)]
+struct Skipped(String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "skipped: {}", self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
+/// What a running experiment works with: real servers, real processes, and the [`Recorder`], whose
+/// methods it has.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    answer: Answer,
+    recorder: Recorder,
+}
+
+impl Lab {
+    /// The address of a shared server, found or started.
+    pub async fn server(&self, kind: Kind) -> anyhow::Result<String> {
+        let server = stack::server(kind).await?;
+        self.recorder.server(server.version().await?);
+        Ok(server.url)
+    }
+
+    /// A fresh database with the answer's schema, gone when it is dropped.
+    pub async fn database(&self) -> anyhow::Result<Database> {
+        self.server(Kind::Postgres).await?;
+        let migrations = self.answer.migrations.context("this answer has no migrations")?;
+        Database::fresh(self.answer.name, migrations).await
+    }
+
+    /// A PostgreSQL, Redis or RabbitMQ of the experiment's own, to be harmed at will.
+    pub async fn own_server(&self, kind: Kind) -> anyhow::Result<OwnServer> {
+        let server = OwnServer::start(kind).await?;
+        self.recorder.server(server.version().await?);
+        Ok(server)
+    }
+
+    /// Prepares the answer's server as a process of its own: `lab.serve().arg("--codes").arg("random")`.
+    pub fn serve(&self) -> ChildBuilder {
+        Child::serve(self.answer.name)
+    }
+}
+
+impl Deref for Lab {
+    type Target = Recorder;
+
+    fn deref(&self) -> &Recorder {
+        &self.recorder
+    }
+}

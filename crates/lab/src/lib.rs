@@ -1,0 +1,26 @@
+//! What every answer stands on, so that an answer holds nothing but its own question.
+//!
+//! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a
+//! claim is tried and what a run leaves, [`report`] shows it. [`stack`] finds or starts the real
+//! servers and [`database`] gives everyone a database of their own; [`child`], [`fault`] and
+//! [`load`] are what experiments break and measure with; [`serve`] and [`cli`] run it all.
+
+pub mod answer;
+pub mod child;
+pub mod cli;
+pub mod database;
+pub mod experiment;
+pub mod fault;
+pub mod load;
+pub mod recorder;
+pub mod report;
+pub mod results;
+pub mod serve;
+pub mod stack;
+
+pub use answer::{Answer, Serve};
+pub use cli::run;
+pub use experiment::{Experiment, Lab, skip};
+pub use recorder::{Report, Target};
+pub use serve::Serving;
+pub use stack::Kind;

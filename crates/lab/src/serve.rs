@@ -1,0 +1,169 @@
+//! How is a router served well? With a limit on how long a client may take to ask, and a stop that lets
+//! what is in flight finish. `axum::serve` has the second only, so this is hyper, a page of it.
+
+use std::{net::SocketAddr, pin::pin, time::Duration};
+
+use anyhow::Context;
+use axum::{Router, extract::ConnectInfo};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    signal::unix::{SignalKind, signal},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service;
+use url::Url;
+
+use crate::{Answer, Kind, database, stack};
+
+/// A client that has not sent the head of its request by then is cut off.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is still in flight this long after SIGTERM is given up.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What an answer's `serve` function is given: a bound port, and the way to its servers.
+#[derive(Debug)]
+pub struct Serving {
+    answer: Answer,
+    listener: TcpListener,
+    url: Url,
+    reset: bool,
+}
+
+impl Serving {
+    pub(crate) async fn bind(
+        answer: &Answer,
+        host: &str,
+        port: u16,
+        reset: bool,
+    ) -> anyhow::Result<Self> {
+        let (listener, url) = bind(host, port).await?;
+        Ok(Self { answer: answer.clone(), listener, url, reset })
+    }
+
+    /// The address at which it will be served.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The URL of the answer's own database, migrated; what is in it stays from run to run.
+    pub async fn database(&self) -> anyhow::Result<String> {
+        let migrations = self.answer.migrations.context("this answer has no migrations")?;
+        database::kept(self.answer.name, migrations, self.reset).await
+    }
+
+    /// Migrates another database, which the reader has named.
+    pub async fn migrate(&self, url: &str) -> anyhow::Result<()> {
+        let migrations = self.answer.migrations.context("this answer has no migrations")?;
+        database::migrate(url, migrations).await
+    }
+
+    /// The URL of a server.
+    pub async fn server(&self, kind: Kind) -> anyhow::Result<String> {
+        Ok(stack::server(kind).await?.url)
+    }
+
+    /// Serves until SIGTERM or Ctrl-C, and then until what is in flight is done.
+    pub async fn run(self, router: Router) -> anyhow::Result<()> {
+        println!("listening on {}", self.url);
+        for line in self.answer.try_it {
+            eprintln!("  {}", line.replace("{url}", self.url.as_str().trim_end_matches('/')));
+        }
+        serve(self.listener, router, asked_to_stop()).await
+    }
+}
+
+/// Binds, or says what to do about it.
+pub async fn bind(host: &str, port: u16) -> anyhow::Result<(TcpListener, Url)> {
+    let listener = TcpListener::bind((host, port)).await.with_context(|| {
+        format!("cannot listen on {host}:{port}; choose another with --port (0: any free one)")
+    })?;
+    let url = Url::parse(&format!("http://{}/", listener.local_addr()?))?;
+    Ok((listener, url))
+}
+
+/// Ends on the first SIGTERM or Ctrl-C.
+pub async fn asked_to_stop() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM cannot be awaited");
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+/// Accepts connections until `stop`, and then waits for those that are answering.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    allow_many_connections();
+    let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
+    let mut stop = pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                connections.spawn(answer(stream, peer, router.clone(), stopping.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: those that are open will time out.
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    stopping.cancel();
+    connections.close();
+    if timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+        tracing::warn!("gave up waiting for requests in flight");
+    }
+    Ok(())
+}
+
+/// Answers one connection's requests, until it ends or we are stopping and its last one is answered.
+async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, stopping: CancellationToken) {
+    // Answers are small and whole: there is nothing to wait for.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        // A router is always ready.
+        router.clone().call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %peer, "connection ended");
+    }
+}
+
+/// Raises the soft limit on open files to the hard one: 256 (macOS) and 1,024 are soon used up.
+fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit on open files stays");
+    }
+}

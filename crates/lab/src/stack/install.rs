@@ -1,0 +1,101 @@
+//! What if a server is not installed? As root on Debian and its kin, `apt-get` brings it; elsewhere the
+//! error holds the commands to type.
+
+use std::{fs, path::Path, process::Stdio};
+
+use anyhow::{Context, bail};
+use tokio::process::Command;
+
+use super::{
+    Kind, announce, home,
+    programs::{find, on_path},
+};
+
+/// Installs what is missing for this kind, or says how to.
+pub async fn install(kind: Kind) -> anyhow::Result<()> {
+    let apt = on_path("apt-get").is_some();
+    let root = rustix::process::geteuid().is_root();
+    let refused = std::env::var("STACK_INSTALL").is_ok_and(|word| word == "never");
+    if !apt || !root || refused {
+        bail!("{}", how_to(kind, refused && apt && root));
+    }
+    let parent = home::parent()?;
+    // One `apt-get` at a time, whichever process and whichever server asks.
+    let path = parent.join("install.lock");
+    let lock = fs::File::create(&path).with_context(|| path.display().to_string())?;
+    let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
+    if find(kind).is_some() {
+        return Ok(());
+    }
+    let package = debian_package(kind);
+    announce(kind, format_args!("not found; apt-get install {package} …"));
+    let log = parent.join("apt.log");
+    // A fresh image has no package lists, and an old one has stale ones.
+    apt_get(&["update", "-q"], &log).await?;
+    apt_get(&["install", "-q", "-y", "--no-install-recommends", package], &log).await?;
+    announce(kind, "installed");
+    Ok(())
+}
+
+async fn apt_get(arguments: &[&str], log: &Path) -> anyhow::Result<()> {
+    let output = fs::File::options().create(true).append(true).open(log)?;
+    let status = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .status()
+        .await?;
+    if !status.success() {
+        bail!("apt-get {} failed:\n{}", arguments.join(" "), home::tail(log));
+    }
+    Ok(())
+}
+
+fn debian_package(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Postgres => "postgresql",
+        Kind::Redis => "redis-server",
+        Kind::RabbitMq => "rabbitmq-server",
+    }
+}
+
+/// What to type on this system.
+fn how_to(kind: Kind, refused: bool) -> String {
+    let (fedora, brew) = match kind {
+        Kind::Postgres => ("postgresql-server", "postgresql@17"),
+        Kind::Redis => ("redis", "redis"),
+        Kind::RabbitMq => ("rabbitmq-server", "rabbitmq"),
+    };
+    let mut lines = vec![format!("{kind} is missing. Any one of these brings it:")];
+    if refused {
+        lines[0] = format!("{kind} is missing, and STACK_INSTALL=never forbids installing it.");
+    }
+    if on_path("apt-get").is_some() {
+        lines.push(format!("  sudo apt-get install -y {}", debian_package(kind)));
+    }
+    if on_path("dnf").is_some() {
+        lines.push(format!("  sudo dnf install -y {fedora}"));
+    }
+    if cfg!(target_os = "macos") || on_path("brew").is_some() {
+        lines.push(format!("  brew install {brew}"));
+    }
+    lines.push("  docker compose up --wait     (with a container engine)".to_owned());
+    lines.push(format!("  export {}=…          (a server that you have)", kind.variable()));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_server_is_an_error_that_can_be_acted_on() {
+        for kind in Kind::ALL {
+            let text = how_to(kind, false);
+            assert!(text.contains(&kind.to_string()) && text.contains(kind.variable()), "{text}");
+            assert!(text.contains("docker compose up --wait"), "{text}");
+        }
+    }
+}

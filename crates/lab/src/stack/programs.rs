@@ -1,0 +1,91 @@
+//! Is the server installed? Looks where Debian, Fedora, Homebrew and a plain `PATH` put it.
+
+use std::path::{Path, PathBuf};
+
+use super::Kind;
+
+/// The program to run, and the folder that holds what belongs to it.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The server.
+    pub server: PathBuf,
+    /// Where its helpers are (`initdb`).
+    pub folder: PathBuf,
+}
+
+/// The newest installed server of this kind.
+pub fn find(kind: Kind) -> Option<Programs> {
+    match kind {
+        Kind::Postgres => on_path("postgres")
+            .into_iter()
+            .chain(versions("/usr/lib/postgresql", "", "bin/postgres"))
+            .chain(versions("/opt/homebrew/opt", "postgresql@", "bin/postgres"))
+            .chain(versions("/usr/local/opt", "postgresql@", "bin/postgres"))
+            .chain(versions("/usr", "pgsql-", "bin/postgres"))
+            .filter_map(programs)
+            // Client packages and hand-made links bring a `postgres` without its `initdb`.
+            .find(|programs| programs.folder.join("initdb").exists()),
+        Kind::Redis => on_path("redis-server")
+            .into_iter()
+            .chain(["/opt/homebrew/bin/redis-server".into(), "/usr/local/bin/redis-server".into()])
+            .find_map(programs),
+        // The wrapper that Debian puts on the path insists on the user `rabbitmq`: it comes last.
+        Kind::RabbitMq => versions("/usr/lib/rabbitmq/lib", "rabbitmq_server-", RABBIT)
+            .into_iter()
+            .chain(["/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server".into()])
+            .chain(["/usr/local/opt/rabbitmq/sbin/rabbitmq-server".into()])
+            .chain(on_path("rabbitmq-server").filter(|path| !path.starts_with("/usr/sbin")))
+            .find_map(programs),
+    }
+}
+
+const RABBIT: &str = "sbin/rabbitmq-server";
+
+/// Follows links, so that the helpers are looked for beside the real program. The program keeps its
+/// name: Redis looks at it to know whether to be a server or one of its tools.
+fn programs(server: PathBuf) -> Option<Programs> {
+    let folder = server.canonicalize().ok()?.parent()?.to_owned();
+    Some(Programs { server, folder })
+}
+
+/// A program on the `PATH`.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
+}
+
+/// `parent/<prefix><version>/<program>` for every version, the newest first.
+fn versions(parent: impl AsRef<Path>, prefix: &str, program: &str) -> Vec<PathBuf> {
+    let Ok(folders) = parent.as_ref().read_dir() else { return Vec::new() };
+    let mut found: Vec<(Vec<u32>, PathBuf)> = folders
+        .flatten()
+        .filter_map(|folder| {
+            let name = folder.file_name();
+            let version = name.to_str()?.strip_prefix(prefix)?;
+            let numbers = version.split('.').map_while(|number| number.parse().ok()).collect();
+            Some((numbers, folder.path().join(program)))
+        })
+        .filter(|(version, path): &(Vec<u32>, _)| !version.is_empty() && path.is_file())
+        .collect();
+    found.sort();
+    found.into_iter().rev().map(|(_, path)| path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_comes_first_by_number_not_by_letter() {
+        let parent = std::env::temp_dir().join(format!("versions-{}", std::process::id()));
+        for version in ["9.6", "15", "17.2"] {
+            let folder = parent.join(format!("pg-{version}/bin"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("postgres"), "").unwrap();
+        }
+        let found = versions(&parent, "pg-", "bin/postgres");
+        std::fs::remove_dir_all(&parent).unwrap();
+        let expected = ["pg-17.2", "pg-15", "pg-9.6"].map(|v| parent.join(v).join("bin/postgres"));
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,65 @@
+//! How do the experiments speak to the service? As a client of its table of calls.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use lab::child::Child;
+use reqwest::{Client, StatusCode, header::LOCATION, redirect::Policy};
+use serde_json::{Value, json};
+
+/// A client of one running shortener. It does not follow redirects: it came to see them.
+#[derive(Clone, Debug)]
+pub struct Api {
+    http: Client,
+    url: String,
+}
+
+impl Api {
+    /// Speaks to this child.
+    pub fn of(child: &Child) -> anyhow::Result<Self> {
+        let http = Client::builder()
+            .redirect(Policy::none())
+            .timeout(Duration::from_secs(5))
+            .pool_max_idle_per_host(256)
+            .build()?;
+        Ok(Self { http, url: child.url().to_owned() })
+    }
+
+    /// Asks for a link and tells what came.
+    pub async fn post(&self, link: &Value) -> reqwest::Result<reqwest::Response> {
+        self.http.post(format!("{}/links", self.url)).json(link).send().await
+    }
+
+    /// Makes a link that must succeed, and returns its code.
+    pub async fn create(&self, link: &Value) -> anyhow::Result<String> {
+        let response = self.post(link).await?;
+        let status = response.status();
+        let body = response.text().await?;
+        ensure!(status.is_success(), "{link} was answered with {status}: {body}");
+        let body: Value = serde_json::from_str(&body)?;
+        Ok(body["code"].as_str().context("no code in the answer")?.to_owned())
+    }
+
+    /// Makes a plain link.
+    pub async fn shorten(&self, url: &str) -> anyhow::Result<String> {
+        self.create(&json!({ "url": url })).await
+    }
+
+    /// Follows a code: the status, and where it leads.
+    pub async fn follow(&self, code: &str) -> reqwest::Result<(StatusCode, Option<String>)> {
+        let response = self.get(code).await?;
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        Ok((response.status(), location.map(str::to_owned)))
+    }
+
+    /// Any GET.
+    pub async fn get(&self, path: &str) -> reqwest::Result<reqwest::Response> {
+        self.http.get(format!("{}/{path}", self.url)).send().await
+    }
+
+    /// The clicks of a link that are written.
+    pub async fn clicks(&self, code: &str) -> anyhow::Result<u64> {
+        let stats: Value = self.get(&format!("links/{code}/stats")).await?.json().await?;
+        stats["clicks"].as_u64().with_context(|| format!("no clicks in {stats}"))
+    }
+}

@@ -1,0 +1,123 @@
+//! How soon is an expired link gone, also when every request finds it in the cache?
+
+use std::time::Duration;
+
+use anyhow::Context;
+use lab::{Experiment, Lab, Target};
+use serde_json::{Value, json};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::task::JoinSet;
+
+use super::client::Api;
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Links, each asked for without a pause until it is gone
+    #[arg(long, default_value_t = 20)]
+    links: u64,
+    /// Seconds that each link lives
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "expiry",
+        "An expired link is 410 within a second of its time, also when it is hot in the cache",
+        &["--links", "8", "--seconds", "2"],
+        run,
+    )
+}
+
+/// What a client saw that asked for one link over and over. Seconds, counted from the link's expiry.
+struct Seen {
+    last_redirect: f64,
+    first_gone: f64,
+    redirects: u64,
+    /// What the link answers when asked once more, a while later.
+    afterwards: u16,
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let database = lab.database().await?;
+    let child = lab.serve().database(&database).start().await?;
+    let api = Api::of(&child)?;
+    lab.progress(0, 0, format!("{} links live for {} s", params.links, params.seconds));
+    let mut clients = JoinSet::new();
+    for n in 0..params.links {
+        let api = api.clone();
+        clients.spawn(async move { watch(&api, n, params.seconds).await });
+    }
+    let seen: Vec<Seen> = clients.join_all().await.into_iter().collect::<anyhow::Result<_>>()?;
+
+    // One that nobody asked for while it lived has to be found expired in the database.
+    let cold = json!({ "url": "https://example.com/cold", "expires_in_seconds": 1 });
+    let cold = api.create(&cold).await?;
+    let (cold, deadline) = (cold, tokio::time::Instant::now() + Duration::from_secs(2));
+    tokio::time::sleep_until(deadline).await;
+    let (cold_status, _) = api.follow(&cold).await?;
+
+    let latest = |value: fn(&Seen) -> f64| seen.iter().map(value).fold(f64::MIN, f64::max);
+    let (last_redirect, first_gone) = (latest(|s| s.last_redirect), latest(|s| s.first_gone));
+    let earliest = seen.iter().map(|seen| seen.first_gone).fold(f64::MAX, f64::min);
+    let hot = seen.iter().map(|seen| seen.redirects).min().unwrap_or(0);
+    lab.figure("redirects served per link before it expired, at least", hot as f64, "");
+    let milliseconds = |seconds: f64| seconds * 1e3;
+    lab.figure_with_target(
+        "latest first 410 after its time",
+        milliseconds(first_gone),
+        "ms",
+        Target::AtMost(1_000.0),
+    );
+    lab.check(
+        "no link redirected a second after its time",
+        "latest redirect at most 1 s after",
+        format!("{:+.0} ms", milliseconds(last_redirect)),
+        last_redirect <= 1.0,
+    );
+    lab.check(
+        "no link was gone before its time",
+        "earliest 410 after the expiry",
+        format!("{:+.0} ms", milliseconds(earliest)),
+        earliest >= 0.0,
+    );
+    let hot_enough = hot >= 10;
+    lab.check("every link was hot", "10 redirects or more each", format!("at least {hot}"), hot_enough);
+    let stays_gone = seen.iter().filter(|seen| seen.afterwards == 410).count();
+    lab.check_eq("links that stay 410", seen.len(), stays_gone);
+    lab.check_eq("a link that nobody asked for while it lived", 410, cold_status.as_u16());
+    Ok(())
+}
+
+async fn watch(api: &Api, n: u64, seconds: u64) -> anyhow::Result<Seen> {
+    let link = json!({
+        "url": format!("https://example.com/{n}"),
+        "expires_in_seconds": seconds,
+    });
+    let created: Value = api.post(&link).await?.json().await?;
+    let code = created["code"].as_str().context("no code")?;
+    let expires = created["expires_at"].as_str().context("no expires_at")?;
+    let expires = OffsetDateTime::parse(expires, &Rfc3339)?;
+    let since_expiry = || (OffsetDateTime::now_utc() - expires).as_seconds_f64();
+    let mut seen = Seen { last_redirect: f64::MIN, first_gone: f64::MAX, redirects: 0, afterwards: 0 };
+    loop {
+        let asked = since_expiry();
+        let (status, _) = api.follow(code).await?;
+        match status.as_u16() {
+            // Asked at this time at the earliest: a slow answer is not held against the service.
+            302 => (seen.last_redirect, seen.redirects) = (asked, seen.redirects + 1),
+            // Answered by this time at the latest: and an early one is not excused.
+            410 => {
+                seen.first_gone = since_expiry();
+                break;
+            }
+            other => anyhow::bail!("a link with an expiry answered {other}"),
+        }
+        anyhow::ensure!(asked < 30.0, "still there 30 s after its time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    seen.afterwards = api.follow(code).await?.0.as_u16();
+    Ok(seen)
+}

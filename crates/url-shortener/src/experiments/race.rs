@@ -1,0 +1,85 @@
+//! Who gets an alias that a hundred clients want at the same moment?
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use lab::{Experiment, Lab};
+use serde_json::json;
+use tokio::{sync::Barrier, task::JoinSet};
+
+use super::client::Api;
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Clients that want the same alias at the same moment
+    #[arg(long, default_value_t = 100)]
+    clients: usize,
+    /// Aliases to fight for, one after another
+    #[arg(long, default_value_t = 20)]
+    rounds: u64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "race",
+        "A hundred clients that want one alias at one moment: one 201, ninety-nine 409",
+        &["--rounds", "5"],
+        run,
+    )
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    // Two processes on one database: a lock inside a process would not help, the unique index does.
+    let database = lab.database().await?;
+    let serve = || lab.serve().database(&database).args(&["--creates-per-second", "1000000"]);
+    let (one, two) = tokio::try_join!(serve().start(), serve().start())?;
+    let apis = [Api::of(&one)?, Api::of(&two)?];
+    let (mut winners, mut losers, mut others) = (0, 0, Vec::new());
+    let mut mistaken = 0;
+    for round in 0..params.rounds {
+        lab.progress(round, params.rounds, "aliases fought for");
+        let alias = format!("alias-{round}");
+        let mut won = None;
+        for (client, status) in contest(&apis, params.clients, &alias).await? {
+            match status {
+                201 => {
+                    winners += 1;
+                    won = Some(client);
+                }
+                409 => losers += 1,
+                other => others.push(other),
+            }
+        }
+        let winner = won.context("nobody got the alias")?;
+        for api in &apis {
+            let (_, location) = api.follow(&alias).await?;
+            mistaken += u64::from(location != Some(url(winner)));
+        }
+    }
+    let clients = params.clients as u64;
+    lab.check_eq("each alias was given out once: 201s", params.rounds, winners);
+    lab.check_eq("all others were told so: 409s", params.rounds * (clients - 1), losers);
+    lab.check("nothing else was answered", "no other status", format!("{others:?}"), others.is_empty());
+    lab.check_eq("redirects that do not lead to the winner's URL, asked of both processes", 0, mistaken);
+    Ok(())
+}
+
+/// Lets all clients loose at once, half on each process. Returns each one's status.
+async fn contest(apis: &[Api; 2], clients: usize, alias: &str) -> anyhow::Result<Vec<(usize, u16)>> {
+    let start = Arc::new(Barrier::new(clients));
+    let mut contest = JoinSet::new();
+    for client in 0..clients {
+        let (api, start) = (apis[client % 2].clone(), start.clone());
+        let link = json!({ "url": url(client), "alias": alias });
+        contest.spawn(async move {
+            start.wait().await;
+            Ok((client, api.post(&link).await?.status().as_u16()))
+        });
+    }
+    contest.join_all().await.into_iter().collect()
+}
+
+fn url(client: usize) -> String {
+    format!("https://example.com/{client}")
+}

@@ -1,0 +1,144 @@
+//! Do the parts of `lab` that need real servers and real processes do as they say?
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use lab::{Kind, child::Child, database::Database, stack, stack::own::OwnServer};
+use lapin::{
+    BasicProperties, Confirmation, Connection, ConnectionProperties,
+    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use sqlx::{Connection as _, PgConnection};
+use url_shortener::MIGRATIONS;
+
+use crate::support::{Outcome, eventually, tests};
+
+tests![
+    a_fresh_database_is_migrated_and_takes_milliseconds,
+    a_fresh_database_is_gone_when_it_is_dropped,
+    a_message_makes_the_round_trip_once_the_broker_has_confirmed_it,
+    a_value_in_redis_comes_back,
+    a_killed_child_comes_back_on_the_same_port,
+    a_paused_child_answers_after_it_is_resumed,
+    a_server_of_ones_own_is_killed_and_restarted_and_nobody_else_notices,
+];
+
+async fn a_fresh_database_is_migrated_and_takes_milliseconds() -> Outcome {
+    // The first one may have to make the template.
+    Database::fresh("url-shortener", &MIGRATIONS).await?;
+    let mut fastest = Duration::MAX;
+    // The fastest of a few, since other tests load the machine.
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
+        fastest = fastest.min(begun.elapsed());
+        let mut connection = PgConnection::connect(database.url()).await?;
+        let links: i64 =
+            sqlx::query_scalar("select count(*) from links").fetch_one(&mut connection).await?;
+        ensure!(links == 0, "a fresh database holds {links} links");
+    }
+    eprintln!("fastest fresh database: {fastest:?}");
+    ensure!(fastest < Duration::from_millis(50), "the fastest took {fastest:?}");
+    Ok(())
+}
+
+async fn a_fresh_database_is_gone_when_it_is_dropped() -> Outcome {
+    let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
+    let name = database.url().rsplit('/').next().context("no name")?.to_owned();
+    let server = stack::server(Kind::Postgres).await?.url;
+    let mut admin = PgConnection::connect(&server).await?;
+    let mut count = async || -> anyhow::Result<i64> {
+        let query = sqlx::query_scalar("select count(*) from pg_database where datname = $1");
+        Ok(query.bind(&name).fetch_one(&mut admin).await?)
+    };
+    ensure!(count().await? == 1);
+    drop(database);
+    ensure!(count().await? == 0, "it was left behind");
+    Ok(())
+}
+
+async fn a_message_makes_the_round_trip_once_the_broker_has_confirmed_it() -> Outcome {
+    let url = stack::server(Kind::RabbitMq).await?.url;
+    let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let queue = channel
+        .queue_declare(
+            "".into(),
+            QueueDeclareOptions { exclusive: true, ..Default::default() },
+            FieldTable::default(),
+        )
+        .await?;
+    let name = queue.name().clone();
+    let confirmation = channel
+        .basic_publish(
+            "".into(),
+            name.clone(),
+            BasicPublishOptions { mandatory: true, ..Default::default() },
+            b"hello",
+            BasicProperties::default(),
+        )
+        .await?
+        .await?;
+    ensure!(matches!(confirmation, Confirmation::Ack(None)), "{confirmation:?}");
+    let message = channel.basic_get(name, BasicGetOptions { no_ack: true }).await?;
+    ensure!(message.context("the queue is empty")?.data == b"hello");
+    connection.close(200, "goodbye".into()).await?;
+    Ok(())
+}
+
+async fn a_value_in_redis_comes_back() -> Outcome {
+    let server = stack::server(Kind::Redis).await?;
+    ensure!(server.version().await?.starts_with("Redis "));
+    Ok(())
+}
+
+async fn a_killed_child_comes_back_on_the_same_port() -> Outcome {
+    let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
+    let mut child = Child::serve("url-shortener").database(&database).start().await?;
+    let url = format!("{}/healthz", child.url());
+    ensure!(reqwest::get(&url).await?.status() == 200);
+    child.kill().await?;
+    ensure!(reqwest::get(&url).await.is_err(), "a killed child answers");
+    child.restart().await?;
+    ensure!(reqwest::get(&url).await?.status() == 200);
+    ensure!(child.stop().await?.success(), "SIGTERM should end in exit status 0");
+    Ok(())
+}
+
+async fn a_paused_child_answers_after_it_is_resumed() -> Outcome {
+    let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
+    let child = Child::serve("url-shortener").database(&database).start().await?;
+    let url = format!("{}/healthz", child.url());
+    child.pause()?;
+    let impatient = reqwest::Client::builder().timeout(Duration::from_millis(300)).build()?;
+    ensure!(impatient.get(&url).send().await.is_err(), "a paused child answers");
+    child.resume()?;
+    ensure!(reqwest::get(&url).await?.status() == 200);
+    Ok(())
+}
+
+async fn a_server_of_ones_own_is_killed_and_restarted_and_nobody_else_notices() -> Outcome {
+    let shared = stack::server(Kind::Postgres).await?.url;
+    let mut bystander = PgConnection::connect(&shared).await?;
+    let mut own = OwnServer::start(Kind::Postgres).await?;
+    let url = own.url()?;
+    let mut connection = PgConnection::connect(&url).await?;
+    sqlx::query("create table kept (n int)").execute(&mut connection).await?;
+    sqlx::query("insert into kept values (7)").execute(&mut connection).await?;
+    own.kill().await?;
+    ensure!(sqlx::query("select 1").execute(&mut connection).await.is_err());
+    ensure!(PgConnection::connect(&url).await.is_err(), "a killed server answers");
+    own.restart().await?;
+    ensure!(own.url()? == url, "it came back elsewhere");
+    let mut connection = PgConnection::connect(&url).await?;
+    let n: i32 = sqlx::query_scalar("select n from kept").fetch_one(&mut connection).await?;
+    ensure!(n == 7, "what was committed before the kill is lost");
+    sqlx::query("select 1").execute(&mut bystander).await?;
+    drop(own);
+    eventually("its own server stops with its owner", || async {
+        Ok(PgConnection::connect(&url).await.is_err().then_some(()))
+    })
+    .await
+}

@@ -1,0 +1,32 @@
+//! Does the whole thing hold, seen from outside? Every answer over HTTP, every experiment, the stack, the
+//! command line and the guide, all on real servers, in parallel.
+
+mod command_line;
+mod experiments;
+mod guide_in_a_browser;
+mod lab_parts;
+mod stack;
+mod support;
+mod url_shortener;
+mod workspace;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let answers = guide::answers();
+    if let Some(code) = lab::child::take_over(&answers) {
+        return code;
+    }
+    let tests = [
+        command_line::tests(),
+        experiments::tests(&answers),
+        guide_in_a_browser::tests(),
+        lab_parts::tests(),
+        stack::tests(),
+        url_shortener::tests(),
+        workspace::tests(),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), tests.into_iter().flatten().collect()).exit_code()
+}

@@ -1,0 +1,301 @@
+//! Where do the servers come from, and when do they go? Every source, every error, from outside: this
+//! executable run as `stack …` with an environment and a folder of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+};
+
+use crate::support::{Outcome, eventually, tests};
+
+tests![
+    a_url_that_is_set_and_does_not_answer_is_an_error,
+    a_url_with_the_wrong_scheme_is_an_error,
+    a_url_that_is_set_is_used,
+    a_missing_server_is_an_error_that_says_what_to_type,
+    two_processes_that_start_at_the_same_moment_get_one_stack,
+    servers_stop_when_their_last_user_was_killed,
+    servers_stay_while_somebody_uses_them,
+    down_stops_them_at_once_although_somebody_uses_them,
+    data_survives_a_stop,
+    a_server_that_cannot_start_shows_the_end_of_its_log,
+    a_path_with_a_space_in_it_will_do,
+    an_ordinary_user_gets_a_stack_too,
+    a_cold_stack_is_up_within_seconds,
+];
+
+/// A folder for a stack of the test's own, and the words that act on it.
+struct Stack {
+    folder: PathBuf,
+    idle: &'static str,
+}
+
+impl Stack {
+    fn new(name: &str) -> anyhow::Result<Self> {
+        Self::stopping_after("600", name)
+    }
+
+    /// One whose servers stop when they have been idle for so many seconds.
+    fn stopping_after(idle: &'static str, name: &str) -> anyhow::Result<Self> {
+        // Under /var/tmp, because PostgreSQL's user has to be able to go there.
+        let folder = PathBuf::from(format!("/var/tmp/{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        Ok(Self { folder, idle })
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        if !cfg!(target_os = "linux") {
+            command = Command::new(std::env::current_exe().unwrap_or_default());
+        }
+        command
+            .args(words)
+            .env("LAB_CHILD", "1")
+            .env("STACK_DIR", &self.folder)
+            .env("STACK_IDLE_SECONDS", self.idle)
+            .env_remove("DATABASE_URL")
+            .env_remove("REDIS_URL")
+            .env_remove("AMQP_URL")
+            // A child of `lab` ends when this pipe does.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn run(&self, words: &[&str]) -> anyhow::Result<Output> {
+        finish(self.command(words)).await
+    }
+
+    async fn running(&self) -> anyhow::Result<usize> {
+        let status = self.run(&["stack", "status"]).await?;
+        Ok(String::from_utf8(status.stdout)?.matches(" running ").count())
+    }
+
+    /// A process that uses PostgreSQL of this stack and goes on doing so.
+    async fn user(&self) -> anyhow::Result<(Child, String)> {
+        use tokio::io::{AsyncBufReadExt, BufReader};
+        let mut process = self.command(&["url-shortener", "serve", "--port", "0"]).spawn()?;
+        let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
+        let line = lines.next_line().await?.context("it ended before it listened")?;
+        let url = line.strip_prefix("listening on ").context("not that line")?.to_owned();
+        Ok((process, url))
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let mut down = std::process::Command::new("/proc/self/exe");
+        let _ = down.args(["stack", "down"]).env("LAB_CHILD", "1").env("STACK_DIR", &self.folder)
+            .stdin(Stdio::piped()).output();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn finish(mut command: Command) -> anyhow::Result<Output> {
+    let mut process = command.spawn()?;
+    let stdin = process.stdin.take();
+    let output = process.wait_with_output().await?;
+    drop(stdin);
+    Ok(output)
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Programs that find no server: an empty `PATH` and no usual folder is out of reach of a test, so the
+/// shared programs are hidden behind `PATH` only where they are on it.
+fn says(output: &Output, words: &[&str]) -> Outcome {
+    let text = errors(output);
+    ensure!(!output.status.success(), "it succeeded: {text}");
+    for word in words {
+        ensure!(text.contains(word), "no {word:?} in: {text}");
+    }
+    Ok(())
+}
+
+async fn a_url_that_is_set_and_does_not_answer_is_an_error() -> Outcome {
+    let stack = Stack::new("stack-given-away")?;
+    let mut command = stack.command(&["stack", "up"]);
+    // Nobody listens on port 1.
+    command.env("REDIS_URL", "redis://:secret@127.0.0.1:1/");
+    let output = finish(command).await?;
+    says(&output, &["REDIS_URL", "does not answer"])?;
+    ensure!(!errors(&output).contains("secret"), "the password is in the error");
+    ensure!(!stack.folder.join("redis/pid").exists(), "it fell through to a private server");
+    Ok(())
+}
+
+async fn a_url_with_the_wrong_scheme_is_an_error() -> Outcome {
+    let stack = Stack::new("stack-scheme")?;
+    let mut command = stack.command(&["stack", "up"]);
+    command.env("DATABASE_URL", "mysql://root@127.0.0.1/test");
+    says(&finish(command).await?, &["DATABASE_URL", "postgres://"])
+}
+
+async fn a_url_that_is_set_is_used() -> Outcome {
+    let given = lab::stack::up(&lab::Kind::ALL).await?;
+    let stack = Stack::new("stack-given")?;
+    let mut command = stack.command(&["stack", "env"]);
+    for server in &given {
+        command.env(server.kind.variable(), &server.url);
+    }
+    let output = finish(command).await?;
+    let text = String::from_utf8(output.stdout)?;
+    for server in &given {
+        ensure!(text.contains(&server.url), "{} is not used: {text}", server.kind);
+    }
+    ensure!(!stack.folder.join("postgres").exists(), "it started a server of its own");
+    Ok(())
+}
+
+async fn a_missing_server_is_an_error_that_says_what_to_type() -> Outcome {
+    if Path::new("/usr/bin/redis-server").exists() || Path::new("/usr/local/bin").exists() {
+        // Redis is found by `PATH` and two Homebrew folders, so an empty `PATH` hides it.
+        let stack = Stack::new("stack-missing")?;
+        let empty = stack.folder.join("empty");
+        fs::create_dir_all(&empty)?;
+        let mut command = stack.command(&["stack", "up"]);
+        command.env("PATH", &empty).env("STACK_INSTALL", "never");
+        let output = finish(command).await?;
+        says(&output, &["Redis is missing", "docker compose up --wait", "REDIS_URL"])?;
+    }
+    Ok(())
+}
+
+async fn two_processes_that_start_at_the_same_moment_get_one_stack() -> Outcome {
+    let stack = Stack::new("stack-two")?;
+    let (one, two) =
+        tokio::try_join!(stack.run(&["stack", "env"]), stack.run(&["stack", "env"]))?;
+    ensure!(one.status.success(), "{}", errors(&one));
+    ensure!(two.status.success(), "{}", errors(&two));
+    ensure!(one.stdout == two.stdout, "they got different servers");
+    let starts = [one, two].map(|output| errors(&output).matches("starting").count());
+    ensure!(starts[0] + starts[1] == 3, "started {starts:?} times");
+    Ok(())
+}
+
+async fn servers_stop_when_their_last_user_was_killed() -> Outcome {
+    let stack = Stack::stopping_after("1", "stack-killed")?;
+    let (mut user, _) = stack.user().await?;
+    ensure!(stack.running().await? == 1);
+    user.kill().await?;
+    eventually("PostgreSQL stops after its user was killed", async || {
+        Ok((stack.running().await? == 0).then_some(()))
+    })
+    .await?;
+    // And the next one finds everything in order.
+    let (_user, url) = stack.user().await?;
+    ensure!(reqwest::get(format!("{url}readyz")).await?.status() == 200);
+    Ok(())
+}
+
+async fn servers_stay_while_somebody_uses_them() -> Outcome {
+    let stack = Stack::stopping_after("1", "stack-stays")?;
+    let (_user, url) = stack.user().await?;
+    let begun = Instant::now();
+    // Three times the idle time, in which another user comes and goes.
+    while begun.elapsed() < Duration::from_secs(4) {
+        ensure!(stack.running().await? == 1, "it stopped under its user");
+        ensure!(reqwest::get(format!("{url}readyz")).await?.status() == 200);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+async fn down_stops_them_at_once_although_somebody_uses_them() -> Outcome {
+    let stack = Stack::new("stack-down")?;
+    let (_user, _) = stack.user().await?;
+    ensure!(stack.running().await? == 1);
+    let begun = Instant::now();
+    let output = stack.run(&["stack", "down"]).await?;
+    ensure!(String::from_utf8(output.stdout)?.contains("stopped PostgreSQL"));
+    ensure!(begun.elapsed() < Duration::from_secs(10), "took {:?}", begun.elapsed());
+    ensure!(stack.running().await? == 0);
+    Ok(())
+}
+
+async fn data_survives_a_stop() -> Outcome {
+    let stack = Stack::new("stack-data")?;
+    let (mut user, url) = stack.user().await?;
+    let link = serde_json::json!({ "url": "https://example.com/kept", "alias": "kept" });
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    ensure!(client.post(format!("{url}links")).json(&link).send().await?.status() == 201);
+    user.kill().await?;
+    stack.run(&["stack", "down"]).await?;
+    let (_user, url) = stack.user().await?;
+    ensure!(client.get(format!("{url}kept")).send().await?.status() == 302);
+    Ok(())
+}
+
+async fn a_server_that_cannot_start_shows_the_end_of_its_log() -> Outcome {
+    let stack = Stack::new("stack-broken")?;
+    let (mut user, _) = stack.user().await?;
+    user.kill().await?;
+    stack.run(&["stack", "down"]).await?;
+    // A damaged control file: PostgreSQL refuses to start.
+    fs::write(stack.folder.join("postgres/data/global/pg_control"), "not a control file")?;
+    let output = stack.run(&["stack", "up"]).await?;
+    says(&output, &["PostgreSQL did not start", "pg_control", "rm -rf"])
+}
+
+async fn a_path_with_a_space_in_it_will_do() -> Outcome {
+    let stack = Stack::new("stack with a space, and 'quotes'")?;
+    let output = stack.run(&["stack", "up"]).await?;
+    ensure!(output.status.success(), "{}", errors(&output));
+    ensure!(stack.running().await? == 3);
+    Ok(())
+}
+
+async fn an_ordinary_user_gets_a_stack_too() -> Outcome {
+    use std::os::unix::fs::chown;
+    // Only root can become somebody else; an ordinary user's tests show it by running at all.
+    if fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own)).ok() != Some(0) {
+        return Ok(());
+    }
+    let stack = Stack::new("stack-ordinary")?;
+    const NOBODY: u32 = 65_534;
+    chown(&stack.folder, Some(NOBODY), Some(NOBODY))?;
+    // The executable itself may lie where only root can go.
+    let program = stack.folder.join("program");
+    fs::copy(std::env::current_exe()?, &program)?;
+    let mut command = Command::new(&program);
+    command
+        .args(["stack", "up"])
+        .env("LAB_CHILD", "1")
+        .env("STACK_DIR", &stack.folder)
+        .env("STACK_IDLE_SECONDS", "1")
+        .env("HOME", &stack.folder)
+        .current_dir(&stack.folder)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output = finish(command).await?;
+    ensure!(output.status.success(), "{}", errors(&output));
+    ensure!(errors(&output).matches("ready after").count() == 3, "{}", errors(&output));
+    Ok(())
+}
+
+async fn a_cold_stack_is_up_within_seconds() -> Outcome {
+    // Something else on the usual ports changes nothing.
+    let _taken = [5432, 6379, 5672].map(|port| TcpListener::bind(("127.0.0.1", port)));
+    let stack = Stack::new("stack-cold")?;
+    let begun = Instant::now();
+    let output = stack.run(&["stack", "up"]).await?;
+    ensure!(output.status.success(), "{}", errors(&output));
+    // A figure, not a check: other tests load the machine. On an idle one it should be under 6 s.
+    eprintln!("cold stack: {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
