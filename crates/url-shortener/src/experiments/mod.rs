@@ -3,11 +3,11 @@
 mod client;
 pub mod collisions;
 pub mod crash;
-//pub mod creates;
-//pub mod database_away;
+pub mod creates;
+pub mod database_away;
 pub mod expiry;
 pub mod race;
-//pub mod redirects;
+pub mod redirects;
 pub mod sharding;
 
 use lab::Experiment;
@@ -20,8 +20,8 @@ pub fn all() -> Vec<Experiment> {
         expiry::experiment(),
         sharding::experiment(),
         crash::experiment(),
-        //database_away::experiment(),
-        //redirects::experiment(),
-        //creates::experiment(),
+        database_away::experiment(),
+        redirects::experiment(),
+        creates::experiment(),
     ]
 }

@@ -1,0 +1,112 @@
+//! What does a create cost, beside the insert that it makes?
+
+use std::time::Duration;
+
+use lab::{
+    Experiment, Lab, Target,
+    load::{self, Outcome, Stop, http::Connection},
+};
+use sqlx::{Connection as _, PgConnection};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Clients, each of which creates without a pause
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=64))]
+    clients: u16,
+    /// Seconds for each measurement
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Measurements of each of the two, by turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "creates",
+        "A create costs little more than the bare insert that it makes",
+        &["--rounds", "2", "--seconds", "0.3", "--clients", "4"],
+        run,
+    )
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    // Two databases, so that neither finds the other's index grown; on one server, with one disk.
+    let (ours, bare) = (lab.database().await?, lab.database().await?);
+    let child = lab.serve().database(&ours).args(&["--creates-per-second", "4000000000"]);
+    let child = child.start().await?;
+    let (mut ratios, mut rows) = (Vec::new(), Vec::new());
+    let (mut created, mut inserted, mut failed) = (0, 0, 0);
+    for round in 0..params.rounds {
+        lab.progress(round.into(), params.rounds.into(), "measured by turns");
+        let insert = inserts(bare.url(), &params, round).await?;
+        let create = creates(child.address(), &params, round).await?;
+        ratios.push(create.throughput() / insert.throughput());
+        created += create.ok;
+        inserted += insert.ok;
+        failed += create.failed + insert.failed;
+        for (name, outcome) in [("insert", insert), ("create", create)] {
+            rows.push([vec![name.to_owned()], outcome.cells()].concat());
+        }
+    }
+    let columns = [&["call"][..], &Outcome::COLUMNS].concat();
+    lab.table("Each measurement", &columns, rows);
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios[ratios.len() / 2];
+    let target = Target::AtLeast(0.7);
+    lab.figure_with_target("throughput of creates ÷ that of bare inserts, median", ratio, "", target);
+
+    lab.check_eq("calls that failed", 0, failed);
+    for (name, database, expected) in [("created", &ours, created), ("inserted", &bare, inserted)] {
+        let pool = database.pool().await?;
+        let rows: i64 = sqlx::query_scalar("select count(*) from links").fetch_one(&pool).await?;
+        pool.close().await;
+        lab.check_eq(format!("rows that are there of those {name}"), expected, rows.unsigned_abs());
+    }
+    Ok(())
+}
+
+/// The statement that a create comes down to, on a connection for each client.
+async fn inserts(url: &str, params: &Params, round: u32) -> anyhow::Result<Outcome> {
+    let mut clients = Vec::new();
+    for client in 0..params.clients {
+        clients.push((PgConnection::connect(url).await?, format!("{round:03}{client:03}"), 0_u64));
+    }
+    let stop = Stop::After(Duration::from_secs_f64(params.seconds));
+    load::closed(clients, stop, |(connection, name, n)| {
+        Box::pin(async move {
+            *n += 1;
+            let insert = r#"
+                insert into links (code, url, shared)
+                values ($1, $2, true)
+                on conflict (code) do nothing
+            "#;
+            sqlx::query(insert)
+                .bind(format!("{name}{n}"))
+                .bind(format!("https://example.com/{name}/{n}"))
+                .execute(connection)
+                .await?;
+            Ok(())
+        })
+    })
+    .await
+}
+
+async fn creates(host: &str, params: &Params, round: u32) -> anyhow::Result<Outcome> {
+    let mut clients = Vec::new();
+    for client in 0..params.clients {
+        clients.push((Connection::open(host).await?, format!("{round:03}{client:03}"), 0_u64));
+    }
+    let stop = Stop::After(Duration::from_secs_f64(params.seconds));
+    load::closed(clients, stop, |(connection, name, n)| {
+        Box::pin(async move {
+            *n += 1;
+            let link = format!(r#"{{"url":"https://example.com/{name}/{n}"}}"#);
+            let status = connection.send(&connection.post("/links", &link)).await?;
+            anyhow::ensure!(status == 201, "{status}");
+            Ok(())
+        })
+    })
+    .await
+}

@@ -1,0 +1,127 @@
+//! What does a hot redirect cost, beside an axum handler that does nothing?
+
+use std::time::Duration;
+
+use axum::{Router, routing::get};
+use lab::{
+    Experiment, Lab, Target,
+    load::{self, Outcome, Stop, http::Connection},
+    serve,
+};
+use tokio::task::AbortHandle;
+
+use crate::{
+    app::{App, Config},
+    code::Codes,
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Connections, each of which asks without a pause
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
+    connections: u16,
+    /// Seconds for each measurement
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// Measurements of each of the two, by turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "redirects",
+        "A hot redirect costs little more than an axum handler that does nothing",
+        &["--rounds", "2", "--seconds", "0.3", "--connections", "8"],
+        run,
+    )
+}
+
+/// A server of this process: what is compared has to be served in the same way.
+struct Here {
+    host: String,
+    accepting: AbortHandle,
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn serve_here(router: Router) -> anyhow::Result<Here> {
+    let (listener, url) = serve::bind("127.0.0.1", 0).await?;
+    let accepting = tokio::spawn(serve::serve(listener, router, std::future::pending()));
+    let host = url.authority().to_owned();
+    Ok(Here { host, accepting: accepting.abort_handle() })
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let database = lab.database().await?;
+    let app = App::start(Config {
+        shards: vec![database.url().to_owned()],
+        codes: Codes::Crc32,
+        public_url: "http://sho.rt".parse()?,
+        creates_per_second: std::num::NonZeroU32::MAX,
+    })?;
+    let ours = serve_here(app.router()).await?;
+    let nothing = serve_here(Router::new().route("/{code}", get(async || ()))).await?;
+
+    let mut connection = Connection::open(&ours.host).await?;
+    let create = connection.post("/links", r#"{"url":"https://example.com/","alias":"hot"}"#);
+    anyhow::ensure!(connection.send(&create).await? == 201, "the link could not be made");
+
+    let (mut ratios, mut rows, mut clicks, mut failed) = (Vec::new(), Vec::new(), 1, 0);
+    let follow = connection.get("/hot");
+    connection.send(&follow).await?;
+    for round in 0..params.rounds {
+        lab.progress(round.into(), params.rounds.into(), "measured by turns");
+        let bare = measure(&nothing.host, &params, 200).await?;
+        let redirect = measure(&ours.host, &params, 302).await?;
+        ratios.push(redirect.throughput() / bare.throughput());
+        clicks += redirect.ok;
+        failed += bare.failed + redirect.failed;
+        for (name, outcome) in [("does nothing", bare), ("redirect", redirect)] {
+            rows.push([vec![name.to_owned()], outcome.cells()].concat());
+        }
+    }
+    let columns = [&["handler"][..], &Outcome::COLUMNS].concat();
+    lab.table("Each measurement", &columns, rows);
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios[ratios.len() / 2];
+    let target = Target::AtLeast(0.85);
+    lab.figure_with_target("throughput of a redirect ÷ that of doing nothing, median", ratio, "", target);
+
+    // What was measured has to be the real thing: every one a redirect, every click counted or dropped.
+    lab.check_eq("requests that were not answered as they should", 0, failed);
+    let ready: serde_json::Value = reqwest::get(format!("http://{}/readyz", ours.host)).await?.json().await?;
+    let dropped = ready["dropped_clicks"].as_u64().unwrap_or(u64::MAX);
+    app.stop().await;
+    let pool = database.pool().await?;
+    let counted: i64 = sqlx::query_scalar("select coalesce(sum(clicks), 0)::bigint from clicks")
+        .fetch_one(&pool)
+        .await?;
+    pool.close().await;
+    lab.figure("clicks dropped because the queue was full", dropped as f64, "");
+    lab.check_eq("clicks counted, and those that were dropped", clicks, counted.unsigned_abs() + dropped);
+    Ok(())
+}
+
+async fn measure(host: &str, params: &Params, expected: u16) -> anyhow::Result<Outcome> {
+    let mut clients = Vec::new();
+    for _ in 0..params.connections {
+        let connection = Connection::open(host).await?;
+        let request = connection.get("/hot");
+        clients.push((connection, request, expected));
+    }
+    let stop = Stop::After(Duration::from_secs_f64(params.seconds));
+    load::closed(clients, stop, |(connection, request, expected)| {
+        Box::pin(async move {
+            let status = connection.send(request).await?;
+            anyhow::ensure!(status == *expected, "{status}");
+            Ok(())
+        })
+    })
+    .await
+}
