@@ -88,17 +88,14 @@ fn answer_command(answer: &Answer) -> Command {
         command.arg(json_argument())
     });
     let all = Arg::new("all").long("all").action(ArgAction::SetTrue).help("Every one, in turn");
-    Command::new(answer.name)
-        .about(answer.question)
-        .subcommand(serve_command(answer))
-        .subcommand(
-            Command::new("experiment")
-                .about("Tries a claim on real servers")
-                .arg(all)
-                .arg(json_argument())
-                .arg_required_else_help(true)
-                .subcommands(experiments),
-        )
+    Command::new(answer.name).about(answer.question).subcommand(serve_command(answer)).subcommand(
+        Command::new("experiment")
+            .about("Tries a claim on real servers")
+            .arg(all)
+            .arg(json_argument())
+            .arg_required_else_help(true)
+            .subcommands(experiments),
+    )
 }
 
 fn json_argument() -> Arg {
@@ -195,9 +192,7 @@ async fn try_claim(
 
 fn list(answers: &[Answer], json: bool) -> anyhow::Result<ExitCode> {
     if json {
-        let experiment = |e: &Experiment| {
-            serde_json::json!({ "name": e.name, "claim": e.claim, "params": e.params() })
-        };
+        let experiment = |e: &Experiment| serde_json::json!({ "name": e.name, "claim": e.claim, "params": e.params() });
         let answers = answers.iter().map(|answer| {
             let experiments: Vec<_> = answer.experiments.iter().map(experiment).collect();
             serde_json::json!({

@@ -66,7 +66,12 @@ impl Database {
                 .await
                 .context("cannot create a database; the user needs the right CREATEDB")?;
         }
-        Ok(Self { url: with_database(server, &name)?, name, server: server.to_owned(), _lock: admin })
+        Ok(Self {
+            url: with_database(server, &name)?,
+            name,
+            server: server.to_owned(),
+            _lock: admin,
+        })
     }
 
     /// Its address.
@@ -217,11 +222,10 @@ fn make_spares(server: String, answer: String, schema: String) {
 async fn drop_what_was_left(server: &str) -> anyhow::Result<()> {
     let mut admin = PgConnection::connect(server).await?;
     for name in databases(&mut admin, FRESH).await? {
-        let free: bool =
-            sqlx::query_scalar("select pg_try_advisory_lock(hashtextextended($1, 0))")
-                .bind(&name)
-                .fetch_one(&mut admin)
-                .await?;
+        let free: bool = sqlx::query_scalar("select pg_try_advisory_lock(hashtextextended($1, 0))")
+            .bind(&name)
+            .fetch_one(&mut admin)
+            .await?;
         if free {
             execute(&mut admin, format!("drop database if exists {name} with (force)")).await?;
         }

@@ -266,7 +266,8 @@ async fn pump(
         while let Some((due, bytes)) = receive.recv().await {
             sleep_until(due).await;
             working(fault.clone()).await;
-            let message = if to_server { state.messages.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
+            let message =
+                if to_server { state.messages.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
             state.pass(message, Side::Before).await;
             to.write_all(&bytes).await?;
             let count = if to_server { &state.to_server } else { &state.to_client };

@@ -242,7 +242,13 @@ impl Recorder {
     }
 
     /// Records a check. `held` must follow from what was measured.
-    pub fn check(&self, check: impl Display, expected: impl Display, seen: impl Display, held: bool) {
+    pub fn check(
+        &self,
+        check: impl Display,
+        expected: impl Display,
+        seen: impl Display,
+        held: bool,
+    ) {
         let (expected, seen) = (expected.to_string(), seen.to_string());
         let check = Check { check: check.to_string(), expected, seen, held };
         self.lock().checks.push(check.clone());

@@ -71,8 +71,17 @@ mod tests {
     fn a_report_is_the_same_after_a_journey_through_json() {
         let json = serde_json::to_value(example()).unwrap();
         let keys = [
-            "answer", "experiment", "claim", "params", "build", "servers", "seconds", "figures",
-            "tables", "series", "checks",
+            "answer",
+            "experiment",
+            "claim",
+            "params",
+            "build",
+            "servers",
+            "seconds",
+            "figures",
+            "tables",
+            "series",
+            "checks",
         ];
         for key in keys {
             assert!(json.get(key).is_some(), "{key} is missing");

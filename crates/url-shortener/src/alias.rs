@@ -3,9 +3,8 @@
 use crate::code::Code;
 
 /// Paths that are ours, and some that may become so: a link made today must still work then.
-const RESERVED: [&str; 8] = [
-    "about", "admin", "api", "healthz", "links", "metrics", "readyz", "static",
-];
+const RESERVED: [&str; 8] =
+    ["about", "admin", "api", "healthz", "links", "metrics", "readyz", "static"];
 
 /// A code chosen by a client. Aliases and generated codes share one namespace: whichever is first in
 /// the table owns it.
@@ -42,19 +41,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        for input in [
-            "",
-            "ab",
-            &"x".repeat(33),
-            "a/b",
-            "..",
-            "a.b",
-            "a b",
-            "a%2Fb",
-            "äöü",
-            "ab\n",
-            "links",
-        ] {
+        for input in
+            ["", "ab", &"x".repeat(33), "a/b", "..", "a.b", "a b", "a%2Fb", "äöü", "ab\n", "links"]
+        {
             assert!(Alias::parse(input).is_err(), "{input:?}");
         }
     }

@@ -74,10 +74,7 @@ async fn redirect(
     if method == Method::GET {
         service.clicks.record(link, referrer);
     }
-    Ok((
-        StatusCode::FOUND,
-        [(LOCATION, location), (CACHE_CONTROL, CACHING)],
-    ))
+    Ok((StatusCode::FOUND, [(LOCATION, location), (CACHE_CONTROL, CACHING)]))
 }
 // ANCHOR_END: redirect
 
@@ -87,21 +84,13 @@ async fn create(
     body: Result<Json<CreateLink>, JsonRejection>,
 ) -> Result<impl IntoResponse, Error> {
     let Json(body) = body?;
-    let (status, link) = match service
-        .creator
-        .create(&body.parse(&service.public_url)?)
-        .await?
-    {
+    let (status, link) = match service.creator.create(&body.parse(&service.public_url)?).await? {
         Created::New(link) => (StatusCode::CREATED, link),
         Created::Existing(link) => (StatusCode::OK, link),
     };
     let location = format!("/links/{}", link.code);
     let location: (HeaderName, String) = (LOCATION, location);
-    Ok((
-        status,
-        [location],
-        Json(LinkBody::new(link, &service.public_url)),
-    ))
+    Ok((status, [location], Json(LinkBody::new(link, &service.public_url))))
 }
 
 async fn show(State(service): State<Arc<Service>>, code: Code) -> Result<Json<LinkBody>, Error> {
@@ -118,18 +107,12 @@ async fn stats(State(service): State<Arc<Service>>, code: Code) -> Result<Json<S
 async fn delete(State(service): State<Arc<Service>>, code: Code) -> Result<StatusCode, Error> {
     let deleted = service.shards.of(&code).delete(&code).await?;
     service.hot.forget(&code).await;
-    if deleted {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Error::NotFound)
-    }
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Error::NotFound) }
 }
 
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Value>, Error> {
     service.shards.ping().await?;
-    Ok(Json(
-        json!({ "status": "ready", "dropped_clicks": service.clicks.dropped() }),
-    ))
+    Ok(Json(json!({ "status": "ready", "dropped_clicks": service.clicks.dropped() })))
 }
 
 /// A code in the path. One that cannot be a code is simply not found.
@@ -138,9 +121,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Code {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         let path = Path::<String>::from_request_parts(parts, state).await;
-        path.ok()
-            .and_then(|Path(code)| Self::parse(code))
-            .ok_or(Error::NotFound)
+        path.ok().and_then(|Path(code)| Self::parse(code)).ok_or(Error::NotFound)
     }
 }
 
@@ -155,17 +136,13 @@ impl FromRequestParts<Arc<Service>> for WithinLimit {
         let client = parts
             .extensions
             .get::<ConnectInfo<SocketAddr>>()
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| {
-                address.ip()
-            });
+            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip());
         service.limit.check(client).map(|()| Self)
     }
 }
 
 async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
-    tokio::time::timeout(TIMEOUT, next.run(request))
-        .await
-        .map_err(|_| Error::TooSlow)
+    tokio::time::timeout(TIMEOUT, next.run(request)).await.map_err(|_| Error::TooSlow)
 }
 
 /// The panic's message has gone to the log by its hook.

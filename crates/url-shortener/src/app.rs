@@ -75,11 +75,7 @@ impl App {
             limit,
             public_url: config.public_url,
         };
-        Ok(Self {
-            service: Arc::new(service),
-            tasks,
-            running: stop.drop_guard(),
-        })
+        Ok(Self { service: Arc::new(service), tasks, running: stop.drop_guard() })
     }
 
     /// To be served with the client's address as `ConnectInfo<SocketAddr>` in each request.

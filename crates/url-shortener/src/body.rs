@@ -35,36 +35,22 @@ impl CreateLink {
     pub fn parse(self, own: &Url) -> Result<NewLink, Error> {
         let mut errors = Vec::new();
         let mut wrong = |field: &str, message: &str| {
-            errors.push(FieldError {
-                field: field.to_owned(),
-                message: message.to_owned(),
-            });
+            errors.push(FieldError { field: field.to_owned(), message: message.to_owned() });
         };
-        let url = LongUrl::parse(&self.url, own)
-            .map_err(|message| wrong("url", message))
-            .ok();
-        let alias = self.alias.and_then(|alias| {
-            Alias::parse(&alias)
-                .map_err(|message| wrong("alias", message))
-                .ok()
-        });
+        let url = LongUrl::parse(&self.url, own).map_err(|message| wrong("url", message)).ok();
+        let alias = self
+            .alias
+            .and_then(|alias| Alias::parse(&alias).map_err(|message| wrong("alias", message)).ok());
         let expires_in_seconds = self.expires_in_seconds.and_then(|seconds| {
             let seconds = i32::try_from(seconds).ok();
             let seconds = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
             if seconds.is_none() {
-                wrong(
-                    "expires_in_seconds",
-                    "must be from 1 to 315360000, which is ten years",
-                );
+                wrong("expires_in_seconds", "must be from 1 to 315360000, which is ten years");
             }
             seconds
         });
         match url {
-            Some(url) if errors.is_empty() => Ok(NewLink {
-                url,
-                alias,
-                expires_in_seconds,
-            }),
+            Some(url) if errors.is_empty() => Ok(NewLink { url, alias, expires_in_seconds }),
             _ => Err(Error::Invalid(errors)),
         }
     }
@@ -86,20 +72,8 @@ impl LinkBody {
     /// The link, under the address of this service.
     pub fn new(link: Link, own: &Url) -> Self {
         let short_url = format!("{}/{}", own.as_str().trim_end_matches('/'), link.code);
-        let Link {
-            code,
-            url,
-            created_at,
-            expires_at,
-            ..
-        } = link;
-        Self {
-            code,
-            short_url,
-            url,
-            created_at,
-            expires_at,
-        }
+        let Link { code, url, created_at, expires_at, .. } = link;
+        Self { code, short_url, url, created_at, expires_at }
     }
 }
 
@@ -128,18 +102,8 @@ struct Host {
 impl Stats {
     /// Sorts the sums into their places.
     pub fn new(code: Code, sums: Vec<Sum>) -> Self {
-        let mut stats = Self {
-            code,
-            clicks: 0,
-            by_day: Vec::new(),
-            referrers: Vec::new(),
-        };
-        for Sum {
-            day,
-            referrer,
-            clicks,
-        } in sums
-        {
+        let mut stats = Self { code, clicks: 0, by_day: Vec::new(), referrers: Vec::new() };
+        for Sum { day, referrer, clicks } in sums {
             match (day, referrer) {
                 (Some(day), _) => stats.by_day.push(Day { day, clicks }),
                 (None, Some(host)) => stats.referrers.push(Host { host, clicks }),
@@ -170,24 +134,15 @@ mod tests {
     #[test]
     fn expiry_is_from_a_second_to_ten_years() {
         for seconds in [1, 60, 315_360_000] {
-            assert!(
-                errors("http://a.example", None, Some(seconds)).is_empty(),
-                "{seconds}"
-            );
+            assert!(errors("http://a.example", None, Some(seconds)).is_empty(), "{seconds}");
         }
         for seconds in [i64::MIN, -1, 0, 315_360_001, 1 << 32, i64::MAX] {
-            assert_eq!(
-                errors("http://a.example", None, Some(seconds)),
-                ["expires_in_seconds"]
-            );
+            assert_eq!(errors("http://a.example", None, Some(seconds)), ["expires_in_seconds"]);
         }
     }
 
     #[test]
     fn all_mistakes_are_told_at_once() {
-        assert_eq!(
-            errors("ftp://a", Some("a.b"), Some(0)),
-            ["url", "alias", "expires_in_seconds"]
-        );
+        assert_eq!(errors("ftp://a", Some("a.b"), Some(0)), ["url", "alias", "expires_in_seconds"]);
     }
 }

@@ -39,9 +39,7 @@ impl HotLink {
         // Before the question, since the database counts the seconds from some moment after it.
         let asked_at = Instant::now();
         let link = shards.link(code).await?;
-        let left = link
-            .seconds_left
-            .map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
+        let left = link.seconds_left.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
         Ok(Self {
             code: link.code,
             location: HeaderValue::try_from(link.url).map_err(Error::internal)?,
@@ -62,16 +60,9 @@ impl HotLinks {
     /// An empty cache in front of these databases.
     pub fn new(shards: Arc<Shards>) -> Self {
         let cache = |longest| {
-            Cache::builder()
-                .max_capacity(CAPACITY)
-                .expire_after(Lifetime { longest })
-                .build()
+            Cache::builder().max_capacity(CAPACITY).expire_after(Lifetime { longest }).build()
         };
-        Self {
-            shards,
-            fresh: cache(FRESH_FOR),
-            stale: cache(STALE_FOR),
-        }
+        Self { shards, fresh: cache(FRESH_FOR), stale: cache(STALE_FOR) }
     }
 
     /// The link, if it leads anywhere. However many ask for it at once, the database is asked once.
@@ -93,10 +84,7 @@ impl HotLinks {
                 }
             }
         };
-        self.fresh
-            .try_get_with_by_ref(code, load)
-            .await
-            .map_err(Arc::unwrap_or_clone)
+        self.fresh.try_get_with_by_ref(code, load).await.map_err(Arc::unwrap_or_clone)
     }
 
     /// Forgets a link that was deleted. One that is just being read may come back, for [`FRESH_FOR`].
@@ -114,9 +102,7 @@ struct Lifetime {
 
 impl Expiry<Code, Arc<HotLink>> for Lifetime {
     fn expire_after_create(&self, _: &Code, link: &Arc<HotLink>, now: Instant) -> Option<Duration> {
-        let left = link
-            .expires_at
-            .map(|expires_at| expires_at.saturating_duration_since(now));
+        let left = link.expires_at.map(|expires_at| expires_at.saturating_duration_since(now));
         Some(left.map_or(self.longest, |left| left.min(self.longest)))
     }
 

@@ -75,17 +75,8 @@ pub fn queue(shards: Arc<Shards>) -> (Clicks, Writer) {
     let dropped = Arc::new(AtomicU64::new(0));
     let pending = vec![BTreeMap::new(); shards.all().len()];
     (
-        Clicks {
-            queue: sender,
-            dropped: Arc::clone(&dropped),
-        },
-        Writer {
-            queue: receiver,
-            dropped,
-            reported: 0,
-            shards,
-            pending,
-        },
+        Clicks { queue: sender, dropped: Arc::clone(&dropped) },
+        Writer { queue: receiver, dropped, reported: 0, shards, pending },
     )
 }
 
@@ -150,13 +141,7 @@ impl Writer {
             }
             self.queue.recv_many(&mut clicks, CHUNK).await;
             for (link, referrer) in clicks.drain(..) {
-                *sums
-                    .entry(Visit {
-                        code: link.code.clone(),
-                        day,
-                        referrer,
-                    })
-                    .or_default() += 1;
+                *sums.entry(Visit { code: link.code.clone(), day, referrer }).or_default() += 1;
             }
         }
         for (visit, clicks) in sums {
@@ -168,12 +153,9 @@ impl Writer {
     /// Writes to all shards at once. What cannot be written now stays.
     async fn write(&mut self) {
         let shards = self.shards.all().iter().zip(&mut self.pending);
-        let lost: i64 = join_all(shards.map(|(store, pending)| write(store, pending)))
-            .await
-            .iter()
-            .sum();
-        self.dropped
-            .fetch_add(lost.unsigned_abs(), Ordering::Relaxed);
+        let lost: i64 =
+            join_all(shards.map(|(store, pending)| write(store, pending))).await.iter().sum();
+        self.dropped.fetch_add(lost.unsigned_abs(), Ordering::Relaxed);
         let dropped = self.dropped.load(Ordering::Relaxed);
         if dropped > self.reported {
             tracing::warn!(dropped, "clicks were dropped since the start");
@@ -191,10 +173,7 @@ async fn write(store: &Store, pending: &mut BTreeMap<Visit, i64>) -> i64 {
         match store.add_clicks(&batch).await {
             Ok(()) => {}
             Err(Error::DatabaseAway) => {
-                tracing::warn!(
-                    rows = pending.len(),
-                    "clicks wait for a database that is away"
-                );
+                tracing::warn!(rows = pending.len(), "clicks wait for a database that is away");
                 break;
             }
             Err(error) => {

@@ -51,11 +51,7 @@ pub struct Creator {
 impl Creator {
     /// Makes links with such codes in these databases.
     pub fn new(shards: Arc<Shards>, codes: Codes) -> Self {
-        Self {
-            shards,
-            codes,
-            permutation: OnceCell::new(),
-        }
+        Self { shards, codes, permutation: OnceCell::new() }
     }
 
     // ANCHOR: create_link
@@ -68,10 +64,7 @@ impl Creator {
             };
         }
         for attempt in 0..ATTEMPTS {
-            match self
-                .claim(&self.candidate(new, attempt).await?, new)
-                .await?
-            {
+            match self.claim(&self.candidate(new, attempt).await?, new).await? {
                 Claim::Won(link) => return Ok(Created::New(link)),
                 Claim::Lost(Some(owner))
                     if self.is_shared(new) && owner.shared && owner.url == new.url.as_str() =>
@@ -88,14 +81,8 @@ impl Creator {
     /// Insert first and look afterwards. The other way round, two clients would both see a free code.
     async fn claim(&self, code: &Code, new: &NewLink) -> Result<Claim, Error> {
         let store = self.shards.of(code);
-        let insert = || {
-            store.insert(
-                code,
-                new.url.as_str(),
-                self.is_shared(new),
-                new.expires_in_seconds,
-            )
-        };
+        let insert =
+            || store.insert(code, new.url.as_str(), self.is_shared(new), new.expires_in_seconds);
         if let Some(link) = insert().await? {
             return Ok(Claim::Won(link));
         }
@@ -138,9 +125,7 @@ impl Creator {
             .get_or_try_init(async || {
                 let mut key = [0; 16];
                 getrandom::fill(&mut key).map_err(Error::internal)?;
-                Ok(Permutation::new(
-                    self.shards.first().permutation_key(key).await?,
-                ))
+                Ok(Permutation::new(self.shards.first().permutation_key(key).await?))
             })
             .await
     }

@@ -134,11 +134,9 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::WorkerCrashed => true,
             // 08 connection exception, 53 insufficient resources, 57 operator intervention (shutting
             // down, starting up, statement timeout): PostgreSQL's documentation, appendix A.
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-                ["08", "53", "57"]
-                    .iter()
-                    .any(|class| code.starts_with(class))
-            }),
+            sqlx::Error::Database(error) => error
+                .code()
+                .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
             _ => false,
         };
         if is_away {
@@ -166,18 +164,11 @@ impl From<JsonRejection> for Error {
 /// axum reads JSON with `serde_path_to_error`, which knows the field that was wrong.
 fn field_error(error: &JsonDataError) -> FieldError {
     type AtPath = serde_path_to_error::Error<serde_json::Error>;
-    match error
-        .source()
-        .and_then(|source| source.downcast_ref::<AtPath>())
-    {
-        Some(error) => FieldError {
-            field: error.path().to_string(),
-            message: error.inner().to_string(),
-        },
-        None => FieldError {
-            field: ".".to_owned(),
-            message: cause(error),
-        },
+    match error.source().and_then(|source| source.downcast_ref::<AtPath>()) {
+        Some(error) => {
+            FieldError { field: error.path().to_string(), message: error.inner().to_string() }
+        }
+        None => FieldError { field: ".".to_owned(), message: cause(error) },
     }
 }
 

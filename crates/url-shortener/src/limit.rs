@@ -31,19 +31,14 @@ impl Limit {
     pub fn new(per_second: NonZeroU32) -> Self {
         let burst = per_second.saturating_add(per_second.get());
         let quota = Quota::per_second(per_second).allow_burst(burst);
-        Self {
-            limiter: DefaultKeyedRateLimiter::keyed(quota),
-            clock: DefaultClock::default(),
-        }
+        Self { limiter: DefaultKeyedRateLimiter::keyed(quota), clock: DefaultClock::default() }
     }
 
     /// Counts one link.
     pub fn check(&self, client: IpAddr) -> Result<(), Error> {
-        self.limiter
-            .check_key(&network(client))
-            .map_err(|not_until| Error::TooManyRequests {
-                retry_after: not_until.wait_time_from(self.clock.now()),
-            })
+        self.limiter.check_key(&network(client)).map_err(|not_until| Error::TooManyRequests {
+            retry_after: not_until.wait_time_from(self.clock.now()),
+        })
     }
 
     /// Forgets, until it is told to stop, the clients that have rested: a new state would be the same.

@@ -27,10 +27,7 @@ impl LongUrl {
             return Err("is neither http nor https");
         }
         // The parser is as lenient as a browser: `http:///a` is read as `http://a`.
-        if text[url.scheme().len()..]
-            .get(..4)
-            .is_none_or(|start| start.starts_with(":///"))
-        {
+        if text[url.scheme().len()..].get(..4).is_none_or(|start| start.starts_with(":///")) {
             return Err("has no host");
         }
         if url.as_str().len() > LONGEST {
@@ -75,12 +72,9 @@ mod tests {
 
     #[test]
     fn a_link_to_ourselves_is_found_in_every_spelling() {
-        for text in [
-            "https://sho.rt/a",
-            "http://SHO.RT/",
-            "https://sho.rt.:443/",
-            "http://%73ho.rt",
-        ] {
+        for text in
+            ["https://sho.rt/a", "http://SHO.RT/", "https://sho.rt.:443/", "http://%73ho.rt"]
+        {
             assert_eq!(parse(text), Err("leads back to this service"), "{text}");
         }
         assert!(parse("https://sho.rt:8443/").is_ok());
@@ -89,14 +83,9 @@ mod tests {
 
     #[test]
     fn a_host_is_needed() {
-        for text in [
-            "http://",
-            "http:///",
-            "http:///a",
-            "https:////a",
-            "http:a",
-            "https:/a.example",
-        ] {
+        for text in
+            ["http://", "http:///", "http:///a", "https:////a", "http:a", "https:/a.example"]
+        {
             assert!(parse(text).is_err(), "{text}: {:?}", parse(text));
         }
     }

@@ -54,10 +54,7 @@ impl Permutation {
         hash.update([round]);
         hash.update(half.to_be_bytes());
         let digest: [u8; 32] = hash.finalize().into();
-        digest[..8]
-            .iter()
-            .fold(0, |number, &byte| number << 8 | u64::from(byte))
-            & MASK
+        digest[..8].iter().fold(0, |number, &byte| number << 8 | u64::from(byte)) & MASK
     }
 }
 // ANCHOR_END: permutation
@@ -105,14 +102,10 @@ mod tests {
     #[test]
     fn neighbours_end_up_far_apart_and_never_in_one_place() {
         let permutation = Permutation::new([7; 16]);
-        let places: Vec<_> = (0..20_000)
-            .map(|number| permutation.apply(number))
-            .collect();
+        let places: Vec<_> = (0..20_000).map(|number| permutation.apply(number)).collect();
         assert_eq!(places.iter().collect::<HashSet<_>>().len(), places.len());
-        let near = places
-            .windows(2)
-            .filter(|pair| pair[0].abs_diff(pair[1]) < CODES / 1_000)
-            .count();
+        let near =
+            places.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) < CODES / 1_000).count();
         // By chance one pair in 500 is that near.
         assert!(near < 100, "{near} neighbours stayed near");
     }

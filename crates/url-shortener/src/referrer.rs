@@ -58,10 +58,7 @@ mod tests {
             (&format!("http://{}/", "a.".repeat(200)), DIRECT),
         ] {
             let value = HeaderValue::from_str(header).unwrap();
-            assert_eq!(
-                Referrer::of(&HeaderMap::from_iter([(REFERER, value)])).as_str(),
-                host
-            );
+            assert_eq!(Referrer::of(&HeaderMap::from_iter([(REFERER, value)])).as_str(), host);
         }
         assert_eq!(Referrer::of(&HeaderMap::new()).as_str(), DIRECT);
     }

@@ -39,10 +39,7 @@ impl Ring {
     pub fn shard_of(&self, code: &Code) -> usize {
         let place = place(code.as_str());
         let next = self.points.partition_point(|&(point, _)| point < place);
-        self.points
-            .get(next)
-            .or(self.points.first())
-            .map_or(0, |&(_, shard)| shard)
+        self.points.get(next).or(self.points.first()).map_or(0, |&(_, shard)| shard)
     }
 }
 // ANCHOR_END: ring
@@ -51,9 +48,7 @@ impl Ring {
 /// library's hasher, which may; and not CRC32, which puts neighbours beside each other.
 fn place(name: &str) -> u64 {
     let digest: [u8; 32] = Sha256::digest(name).into();
-    digest[..8]
-        .iter()
-        .fold(0, |number, &byte| number << 8 | u64::from(byte))
+    digest[..8].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 #[cfg(test)]

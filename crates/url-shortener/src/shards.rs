@@ -21,18 +21,10 @@ impl Shards {
     /// Connects to the databases when they are first asked. The error is a malformed URL, or no URL.
     pub fn new(urls: &[String]) -> Result<Self, sqlx::Error> {
         if urls.is_empty() {
-            return Err(sqlx::Error::Configuration(
-                "there must be a shard at least".into(),
-            ));
+            return Err(sqlx::Error::Configuration("there must be a shard at least".into()));
         }
-        let stores = urls
-            .iter()
-            .map(|url| Store::new(url))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            ring: Ring::new(urls.len()),
-            stores,
-        })
+        let stores = urls.iter().map(|url| Store::new(url)).collect::<Result<_, _>>()?;
+        Ok(Self { ring: Ring::new(urls.len()), stores })
     }
 
     /// The number of the shard that has this code.

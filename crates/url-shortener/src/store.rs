@@ -51,9 +51,7 @@ impl Store {
     /// Connects when it is first asked something. Must be called within a tokio runtime; the error is a
     /// malformed URL.
     pub fn new(url: &str) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            database: Database::new(url)?,
-        })
+        Ok(Self { database: Database::new(url)? })
     }
 
     // ANCHOR: insert_link
@@ -177,9 +175,7 @@ impl Store {
         let number: i64 = self
             .database
             .within(async |connection| {
-                sqlx::query_scalar("select nextval('code_numbers')")
-                    .fetch_one(connection)
-                    .await
+                sqlx::query_scalar("select nextval('code_numbers')").fetch_one(connection).await
             })
             .await?;
         u64::try_from(number).map_err(Error::internal)
@@ -193,18 +189,14 @@ impl Store {
                     .bind(proposed)
                     .execute(&mut *connection)
                     .await?;
-                sqlx::query_scalar("select key from permutation_key")
-                    .fetch_one(connection)
-                    .await
+                sqlx::query_scalar("select key from permutation_key").fetch_one(connection).await
             })
             .await
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database
-            .within(async |connection| connection.ping().await)
-            .await
+        self.database.within(async |connection| connection.ping().await).await
     }
 
     /// Closes the connections.

@@ -43,7 +43,8 @@ async fn list_names_every_answer_and_every_experiment() -> Outcome {
 }
 
 async fn json_prints_one_object_and_nothing_else() -> Outcome {
-    let words = ["url-shortener", "experiment", "race", "--rounds", "1", "--clients", "5", "--json"];
+    let words =
+        ["url-shortener", "experiment", "race", "--rounds", "1", "--clients", "5", "--json"];
     let output = run(&words).await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout)?;

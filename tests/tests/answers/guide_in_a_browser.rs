@@ -1,3 +1,5 @@
 //! x
 use libtest_mimic::Trial;
-pub fn tests() -> Vec<Trial> { vec![] }
+pub fn tests() -> Vec<Trial> {
+    vec![]
+}

@@ -95,8 +95,12 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         let mut down = std::process::Command::new("/proc/self/exe");
-        let _ = down.args(["stack", "down"]).env("LAB_CHILD", "1").env("STACK_DIR", &self.folder)
-            .stdin(Stdio::piped()).output();
+        let _ = down
+            .args(["stack", "down"])
+            .env("LAB_CHILD", "1")
+            .env("STACK_DIR", &self.folder)
+            .stdin(Stdio::piped())
+            .output();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -175,8 +179,7 @@ async fn a_missing_server_is_an_error_that_says_what_to_type() -> Outcome {
 
 async fn two_processes_that_start_at_the_same_moment_get_one_stack() -> Outcome {
     let stack = Stack::new("stack-two")?;
-    let (one, two) =
-        tokio::try_join!(stack.run(&["stack", "env"]), stack.run(&["stack", "env"]))?;
+    let (one, two) = tokio::try_join!(stack.run(&["stack", "env"]), stack.run(&["stack", "env"]))?;
     ensure!(one.status.success(), "{}", errors(&one));
     ensure!(two.status.success(), "{}", errors(&two));
     ensure!(one.stdout == two.stdout, "they got different servers");
@@ -260,7 +263,9 @@ async fn a_path_with_a_space_in_it_will_do() -> Outcome {
 async fn an_ordinary_user_gets_a_stack_too() -> Outcome {
     use std::os::unix::fs::chown;
     // Only root can become somebody else; an ordinary user's tests show it by running at all.
-    if fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own)).ok() != Some(0) {
+    if fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own)).ok()
+        != Some(0)
+    {
         return Ok(());
     }
     let stack = Stack::new("stack-ordinary")?;

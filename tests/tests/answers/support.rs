@@ -28,10 +28,8 @@ where
 {
     let module = module.rsplit("::").next().unwrap_or_default();
     Trial::ignorable_test(format!("{module}::{name}"), move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(test()).map_err(|error| Failed::from(format!("{error:#}")))
     })
 }

@@ -146,9 +146,8 @@ async fn a_link_can_be_looked_at() -> Outcome {
     let shown: Value = api.get(&format!("links/{code}")).await?.json().await?;
     ensure!(shown == created, "{shown} is not {created}");
     let format = &time::format_description::well_known::Rfc3339;
-    let instant = |name: &str| {
-        time::OffsetDateTime::parse(shown[name].as_str().unwrap_or_default(), format)
-    };
+    let instant =
+        |name: &str| time::OffsetDateTime::parse(shown[name].as_str().unwrap_or_default(), format);
     let life = instant("expires_at")? - instant("created_at")?;
     ensure!((life.as_seconds_f64() - 60.0).abs() < 0.001, "{shown}");
     ensure!(instant("created_at")?.offset().is_utc());
@@ -223,7 +222,8 @@ async fn an_expired_link_is_gone() -> Outcome {
 
 async fn an_expired_alias_can_be_taken_again() -> Outcome {
     let api = Api::start(&[]).await?;
-    let link = json!({ "url": "https://example.com/old", "alias": "again", "expires_in_seconds": 1 });
+    let link =
+        json!({ "url": "https://example.com/old", "alias": "again", "expires_in_seconds": 1 });
     api.create(&link).await?;
     api.get("again").await?;
     let link = json!({ "url": "https://example.com/new", "alias": "again" });
@@ -307,7 +307,8 @@ async fn clicks_are_counted_by_day_and_by_referrer() -> Outcome {
     let day = stats["by_day"][0]["day"].as_str().with_context(|| stats.to_string())?;
     ensure!(day.len() == 10 && day.as_bytes()[4] == b'-', "{day}");
     let hosts = stats["referrers"].as_array().context("referrers")?;
-    let clicks = |host: &str| hosts.iter().find(|row| row["host"] == host).map(|row| &row["clicks"]);
+    let clicks =
+        |host: &str| hosts.iter().find(|row| row["host"] == host).map(|row| &row["clicks"]);
     ensure!(clicks("news.example") == Some(&json!(3)), "{stats}");
     ensure!(clicks("blog.example") == Some(&json!(2)), "{stats}");
     ensure!(clicks("direct") == Some(&json!(3)), "{stats}");
@@ -386,7 +387,10 @@ async fn a_url_in_every_good_shape_is_kept_as_it_is() -> Outcome {
         ("https://bücher.example/ü?q=ö#ä", "https://xn--bcher-kva.example/%C3%BC?q=%C3%B6#%C3%A4"),
         ("https://例え.テスト/", "https://xn--r8jz45g.xn--zckzah/"),
         ("https://example.com/a/../b", "https://example.com/b"),
-        ("https://example.com/%0d%0aSet-Cookie:%20a=b", "https://example.com/%0d%0aSet-Cookie:%20a=b"),
+        (
+            "https://example.com/%0d%0aSet-Cookie:%20a=b",
+            "https://example.com/%0d%0aSet-Cookie:%20a=b",
+        ),
         ("https://example.com/?a=%20&b=+", "https://example.com/?a=%20&b=+"),
         (&fits, &fits),
     ] {
@@ -410,9 +414,10 @@ async fn a_link_to_ourselves_is_refused() -> Outcome {
 async fn a_bad_alias_is_refused() -> Outcome {
     let api = Api::start(&[]).await?;
     let long = "a".repeat(33);
-    for alias in
-        ["", "ab", &long, "a/b", "../etc", "a.b", "a b", "a%2fb", "äöü", "abc\n", "links", "healthz", "readyz"]
-    {
+    for alias in [
+        "", "ab", &long, "a/b", "../etc", "a.b", "a b", "a%2fb", "äöü", "abc\n", "links",
+        "healthz", "readyz",
+    ] {
         let response = api.post(&json!({ "url": "https://example.com/", "alias": alias })).await?;
         invalid(response, "alias").await.with_context(|| format!("{alias:?}"))?;
     }
@@ -435,7 +440,8 @@ async fn a_bad_expiry_is_refused() -> Outcome {
         problem(status, code).await?;
     }
     // Ten years are allowed.
-    api.create(&json!({ "url": "https://example.com/", "expires_in_seconds": 315_360_000 })).await?;
+    api.create(&json!({ "url": "https://example.com/", "expires_in_seconds": 315_360_000 }))
+        .await?;
     Ok(())
 }
 
@@ -462,7 +468,8 @@ async fn a_body_that_is_no_link_is_refused() -> Outcome {
         problem(response, status).await?;
     }
     let link = r#"{"url": "https://example.com/"}"#;
-    let as_text = api.http.post(&url).header("content-type", "text/plain").body(link).send().await?;
+    let as_text =
+        api.http.post(&url).header("content-type", "text/plain").body(link).send().await?;
     problem(as_text, 415).await?;
     let without = api.http.post(&url).body(link).send().await?;
     problem(without, 415).await?;

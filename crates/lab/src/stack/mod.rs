@@ -195,9 +195,9 @@ pub struct Status {
 /// Looks at every server and starts none.
 pub async fn status() -> Vec<Status> {
     join_all(Kind::ALL.map(|kind| async move {
-        let (state, source, address) = look(kind).await.unwrap_or_else(|error| {
-            ("missing", Source::Given.to_string(), format!("{error:#}"))
-        });
+        let (state, source, address) = look(kind)
+            .await
+            .unwrap_or_else(|error| ("missing", Source::Given.to_string(), format!("{error:#}")));
         Status { kind: kind.to_string(), state, source, address }
     }))
     .await

@@ -32,8 +32,9 @@ const REMOVE: &str = r#"[ -z "$told" ] || rm -rf "$PWD""#;
 impl OwnServer {
     /// Starts a server with no data. Skips the experiment where only given servers are to be had.
     pub async fn start(kind: Kind) -> anyhow::Result<Self> {
-        let programs = find(kind)
-            .ok_or_else(|| skip(format!("needs a {kind} of its own, which is not installed here")))?;
+        let programs = find(kind).ok_or_else(|| {
+            skip(format!("needs a {kind} of its own, which is not installed here"))
+        })?;
         remove_what_was_left(kind)?;
         let home = Home::own(kind)?;
         home.create()?;
@@ -96,4 +97,3 @@ fn remove_what_was_left(kind: Kind) -> anyhow::Result<()> {
     }
     Ok(())
 }
-

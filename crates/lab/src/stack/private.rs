@@ -37,7 +37,10 @@ pub async fn join(kind: Kind, programs: &Programs) -> anyhow::Result<(String, Fi
             announce(kind, "starting a private server …");
             let user = start(&home, programs, idle_seconds(), "").await?;
             let took = begun.elapsed().as_secs_f64();
-            announce(kind, format_args!("ready after {took:.1} s (private, {})", home.path.display()));
+            announce(
+                kind,
+                format_args!("ready after {took:.1} s (private, {})", home.path.display()),
+            );
             return Ok((home.url()?, user));
         }
         if let Some(user) = home.enter()? {

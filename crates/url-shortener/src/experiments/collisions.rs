@@ -161,12 +161,18 @@ async fn sequence(params: &Params, lab: &Lab) -> anyhow::Result<()> {
     let count = params.urls / 10;
     let codes = tokio::task::spawn_blocking(move || {
         let permutation = Permutation::new(*b"any sixteen byte");
-        let codes: std::collections::HashSet<u64> = (0..count).map(|n| permutation.apply(n)).collect();
+        let codes: std::collections::HashSet<u64> =
+            (0..count).map(|n| permutation.apply(n)).collect();
         let inside = codes.iter().all(|&code| code < code::CODES);
         (codes.len() as u64, inside)
     });
     let (distinct, inside) = codes.await.context("the permutation panicked")?;
     lab.check_eq("distinct codes of the sequence strategy", count, distinct);
-    lab.check("all of them have seven characters", "below 62⁷", if inside { "below" } else { "above" }, inside);
+    lab.check(
+        "all of them have seven characters",
+        "below 62⁷",
+        if inside { "below" } else { "above" },
+        inside,
+    );
     Ok(())
 }

@@ -55,7 +55,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for round in 0..params.rounds {
         lab.progress(round, params.rounds, "kills under load");
-        let target = Api::of(&child)?.shorten(&format!("https://example.com/clicked/{round}")).await?;
+        let target =
+            Api::of(&child)?.shorten(&format!("https://example.com/clicked/{round}")).await?;
         let promises = Shared::default();
         let load = load(&Api::of(&child)?, &target, &promises, params.clients, round);
         tokio::time::sleep(Duration::from_secs_f64(params.seconds)).await;
@@ -65,7 +66,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         child.restart().await?;
 
         let api = Api::of(&child)?;
-        let promises = std::mem::take(&mut *promises.lock().unwrap_or_else(PoisonError::into_inner));
+        let promises =
+            std::mem::take(&mut *promises.lock().unwrap_or_else(PoisonError::into_inner));
         let mut lost = 0;
         for (code, url) in &promises.links {
             lost += u64::from(api.follow(code).await?.1.as_ref() != Some(url));
@@ -101,13 +103,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 /// Half of the clients create, half click, each until the service is gone.
-fn load(
-    api: &Api,
-    target: &str,
-    promises: &Shared,
-    clients: usize,
-    round: u64,
-) -> JoinSet<()> {
+fn load(api: &Api, target: &str, promises: &Shared, clients: usize, round: u64) -> JoinSet<()> {
     let mut load = JoinSet::new();
     for client in 0..clients {
         let (create, links) = (api.clone(), promises.clone());

@@ -55,7 +55,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     ratios.sort_by(f64::total_cmp);
     let ratio = ratios[ratios.len() / 2];
     let target = Target::AtLeast(0.7);
-    lab.figure_with_target("throughput of creates ÷ that of bare inserts, median", ratio, "", target);
+    lab.figure_with_target(
+        "throughput of creates ÷ that of bare inserts, median",
+        ratio,
+        "",
+        target,
+    );
 
     lab.check_eq("calls that failed", 0, failed);
     for (name, database, expected) in [("created", &ours, created), ("inserted", &bare, inserted)] {

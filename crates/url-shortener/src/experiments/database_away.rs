@@ -62,7 +62,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let (hot, cold, creates) = tokio::join!(
             ask(&api, params.clients, 302, move |_| Ask::Follow(hot.clone())),
             ask(&api, params.clients, 503, move |n| Ask::Follow(cold[n].clone())),
-            ask(&api, params.clients, 503, move |n| Ask::Create(format!("https://example.com/{n}"))),
+            ask(&api, params.clients, 503, move |n| Ask::Create(format!(
+                "https://example.com/{n}"
+            ))),
         );
         proxy.heal();
         let back = Instant::now();
@@ -95,12 +97,7 @@ enum Ask {
 
 /// All clients ask at once. An answer that takes three seconds counts as none: the claim is one second,
 /// and the rest is for a machine that is busy with other tests.
-async fn ask(
-    api: &Api,
-    clients: usize,
-    hoped: u16,
-    what: impl Fn(usize) -> Ask,
-) -> Answers {
+async fn ask(api: &Api, clients: usize, hoped: u16, what: impl Fn(usize) -> Ask) -> Answers {
     let mut asking = JoinSet::new();
     for n in 0..clients {
         let (api, what) = (api.clone(), what(n));
@@ -117,7 +114,11 @@ async fn ask(
                 Ok(Ok(response)) => {
                     let status = response.status().as_u16();
                     let retry = response.headers().contains_key("retry-after");
-                    if status == 503 && !retry { "503 without Retry-After".to_owned() } else { status.to_string() }
+                    if status == 503 && !retry {
+                        "503 without Retry-After".to_owned()
+                    } else {
+                        status.to_string()
+                    }
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),

@@ -83,7 +83,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         earliest >= 0.0,
     );
     let hot_enough = hot >= 10;
-    lab.check("every link was hot", "10 redirects or more each", format!("at least {hot}"), hot_enough);
+    lab.check(
+        "every link was hot",
+        "10 redirects or more each",
+        format!("at least {hot}"),
+        hot_enough,
+    );
     let stays_gone = seen.iter().filter(|seen| seen.afterwards == 410).count();
     lab.check_eq("links that stay 410", seen.len(), stays_gone);
     lab.check_eq("a link that nobody asked for while it lived", 410, cold_status.as_u16());
@@ -100,7 +105,8 @@ async fn watch(api: &Api, n: u64, seconds: u64) -> anyhow::Result<Seen> {
     let expires = created["expires_at"].as_str().context("no expires_at")?;
     let expires = OffsetDateTime::parse(expires, &Rfc3339)?;
     let since_expiry = || (OffsetDateTime::now_utc() - expires).as_seconds_f64();
-    let mut seen = Seen { last_redirect: f64::MIN, first_gone: f64::MAX, redirects: 0, afterwards: 0 };
+    let mut seen =
+        Seen { last_redirect: f64::MIN, first_gone: f64::MAX, redirects: 0, afterwards: 0 };
     loop {
         let asked = since_expiry();
         let (status, _) = api.follow(code).await?;

@@ -60,13 +60,26 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let clients = params.clients as u64;
     lab.check_eq("each alias was given out once: 201s", params.rounds, winners);
     lab.check_eq("all others were told so: 409s", params.rounds * (clients - 1), losers);
-    lab.check("nothing else was answered", "no other status", format!("{others:?}"), others.is_empty());
-    lab.check_eq("redirects that do not lead to the winner's URL, asked of both processes", 0, mistaken);
+    lab.check(
+        "nothing else was answered",
+        "no other status",
+        format!("{others:?}"),
+        others.is_empty(),
+    );
+    lab.check_eq(
+        "redirects that do not lead to the winner's URL, asked of both processes",
+        0,
+        mistaken,
+    );
     Ok(())
 }
 
 /// Lets all clients loose at once, half on each process. Returns each one's status.
-async fn contest(apis: &[Api; 2], clients: usize, alias: &str) -> anyhow::Result<Vec<(usize, u16)>> {
+async fn contest(
+    apis: &[Api; 2],
+    clients: usize,
+    alias: &str,
+) -> anyhow::Result<Vec<(usize, u16)>> {
     let start = Arc::new(Barrier::new(clients));
     let mut contest = JoinSet::new();
     for client in 0..clients {

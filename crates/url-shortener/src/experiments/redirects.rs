@@ -91,11 +91,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     ratios.sort_by(f64::total_cmp);
     let ratio = ratios[ratios.len() / 2];
     let target = Target::AtLeast(0.85);
-    lab.figure_with_target("throughput of a redirect ÷ that of doing nothing, median", ratio, "", target);
+    lab.figure_with_target(
+        "throughput of a redirect ÷ that of doing nothing, median",
+        ratio,
+        "",
+        target,
+    );
 
     // What was measured has to be the real thing: every one a redirect, every click counted or dropped.
     lab.check_eq("requests that were not answered as they should", 0, failed);
-    let ready: serde_json::Value = reqwest::get(format!("http://{}/readyz", ours.host)).await?.json().await?;
+    let ready: serde_json::Value =
+        reqwest::get(format!("http://{}/readyz", ours.host)).await?.json().await?;
     let dropped = ready["dropped_clicks"].as_u64().unwrap_or(u64::MAX);
     app.stop().await;
     let pool = database.pool().await?;
@@ -104,7 +110,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         .await?;
     pool.close().await;
     lab.figure("clicks dropped because the queue was full", dropped as f64, "");
-    lab.check_eq("clicks counted, and those that were dropped", clicks, counted.unsigned_abs() + dropped);
+    lab.check_eq(
+        "clicks counted, and those that were dropped",
+        clicks,
+        counted.unsigned_abs() + dropped,
+    );
     Ok(())
 }
 

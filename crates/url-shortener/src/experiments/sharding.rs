@@ -84,12 +84,26 @@ fn spread(params: &Params, lab: &Lab) {
         }
         let mean = codes.len() as f64 / loads.len() as f64;
         let of_mean = |load: Option<u32>| f64::from(load.unwrap_or(0)) / mean;
-        let (least, most) = (of_mean(loads.iter().min().copied()), of_mean(loads.iter().max().copied()));
+        let (least, most) =
+            (of_mean(loads.iter().min().copied()), of_mean(loads.iter().max().copied()));
         rows.push(vec![virtual_nodes.to_string(), format!("{least:.2}"), format!("{most:.2}")]);
         fullest.push(most);
-        let axes = ("virtual nodes per shard, as a power of two", "fullest shard, as a multiple of the mean");
-        lab.point("Virtual nodes even out the load", axes, "fullest", (f64::from(virtual_nodes).log2(), most));
-        lab.point("Virtual nodes even out the load", axes, "emptiest", (f64::from(virtual_nodes).log2(), least));
+        let axes = (
+            "virtual nodes per shard, as a power of two",
+            "fullest shard, as a multiple of the mean",
+        );
+        lab.point(
+            "Virtual nodes even out the load",
+            axes,
+            "fullest",
+            (f64::from(virtual_nodes).log2(), most),
+        );
+        lab.point(
+            "Virtual nodes even out the load",
+            axes,
+            "emptiest",
+            (f64::from(virtual_nodes).log2(), least),
+        );
     }
     let columns = ["virtual nodes", "emptiest shard ÷ mean", "fullest shard ÷ mean"];
     lab.table("Load by the number of virtual nodes", &columns, rows);
@@ -137,7 +151,11 @@ async fn on_real_databases(params: &Params, lab: &Lab) -> anyhow::Result<()> {
         format!("{:.1} %", share * 100.0),
         (share - fair).abs() < tolerance,
     );
-    lab.check_eq("links not found after the shard was added and before the move", moved, lost_before);
+    lab.check_eq(
+        "links not found after the shard was added and before the move",
+        moved,
+        lost_before,
+    );
     lab.check_eq("links not found after the move", 0, lost_after);
     Ok(())
 }

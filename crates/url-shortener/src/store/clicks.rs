@@ -20,15 +20,10 @@ impl Store {
     // ANCHOR: click_batch
     /// Adds the clicks to those that are counted, all or none. They must be sorted.
     pub async fn add_clicks(&self, clicks: &[(&Visit, &i64)]) -> Result<(), Error> {
-        let codes: Vec<&str> = clicks
-            .iter()
-            .map(|(visit, _)| visit.code.as_str())
-            .collect();
+        let codes: Vec<&str> = clicks.iter().map(|(visit, _)| visit.code.as_str()).collect();
         let days: Vec<Date> = clicks.iter().map(|(visit, _)| visit.day).collect();
-        let referrers: Vec<&str> = clicks
-            .iter()
-            .map(|(visit, _)| visit.referrer.as_str())
-            .collect();
+        let referrers: Vec<&str> =
+            clicks.iter().map(|(visit, _)| visit.referrer.as_str()).collect();
         let counts: Vec<i64> = clicks.iter().map(|(_, clicks)| **clicks).collect();
         self.database
             .within(async |connection| {
