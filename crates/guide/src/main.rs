@@ -1,2 +1,103 @@
-//! x
-fn main() {}
+//! `cargo run`: the guide, and every answer's own words.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use guide::{
+    book::Book,
+    runs::Runs,
+    server, site,
+};
+use lab::{
+    Kind, child,
+    cli::{answers_command, answers_words, block_on, log},
+    serve,
+    stack,
+};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let answers = guide::answers();
+    if let Some(code) = child::take_over(&answers) {
+        return code;
+    }
+    let matches = command(&answers).get_matches();
+    block_on(async {
+        match matches.subcommand() {
+            None => serve_guide(&matches).await,
+            Some(("build", matches)) => build(matches),
+            Some(_) => answers_words(&answers, &matches).await,
+        }
+    })
+}
+
+fn command(answers: &[lab::Answer]) -> Command {
+    let port = Arg::new("port")
+        .long("port")
+        .default_value("8000")
+        .value_parser(value_parser!(u16))
+        .help("Where to listen on 127.0.0.1; 0: any free port");
+    let open = Arg::new("open").long("open").action(ArgAction::SetTrue).help("Opens a browser");
+    let folder = Arg::new("folder")
+        .default_value("target/guide/site")
+        .value_parser(value_parser!(PathBuf))
+        .help("Where to");
+    let command = Command::new("guide")
+        .about("Worked answers: without a word, serves the guide with its live experiments")
+        .arg(port)
+        .arg(open)
+        .subcommand(
+            Command::new("build").about("Writes the guide as a static site").arg(folder),
+        );
+    answers_command(command, answers)
+}
+
+async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    log("warn");
+    let port = matches.get_one::<u16>("port").copied().unwrap_or_default();
+    let (listener, url) = serve::bind("127.0.0.1", port).await?;
+    let book = Arc::new(made_book()?);
+    let stopping = CancellationToken::new();
+    let runs = Runs::new(guide::answers(), stopping.clone());
+    let router = server::router(book, runs, url.port().unwrap_or(80));
+    println!("listening on {url}");
+    if matches.get_flag("open") {
+        open(url.as_str());
+    }
+    // The book can be read while the servers start; what needs them waits for them.
+    tokio::spawn(async {
+        match stack::up(&Kind::ALL).await {
+            Ok(_) => eprintln!("  every server is ready"),
+            Err(error) => eprintln!("error: {error:#}"),
+        }
+    });
+    let stop = async move {
+        serve::asked_to_stop().await;
+        stopping.cancel();
+    };
+    serve::serve(listener, router, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let folder = matches.get_one::<PathBuf>("folder").cloned().unwrap_or_default();
+    site::write(&made_book()?, &folder)?;
+    println!("written to {}", folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn made_book() -> anyhow::Result<Book> {
+    let book = Book::build(guide::answers())?;
+    for problem in &book.problems {
+        eprintln!("warning: the book: {problem}");
+    }
+    Ok(book)
+}
+
+/// A browser that does not open is no reason to stop: the address is printed.
+fn open(url: &str) {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    if let Err(error) = std::process::Command::new(program).arg(url).spawn() {
+        eprintln!("  no browser opened ({program}: {error})");
+    }
+}

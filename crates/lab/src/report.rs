@@ -19,6 +19,11 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// Text that stands for itself in HTML and SVG, in attributes too.
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
 #[cfg(test)]
 mod tests {
     use crate::{

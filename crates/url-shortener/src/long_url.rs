@@ -27,7 +27,8 @@ impl LongUrl {
             return Err("is neither http nor https");
         }
         // The parser is as lenient as a browser: `http:///a` is read as `http://a`.
-        if text[url.scheme().len()..].get(..4).is_none_or(|start| start.starts_with(":///")) {
+        let rest = &text[url.scheme().len()..];
+        if !rest.starts_with("://") || rest.starts_with(":///") {
             return Err("has no host");
         }
         if url.as_str().len() > LONGEST {

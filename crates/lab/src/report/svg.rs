@@ -5,7 +5,7 @@ use std::{fmt::Write, ops::Range};
 
 use plotters::prelude::*;
 
-use super::number;
+use super::{escaped, number};
 use crate::recorder::Series;
 
 /// Each stands for a colour of the page's style sheet, in whose place it is drawn.
@@ -107,10 +107,6 @@ fn in_words(series: &Series) -> String {
         }
     }
     words
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

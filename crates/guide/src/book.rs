@@ -1,0 +1,156 @@
+//! How do the chapters become a book? By mdBook, in this process, into memory.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use anyhow::Context;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use lab::{Answer, Report, stack::workspace};
+use mdbook_driver::{MDBook, config::Config};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    chapter, checks, live,
+    questions::{Level, QUESTIONS},
+};
+
+/// The pages and everything that they load, by path, as mdBook made them.
+#[derive(Debug)]
+pub struct Book {
+    /// File contents by path, without a slash in front.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// What is wrong with the book. It can be read all the same.
+    pub problems: Vec<String>,
+    answers: Vec<Answer>,
+}
+
+/// Nothing is fetched from anywhere, and code is shown, not edited.
+const CONFIG: &str = r#"
+[book]
+title = "Worked answers"
+language = "en"
+description = "Backend interview questions, each with an answer that runs and a proof on your own machine"
+
+[build]
+use-default-preprocessors = false
+
+[output.html]
+default-theme = "light"
+preferred-dark-theme = "navy"
+no-section-label = true
+additional-css = ["guide.css"]
+additional-js = ["guide.js"]
+
+[output.html.playground]
+runnable = false
+
+[output.html.search]
+boost-title = 4
+limit-results = 20
+"#;
+
+/// Whether a page can run experiments, or only show what was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Served by the guide.
+    Live,
+    /// Written down, for any web server.
+    Static,
+}
+
+impl Book {
+    /// Makes the book.
+    pub fn build(answers: Vec<Answer>) -> anyhow::Result<Self> {
+        let parent = workspace().join("target/guide");
+        fs::create_dir_all(&parent).with_context(|| parent.display().to_string())?;
+        // A folder for each build: two guides may start at the same moment.
+        let folder = tempfile::Builder::new().prefix("book-").tempdir_in(&parent)?;
+        let mut problems = Vec::new();
+        write_source(folder.path(), &answers, &mut problems)?;
+        MDBook::load_with_config(folder.path(), Config::from_str(CONFIG)?)?.build()?;
+        let mut files = BTreeMap::new();
+        read_all(&folder.path().join("book"), &mut PathBuf::new(), &mut files)?;
+        let mut book = Self { files, problems, answers };
+        book.problems.extend(checks::links(&book));
+        Ok(book)
+    }
+
+    /// A page as it is now, with the last results of its experiments; or any other file.
+    pub fn file(&self, path: &str, mode: Mode) -> Option<Vec<u8>> {
+        let file = self.files.get(path)?;
+        let is_page = path.ends_with(".html");
+        match std::str::from_utf8(file) {
+            Ok(text) if is_page => Some(live::fill(text, &self.answers, mode).into_bytes()),
+            _ => Some(file.clone()),
+        }
+    }
+
+    /// The hashes of the scripts that mdBook writes into pages, as a content security policy names them.
+    pub fn inline_scripts(&self) -> Vec<String> {
+        let pages = self.files.iter().filter(|(path, _)| path.ends_with(".html"));
+        let hashes: BTreeSet<_> = pages
+            .flat_map(|(_, page)| checks::inline_scripts(&String::from_utf8_lossy(page)))
+            .map(|script| format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(script))))
+            .collect();
+        hashes.into_iter().collect()
+    }
+}
+
+/// Writes what mdBook reads: the summary, the introduction, the chapters with their code.
+fn write_source(folder: &Path, answers: &[Answer], problems: &mut Vec<String>) -> anyhow::Result<()> {
+    let source = folder.join("src");
+    fs::create_dir(&source)?;
+    fs::write(source.join("SUMMARY.md"), summary(answers))?;
+    fs::write(source.join("index.md"), include_str!("../book/introduction.md"))?;
+    fs::write(folder.join("guide.css"), include_str!("../book/guide.css"))?;
+    fs::write(folder.join("guide.js"), include_str!("../book/guide.js"))?;
+    for answer in answers {
+        let text = chapter::read(answer, problems);
+        problems.extend(checks::chapter(answer, &text));
+        fs::write(source.join(format!("{}.md", answer.name)), text)?;
+    }
+    Ok(())
+}
+
+/// The contents: all eighteen. mdBook shows one without a page as not written yet.
+fn summary(answers: &[Answer]) -> String {
+    let mut summary = "# Summary\n\n[The workbench](index.md)\n".to_owned();
+    for level in Level::ALL {
+        let _ = write!(summary, "\n# {}\n\n", level.name());
+        for question in QUESTIONS.iter().filter(|question| question.level == level) {
+            let answer = answers.iter().find(|answer| answer.name == question.answer);
+            let page = answer.map(|answer| format!("{}.md", answer.name)).unwrap_or_default();
+            let _ = writeln!(summary, "- [{}]({page})", question.title);
+        }
+    }
+    summary
+}
+
+fn read_all(
+    root: &Path,
+    inner: &mut PathBuf,
+    files: &mut BTreeMap<String, Vec<u8>>,
+) -> anyhow::Result<()> {
+    for entry in fs::read_dir(root.join(&*inner))? {
+        let entry = entry?;
+        inner.push(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            read_all(root, inner, files)?;
+        } else {
+            files.insert(inner.to_string_lossy().into_owned(), fs::read(entry.path())?);
+        }
+        inner.pop();
+    }
+    Ok(())
+}
+
+/// The last results of an answer, one for each experiment that has one.
+pub fn last_results(answer: &Answer) -> Vec<Report> {
+    let load = |name| lab::results::load(answer.name, name).map(|(report, _)| report);
+    answer.experiments.iter().filter_map(|experiment| load(experiment.name)).collect()
+}

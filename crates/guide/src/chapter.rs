@@ -1,0 +1,130 @@
+//! How does the code that runs come to stand in the book? By its anchors, each time the book is made.
+
+use std::{fs, path::Path};
+
+use lab::Answer;
+
+/// An answer's chapter with its code put in, and what went wrong on the way.
+pub fn read(answer: &Answer, problems: &mut Vec<String>) -> String {
+    let folder = Path::new(answer.folder);
+    match fs::read_to_string(folder.join("chapter.md")) {
+        Ok(text) => with_code(&text, folder, problems),
+        Err(error) => {
+            problems.push(format!("{}: chapter.md: {error}", answer.name));
+            format!("# {}\n\nThis chapter cannot be read.\n", answer.question)
+        }
+    }
+}
+
+/// Puts the code of each `{{#include path:anchor}}` in its place, and above it where it comes from.
+///
+/// mdBook does this too. It shows a missing anchor as an empty box, which is what must never happen here.
+pub fn with_code(text: &str, folder: &Path, problems: &mut Vec<String>) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let include = line.trim().strip_prefix("{{#include ").and_then(|l| l.strip_suffix("}}"));
+        let Some(include) = include else {
+            lines.push(line.to_owned());
+            continue;
+        };
+        match listing(include.trim(), folder) {
+            Ok((first_line, code)) => {
+                let path = include.split(':').next().unwrap_or_default();
+                if let Some(fence) = lines.pop_if(|line| line.starts_with("```")) {
+                    lines.push(format!("<p class=\"listing\">{path}, line {first_line}</p>\n"));
+                    lines.push(fence);
+                }
+                lines.push(code);
+            }
+            Err(problem) => {
+                lines.push(format!("!! {include}: {problem}"));
+                problems.push(format!("{}: {{{{#include {include}}}}}: {problem}", folder.display()));
+            }
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The lines between the anchor's marks, moved to the left margin, and the number of the first.
+fn listing(include: &str, folder: &Path) -> Result<(usize, String), String> {
+    let (path, anchor) = include.split_once(':').ok_or("names no anchor")?;
+    let file = fs::read_to_string(folder.join(path)).map_err(|error| error.to_string())?;
+    let mut inside = false;
+    let (mut first, mut ended) = (0, false);
+    let mut code = Vec::new();
+    for (number, line) in file.lines().enumerate() {
+        if let Some(name) = mark(line, "ANCHOR:") {
+            if name == anchor {
+                (inside, first) = (true, number + 2);
+            }
+        } else if let Some(name) = mark(line, "ANCHOR_END:") {
+            if inside && name == anchor {
+                (inside, ended) = (false, true);
+            }
+        } else if inside {
+            code.push(line);
+        }
+    }
+    match (first, ended) {
+        (0, _) => return Err("there is no such anchor".to_owned()),
+        (_, false) => return Err("the anchor does not end".to_owned()),
+        _ if code.iter().all(|line| line.trim().is_empty()) => {
+            return Err("there is nothing between the marks".to_owned());
+        }
+        _ => {}
+    }
+    let indent = |line: &&str| line.len() - line.trim_start().len();
+    let margin = code.iter().filter(|line| !line.trim().is_empty()).map(indent).min().unwrap_or(0);
+    let code: Vec<_> = code.iter().map(|line| line.get(margin..).unwrap_or_default()).collect();
+    Ok((first, code.join("\n")))
+}
+
+fn mark<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+    Some(line.split_once(word)?.1.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of an include, with this file in the folder.
+    fn include(file: &str, include: &str) -> (String, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.rs"), file).unwrap();
+        let mut problems = Vec::new();
+        let text = with_code(
+            &format!("Before\n\n```rust\n{{{{#include {include}}}}}\n```\n"),
+            folder.path(),
+            &mut problems,
+        );
+        (text, problems)
+    }
+
+    const FILE: &str = "fn a() {}\n    // ANCHOR: b\n    fn b() {\n        // ANCHOR: c\n        1\n        // ANCHOR_END: c\n    }\n    // ANCHOR_END: b\n// ANCHOR: empty\n\n// ANCHOR_END: empty\n// ANCHOR: open\nfn";
+
+    #[test]
+    fn code_stands_at_the_margin_without_marks_and_says_where_it_comes_from() {
+        let (text, problems) = include(FILE, "a.rs:b");
+        assert_eq!(
+            text,
+            "Before\n\n<p class=\"listing\">a.rs, line 3</p>\n\n```rust\nfn b() {\n    1\n}\n```\n"
+        );
+        assert!(problems.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_a_problem_that_names_it() {
+        for (what, problem) in [
+            ("a.rs:zzz", "no such anchor"),
+            ("a.rs:open", "does not end"),
+            ("a.rs:empty", "nothing between"),
+            ("a.rs", "names no anchor"),
+            ("zzz.rs:b", "No such file"),
+        ] {
+            let (text, problems) = include(FILE, what);
+            assert!(problems.len() == 1, "{what}: {problems:?}");
+            assert!(problems[0].contains(problem) && problems[0].contains(what), "{problems:?}");
+            assert!(text.contains(&format!("!! {what}")), "it is not shown: {text}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! How does an experiment come to stand on a page? Where the chapter names it: its claim, a form made from its
+//! parameters, the command line, and its last result.
+
+use lab::{Answer, Experiment, experiment::Param, report::escaped};
+
+use crate::{
+    book::{Mode, last_results},
+    checks::EXPERIMENT,
+    questions::{Level, QUESTIONS, Question},
+    render::{self, Verdict},
+};
+
+/// Fills in what depends on the moment: the experiments with their last results, and the contents.
+pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
+    let page = EXPERIMENT.replace_all(page, |found: &regex::Captures| {
+        let answer = answers.iter().find(|answer| answer.name == &found[1]);
+        let experiment = answer.and_then(|answer| Some((answer, answer.experiment(&found[2])?)));
+        experiment.map_or_else(
+            || format!("<p>There is no experiment {} {}.</p>", &found[1], &found[2]),
+            |(answer, experiment)| element(answer, experiment, mode),
+        )
+    });
+    page.replace("<guide-contents></guide-contents>", &contents(answers))
+        .replace("<guide-stack></guide-stack>", stack(mode))
+}
+
+/// One experiment.
+fn element(answer: &Answer, experiment: &Experiment, mode: Mode) -> String {
+    let (of, name) = (answer.name, experiment.name);
+    let form = if mode == Mode::Live { form(experiment) } else { String::new() };
+    let last = lab::results::load(of, name).map_or_else(
+        || "<p class=\"made-on\">Not run here yet.</p>".to_owned(),
+        |(report, at)| render::report(&report, at.into()),
+    );
+    format!(
+        "<live-experiment answer=\"{of}\" name=\"{name}\">\
+         <h3 id=\"{name}\"><a class=\"header\" href=\"#{name}\">{name}</a></h3>\
+         <p class=\"claim\">{claim}.</p>{form}\
+         <p class=\"command\"><code>cargo run -p {of} -- experiment {name}</code></p>\
+         <div class=\"result\">{last}</div>\
+         </live-experiment>",
+        claim = escaped(experiment.claim),
+    )
+}
+
+fn form(experiment: &Experiment) -> String {
+    let fields: String = experiment.params().iter().map(field).collect();
+    // Shown only when the script is there to act on it.
+    format!(
+        "<form hidden><div class=\"fields\">{fields}</div>\
+         <button class=\"run\">Run</button> <button class=\"stop\" type=\"button\" hidden>Stop</button> \
+         <progress hidden></progress> <span class=\"status\" role=\"status\"></span></form>\
+         <template>{}</template>",
+        render::slots()
+    )
+}
+
+fn field(param: &Param) -> String {
+    let Param { name, help, default, number, choices } = param;
+    let input = if choices.is_empty() {
+        let kind = if *number { "type=\"number\" step=\"any\"" } else { "type=\"text\"" };
+        format!("<input name=\"{name}\" {kind} value=\"{}\" required>", escaped(default))
+    } else {
+        let options: String = choices
+            .iter()
+            .map(|choice| {
+                let selected = if choice == default { " selected" } else { "" };
+                format!("<option{selected}>{}</option>", escaped(choice))
+            })
+            .collect();
+        format!("<select name=\"{name}\">{options}</select>")
+    };
+    format!(
+        "<label><span class=\"name\">{name}</span>{input}<small>{}</small></label>",
+        escaped(help)
+    )
+}
+
+/// The eighteen questions, by level.
+fn contents(answers: &[Answer]) -> String {
+    let mut html = String::new();
+    let mut number = 0;
+    for level in Level::ALL {
+        let rows: String = QUESTIONS
+            .iter()
+            .filter(|question| question.level == level)
+            .map(|question| {
+                number += 1;
+                row(number, question, answers.iter().find(|a| a.name == question.answer))
+            })
+            .collect();
+        html += &format!(
+            "<h2 id=\"{id}\">{name}</h2><div class=\"table-wrapper\"><table class=\"contents\">\
+             <thead><tr><th>#</th><th>Question</th><th>What you will see</th>\
+             <th>Last result here</th></tr></thead><tbody>{rows}</tbody></table></div>",
+            id = level.name().to_lowercase(),
+            name = level.name(),
+        );
+    }
+    html
+}
+
+fn row(number: usize, question: &Question, answer: Option<&Answer>) -> String {
+    let Question { title, shows, .. } = question;
+    let (title, last) = match answer {
+        Some(answer) => (
+            format!("<a href=\"{}.html\">{}</a>", answer.name, escaped(title)),
+            results_in_words(answer),
+        ),
+        None => (escaped(title), "not written yet".to_owned()),
+    };
+    let class = if answer.is_some() { "written" } else { "unwritten" };
+    format!(
+        "<tr class=\"{class}\"><td>{number}</td><td>{title}</td><td>{}</td><td>{last}</td></tr>",
+        escaped(shows)
+    )
+}
+
+/// `6 held, 1 refuted, 1 not run`
+fn results_in_words(answer: &Answer) -> String {
+    let results = last_results(answer);
+    let mut words = Vec::new();
+    for verdict in [Verdict::Held, Verdict::Refuted, Verdict::BrokeOff, Verdict::Skipped] {
+        let count = results.iter().filter(|report| Verdict::of(report) == verdict).count();
+        if count > 0 {
+            words.push(format!("{count} {}", verdict.word().to_lowercase()));
+        }
+    }
+    let left = answer.experiments.len() - results.len();
+    if left > 0 {
+        words.push(format!("{left} not run"));
+    }
+    words.join(", ")
+}
+
+/// The state of the servers, which only a guide that runs can tell.
+fn stack(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Live => {
+            "<guide-stack><table><caption>The servers, and where each comes from</caption><thead><tr><th>Server</th>\
+             <th>State</th><th>From</th><th>Address</th></tr></thead>\
+             <tbody aria-live=\"polite\"><tr><td colspan=\"4\">looking …</td></tr></tbody>\
+             </table></guide-stack>"
+        }
+        Mode::Static => "",
+    }
+}

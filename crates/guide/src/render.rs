@@ -1,0 +1,199 @@
+//! How does a result look on a page? Piece by piece while it runs, and the same pieces when it is done.
+
+use std::fmt::Write;
+
+use lab::{
+    Report,
+    recorder::{Check, Event, Figure, Series, Table},
+    report::{escaped, number, svg},
+};
+use serde::Serialize;
+use time::{OffsetDateTime, macros::format_description};
+
+/// A piece of a result, and where it goes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Piece {
+    /// The slot that it is added to.
+    pub slot: &'static str,
+    /// A piece replaces the one with its key in the slot.
+    pub key: Option<String>,
+    /// What is shown.
+    pub html: String,
+}
+
+/// The slots, in the order in which they are shown.
+const SLOTS: [&str; 5] = ["checks", "figures", "series", "tables", "text"];
+
+/// The piece that an event brings; progress brings none.
+pub fn piece(event: &Event) -> Option<Piece> {
+    let piece = |slot, html| Some(Piece { slot, key: None, html });
+    match event {
+        Event::Progress { .. } => None,
+        Event::Text { text } => piece("text", format!("<p>{}</p>", escaped(text))),
+        Event::Figure(figure) => piece("figures", self::figure(figure)),
+        Event::Table(table) => piece("tables", self::table(table)),
+        Event::Check(check) => piece("checks", self::check(check)),
+        Event::Series(series) => Some(Piece {
+            slot: "series",
+            key: Some(series.title.clone()),
+            html: self::series(series),
+        }),
+    }
+}
+
+/// Empty slots, to be filled while an experiment runs.
+pub fn slots() -> String {
+    let slot = |slot| format!("<div class=\"slot\" data-slot=\"{slot}\"></div>");
+    SLOTS.map(slot).concat()
+}
+
+/// A whole result.
+pub fn report(report: &Report, at: OffsetDateTime) -> String {
+    let mut html = head(report, at);
+    let _ = write!(html, "<ul class=\"checks\">{}</ul>", all(&report.checks, check));
+    let _ = write!(html, "<div class=\"figures\">{}</div>", all(&report.figures, figure));
+    html += &all(&report.series, series);
+    html += &all(&report.tables, table);
+    for text in &report.text {
+        let _ = write!(html, "<p>{}</p>", escaped(text));
+    }
+    html
+}
+
+fn all<T>(items: &[T], show: impl Fn(&T) -> String) -> String {
+    items.iter().map(show).collect()
+}
+
+/// The verdict in a word, and what it was reached on.
+fn head(report: &Report, at: OffsetDateTime) -> String {
+    let verdict = Verdict::of(report);
+    let params: Vec<_> = report
+        .params
+        .iter()
+        .map(|(name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("{name} {value}")
+        })
+        .collect();
+    let mut html = format!(
+        "<p class=\"verdict {}\"><strong>{}</strong> {}</p>",
+        verdict.class(),
+        verdict.word(),
+        escaped(&verdict_reason(report)),
+    );
+    let mut on = vec![
+        day_and_time(at),
+        format!("{:.1} s", report.seconds),
+        format!("{} build", report.build),
+    ];
+    on.extend(report.servers.iter().cloned());
+    on.extend(params);
+    let _ = write!(html, "<p class=\"made-on\">{}</p>", escaped(&on.join(" · ")));
+    html
+}
+
+fn verdict_reason(report: &Report) -> String {
+    match (&report.error, &report.skipped) {
+        (Some(error), _) => error.clone(),
+        (_, Some(why)) => why.clone(),
+        _ => {
+            let held = report.checks.iter().filter(|check| check.held).count();
+            format!("{held} of {} checks", report.checks.len())
+        }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every check held.
+    Held,
+    /// A check failed: the claim is false here.
+    Refuted,
+    /// It could not be tried here.
+    Skipped,
+    /// It ended before its time.
+    BrokeOff,
+}
+
+impl Verdict {
+    /// Of this report.
+    pub fn of(report: &Report) -> Self {
+        match report {
+            Report { error: Some(_), .. } => Self::BrokeOff,
+            Report { skipped: Some(_), .. } => Self::Skipped,
+            report if report.held() => Self::Held,
+            _ => Self::Refuted,
+        }
+    }
+
+    fn class(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Refuted | Self::BrokeOff => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "Held",
+            Self::Refuted => "Refuted",
+            Self::Skipped => "Skipped",
+            Self::BrokeOff => "Broke off",
+        }
+    }
+}
+
+fn check(check: &Check) -> String {
+    let (class, word) = if check.held { ("held", "held") } else { ("failed", "failed") };
+    format!(
+        "<li class=\"{class}\"><span class=\"word\">{word}</span> {} \
+         <span class=\"seen\">expected {}, seen {}</span></li>",
+        escaped(&check.check),
+        escaped(&check.expected),
+        escaped(&check.seen),
+    )
+}
+
+fn figure(figure: &Figure) -> String {
+    let target = figure.target.map_or_else(String::new, |target| {
+        let (class, word) =
+            if target.met(figure.value) { ("held", "met") } else { ("missed", "missed") };
+        format!(" <span class=\"target {class}\">target {target}: {word}</span>")
+    });
+    format!(
+        "<div class=\"figure\"><span class=\"value\">{} {}</span> <span>{}</span>{target}</div>",
+        number(figure.value),
+        escaped(&figure.unit),
+        escaped(&figure.name),
+    )
+}
+
+fn table(table: &Table) -> String {
+    let cells = |cells: &[String], tag: &str| {
+        all(cells, |cell| format!("<{tag}>{}</{tag}>", escaped(cell)))
+    };
+    format!(
+        "<div class=\"table-wrapper\"><table><caption>{}</caption>\
+         <thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>",
+        escaped(&table.title),
+        cells(&table.columns, "th"),
+        all(&table.rows, |row| format!("<tr>{}</tr>", cells(row, "td"))),
+    )
+}
+
+fn series(series: &Series) -> String {
+    format!(
+        "<figure>{}<figcaption>{}</figcaption></figure>",
+        svg::chart(series),
+        escaped(&series.title)
+    )
+}
+
+/// `2026-11-24 15:31 UTC`
+pub fn day_and_time(at: OffsetDateTime) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+    at.format(format).unwrap_or_else(|_| at.to_string())
+}

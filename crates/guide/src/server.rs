@@ -1,0 +1,115 @@
+//! Who may use the guide? Whoever sits at this machine, and no page that they happen to visit.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::json;
+
+use crate::{
+    book::{Book, Mode},
+    runs::{self, Runs},
+};
+
+/// Everything that the guide serves. `port` is where it listens.
+pub fn router(book: Arc<Book>, runs: Runs, port: u16) -> Router {
+    let policy = content_security_policy(&book);
+    Router::new()
+        .route("/api/stack", get(async || Json(lab::stack::status().await)))
+        .route("/api/experiments/{answer}/{name}", post(runs::run).with_state(runs))
+        .route("/", get(home).with_state(book.clone()))
+        .route("/{*path}", get(file).with_state(book))
+        .layer(middleware::from_fn(move |request, next| {
+            guard(request, next, port, policy.clone())
+        }))
+}
+
+async fn home(State(book): State<Arc<Book>>) -> Response {
+    show(&book, "index.html")
+}
+
+async fn file(State(book): State<Arc<Book>>, Path(path): Path<String>) -> Response {
+    show(&book, &path)
+}
+
+fn show(book: &Book, path: &str) -> Response {
+    if let Some(file) = book.file(path, Mode::Live) {
+        return ([(header::CONTENT_TYPE, content_type(path))], file).into_response();
+    }
+    let page = book.file("404.html", Mode::Live).unwrap_or_default();
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
+    (StatusCode::NOT_FOUND, headers, page).into_response()
+}
+
+fn content_type(path: &str) -> &'static str {
+    match path.rsplit('.').next().unwrap_or_default() {
+        "html" => "text/html; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "js" => "text/javascript; charset=utf-8",
+        "json" => "application/json",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "woff2" => "font/woff2",
+        _ => "text/plain; charset=utf-8",
+    }
+}
+
+/// Refuses what does not come from our own pages, and forbids our pages to load anything else.
+///
+/// A name that an attacker points at 127.0.0.1 (DNS rebinding) shows in `Host`; a page elsewhere that posts here
+/// shows in `Origin`, which every browser sends with a POST.
+async fn guard(request: Request, next: Next, port: u16, policy: HeaderValue) -> Response {
+    let ours = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
+    let host = text(request.headers(), &header::HOST).filter(|host| ours.iter().any(|our| our == host));
+    let Some(host) = host else {
+        return problem(StatusCode::FORBIDDEN, "this guide is served at 127.0.0.1 only");
+    };
+    let origin = text(request.headers(), &header::ORIGIN);
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !reads && origin != Some(&format!("http://{host}")) {
+        return problem(StatusCode::FORBIDDEN, "only the guide's own pages run experiments");
+    }
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // Results change from run to run.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Scripts: our own files, and the few lines that mdBook writes into each page, known by their hashes.
+fn content_security_policy(book: &Book) -> HeaderValue {
+    let hashes = book.inline_scripts().join(" ");
+    let policy = format!(
+        "default-src 'self'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; \
+         img-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; \
+         frame-ancestors 'self'"
+    );
+    HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'self'"))
+}
+
+/// An error as `application/problem+json` (RFC 9457).
+pub fn problem(status: StatusCode, detail: &str) -> Response {
+    let body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let headers = [(header::CONTENT_TYPE, "application/problem+json")];
+    (status, headers, Body::from(body.to_string())).into_response()
+}
