@@ -102,7 +102,11 @@ impl Book {
 }
 
 /// Writes what mdBook reads: the summary, the introduction, the chapters with their code.
-fn write_source(folder: &Path, answers: &[Answer], problems: &mut Vec<String>) -> anyhow::Result<()> {
+fn write_source(
+    folder: &Path,
+    answers: &[Answer],
+    problems: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let source = folder.join("src");
     fs::create_dir(&source)?;
     fs::write(source.join("SUMMARY.md"), summary(answers))?;

@@ -38,7 +38,8 @@ pub fn with_code(text: &str, folder: &Path, problems: &mut Vec<String>) -> Strin
             }
             Err(problem) => {
                 lines.push(format!("!! {include}: {problem}"));
-                problems.push(format!("{}: {{{{#include {include}}}}}: {problem}", folder.display()));
+                problems
+                    .push(format!("{}: {{{{#include {include}}}}}: {problem}", folder.display()));
             }
         }
     }

@@ -3,16 +3,11 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use guide::{
-    book::Book,
-    runs::Runs,
-    server, site,
-};
+use guide::{book::Book, runs::Runs, server, site};
 use lab::{
     Kind, child,
     cli::{answers_command, answers_words, block_on, log},
-    serve,
-    stack,
+    serve, stack,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -46,9 +41,7 @@ fn command(answers: &[lab::Answer]) -> Command {
         .about("Worked answers: without a word, serves the guide with its live experiments")
         .arg(port)
         .arg(open)
-        .subcommand(
-            Command::new("build").about("Writes the guide as a static site").arg(folder),
-        );
+        .subcommand(Command::new("build").about("Writes the guide as a static site").arg(folder));
     answers_command(command, answers)
 }
 

@@ -59,7 +59,8 @@ pub async fn run(
     let Ok(turn) = runs.turn.clone().try_acquire_owned() else {
         return problem(StatusCode::CONFLICT, "another experiment is running; stop it or wait");
     };
-    let stream = events(answer, experiment, arguments, turn).take_until(runs.stopping.cancelled_owned());
+    let stream =
+        events(answer, experiment, arguments, turn).take_until(runs.stopping.cancelled_owned());
     axum::response::Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
 }
 

@@ -26,9 +26,7 @@ pub fn router(book: Arc<Book>, runs: Runs, port: u16) -> Router {
         .route("/api/experiments/{answer}/{name}", post(runs::run).with_state(runs))
         .route("/", get(home).with_state(book.clone()))
         .route("/{*path}", get(file).with_state(book))
-        .layer(middleware::from_fn(move |request, next| {
-            guard(request, next, port, policy.clone())
-        }))
+        .layer(middleware::from_fn(move |request, next| guard(request, next, port, policy.clone())))
 }
 
 async fn home(State(book): State<Arc<Book>>) -> Response {
@@ -67,7 +65,8 @@ fn content_type(path: &str) -> &'static str {
 /// shows in `Origin`, which every browser sends with a POST.
 async fn guard(request: Request, next: Next, port: u16, policy: HeaderValue) -> Response {
     let ours = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
-    let host = text(request.headers(), &header::HOST).filter(|host| ours.iter().any(|our| our == host));
+    let host =
+        text(request.headers(), &header::HOST).filter(|host| ours.iter().any(|our| our == host));
     let Some(host) = host else {
         return problem(StatusCode::FORBIDDEN, "this guide is served at 127.0.0.1 only");
     };

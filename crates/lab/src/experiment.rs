@@ -176,6 +176,17 @@ fn is_number(parser: &ValueParser) -> bool {
     numbers.iter().any(|number| parser.type_id() == *number)
 }
 
+/// Parses a time in seconds that one can wait for: `value_parser = lab::experiment::seconds`.
+pub fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    // NaN is in no range.
+    if (0.1..=60.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("is not between 0.1 and 60".to_owned())
+    }
+}
+
 /// Ends a run that cannot be made on this machine: `return Err(skip("no binaries"))`.
 pub fn skip(why: impl fmt::Display) -> anyhow::Error {
     Skipped(why.to_string()).into()

@@ -95,6 +95,12 @@ impl Outcome {
     pub const COLUMNS: [&str; 4] = ["requests/s", "p50 (ms)", "p99 (ms)", "failed"];
 }
 
+/// The value in the middle: what a measurement gives in most runs, whatever one bad run says. NaN if there is none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// How a client sends one request and waits for its answer.
 pub type Request<C> = for<'a> fn(&'a mut C) -> BoxFuture<'a, anyhow::Result<()>>;
 

@@ -55,6 +55,20 @@ impl Store {
     }
 
     // ANCHOR: insert_link
+    /// A new link, unless the code has an owner: then there is no row.
+    pub(crate) const INSERT: &str = r#"
+        insert into links (code, url, shared, expires_at)
+        values ($1, $2, $3, now() + $4::integer * interval '1 second')
+        on conflict (code) do nothing
+        returning
+            code,
+            url,
+            shared,
+            created_at,
+            expires_at,
+            extract(epoch from expires_at - now())::float8 as seconds_left
+    "#;
+
     /// Makes the link, or returns `None` if the code has an owner, who may have expired.
     pub async fn insert(
         &self,
@@ -65,26 +79,13 @@ impl Store {
     ) -> Result<Option<Link>, Error> {
         self.database
             .within(async |connection| {
-                sqlx::query_as(
-                    r#"
-                insert into links (code, url, shared, expires_at)
-                values ($1, $2, $3, now() + $4::integer * interval '1 second')
-                on conflict (code) do nothing
-                returning
-                    code,
-                    url,
-                    shared,
-                    created_at,
-                    expires_at,
-                    extract(epoch from expires_at - now())::float8 as seconds_left
-                "#,
-                )
-                .bind(code)
-                .bind(url)
-                .bind(shared)
-                .bind(expires_in_seconds)
-                .fetch_optional(connection)
-                .await
+                sqlx::query_as(Self::INSERT)
+                    .bind(code)
+                    .bind(url)
+                    .bind(shared)
+                    .bind(expires_in_seconds)
+                    .fetch_optional(connection)
+                    .await
             })
             .await
     }

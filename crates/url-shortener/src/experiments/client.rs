@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use lab::child::Child;
 use reqwest::{Client, StatusCode, header::LOCATION, redirect::Policy};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 /// A client of one running shortener. It does not follow redirects: it came to see them.
 #[derive(Clone, Debug)]
@@ -61,5 +62,22 @@ impl Api {
     pub async fn clicks(&self, code: &str) -> anyhow::Result<u64> {
         let stats: Value = self.get(&format!("links/{code}/stats")).await?.json().await?;
         stats["clicks"].as_u64().with_context(|| format!("no clicks in {stats}"))
+    }
+
+    /// How many of these links, a code and its URL each, do not lead where they should.
+    pub async fn lost(&self, links: &[(String, String)]) -> anyhow::Result<u64> {
+        let mut workers = JoinSet::new();
+        for part in links.chunks(links.len().div_ceil(16).max(1)) {
+            let (api, part) = (self.clone(), part.to_vec());
+            workers.spawn(async move {
+                let mut lost = 0;
+                for (code, url) in part {
+                    lost += u64::from(api.follow(&code).await?.1 != Some(url));
+                }
+                anyhow::Ok(lost)
+            });
+        }
+        let lost = workers.join_all().await.into_iter();
+        lost.sum()
     }
 }

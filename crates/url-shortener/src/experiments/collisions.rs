@@ -135,13 +135,15 @@ async fn resolve(params: &Params, lab: &Lab, pairs: &[(String, String)]) -> anyh
     let serve = lab.serve().database(&database).args(&["--creates-per-second", "1000000"]);
     let child = serve.start().await?;
     let api = Api::of(&child)?;
-    let (mut resolved, mut first_choice) = (0, 0);
+    let (mut resolved, mut first_choice, mut inseparable) = (0, 0, 0);
     for (n, (one, two)) in pairs.iter().enumerate() {
         lab.progress(n as u64, pairs.len() as u64, "colliding pairs created");
         let codes = (api.shorten(one).await?, api.shorten(two).await?);
         let (_, leads_to_one) = api.follow(&codes.0).await?;
         let (_, leads_to_two) = api.follow(&codes.1).await?;
         first_choice += u64::from(codes.0 == code::crc32_code(two, 0).to_string());
+        let salted = |salt| code::crc32_code(one, salt) == code::crc32_code(two, salt);
+        inseparable += u64::from((1..=10).all(salted));
         resolved += u64::from(
             codes.0 != codes.1
                 && leads_to_one.as_ref() == Some(one)
@@ -151,6 +153,11 @@ async fn resolve(params: &Params, lab: &Lab, pairs: &[(String, String)]) -> anyh
     let count = pairs.len() as u64;
     lab.check("there were pairs to try", "1 or more", count, count > 0);
     lab.check_eq("the second of each pair wanted the first one's code", count, first_choice);
+    lab.check_eq(
+        "pairs that go on colliding under each of ten salts, because CRC32 is linear",
+        count,
+        inseparable,
+    );
     lab.check_eq("and each of the two leads to its own URL", count, resolved);
     Ok(())
 }

@@ -15,14 +15,14 @@ use super::client::Api;
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
     /// Times that the service is killed
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     rounds: u64,
     /// Seconds of load before each kill
-    #[arg(long, default_value_t = 2.5)]
+    #[arg(long, default_value_t = 2.5, value_parser = lab::experiment::seconds)]
     seconds: f64,
     /// Clients that create links, and as many that click
-    #[arg(long, default_value_t = 8)]
-    clients: usize,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    clients: u16,
 }
 
 /// The experiment.
@@ -51,14 +51,15 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let database = lab.database().await?;
     let serve = lab.serve().database(&database).args(&["--creates-per-second", "1000000"]);
     let mut child = serve.start().await?;
-    let (mut promised, mut lost_links, mut early_losses, mut invented) = (0, 0, 0, 0);
+    let (mut promised, mut lost_links) = (0, 0);
+    let (mut all_due, mut early_losses, mut invented) = (0, 0, 0);
     let mut rows = Vec::new();
     for round in 0..params.rounds {
         lab.progress(round, params.rounds, "kills under load");
         let target =
             Api::of(&child)?.shorten(&format!("https://example.com/clicked/{round}")).await?;
         let promises = Shared::default();
-        let load = load(&Api::of(&child)?, &target, &promises, params.clients, round);
+        let load = load(&Api::of(&child)?, &target, &promises, params.clients.into(), round);
         tokio::time::sleep(Duration::from_secs_f64(params.seconds)).await;
         let killed = Instant::now();
         child.kill().await?;
@@ -68,23 +69,22 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let api = Api::of(&child)?;
         let promises =
             std::mem::take(&mut *promises.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut lost = 0;
-        for (code, url) in &promises.links {
-            lost += u64::from(api.follow(code).await?.1.as_ref() != Some(url));
-        }
+        let links: Vec<_> = promises.links.into_iter().collect();
+        let lost = api.lost(&links).await?;
         let kept = api.clicks(&target).await?;
         let answered = promises.clicks.iter().filter(|&&answered| answered <= killed).count();
         // Clicks that had been answered a second before the kill have to be there.
         let due = killed.checked_sub(Duration::from_secs(1)).context("a short uptime")?;
         let due = promises.clicks.iter().filter(|&&answered| answered <= due).count();
-        promised += promises.links.len();
+        promised += links.len();
         lost_links += lost;
+        all_due += due;
         early_losses += u64::from(kept < due as u64);
         // A click that was under way when the kill came may be counted although nobody saw its answer.
-        invented += u64::from(kept > (promises.clicks.len() + params.clients) as u64);
+        invented += u64::from(kept > (promises.clicks.len() + usize::from(params.clients)) as u64);
         rows.push(vec![
             (round + 1).to_string(),
-            promises.links.len().to_string(),
+            links.len().to_string(),
             lost.to_string(),
             answered.to_string(),
             due.to_string(),
@@ -96,6 +96,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.table("Promised before each kill, and found after it", &columns, rows);
     lab.figure("links promised", promised as f64, "");
     lab.check("the load was real", "100 links or more", promised, promised >= 100);
+    lab.check(
+        "there were clicks older than a second to lose",
+        "100 or more",
+        all_due,
+        all_due >= 100,
+    );
     lab.check_eq("promised links that do not resolve after the restart", 0, lost_links);
     lab.check_eq("kills after which a click older than a second was missing", 0, early_losses);
     lab.check_eq("kills after which more clicks were counted than made", 0, invented);

@@ -8,13 +8,15 @@ use lab::{
 };
 use sqlx::{Connection as _, PgConnection};
 
+use crate::store::Store;
+
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
     /// Clients, each of which creates without a pause
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=64))]
     clients: u16,
     /// Seconds for each measurement
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = lab::experiment::seconds)]
     seconds: f64,
     /// Measurements of each of the two, by turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -52,12 +54,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     let columns = [&["call"][..], &Outcome::COLUMNS].concat();
     lab.table("Each measurement", &columns, rows);
-    ratios.sort_by(f64::total_cmp);
-    let ratio = ratios[ratios.len() / 2];
     let target = Target::AtLeast(0.7);
     lab.figure_with_target(
         "throughput of creates ÷ that of bare inserts, median",
-        ratio,
+        load::median(ratios),
         "",
         target,
     );
@@ -65,14 +65,19 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("calls that failed", 0, failed);
     for (name, database, expected) in [("created", &ours, created), ("inserted", &bare, inserted)] {
         let pool = database.pool().await?;
-        let rows: i64 = sqlx::query_scalar("select count(*) from links").fetch_one(&pool).await?;
+        let (rows, bytes): (i64, i64) =
+            sqlx::query_as("select count(*), pg_total_relation_size('links') from links")
+                .fetch_one(&pool)
+                .await?;
         pool.close().await;
+        let each = bytes as f64 / rows as f64;
+        lab.figure(format!("on disk, for each link {name}, with its index"), each, "bytes");
         lab.check_eq(format!("rows that are there of those {name}"), expected, rows.unsigned_abs());
     }
     Ok(())
 }
 
-/// The statement that a create comes down to, on a connection for each client.
+/// The very statement that a create makes, on a connection for each client.
 async fn inserts(url: &str, params: &Params, round: u32) -> anyhow::Result<Outcome> {
     let mut clients = Vec::new();
     for client in 0..params.clients {
@@ -82,15 +87,12 @@ async fn inserts(url: &str, params: &Params, round: u32) -> anyhow::Result<Outco
     load::closed(clients, stop, |(connection, name, n)| {
         Box::pin(async move {
             *n += 1;
-            let insert = r#"
-                insert into links (code, url, shared)
-                values ($1, $2, true)
-                on conflict (code) do nothing
-            "#;
-            sqlx::query(insert)
+            sqlx::query(Store::INSERT)
                 .bind(format!("{name}{n}"))
                 .bind(format!("https://example.com/{name}/{n}"))
-                .execute(connection)
+                .bind(true)
+                .bind(None::<i32>)
+                .fetch_one(connection)
                 .await?;
             Ok(())
         })

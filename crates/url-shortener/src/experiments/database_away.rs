@@ -13,8 +13,8 @@ use super::client::Api;
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
     /// Clients that ask at the same moment while the database is away
-    #[arg(long, default_value_t = 50)]
-    clients: usize,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
+    clients: u16,
 }
 
 /// The experiment.
@@ -45,13 +45,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         .args(&["--creates-per-second", "1000000"])
         .start()
         .await?;
-    let api = Api::of(&child)?;
+    let (api, clients) = (Api::of(&child)?, usize::from(params.clients));
     let faults = [("connections cut", Fault::Cut), ("network black-holed", Fault::BlackHole)];
     for (done, (name, fault)) in (0_u64..).zip(faults) {
         lab.progress(done, 2, format!("{name}: {} clients at once", params.clients));
         let hot = api.shorten(&format!("https://example.com/hot/{done}")).await?;
         let mut cold = Vec::new();
-        for n in 0..=params.clients {
+        for n in 0..=clients {
             // Made, and never followed: it is in no cache.
             cold.push(api.shorten(&format!("https://example.com/cold/{done}/{n}")).await?);
         }
@@ -60,11 +60,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         proxy.set(fault);
         let last = cold.pop().unwrap_or_default();
         let (hot, cold, creates) = tokio::join!(
-            ask(&api, params.clients, 302, move |_| Ask::Follow(hot.clone())),
-            ask(&api, params.clients, 503, move |n| Ask::Follow(cold[n].clone())),
-            ask(&api, params.clients, 503, move |n| Ask::Create(format!(
-                "https://example.com/{n}"
-            ))),
+            ask(&api, clients, 302, move |_| Ask::Follow(hot.clone())),
+            ask(&api, clients, 503, move |n| Ask::Follow(cold[n].clone())),
+            ask(&api, clients, 503, move |n| Ask::Create(format!("https://example.com/{n}"))),
         );
         proxy.heal();
         let back = Instant::now();
@@ -80,8 +78,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             let figure = format!("{name}: slowest answer for {what}");
             lab.figure_with_target(figure, slowest, "ms", Target::AtMost(1_000.0));
             let seen = format!("{} so, others: {:?}", answers.as_hoped, answers.others);
-            let held = answers.as_hoped == params.clients;
-            let expected = format!("{} times {status}, each within 3 s", params.clients);
+            let held = answers.as_hoped == clients;
+            let expected = format!("{clients} times {status}, each within 3 s");
             lab.check(format!("{name}: {what}"), expected, seen, held);
         }
         lab.figure(format!("{name}: first request afterwards"), back.as_secs_f64() * 1e3, "ms");

@@ -13,10 +13,10 @@ use super::client::Api;
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
     /// Links, each asked for without a pause until it is gone
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=500))]
     links: u64,
     /// Seconds that each link lives
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
     seconds: u64,
 }
 

@@ -12,10 +12,10 @@ use super::client::Api;
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
     /// Clients that want the same alias at the same moment
-    #[arg(long, default_value_t = 100)]
-    clients: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    clients: u16,
     /// Aliases to fight for, one after another
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
     rounds: u64,
 }
 
@@ -41,7 +41,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.progress(round, params.rounds, "aliases fought for");
         let alias = format!("alias-{round}");
         let mut won = None;
-        for (client, status) in contest(&apis, params.clients, &alias).await? {
+        for (client, status) in contest(&apis, params.clients.into(), &alias).await? {
             match status {
                 201 => {
                     winners += 1;
@@ -57,7 +57,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             mistaken += u64::from(location != Some(url(winner)));
         }
     }
-    let clients = params.clients as u64;
+    let clients = u64::from(params.clients);
     lab.check_eq("each alias was given out once: 201s", params.rounds, winners);
     lab.check_eq("all others were told so: 409s", params.rounds * (clients - 1), losers);
     lab.check(

@@ -21,7 +21,7 @@ struct Params {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=512))]
     connections: u16,
     /// Seconds for each measurement
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = lab::experiment::seconds)]
     seconds: f64,
     /// Measurements of each of the two, by turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -72,7 +72,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let create = connection.post("/links", r#"{"url":"https://example.com/","alias":"hot"}"#);
     anyhow::ensure!(connection.send(&create).await? == 201, "the link could not be made");
 
-    let (mut ratios, mut rows, mut clicks, mut failed) = (Vec::new(), Vec::new(), 1, 0);
+    let (mut ratios, mut slower) = (Vec::new(), [Vec::new(), Vec::new()]);
+    let (mut rows, mut clicks, mut failed) = (Vec::new(), 1, 0);
     let follow = connection.get("/hot");
     connection.send(&follow).await?;
     for round in 0..params.rounds {
@@ -80,6 +81,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let bare = measure(&nothing.host, &params, 200).await?;
         let redirect = measure(&ours.host, &params, 302).await?;
         ratios.push(redirect.throughput() / bare.throughput());
+        for (slower, percentile) in slower.iter_mut().zip([50.0, 99.0]) {
+            slower.push(redirect.percentile(percentile) / bare.percentile(percentile));
+        }
         clicks += redirect.ok;
         failed += bare.failed + redirect.failed;
         for (name, outcome) in [("does nothing", bare), ("redirect", redirect)] {
@@ -88,15 +92,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     let columns = [&["handler"][..], &Outcome::COLUMNS].concat();
     lab.table("Each measurement", &columns, rows);
-    ratios.sort_by(f64::total_cmp);
-    let ratio = ratios[ratios.len() / 2];
     let target = Target::AtLeast(0.85);
     lab.figure_with_target(
         "throughput of a redirect ÷ that of doing nothing, median",
-        ratio,
+        load::median(ratios),
         "",
         target,
     );
+    for (slower, name) in slower.into_iter().zip(["p50", "p99"]) {
+        let figure = format!("{name} of a redirect ÷ that of doing nothing, median");
+        lab.figure(figure, load::median(slower), "");
+    }
 
     // What was measured has to be the real thing: every one a redirect, every click counted or dropped.
     lab.check_eq("requests that were not answered as they should", 0, failed);

@@ -134,11 +134,11 @@ async fn on_real_databases(params: &Params, lab: &Lab) -> anyhow::Result<()> {
     let urls: Vec<String> = databases.iter().map(|database| database.url().to_owned()).collect();
     // Without the move, the added shard hides what it should hold: this is the failure that the move mends.
     let child = serve(lab, &databases).start().await?;
-    let lost_before = lost(&Api::of(&child)?, &links).await?;
+    let lost_before = Api::of(&child)?.lost(&links).await?;
     drop(child);
     let moved = reshard::reshard(&Shards::new(&urls)?).await?;
     let child = serve(lab, &databases).start().await?;
-    let lost_after = lost(&Api::of(&child)?, &links).await?;
+    let lost_after = Api::of(&child)?.lost(&links).await?;
 
     let share = moved as f64 / f64::from(params.links);
     let fair = 1.0 / (n as f64 + 1.0);
@@ -187,13 +187,4 @@ async fn create(api: &Api, links: u32, lab: &Lab) -> anyhow::Result<Vec<(String,
     }
     let made: Vec<_> = workers.join_all().await.into_iter().collect::<anyhow::Result<_>>()?;
     Ok(made.concat())
-}
-
-/// How many of the links do not lead where they should.
-async fn lost(api: &Api, links: &[(String, String)]) -> anyhow::Result<u64> {
-    let mut lost = 0;
-    for (code, url) in links {
-        lost += u64::from(api.follow(code).await?.1.as_ref() != Some(url));
-    }
-    Ok(lost)
 }
