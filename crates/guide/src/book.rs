@@ -26,7 +26,7 @@ pub struct Book {
     pub files: BTreeMap<String, Vec<u8>>,
     /// What is wrong with the book. It can be read all the same.
     pub problems: Vec<String>,
-    answers: Vec<Answer>,
+    pub(crate) answers: Vec<Answer>,
 }
 
 /// Nothing is fetched from anywhere, and code is shown, not edited.

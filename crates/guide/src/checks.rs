@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::LazyLock};
 
 use lab::Answer;
 use regex::Regex;
+use url::Url;
 
 use crate::book::Book;
 
@@ -26,15 +27,15 @@ const PARTS: [&str; 12] = [
 
 /// A live experiment in a chapter's text.
 pub static EXPERIMENT: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r#"<live-experiment answer="([^"]*)" name="([^"]*)">\s*</live-experiment>"#)
+    pattern(r#"<live-experiment answer="([^"]*)" name="([^"]*)"></live-experiment>"#)
 });
 
 static LINK: LazyLock<Regex> = LazyLock::new(|| pattern(r#"\s(?:href|src)="([^"]*)""#));
 static ID: LazyLock<Regex> = LazyLock::new(|| pattern(r#"\sid="?([^"\s>]+)"#));
 
-/// A pattern that is written in this file.
-#[expect(clippy::expect_used, reason = "each is compiled by the tests")]
-fn pattern(text: &str) -> Regex {
+/// A pattern of our own.
+#[expect(clippy::expect_used, reason = "each is compiled by a test")]
+pub fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a pattern of our own")
 }
 
@@ -95,17 +96,15 @@ fn page(book: &Book, path: &str) -> Option<String> {
 }
 
 fn broken(book: &Book, path: &str, page: &str, link: &str, loads: bool) -> Option<&'static str> {
-    if link.contains("://") {
+    // As a browser does it, on a host that no link names.
+    let here = Url::parse("http://book.invalid/").and_then(|root| root.join(path));
+    let Ok(url) = here.and_then(|here| here.join(link)) else { return Some("is no link") };
+    if url.host_str() != Some("book.invalid") {
         return loads.then_some("is loaded from another host");
     }
-    let (target, fragment) = link.split_once('#').unwrap_or((link, ""));
-    let target = match (target, path.rsplit_once('/')) {
-        ("", _) => path.to_owned(),
-        (target, _) if target.starts_with('/') => target.trim_start_matches('/').to_owned(),
-        (target, Some((folder, _))) => format!("{folder}/{target}"),
-        (target, None) => target.to_owned(),
-    };
-    let target = if target.is_empty() { "index.html" } else { &target };
+    let target = url.path().trim_start_matches('/');
+    let target = if target.is_empty() { "index.html" } else { target };
+    let fragment = url.fragment().unwrap_or_default();
     if !book.files.contains_key(target) {
         return Some("there is no such page");
     }
@@ -121,4 +120,62 @@ fn broken(book: &Book, path: &str, page: &str, link: &str, loads: bool) -> Optio
     };
     let ids: HashSet<_> = ID.captures_iter(page).map(|id| id[1].to_owned()).collect();
     (!ids.contains(fragment)).then_some("there is no such place on the page")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shortener() -> Answer {
+        crate::answers().remove(0)
+    }
+
+    fn book(pages: &[(&str, &str)]) -> Book {
+        let files = pages.iter().map(|(path, page)| ((*path).to_owned(), page.as_bytes().to_vec()));
+        Book { files: files.collect(), problems: Vec::new(), answers: vec![shortener()] }
+    }
+
+    #[test]
+    fn the_book_has_no_problems() {
+        let book = Book::build(crate::answers()).unwrap();
+        assert_eq!(book.problems, Vec::<String>::new());
+        assert!(book.files.contains_key("url-shortener.html"));
+    }
+
+    #[test]
+    fn a_chapter_without_a_part_or_an_experiment_is_a_problem() {
+        let text = std::fs::read_to_string(format!("{}/chapter.md", shortener().folder)).unwrap();
+        assert!(chapter(&shortener(), &text).is_empty());
+        for (good, bad, problem) in [
+            ("## Break it", "## Break", "its parts are"),
+            ("name=\"race\"", "name=\"rice\"", "no experiment url-shortener rice"),
+            ("name=\"race\"", "name=\"crash\"", "the experiment race is shown 0 times"),
+            ("name=\"crash\"", "name=\"race\"", "the experiment race is shown 2 times"),
+            ("name=\"race\">", "name=race>", "not written as the others"),
+        ] {
+            let problems = chapter(&shortener(), &text.replace(good, bad));
+            assert!(problems.iter().any(|found| found.contains(problem)), "{bad}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_a_problem() {
+        let other = ("b/c.html", r#"<p id="there"><a href="../a.html#here">a</a></p>"#);
+        let page = |link: &str| format!(r#"<p id=here><a href="{link}">x</a></p>"#);
+        for good in ["b/c.html#there", "#here", "b/c.html", "https://example.com/", "/b/c.html"] {
+            let problems = links(&book(&[("a.html", &page(good)), other]));
+            assert!(problems.is_empty(), "{good}: {problems:?}");
+        }
+        for bad in ["b/d.html", "c.html", "#there", "b/c.html#here", "/c.html"] {
+            let problems = links(&book(&[("a.html", &page(bad)), other]));
+            assert!(problems.len() == 1 && problems[0].contains(bad), "{bad}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_loaded_from_another_host_is_a_problem() {
+        let page = r#"<script src="https://cdn.example/a.js"></script>"#;
+        let problems = links(&book(&[("a.html", page)]));
+        assert!(problems.len() == 1 && problems[0].contains("another host"), "{problems:?}");
+    }
 }

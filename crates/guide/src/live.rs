@@ -1,18 +1,27 @@
 //! How does an experiment come to stand on a page? Where the chapter names it: its claim, a form made from its
 //! parameters, the command line, and its last result.
 
+use std::sync::LazyLock;
+
 use lab::{Answer, Experiment, experiment::Param, report::escaped};
+use regex::{Captures, Regex};
 
 use crate::{
     book::{Mode, last_results},
-    checks::EXPERIMENT,
+    checks::{EXPERIMENT, pattern},
     questions::{Level, QUESTIONS, Question},
     render::{self, Verdict},
 };
 
+static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r"<p>\s*(<(?:live-experiment|guide-contents|guide-stack)[^>]*></[a-z-]*>)\s*</p>")
+});
+
 /// Fills in what depends on the moment: the experiments with their last results, and the contents.
 pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
-    let page = EXPERIMENT.replace_all(page, |found: &regex::Captures| {
+    // A paragraph must not stand round what is more than a line; mdBook puts one round each.
+    let page = PARAGRAPH.replace_all(page, "$1");
+    let page = EXPERIMENT.replace_all(&page, |found: &Captures| {
         let answer = answers.iter().find(|answer| answer.name == &found[1]);
         let experiment = answer.and_then(|answer| Some((answer, answer.experiment(&found[2])?)));
         experiment.map_or_else(
@@ -34,7 +43,7 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode) -> String {
     );
     format!(
         "<live-experiment answer=\"{of}\" name=\"{name}\">\
-         <h3 id=\"{name}\"><a class=\"header\" href=\"#{name}\">{name}</a></h3>\
+         <h3 id=\"{of}-{name}\"><a class=\"header\" href=\"#{of}-{name}\">{name}</a></h3>\
          <p class=\"claim\">{claim}.</p>{form}\
          <p class=\"command\"><code>cargo run -p {of} -- experiment {name}</code></p>\
          <div class=\"result\">{last}</div>\

@@ -1,5 +1,210 @@
-//! x
-use libtest_mimic::Trial;
+//! Does the guide work for a reader? A real Chromium, headless, is led through it.
+
+use std::{process::Stdio, time::Duration};
+
+use anyhow::{Context, bail, ensure};
+use fantoccini::{Client, ClientBuilder, Locator, key::Key};
+use libtest_mimic::{Completion, Trial};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::{
+    guide_over_http::Guide,
+    support::{Outcome, eventually, trial},
+};
+
 pub fn tests() -> Vec<Trial> {
-    vec![]
+    vec![
+        trial(module_path!(), "a_reader_runs_an_experiment_with_the_keyboard", || {
+            in_a_browser(async |guide, page| runs_an_experiment(guide, page).await)
+        }),
+        trial(module_path!(), "a_reader_stops_an_experiment", || {
+            in_a_browser(async |guide, page| stops_an_experiment(guide, page).await)
+        }),
+        trial(module_path!(), "the_pages_fit_a_narrow_and_a_wide_screen", || {
+            in_a_browser(async |guide, page| fits_every_screen(guide, page).await)
+        }),
+    ]
+}
+
+async fn runs_an_experiment(guide: &Guide, page: &Client) -> Outcome {
+    page.goto(&guide.url).await?;
+    eventually("the state of the servers is shown", async || {
+        let rows = page.find_all(Locator::Css("guide-stack tbody tr")).await?;
+        Ok((rows.len() == 3).then_some(()))
+    })
+    .await?;
+    // The first page leads to it, and the sidebar, which a script of mdBook's fills, knows it too.
+    page.find(Locator::Css(".contents a[href='url-shortener.html']")).await?.click().await?;
+    page.wait().for_element(Locator::Css("#mdbook-sidebar a.active")).await?;
+
+    // As somebody does who has no mouse: into the first field, a number, and on.
+    let first = page.find(Locator::Css("live-experiment[name=race] [name=clients]")).await?;
+    let focus = "arguments[0].focus(); arguments[0].select();";
+    page.execute(focus, vec![serde_json::to_value(&first)?]).await?;
+    let keys =
+        format!("20{tab}2{tab}{enter}", tab = char::from(Key::Tab), enter = char::from(Key::Enter));
+    page.active_element().await?.send_keys(&keys).await?;
+    eventually("the experiment has run to its checks", async || {
+        let verdict = text(page, "live-experiment[name=race] .status").await?;
+        Ok(verdict.starts_with("Held").then_some(()))
+    })
+    .await?;
+    let checks = page.find_all(Locator::Css("live-experiment[name=race] .checks li.held")).await?;
+    ensure!(checks.len() == 4, "{} checks", checks.len());
+    let made_on = text(page, "live-experiment[name=race] .made-on").await?;
+    ensure!(made_on.contains("clients 20") && made_on.contains("rounds 2"), "{made_on}");
+    // The focus is back where the next run starts.
+    ensure!(text_of_focus(page).await? == "Run");
+
+    run(page, "sharding", &[("codes", "2000"), ("links", "20"), ("shards", "1")]).await?;
+    eventually("the chart is drawn", async || {
+        let charts =
+            page.find_all(Locator::Css("live-experiment[name=sharding] svg.chart")).await?;
+        Ok((!charts.is_empty()).then_some(()))
+    })
+    .await
+}
+
+async fn stops_an_experiment(guide: &Guide, page: &Client) -> Outcome {
+    page.goto(&format!("{}/url-shortener.html#url-shortener-expiry", guide.url)).await?;
+    let before = text(page, "live-experiment[name=expiry] .result").await?;
+    run(page, "expiry", &[("seconds", "30")]).await?;
+    eventually("it shows progress", async || {
+        let status = text(page, "live-experiment[name=expiry] .status").await?;
+        Ok(status.contains("links live for 30 s").then_some(()))
+    })
+    .await?;
+    // Another one has to wait for its turn, and the page says so.
+    run(page, "race", &[]).await?;
+    eventually("the other is told to wait", async || {
+        let status = text(page, "live-experiment[name=race] .status").await?;
+        Ok(status.contains("another experiment is running").then_some(()))
+    })
+    .await?;
+    click(page, "live-experiment[name=expiry] .stop").await?;
+    eventually("it has stopped", async || {
+        let status = text(page, "live-experiment[name=expiry] .status").await?;
+        Ok((status == "stopped").then_some(()))
+    })
+    .await?;
+    let after = text(page, "live-experiment[name=expiry] .result").await?;
+    ensure!(before == after, "the last result has gone: {after}");
+    Ok(())
+}
+
+async fn fits_every_screen(guide: &Guide, page: &Client) -> Outcome {
+    for width in [360, 1400] {
+        page.set_window_size(width, 900).await?;
+        for path in ["", "url-shortener.html"] {
+            page.goto(&format!("{}/{path}", guide.url)).await?;
+            // Wide tables and code scroll inside of their own boxes: the page itself never does.
+            let script = "return [document.documentElement.scrollWidth, window.innerWidth];";
+            let widths = page.execute(script, vec![]).await?;
+            let (content, window) = (widths[0].as_u64(), widths[1].as_u64());
+            ensure!(content.is_some() && content <= window, "{path} at {width}: {widths}");
+        }
+    }
+    Ok(())
+}
+
+/// Fills in a form and presses its button.
+async fn run(page: &Client, name: &str, fields: &[(&str, &str)]) -> Outcome {
+    for (field, value) in fields {
+        let selector = format!("live-experiment[name={name}] [name={field}]");
+        let field = page.find(Locator::Css(&selector)).await?;
+        field.clear().await?;
+        field.send_keys(value).await?;
+    }
+    click(page, &format!("live-experiment[name={name}] .run")).await
+}
+
+async fn click(page: &Client, selector: &str) -> Outcome {
+    let element = page.find(Locator::Css(selector)).await?;
+    // Away from the bar at the top, which would be hit in its place.
+    let scroll = "arguments[0].scrollIntoView({ block: 'center' });";
+    page.execute(scroll, vec![serde_json::to_value(&element)?]).await?;
+    Ok(element.click().await?)
+}
+
+async fn text(page: &Client, selector: &str) -> anyhow::Result<String> {
+    Ok(page.find(Locator::Css(selector)).await?.text().await?)
+}
+
+async fn text_of_focus(page: &Client) -> anyhow::Result<String> {
+    Ok(page.active_element().await?.text().await?)
+}
+
+/// Runs a test in a browser of its own, where there is one. It fails if a page broke its own policy.
+async fn in_a_browser(
+    test: impl AsyncFnOnce(&Guide, &Client) -> Outcome,
+) -> anyhow::Result<Completion> {
+    let Some((mut driver, port)) = driver().await? else {
+        if std::env::var("BROWSER_TEST").is_ok_and(|word| word == "required") {
+            bail!("chromedriver is missing, and BROWSER_TEST=required");
+        }
+        return Ok(Completion::ignored_with("needs chromium and chromedriver"));
+    };
+    let guide = Guide::start().await?;
+    let arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"];
+    let capabilities = json!({
+        "goog:chromeOptions": { "args": arguments },
+        "goog:loggingPrefs": { "browser": "ALL" },
+    });
+    let Value::Object(capabilities) = capabilities else { bail!("an object") };
+    let address = format!("http://127.0.0.1:{port}");
+    let page = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
+        .capabilities(capabilities)
+        .connect(&address)
+        .await?;
+    let session = page.session_id().await?.context("no session")?;
+    let outcome = test(&guide, &page).await;
+    let complaints = complaints(&address, &session).await;
+    page.close().await?;
+    driver.kill().await?;
+    outcome?;
+    let complaints = complaints?;
+    ensure!(complaints.is_empty(), "the browser complained: {complaints:#?}");
+    Ok(Completion::Completed)
+}
+
+/// What the browser's console says of errors, such as a script that the policy forbids. A refusal that a
+/// test has asked for is none.
+async fn complaints(address: &str, session: &str) -> anyhow::Result<Vec<String>> {
+    let log = reqwest::Client::new()
+        .post(format!("{address}/session/{session}/se/log"))
+        .json(&json!({ "type": "browser" }));
+    let log: Value = log.send().await?.json().await?;
+    let entries = log["value"].as_array().context("no log")?;
+    let errors = entries.iter().filter(|entry| entry["level"] == "SEVERE");
+    let messages = errors.map(|entry| entry["message"].as_str().unwrap_or_default().to_owned());
+    Ok(messages.filter(|message| !message.contains("409 (Conflict)")).collect())
+}
+
+/// A chromedriver on a free port, if there is one.
+async fn driver() -> anyhow::Result<Option<(Child, u16)>> {
+    let spawned = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn();
+    let Ok(mut driver) = spawned else { return Ok(None) };
+    let mut lines = BufReader::new(driver.stdout.take().context("piped")?).lines();
+    let port = async {
+        while let Some(line) = lines.next_line().await? {
+            if let Some((_, port)) = line.split_once("successfully on port ") {
+                return Ok(port.trim_end_matches('.').parse()?);
+            }
+        }
+        bail!("chromedriver ended")
+    };
+    let port =
+        tokio::time::timeout(Duration::from_secs(20), port).await.context("chromedriver")??;
+    // It goes on talking, and must not choke on a full pipe.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Ok(Some((driver, port)))
 }

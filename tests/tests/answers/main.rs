@@ -4,6 +4,7 @@
 mod command_line;
 mod experiments;
 mod guide_in_a_browser;
+mod guide_over_http;
 mod lab_parts;
 mod stack;
 mod support;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         command_line::tests(),
         experiments::tests(&answers),
         guide_in_a_browser::tests(),
+        guide_over_http::tests(),
         lab_parts::tests(),
         stack::tests(),
         url_shortener::tests(),
