@@ -44,6 +44,7 @@ fn draw(series: &Series, svg: &mut String) -> Result<(), Box<dyn std::error::Err
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut chart = ChartBuilder::on(&root)
         .margin(12)
+        .margin_right(32)
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d(x, y)?;
