@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    path::PathBuf,
     process::{Output, Stdio},
     time::{Duration, Instant},
 };
@@ -21,15 +22,17 @@ tests![
     a_url_with_the_wrong_scheme_is_an_error,
     a_url_that_is_set_is_used,
     a_missing_server_is_an_error_that_says_what_to_type,
+    a_container_engine_goes_before_installing_and_its_error_is_shown,
+    what_apt_get_installs_is_used_and_its_error_is_shown,
+    the_compose_stack_is_brought_up_and_then_used,
     two_processes_that_start_at_the_same_moment_get_one_stack,
     servers_stop_when_their_last_user_was_killed,
     servers_stay_while_somebody_uses_them,
     down_stops_them_at_once_although_somebody_uses_them,
     data_survives_a_stop,
     a_server_that_cannot_start_shows_the_end_of_its_log,
-    a_path_with_a_space_in_it_will_do,
     an_ordinary_user_gets_a_stack_too,
-    a_cold_stack_is_up_within_seconds,
+    a_cold_stack_is_up_within_seconds_on_a_path_with_a_space,
 ];
 
 /// A folder for a stack of the test's own, and the words that act on it.
@@ -70,6 +73,13 @@ impl Stack {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         command
+    }
+
+    /// `stack up` with the RabbitMQ that all tests share: it takes seconds to start.
+    async fn up(&self) -> anyhow::Result<Command> {
+        let mut command = self.command(&["stack", "up"]);
+        command.env("AMQP_URL", lab::stack::server(lab::Kind::RabbitMq).await?.url);
+        Ok(command)
     }
 
     async fn run(&self, words: &[&str]) -> anyhow::Result<Output> {
@@ -117,8 +127,7 @@ fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Programs that find no server: an empty `PATH` and no usual folder is out of reach of a test, so the
-/// shared programs are hidden behind `PATH` only where they are on it.
+/// Checks that it failed, and said all of this.
 fn says(output: &Output, words: &[&str]) -> Outcome {
     let text = errors(output);
     ensure!(!output.status.success(), "it succeeded: {text}");
@@ -163,17 +172,130 @@ async fn a_url_that_is_set_is_used() -> Outcome {
     Ok(())
 }
 
-async fn a_missing_server_is_an_error_that_says_what_to_type() -> Outcome {
-    if Path::new("/usr/bin/redis-server").exists() || Path::new("/usr/local/bin").exists() {
-        // Redis is found by `PATH` and two Homebrew folders, so an empty `PATH` hides it.
-        let stack = Stack::new("stack-missing")?;
-        let empty = stack.folder.join("empty");
-        fs::create_dir_all(&empty)?;
-        let mut command = stack.command(&["stack", "up"]);
-        command.env("PATH", &empty).env("STACK_INSTALL", "never");
-        let output = finish(command).await?;
-        says(&output, &["Redis is missing", "docker compose up --wait", "REDIS_URL"])?;
+/// A `PATH` with everything that is on ours, except for these programs, and with scripts in their place.
+fn path_with(stack: &Stack, scripts: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
+    let hidden = ["redis-server", "docker", "apt-get"];
+    let folder = stack.folder.join("programs");
+    fs::create_dir_all(&folder)?;
+    let path = std::env::var_os("PATH").context("no PATH")?;
+    for program in
+        std::env::split_paths(&path).filter_map(|folder| folder.read_dir().ok()).flatten()
+    {
+        let program = program?;
+        if !hidden.iter().any(|name| program.file_name() == *name) {
+            // The first of a name counts, as on any PATH.
+            let _ = symlink(program.path(), folder.join(program.file_name()));
+        }
     }
+    for (name, script) in scripts {
+        let program = folder.join(name);
+        fs::write(&program, format!("#!/bin/sh\n{script}\n"))?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(folder)
+}
+
+/// The real Redis, which those scripts bring.
+fn redis() -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").context("no PATH")?;
+    let programs = std::env::split_paths(&path).map(|folder| folder.join("redis-server"));
+    programs.into_iter().find(|program| program.exists()).context("Redis is not on the PATH")
+}
+
+fn is_root() -> anyhow::Result<bool> {
+    Ok(fs::metadata("/proc/self")?.uid() == 0)
+}
+
+async fn a_missing_server_is_an_error_that_says_what_to_type() -> Outcome {
+    let stack = Stack::new("stack-missing")?;
+    let mut command = stack.up().await?;
+    command.env("PATH", path_with(&stack, &[])?).env("STACK_INSTALL", "never");
+    let output = finish(command).await?;
+    says(&output, &["Redis is missing", "docker compose up --wait", "REDIS_URL"])
+}
+
+async fn a_container_engine_goes_before_installing_and_its_error_is_shown() -> Outcome {
+    let stack = Stack::new("stack-docker")?;
+    let docker = "[ \"$1\" = info ] || { echo 'no space left on device' >&2; exit 1; }";
+    let scripts = [("docker", docker), ("apt-get", "echo installed >&2; exit 1")];
+    let mut command = stack.up().await?;
+    command.env("PATH", path_with(&stack, &scripts)?);
+    let output = finish(command).await?;
+    says(&output, &["docker compose up failed", "no space left on device"])?;
+    ensure!(!errors(&output).contains("apt-get"), "it tried to install: {}", errors(&output));
+    Ok(())
+}
+
+async fn what_apt_get_installs_is_used_and_its_error_is_shown() -> Outcome {
+    if !is_root()? {
+        return Ok(());
+    }
+    let stack = Stack::new("stack-apt")?;
+    let broken = [("apt-get", "echo 'E: Unable to locate package redis-server'; exit 100")];
+    let mut command = stack.up().await?;
+    command.env("PATH", path_with(&stack, &broken)?);
+    says(&finish(command).await?, &["apt-get update", "E: Unable to locate package"])?;
+
+    // One that brings it, as the real one does.
+    let bring = format!(
+        "[ \"$1\" = install ] && ln -s '{}' '{}/programs/redis-server'; exit 0",
+        redis()?.display(),
+        stack.folder.display()
+    );
+    let mut command = stack.up().await?;
+    command.env("PATH", path_with(&stack, &[("apt-get", &bring)])?);
+    let output = finish(command).await?;
+    ensure!(output.status.success(), "{}", errors(&output));
+    let words = errors(&output);
+    ensure!(words.contains("not found; apt-get install redis-server"), "not announced: {words}");
+    ensure!(words.contains("Redis       ready after"), "not used: {words}");
+    Ok(())
+}
+
+/// In a network of its own, since the Compose stack's ports are the same for everybody.
+async fn the_compose_stack_is_brought_up_and_then_used() -> Outcome {
+    if !is_root()? || !cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    let stack = Stack::new("stack-compose")?;
+    let docker = format!(
+        "[ \"$1\" = info ] && exit
+         '{}' --daemonize yes --port 63790 --requirepass answers --save ''
+         until redis-cli -p 63790 -a answers ping; do sleep 0.02; done",
+        redis()?.display()
+    );
+    // SIOCSIFFLAGS with IFF_UP: a new network has its loopback down.
+    let network = r#"
+        use Socket;
+        socket(my $any, AF_INET, SOCK_DGRAM, 0) or die;
+        ioctl($any, 0x8914, my $up = pack("a16s", "lo", 1)) or die;
+        exec @ARGV;
+    "#;
+    let script = r#"
+        "$0" stack up && "$0" stack up && "$0" stack env && "$0" stack status
+        result=$?
+        redis-cli -p 63790 -a answers shutdown nosave
+        exit $result
+    "#;
+    let ours = stack.command(&[]);
+    let mut apart = Command::new("unshare");
+    apart.args(["--net", "perl", "-e", network, "sh", "-c", script]).arg(std::env::current_exe()?);
+    for (name, value) in ours.as_std().get_envs() {
+        match value {
+            Some(value) => apart.env(name, value),
+            None => apart.env_remove(name),
+        };
+    }
+    apart.env("PATH", path_with(&stack, &[("docker", &docker)])?);
+    apart.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = finish(apart).await?;
+    ensure!(output.status.success(), "{}", errors(&output));
+    let (words, text) = (errors(&output), String::from_utf8(output.stdout)?);
+    ensure!(words.matches("docker compose up").count() == 1, "not brought up once: {words}");
+    ensure!(words.contains("Redis       using the Compose stack"), "not used: {words}");
+    ensure!(text.contains("REDIS_URL='redis://:answers@127.0.0.1:63790/'"), "{text}");
+    ensure!(text.contains("Redis       running  compose"), "{text}");
+    ensure!(text.contains("PostgreSQL  running  private"), "each on its own: {text}");
     Ok(())
 }
 
@@ -248,24 +370,13 @@ async fn a_server_that_cannot_start_shows_the_end_of_its_log() -> Outcome {
     stack.run(&["stack", "down"]).await?;
     // A damaged control file: PostgreSQL refuses to start.
     fs::write(stack.folder.join("postgres/data/global/pg_control"), "not a control file")?;
-    let output = stack.run(&["stack", "up"]).await?;
+    let output = finish(stack.up().await?).await?;
     says(&output, &["PostgreSQL did not start", "pg_control", "rm -rf"])
 }
 
-async fn a_path_with_a_space_in_it_will_do() -> Outcome {
-    let stack = Stack::new("stack with a space, and 'quotes'")?;
-    let output = stack.run(&["stack", "up"]).await?;
-    ensure!(output.status.success(), "{}", errors(&output));
-    ensure!(stack.running().await? == 3);
-    Ok(())
-}
-
 async fn an_ordinary_user_gets_a_stack_too() -> Outcome {
-    use std::os::unix::fs::chown;
     // Only root can become somebody else; an ordinary user's tests show it by running at all.
-    if fs::metadata("/proc/self").map(|own| std::os::unix::fs::MetadataExt::uid(&own)).ok()
-        != Some(0)
-    {
+    if !is_root()? {
         return Ok(());
     }
     let stack = Stack::new("stack-ordinary")?;
@@ -293,14 +404,15 @@ async fn an_ordinary_user_gets_a_stack_too() -> Outcome {
     Ok(())
 }
 
-async fn a_cold_stack_is_up_within_seconds() -> Outcome {
+async fn a_cold_stack_is_up_within_seconds_on_a_path_with_a_space() -> Outcome {
     // Something else on the usual ports changes nothing.
     let _taken = [5432, 6379, 5672].map(|port| TcpListener::bind(("127.0.0.1", port)));
-    let stack = Stack::new("stack-cold")?;
+    let stack = Stack::new("stack with a space, and 'quotes'")?;
     let begun = Instant::now();
     let output = stack.run(&["stack", "up"]).await?;
     ensure!(output.status.success(), "{}", errors(&output));
     // A figure, not a check: other tests load the machine. On an idle one it should be under 6 s.
     eprintln!("cold stack: {:.1} s", begun.elapsed().as_secs_f64());
+    ensure!(stack.running().await? == 3);
     Ok(())
 }

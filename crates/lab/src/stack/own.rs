@@ -87,7 +87,10 @@ fn remove_what_was_left(kind: Kind) -> anyhow::Result<()> {
     let Some(Ok(homes)) = example.path.parent().map(fs::read_dir) else { return Ok(()) };
     for path in homes.flatten().map(|entry| entry.path()) {
         let home = Home { path, ..example.clone() };
-        if !home.path.join("owner.lock").exists() {
+        // One that is just being made has a lock that nobody holds yet.
+        let age = fs::metadata(&home.path).and_then(|it| it.modified()).map(|it| it.elapsed());
+        let young = !matches!(age, Ok(Ok(age)) if age > Duration::from_secs(60));
+        if young || !home.path.join("owner.lock").exists() {
             continue;
         }
         if home.lock_file("owner.lock")?.try_lock().is_ok() && !home.is_running()? {

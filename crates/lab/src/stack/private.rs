@@ -153,11 +153,12 @@ pub async fn stop(kind: Kind) -> anyhow::Result<bool> {
     }
     let _turn = turn(&home).await?;
     let deadline = Instant::now() + PATIENCE;
-    let mut told = false;
+    let mut told = None;
     while home.is_running()? {
-        if !told && let Some(mut user) = home.enter()? {
-            user.write_all(b"down\n")?;
-            told = true;
+        if told.is_none() && let Some(mut user) = home.enter()? {
+            // It stays open: what is written while the keeper is between two readings goes with its
+            // writer. A failure means that the keeper has gone in this moment.
+            told = user.write_all(b"down\n").is_ok().then_some(user);
         }
         if Instant::now() > deadline {
             bail!("{}", lost_its_keeper(&home));
