@@ -155,7 +155,9 @@ pub async fn stop(kind: Kind) -> anyhow::Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     let mut told = None;
     while home.is_running()? {
-        if told.is_none() && let Some(mut user) = home.enter()? {
+        if told.is_none()
+            && let Some(mut user) = home.enter()?
+        {
             // It stays open: what is written while the keeper is between two readings goes with its
             // writer. A failure means that the keeper has gone in this moment.
             told = user.write_all(b"down\n").is_ok().then_some(user);
