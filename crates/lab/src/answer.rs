@@ -38,11 +38,14 @@ impl Answer {
 /// A boxed future, as type erasure wants it.
 pub(crate) type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
 
+/// What parses its arguments and begins its work in `C`, with the type of its arguments erased.
+pub(crate) type Start<C> = Arc<dyn Fn(&ArgMatches, C) -> anyhow::Result<Work> + Send + Sync>;
+
 /// The `serve` function of an answer, with the type of its options erased.
 #[derive(Clone)]
 pub struct Serve {
     options: fn(Command) -> Command,
-    start: Arc<dyn Fn(&ArgMatches, Serving) -> anyhow::Result<Work> + Send + Sync>,
+    start: Start<Serving>,
 }
 
 impl Serve {

@@ -13,6 +13,7 @@ use crate::{
 };
 
 /// The whole `main` of an answer.
+#[expect(clippy::needless_pass_by_value, reason = "so that `main` is one line")]
 pub fn run(answer: Answer) -> ExitCode {
     if let Some(code) = child::take_over(std::slice::from_ref(&answer)) {
         return code;
@@ -45,7 +46,10 @@ pub fn answers_command(command: Command, answers: &[Answer]) -> Command {
 pub async fn answers_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
         Some(("stack", matches)) => stack_words(matches).await,
-        Some(("list", matches)) => list(answers, matches.get_flag("json")),
+        Some(("list", matches)) => {
+            list(answers, matches.get_flag("json"));
+            Ok(ExitCode::SUCCESS)
+        }
         Some((name, matches)) => {
             let answer = answers.iter().find(|answer| answer.name == name);
             answer_words(answer.context("no such answer")?, matches).await
@@ -190,7 +194,7 @@ async fn try_claim(
     Ok(report.held() || report.skipped.is_some())
 }
 
-fn list(answers: &[Answer], json: bool) -> anyhow::Result<ExitCode> {
+fn list(answers: &[Answer], json: bool) {
     if json {
         let experiment = |e: &Experiment| serde_json::json!({ "name": e.name, "claim": e.claim, "params": e.params() });
         let answers = answers.iter().map(|answer| {
@@ -202,8 +206,8 @@ fn list(answers: &[Answer], json: bool) -> anyhow::Result<ExitCode> {
                 "experiments": experiments,
             })
         });
-        println!("{}", serde_json::Value::from_iter(answers));
-        return Ok(ExitCode::SUCCESS);
+        println!("{}", answers.collect::<serde_json::Value>());
+        return;
     }
     for answer in answers {
         println!("{}: {}", answer.name, answer.question);
@@ -211,7 +215,6 @@ fn list(answers: &[Answer], json: bool) -> anyhow::Result<ExitCode> {
             println!("  {:<16} {}", experiment.name, experiment.claim);
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn stack_command() -> Command {

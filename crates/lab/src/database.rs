@@ -3,10 +3,7 @@
 //! Invariant: a fresh database is in use exactly as long as an advisory lock on its name is held. When
 //! its process is killed PostgreSQL drops the lock, and the next process drops the database.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
-};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use anyhow::{Context, anyhow, bail};
 use sqlx::{
@@ -19,6 +16,7 @@ use url::Url;
 
 use crate::{
     Kind,
+    farewell::farewell,
     stack::{self, Source},
 };
 
@@ -93,14 +91,7 @@ impl Drop for Database {
             execute(&mut admin, format!("drop database if exists {name} with (force)")).await?;
             anyhow::Ok(())
         };
-        // A value that is dropped cannot await, so a thread does; if it fails, the next process cleans up.
-        let thread = std::thread::spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), drop_it).await? })
-        });
-        if let Ok(Err(error)) = thread.join() {
-            tracing::debug!(%error, database = self.name, "not dropped yet");
-        }
+        farewell(&self.name, drop_it);
     }
 }
 

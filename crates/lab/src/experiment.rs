@@ -9,9 +9,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     Answer, Kind, Report,
-    answer::Work,
+    answer::Start,
     child::{Child, ChildBuilder},
     database::Database,
+    keys::Keys,
     recorder::{Event, Recorder},
     stack::{self, own::OwnServer},
 };
@@ -26,7 +27,7 @@ pub struct Experiment {
     /// The arguments with which the tests run it: seconds, not tens of them.
     pub quick: &'static [&'static str],
     params: fn(Command) -> Command,
-    start: Arc<dyn Fn(&ArgMatches, Lab) -> anyhow::Result<Work> + Send + Sync>,
+    start: Start<Lab>,
 }
 
 impl Experiment {
@@ -224,6 +225,12 @@ impl Lab {
         self.server(Kind::Postgres).await?;
         let migrations = self.answer.migrations.context("this answer has no migrations")?;
         Database::fresh(self.answer.name, migrations).await
+    }
+
+    /// A part of Redis of its own: a prefix, whose keys are gone when it is dropped.
+    pub async fn keys(&self) -> anyhow::Result<Keys> {
+        self.server(Kind::Redis).await?;
+        Keys::fresh(self.answer.name).await
     }
 
     /// A PostgreSQL, Redis or RabbitMQ of the experiment's own, to be harmed at will.

@@ -216,7 +216,7 @@ async fn connection(
     };
     tokio::select! {
         _ = forward => {}
-        _ = cut(fault.clone()) => {}
+        () = cut(fault.clone()) => {}
     }
 }
 

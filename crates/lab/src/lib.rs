@@ -2,15 +2,17 @@
 //!
 //! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a
 //! claim is tried and what a run leaves, [`report`] shows it. [`stack`] finds or starts the real
-//! servers and [`database`] gives everyone a database of their own; [`child`], [`fault`] and
-//! [`load`] are what experiments break and measure with; [`serve`] and [`cli`] run it all.
+//! servers, [`database`] gives everyone a database of their own and [`keys`] a part of Redis; [`child`],
+//! [`fault`] and [`load`] are what experiments break and measure with; [`serve`] and [`cli`] run it all.
 
 pub mod answer;
 pub mod child;
 pub mod cli;
 pub mod database;
 pub mod experiment;
+mod farewell;
 pub mod fault;
+pub mod keys;
 pub mod load;
 pub mod recorder;
 pub mod report;

@@ -11,6 +11,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
+    task::AbortHandle,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -83,6 +84,28 @@ pub async fn bind(host: &str, port: u16) -> anyhow::Result<(TcpListener, Url)> {
     })?;
     let url = Url::parse(&format!("http://{}/", listener.local_addr()?))?;
     Ok((listener, url))
+}
+
+/// A router served within this process, on a free port, until it is dropped. What is compared in one
+/// experiment has to be served in the same way.
+#[derive(Debug)]
+pub struct Here {
+    /// Where it listens: `127.0.0.1:40123`.
+    pub host: String,
+    accepting: AbortHandle,
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Serves this router here.
+pub async fn here(router: Router) -> anyhow::Result<Here> {
+    let (listener, url) = bind("127.0.0.1", 0).await?;
+    let accepting = tokio::spawn(serve(listener, router, std::future::pending()));
+    Ok(Here { host: url.authority().to_owned(), accepting: accepting.abort_handle() })
 }
 
 /// Ends on the first SIGTERM or Ctrl-C.

@@ -146,7 +146,6 @@ async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
 }
 
 /// The panic's message has gone to the log by its hook.
-#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     Error::internal(std::io::Error::other("a handler panicked")).into_response()
 }

@@ -19,7 +19,7 @@ use crate::{code::Code, error::Error, shards::Shards};
 /// How long we believe what we read.
 pub const FRESH_FOR: Duration = Duration::from_secs(5);
 /// How long we fall back on it while the database is away.
-pub const STALE_FOR: Duration = Duration::from_secs(600);
+pub const STALE_FOR: Duration = Duration::from_mins(10);
 /// Links in each of the caches; some 300 bytes each, with URLs of usual length.
 const CAPACITY: u64 = 100_000;
 

@@ -11,7 +11,7 @@ use crate::{error::Error, shards::Shards, store::Store};
 
 const EVERY: Duration = Duration::from_secs(10);
 /// So long an expired link answers 410; when its row is gone, 404.
-pub const KEPT: Duration = Duration::from_secs(3_600);
+pub const KEPT: Duration = Duration::from_hours(1);
 /// Links deleted in one statement: few, so that it holds its locks for milliseconds only.
 const BATCH: u32 = 500;
 

@@ -232,7 +232,7 @@ async fn the_state_of_the_servers_is_shown() -> Outcome {
             ["running", "stopped", "missing"].contains(&server["state"].as_str().unwrap_or(""))
         );
         let address = server["address"].as_str().context("no address")?;
-        ensure!(!address.contains("@") || address.contains("…@"), "a password: {address}");
+        ensure!(!address.contains('@') || address.contains("…@"), "a password: {address}");
     }
     Ok(())
 }

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use lab::{Kind, child::Child, database::Database, stack, stack::own::OwnServer};
+use lab::{Kind, child::Child, database::Database, keys::Keys, stack, stack::own::OwnServer};
 use lapin::{
     BasicProperties, Confirmation, Connection, ConnectionProperties,
     options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
+use redis::AsyncCommands;
 use sqlx::{Connection as _, PgConnection};
 use url_shortener::MIGRATIONS;
 
@@ -18,7 +19,8 @@ tests![
     a_fresh_database_is_migrated_and_takes_milliseconds,
     a_fresh_database_is_gone_when_it_is_dropped,
     a_message_makes_the_round_trip_once_the_broker_has_confirmed_it,
-    a_value_in_redis_comes_back,
+    keys_are_deleted_with_their_prefix,
+    keys_of_a_killed_process_are_deleted_by_the_next,
     a_killed_child_comes_back_on_the_same_port,
     a_paused_child_answers_after_it_is_resumed,
     a_server_of_ones_own_is_killed_and_restarted_and_nobody_else_notices,
@@ -88,9 +90,26 @@ async fn a_message_makes_the_round_trip_once_the_broker_has_confirmed_it() -> Ou
     Ok(())
 }
 
-async fn a_value_in_redis_comes_back() -> Outcome {
-    let server = stack::server(Kind::Redis).await?;
-    ensure!(server.version().await?.starts_with("Redis "));
+async fn keys_are_deleted_with_their_prefix() -> Outcome {
+    let (one, two) = (Keys::fresh("some").await?, Keys::fresh("some").await?);
+    let mut connection = one.connection().await?;
+    let [key, other] = [&one, &two].map(|keys| format!("{}key", keys.prefix()));
+    let (): () = connection.mset(&[(&key, 7), (&other, 8)]).await?;
+    ensure!(connection.get::<_, i32>(&key).await? == 7);
+    drop(one);
+    ensure!(!connection.exists::<_, bool>(&key).await?, "it was left behind");
+    ensure!(connection.exists::<_, bool>(&other).await?, "somebody else's is gone");
+    Ok(())
+}
+
+async fn keys_of_a_killed_process_are_deleted_by_the_next() -> Outcome {
+    let living = Keys::fresh("some").await?;
+    let mut connection = living.connection().await?;
+    let [left, kept] = ["lab:some:0123456789abcdef:", living.prefix()].map(|it| format!("{it}key"));
+    let (): () = connection.mset(&[(&left, 7), (&kept, 8)]).await?;
+    Keys::delete_what_was_left(living.url()).await?;
+    ensure!(!connection.exists::<_, bool>(&left).await?, "it is still there");
+    ensure!(connection.exists::<_, bool>(&kept).await?, "it is in use");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod command_line;
 mod experiments;
 mod guide_in_a_browser;
 mod guide_over_http;
+mod http;
 mod lab_parts;
 mod stack;
 mod support;

@@ -60,7 +60,7 @@ fn draw(series: &Series, svg: &mut String) -> Result<(), Box<dyn std::error::Err
         .draw()?;
     for (n, line) in series.lines.iter().enumerate() {
         let colour = LINES[n % LINES.len()];
-        let points: Vec<_> = line.points.iter().copied().filter(|point| finite(point)).collect();
+        let points: Vec<_> = line.points.iter().copied().filter(finite).collect();
         chart
             .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
             .label(&line.name)
@@ -95,8 +95,8 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> Option<Range<f64>> {
 fn in_words(series: &Series) -> String {
     let mut words = format!("{} over {}.", series.y, series.x);
     for line in &series.lines {
-        let ends = line.points.iter().filter(|point| finite(point));
-        match (ends.clone().next(), ends.last()) {
+        let mut ends = line.points.iter().filter(|point| finite(point));
+        match (ends.clone().next(), ends.next_back()) {
             (Some(first), Some(last)) => {
                 let (x1, y1, x2, y2) =
                     (number(first.0), number(first.1), number(last.0), number(last.1));

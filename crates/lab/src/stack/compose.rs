@@ -61,7 +61,7 @@ pub(super) async fn up(kind: Kind) -> anyhow::Result<()> {
         .current_dir(home::workspace())
         .stdin(std::process::Stdio::null())
         .output();
-    let up = timeout(Duration::from_secs(600), up)
+    let up = timeout(Duration::from_mins(10), up)
         .await
         .context("docker compose up took more than ten minutes")?
         .context("docker could not be run")?;

@@ -1,10 +1,10 @@
 //! Where do the real servers come from? From the first source that has them, each server on its own:
 //!
-//! 1. [`given`]: `DATABASE_URL`, `REDIS_URL`, `AMQP_URL`, in the environment or in `.env`;
-//! 2. [`compose`]: the `docker-compose.yml` stack, if it is up;
-//! 3. [`private`]: the installed [`programs`], run under `target/stack/`;
-//! 4. [`compose`] again, brought up, if there is a container engine;
-//! 5. [`install`]: `apt-get`, as root on Debian and its kin, and then 3;
+//! 1. `given`: `DATABASE_URL`, `REDIS_URL`, `AMQP_URL`, in the environment or in `.env`;
+//! 2. `compose`: the `docker-compose.yml` stack, if it is up;
+//! 3. `private`: the installed `programs`, run under `target/stack/`;
+//! 4. `compose` again, brought up, if there is a container engine;
+//! 5. `install`: `apt-get`, as root on Debian and its kin, and then 3;
 //! 6. otherwise an error that names what is missing and how this system gets it.
 //!
 //! Invariant: a URL that is set is used or is an error; nothing ever falls through to another server.

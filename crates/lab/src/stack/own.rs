@@ -89,7 +89,7 @@ fn remove_what_was_left(kind: Kind) -> anyhow::Result<()> {
         let home = Home { path, ..example.clone() };
         // One that is just being made has a lock that nobody holds yet.
         let age = fs::metadata(&home.path).and_then(|it| it.modified()).map(|it| it.elapsed());
-        let young = !matches!(age, Ok(Ok(age)) if age > Duration::from_secs(60));
+        let young = !matches!(age, Ok(Ok(age)) if age > Duration::from_mins(1));
         if young || !home.path.join("owner.lock").exists() {
             continue;
         }

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// How long a server may take to start. RabbitMQ takes four seconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Starts the shared server, or finds it running; returns its address and our place among its users.

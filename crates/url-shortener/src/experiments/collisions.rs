@@ -57,8 +57,8 @@ struct Hashed {
 /// Hashes random URLs and counts how many find their code taken.
 fn hash(params: &Params, lab: &Lab) -> Hashed {
     // Keyed by the code as the service gives it out, so that the modulo and base62 take part.
-    let mut owners: HashMap<code::Code, u64> = HashMap::with_capacity(params.urls as usize);
-    let mut checksums = std::collections::HashSet::with_capacity(params.urls as usize);
+    let mut owners: HashMap<code::Code, u64> = HashMap::new();
+    let mut checksums = std::collections::HashSet::new();
     let (mut collisions, mut pairs) = (0_u64, Vec::new());
     // A new seed for each run: a lucky one could hide what the next would show.
     let seed: u64 = rand_seed();
@@ -130,7 +130,7 @@ fn rand_seed() -> u64 {
 
 /// Creates both URLs of each pair on the real service.
 async fn resolve(params: &Params, lab: &Lab, pairs: &[(String, String)]) -> anyhow::Result<()> {
-    let pairs = &pairs[..pairs.len().min(params.pairs as usize)];
+    let pairs = &pairs[..pairs.len().min(usize::try_from(params.pairs)?)];
     let database = lab.database().await?;
     let serve = lab.serve().database(&database).args(&["--creates-per-second", "1000000"]);
     let child = serve.start().await?;

@@ -8,7 +8,6 @@ use lab::{
     load::{self, Outcome, Stop, http::Connection},
     serve,
 };
-use tokio::task::AbortHandle;
 
 use crate::{
     app::{App, Config},
@@ -38,25 +37,6 @@ pub fn experiment() -> Experiment {
     )
 }
 
-/// A server of this process: what is compared has to be served in the same way.
-struct Here {
-    host: String,
-    accepting: AbortHandle,
-}
-
-impl Drop for Here {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn serve_here(router: Router) -> anyhow::Result<Here> {
-    let (listener, url) = serve::bind("127.0.0.1", 0).await?;
-    let accepting = tokio::spawn(serve::serve(listener, router, std::future::pending()));
-    let host = url.authority().to_owned();
-    Ok(Here { host, accepting: accepting.abort_handle() })
-}
-
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let database = lab.database().await?;
     let app = App::start(Config {
@@ -65,8 +45,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         public_url: "http://sho.rt".parse()?,
         creates_per_second: std::num::NonZeroU32::MAX,
     })?;
-    let ours = serve_here(app.router()).await?;
-    let nothing = serve_here(Router::new().route("/{code}", get(async || ()))).await?;
+    let ours = serve::here(app.router()).await?;
+    let nothing = serve::here(Router::new().route("/{code}", get(async || ()))).await?;
 
     let mut connection = Connection::open(&ours.host).await?;
     let create = connection.post("/links", r#"{"url":"https://example.com/","alias":"hot"}"#);
