@@ -29,6 +29,7 @@ tests![
     servers_stop_when_their_last_user_was_killed,
     servers_stay_while_somebody_uses_them,
     down_stops_them_at_once_although_somebody_uses_them,
+    down_stops_a_server_that_is_just_starting,
     data_survives_a_stop,
     a_server_that_cannot_start_shows_the_end_of_its_log,
     an_ordinary_user_gets_a_stack_too,
@@ -104,14 +105,19 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        let mut down = std::process::Command::new("/proc/self/exe");
-        let _ = down
-            .args(["stack", "down"])
-            .env("LAB_CHILD", "1")
-            .env("STACK_DIR", &self.folder)
-            .stdin(Stdio::piped())
-            .output();
-        let _ = fs::remove_dir_all(&self.folder);
+        let mut down = self.command(&["stack", "down"]).into_std();
+        let down = || {
+            let mut process = down.stdout(Stdio::null()).spawn()?;
+            // The child ends when this pipe does, and waiting for it would close the pipe first.
+            let _stdin = process.stdin.take();
+            process.wait()
+        };
+        let down = std::thread::scope(|scope| scope.spawn(down).join());
+        let gone = fs::remove_dir_all(&self.folder);
+        if !std::thread::panicking() {
+            assert!(matches!(down, Ok(Ok(status)) if status.success()), "servers were left behind");
+            assert!(gone.is_ok(), "{} was left behind", self.folder.display());
+        }
     }
 }
 
@@ -347,6 +353,18 @@ async fn down_stops_them_at_once_although_somebody_uses_them() -> Outcome {
     ensure!(String::from_utf8(output.stdout)?.contains("stopped PostgreSQL"));
     ensure!(begun.elapsed() < Duration::from_secs(10), "took {:?}", begun.elapsed());
     ensure!(stack.running().await? == 0);
+    Ok(())
+}
+
+async fn down_stops_a_server_that_is_just_starting() -> Outcome {
+    let stack = Stack::new("stack-hasty")?;
+    let mut up = stack.command(&["stack", "up"]).spawn()?;
+    let pid = stack.folder.join("rabbitmq/rabbitmq.pid");
+    eventually("RabbitMQ begins to start", async || Ok(pid.exists().then_some(()))).await?;
+    up.kill().await?;
+    let down = stack.run(&["stack", "down"]).await?;
+    ensure!(down.status.success(), "{}", errors(&down));
+    ensure!(stack.running().await? == 0, "something still runs");
     Ok(())
 }
 

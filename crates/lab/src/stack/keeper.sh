@@ -50,6 +50,15 @@ watch() {
     kill -TERM $$
 }
 
+# Tells the server to stop, each second: one that is just starting may not have heard it. At last, kills it.
+insist() {
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        eval "$stop"
+        sleep 1
+    done
+    kill -KILL "$server" $(cat rabbitmq.pid)
+}
+
 told=
 trap 'told=1' TERM
 "$@" <&3 3<&- &
@@ -62,7 +71,9 @@ watcher=$!
 
 wait "$server"          # until the server ends, or TERM comes
 kill "$listener" "$watcher" 2>/dev/null
-eval "$stop" 2>/dev/null
+insist 3<&- 2>/dev/null &
+insister=$!
 wait "$server"
+kill "$insister" 2>/dev/null
 eval "$after" >/dev/null 2>&1
 rm -f users closed in-use was-used pid

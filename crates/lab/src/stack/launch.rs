@@ -114,6 +114,8 @@ fn redis(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch> 
 
 /// With an `epmd` (Erlang's port mapper) of its own, which outlives the node and is ended after it.
 fn rabbitmq(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch> {
+    // Left by a node that was killed: its pid may by now be somebody else's.
+    let _ = fs::remove_file(home.path.join("rabbitmq.pid"));
     let password = home.password()?;
     let config = format!(
         "listeners.tcp.1 = 127.0.0.1:{port}\ndefault_user = lab\ndefault_pass = {password}\n\
