@@ -30,6 +30,10 @@ pub static EXPERIMENT: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r#"<live-experiment answer="([^"]*)" name="([^"]*)"></live-experiment>"#)
 });
 
+/// Where a chapter lists its exercises.
+pub static EXERCISES: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r#"<exercise-list answer="([^"]*)"></exercise-list>"#));
+
 static LINK: LazyLock<Regex> = LazyLock::new(|| pattern(r#"\s(?:href|src)="([^"]*)""#));
 static ID: LazyLock<Regex> = LazyLock::new(|| pattern(r#"\sid="?([^"\s>]+)"#));
 
@@ -62,6 +66,11 @@ pub fn chapter(answer: &Answer, text: &str) -> Vec<String> {
         if times != 1 {
             problems.push(format!("the experiment {} is shown {times} times", experiment.name));
         }
+    }
+    let lists: Vec<_> = EXERCISES.captures_iter(text).map(|found| found[1].to_owned()).collect();
+    let has_exercises = std::path::Path::new(answer.folder).join("exercises").is_dir();
+    if has_exercises && lists != [answer.name] {
+        problems.push(format!("its exercises are listed by {lists:?}, not once by its own name"));
     }
     problems.into_iter().map(|problem| format!("{}: chapter.md: {problem}", answer.name)).collect()
 }

@@ -4,17 +4,20 @@
 use std::sync::LazyLock;
 
 use lab::{Answer, Experiment, experiment::Param, report::escaped};
+use practice::{exercise::Exercise, progress::Progress};
 use regex::{Captures, Regex};
 
 use crate::{
     book::{Mode, last_results},
-    checks::{EXPERIMENT, pattern},
+    checks::{EXERCISES, EXPERIMENT, pattern},
     questions::{Level, QUESTIONS, Question},
     render::{self, Verdict},
 };
 
 static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r"<p>\s*(<(?:live-experiment|guide-contents|guide-stack)[^>]*></[a-z-]*>)\s*</p>")
+    pattern(
+        r"<p>\s*(<(?:live-experiment|exercise-list|guide-contents|guide-stack)[^>]*></[a-z-]*>)\s*</p>",
+    )
 });
 
 /// Fills in what depends on the moment: the experiments with their last results, and the contents.
@@ -29,8 +32,42 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
             |(answer, experiment)| element(answer, experiment, mode),
         )
     });
+    let page = EXERCISES.replace_all(&page, |found: &Captures| exercises(&found[1], mode));
     page.replace("<guide-contents></guide-contents>", &contents(answers))
         .replace("<guide-stack></guide-stack>", stack(mode))
+}
+
+/// The exercises of one answer, and how far the reader is with each.
+fn exercises(answer: &str, mode: Mode) -> String {
+    let workspace = practice::workspace();
+    let read = || {
+        let progress = match mode {
+            Mode::Live => Progress::load(&workspace)?,
+            Mode::Static => Progress::default(),
+        };
+        anyhow::Ok((Exercise::all(&workspace)?, progress))
+    };
+    let (exercises, progress) = match read() {
+        Ok(read) => read,
+        Err(error) => return format!("<p>{}</p>", escaped(&format!("{error:#}"))),
+    };
+    let of_answer = exercises.iter().filter(|exercise| exercise.key.answer == answer);
+    let rows: String = of_answer
+        .map(|exercise| {
+            let state = progress.state(&exercise.key).word();
+            format!(
+                "<tr class=\"{state}\"><td>{}</td><td>{}</td><td>{state}</td>\
+             <td><code>cargo run -- practice start {}</code></td></tr>",
+                escaped(&exercise.front.title),
+                escaped(&exercise.front.level),
+                escaped(&exercise.key.to_string()),
+            )
+        })
+        .collect();
+    format!(
+        "<exercise-list><div class=\"table-wrapper\"><table><thead><tr><th>Exercise</th><th>Takes</th>\
+         <th>State</th><th>Start it</th></tr></thead><tbody>{rows}</tbody></table></div></exercise-list>"
+    )
 }
 
 /// One experiment.

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         match matches.subcommand() {
             None => serve_guide(&matches).await,
             Some(("build", matches)) => build(matches),
+            Some(("practice", matches)) => practice::words::run(matches),
             Some(_) => answers_words(&answers, &matches).await,
         }
     })
@@ -42,11 +43,11 @@ fn command(answers: &[lab::Answer]) -> Command {
         .arg(port)
         .arg(open)
         .subcommand(Command::new("build").about("Writes the guide as a static site").arg(folder));
-    answers_command(command, answers)
+    answers_command(command.subcommand(practice::words::command()), answers)
 }
 
 async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    log("warn");
+    log("warn,sqlx::query=error");
     let port = matches.get_one::<u16>("port").copied().unwrap_or_default();
     let (listener, url) = serve::bind("127.0.0.1", port).await?;
     let book = Arc::new(made_book()?);

@@ -1,9 +1,10 @@
 //! How is a claim tried? An [`Experiment`] names it and runs the code that could refute it.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{any::Any, fmt, ops::Deref, panic::AssertUnwindSafe, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{ArgMatches, Args, Command, builder::ValueParser};
+use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -103,7 +104,11 @@ impl Experiment {
         let recorder = Recorder::new(report, events);
         let lab = Lab { answer: answer.clone(), recorder: recorder.clone() };
         let outcome = match (self.start)(matches, lab) {
-            Ok(work) => work.await,
+            // What panics has refuted something too, and the report has to say so.
+            Ok(work) => AssertUnwindSafe(work)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| Err(said(&*panic))),
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
@@ -120,6 +125,13 @@ impl fmt::Debug for Experiment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Experiment").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// The words of a panic.
+fn said(panic: &(dyn Any + Send)) -> anyhow::Error {
+    let words = panic.downcast_ref::<&str>().copied();
+    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    anyhow!("it panicked: {}", words.unwrap_or("without a word"))
 }
 
 /// The parameters of a run as the report shows them, defaults included.
@@ -251,5 +263,34 @@ impl Deref for Lab {
 
     fn deref(&self) -> &Recorder {
         &self.recorder
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Args, Clone, Debug)]
+    struct Nothing {}
+
+    #[tokio::test]
+    async fn an_experiment_that_panics_is_a_report_that_says_so() {
+        let panics = Experiment::new("panics", "It does not panic", &[], |Nothing {}, _| async {
+            panic!("no {}", "way")
+        });
+        let answer = Answer {
+            name: "some",
+            question: "",
+            folder: "",
+            needs: &[],
+            migrations: None,
+            try_it: &[],
+            serve: crate::Serve::new(|Nothing {}, _| async { Ok(()) }),
+            experiments: Vec::new(),
+        };
+        let (events, _unread) = tokio::sync::mpsc::unbounded_channel();
+        let report = panics.run(&answer, &[], events).await.unwrap();
+        assert_eq!(report.error.as_deref(), Some("it panicked: no way"));
+        assert!(!report.held());
     }
 }

@@ -25,6 +25,7 @@ impl Permutation {
         Self { key }
     }
 
+    // ANCHOR: cycle_walk
     /// The place of `number`, which must be below 62⁷.
     ///
     /// The network permutes [0, 2⁴²), a fifth of which is too large. *Cycle walking* (Black and Rogaway,
@@ -47,6 +48,7 @@ impl Permutation {
         }
         left << HALF | right
     }
+    // ANCHOR_END: cycle_walk
 
     fn round(&self, round: u8, half: u64) -> u64 {
         let mut hash = Sha256::new();

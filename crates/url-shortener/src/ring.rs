@@ -35,12 +35,14 @@ impl Ring {
         Self { points }
     }
 
+    // ANCHOR: shard_of
     /// The shard of the first point at or after the code's place, and past the end the first of all.
     pub fn shard_of(&self, code: &Code) -> usize {
         let place = place(code.as_str());
         let next = self.points.partition_point(|&(point, _)| point < place);
         self.points.get(next).or(self.points.first()).map_or(0, |&(_, shard)| shard)
     }
+    // ANCHOR_END: shard_of
 }
 // ANCHOR_END: ring
 

@@ -60,7 +60,7 @@ async fn runs_an_experiment(guide: &Guide, page: &Client) -> Outcome {
     // The focus is back where the next run starts.
     ensure!(text_of_focus(page).await? == "Run");
 
-    run(page, "sharding", &[("codes", "2000"), ("links", "20"), ("shards", "1")]).await?;
+    run(page, "sharding", &[("codes", "2000"), ("links", "20"), ("shards", "2")]).await?;
     eventually("the chart is drawn", async || {
         let charts =
             page.find_all(Locator::Css("live-experiment[name=sharding] svg.chart")).await?;

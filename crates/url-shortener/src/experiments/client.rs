@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use lab::child::Child;
-use reqwest::{Client, StatusCode, header::LOCATION, redirect::Policy};
+use reqwest::{Client, Response, StatusCode, header::LOCATION, redirect::Policy};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -27,13 +27,13 @@ impl Api {
     }
 
     /// Asks for a link and tells what came.
-    pub async fn post(&self, link: &Value) -> reqwest::Result<reqwest::Response> {
+    pub async fn post(&self, link: &Value) -> reqwest::Result<Response> {
         self.http.post(format!("{}/links", self.url)).json(link).send().await
     }
 
     /// Makes a link that must succeed, and returns its code.
     pub async fn create(&self, link: &Value) -> anyhow::Result<String> {
-        let response = self.post(link).await?;
+        let response = patiently(|| self.post(link)).await?;
         let status = response.status();
         let body = response.text().await?;
         ensure!(status.is_success(), "{link} was answered with {status}: {body}");
@@ -49,12 +49,11 @@ impl Api {
     /// Follows a code: the status, and where it leads.
     pub async fn follow(&self, code: &str) -> reqwest::Result<(StatusCode, Option<String>)> {
         let response = self.get(code).await?;
-        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        Ok((response.status(), location.map(str::to_owned)))
+        Ok((response.status(), location(&response)))
     }
 
     /// Any GET.
-    pub async fn get(&self, path: &str) -> reqwest::Result<reqwest::Response> {
+    pub async fn get(&self, path: &str) -> reqwest::Result<Response> {
         self.http.get(format!("{}/{path}", self.url)).send().await
     }
 
@@ -72,7 +71,8 @@ impl Api {
             workers.spawn(async move {
                 let mut lost = 0;
                 for (code, url) in part {
-                    lost += u64::from(api.follow(&code).await?.1 != Some(url));
+                    let response = patiently(|| api.get(&code)).await?;
+                    lost += u64::from(location(&response) != Some(url));
                 }
                 anyhow::Ok(lost)
             });
@@ -80,4 +80,24 @@ impl Api {
         let lost = workers.join_all().await.into_iter();
         lost.sum()
     }
+}
+
+fn location(response: &Response) -> Option<String> {
+    response.headers().get(LOCATION)?.to_str().ok().map(str::to_owned)
+}
+
+/// Asks again while the answer is 503, as it says: on a busy machine a call may run out of its time. Where the
+/// 503 itself is what an experiment looks at, it asks once.
+pub async fn patiently<W>(ask: impl Fn() -> W) -> reqwest::Result<Response>
+where
+    W: Future<Output = reqwest::Result<Response>>,
+{
+    let mut response = ask().await?;
+    for _ in 0..20 {
+        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+            break;
+        }
+        response = ask().await?;
+    }
+    Ok(response)
 }

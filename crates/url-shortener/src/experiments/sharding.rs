@@ -8,8 +8,8 @@ use crate::{code, reshard, ring::Ring, shards::Shards};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
-    /// Shards before one is added
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=32))]
+    /// Shards before one is added; of only two, one point each may halve the ring by luck
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=32))]
     shards: u32,
     /// Codes to place by calculation
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1_000..=5_000_000))]

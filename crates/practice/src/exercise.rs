@@ -1,0 +1,142 @@
+//! What is an exercise? A few lines of Markdown in its answer's folder; the front matter says what is cut
+//! out of the code and what must hold when it is filled again.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+
+/// One exercise.
+#[derive(Clone, Debug)]
+pub struct Exercise {
+    /// Which, as it is written on the command line.
+    pub key: Key,
+    /// The front matter.
+    pub front: Front,
+    /// What the reader is asked to do, in Markdown.
+    pub text: String,
+    /// The answer's folder.
+    pub folder: PathBuf,
+}
+
+/// `url-shortener/collision-retry`: the answer and the name of the file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The answer's name, which is its crate's.
+    pub answer: String,
+    /// The exercise's name, unique within the answer.
+    pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.answer, self.name)
+    }
+}
+
+/// What stands between the two `---` lines.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Front {
+    /// In a few words.
+    pub title: String,
+    /// How long it takes somebody who has read the chapter: `15 minutes` to `an evening`.
+    pub level: String,
+    /// The file with the gap, from the answer's folder.
+    pub file: PathBuf,
+    /// The anchor whose functions lose their bodies.
+    pub gap: String,
+    /// What `todo!` says in their place.
+    pub todo: String,
+    /// What must hold, the quickest first.
+    pub checks: Vec<Check>,
+    /// From a nudge to nearly the solution.
+    pub hints: Vec<String>,
+}
+
+/// One thing that must hold.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// A unit test of the answer: a part of its name.
+    #[serde(default)]
+    pub unit: Option<String>,
+    /// An experiment of the answer with its parameters, as on the command line.
+    #[serde(default)]
+    pub experiment: Option<String>,
+    /// What it means when it fails, in the exercise's words.
+    pub otherwise: String,
+}
+
+impl Check {
+    /// Its name: the test, or the experiment without its parameters.
+    pub fn name(&self) -> &str {
+        let words = self.unit.as_deref().or(self.experiment.as_deref()).unwrap_or_default();
+        words.split(' ').next().unwrap_or_default()
+    }
+}
+
+impl Exercise {
+    /// Every exercise of every answer under `workspace`, in the order of their names.
+    pub fn all(workspace: &Path) -> anyhow::Result<Vec<Self>> {
+        let mut all = Vec::new();
+        for folder in sorted(&workspace.join("crates"))? {
+            let exercises = folder.join("exercises");
+            if !exercises.is_dir() {
+                continue;
+            }
+            for path in sorted(&exercises)? {
+                if path.extension().is_some_and(|ending| ending == "md") {
+                    let read = Self::read(&folder, &path);
+                    all.push(read.with_context(|| path.display().to_string())?);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn read(folder: &Path, path: &Path) -> anyhow::Result<Self> {
+        let name = |path: &Path| Some(path.file_stem()?.to_str()?.to_owned());
+        let key =
+            Key { answer: name(folder).context("a name")?, name: name(path).context("a name")? };
+        let file = fs::read_to_string(path)?;
+        let parts = file.strip_prefix("---\n").and_then(|file| file.split_once("\n---\n"));
+        let (front, text) = parts.context("it does not begin with front matter between ---")?;
+        let front: Front = serde_saphyr::from_str(front)?;
+        ensure!(!front.checks.is_empty(), "it checks nothing");
+        ensure!(front.hints.len() >= 2, "it has fewer than two hints");
+        for check in &front.checks {
+            if check.unit.is_some() == check.experiment.is_some() {
+                bail!("a check is either a unit test or an experiment");
+            }
+        }
+        Ok(Self { key, front, text: text.trim().to_owned(), folder: folder.to_owned() })
+    }
+
+    /// The file with the gap.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(&self.front.file)
+    }
+
+    /// A plausible wrong solution that is kept beside the exercise: what it puts between the anchor's
+    /// marks, and the name of the check that catches it.
+    pub fn wrong(&self) -> anyhow::Result<(String, String)> {
+        let path = self.folder.join("exercises").join(format!("{}.wrong.rs", self.key.name));
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let (first, code) = text.split_once('\n').context("it has one line only")?;
+        let caught = first.strip_prefix("// caught by: ");
+        let caught = caught.context("its first line is not `// caught by: a check's name`")?;
+        Ok((code.to_owned(), caught.to_owned()))
+    }
+}
+
+fn sorted(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut paths: Vec<_> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,21 @@
+//! How does a reader extend the answers, and know that they got it right? By exercises: gaps cut from the
+//! real code, filled in place, and checked by the code's own tests and experiments.
+//!
+//! In reading order: an [`exercise`] says what is cut and what must hold, [`gap`] cuts it, [`progress`]
+//! remembers how far the reader is, [`check`] tries what they wrote, [`words`] are the commands, and
+//! [`proof`] shows that every exercise is worth doing.
+
+pub mod exercise;
+pub mod gap;
+pub mod progress;
+pub mod check;
+pub mod words;
+pub mod proof;
+
+use std::path::{Path, PathBuf};
+
+/// The workspace's folder: where it was when this was compiled, and cargo compiles again when it moves.
+pub fn workspace() -> PathBuf {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    crates.and_then(Path::parent).unwrap_or(Path::new(".")).to_owned()
+}
