@@ -17,6 +17,9 @@ use crate::exercise::{Check, Exercise};
 /// An experiment or a test that takes longer hangs.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// How much of a failing test's words is shown.
+const LINES: usize = 15;
+
 /// How a check of an exercise ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -74,7 +77,10 @@ fn unit(workspace: &Path, answer: &str, test: &str) -> anyhow::Result<Option<Str
     // From the first failure's own words to the list of names, which says nothing new.
     let words = output.split_once("failures:\n").map_or(&*output, |(_, words)| words);
     let words = words.split("\nfailures:\n").next().unwrap_or_default().trim();
-    Ok((!success).then(|| words.to_owned()))
+    // A property says the same of each smaller case that it tries; the last is the smallest.
+    let lines: Vec<_> = words.lines().collect();
+    let words = lines[lines.len().saturating_sub(LINES)..].join("\n");
+    Ok((!success).then_some(words))
 }
 
 /// What the experiment refutes, if it does.
@@ -114,7 +120,12 @@ fn hangs() -> String {
 fn cargo(workspace: &Path, words: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(words).current_dir(workspace);
+    command
+        .args(words)
+        .current_dir(workspace)
+        // What failed, and not the way there; and no file of past failures among the reader's.
+        .env("RUST_BACKTRACE", "0")
+        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
     command
 }
 
