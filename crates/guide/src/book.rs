@@ -15,7 +15,7 @@ use mdbook_driver::{MDBook, config::Config};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    chapter, checks, live,
+    chapter, checks, live, measure,
     questions::{Level, QUESTIONS},
 };
 
@@ -111,6 +111,7 @@ fn write_source(
     fs::create_dir(&source)?;
     fs::write(source.join("SUMMARY.md"), summary(answers))?;
     fs::write(source.join("index.md"), include_str!("../book/introduction.md"))?;
+    fs::write(source.join("measured.md"), measure::page(problems))?;
     fs::write(folder.join("guide.css"), include_str!("../book/guide.css"))?;
     fs::write(folder.join("guide.js"), include_str!("../book/guide.js"))?;
     for answer in answers {
@@ -123,7 +124,8 @@ fn write_source(
 
 /// The contents: all eighteen. mdBook shows one without a page as not written yet.
 fn summary(answers: &[Answer]) -> String {
-    let mut summary = "# Summary\n\n[The workbench](index.md)\n".to_owned();
+    let mut summary =
+        "# Summary\n\n[The workbench](index.md)\n[Measured](measured.md)\n".to_owned();
     for level in Level::ALL {
         let _ = write!(summary, "\n# {}\n\n", level.name());
         for question in QUESTIONS.iter().filter(|question| question.level == level) {

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`questions`] are the eighteen; [`chapter`] puts the very code into an answer's
 //! text; [`book`] makes pages of it all; [`checks`] finds what is wrong with them; [`render`] and [`live`]
-//! show experiments and their results; [`runs`] runs them; [`server`] serves all of that, and [`site`]
+//! show experiments and their results; [`runs`] runs them; [`measure`] runs them all and keeps what came of it; [`server`] serves all of that, and [`site`]
 //! writes it down.
 
 pub mod questions;
@@ -12,6 +12,7 @@ pub mod checks;
 pub mod render;
 pub mod live;
 pub mod runs;
+pub mod measure;
 pub mod server;
 pub mod site;
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use guide::{book::Book, runs::Runs, server, site};
+use guide::{book::Book, measure, runs::Runs, server, site};
 use lab::{
     Kind, child,
     cli::{answers_command, answers_words, block_on, log},
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         match matches.subcommand() {
             None => serve_guide(&matches).await,
             Some(("build", matches)) => build(matches),
+            Some(("measure", matches)) => measure_all(&answers, matches).await,
             Some(("practice", matches)) => practice::words::run(matches),
             Some(_) => answers_words(&answers, &matches).await,
         }
@@ -43,7 +44,11 @@ fn command(answers: &[lab::Answer]) -> Command {
         .arg(port)
         .arg(open)
         .subcommand(Command::new("build").about("Writes the guide as a static site").arg(folder));
-    answers_command(command.subcommand(practice::words::command()), answers)
+    let measure = Command::new("measure")
+        .about("Runs every experiment and keeps what came of it for the page `Measured`")
+        .arg(Arg::new("answer").help("Only this one's"));
+    let command = command.subcommand(measure).subcommand(practice::words::command());
+    answers_command(command, answers)
 }
 
 async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
@@ -71,6 +76,17 @@ async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     serve::serve(listener, router, stop).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn measure_all(answers: &[lab::Answer], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    log("warn,sqlx::query=error");
+    let mut answers = answers.to_vec();
+    if let Some(name) = matches.get_one::<String>("answer") {
+        answers.retain(|answer| answer.name == name);
+        anyhow::ensure!(!answers.is_empty(), "there is no answer {name}");
+    }
+    let good = measure::measure(&answers).await?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn build(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
