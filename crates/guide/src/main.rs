@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         match matches.subcommand() {
             None => serve_guide(&matches).await,
             Some(("build", matches)) => build(matches),
+            Some(("conform", matches)) => conform::words::run(matches).await,
             Some(("measure", matches)) => measure_all(&answers, matches).await,
             Some(("practice", matches)) => practice::words::run(matches),
             Some(_) => answers_words(&answers, &matches).await,
@@ -47,7 +48,10 @@ fn command(answers: &[lab::Answer]) -> Command {
     let measure = Command::new("measure")
         .about("Runs every experiment and keeps what came of it for the page `Measured`")
         .arg(Arg::new("answer").help("Only this one's"));
-    let command = command.subcommand(measure).subcommand(practice::words::command());
+    let command = command
+        .subcommand(measure)
+        .subcommand(conform::words::command())
+        .subcommand(practice::words::command());
     answers_command(command, answers)
 }
 

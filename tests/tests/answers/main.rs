@@ -2,6 +2,7 @@
 //! command line and the guide, all on real servers, in parallel.
 
 mod command_line;
+mod conformance;
 mod experiments;
 mod guide_in_a_browser;
 mod guide_over_http;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     }
     let tests = [
         command_line::tests(),
+        conformance::tests(&answers),
         experiments::tests(&answers),
         guide_in_a_browser::tests(),
         guide_over_http::tests(),

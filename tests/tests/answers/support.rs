@@ -1,9 +1,8 @@
 //! How does an async function become a test? On a runtime of its own, so that it stands alone.
 
-use std::time::{Duration, Instant};
-
-use anyhow::bail;
 use libtest_mimic::{Completion, Failed, Trial};
+
+pub use conform::target::eventually;
 
 /// The result of a test.
 pub type Outcome = anyhow::Result<()>;
@@ -32,19 +31,4 @@ where
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(test()).map_err(|error| Failed::from(format!("{error:#}")))
     })
-}
-
-/// Polls until the condition gives a value. Never sleeps longer than it must, never waits for ever.
-pub async fn eventually<T, W>(what: &str, mut condition: impl FnMut() -> W) -> anyhow::Result<T>
-where
-    W: Future<Output = anyhow::Result<Option<T>>>,
-{
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while Instant::now() < deadline {
-        if let Some(value) = condition().await? {
-            return Ok(value);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    bail!("waited 20 s in vain: {what}")
 }

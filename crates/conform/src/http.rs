@@ -1,0 +1,85 @@
+//! What does every answer promise over HTTP? Errors are problem documents, and bad input harms nobody.
+
+use anyhow::{Context, ensure};
+use reqwest::{RequestBuilder, Response, header::HeaderValue};
+use serde_json::{Value, json};
+
+use crate::case::Outcome;
+
+/// A header as text; nothing if it is missing or no text.
+pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The response is a problem document of this status; returns it.
+pub async fn problem(response: Response, status: u16) -> anyhow::Result<Value> {
+    let seen = response.status();
+    let kind = header(&response, "content-type").to_owned();
+    let text = response.text().await?;
+    ensure!(seen == status, "expected {status}, got {seen}: {text}");
+    ensure!(kind == "application/problem+json", "{seen} is {kind}: {text}");
+    let problem: Value = serde_json::from_str(&text)?;
+    ensure!(problem["status"] == status && problem["title"].is_string(), "{text}");
+    ensure!(problem["type"].is_string() || problem.get("type").is_none(), "{text}");
+    for leak in ["sqlx", "panicked", "select ", "insert ", "src/"] {
+        ensure!(!text.contains(leak), "{leak:?} leaks: {text}");
+    }
+    Ok(problem)
+}
+
+/// A 422 that names this field.
+pub async fn invalid(response: Response, field: &str) -> Outcome {
+    let problem = problem(response, 422).await?;
+    let errors = problem["errors"].as_array().with_context(|| problem.to_string())?;
+    ensure!(errors.iter().any(|error| error["field"] == field), "{field} is not named: {problem}");
+    ensure!(errors.iter().all(|error| error["message"].is_string()), "{problem}");
+    Ok(())
+}
+
+/// A call that takes JSON refuses what is none, and what is too long; then it takes a good body.
+/// `request` prepares it without a body, `good` is an object.
+pub async fn refuses_bad_bodies(request: impl Fn() -> RequestBuilder, good: &Value) -> Outcome {
+    let send =
+        |body: Vec<u8>| request().header("content-type", "application/json").body(body).send();
+    let text = good.to_string();
+    let (key, value) =
+        good.as_object().and_then(|fields| fields.iter().next()).context("a good body")?;
+    let twice = format!("{{{}:{value},{}", json!(key), &text[1..]);
+    for body in [
+        b"".to_vec(),
+        b"{".to_vec(),
+        b"nonsense".to_vec(),
+        b"null".to_vec(),
+        b"[]".to_vec(),
+        b"{}".to_vec(),
+        b"\"\xff\xfe\"".to_vec(),
+        "[".repeat(10_000).into_bytes(),
+        format!("{}{}", r#"{"a":"#.repeat(10_000), "}".repeat(10_000)).into_bytes(),
+        twice.into_bytes(),
+        text.as_bytes()[..text.len() - 1].to_vec(),
+    ] {
+        let words = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        let response = send(body).await.with_context(|| words.clone())?;
+        let status = response.status().as_u16();
+        ensure!(matches!(status, 400 | 413 | 422), "{words}: {status}");
+        problem(response, status).await.context(words)?;
+    }
+    problem(request().header("content-type", "text/plain").body(text.clone()).send().await?, 415)
+        .await?;
+    problem(request().body(text.clone()).send().await?, 415).await?;
+    // The server may close the connection before the client has sent it all.
+    match send(format!("{{{}:\"{}\"}}", json!(key), "a".repeat(10_000_000)).into_bytes()).await {
+        Ok(response) => {
+            problem(response, 413).await?;
+        }
+        Err(error) => ensure!(error.is_request() || error.is_body(), "{error:?}"),
+    }
+    match request().header("x-long", "a".repeat(1_000_000)).send().await {
+        Ok(response) => ensure!(response.status() == 431, "{}", response.status()),
+        Err(error) => ensure!(error.is_request() || error.is_body(), "{error:?}"),
+    }
+    let odd = HeaderValue::from_bytes(b"\xff\xfe")?;
+    let response = request().header("x-odd", odd).json(good).send().await?;
+    ensure!(response.status().is_success(), "{}", response.text().await?);
+    Ok(())
+}

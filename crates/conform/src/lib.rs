@@ -1,0 +1,20 @@
+//! Does a program do what an answer's table of calls says, whoever wrote it, in whichever language? A suite for
+//! each answer sends what a client would, and looks at what comes.
+//!
+//! In reading order: a [`case`] is one line of a table, a [`target`] is the program that is tried, [`http`] holds
+//! what every answer promises, [`run`] tries a suite and counts, [`words`] is the command line; then a module for
+//! each answer. `tests/` runs the same cases against our own.
+
+pub mod case;
+pub mod target;
+pub mod http;
+pub mod run;
+pub mod words;
+pub mod url_shortener;
+
+use case::Case;
+
+/// The answers that have a suite, and their cases.
+pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
+    vec![("url-shortener", [url_shortener::cases(), url_shortener::bad_input_cases()].concat())]
+}

@@ -1,0 +1,108 @@
+//! `conform ANSWER --target URL`: how well does the reader's own program do?
+
+use std::{
+    process::{ExitCode, Stdio},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::{
+    run::{self, Result, Tried},
+    suites,
+    target::{Restart, Target},
+};
+
+/// `conform` and its options.
+pub fn command() -> Command {
+    let names = suites().into_iter().map(|(name, _)| name);
+    let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
+    Command::new("conform")
+        .about("Tries your own program, in any language, against an answer's table of calls")
+        .arg(Arg::new("answer").required(true).value_parser(names.collect::<Vec<_>>()))
+        .arg(
+            Arg::new("target")
+                .long("target")
+                .required(true)
+                .value_name("URL")
+                .help("Where your program listens"),
+        )
+        .arg(
+            Arg::new("restart-cmd")
+                .long("restart-cmd")
+                .value_name("COMMAND")
+                .help("Kills your program and starts it again: the crash cases run too"),
+        )
+        .arg(flag("load").help("The cases in which many ask at once run too"))
+        .arg(flag("json").help("One JSON object, nothing else"))
+}
+
+/// Does it. The exit code is 1 if anything is wrong.
+pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let name = matches.get_one::<String>("answer").context("it is required")?;
+    let url = matches.get_one::<String>("target").context("it is required")?;
+    let command = matches.get_one::<String>("restart-cmd").cloned();
+    let json = matches.get_flag("json");
+    let tried = Tried { load: matches.get_flag("load"), restart: command.is_some() };
+    let target = Target::new(url, command.map(by_command))?;
+    let (_, cases) =
+        suites().into_iter().find(|(known, _)| known == name).context("no such answer")?;
+    let left = cases.len();
+    let results = run::run(&cases, &target, tried, |result| {
+        if !json {
+            println!("{}", line(result));
+        }
+    })
+    .await?;
+    let good = results.iter().filter(|result| result.wrong.is_none()).count();
+    if json {
+        let report = serde_json::json!({
+            "answer": name,
+            "target": url,
+            "right": good,
+            "tried": results.len(),
+            "cases": results,
+        });
+        println!("{report}");
+    } else {
+        println!("\n{good} of {} are right", results.len());
+        if left > results.len() {
+            println!("{} more with --load and --restart-cmd", left - results.len());
+        }
+    }
+    Ok(if good == results.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn line(result: &Result) -> String {
+    let Result { case, says, why, sent, came, wrong, .. } = result;
+    let name = case.replace('_', " ");
+    match wrong {
+        None => format!("✓ {name}: {sent} → {came}"),
+        Some(wrong) => format!(
+            "✗ {name}\n    sent   {sent}\n    came   {came}\n    wrong  {wrong}\n    says   {says}\n    \
+             why    {why}"
+        ),
+    }
+}
+
+/// A shell runs the command. It may return, or go on as the server itself.
+fn by_command(command: String) -> Restart {
+    Arc::new(move || {
+        let command = command.clone();
+        Box::pin(async move {
+            let mut shell = tokio::process::Command::new("sh")
+                .args(["-c", &command])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .with_context(|| format!("cannot run {command}"))?;
+            // It kills the old server first: until then the old one would answer for the new.
+            let returned = tokio::time::timeout(std::time::Duration::from_secs(2), shell.wait());
+            if let Ok(status) = returned.await {
+                anyhow::ensure!(status?.success(), "{command} failed");
+            }
+            Ok(())
+        })
+    })
+}
