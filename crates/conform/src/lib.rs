@@ -2,13 +2,15 @@
 //! each answer sends what a client would, and looks at what comes.
 //!
 //! In reading order: a [`case`] is one line of a table, a [`target`] is the program that is tried, [`http`] holds
-//! what every answer promises, [`run`] tries a suite and counts, [`words`] is the command line; then a module for
+//! what every answer promises, [`run`] tries a suite and counts, [`program`] kills and starts the
+//! reader's, [`words`] is the command line; then a module for
 //! each answer. `tests/` runs the same cases against our own.
 
 pub mod case;
 pub mod target;
 pub mod http;
 pub mod run;
+pub mod program;
 pub mod words;
 pub mod url_shortener;
 

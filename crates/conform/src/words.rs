@@ -1,17 +1,15 @@
 //! `conform ANSWER --target URL`: how well does the reader's own program do?
 
-use std::{
-    process::{ExitCode, Stdio},
-    sync::Arc,
-};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::{
+    program::Program,
     run::{self, Result, Tried},
     suites,
-    target::{Restart, Target},
+    target::Target,
 };
 
 /// `conform` and its options.
@@ -28,12 +26,9 @@ pub fn command() -> Command {
                 .value_name("URL")
                 .help("Where your program listens"),
         )
-        .arg(
-            Arg::new("restart-cmd")
-                .long("restart-cmd")
-                .value_name("COMMAND")
-                .help("Kills your program and starts it again: the crash cases run too"),
-        )
+        .arg(Arg::new("restart-cmd").long("restart-cmd").value_name("COMMAND").help(
+            "Starts your program, which is then killed and started again: the crash cases run too",
+        ))
         .arg(flag("load").help("The cases in which many ask at once run too"))
         .arg(flag("json").help("One JSON object, nothing else"))
 }
@@ -45,7 +40,11 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let command = matches.get_one::<String>("restart-cmd").cloned();
     let json = matches.get_flag("json");
     let tried = Tried { load: matches.get_flag("load"), restart: command.is_some() };
-    let target = Target::new(url, command.map(by_command))?;
+    let program = match command {
+        Some(command) => Some(Program::of(command, url).await?),
+        None => None,
+    };
+    let target = Target::new(url, program.as_ref().map(Program::restart))?;
     let (_, cases) =
         suites().into_iter().find(|(known, _)| known == name).context("no such answer")?;
     let left = cases.len();
@@ -84,25 +83,4 @@ fn line(result: &Result) -> String {
              why    {why}"
         ),
     }
-}
-
-/// A shell runs the command. It may return, or go on as the server itself.
-fn by_command(command: String) -> Restart {
-    Arc::new(move || {
-        let command = command.clone();
-        Box::pin(async move {
-            let mut shell = tokio::process::Command::new("sh")
-                .args(["-c", &command])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .with_context(|| format!("cannot run {command}"))?;
-            // It kills the old server first: until then the old one would answer for the new.
-            let returned = tokio::time::timeout(std::time::Duration::from_secs(2), shell.wait());
-            if let Ok(status) = returned.await {
-                anyhow::ensure!(status?.success(), "{command} failed");
-            }
-            Ok(())
-        })
-    })
 }

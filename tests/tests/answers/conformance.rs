@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
-use conform::target::{Restart, Target};
-use lab::{Answer, child::Child, database::Database};
+use anyhow::{Context, ensure};
+use conform::{
+    program::Program,
+    run::{Tried, run},
+    target::{Restart, Target},
+};
+use lab::{Answer, child::Child, database::Database, stack};
 use libtest_mimic::{Completion, Trial};
 use tokio::sync::Mutex;
 
@@ -24,7 +28,36 @@ pub fn tests(answers: &[Answer]) -> Vec<Trial> {
             }));
         }
     }
+    trials.push(trial("conform", "a_shortener_in_python_conforms", a_shortener_in_python_conforms));
     trials
+}
+
+/// Every case, those that kill it included, as a reader would have it.
+async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
+    let python = std::process::Command::new("python3").arg("--version").output();
+    if python.is_err() {
+        return Ok(Completion::ignored_with("needs python3"));
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let folder = std::env::temp_dir().join(format!("conform-python-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let program = stack::workspace().join("examples/python/url_shortener.py");
+    let text = std::fs::read_to_string(&program)?;
+    ensure!(text.lines().count() <= 150, "it has {} lines", text.lines().count());
+    let command =
+        format!("exec python3 '{}' {port} '{}/links.db'", program.display(), folder.display());
+    let url = format!("http://127.0.0.1:{port}");
+    let program = Program::of(command, &url).await?;
+    let target = Target::new(&url, Some(program.restart()))?;
+    let suites = conform::suites();
+    let cases = &suites.iter().find(|(name, _)| *name == "url-shortener").context("no suite")?.1;
+    let results = run(cases, &target, Tried { load: true, restart: true }, |_| {}).await;
+    drop(program);
+    std::fs::remove_dir_all(&folder)?;
+    let results = results?;
+    let wrong: Vec<_> = results.iter().filter(|result| result.wrong.is_some()).collect();
+    ensure!(wrong.is_empty() && results.len() == cases.len(), "{wrong:#?}");
+    Ok(Completion::Completed)
 }
 
 /// An answer of the case's own, which it may kill.
