@@ -42,8 +42,7 @@ def checked(body):
     return url, alias, seconds
 
 def create(body):
-    """Inserts first; the primary key decides who owns the code."""
-    url, alias, seconds = checked(body)
+    url, alias, seconds = checked(body)  # Then insert: the primary key decides who owns the code.
     shared, now = alias is None and seconds is None, time.time()
     for salt in range(1000):
         text = url if shared and not salt else f"{url} {salt} {'' if shared else now}"
@@ -88,6 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         text = b"" if body is None else json.dumps(body).encode()
         if status != 204:
             headers |= {"Content_Type": "application/problem+json" if status >= 400 else "application/json", "Content_Length": len(text)}
+        headers |= {"Connection": "close"} if self.close_connection else {}
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
