@@ -81,7 +81,7 @@ pub struct App {
 impl App {
     /// Starts what runs in the background. Must be called within a tokio runtime. The database need not be there yet;
     /// the error is a malformed URL, or a cost that Argon2 does not know.
-    pub fn start(database: &str, deny: Option<DenyList>, config: Config) -> Result<Self, Error> {
+    pub fn start(database: &str, deny: Option<DenyList>, config: &Config) -> Result<Self, Error> {
         let store = Arc::new(Store::new(database).map_err(Error::internal)?);
         let leeway = config.schedule.leeway;
         let policy = Arc::new(Policy::new(&config.issuer, &config.audience, leeway));

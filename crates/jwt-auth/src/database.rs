@@ -22,9 +22,9 @@ use tokio::{
 
 use crate::error::Error;
 
-/// For one call, from waiting for a free connection to the last row. Leaves room for an answer within
-/// a second.
-pub const TIMEOUT: Duration = Duration::from_millis(700);
+/// For one call, from waiting for a free connection to the last row. A login makes four, and all of them together
+/// should be answered before anybody gives up on it.
+pub const TIMEOUT: Duration = Duration::from_secs(2);
 /// For finding out whether a connection is still alive. Enough for a round trip between continents.
 const PING_TIMEOUT: Duration = Duration::from_millis(200);
 /// A connection that has rested longer is tried before it is used. Trying each would cost each call a

@@ -88,13 +88,10 @@ impl Issuer {
     // ANCHOR: sign
     /// An access token for this user, with an id that the caller has chosen and written down.
     pub async fn sign(&self, account: &Account, sid: Uuid, jti: Uuid) -> Result<String, Error> {
-        let (kid, key) = match self.signer() {
-            Some(signer) => signer,
-            None => {
-                self.keyring.load_unless_asked_within(COOLDOWN).await?;
-                self.signer().ok_or(Error::Away("the signing key"))?
-            }
-        };
+        if self.signer().is_none() {
+            self.keyring.load_unless_asked_within(COOLDOWN).await?;
+        }
+        let (kid, key) = self.signer().ok_or(Error::Away("the signing key"))?;
         let now = get_current_timestamp();
         let claims = Claims {
             iss: self.policy.issuer().to_owned(),

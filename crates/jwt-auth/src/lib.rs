@@ -162,7 +162,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         serving.run(guarded.router()).await?;
         guarded.stop().await;
     } else {
-        let app = App::start(&serving.database().await?, deny, config)?;
+        let app = App::start(&serving.database().await?, deny, &config)?;
         serving.run(app.router()).await?;
         app.stop().await;
     }
