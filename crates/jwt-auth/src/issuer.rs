@@ -44,7 +44,7 @@ impl Schedule {
     }
 
     /// How long a key stays published after its successor has begun to sign: until its last token has ended, and a
-    /// second for the way from one clock to another.
+    /// second, since tokens count in whole ones.
     pub fn publish_after(&self) -> Duration {
         self.token_life + self.leeway + Duration::from_secs(1)
     }
