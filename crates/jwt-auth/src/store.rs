@@ -4,6 +4,7 @@
 //! the lock on its row.
 
 mod keys;
+mod revocation;
 mod sessions;
 mod throttle;
 
@@ -12,7 +13,8 @@ use uuid::Uuid;
 
 pub use self::{
     keys::KeyRow,
-    sessions::{NewToken, Refreshed, Revoked, Session},
+    revocation::Revoked,
+    sessions::{NewToken, Refreshed, Session},
 };
 use crate::{database::Database, email::Email, error::Error};
 

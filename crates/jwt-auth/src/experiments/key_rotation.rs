@@ -100,7 +100,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     // Until that many keys have signed, and the first one's last token has ended.
     let (mut believed, mut refused_by) = (0_u64, None);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while Instant::now() < deadline {
         let keys = lock(&seen).signed.len() as u64;
         lab.progress(keys.min(params.keys), params.keys, "keys that have signed");

@@ -2,6 +2,7 @@
 
 mod client;
 pub mod enumeration;
+mod forger;
 pub mod forgeries;
 pub mod key_rotation;
 pub mod password_cost;
