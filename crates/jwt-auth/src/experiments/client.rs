@@ -62,13 +62,18 @@ impl Api {
         Ok(response.json().await?)
     }
 
-    /// Refreshes: a new pair, or the status that came instead.
+    /// Refreshes: a new pair, or the status that came instead. Told to come back, it comes back, as any client should:
+    /// whether the first time was carried out does not matter within the grace.
     pub async fn refresh(&self, token: &str) -> anyhow::Result<Result<Tokens, u16>> {
-        let response = self.post("token/refresh", &json!({ "refresh_token": token })).await?;
-        match response.status().as_u16() {
-            200 => Ok(Ok(response.json().await?)),
-            other => Ok(Err(other)),
+        for _ in 0..5 {
+            let response = self.post("token/refresh", &json!({ "refresh_token": token })).await?;
+            match response.status().as_u16() {
+                200 => return Ok(Ok(response.json().await?)),
+                503 => tokio::time::sleep(Duration::from_secs(1)).await,
+                other => return Ok(Err(other)),
+            }
         }
+        Ok(Err(503))
     }
 
     /// Asks who the token belongs to: the status, and the challenge.
