@@ -419,6 +419,7 @@ async fn a_body_that_is_no_link_is_refused() -> Outcome {
     let good = json!({ "url": "https://example.com/" });
     let url = format!("{}/links", api.child.url());
     refuses_bad_bodies(|| api.http.post(&url), &good).await?;
+    invalid(api.post(&json!({ "url": 7 })).await?, "url").await?;
     for body in [
         r#"{"url": null}"#,
         r#"{"url": 7}"#,
