@@ -17,7 +17,7 @@ pub async fn load_keys(keyring: Arc<Keyring>, every: Duration, stop: Cancellatio
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         // A load that is cut off here was all or nothing.
-        match stop.run_until_cancelled(keyring.load_unless_asked_within(every / 2)).await {
+        match stop.run_until_cancelled(keyring.load()).await {
             None => return,
             Some(Ok(())) => tracing::debug!("keys loaded"),
             Some(Err(error)) => tracing::warn!(%error, "the keys stay as they are for now"),
