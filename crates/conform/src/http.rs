@@ -39,8 +39,11 @@ pub async fn invalid(response: Response, field: &str) -> Outcome {
 /// A call that takes JSON refuses what is none, and what is too long; then it takes a good body.
 /// `request` prepares it without a body, `good` is an object.
 pub async fn refuses_bad_bodies(request: impl Fn() -> RequestBuilder, good: &Value) -> Outcome {
-    let send =
-        |body: Vec<u8>| request().header("content-type", "application/json").body(body).send();
+    // A service that refuses a body unread closes the connection, and the next request must not be sent on it.
+    let send = |body: Vec<u8>| {
+        let request = request().header("connection", "close");
+        request.header("content-type", "application/json").body(body).send()
+    };
     let text = good.to_string();
     let (key, value) =
         good.as_object().and_then(|fields| fields.iter().next()).context("a good body")?;

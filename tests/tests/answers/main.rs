@@ -8,6 +8,7 @@ mod experiments;
 mod guide_in_a_browser;
 mod guide_over_http;
 mod http;
+mod jwt_auth;
 mod lab_parts;
 mod stack;
 mod support;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         experiments::tests(&answers),
         guide_in_a_browser::tests(),
         guide_over_http::tests(),
+        jwt_auth::tests(),
         lab_parts::tests(),
         stack::tests(),
         url_shortener::tests(),

@@ -97,6 +97,7 @@ async fn a_body_that_is_no_link_is_refused(target: &Target) -> Outcome {
     let good = json!({ "url": api.page("abtinlir") });
     let request = || target.request(Method::POST, "links");
     refuses_bad_bodies(request, &good).await?;
+    invalid(api.post(&json!({ "url": 7 })).await?, "url").await?;
     for body in [
         r#"{"url": null}"#,
         r#"{"url": 7}"#,

@@ -1,0 +1,244 @@
+//! Does anybody notice when the keys change?
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, decode_header, encode, get_current_timestamp};
+use lab::{Experiment, Lab};
+use serde_json::{Value, json};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use uuid::Uuid;
+
+use super::client::{Api, CHEAP, Tokens, stolen_keys, verifier};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Seconds that a key signs
+    #[arg(long, default_value_t = 2.0, value_parser = lab::experiment::seconds)]
+    key_life: f64,
+    /// Seconds that an access token lives
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    token_life: u64,
+    /// Keys that are to be seen
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..=50))]
+    keys: u64,
+    /// Clients, each of which refreshes and uses its tokens without a pause
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    clients: u16,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "key-rotation",
+        "Keys are rotated under load: no valid token is refused, the retired key's tokens are refused after their life",
+        &["--key-life", "1.2", "--token-life", "1", "--keys", "3", "--clients", "4"],
+        run,
+    )
+}
+
+/// What the clients have seen.
+#[derive(Default)]
+struct Seen {
+    /// How many tokens each key has signed.
+    signed: HashMap<String, u64>,
+    /// Tokens used within their life: how often, and how often in vain.
+    used: u64,
+    refused: Vec<String>,
+    /// Tokens by a key that had not been published when the token came.
+    unpublished: u64,
+    published: HashSet<String>,
+}
+
+type Shared = Arc<Mutex<Seen>>;
+
+fn lock(seen: &Shared) -> std::sync::MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let database = lab.database().await?;
+    // A key is published three times this long before it signs.
+    let (age, key_life) = ((params.key_life / 4.0).to_string(), params.key_life.to_string());
+    let token_life = params.token_life.to_string();
+    let times =
+        ["--key-seconds", &key_life, "--jwks-seconds", &age, "--access-seconds", &token_life];
+    let no_leeway = ["--leeway-seconds", "0"];
+    let serve = || lab.serve().database(&database).args(&CHEAP).args(&times).args(&no_leeway);
+    let (one, two) = tokio::try_join!(serve().start(), serve().start())?;
+    let issuers = [Api::of(&one)?, Api::of(&two)?];
+    let other = verifier(&lab, &issuers[1].key_set()).args(&times).args(&no_leeway).start().await?;
+    let verifiers = [issuers[0].clone(), issuers[1].clone(), Api::of(&other)?];
+
+    issuers[0].register("ann@example.com").await?;
+    let first = issuers[0].login("ann@example.com").await?;
+    let stolen = stolen_keys(&database).await?.into_iter().next().context("no key yet")?;
+    let retired = long_lived(&first, &stolen.private_key)?;
+    let mut believed = 0_u64;
+    for api in &verifiers {
+        believed += u64::from(api.me(&retired).await?.0 == 200);
+    }
+    let (seen, stop) = (Shared::default(), Arc::new(AtomicBool::new(false)));
+    let published = issuers[1].key_ids().await?;
+    lock(&seen).published.extend(published);
+    let mut load = JoinSet::new();
+    load.spawn(watch_key_set(issuers[1].clone(), Arc::clone(&seen), Arc::clone(&stop)));
+    for client in 0..usize::from(params.clients) {
+        let tokens = issuers[client % 2].login("ann@example.com").await?;
+        let client = Client {
+            issuers: issuers.clone(),
+            verifiers: verifiers.clone(),
+            seen: Arc::clone(&seen),
+        };
+        load.spawn(client.live(tokens, Arc::clone(&stop)));
+    }
+    // Until that many keys have signed, and the first one's last token has ended.
+    let mut refused_by = None;
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while Instant::now() < deadline {
+        let keys = lock(&seen).signed.len() as u64;
+        lab.progress(keys.min(params.keys), params.keys, "keys that have signed");
+        let mut statuses = Vec::new();
+        for api in &verifiers {
+            statuses.push(api.me(&retired).await?.0);
+        }
+        match refused_by {
+            None if statuses == [401; 3] => refused_by = Some(keys),
+            _ => {}
+        }
+        if keys >= params.keys && refused_by.is_some() {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in load.join_all().await {
+        client?;
+    }
+    let first_statuses = verifiers[2].me(&first.access_token).await?.0;
+    report(&lab, &params, &lock(&seen), believed, refused_by);
+    lab.check_eq("the first token, after its life", 401, first_statuses);
+    Ok(())
+}
+
+fn report(lab: &Lab, params: &Params, seen: &Seen, believed: u64, refused_by: Option<u64>) {
+    lab.figure("tokens made", seen.signed.values().sum::<u64>() as f64, "");
+    lab.figure("uses of a token within its life", seen.used as f64, "");
+    let keys = seen.signed.len() as u64;
+    lab.check(
+        "keys that have signed",
+        format!("{} or more", params.keys),
+        keys,
+        keys >= params.keys,
+    );
+    lab.check("the load was real", "100 uses or more", seen.used, seen.used >= 100);
+    let some: Vec<_> = seen.refused.iter().take(3).collect();
+    lab.check(
+        "uses within its life in which a token was refused",
+        "none",
+        format!("{} {some:?}", seen.refused.len()),
+        some.is_empty(),
+    );
+    lab.check_eq("tokens whose key had not been published before", 0, seen.unpublished);
+    // It says that it lives for an hour: the life of its key ends it, and nothing else does.
+    lab.check_eq(
+        "processes that believed a long-lived token made with the first key, while it signed",
+        3,
+        believed,
+    );
+    lab.check(
+        "and refused by all three when the key's last token had ended",
+        "refused",
+        refused_by
+            .map_or("believed".to_owned(), |keys| format!("refused, when {keys} keys had signed")),
+        refused_by.is_some(),
+    );
+}
+
+/// A token of the stolen key that would live for an hour.
+fn long_lived(tokens: &Tokens, private_key: &[u8]) -> anyhow::Result<String> {
+    let mut claims: Value = jsonwebtoken::dangerous::insecure_decode_claims(&tokens.access_token)?;
+    claims["exp"] = json!(get_current_timestamp() + 3_600);
+    claims["jti"] = json!(Uuid::new_v4());
+    let old = decode_header(&tokens.access_token)?;
+    let header = Header { typ: old.typ, kid: old.kid, ..Header::new(Algorithm::EdDSA) };
+    Ok(encode(&header, &claims, &EncodingKey::from_ed_der(private_key))?)
+}
+
+/// Notes each key when it is published.
+async fn watch_key_set(api: Api, seen: Shared, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        let keys = api.key_ids().await?;
+        lock(&seen).published.extend(keys);
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Somebody who is logged in.
+struct Client {
+    issuers: [Api; 2],
+    verifiers: [Api; 3],
+    seen: Shared,
+}
+
+impl Client {
+    /// Uses each token until its last second at all three verifiers, and then refreshes.
+    async fn live(self, mut tokens: Tokens, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+        let mut turn = 0_usize;
+        while !stop.load(Ordering::Relaxed) {
+            let kid = decode_header(&tokens.access_token)?.kid.unwrap_or_default();
+            self.note_new(&kid);
+            let claims: Value =
+                jsonwebtoken::dangerous::insecure_decode_claims(&tokens.access_token)?;
+            let end = claims["exp"].as_u64().context("no exp")?;
+            // Some tokens are used to their end, some are refreshed early, so that every moment has fresh ones.
+            let uses = if turn.is_multiple_of(2) { usize::MAX } else { 10 };
+            for _ in 0..uses {
+                let statuses = self.use_once(&tokens.access_token).await?;
+                // Answered within its life, so it was asked within it.
+                if get_current_timestamp() > end || stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                self.note_used(&kid, &statuses);
+                sleep(Duration::from_millis(5)).await;
+            }
+            turn += 1;
+            let next = self.issuers[turn % 2].refresh(&tokens.refresh_token).await?;
+            tokens = next.map_err(|status| anyhow::anyhow!("a refresh got {status}"))?;
+        }
+        Ok(())
+    }
+
+    /// A token has come that this key has signed.
+    fn note_new(&self, kid: &str) {
+        let mut seen = lock(&self.seen);
+        let known = seen.published.contains(kid);
+        seen.unpublished += u64::from(!known);
+        *seen.signed.entry(kid.to_owned()).or_default() += 1;
+    }
+
+    /// It has been used within its life.
+    fn note_used(&self, kid: &str, statuses: &[u16]) {
+        let mut seen = lock(&self.seen);
+        seen.used += statuses.len() as u64;
+        let refused = statuses.iter().enumerate().filter(|(_, status)| **status != 200);
+        seen.refused.extend(refused.map(|(n, status)| format!("{n}: {status} for {kid}")));
+    }
+
+    async fn use_once(&self, token: &str) -> anyhow::Result<[u16; 3]> {
+        let [one, two, three] = &self.verifiers;
+        let (one, two, three) = tokio::try_join!(one.me(token), two.me(token), three.me(token))?;
+        Ok([one.0, two.0, three.0])
+    }
+}

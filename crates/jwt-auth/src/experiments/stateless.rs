@@ -1,0 +1,135 @@
+//! Does anybody look anything up when a token is verified? PostgreSQL counts.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use lab::{
+    Experiment, Kind, Lab,
+    database::Database,
+    load::{self, Outcome, Stop, http::Connection},
+};
+use sqlx::{Connection as _, PgConnection};
+use tokio::time::{Instant, sleep};
+
+use super::client::{Api, CHEAP, Tokens, verifier};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Requests with a token, to each of the two processes
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    requests: u64,
+    /// Logins, to see that the counter counts
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    logins: u64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "stateless",
+        "Ten thousand authenticated requests cause no SQL statement (counted by PostgreSQL itself), and a second \
+         process that has only the JWKS accepts the same tokens",
+        &["--requests", "1000", "--logins", "3"],
+        run,
+    )
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let database = lab.database().await?;
+    let child = lab.serve().database(&database).args(&CHEAP).start().await?;
+    let api = Api::of(&child)?;
+    api.register("ann@example.com").await?;
+    let tokens = api.login("ann@example.com").await?;
+    let other = verifier(&lab, &api.key_set()).start().await?;
+
+    let before = transactions(&lab, &database).await?;
+    let mut outcomes = Vec::new();
+    let services = [("the issuer", &child), ("the process that has the JWKS alone", &other)];
+    for (done, (name, service)) in (0..).zip(services) {
+        lab.progress(done, 2, format!("{} requests to {name}", params.requests));
+        let outcome = ask(service.address(), &tokens, params.requests).await?;
+        let forged = format!("{}A", tokens.access_token);
+        outcomes.push((name, outcome, Api::of(service)?.me(&forged).await?.0));
+    }
+    let between = transactions(&lab, &database).await?;
+    for _ in 0..params.logins {
+        api.login("ann@example.com").await?;
+    }
+    let after = transactions(&lab, &database).await?;
+
+    for (name, outcome, forged) in outcomes {
+        lab.figure(format!("requests to {name}"), outcome.throughput(), "requests/s");
+        lab.check_eq(
+            format!("requests that {name} answered with 200"),
+            params.requests,
+            outcome.ok,
+        );
+        lab.check_eq(format!("{name} asked with a token that was changed"), 401, forged);
+    }
+    lab.check_eq(
+        "transactions that all these requests caused, as PostgreSQL counts them",
+        0,
+        between - before,
+    );
+    let logins = after - between;
+    lab.figure("transactions for each login", logins as f64 / params.logins as f64, "");
+    lab.check(
+        "the same counter sees logins",
+        format!("{} transactions or more", params.logins),
+        logins,
+        logins >= params.logins,
+    );
+    Ok(())
+}
+
+/// How many transactions the database has seen. A statement outside of a transaction is a transaction of its own, so
+/// where there are none there was no statement.
+///
+/// PostgreSQL's processes add up their counts now and then, and at the latest when they end. So those that serve this
+/// database are ended first; the service connects again when it has something to ask.
+async fn transactions(lab: &Lab, database: &Database) -> anyhow::Result<u64> {
+    let name = database.url().rsplit('/').next().context("no name")?;
+    let name = name.split('?').next().unwrap_or_default();
+    // By way of another database: looking must not count.
+    let mut elsewhere = PgConnection::connect(&lab.server(Kind::Postgres).await?).await?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (connections, transactions): (i64, i64) = sqlx::query_as(
+            r#"
+            select
+                (select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1),
+                xact_commit + xact_rollback
+            from pg_stat_database
+            where datname = $1
+            "#,
+        )
+        .bind(name)
+        .fetch_one(&mut elsewhere)
+        .await?;
+        if connections == 0 {
+            return Ok(transactions.unsigned_abs());
+        }
+        ensure!(Instant::now() < deadline, "{connections} connections stay");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Sends so many requests with the token, over sixteen connections.
+async fn ask(host: &str, tokens: &Tokens, requests: u64) -> anyhow::Result<Outcome> {
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        let connection = Connection::open(host).await?;
+        let request = String::from_utf8(connection.get("/me"))?;
+        let header = format!("\r\nauthorization: Bearer {}\r\n\r\n", tokens.access_token);
+        let request = request.replacen("\r\n\r\n", &header, 1).into_bytes();
+        clients.push((connection, request));
+    }
+    load::closed(clients, Stop::Count(requests), |(connection, request)| {
+        Box::pin(async move {
+            let status = connection.send(request).await?;
+            ensure!(status == 200, "{status}");
+            Ok(())
+        })
+    })
+    .await
+}
