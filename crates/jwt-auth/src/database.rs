@@ -31,7 +31,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(200);
 /// round trip.
 const TRUSTED_FOR: Duration = Duration::from_millis(100);
 /// More would make PostgreSQL slower, not faster: it has few cores to run them on.
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: usize = 8;
 
 /// A database, and the connections to it.
 #[derive(Clone, Debug)]

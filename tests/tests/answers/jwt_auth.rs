@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -219,10 +220,21 @@ async fn a_taken_address_is_a_conflict_however_it_is_written() -> Outcome {
 async fn an_address_wanted_by_twenty_at_once_becomes_one_account() -> Outcome {
     let api = Api::start(&[]).await?;
     let body = credentials("ann@example.com", PASSWORD);
-    let answers = try_join_all((0..20).map(|_| api.post("register", &body))).await?;
-    let count = |status: u16| answers.iter().filter(|answer| answer.status() == status).count();
-    let statuses: Vec<_> = answers.iter().map(|answer| answer.status().as_u16()).collect();
-    ensure!((count(201), count(409)) == (1, 19), "{statuses:?}");
+    let register = async || {
+        eventually("an answer that is not 'come back'", async || {
+            let status = api.post("register", &body).await?.status().as_u16();
+            Ok((status != 503).then_some(status))
+        })
+        .await
+    };
+    let statuses = try_join_all((0..20).map(|_| register())).await?;
+    let count = |status: u16| statuses.iter().filter(|&&seen| seen == status).count();
+    // Whoever was told to come back may have been the one, and not know it.
+    ensure!(count(201) <= 1 && count(201) + count(409) == 20, "{statuses:?}");
+    let pool = api.database.pool().await?;
+    let accounts: i64 = sqlx::query_scalar("select count(*) from users").fetch_one(&pool).await?;
+    pool.close().await;
+    ensure!(accounts == 1, "{accounts} accounts");
     Ok(())
 }
 
@@ -261,14 +273,14 @@ async fn a_password_that_is_too_short_too_long_or_common_is_refused() -> Outcome
 async fn a_password_of_a_megabyte_is_refused_unread() -> Outcome {
     let api = Api::start(&[]).await?;
     for path in ["register", "login"] {
-        let response =
-            api.post(path, &credentials("ann@example.com", &"x".repeat(1_000_000))).await;
-        match response {
+        let body = credentials("ann@example.com", &"x".repeat(1_000_000));
+        let request = api.request(Method::POST, path).header("connection", "close").json(&body);
+        match request.send().await {
             Ok(response) => {
                 problem(response, 413).await?;
             }
             // The service may close the connection before all of it has been sent.
-            Err(error) => ensure!(error.to_string().contains("sending request"), "{error:?}"),
+            Err(error) => ensure!(error.is_request() || error.is_body(), "{error:?}"),
         }
     }
     api.register("ann@example.com").await?;
@@ -344,9 +356,14 @@ async fn fifty_guesses_at_once_are_no_more_than_five() -> Outcome {
         let api = &api;
         async move { api.try_login("ann@example.com", &format!("wrong password {n}")).await }
     });
+    let begun = Instant::now();
     let answers = try_join_all(guesses).await?;
+    // The waits are 1, 2, 4 … seconds: on a slow machine some of them are over before all have been sent.
+    let waits =
+        (1..=6).take_while(|&n| begun.elapsed() >= Duration::from_secs((1 << n) - 1)).count();
     let count = |status: u16| answers.iter().filter(|answer| answer.status() == status).count();
-    ensure!((count(401), count(429)) == (5, 45), "{} tried, {} slowed", count(401), count(429));
+    let (tried, slowed) = (count(401), count(429));
+    ensure!((5..=5 + waits).contains(&tried), "{tried} tried, {slowed} slowed, {waits} waits over");
     Ok(())
 }
 
@@ -605,7 +622,9 @@ async fn a_logout_needs_a_token() -> Outcome {
         }
         problem(api.request(Method::POST, path).body("refresh_token=x").send().await?, 415).await?;
         let large = "x".repeat(100_000);
-        problem(api.request(Method::POST, path).body(large).send().await?, 413).await?;
+        // It is refused unread, and the connection closed.
+        let large = api.request(Method::POST, path).header("connection", "close").body(large);
+        problem(large.send().await?, 413).await?;
     }
     Ok(())
 }
