@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 /// An address can be found again by trying them all; so can whatever we might do to it that is the same in
 /// every process. Keys therefore expire, and are never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key([u8; 16]);
+pub struct Key(u128);
 
 impl Key {
     /// The client at this address. Whoever has one IPv6 address has all 2⁶⁴ of its network, and must not get
@@ -31,19 +31,19 @@ impl Key {
         let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(name).finalize();
         let mut key = [0; 16];
         key.copy_from_slice(&digest[..16]);
-        Self(key)
+        Self(u128::from_be_bytes(key))
     }
 
-    /// A number from 0 to 255 that is spread evenly over clients.
-    pub(crate) fn spread(&self) -> u8 {
-        self.0[0]
+    /// A number that is spread evenly over clients.
+    pub(crate) fn spread(self) -> usize {
+        usize::from(self.0.to_be_bytes()[0])
     }
 }
 
 /// In hexadecimal, as it stands in a Redis key.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+        write!(f, "{:032x}", self.0)
     }
 }
 

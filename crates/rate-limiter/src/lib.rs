@@ -29,7 +29,7 @@ pub mod layer;
 pub mod api;
 pub mod experiments;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
 use anyhow::Context;
 use axum::http::request::Parts;
@@ -133,8 +133,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         StoreKind::Redis => {
             let url = serving.server(Kind::Redis).await?;
             let shared = Shared::new(&url, &options.prefix, options.store_timeout)?;
-            let when_away = options.when_away;
-            Store::Redis { shared: Arc::new(shared), when_away, max_keys: options.max_keys }
+            Store::redis(shared, options.when_away, options.max_keys)
         }
     };
     let clients = Clients {

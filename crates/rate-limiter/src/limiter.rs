@@ -88,9 +88,9 @@ impl WhenAway {
 pub enum Store {
     /// In this process.
     Memory {
-        /// Clients to remember at most, for each policy.
+        /// Clients to remember at most.
         max_keys: usize,
-        /// What time it is. The Redis store asks Redis.
+        /// What time it is.
         clock: Clock,
     },
     /// In Redis, for all processes together.
@@ -101,6 +101,8 @@ pub enum Store {
         when_away: WhenAway,
         /// Clients to remember at most while it is away.
         max_keys: usize,
+        /// What time it is then. As long as Redis answers, its clock counts and no other.
+        clock: Clock,
     },
 }
 
@@ -108,6 +110,11 @@ impl Store {
     /// In this process, with at most so many clients.
     pub fn memory(max_keys: usize) -> Self {
         Self::Memory { max_keys, clock: monotonic() }
+    }
+
+    /// In this Redis.
+    pub fn redis(shared: Shared, when_away: WhenAway, max_keys: usize) -> Self {
+        Self::Redis { shared: Arc::new(shared), when_away, max_keys, clock: monotonic() }
     }
 }
 
@@ -148,8 +155,8 @@ impl Limiter {
             Store::Memory { max_keys, clock } => {
                 Place::Here(Memory::new(&limits, *max_keys, Arc::clone(clock)))
             }
-            Store::Redis { shared, when_away, max_keys } => {
-                let floor = || Memory::new(&limits, *max_keys, monotonic());
+            Store::Redis { shared, when_away, max_keys, clock } => {
+                let floor = || Memory::new(&limits, *max_keys, Arc::clone(clock));
                 let floor = (*when_away == WhenAway::FailOpen).then(floor);
                 Place::There { shared: Arc::clone(shared), floor }
             }

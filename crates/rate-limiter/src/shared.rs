@@ -32,7 +32,7 @@ impl Shared {
     /// Connects when it is first asked, so Redis need not be there yet. The error is a malformed URL.
     pub fn new(url: &str, prefix: &str, timeout: Duration) -> Result<Self, RedisError> {
         let connection = Connection::new(Client::open(url)?, timeout);
-        Ok(Self { connection, prefix: prefix.to_owned(), scripts: Algorithm::ALL.map(script) })
+        Ok(Self { connection, prefix: prefix.to_owned(), scripts: Algorithm::ALL.map(|it| Script::new(&text(it))) })
     }
 
     /// Whether it answers.
@@ -76,7 +76,7 @@ impl Shared {
     }
     // ANCHOR_END: decide_in_redis
 
-    fn keys(&self, limits: &Limits, key: Key) -> Vec<String> {
+    pub(crate) fn keys(&self, limits: &Limits, key: Key) -> Vec<String> {
         let (prefix, algorithm) = (&self.prefix, limits.algorithm.name());
         let key = |name: &str| format!("{prefix}{{{key}}}:{algorithm}:{name}");
         limits.policies().iter().map(|policy| key(policy.name())).collect()
@@ -100,7 +100,7 @@ fn decision(answer: &[u64]) -> Option<(Micros, Decision)> {
 }
 
 /// An algorithm's functions, and what is the same for all.
-fn script(algorithm: Algorithm) -> Script {
+pub(crate) fn text(algorithm: Algorithm) -> String {
     let functions = match algorithm {
         Algorithm::FixedWindow => include_str!("lua/fixed_window.lua"),
         Algorithm::SlidingLog => include_str!("lua/sliding_log.lua"),
@@ -108,5 +108,5 @@ fn script(algorithm: Algorithm) -> Script {
         Algorithm::TokenBucket => include_str!("lua/token_bucket.lua"),
         Algorithm::Gcra => include_str!("lua/gcra.lua"),
     };
-    Script::new(&format!("{functions}\n{}", include_str!("lua/decide.lua")))
+    format!("{functions}\n{}", include_str!("lua/decide.lua"))
 }

@@ -1,0 +1,209 @@
+//! How often does each algorithm decide otherwise than an exact log would?
+
+use std::{collections::VecDeque, time::Duration};
+
+use lab::{Experiment, Lab};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::{
+    algorithm::{Algorithm, Counter},
+    fixed_window::FixedWindow,
+    gcra::Gcra,
+    quota::{Micros, Quota},
+    sliding_log::SlidingLog,
+    sliding_window::SlidingWindow,
+    token_bucket::TokenBucket,
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Requests, of all clients together
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(20_000..=20_000_000))]
+    requests: u64,
+    /// Requests that a client may send in 15 minutes
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=1_000))]
+    limit: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "accuracy",
+        "CLAIM",
+        &["--requests", "100000"],
+        run,
+    )
+}
+
+/// How a client sends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Habit {
+    /// At random moments, so many limits in a window on average.
+    Steady(f64),
+    /// In bursts of so much of a limit, one in a window on average.
+    Bursts(f64),
+    /// On the stroke of every minute, so much of what the limit allows.
+    Cron(f64),
+}
+
+/// What a service sees: most clients far below their limit, some near it, few far above.
+const TRAFFIC: [(&str, Habit, u64); 7] = [
+    ("a tenth of the limit, at random", Habit::Steady(0.1), 30),
+    ("half of it, at random", Habit::Steady(0.5), 30),
+    ("every minute, 0.8 of the limit", Habit::Cron(0.8), 10),
+    ("bursts of 0.4 of the limit", Habit::Bursts(0.4), 15),
+    ("just the limit, at random", Habit::Steady(1.0), 5),
+    ("bursts of 1.5 limits", Habit::Bursts(1.5), 5),
+    ("three times the limit, at random", Habit::Steady(3.0), 5),
+];
+
+/// Clients of each habit: their requests are shared out among so many.
+const CLIENTS: u64 = 20;
+
+/// How one algorithm differs from the log.
+#[derive(Clone, Copy, Debug, Default)]
+struct Differs {
+    requests: u64,
+    falsely_passed: u64,
+    falsely_refused: u64,
+}
+
+impl Differs {
+    fn add(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.falsely_passed += other.falsely_passed;
+        self.falsely_refused += other.falsely_refused;
+    }
+
+    fn percent(&self) -> f64 {
+        (self.falsely_passed + self.falsely_refused) as f64 * 100.0 / self.requests as f64
+    }
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let quota = Quota::new(params.limit, Duration::from_mins(15))?;
+    let compared = {
+        let lab = lab.clone();
+        // Work for the processor, not for the threads that wait for sockets.
+        tokio::task::spawn_blocking(move || compare(&params, &quota, &lab)).await?
+    };
+    let mut all = [Differs::default(); 5];
+    let mut rows = Vec::new();
+    for ((name, _, share), differs) in TRAFFIC.iter().zip(&compared) {
+        let percents = differs.iter().map(|it| format!("{:.2} %", it.percent()));
+        rows.push([vec![format!("{name} ({share} % of the requests)")], percents.collect()].concat());
+        for (all, differs) in all.iter_mut().zip(differs) {
+            all.add(*differs);
+        }
+    }
+    let columns = [&["traffic"][..], &Algorithm::ALL.map(Algorithm::name)].concat();
+    lab.table("Decided otherwise than an exact log, by traffic", &columns, rows);
+    let row = |(algorithm, it): (Algorithm, &Differs)| {
+        let share = |count: u64| format!("{:.3} %", count as f64 * 100.0 / it.requests as f64);
+        vec![algorithm.name().to_owned(), share(it.falsely_passed), share(it.falsely_refused)]
+    };
+    let rows = Algorithm::ALL.into_iter().zip(&all).map(row).collect();
+    lab.table("In all", &["algorithm", "falsely let through", "falsely refused"], rows);
+    for (algorithm, differs) in Algorithm::ALL.into_iter().zip(&all) {
+        lab.figure(format!("{}: decided otherwise", algorithm.name()), differs.percent(), "%");
+    }
+    let [fixed, log, sliding, ..] = all;
+    lab.check_eq("requests that our sliding log decided otherwise than the definition", 0, log.falsely_passed + log.falsely_refused);
+    lab.check(
+        "the sliding window counter is off by less than 1 % of the requests",
+        "below 1 %",
+        format!("{:.3} %", sliding.percent()),
+        sliding.percent() < 1.0,
+    );
+    lab.check(
+        "and by less than the fixed window",
+        format!("below {:.3} %", fixed.percent()),
+        format!("{:.3} %", sliding.percent()),
+        sliding.percent() < fixed.percent(),
+    );
+    Ok(())
+}
+
+/// For each kind of traffic, how each algorithm differs.
+fn compare(params: &Params, quota: &Quota, lab: &Lab) -> Vec<[Differs; 5]> {
+    // A new seed for each run: a lucky one could hide what the next would show.
+    let mut random = StdRng::from_os_rng();
+    let mut done = 0;
+    let kinds = TRAFFIC.iter().map(|(name, habit, share)| {
+        let mut differs = [Differs::default(); 5];
+        for _ in 0..CLIENTS {
+            let requests = params.requests * share / 100 / CLIENTS;
+            let times = times(*habit, quota, requests, &mut random);
+            let exact = exactly(quota, &times);
+            differs[0].add(differ::<FixedWindow>(quota, &times, &exact));
+            differs[1].add(differ::<SlidingLog>(quota, &times, &exact));
+            differs[2].add(differ::<SlidingWindow>(quota, &times, &exact));
+            differs[3].add(differ::<TokenBucket>(quota, &times, &exact));
+            differs[4].add(differ::<Gcra>(quota, &times, &exact));
+            done += requests;
+            lab.progress(done, params.requests, format!("requests of clients that send {name}"));
+        }
+        differs
+    });
+    kinds.collect()
+}
+
+/// When one client sends its requests.
+fn times(habit: Habit, quota: &Quota, requests: u64, random: &mut StdRng) -> Vec<Micros> {
+    let (window, limit) = (quota.window() as f64, quota.limit() as f64);
+    let mut now = 1e12 + random.random_range(0.0..window);
+    let mut times = Vec::new();
+    // An exponential pause: what is independent comes at such times.
+    let pause = |mean: f64, random: &mut StdRng| -mean * (1.0 - random.random::<f64>()).ln();
+    while (times.len() as u64) < requests {
+        let (burst, each) = match habit {
+            Habit::Steady(rate) => {
+                now += pause(window / (limit * rate), random);
+                (1, 0.0)
+            }
+            Habit::Bursts(size) => {
+                now += pause(window, random);
+                ((limit * size) as u64, window / limit / 100.0)
+            }
+            Habit::Cron(rate) => {
+                now = ((now / 60e6).floor() + 1.0) * 60e6;
+                ((limit * rate * 60e6 / window) as u64, 1_000.0)
+            }
+        };
+        for _ in 0..burst {
+            now += pause(each, random);
+            times.push(now as Micros);
+        }
+    }
+    times
+}
+
+/// The definition: at most `limit` in the last window. Written without our sliding log, which is compared too.
+fn exactly(quota: &Quota, times: &[Micros]) -> Vec<bool> {
+    let mut passed = VecDeque::new();
+    let decide = |&now: &Micros| {
+        passed.retain(|&at| at + quota.window() > now);
+        let passes = (passed.len() as u64) < quota.limit();
+        if passes {
+            passed.push_back(now);
+        }
+        passes
+    };
+    times.iter().map(decide).collect()
+}
+
+fn differ<C: Counter>(quota: &Quota, times: &[Micros], exact: &[bool]) -> Differs {
+    let mut counter = C::default();
+    let mut differs = Differs::default();
+    for (&now, &exact) in times.iter().zip(exact) {
+        counter.advance(quota, now);
+        let passes = counter.wait(quota, now, 1) == 0;
+        if passes {
+            counter.take(quota, now, 1);
+        }
+        differs.requests += 1;
+        differs.falsely_passed += u64::from(passes && !exact);
+        differs.falsely_refused += u64::from(!passes && exact);
+    }
+    differs
+}
