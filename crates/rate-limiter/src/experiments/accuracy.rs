@@ -29,7 +29,9 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "accuracy",
-        "CLAIM",
+        "Against an exact log only the log is exact. Clients well below their limit notice nothing; for those at \
+         it or above the sliding counter decides otherwise far more often than the 1 % that is said of it, but of \
+         the cheap four it lets the fewest through falsely",
         &["--requests", "100000"],
         run,
     )
@@ -47,6 +49,8 @@ enum Habit {
 }
 
 /// What a service sees: most clients far below their limit, some near it, few far above.
+///
+/// The first [`BELOW`] never reach their limit.
 const TRAFFIC: [(&str, Habit, u64); 7] = [
     ("a tenth of the limit, at random", Habit::Steady(0.1), 30),
     ("half of it, at random", Habit::Steady(0.5), 30),
@@ -57,15 +61,21 @@ const TRAFFIC: [(&str, Habit, u64); 7] = [
     ("three times the limit, at random", Habit::Steady(3.0), 5),
 ];
 
+const BELOW: usize = 3;
+
 /// Clients of each habit: their requests are shared out among so many.
 const CLIENTS: u64 = 20;
 
-/// How one algorithm differs from the log.
+/// How one algorithm differs from an exact log.
 #[derive(Clone, Copy, Debug, Default)]
 struct Differs {
     requests: u64,
+    /// Let through, although it had let a whole limit through in the last window.
     falsely_passed: u64,
+    /// Refused, although it had let fewer through.
     falsely_refused: u64,
+    /// Decided otherwise than a log that ran beside it, which soon remembers another past.
+    unlike_a_log_beside: u64,
 }
 
 impl Differs {
@@ -73,6 +83,7 @@ impl Differs {
         self.requests += other.requests;
         self.falsely_passed += other.falsely_passed;
         self.falsely_refused += other.falsely_refused;
+        self.unlike_a_log_beside += other.unlike_a_log_beside;
     }
 
     fn percent(&self) -> f64 {
@@ -100,26 +111,40 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.table("Decided otherwise than an exact log, by traffic", &columns, rows);
     let row = |(algorithm, it): (Algorithm, &Differs)| {
         let share = |count: u64| format!("{:.3} %", count as f64 * 100.0 / it.requests as f64);
-        vec![algorithm.name().to_owned(), share(it.falsely_passed), share(it.falsely_refused)]
+        let wrong = [it.falsely_passed, it.falsely_refused, it.unlike_a_log_beside].map(share);
+        [vec![algorithm.name().to_owned()], wrong.to_vec()].concat()
     };
     let rows = Algorithm::ALL.into_iter().zip(&all).map(row).collect();
-    lab.table("In all", &["algorithm", "falsely let through", "falsely refused"], rows);
+    lab.table("In all", &["algorithm", "falsely let through", "falsely refused", "unlike a log beside it"], rows);
     for (algorithm, differs) in Algorithm::ALL.into_iter().zip(&all) {
         lab.figure(format!("{}: decided otherwise", algorithm.name()), differs.percent(), "%");
     }
-    let [fixed, log, sliding, ..] = all;
-    lab.check_eq("requests that our sliding log decided otherwise than the definition", 0, log.falsely_passed + log.falsely_refused);
+    let [fixed, log, sliding, bucket, gcra] = all;
+    let log = log.falsely_passed + log.falsely_refused;
+    lab.check_eq("requests that our sliding log decided otherwise than the definition", 0, log);
+    let (mut below, mut at_it) = (Differs::default(), Differs::default());
+    for (kind, differs) in compared.iter().enumerate() {
+        if kind < BELOW { below.add(differs[2]) } else { at_it.add(differs[2]) }
+    }
+    let percent = |it: Differs| format!("{:.3} %", it.percent());
     lab.check(
-        "the sliding window counter is off by less than 1 % of the requests",
+        "the sliding counter, for clients that stay below their limit, is off by less than 1 %",
         "below 1 %",
-        format!("{:.3} %", sliding.percent()),
-        sliding.percent() < 1.0,
+        percent(below),
+        below.percent() < 1.0,
     );
     lab.check(
-        "and by less than the fixed window",
-        format!("below {:.3} %", fixed.percent()),
-        format!("{:.3} %", sliding.percent()),
-        sliding.percent() < fixed.percent(),
+        "and for the others by more",
+        "above 1 %",
+        percent(at_it),
+        at_it.percent() > 1.0,
+    );
+    let least = fixed.falsely_passed.min(bucket.falsely_passed).min(gcra.falsely_passed);
+    lab.check(
+        "but it lets fewer through falsely than the other cheap ones",
+        format!("below {least}"),
+        sliding.falsely_passed,
+        sliding.falsely_passed < least,
     );
     Ok(())
 }
@@ -134,12 +159,11 @@ fn compare(params: &Params, quota: &Quota, lab: &Lab) -> Vec<[Differs; 5]> {
         for _ in 0..CLIENTS {
             let requests = params.requests * share / 100 / CLIENTS;
             let times = times(*habit, quota, requests, &mut random);
-            let exact = exactly(quota, &times);
-            differs[0].add(differ::<FixedWindow>(quota, &times, &exact));
-            differs[1].add(differ::<SlidingLog>(quota, &times, &exact));
-            differs[2].add(differ::<SlidingWindow>(quota, &times, &exact));
-            differs[3].add(differ::<TokenBucket>(quota, &times, &exact));
-            differs[4].add(differ::<Gcra>(quota, &times, &exact));
+            differs[0].add(differ::<FixedWindow>(quota, &times));
+            differs[1].add(differ::<SlidingLog>(quota, &times));
+            differs[2].add(differ::<SlidingWindow>(quota, &times));
+            differs[3].add(differ::<TokenBucket>(quota, &times));
+            differs[4].add(differ::<Gcra>(quota, &times));
             done += requests;
             lab.progress(done, params.requests, format!("requests of clients that send {name}"));
         }
@@ -179,31 +203,41 @@ fn times(habit: Habit, quota: &Quota, requests: u64, random: &mut StdRng) -> Vec
 }
 
 /// The definition: at most `limit` in the last window. Written without our sliding log, which is compared too.
-fn exactly(quota: &Quota, times: &[Micros]) -> Vec<bool> {
-    let mut passed = VecDeque::new();
-    let decide = |&now: &Micros| {
-        passed.retain(|&at| at + quota.window() > now);
-        let passes = (passed.len() as u64) < quota.limit();
-        if passes {
-            passed.push_back(now);
-        }
-        passes
-    };
-    times.iter().map(decide).collect()
+struct Exact<'a> {
+    quota: &'a Quota,
+    passed: VecDeque<Micros>,
 }
 
-fn differ<C: Counter>(quota: &Quota, times: &[Micros], exact: &[bool]) -> Differs {
-    let mut counter = C::default();
-    let mut differs = Differs::default();
-    for (&now, &exact) in times.iter().zip(exact) {
+impl<'a> Exact<'a> {
+    fn new(quota: &'a Quota) -> Self {
+        Self { quota, passed: VecDeque::new() }
+    }
+
+    fn would_pass(&mut self, now: Micros) -> bool {
+        self.passed.retain(|&at| at + self.quota.window() > now);
+        (self.passed.len() as u64) < self.quota.limit()
+    }
+}
+
+fn differ<C: Counter>(quota: &Quota, times: &[Micros]) -> Differs {
+    let (mut counter, mut differs) = (C::default(), Differs::default());
+    let (mut own_past, mut beside) = (Exact::new(quota), Exact::new(quota));
+    for &now in times {
         counter.advance(quota, now);
         let passes = counter.wait(quota, now, 1) == 0;
+        let should = own_past.would_pass(now);
         if passes {
             counter.take(quota, now, 1);
+            own_past.passed.push_back(now);
+        }
+        let would = beside.would_pass(now);
+        if would {
+            beside.passed.push_back(now);
         }
         differs.requests += 1;
-        differs.falsely_passed += u64::from(passes && !exact);
-        differs.falsely_refused += u64::from(!passes && exact);
+        differs.falsely_passed += u64::from(passes && !should);
+        differs.falsely_refused += u64::from(!passes && should);
+        differs.unlike_a_log_beside += u64::from(passes != would);
     }
     differs
 }
