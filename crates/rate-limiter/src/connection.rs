@@ -27,7 +27,12 @@ pub struct Connection {
 impl Connection {
     /// Connects when it is first needed.
     pub fn new(client: Client, timeout: Duration) -> Self {
-        Self { client, timeout, current: Mutex::default(), connecting: tokio::sync::Mutex::default() }
+        Self {
+            client,
+            timeout,
+            current: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        }
     }
 
     // ANCHOR: within
@@ -58,7 +63,8 @@ impl Connection {
             }
         };
         let answer = timeout(self.timeout, call).await;
-        let answer = answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        let answer =
+            answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
         if let (Err(error), Some(number)) = (&answer, used)
             && error.is_io_error()
         {
@@ -78,7 +84,8 @@ impl Connection {
             return Ok(current);
         }
         // The time-out is ours; the client's own would only be a second timer for each call.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         *number += 1;
         *self.lock() = Some((*number, connection.clone()));

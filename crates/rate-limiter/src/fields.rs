@@ -19,7 +19,11 @@ const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy"
 pub fn rate_limit_policy(policies: &[Policy]) -> String {
     let item = |policy: &Policy| {
         let (limit, window) = (policy.quota().limit(), policy.quota().window());
-        let w = if window % 1_000_000 == 0 { format!(";w={}", window / 1_000_000) } else { String::new() };
+        let w = if window.is_multiple_of(1_000_000) {
+            format!(";w={}", window / 1_000_000)
+        } else {
+            String::new()
+        };
         format!("\"{}\";q={limit}{w}", policy.name())
     };
     policies.iter().map(item).collect::<Vec<_>>().join(", ")
@@ -40,7 +44,12 @@ pub fn seconds(micros: Micros) -> u64 {
 // ANCHOR_END: fields
 
 /// Puts both into an answer. `policy` is made once.
-pub fn insert(headers: &mut HeaderMap, policy: &HeaderValue, policies: &[Policy], decision: &Decision) {
+pub fn insert(
+    headers: &mut HeaderMap,
+    policy: &HeaderValue,
+    policies: &[Policy],
+    decision: &Decision,
+) {
     headers.insert(RATE_LIMIT_POLICY, policy.clone());
     if let Ok(value) = HeaderValue::from_str(&rate_limit(policies, decision)) {
         headers.insert(RATE_LIMIT, value);

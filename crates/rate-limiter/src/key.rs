@@ -28,7 +28,8 @@ impl Key {
     /// Any other name: of a user, of an API key. `kind` keeps those of different kinds apart.
     pub fn of(kind: &str, name: &[u8]) -> Self {
         // No kind holds a zero byte, so no two pairs are the same bytes.
-        let digest = Sha256::new().chain_update(kind).chain_update([0]).chain_update(name).finalize();
+        let digest =
+            Sha256::new().chain_update(kind).chain_update([0]).chain_update(name).finalize();
         let mut key = [0; 16];
         key.copy_from_slice(&digest[..16]);
         Self(u128::from_be_bytes(key))

@@ -6,10 +6,11 @@
 
 use std::{
     fmt,
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use indexmap::IndexMap;
+use hashbrown::HashTable;
 
 use crate::{
     algorithm::{Algorithm, Counter},
@@ -108,12 +109,14 @@ struct Table<C, const POLICIES: usize> {
     shards: Vec<Mutex<Shard<C, POLICIES>>>,
     /// In each shard.
     max_keys: usize,
+    /// Seeded in each process: who can choose keys cannot make them collide.
+    hasher: RandomState,
 }
 
 /// A part of the clients.
 struct Shard<C, const POLICIES: usize> {
-    clients: IndexMap<Key, [C; POLICIES]>,
-    /// Where we looked last for somebody to forget.
+    clients: HashTable<(Key, [C; POLICIES])>,
+    /// The bucket where we looked last for somebody to forget.
     hand: usize,
 }
 
@@ -121,12 +124,13 @@ impl<C: Counter, const POLICIES: usize> Table<C, POLICIES> {
     fn new(policies: [&Policy; POLICIES], limits: &Limits, max_keys: usize) -> Self {
         // A power of two, to find a shard without a division. Few clients need few shards.
         let shards = if max_keys < SHARDS { 1 } else { SHARDS };
-        let shard = || Mutex::new(Shard { clients: IndexMap::new(), hand: 0 });
+        let shard = || Mutex::new(Shard { clients: HashTable::new(), hand: 0 });
         Self {
             quotas: policies.map(|policy| *policy.quota()),
             count_refused: limits.count_refused,
             shards: (0..shards).map(|_| shard()).collect(),
             max_keys: (max_keys / shards).max(1),
+            hasher: RandomState::new(),
         }
     }
 }
@@ -137,7 +141,7 @@ impl<C: Counter, const POLICIES: usize> Decide for Table<C, POLICIES> {
         let shard = &self.shards[key.spread() & (self.shards.len() - 1)];
         // Held for well under a microsecond, and by nobody who waits for anything.
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let counters = shard.counters(key, &self.quotas, now, self.max_keys);
+        let counters = shard.counters(key, self, now);
 
         // Every policy is asked before any takes: all or none.
         let (mut allowed, mut waits) = (true, [0; POLICIES]);
@@ -172,15 +176,19 @@ impl<C: Counter, const POLICIES: usize> Shard<C, POLICIES> {
     fn counters(
         &mut self,
         key: Key,
-        quotas: &[Quota; POLICIES],
+        table: &Table<C, POLICIES>,
         now: Micros,
-        max: usize,
     ) -> &mut [C; POLICIES] {
-        let place = self.clients.get_index_of(&key).unwrap_or_else(|| {
-            self.forget(quotas, now, max);
-            self.clients.insert_full(key, std::array::from_fn(|_| C::default())).0
+        let hash = table.hasher.hash_one(key);
+        let bucket = self.clients.find_bucket_index(hash, |(known, _)| *known == key);
+        let bucket = bucket.unwrap_or_else(|| {
+            self.forget(&table.quotas, now, table.max_keys);
+            let client = (key, std::array::from_fn(|_| C::default()));
+            let rehash = |(key, _): &(Key, _)| table.hasher.hash_one(key);
+            self.clients.insert_unique(hash, client, rehash).bucket_index()
         });
-        &mut self.clients[place]
+        // Cannot fail: it was found or made just now.
+        &mut self.clients.get_bucket_mut(bucket).expect("a client in its bucket").1
     }
 
     // ANCHOR: forget
@@ -193,156 +201,35 @@ impl<C: Counter, const POLICIES: usize> Shard<C, POLICIES> {
         if self.clients.len() < max.min(self.clients.capacity()) {
             return;
         }
-        let mut nearest: Option<(Micros, usize)> = None;
-        for _ in 0..SAMPLE {
-            if self.clients.is_empty() {
-                break;
-            }
-            self.hand = (self.hand + 1) % self.clients.len();
-            let counters = self.clients[self.hand].iter_mut().zip(quotas);
+        let (mut seen, mut nearest): (_, Option<(Micros, usize)>) = (0, None);
+        for _ in 0..self.clients.num_buckets() {
+            self.hand = (self.hand + 1) % self.clients.num_buckets();
+            let Ok(mut client) = self.clients.get_bucket_entry(self.hand) else { continue };
+            let counters = client.get_mut().1.iter_mut().zip(quotas);
             let whole = counters.map(|(counter, quota)| {
                 counter.advance(quota, now);
                 counter.whole(quota, now)
             });
-            let whole = whole.max().unwrap_or(0);
-            if whole == 0 {
-                self.clients.swap_remove_index(self.hand);
-                // Whoever was nearest may have moved; there is room now anyway.
-                nearest = None;
-            } else if nearest.is_none_or(|(least, _)| whole < least) {
-                nearest = Some((whole, self.hand));
+            match whole.max().unwrap_or(0) {
+                0 => drop(client.remove()),
+                whole if nearest.is_none_or(|(least, _)| whole < least) => {
+                    nearest = Some((whole, self.hand));
+                }
+                _ => {}
+            }
+            seen += 1;
+            if seen == SAMPLE {
+                break;
             }
         }
-        if let (true, Some((_, place))) = (self.clients.len() >= max, nearest) {
-            self.clients.swap_remove_index(place);
+        if let (true, Some((_, bucket))) = (self.clients.len() >= max, nearest)
+            && let Ok(client) = self.clients.get_bucket_entry(bucket)
+        {
+            client.remove();
         }
     }
     // ANCHOR_END: forget
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::*;
-
-    fn limits(algorithm: Algorithm, policies: &[&str]) -> Limits {
-        let policies: Vec<Policy> = policies.iter().map(|policy| policy.parse().unwrap()).collect();
-        Limits::new(algorithm, policies).unwrap()
-    }
-
-    /// A memory, and the hands of its clock.
-    fn memory(limits: &Limits, max_keys: usize) -> (Memory, Arc<AtomicU64>) {
-        let now = Arc::new(AtomicU64::new(1_000_000_000_000));
-        let hands = Arc::clone(&now);
-        let clock: Clock = Arc::new(move || hands.load(Ordering::Relaxed));
-        (Memory::new(limits, max_keys, clock), now)
-    }
-
-    fn key(n: u32) -> Key {
-        Key::of("test", &n.to_be_bytes())
-    }
-
-    #[test]
-    fn a_fresh_client_gets_its_limit_and_not_one_more() {
-        for algorithm in Algorithm::ALL {
-            let (memory, _) = memory(&limits(algorithm, &["api=100/15m"]), 10);
-            let passed = (0..150).filter(|_| memory.decide(key(1), 1).allowed).count();
-            assert_eq!(passed, 100, "{algorithm:?}");
-            assert!(memory.decide(key(2), 1).allowed, "another client is another");
-        }
-    }
-
-    #[test]
-    fn of_several_policies_all_take_or_none() {
-        for algorithm in Algorithm::ALL {
-            let limits = limits(algorithm, &["api=10/15m", "burst=3/1s"]);
-            let (memory, now) = memory(&limits, 100);
-            let remaining = |decision: &Decision| {
-                decision.outcomes().iter().map(|outcome| outcome.remaining).collect::<Vec<_>>()
-            };
-            let mut decision = memory.decide(key(1), 3);
-            assert!(decision.allowed);
-            assert_eq!(remaining(&decision), [7, 0]);
-            for _ in 0..20 {
-                decision = memory.decide(key(1), 1);
-                assert!(!decision.allowed && decision.wait() > 0 && decision.wait() <= 2_000_000);
-                assert_eq!(remaining(&decision), [7, 0], "{algorithm:?}: a refused one took");
-            }
-            now.fetch_add(2_000_000, Ordering::Relaxed);
-            assert_eq!(remaining(&memory.decide(key(1), 1)), [6, 2], "{algorithm:?}");
-        }
-    }
-
-    #[test]
-    fn a_cost_above_the_limit_takes_all_and_passes_once() {
-        for algorithm in Algorithm::ALL {
-            let (memory, _) = memory(&limits(algorithm, &["api=10/15m"]), 100);
-            assert!(memory.decide(key(1), 1_000).allowed);
-            assert!(!memory.decide(key(1), 1).allowed, "{algorithm:?}");
-            assert!(memory.decide(key(1), 0).allowed, "what costs nothing always passes");
-        }
-    }
-
-    #[test]
-    fn refused_requests_that_count_keep_an_impatient_client_out() {
-        for (algorithm, impatient) in [
-            (Algorithm::FixedWindow, true),
-            (Algorithm::SlidingLog, false),
-            (Algorithm::SlidingWindow, false),
-            (Algorithm::TokenBucket, false),
-            (Algorithm::Gcra, false),
-        ] {
-            for count_refused in [false, true] {
-                let limits = limits(algorithm, &["api=10/1s"]).counting_refused(count_refused);
-                let (memory, now) = memory(&limits, 100);
-                let mut passed = 0;
-                // Fifty times a second for three seconds.
-                for _ in 0..150 {
-                    passed += u64::from(memory.decide(key(1), 1).allowed);
-                    now.fetch_add(20_000, Ordering::Relaxed);
-                }
-                // A fixed window forgets at its end, whatever was counted.
-                let expected = !count_refused || impatient;
-                assert_eq!(passed > 20, expected, "{algorithm:?} {count_refused}: {passed} passed");
-            }
-        }
-    }
-
-    #[test]
-    fn no_more_clients_are_remembered_than_allowed_and_the_heavy_ones_last() {
-        let (memory, _) = memory(&limits(Algorithm::Gcra, &["api=100/15m"]), 640);
-        for heavy in 0..20 {
-            for _ in 0..100 {
-                memory.decide(key(heavy), 1);
-            }
-        }
-        for light in 100..50_000 {
-            memory.decide(key(light), 1);
-            assert!(memory.len() <= 640);
-        }
-        let forgotten = (0..20).filter(|&heavy| memory.decide(key(heavy), 1).allowed).count();
-        assert_eq!(forgotten, 0, "a flood of new clients pushed out the heavy ones");
-    }
-
-    #[test]
-    fn idle_clients_are_forgotten_before_the_memory_grows() {
-        for algorithm in Algorithm::ALL {
-            let (memory, now) = memory(&limits(algorithm, &["api=100/1s"]), 100_000);
-            let (mut idle, mut busy) = (0, 0);
-            // Ten waves of other clients. After each the others rest, and in the end they do not.
-            for n in 0..100_000 {
-                if n % 5_000 == 0 && n < 50_000 {
-                    now.fetch_add(3_000_000, Ordering::Relaxed);
-                }
-                memory.decide(key(n), 1);
-                if n < 50_000 {
-                    idle = idle.max(memory.len());
-                }
-                busy = memory.len();
-            }
-            assert!(idle < 16_000, "{algorithm:?}: {idle} of 50,000 remembered, 5,000 were not idle");
-            assert!(busy > 49_000, "{algorithm:?}: {busy} of 50,000 remembered, who were not idle");
-        }
-    }
-}
+mod tests;

@@ -54,7 +54,7 @@ pub enum InvalidQuota {
 impl Quota {
     /// So many in so long.
     pub fn new(limit: u32, window: Duration) -> Result<Self, InvalidQuota> {
-        let whole = window.subsec_nanos() % 1_000_000 == 0;
+        let whole = window.subsec_nanos().is_multiple_of(1_000_000);
         if window.is_zero() || window > LONGEST || !whole {
             return Err(InvalidQuota::Window);
         }

@@ -32,16 +32,27 @@ impl Shared {
     /// Connects when it is first asked, so Redis need not be there yet. The error is a malformed URL.
     pub fn new(url: &str, prefix: &str, timeout: Duration) -> Result<Self, RedisError> {
         let connection = Connection::new(Client::open(url)?, timeout);
-        Ok(Self { connection, prefix: prefix.to_owned(), scripts: Algorithm::ALL.map(|it| Script::new(&text(it))) })
+        Ok(Self {
+            connection,
+            prefix: prefix.to_owned(),
+            scripts: Algorithm::ALL.map(|it| Script::new(&text(it))),
+        })
     }
 
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), RedisError> {
-        self.connection.within(async |mut redis| redis::cmd("PING").exec_async(&mut redis).await).await
+        self.connection
+            .within(async |mut redis| redis::cmd("PING").exec_async(&mut redis).await)
+            .await
     }
 
     /// Decides, and takes if every policy has room.
-    pub async fn decide(&self, limits: &Limits, key: Key, cost: u64) -> Result<Decision, RedisError> {
+    pub async fn decide(
+        &self,
+        limits: &Limits,
+        key: Key,
+        cost: u64,
+    ) -> Result<Decision, RedisError> {
         self.decide_at(limits, key, cost).await.map(|(_, decision)| decision)
     }
 
@@ -64,7 +75,10 @@ impl Shared {
         let commands = |mut redis: MultiplexedConnection| async move {
             match call.invoke_async(&mut redis).await {
                 Err(error) if unreadable(&error) => {
-                    tracing::warn!(code = error.code(), "a counter was unreadable, and starts again");
+                    tracing::warn!(
+                        code = error.code(),
+                        "a counter was unreadable, and starts again"
+                    );
                     redis::cmd("UNLINK").arg(keys).exec_async(&mut redis).await?;
                     call.invoke_async::<Vec<u64>>(&mut redis).await
                 }

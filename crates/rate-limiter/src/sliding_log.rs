@@ -43,7 +43,8 @@ impl Counter for SlidingLog {
     fn wait(&self, quota: &Quota, now: Micros, cost: u64) -> Micros {
         // So many of the oldest have to go first, and the last of those is the one to wait for.
         let missing = cost.saturating_sub(self.remaining(quota, now));
-        let last = missing.checked_sub(1).and_then(|last| self.taken.get(usize::try_from(last).ok()?));
+        let last =
+            missing.checked_sub(1).and_then(|last| self.taken.get(usize::try_from(last).ok()?));
         last.map_or(0, |taken| (taken + quota.window()).saturating_sub(now))
     }
 

@@ -32,7 +32,8 @@ impl SlidingWindow {
 
     /// How long until a counter, `left` before the end of the window in which it fades, has faded to `target`.
     fn fading(counter: u64, target: u64, left: Micros, quota: &Quota) -> Micros {
-        if counter == 0 { 0 } else { left.saturating_sub(target * quota.window() / counter) }
+        let enough = (target * quota.window()).checked_div(counter);
+        enough.map_or(0, |enough| left.saturating_sub(enough))
     }
 }
 

@@ -10,17 +10,12 @@ use std::{
 
 use anyhow::{Context, ensure};
 use lab::{
-
     child::{Child, ChildBuilder},
     fault::{Fault, Proxy},
     keys::Keys,
 };
 use rate_limiter::{
-    algorithm::Algorithm,
-    key::Key,
-    limiter::Limits,
-    memory::Memory,
-    shared::Shared,
+    algorithm::Algorithm, key::Key, limiter::Limits, memory::Memory, shared::Shared,
 };
 use reqwest::{Method, RequestBuilder, Response, header::HeaderValue};
 use serde_json::{Value, json};
@@ -76,7 +71,9 @@ fn in_memory(arguments: &[&str]) -> ChildBuilder {
 /// Busy machines must not look like a Redis that is away.
 fn in_redis(keys: &Keys, arguments: &[&str]) -> ChildBuilder {
     let serve = Child::serve("rate-limiter").env("REDIS_URL", keys.url());
-    serve.args(&["--store", "redis", "--store-timeout", "10s", "--prefix", keys.prefix()]).args(arguments)
+    serve
+        .args(&["--store", "redis", "--store-timeout", "10s", "--prefix", keys.prefix()])
+        .args(arguments)
 }
 
 impl Api {
@@ -128,7 +125,8 @@ impl Api {
 /// A field parsed as RFC 9651 has it: the name of each item, and its parameters that are numbers.
 fn field(response: &Response, name: &str) -> anyhow::Result<Vec<(String, Vec<(String, i64)>)>> {
     let text = header(response, name);
-    let list: List = Parser::new(text).parse().map_err(|error| anyhow::anyhow!("{text}: {error}"))?;
+    let list: List =
+        Parser::new(text).parse().map_err(|error| anyhow::anyhow!("{text}: {error}"))?;
     let item = |entry: ListEntry| {
         let ListEntry::Item(item) = entry else { anyhow::bail!("{text}: an inner list") };
         let BareItem::String(name) = item.bare_item else { anyhow::bail!("{text}: no string") };
@@ -154,7 +152,11 @@ async fn a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused() -> 
         for api in Api::both(&["--algorithm", algorithm.name(), "--limit", "20"]).await? {
             for n in (0..20).rev() {
                 let response = api.hello().await?;
-                ensure!(response.status() == 200, "{algorithm:?}: {} with {n} left", response.status());
+                ensure!(
+                    response.status() == 200,
+                    "{algorithm:?}: {} with {n} left",
+                    response.status()
+                );
                 ensure!(param(&response, "ratelimit", "api", "r")? == n, "{algorithm:?}");
                 let body: Value = response.json().await?;
                 ensure!(body == json!({ "hello": "world" }), "{body}");
@@ -164,7 +166,10 @@ async fn a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused() -> 
             ensure!((1..=1_800).contains(&after), "Retry-After: {after}");
             ensure!(param(&refused, "ratelimit", "api", "r")? == 0);
             let whole = param(&refused, "ratelimit", "api", "t")?;
-            ensure!(after <= whole, "{algorithm:?}: comes back after {after} s, whole in {whole} s");
+            ensure!(
+                after <= whole,
+                "{algorithm:?}: comes back after {after} s, whole in {whole} s"
+            );
             let problem = problem(refused, 429).await?;
             let kind = "https://iana.org/assignments/http-problem-types#quota-exceeded";
             ensure!(problem["type"] == kind, "{problem}");
@@ -179,7 +184,8 @@ async fn every_answer_says_where_the_client_stands() -> Outcome {
     let response = api.hello().await?;
     ensure!(header(&response, "ratelimit-policy") == r#""api";q=100;w=900, "burst";q=5;w=1"#);
     ensure!(header(&response, "ratelimit") == r#""api";r=99;t=900, "burst";r=4;t=1"#);
-    let names = |field: Vec<(String, _)>| field.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let names =
+        |field: Vec<(String, _)>| field.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
     for name in ["ratelimit", "ratelimit-policy"] {
         ensure!(names(field(&response, name)?) == ["api", "burst"]);
     }
@@ -192,7 +198,8 @@ async fn every_answer_says_where_the_client_stands() -> Outcome {
 
 async fn a_refused_client_may_come_back_when_it_was_told_to() -> Outcome {
     for algorithm in Algorithm::ALL {
-        let api = Api::redis(&["--algorithm", algorithm.name(), "--limit", "2", "--window", "1s"]).await?;
+        let api = Api::redis(&["--algorithm", algorithm.name(), "--limit", "2", "--window", "1s"])
+            .await?;
         let told = eventually("a refusal", async || {
             let response = api.hello().await?;
             let after = header(&response, "retry-after").parse::<u64>();
@@ -206,7 +213,10 @@ async fn a_refused_client_may_come_back_when_it_was_told_to() -> Outcome {
         });
         // Half a second for a busy machine.
         let passed = passed.await?;
-        ensure!(passed <= told + Duration::from_millis(500), "{algorithm:?}: {passed:?}, not {told:?}");
+        ensure!(
+            passed <= told + Duration::from_millis(500),
+            "{algorithm:?}: {passed:?}, not {told:?}"
+        );
     }
     Ok(())
 }
@@ -251,7 +261,9 @@ async fn a_dear_request_costs_more() -> Outcome {
         for api in Api::both(&arguments).await? {
             for left in [15, 5] {
                 let response = api.get("api/report").await?;
-                ensure!(response.status() == 200 && param(&response, "ratelimit", "api", "r")? == left);
+                ensure!(
+                    response.status() == 200 && param(&response, "ratelimit", "api", "r")? == left
+                );
             }
             problem(api.get("api/report").await?, 429).await?;
             let cheap = api.hello().await?;
@@ -269,7 +281,8 @@ async fn a_dear_request_costs_more() -> Outcome {
 async fn of_several_policies_all_are_taken_or_none() -> Outcome {
     for algorithm in Algorithm::ALL {
         // An hour for a burst: nothing comes back while we look.
-        let arguments = ["--algorithm", algorithm.name(), "--limit", "10", "--policy", "burst=3/1h"];
+        let arguments =
+            ["--algorithm", algorithm.name(), "--limit", "10", "--policy", "burst=3/1h"];
         for api in Api::both(&arguments).await? {
             for _ in 0..3 {
                 ensure!(api.hello().await?.status() == 200);
@@ -289,7 +302,8 @@ async fn of_several_policies_all_are_taken_or_none() -> Outcome {
 async fn a_refused_request_costs_quota_only_if_told_so() -> Outcome {
     for (arguments, left) in [(&[][..], 5), (&["--count-refused"][..], 0)] {
         for algorithm in Algorithm::ALL {
-            let arguments = [&["--algorithm", algorithm.name(), "--limit", "15"], arguments].concat();
+            let arguments =
+                [&["--algorithm", algorithm.name(), "--limit", "15"], arguments].concat();
             for api in Api::both(&arguments).await? {
                 api.get("api/report").await?;
                 // This does not fit; counted, it takes what is left.
@@ -316,7 +330,8 @@ async fn users_have_their_own_quota_and_invented_api_keys_do_not() -> Outcome {
         }
         let mut invented = 0;
         for n in 0..50 {
-            invented += u64::from(api.hello_with("x-api-key", &format!("invented-{n}")).await? == 200);
+            invented +=
+                u64::from(api.hello_with("x-api-key", &format!("invented-{n}")).await? == 200);
         }
         let address = if by == "address" { 0 } else { 2 };
         ensure!(invented == address, "{by}: {invented} passed with invented keys");
@@ -369,16 +384,41 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_quota() -> Outcome {
 }
 
 async fn headers_that_cannot_be_read_are_ignored() -> Outcome {
-    let api = Api::memory(&["--limit", "100", "--trusted-proxy", "127.0.0.0/8", "--key", "user"]).await?;
+    let api =
+        Api::memory(&["--limit", "100", "--trusted-proxy", "127.0.0.0/8", "--key", "user"]).await?;
     let bytes = HeaderValue::from_bytes(b"\xff\xfe, \xff")?;
     let long = vec!["192.0.2.1"; 10_000].join(", ") + ", unknown";
     let hops = vec!["127.0.0.1"; 10_000].join(",");
     let mut sent = 0;
     for name in ["x-forwarded-for", "forwarded", "x-api-key"] {
         for value in [
-            "", ",", ",,,", "unknown", "_hidden", "for=_hidden", "for=unknown", "for=", "=", ";;;", "\"", "for=\"",
-            "999.999.999.999", "1.2.3", "[::1", "::1]:80", "1.2.3.4:99999", "1.2.3.4:-1", "fe80::1%eth0",
-            "localhost", "'; drop table", "0x7f000001", "2130706433", "{}", "*", &long, &hops,
+            "",
+            ",",
+            ",,,",
+            "unknown",
+            "_hidden",
+            "for=_hidden",
+            "for=unknown",
+            "for=",
+            "=",
+            ";;;",
+            "\"",
+            "for=\"",
+            "999.999.999.999",
+            "1.2.3",
+            "[::1",
+            "::1]:80",
+            "1.2.3.4:99999",
+            "1.2.3.4:-1",
+            "fe80::1%eth0",
+            "localhost",
+            "'; drop table",
+            "0x7f000001",
+            "2130706433",
+            "{}",
+            "*",
+            &long,
+            &hops,
         ] {
             let seen = api.hello_with(name, value).await?;
             sent += 1;
@@ -454,9 +494,11 @@ async fn redis_decides_as_memory_does_to_the_microsecond() -> Outcome {
     let shared = Shared::new(keys.url(), keys.prefix(), Duration::from_secs(10))?;
     for algorithm in Algorithm::ALL {
         // Windows short enough for several to pass, and one that does not divide evenly.
-        for (name, policies) in
-            [("a", &["one=7/20ms"][..]), ("b", &["one=9/30ms", "two=31/200ms"]), ("c", &["one=1000/1d"])]
-        {
+        for (name, policies) in [
+            ("a", &["one=7/20ms"][..]),
+            ("b", &["one=9/30ms", "two=31/200ms"]),
+            ("c", &["one=1000/1d"]),
+        ] {
             for count_refused in [false, true] {
                 let policies = policies.iter().map(|it| it.parse()).collect::<Result<_, _>>()?;
                 let limits = Limits::new(algorithm, policies)?.counting_refused(count_refused);
@@ -470,7 +512,10 @@ async fn redis_decides_as_memory_does_to_the_microsecond() -> Outcome {
                     let (at, there) = shared.decide_at(&limits, key, cost).await?;
                     now.store(at, Ordering::Relaxed);
                     let here = memory.decide(key, cost);
-                    ensure!(there == here, "{algorithm:?} {name} {n}: {there:?}, in memory {here:?}");
+                    ensure!(
+                        there == here,
+                        "{algorithm:?} {name} {n}: {there:?}, in memory {here:?}"
+                    );
                 }
             }
         }
@@ -497,7 +542,9 @@ async fn a_redis_key_of_the_wrong_type_starts_again() -> Outcome {
         ensure!(keys.len() == 1, "{keys:?}");
         let key = &keys[0].0;
         let mut connection = api.keys()?.connection().await?;
-        for (command, value) in [("HSET", &["a", "b"][..]), ("SET", &["nonsense"]), ("RPUSH", &["x"])] {
+        for (command, value) in
+            [("HSET", &["a", "b"][..]), ("SET", &["nonsense"]), ("RPUSH", &["x"])]
+        {
             redis::cmd("DEL").arg(key).exec_async(&mut connection).await?;
             redis::cmd(command).arg(key).arg(value).exec_async(&mut connection).await?;
             let response = api.hello().await?;
@@ -570,11 +617,14 @@ async fn a_store_that_is_away_opens_or_closes_as_chosen() -> Outcome {
 
         proxy.heal();
         // What Redis knew before is what counts now: one was taken, two are left.
-        let statuses = [api.hello().await?, api.hello().await?, api.hello().await?].map(|it| it.status().as_u16());
+        let statuses = [api.hello().await?, api.hello().await?, api.hello().await?]
+            .map(|it| it.status().as_u16());
         ensure!(statuses == [200, 200, 429], "{mode}: {statuses:?}");
         eventually("the log tells both", async || {
             let log = api.child.log();
-            let told = log.contains("the store is away") && log.contains("the store is back") && log.contains(mode);
+            let told = log.contains("the store is away")
+                && log.contains("the store is back")
+                && log.contains(mode);
             Ok(told.then_some(()))
         })
         .await?;
@@ -587,7 +637,8 @@ async fn bodies_that_are_no_greeting_are_refused() -> Outcome {
     let good = json!({ "name": "Ada" });
     refuses_bad_bodies(|| api.request(Method::POST, "api/hello"), &good).await?;
     for body in [r#"{"name": null}"#, r#"{"name": 7}"#, r#"{"name": "Ada", "nmae": 1}"#] {
-        let request = api.request(Method::POST, "api/hello").header("content-type", "application/json");
+        let request =
+            api.request(Method::POST, "api/hello").header("content-type", "application/json");
         problem(request.body(body).send().await?, 422).await.context(body)?;
     }
     let response = api.request(Method::POST, "api/hello").json(&good).send().await?;
@@ -602,7 +653,8 @@ async fn a_name_that_is_none_is_invalid() -> Outcome {
         invalid(request.send().await?, "name").await?;
     }
     let name = "é".repeat(100);
-    let response = api.request(Method::POST, "api/hello").json(&json!({ "name": name })).send().await?;
+    let response =
+        api.request(Method::POST, "api/hello").json(&json!({ "name": name })).send().await?;
     ensure!(response.json::<Value>().await? == json!({ "hello": name }));
     Ok(())
 }
@@ -658,7 +710,17 @@ async fn extreme_quotas_work_in_both_stores() -> Outcome {
 
 async fn unknown_paths_and_methods_are_problems() -> Outcome {
     let api = Api::memory(&["--limit", "1000"]).await?;
-    for path in ["", "api", "api/", "nowhere", "api/hello/", "api/hello/x", "API/hello", "%ff%fe", "api/%00"] {
+    for path in [
+        "",
+        "api",
+        "api/",
+        "nowhere",
+        "api/hello/",
+        "api/hello/x",
+        "API/hello",
+        "%ff%fe",
+        "api/%00",
+    ] {
         problem(api.get(path).await?, 404).await.context(path)?;
     }
     for (method, path) in [
@@ -684,7 +746,8 @@ async fn a_burst_of_concurrent_requests_gets_exactly_the_limit() -> Outcome {
                 let request = api.request(Method::GET, "api/hello");
                 asking.spawn(async move { request.send().await.map(|it| it.status().as_u16()) });
             }
-            let statuses: Vec<u16> = asking.join_all().await.into_iter().collect::<Result<_, _>>()?;
+            let statuses: Vec<u16> =
+                asking.join_all().await.into_iter().collect::<Result<_, _>>()?;
             let passed = statuses.iter().filter(|&&status| status == 200).count();
             ensure!(passed == 50, "{algorithm:?}: {passed} passed");
             ensure!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
@@ -701,4 +764,3 @@ async fn a_clean_stop_lets_requests_finish() -> Outcome {
     }
     Ok(())
 }
-

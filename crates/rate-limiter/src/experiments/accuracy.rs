@@ -102,7 +102,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for ((name, _, share), differs) in TRAFFIC.iter().zip(&compared) {
         let percents = differs.iter().map(|it| format!("{:.2} %", it.percent()));
-        rows.push([vec![format!("{name} ({share} % of the requests)")], percents.collect()].concat());
+        rows.push(
+            [vec![format!("{name} ({share} % of the requests)")], percents.collect()].concat(),
+        );
         for (all, differs) in all.iter_mut().zip(differs) {
             all.add(*differs);
         }
@@ -115,7 +117,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         [vec![algorithm.name().to_owned()], wrong.to_vec()].concat()
     };
     let rows = Algorithm::ALL.into_iter().zip(&all).map(row).collect();
-    lab.table("In all", &["algorithm", "falsely let through", "falsely refused", "unlike a log beside it"], rows);
+    lab.table(
+        "In all",
+        &["algorithm", "falsely let through", "falsely refused", "unlike a log beside it"],
+        rows,
+    );
     for (algorithm, differs) in Algorithm::ALL.into_iter().zip(&all) {
         lab.figure(format!("{}: decided otherwise", algorithm.name()), differs.percent(), "%");
     }
@@ -133,12 +139,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         percent(below),
         below.percent() < 1.0,
     );
-    lab.check(
-        "and for the others by more",
-        "above 1 %",
-        percent(at_it),
-        at_it.percent() > 1.0,
-    );
+    lab.check("and for the others by more", "above 1 %", percent(at_it), at_it.percent() > 1.0);
     let least = fixed.falsely_passed.min(bucket.falsely_passed).min(gcra.falsely_passed);
     lab.check(
         "but it lets fewer through falsely than the other cheap ones",
@@ -187,19 +188,24 @@ fn times(habit: Habit, quota: &Quota, requests: u64, random: &mut StdRng) -> Vec
             }
             Habit::Bursts(size) => {
                 now += pause(window, random);
-                ((limit * size) as u64, window / limit / 100.0)
+                (whole(limit * size), window / limit / 100.0)
             }
             Habit::Cron(rate) => {
                 now = ((now / 60e6).floor() + 1.0) * 60e6;
-                ((limit * rate * 60e6 / window) as u64, 1_000.0)
+                (whole(limit * rate * 60e6 / window), 1_000.0)
             }
         };
         for _ in 0..burst {
             now += pause(each, random);
-            times.push(now as Micros);
+            times.push(whole(now));
         }
     }
     times
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, below 2⁵³")]
+fn whole(number: f64) -> u64 {
+    number as u64
 }
 
 /// The definition: at most `limit` in the last window. Written without our sliding log, which is compared too.

@@ -32,9 +32,14 @@ impl Tally {
 /// Prepares a limiter that counts in this part of Redis. A busy machine must not look like a Redis that is away.
 pub fn in_redis(lab: &Lab, keys: &Keys, name: &str) -> ChildBuilder {
     let prefix = format!("{}{name}:", keys.prefix());
-    lab.serve()
-        .env("REDIS_URL", keys.url())
-        .args(&["--store", "redis", "--store-timeout", "20s", "--prefix", &prefix])
+    lab.serve().env("REDIS_URL", keys.url()).args(&[
+        "--store",
+        "redis",
+        "--store-timeout",
+        "20s",
+        "--prefix",
+        &prefix,
+    ])
 }
 
 /// The bytes of a request with these headers.

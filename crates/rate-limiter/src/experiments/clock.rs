@@ -49,7 +49,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for (done, algorithm) in (0..).zip(Algorithm::ALL) {
         lab.progress(done, 5, algorithm.name());
         let ours = {
-            let limits = Limits::new(algorithm, vec![Policy::new("api", Quota::new(params.limit, WINDOW)?)?])?;
+            let limits = Limits::new(
+                algorithm,
+                vec![Policy::new("api", Quota::new(params.limit, WINDOW)?)?],
+            )?;
             let limiter = |clock: Clock| {
                 let shared = Arc::new(Shared::new(keys.url(), keys.prefix(), STORE_TIMEOUT * 40)?);
                 let when_away = WhenAway::FailClosed;
@@ -88,7 +91,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             naive.after_half_an_hour,
         );
     }
-    let columns = ["algorithm", "Redis tells the time", "each its own", "two windows later, of the one behind"];
+    let columns = [
+        "algorithm",
+        "Redis tells the time",
+        "each its own",
+        "two windows later, of the one behind",
+    ];
     lab.table(format!("Let through, limit {limit}"), &columns, rows);
     Ok(())
 }

@@ -58,15 +58,17 @@ const WINDOW: Duration = Duration::from_mins(15);
 const TAKEN: u64 = 100;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let keys: Arc<[Key]> = (0..params.clients).map(|n| Key::of("client", &n.to_be_bytes())).collect();
+    let keys: Arc<[Key]> =
+        (0..params.clients).map(|n| Key::of("client", &n.to_be_bytes())).collect();
+    let part = lab.keys().await?;
+    // First, while nothing that was freed is used again.
+    sizes(&params, &lab, &part, &keys).await?;
     {
         let (params, lab, keys) = (params.clone(), lab.clone(), Arc::clone(&keys));
         // Work for the processor, not for the threads that wait for sockets.
         tokio::task::spawn_blocking(move || in_memory(&params, &lab, &keys)).await??;
     }
-    let part = lab.keys().await?;
-    in_redis(&params, &lab, &part, &keys).await?;
-    sizes(&params, &lab, &part, &keys).await
+    in_redis(&params, &lab, &part, &keys).await
 }
 
 fn limits(algorithm: Algorithm) -> anyhow::Result<Limits> {
@@ -126,9 +128,16 @@ fn speed(params: &Params, keys: &[Key], decide: impl Fn(Key) -> bool) -> f64 {
 }
 
 /// Each way to use connections: all requests on one, sent one behind the other; or one for each request in flight.
-async fn in_redis(params: &Params, lab: &Lab, part: &Keys, keys: &Arc<[Key]>) -> anyhow::Result<()> {
+async fn in_redis(
+    params: &Params,
+    lab: &Lab,
+    part: &Keys,
+    keys: &Arc<[Key]>,
+) -> anyhow::Result<()> {
     let mut failed = 0;
-    for (way, connections) in [("one connection each", usize::from(params.concurrency)), ("all on one", 1)] {
+    for (way, connections) in
+        [("one connection each", usize::from(params.concurrency)), ("all on one", 1)]
+    {
         let (mut shared, mut bare) = (Vec::new(), Vec::new());
         for _ in 0..connections {
             shared.push(Arc::new(Shared::new(part.url(), part.prefix(), STORE_TIMEOUT * 20)?));
@@ -206,8 +215,9 @@ async fn decisions(
 async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow::Result<()> {
     let shared = Shared::new(part.url(), &format!("{}size:", part.prefix()), STORE_TIMEOUT * 20)?;
     let mut redis = part.connection().await?;
-    let (mut rows, mut in_redis) = (Vec::new(), Vec::new());
+    let (mut rows, mut in_redis, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     for algorithm in Algorithm::ALL {
+        lab.progress(kept.len() as u64, 5, format!("memory of {}", algorithm.name()));
         let limits = limits(algorithm)?;
         let before = resident();
         let memory = Memory::new(&limits, keys.len() * 2, monotonic());
@@ -218,6 +228,7 @@ async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow:
         }
         let here = resident().zip(before).map(|(after, before)| after.saturating_sub(before));
         anyhow::ensure!(memory.len() == keys.len(), "somebody was forgotten");
+        kept.push(memory);
         for _ in 0..TAKEN {
             shared.decide(&limits, keys[0], 1).await?;
         }
@@ -230,7 +241,8 @@ async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow:
         });
         rows.push(vec![algorithm.name().to_owned(), here, there.to_string()]);
     }
-    let columns = ["a client that has taken 100", "bytes here (resident)", "bytes in Redis (MEMORY USAGE)"];
+    let columns =
+        ["a client that has taken 100", "bytes here (resident)", "bytes in Redis (MEMORY USAGE)"];
     lab.table("Memory for a client", &columns, rows);
     let [fixed_window, log, others @ ..] = &in_redis[..] else { anyhow::bail!("five") };
     let largest = others.iter().chain([fixed_window]).max().copied().unwrap_or_default();

@@ -39,11 +39,19 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let tally = hammered(&params, serve).await?;
         rows.push(row(&format!("{}, one Redis", algorithm.name()), tally));
         lab.check_eq(
-            format!("{}: let through by {} processes on one Redis", algorithm.name(), params.processes),
+            format!(
+                "{}: let through by {} processes on one Redis",
+                algorithm.name(),
+                params.processes
+            ),
             params.limit,
             tally.passed,
         );
-        lab.check_eq(format!("{}: answered with neither 200 nor 429", algorithm.name()), 0, tally.other);
+        lab.check_eq(
+            format!("{}: answered with neither 200 nor 429", algorithm.name()),
+            0,
+            tally.other,
+        );
     }
     lab.progress(5, 6, "each in its own memory");
     let tally = hammered(&params, || lab.serve().args(&["--store", "memory"])).await?;

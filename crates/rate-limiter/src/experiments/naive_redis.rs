@@ -59,7 +59,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for algorithm in Algorithm::ALL {
         let (mut most, mut wrong) = (0, 0);
         for round in 0..params.rounds {
-            lab.progress(round, params.rounds, format!("quotas fought for with {}", algorithm.name()));
+            lab.progress(
+                round,
+                params.rounds,
+                format!("quotas fought for with {}", algorithm.name()),
+            );
             let passed = with_script(&params, &keys, algorithm, round).await?;
             most = most.max(passed);
             wrong += u64::from(passed != limit);

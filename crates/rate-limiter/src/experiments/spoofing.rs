@@ -30,7 +30,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let serve = || lab.serve().args(&["--store", "memory", "--limit", &limit, "--window", "1d"]);
     let mut rows = Vec::new();
     // Another forged address for each request.
-    let forged: Vec<_> = (0..params.requests).map(|n| format!("198.18.{}.{}", n / 250, n % 250 + 1)).collect();
+    let forged: Vec<_> =
+        (0..params.requests).map(|n| format!("198.18.{}.{}", n / 250, n % 250 + 1)).collect();
     let tried = u64::from(params.requests);
 
     lab.progress(0, 4, "straight to the service");
@@ -44,14 +45,18 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         rows.push(row(&format!("no proxy, forged {header}"), tally));
         // All are the one client: the first header uses its quota up, and the others buy nothing either.
         let expected = if done == 1 { params.limit } else { 0 };
-        lab.check_eq(format!("no proxy is trusted: let through with forged {header}"), expected, tally.passed);
+        lab.check_eq(
+            format!("no proxy is trusted: let through with forged {header}"),
+            expected,
+            tally.passed,
+        );
         lab.check_eq(format!("answered with neither 200 nor 429, {header}"), 0, tally.other);
     }
     drop(child);
 
     lab.progress(1, 4, "through a proxy that appends whom it saw");
     let child = serve().args(&["--trusted-proxy", "127.0.0.1"]).start().await?;
-    let ways: [(&str, fn(&str) -> String); 4] = [
+    let ways: [Way; 4] = [
         ("a forged address", |it| it.to_owned()),
         ("a forged trusted hop", |it| format!("{it}, 127.0.0.1")),
         ("a quotation mark left open", |it| format!("{it}, \"")),
@@ -65,7 +70,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         });
         let tally = send_all(&child, &requests.collect::<Vec<_>>()).await?;
         rows.push(row(&format!("behind a proxy, {name}"), tally));
-        lab.check_eq(format!("behind a trusted proxy: let through with {name}"), expected, tally.passed);
+        lab.check_eq(
+            format!("behind a trusted proxy: let through with {name}"),
+            expected,
+            tally.passed,
+        );
         expected = 0;
     }
 
@@ -84,6 +93,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.table("One client, a thousand stories", &["way", "let through", "refused"], rows);
     Ok(())
 }
+
+/// A name, and what the client writes in front of what the proxy appends.
+type Way = (&'static str, fn(&str) -> String);
 
 fn row(way: &str, tally: Tally) -> Vec<String> {
     vec![way.to_owned(), tally.passed.to_string(), tally.refused.to_string()]

@@ -42,8 +42,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let limit = params.requests / 2 + BEFORE;
     let (timeout, limit_text) = (format!("{}ms", params.timeout), limit.to_string());
     let faults = [("cut", Fault::Cut), ("black-holed", Fault::BlackHole)];
-    for (done, (mode, (name, fault))) in
-        (0..).zip(["fail-open", "fail-closed"].into_iter().flat_map(|mode| faults.map(|it| (mode, it))))
+    for (done, (mode, (name, fault))) in (0..)
+        .zip(["fail-open", "fail-closed"].into_iter().flat_map(|mode| faults.map(|it| (mode, it))))
     {
         lab.progress(done, 4, format!("{mode}, network {name}"));
         let proxy = Proxy::to_url(keys.url()).await?;
@@ -65,7 +65,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.check_eq(format!("{what}: let through before"), BEFORE, before.count(200));
         if mode == "fail-open" {
             let expected = limit.min(params.requests);
-            lab.check_eq(format!("{what}: let through by the process alone"), expected, during.count(200));
+            lab.check_eq(
+                format!("{what}: let through by the process alone"),
+                expected,
+                during.count(200),
+            );
             lab.check_eq(
                 format!("{what}: refused by the process alone"),
                 params.requests - expected,
@@ -79,13 +83,20 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             );
         }
         let figure = format!("{what}: slowest answer");
-        lab.figure_with_target(figure, millis(during.slowest), "ms", Target::AtMost(params.timeout as f64 + 250.0));
+        lab.figure_with_target(
+            figure,
+            millis(during.slowest),
+            "ms",
+            Target::AtMost(params.timeout as f64 + 250.0),
+        );
         lab.figure(format!("{what}: first answer when it is back"), millis(healed), "ms");
         // A black hole hands on what it has swallowed, so Redis may count requests that it never answered.
         let swallowed = if fault == Fault::BlackHole { params.requests } else { 0 };
         let next = (next.count(200), next.count(429));
         lab.check(
-            format!("{what}: the next request when it is back is let through, if Redis has quota left"),
+            format!(
+                "{what}: the next request when it is back is let through, if Redis has quota left"
+            ),
             if swallowed > 0 { "200 or 429" } else { "200" },
             format!("{} times 200, {} times 429", next.0, next.1),
             next.0 == 1 || (swallowed > 0 && next.1 == 1),
@@ -103,7 +114,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 /// The metric counts every request that Redis did not decide, and the log has a line without any header.
-async fn told(lab: &Lab, child: &Child, what: &str, mode: &str, requests: u64) -> anyhow::Result<()> {
+async fn told(
+    lab: &Lab,
+    child: &Child,
+    what: &str,
+    mode: &str,
+    requests: u64,
+) -> anyhow::Result<()> {
     let metrics = reqwest::get(format!("{}/metrics", child.url())).await?.text().await?;
     let name = format!("rate_limiter_store_away_total{{mode=\"{mode}\"}} ");
     let away = metrics.lines().find_map(|line| line.strip_prefix(&name));
