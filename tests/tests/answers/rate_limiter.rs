@@ -122,8 +122,11 @@ impl Api {
     }
 }
 
+/// A name, and its parameters.
+type Item = (String, Vec<(String, i64)>);
+
 /// A field parsed as RFC 9651 has it: the name of each item, and its parameters that are numbers.
-fn field(response: &Response, name: &str) -> anyhow::Result<Vec<(String, Vec<(String, i64)>)>> {
+fn field(response: &Response, name: &str) -> anyhow::Result<Vec<Item>> {
     let text = header(response, name);
     let list: List =
         Parser::new(text).parse().map_err(|error| anyhow::anyhow!("{text}: {error}"))?;
