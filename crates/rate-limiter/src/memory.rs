@@ -1,8 +1,8 @@
 //! Where does one process remember its clients, and how does that stay bounded?
 //!
-//! Invariant: never more than `max_keys` clients are remembered. A client whose quota is whole again is forgotten when
-//! somebody new comes. When there is none, the one *nearest* to whole among eight must go, so that a flood of new
-//! addresses pushes out its own, and not those that have used up their quota.
+//! Invariant: never more than `max_keys` clients are remembered. Those whose quota is whole again are forgotten before
+//! the memory grows. At the bound the one *nearest* to whole among eight must go, so that a flood of new addresses
+//! pushes out its own, and not those that have used up their quota.
 
 use std::{
     fmt,
@@ -192,37 +192,40 @@ impl<C: Counter, const POLICIES: usize> Shard<C, POLICIES> {
     }
 
     // ANCHOR: forget
-    /// Makes room for one more. As long as there is memory that was asked for before, nobody has to go: forgetting
-    /// clients who come back in a moment costs more than it saves. Then, among the next few, all go that are whole
-    /// again; and one more, if the bound is reached.
+    /// Makes room for one more.
     ///
-    /// So the idle are gone before the memory grows. No task sweeps: when nobody comes, nothing grows.
+    /// When the memory would have to grow, all go whose quota is whole again: for each sweep there were as many
+    /// newcomers before it. When the bound is reached one must go, the nearest to whole among the next few. As long
+    /// as there is room nobody has to: forgetting clients who come back in a moment costs more than it saves. No task
+    /// sweeps: when nobody comes, nothing grows.
     fn forget(&mut self, quotas: &[Quota; POLICIES], now: Micros, max: usize) {
-        if self.clients.len() < max.min(self.clients.capacity()) {
+        let whole = |counters: &mut [C; POLICIES]| {
+            let whole = counters.iter_mut().zip(quotas).map(|(counter, quota)| {
+                counter.advance(quota, now);
+                counter.whole(quota, now)
+            });
+            whole.max().unwrap_or(0)
+        };
+        if self.clients.len() == self.clients.capacity() {
+            self.clients.retain(|(_, counters)| whole(counters) > 0);
+        }
+        if self.clients.len() < max {
             return;
         }
         let (mut seen, mut nearest): (_, Option<(Micros, usize)>) = (0, None);
         for _ in 0..self.clients.num_buckets() {
             self.hand = (self.hand + 1) % self.clients.num_buckets();
-            let Ok(mut client) = self.clients.get_bucket_entry(self.hand) else { continue };
-            let counters = client.get_mut().1.iter_mut().zip(quotas);
-            let whole = counters.map(|(counter, quota)| {
-                counter.advance(quota, now);
-                counter.whole(quota, now)
-            });
-            match whole.max().unwrap_or(0) {
-                0 => drop(client.remove()),
-                whole if nearest.is_none_or(|(least, _)| whole < least) => {
-                    nearest = Some((whole, self.hand));
-                }
-                _ => {}
+            let Some((_, counters)) = self.clients.get_bucket_mut(self.hand) else { continue };
+            let whole = whole(counters);
+            if nearest.is_none_or(|(least, _)| whole < least) {
+                nearest = Some((whole, self.hand));
             }
             seen += 1;
             if seen == SAMPLE {
                 break;
             }
         }
-        if let (true, Some((_, bucket))) = (self.clients.len() >= max, nearest)
+        if let Some((_, bucket)) = nearest
             && let Ok(client) = self.clients.get_bucket_entry(bucket)
         {
             client.remove();

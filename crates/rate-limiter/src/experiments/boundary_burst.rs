@@ -27,7 +27,7 @@ pub fn experiment() -> Experiment {
         "boundary-burst",
         "At the edge of a fixed window a client gets nearly twice the limit in a moment; with the other four never \
          more than each one's stated bound, which for all but the log is also twice the limit over a whole window",
-        &["--limit", "20", "--window", "1000"],
+        &["--limit", "15", "--window", "1800"],
         run,
     )
 }

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use lab::{
     Experiment, Lab, Target,
-    child::Child,
+    child::{Child, ChildBuilder},
     fault::{Fault, Proxy},
     load::http::Connection,
 };
@@ -28,7 +29,7 @@ pub fn experiment() -> Experiment {
         "store-away",
         "With Redis cut off, fail-open goes on with the quota counted in the process, fail-closed answers 503 with \
          Retry-After, both within the time-out; when it is back, the next request is decided by what Redis knew",
-        &["--requests", "20"],
+        &["--requests", "20", "--timeout", "1500"],
         run,
     )
 }
@@ -47,11 +48,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     {
         lab.progress(done, 4, format!("{mode}, network {name}"));
         let proxy = Proxy::to_url(keys.url()).await?;
-        let prefix = format!("{}{mode}:{name}:", keys.prefix());
-        let serve = lab.serve().env("REDIS_URL", proxy.url(keys.url())?);
-        let serve = serve.args(&["--prefix", &prefix, "--when-away", mode, "--limit", &limit_text]);
-        let child = serve.args(&["--window", "1d", "--store-timeout", &timeout]).start().await?;
-        let before = ask(&child, BEFORE).await?;
+        let url = proxy.url(keys.url())?;
+        let serve = |attempt| {
+            let prefix = format!("{}{mode}:{name}:{attempt}:", keys.prefix());
+            let serve = lab.serve().env("REDIS_URL", &url).args(&["--prefix", &prefix]);
+            let serve = serve.args(&["--when-away", mode, "--limit", &limit_text]);
+            serve.args(&["--window", "1d", "--store-timeout", &timeout])
+        };
+        let (child, before) = calmly(serve, mode).await?;
 
         proxy.set(fault);
         let during = ask(&child, params.requests).await?;
@@ -113,6 +117,32 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts it and asks what Redis is to count. A pause of this machine may look like a Redis that is away, before we
+/// have harmed anything: then it begins again, under other names in Redis.
+async fn calmly(
+    serve: impl Fn(u32) -> ChildBuilder,
+    mode: &str,
+) -> anyhow::Result<(Child, Answers)> {
+    for attempt in 0..5 {
+        let child = serve(attempt).start().await?;
+        let before = ask(&child, BEFORE).await?;
+        if store_away(&child, mode).await? == 0 {
+            return Ok((child, before));
+        }
+    }
+    anyhow::bail!(
+        "this machine is too busy to tell a Redis that is away from one that waits its turn"
+    )
+}
+
+/// How many requests Redis did not decide.
+async fn store_away(child: &Child, mode: &str) -> anyhow::Result<u64> {
+    let metrics = reqwest::get(format!("{}/metrics", child.url())).await?.text().await?;
+    let name = format!("rate_limiter_store_away_total{{mode=\"{mode}\"}} ");
+    let away = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    Ok(away.context("the metric is missing")?.parse()?)
+}
+
 /// The metric counts every request that Redis did not decide, and the log has a line without any header.
 async fn told(
     lab: &Lab,
@@ -121,10 +151,7 @@ async fn told(
     mode: &str,
     requests: u64,
 ) -> anyhow::Result<()> {
-    let metrics = reqwest::get(format!("{}/metrics", child.url())).await?.text().await?;
-    let name = format!("rate_limiter_store_away_total{{mode=\"{mode}\"}} ");
-    let away = metrics.lines().find_map(|line| line.strip_prefix(&name));
-    let away: u64 = away.unwrap_or("0").parse()?;
+    let away = store_away(child, mode).await?;
     lab.check(
         format!("{what}: the metric counts what Redis did not decide, and nothing afterwards"),
         requests,
