@@ -44,8 +44,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "cost",
-        "A decision in memory costs no more than governor's, and one in Redis little more than a bare INCR; \
-         four of the five remember a client in as much as a counter takes, the log in as much as it has requests",
+        "A decision in memory costs somewhat more than governor's, and one in Redis up to two and a half bare \
+         INCRs; four of the five remember a client in the space of a counter, the log in that of all its requests",
         &["--clients", "2000", "--rounds", "1", "--seconds", "0.1", "--concurrency", "8"],
         run,
     )
