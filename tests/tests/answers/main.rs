@@ -10,6 +10,7 @@ mod guide_over_http;
 mod http;
 mod jwt_auth;
 mod lab_parts;
+mod rate_limiter;
 mod stack;
 mod support;
 mod url_shortener;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         guide_over_http::tests(),
         jwt_auth::tests(),
         lab_parts::tests(),
+        rate_limiter::tests(),
         stack::tests(),
         url_shortener::tests(),
         workspace::tests(),

@@ -1,0 +1,211 @@
+//! What does a client see while Redis is away, and just after?
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lab::{
+    Experiment, Lab, Target,
+    child::{Child, ChildBuilder},
+    fault::{Fault, Proxy},
+    load::http::Connection,
+};
+use tokio::task::JoinSet;
+
+use super::client::request;
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Requests at the same moment while Redis is away
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(5..=500))]
+    requests: u64,
+    /// How long Redis may take to answer, in milliseconds
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(50..=2_000))]
+    timeout: u64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "store-away",
+        "With Redis cut off, fail-open goes on with the quota counted in the process, fail-closed answers 503 with \
+         Retry-After, both within the time-out; when it is back, the next request is decided by what Redis knew",
+        &["--requests", "20", "--timeout", "1500"],
+        run,
+    )
+}
+
+/// Requests that Redis has counted before it goes.
+const BEFORE: u64 = 3;
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let keys = lab.keys().await?;
+    // Half of what comes at once, so that the local limiter has something to refuse.
+    let limit = params.requests / 2 + BEFORE;
+    let (timeout, limit_text) = (format!("{}ms", params.timeout), limit.to_string());
+    let faults = [("cut", Fault::Cut), ("black-holed", Fault::BlackHole)];
+    for (done, (mode, (name, fault))) in (0..)
+        .zip(["fail-open", "fail-closed"].into_iter().flat_map(|mode| faults.map(|it| (mode, it))))
+    {
+        lab.progress(done, 4, format!("{mode}, network {name}"));
+        let proxy = Proxy::to_url(keys.url()).await?;
+        let url = proxy.url(keys.url())?;
+        let serve = |attempt| {
+            let prefix = format!("{}{mode}:{name}:{attempt}:", keys.prefix());
+            let serve = lab.serve().env("REDIS_URL", &url).args(&["--prefix", &prefix]);
+            let serve = serve.args(&["--when-away", mode, "--limit", &limit_text]);
+            serve.args(&["--window", "1d", "--store-timeout", &timeout])
+        };
+        let (child, before) = calmly(serve, mode).await?;
+
+        proxy.set(fault);
+        let during = ask(&child, params.requests).await?;
+        proxy.heal();
+        let healed = Instant::now();
+        let next = ask(&child, 1).await?;
+        let healed = healed.elapsed();
+        let after = ask(&child, limit).await?;
+
+        let what = format!("{mode}, {name}");
+        lab.check_eq(format!("{what}: let through before"), BEFORE, before.count(200));
+        if mode == "fail-open" {
+            let expected = limit.min(params.requests);
+            lab.check_eq(
+                format!("{what}: let through by the process alone"),
+                expected,
+                during.count(200),
+            );
+            lab.check_eq(
+                format!("{what}: refused by the process alone"),
+                params.requests - expected,
+                during.count(429),
+            );
+        } else {
+            lab.check_eq(
+                format!("{what}: answered 503 with Retry-After"),
+                params.requests,
+                during.count(503),
+            );
+        }
+        let figure = format!("{what}: slowest answer");
+        lab.figure_with_target(
+            figure,
+            millis(during.slowest),
+            "ms",
+            Target::AtMost(params.timeout as f64 + 250.0),
+        );
+        lab.figure(format!("{what}: first answer when it is back"), millis(healed), "ms");
+        // A black hole hands on what it has swallowed, so Redis may count requests that it never answered.
+        let swallowed = if fault == Fault::BlackHole { params.requests } else { 0 };
+        let next = (next.count(200), next.count(429));
+        lab.check(
+            format!(
+                "{what}: the next request when it is back is let through, if Redis has quota left"
+            ),
+            if swallowed > 0 { "200 or 429" } else { "200" },
+            format!("{} times 200, {} times 429", next.0, next.1),
+            next.0 == 1 || (swallowed > 0 && next.1 == 1),
+        );
+        let all = before.count(200) + next.0 + after.count(200);
+        lab.check(
+            format!("{what}: let through by Redis, of its one quota"),
+            format!("from {} to {limit}", limit.saturating_sub(swallowed).max(BEFORE)),
+            all,
+            all <= limit && all >= limit.saturating_sub(swallowed).max(BEFORE),
+        );
+        told(&lab, &child, &what, mode, params.requests).await?;
+    }
+    Ok(())
+}
+
+/// Starts it and asks what Redis is to count. A pause of this machine may look like a Redis that is away, before we
+/// have harmed anything: then it begins again, under other names in Redis.
+async fn calmly(
+    serve: impl Fn(u32) -> ChildBuilder,
+    mode: &str,
+) -> anyhow::Result<(Child, Answers)> {
+    for attempt in 0..5 {
+        let child = serve(attempt).start().await?;
+        let before = ask(&child, BEFORE).await?;
+        if store_away(&child, mode).await? == 0 {
+            return Ok((child, before));
+        }
+    }
+    anyhow::bail!(
+        "this machine is too busy to tell a Redis that is away from one that waits its turn"
+    )
+}
+
+/// How many requests Redis did not decide.
+async fn store_away(child: &Child, mode: &str) -> anyhow::Result<u64> {
+    let metrics = reqwest::get(format!("{}/metrics", child.url())).await?.text().await?;
+    let name = format!("rate_limiter_store_away_total{{mode=\"{mode}\"}} ");
+    let away = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    Ok(away.context("the metric is missing")?.parse()?)
+}
+
+/// The metric counts every request that Redis did not decide, and the log has a line without any header.
+async fn told(
+    lab: &Lab,
+    child: &Child,
+    what: &str,
+    mode: &str,
+    requests: u64,
+) -> anyhow::Result<()> {
+    let away = store_away(child, mode).await?;
+    lab.check(
+        format!("{what}: the metric counts what Redis did not decide, and nothing afterwards"),
+        requests,
+        away,
+        away == requests,
+    );
+    let log = child.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("the store is")).collect();
+    let told = lines.iter().any(|line| line.contains("away") && line.contains(mode))
+        && lines.iter().any(|line| line.contains("back"));
+    let silent = !log.contains("203.0.113.9");
+    lab.check(
+        format!("{what}: the log says that it went and came back, and names no client"),
+        "both, and no address",
+        format!("{} lines, address {}", lines.len(), if silent { "absent" } else { "present" }),
+        told && silent,
+    );
+    Ok(())
+}
+
+/// What came of requests that were sent at the same moment.
+#[derive(Default)]
+struct Answers {
+    statuses: Vec<u16>,
+    slowest: Duration,
+}
+
+impl Answers {
+    fn count(&self, status: u16) -> u64 {
+        self.statuses.iter().filter(|&&seen| seen == status).count() as u64
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// An answer that takes five seconds counts as none.
+async fn ask(child: &Child, requests: u64) -> anyhow::Result<Answers> {
+    let mut asking = JoinSet::new();
+    for _ in 0..requests {
+        let host = child.address().to_owned();
+        let request = request(child, &[("X-Forwarded-For", "203.0.113.9")]);
+        asking.spawn(async move {
+            let begun = Instant::now();
+            let answer = async { Connection::open(&host).await?.send(&request).await };
+            let status = tokio::time::timeout(Duration::from_secs(5), answer).await;
+            (status.ok().and_then(Result::ok).unwrap_or(0), begun.elapsed())
+        });
+    }
+    let mut answers = Answers::default();
+    for (status, took) in asking.join_all().await {
+        answers.statuses.push(status);
+        answers.slowest = answers.slowest.max(took);
+    }
+    Ok(answers)
+}

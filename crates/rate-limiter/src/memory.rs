@@ -1,0 +1,238 @@
+//! Where does one process remember its clients, and how does that stay bounded?
+//!
+//! Invariant: never more than `max_keys` clients are remembered. Those whose quota is whole again are forgotten before
+//! the memory grows. At the bound the one *nearest* to whole among eight must go, so that a flood of new addresses
+//! pushes out its own, and not those that have used up their quota.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use hashbrown::HashTable;
+
+use crate::{
+    algorithm::{Algorithm, Counter},
+    decision::{Decision, Outcome},
+    fixed_window::FixedWindow,
+    gcra::Gcra,
+    key::Key,
+    limiter::Limits,
+    quota::{MAX_POLICIES, Micros, Policy, Quota},
+    sliding_log::SlidingLog,
+    sliding_window::SlidingWindow,
+    token_bucket::TokenBucket,
+};
+
+/// So many threads can decide at once, about different clients.
+const SHARDS: usize = 64;
+/// Clients that are looked at for each new one.
+const SAMPLE: usize = 8;
+
+/// Tells the time. Any moment will do as its beginning.
+pub type Clock = Arc<dyn Fn() -> Micros + Send + Sync>;
+
+/// A clock that nobody can set back. It reads the processor's counter, which costs a third of what asking the
+/// operating system does. It starts an hour before it is made: what never was must look old.
+pub fn monotonic() -> Clock {
+    let clock = quanta::Clock::new();
+    let begun = clock.raw();
+    Arc::new(move || clock.delta_as_nanos(begun, clock.raw()) / 1_000 + 3_600_000_000)
+}
+
+/// What one process remembers.
+pub struct Memory {
+    table: Box<dyn Decide>,
+    clock: Clock,
+}
+
+impl Memory {
+    /// Remembers nobody yet.
+    pub fn new(limits: &Limits, max_keys: usize, clock: Clock) -> Self {
+        let table = match limits.algorithm {
+            Algorithm::FixedWindow => table::<FixedWindow>(limits, max_keys),
+            Algorithm::SlidingLog => table::<SlidingLog>(limits, max_keys),
+            Algorithm::SlidingWindow => table::<SlidingWindow>(limits, max_keys),
+            Algorithm::TokenBucket => table::<TokenBucket>(limits, max_keys),
+            Algorithm::Gcra => table::<Gcra>(limits, max_keys),
+        };
+        Self { table, clock }
+    }
+
+    /// Decides, and takes if every policy has room.
+    pub fn decide(&self, key: Key, cost: u64) -> Decision {
+        self.table.decide(key, cost, (self.clock)())
+    }
+
+    /// How many clients are remembered.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("clients", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// A [`Table`] of any algorithm.
+trait Decide: Send + Sync {
+    fn decide(&self, key: Key, cost: u64, now: Micros) -> Decision;
+    fn len(&self) -> usize;
+}
+
+/// A table for as many policies as there are.
+fn table<C: Counter + 'static>(limits: &Limits, max_keys: usize) -> Box<dyn Decide> {
+    match limits.policies() {
+        [one] => Box::new(Table::<C, 1>::new([one], limits, max_keys)),
+        [one, two] => Box::new(Table::<C, 2>::new([one, two], limits, max_keys)),
+        [one, two, three] => Box::new(Table::<C, 3>::new([one, two, three], limits, max_keys)),
+        [one, two, three, four, ..] => {
+            Box::new(Table::<C, MAX_POLICIES>::new([one, two, three, four], limits, max_keys))
+        }
+        // `Limits` holds one at least; without any, everything would pass.
+        [] => Box::new(Table::<C, 0>::new([], limits, max_keys)),
+    }
+}
+
+/// The counters of one algorithm. How many each client has is known when it is compiled, so they lie side by side.
+struct Table<C, const POLICIES: usize> {
+    quotas: [Quota; POLICIES],
+    count_refused: bool,
+    shards: Vec<Mutex<Shard<C, POLICIES>>>,
+    /// In each shard.
+    max_keys: usize,
+    /// Seeded in each process: who can choose keys cannot make them collide.
+    hasher: RandomState,
+}
+
+/// A part of the clients.
+struct Shard<C, const POLICIES: usize> {
+    clients: HashTable<(Key, [C; POLICIES])>,
+    /// The bucket where we looked last for somebody to forget.
+    hand: usize,
+}
+
+impl<C: Counter, const POLICIES: usize> Table<C, POLICIES> {
+    fn new(policies: [&Policy; POLICIES], limits: &Limits, max_keys: usize) -> Self {
+        // A power of two, to find a shard without a division. Few clients need few shards.
+        let shards = if max_keys < SHARDS { 1 } else { SHARDS };
+        let shard = || Mutex::new(Shard { clients: HashTable::new(), hand: 0 });
+        Self {
+            quotas: policies.map(|policy| *policy.quota()),
+            count_refused: limits.count_refused,
+            shards: (0..shards).map(|_| shard()).collect(),
+            max_keys: (max_keys / shards).max(1),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl<C: Counter, const POLICIES: usize> Decide for Table<C, POLICIES> {
+    // ANCHOR: decide_in_memory
+    fn decide(&self, key: Key, cost: u64, now: Micros) -> Decision {
+        let shard = &self.shards[key.spread() & (self.shards.len() - 1)];
+        // Held for well under a microsecond, and by nobody who waits for anything.
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let counters = shard.counters(key, self, now);
+
+        // Every policy is asked before any takes: all or none.
+        let (mut allowed, mut waits) = (true, [0; POLICIES]);
+        for ((counter, quota), wait) in counters.iter_mut().zip(&self.quotas).zip(&mut waits) {
+            counter.advance(quota, now);
+            *wait = counter.wait(quota, now, cost.min(quota.limit()));
+            allowed &= *wait == 0;
+        }
+        let mut decision = Decision::new(allowed);
+        for ((counter, quota), wait) in counters.iter_mut().zip(&self.quotas).zip(waits) {
+            if allowed || self.count_refused {
+                counter.take(quota, now, cost.min(quota.limit()));
+            }
+            decision.push(Outcome {
+                remaining: counter.remaining(quota, now),
+                wait,
+                whole: counter.whole(quota, now),
+            });
+        }
+        decision
+    }
+    // ANCHOR_END: decide_in_memory
+
+    fn len(&self) -> usize {
+        let shards = self.shards.iter();
+        shards.map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).clients.len()).sum()
+    }
+}
+
+impl<C: Counter, const POLICIES: usize> Shard<C, POLICIES> {
+    /// This client's counters. Makes them, and room for them, if there are none.
+    fn counters(
+        &mut self,
+        key: Key,
+        table: &Table<C, POLICIES>,
+        now: Micros,
+    ) -> &mut [C; POLICIES] {
+        let hash = table.hasher.hash_one(key);
+        let bucket = self.clients.find_bucket_index(hash, |(known, _)| *known == key);
+        let bucket = bucket.unwrap_or_else(|| {
+            self.forget(&table.quotas, now, table.max_keys);
+            let client = (key, std::array::from_fn(|_| C::default()));
+            let rehash = |(key, _): &(Key, _)| table.hasher.hash_one(key);
+            self.clients.insert_unique(hash, client, rehash).bucket_index()
+        });
+        // Cannot fail: it was found or made just now.
+        &mut self.clients.get_bucket_mut(bucket).expect("a client in its bucket").1
+    }
+
+    // ANCHOR: forget
+    /// Makes room for one more.
+    ///
+    /// When the memory would have to grow, all go whose quota is whole again: for each sweep there were as many
+    /// newcomers before it. When the bound is reached one must go, the nearest to whole among the next few. As long
+    /// as there is room nobody has to: forgetting clients who come back in a moment costs more than it saves. No task
+    /// sweeps: when nobody comes, nothing grows.
+    fn forget(&mut self, quotas: &[Quota; POLICIES], now: Micros, max: usize) {
+        let whole = |counters: &mut [C; POLICIES]| {
+            let whole = counters.iter_mut().zip(quotas).map(|(counter, quota)| {
+                counter.advance(quota, now);
+                counter.whole(quota, now)
+            });
+            whole.max().unwrap_or(0)
+        };
+        if self.clients.len() == self.clients.capacity() {
+            self.clients.retain(|(_, counters)| whole(counters) > 0);
+        }
+        if self.clients.len() < max {
+            return;
+        }
+        let (mut seen, mut nearest): (_, Option<(Micros, usize)>) = (0, None);
+        for _ in 0..self.clients.num_buckets() {
+            self.hand = (self.hand + 1) % self.clients.num_buckets();
+            let Some((_, counters)) = self.clients.get_bucket_mut(self.hand) else { continue };
+            let whole = whole(counters);
+            if nearest.is_none_or(|(least, _)| whole < least) {
+                nearest = Some((whole, self.hand));
+            }
+            seen += 1;
+            if seen == SAMPLE {
+                break;
+            }
+        }
+        if let Some((_, bucket)) = nearest
+            && let Ok(client) = self.clients.get_bucket_entry(bucket)
+        {
+            client.remove();
+        }
+    }
+    // ANCHOR_END: forget
+}
+
+#[cfg(test)]
+mod tests;
