@@ -9,6 +9,7 @@ mod http;
 mod lab_parts;
 mod stack;
 mod support;
+mod transaction_demo;
 mod url_shortener;
 mod workspace;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         guide_over_http::tests(),
         lab_parts::tests(),
         stack::tests(),
+        transaction_demo::tests(),
         url_shortener::tests(),
         workspace::tests(),
     ];
