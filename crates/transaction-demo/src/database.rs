@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -67,12 +67,40 @@ pub trait Work: Sync {
     /// What comes of it.
     type Answer: Send;
 
-    /// Does it. An error rolls everything back.
+    /// Does it. An error rolls everything back, and must be returned: after a failed statement PostgreSQL takes
+    /// a `commit` for a `rollback`, without a word.
     fn run(
         &self,
         connection: &mut PgConnection,
     ) -> impl Future<Output = Result<Self::Answer, Error>> + Send;
 }
+
+// ANCHOR: attempt
+/// Tries the work once. The outer error: nobody knows how it ended, and the connection is not to be used again.
+///
+/// Plain statements, and not sqlx's `Transaction`, which puts off a rollback until its connection is used
+/// again: until then its locks would be held, also while we pause before the next attempt.
+pub async fn attempt<W: Work>(
+    connection: &mut PgConnection,
+    isolation: Isolation,
+    work: &W,
+) -> Result<Result<W::Answer, Error>, Error> {
+    connection.execute(isolation.begin()).await?;
+    match work.run(connection).await {
+        Ok(answer) => match connection.execute("commit").await.map_err(Error::from) {
+            Ok(_) => Ok(Ok(answer)),
+            // Refused at the last moment, and rolled back: the connection is as good as before.
+            Err(Error::Contended) => Ok(Err(Error::Contended)),
+            // Perhaps it is done, perhaps not: the answer was lost.
+            Err(error) => Err(error),
+        },
+        Err(error) => {
+            connection.execute("rollback").await?;
+            Ok(Err(error))
+        }
+    }
+}
+// ANCHOR_END: attempt
 
 /// A database, and the connections to it.
 #[derive(Clone, Debug)]
@@ -107,34 +135,15 @@ impl Database {
     }
 
     // ANCHOR: transaction
-    /// Does the work as one transaction: all of it, or nothing. Runs it again if it was in another's way.
+    /// Does the work as one transaction: all of it, or nothing. Does it again if it was in another's way.
     pub async fn transaction<W: Work>(
         &self,
         isolation: Isolation,
         work: &W,
     ) -> Result<W::Answer, Error> {
-        let attempts = retry(|| self.attempt(isolation, work));
+        let attempts =
+            retry(|| self.lend(async |connection| attempt(connection, isolation, work).await));
         timeout(TIMEOUT, attempts).await.map_err(|_| Error::DatabaseAway)?
-    }
-
-    async fn attempt<W: Work>(&self, isolation: Isolation, work: &W) -> Result<W::Answer, Error> {
-        self.lend(async |connection| {
-            let mut transaction = connection.begin_with(isolation.begin()).await?;
-            match work.run(&mut transaction).await {
-                Ok(answer) => match transaction.commit().await.map_err(Error::from) {
-                    Ok(()) => Ok(Ok(answer)),
-                    // Refused at the last moment; the connection is as good as before.
-                    Err(Error::Contended) => Ok(Err(Error::Contended)),
-                    // Perhaps it is done, perhaps not: nobody here can know.
-                    Err(error) => Err(error),
-                },
-                Err(error) => {
-                    transaction.rollback().await?;
-                    Ok(Err(error))
-                }
-            }
-        })
-        .await
     }
     // ANCHOR_END: transaction
 

@@ -31,7 +31,7 @@ impl IdempotencyKey {
             return Err(Error::BadKey("must be given, once"));
         };
         match key.to_str() {
-            Ok(key) if key.is_empty() => Err(Error::BadKey("is empty")),
+            Ok("") => Err(Error::BadKey("is empty")),
             Ok(key) if key.len() > LONGEST => Err(Error::BadKey("is longer than 255 characters")),
             Ok(key) if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Self(key.to_owned())),
             _ => Err(Error::BadKey("must be visible ASCII characters, without spaces")),

@@ -48,7 +48,7 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_is_in_the_way_goes_away() {
         let tries = Cell::new(0);
         let answer = retry(|| async {
@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(answer.await.unwrap(), 4);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn there_is_an_end_to_it() {
         let tries = Cell::new(0);
         let answer = retry(|| async {

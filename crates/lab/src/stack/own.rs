@@ -106,14 +106,18 @@ fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     if !cfg!(target_os = "linux") {
         let output = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().context("ps")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        return Ok(text.lines().filter_map(|line| child(line.split_whitespace(), parent)).collect());
+        return Ok(text
+            .lines()
+            .filter_map(|line| child(line.split_whitespace(), parent))
+            .collect());
     }
     // A small container has no `ps`.
     let mut children = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
         // `pid (name) state ppid …`, and the name may hold spaces and parentheses. It may end as we look.
         let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { continue };
-        let (Some((pid, _)), Some((_, rest))) = (stat.split_once(' '), stat.rsplit_once(')')) else {
+        let (Some((pid, _)), Some((_, rest))) = (stat.split_once(' '), stat.rsplit_once(')'))
+        else {
             continue;
         };
         let fields = [pid].into_iter().chain(rest.split_whitespace().skip(1));

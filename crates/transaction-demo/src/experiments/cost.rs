@@ -1,0 +1,314 @@
+//! What does a transfer cost, beside `pgbench` that makes the same statements?
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use lab::{
+    Experiment, Lab, Target,
+    database::Database,
+    load::{self, Outcome, Stop, http::Connection},
+};
+use sqlx::{Connection as _, PgConnection};
+use tokio::process::Command;
+
+use super::client::{Api, Books, Random};
+use crate::{database::Isolation, store};
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Params {
+    /// Clients, each of which pays without a pause
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
+    clients: u16,
+    /// Accounts that they choose from
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    accounts: u32,
+    /// Seconds for each measurement, in whole seconds, since pgbench knows no others
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
+    seconds: u32,
+    /// Measurements of each of the two, by turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "cost",
+        "A transfer over HTTP costs little more than its statements: the service makes as many as pgbench, or \
+         nearly",
+        &["--rounds", "1", "--clients", "8", "--accounts", "100"],
+        run,
+    )
+}
+
+const START: i64 = 1_000_000_000;
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    // Two databases, so that neither finds the other's tables grown; on one server, with one disk.
+    let (ours, theirs) = (lab.database().await?, lab.database().await?);
+    for database in [&ours, &theirs] {
+        open_accounts(database, params.accounts).await?;
+    }
+    let pgbench = find();
+    if pgbench.is_none() {
+        lab.text("pgbench is not installed here: its half of this experiment is skipped.");
+    }
+    let script = tempfile(&script(params.accounts))?;
+    let child = lab.serve().database(&ours).start().await?;
+    let (mut ratios, mut rates, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut paid, mut failed, mut benched) = (0, 0, 0);
+    for round in 0..params.rounds {
+        lab.progress(round.into(), params.rounds.into(), "measured by turns");
+        let bench = match &pgbench {
+            Some(program) => Some(bench(program, &script.0, &theirs, &params).await?),
+            None => None,
+        };
+        let pay = pay(child.address(), &params, round).await?;
+        rates.push(pay.throughput());
+        if let Some(bench) = bench {
+            ratios.push(pay.throughput() / bench.rate);
+            benched += bench.transactions;
+            rows.push(vec![
+                "pgbench".to_owned(),
+                format!("{:.0}", bench.rate),
+                format!("{:.3}", bench.latency),
+            ]);
+        }
+        let mean = f64::from(params.clients) / pay.throughput() * 1e3;
+        rows.push(vec![
+            "the service, over HTTP".to_owned(),
+            format!("{:.0}", pay.throughput()),
+            format!("{mean:.3}"),
+        ]);
+        paid += pay.ok;
+        failed += pay.failed;
+        if let Some(error) = pay.first_error {
+            lab.text(format!("the first failure: {error}"));
+        }
+    }
+    lab.table("Each measurement", &["who", "transfers/s", "mean latency (ms)"], rows);
+    lab.figure("transfers a second, median", load::median(rates), "transfers/s");
+    if !ratios.is_empty() {
+        let name = "transfers a second ÷ those of pgbench, median";
+        lab.figure_with_target(name, load::median(ratios), "", Target::AtLeast(0.8));
+    }
+    lab.check_eq("transfers that failed", 0, failed);
+    check_books(&lab, &ours, &params, "the service", paid).await?;
+    if pgbench.is_some() {
+        check_books(&lab, &theirs, &params, "pgbench", benched).await?;
+    }
+    Ok(())
+}
+
+/// What was measured has to be the real thing: whoever made them, the transfers are there and right.
+async fn check_books(
+    lab: &Lab,
+    database: &Database,
+    params: &Params,
+    who: &str,
+    made: u64,
+) -> anyhow::Result<()> {
+    let mut connection = PgConnection::connect(database.url()).await?;
+    let (transfers, bytes): (i64, i64) = sqlx::query_as(
+        r#"
+        select
+            count(*) filter (where from_account > 0),
+            pg_total_relation_size('transfers') + pg_total_relation_size('entries')
+                + pg_total_relation_size('idempotency_keys')
+        from transfers
+        "#,
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    let all = bytes as f64 / (transfers + i64::from(params.accounts)) as f64;
+    lab.figure(format!("on disk, for each transfer of {who}, with its indexes"), all, "bytes");
+    lab.check_eq(
+        format!("transfers that are there of those by {who}"),
+        made,
+        transfers.unsigned_abs(),
+    );
+    let books = Books::read(&mut connection).await?;
+    let right = Books::right(START * i64::from(params.accounts));
+    lab.check_eq(format!("the books of {who}"), right.words(), books.words());
+    Ok(())
+}
+
+/// Accounts 1 to n, with the same in each. In one statement: thousands of requests would take longer than
+/// all that is measured.
+async fn open_accounts(database: &Database, accounts: u32) -> anyhow::Result<()> {
+    let mut connection = PgConnection::connect(database.url()).await?;
+    let open = sqlx::query(
+        r#"
+        with opened as (
+            insert into accounts (owner, balance_cents)
+            select 'Somebody', $2
+            from generate_series(1, $1)
+            returning id
+        ), paid_in as (
+            insert into transfers (from_account, to_account, amount_cents)
+            select 0, id, $2
+            from opened
+            returning id, to_account
+        ), written as (
+            insert into entries (transfer_id, account_id, amount_cents)
+            select id, account, cents
+            from paid_in
+            cross join lateral (values (0, -$2::bigint), (to_account, $2)) as half (account, cents)
+        )
+        update accounts
+        set balance_cents = -$1::bigint * $2
+        where id = 0
+        "#,
+    );
+    open.bind(i64::from(accounts)).bind(START).execute(&mut connection).await?;
+    sqlx::raw_sql("vacuum analyze").execute(&mut connection).await?;
+    Ok(())
+}
+
+// ANCHOR: script
+/// The service's own statements, in its order. pgbench has names where they have numbers.
+fn script(accounts: u32) -> String {
+    let mut script = format!(
+        "\\set n :n + 1\n\
+         \\set key :client_id * 1000000000 + :n\n\
+         \\set from random(1, {accounts})\n\
+         \\set to 1 + (:from - 1 + random(1, {accounts} - 1)) % {accounts}\n\
+         \\set cents random(1, 100)\n\
+         {};\n",
+        Isolation::default().begin(),
+    );
+    let fingerprint = format!("'\\x{}'", "5a".repeat(32));
+    for (sql, variables, then) in [
+        (store::CLAIM_KEY, &[":key", fingerprint.as_str()][..], "\\gset"),
+        (store::LOCK_ACCOUNTS, &[":from", ":to"], ";"),
+        (store::DEBIT, &[":from", ":cents"], ";"),
+        (store::CREDIT, &[":to", ":cents"], ";"),
+        (store::INSERT_TRANSFER, &[":transfer_id", ":from", ":to", ":cents"], ";"),
+        (store::INSERT_ENTRIES, &[":transfer_id", ":from", ":to", ":cents"], ";"),
+    ] {
+        let mut sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+        for (number, variable) in variables.iter().enumerate() {
+            sql = sql.replace(&format!("${}", number + 1), variable);
+        }
+        script += &format!("{sql} {then}\n");
+    }
+    script + "commit;\n"
+}
+// ANCHOR_END: script
+
+/// The program, on the `PATH` or where Debian keeps it.
+fn find() -> Option<PathBuf> {
+    let on_path = std::env::var_os("PATH")?;
+    let on_path = std::env::split_paths(&on_path).map(|folder| folder.join("pgbench"));
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = versions.map(|version| version.path().join("bin/pgbench"));
+    on_path.chain(versions).find(|program| program.is_file())
+}
+
+/// A file that is gone when this is dropped.
+struct TempFile(PathBuf);
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn tempfile(text: &str) -> anyhow::Result<TempFile> {
+    let name = format!("transfer-{:016x}.sql", Random::new().below(u64::MAX));
+    let file = TempFile(std::env::temp_dir().join(name));
+    std::fs::write(&file.0, text)?;
+    Ok(file)
+}
+
+struct Bench {
+    transactions: u64,
+    /// Transactions a second.
+    rate: f64,
+    /// Mean, in milliseconds.
+    latency: f64,
+}
+
+/// Prepared statements, as ours are; two threads, so that it does not hold itself up.
+async fn bench(
+    program: &Path,
+    script: &Path,
+    database: &Database,
+    params: &Params,
+) -> anyhow::Result<Bench> {
+    // Each run begins to count anew, so its keys must not be those of the run before.
+    let first = Random::new().below(1_000_000) * 1_000_000_000_000;
+    let url = url::Url::parse(database.url())?;
+    let mut address = url.clone();
+    // The password in the environment: everybody can read a command line.
+    let _ = address.set_password(None);
+    let password = url.password().unwrap_or_default().to_owned();
+    let output = Command::new(program)
+        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--define"])
+        .arg(format!("n={first}"))
+        .arg(format!("--client={}", params.clients))
+        .arg(format!("--time={}", params.seconds))
+        .arg(format!("--file={}", script.display()))
+        .arg(address.as_str())
+        .env("PGPASSWORD", password)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("pgbench cannot be run")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let failed = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "pgbench: {said}{failed}");
+    let after = |words: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(words));
+        let word = line.and_then(|line| line.split_whitespace().next());
+        // `1234/1234`, where a number of transactions was asked for.
+        let word = word.and_then(|word| word.split('/').next());
+        word.with_context(|| format!("pgbench does not say {words}: {said}"))
+    };
+    Ok(Bench {
+        transactions: after("number of transactions actually processed: ")?.parse()?,
+        rate: after("tps = ")?.parse()?,
+        latency: after("latency average = ")?.parse()?,
+    })
+}
+
+/// A client of the service, over one connection.
+struct Client {
+    connection: Connection,
+    host: String,
+    name: String,
+    number: u64,
+    random: Random,
+    accounts: Vec<i64>,
+}
+
+async fn pay(host: &str, params: &Params, round: u32) -> anyhow::Result<Outcome> {
+    let mut clients = Vec::new();
+    for client in 0..params.clients {
+        clients.push(Client {
+            connection: Connection::open(host).await?,
+            host: host.to_owned(),
+            name: format!("{round}-{client}"),
+            number: 0,
+            random: Random::new(),
+            accounts: (1..=i64::from(params.accounts)).collect(),
+        });
+    }
+    let stop = Stop::After(Duration::from_secs(params.seconds.into()));
+    load::closed(clients, stop, |client| Box::pin(one(client))).await
+}
+
+async fn one(client: &mut Client) -> anyhow::Result<()> {
+    client.number += 1;
+    let key = format!("{}-{}", client.name, client.number);
+    let payment = client.random.payment(key, &client.accounts);
+    let request = Api::request(&client.host, &payment);
+    let status = client.connection.send(&request).await?;
+    ensure!(status == 201, "{status}");
+    Ok(())
+}
