@@ -14,7 +14,12 @@ use lab::{Experiment, Lab, child::Child, database::Database};
 use sqlx::{Connection, PgConnection};
 use tokio::{task::JoinSet, time::sleep};
 
-use super::client::{Api, Books, HALF_WAY, Open, Payment, Random, STEPS, named, open_transactions};
+use super::{
+    books::Books,
+    client::{Api, Payment, until_paid},
+    random::Random,
+    watch::{HALF_WAY, Open, STEPS, named, open_transactions},
+};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -127,7 +132,7 @@ fn clients(
     shared: &Arc<Shared>,
 ) -> JoinSet<anyhow::Result<()>> {
     let mut clients = JoinSet::new();
-    for client in 0..params.processes * params.clients {
+    for client in 0..usize::try_from(params.processes * params.clients).unwrap_or(0) {
         let (apis, accounts, shared) = (apis.to_vec(), accounts.to_vec(), shared.clone());
         clients.spawn(async move {
             let mut random = Random::new();
@@ -136,7 +141,9 @@ fn clients(
                     break;
                 }
                 let payment = random.payment(format!("{client}-{number}"), &accounts);
-                let (transfer, sent) = until_answered(&apis, client, &payment, &shared).await?;
+                let (body, at, sent) = until_paid(&apis, client, &payment).await?;
+                shared.answered[at].fetch_add(1, Ordering::Relaxed);
+                let transfer = body["id"].as_i64().context("no id")?;
                 let mut seen = shared.seen();
                 seen.paid.push((payment, transfer));
                 seen.sent_again += sent - 1;
@@ -145,30 +152,6 @@ fn clients(
         });
     }
     clients
-}
-
-/// Sends the payment until it is answered with 201; the transfer's number, and how often it was sent.
-async fn until_answered(
-    apis: &[Api],
-    client: u64,
-    payment: &Payment,
-    shared: &Shared,
-) -> anyhow::Result<(i64, u64)> {
-    for sent in 1..100_000 {
-        let at = usize::try_from(client + sent)? % apis.len();
-        match apis[at].pay(payment).await {
-            Ok((201, body)) => {
-                shared.answered[at].fetch_add(1, Ordering::Relaxed);
-                return Ok((body["id"].as_i64().context("no id")?, sent));
-            }
-            // It could not reach the database in time. Whether it paid is unknown: again.
-            Ok((503, _)) => {}
-            Ok((status, body)) => anyhow::bail!("{payment:?} was answered with {status}: {body}"),
-            // Refused or reset: it is dead. A moment, so that we do not turn in circles.
-            Err(_) => sleep(Duration::from_millis(1)).await,
-        }
-    }
-    anyhow::bail!("{payment:?} was never answered")
 }
 
 /// Kills one process as long as there are kills left, and starts it again. Every second kill is at any moment; for

@@ -1,12 +1,12 @@
-//! How do the experiments speak to the bank, and how do they look into its books?
+//! How do the experiments speak to the bank? As a client of its table of calls.
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use lab::child::Child;
 use reqwest::Client;
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use tokio::time::sleep;
 
 /// A client of one running bank.
 #[derive(Clone, Debug)]
@@ -83,151 +83,23 @@ impl Api {
     }
 }
 
-/// What the books say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct Books {
-    /// All balances, the vault's too.
-    pub total: i64,
-    /// What customers own.
-    pub customers: i64,
-    /// Accounts whose balance is not the sum of their entries.
-    pub wrong_accounts: i64,
-    /// Transfers that have not two entries, or whose entries do not sum to zero.
-    pub wrong_transfers: i64,
-}
-
-impl Books {
-    /// Reads all of it in one statement, so at one moment.
-    pub async fn read(connection: &mut PgConnection) -> anyhow::Result<Self> {
-        let books = sqlx::query_as(
-            r#"
-            select
-                sum(balance_cents)::bigint as total,
-                (sum(balance_cents) filter (where id > 0))::bigint as customers,
-                count(*) filter (where balance_cents <> (
-                    select coalesce(sum(amount_cents), 0)
-                    from entries
-                    where account_id = accounts.id
-                )) as wrong_accounts,
-                (
-                    select count(*)
-                    from (
-                        select
-                        from transfers
-                        left join entries on entries.transfer_id = transfers.id
-                        group by transfers.id
-                        having count(entries.id) <> 2 or sum(entries.amount_cents) <> 0
-                    ) as wrong
-                ) as wrong_transfers
-            from accounts
-            "#,
-        );
-        Ok(books.fetch_one(connection).await?)
+/// Sends the payment until it is answered with 201: to one of the processes, and when that is dead, to the next.
+/// Returns the answer, which of the processes gave it, and how often it was sent.
+pub async fn until_paid(
+    apis: &[Api],
+    first: usize,
+    payment: &Payment,
+) -> anyhow::Result<(Value, usize, u64)> {
+    for sent in 0..100_000 {
+        let at = (first + sent) % apis.len();
+        match apis[at].pay(payment).await {
+            Ok((201, body)) => return Ok((body, at, 1 + sent as u64)),
+            // It could not reach the database in time. Whether it paid is unknown: again.
+            Ok((503, _)) => {}
+            Ok((status, body)) => bail!("{payment:?} was answered with {status}: {body}"),
+            // Refused or reset: it is dead. A moment, so that we do not turn in circles.
+            Err(_) => sleep(Duration::from_millis(1)).await,
+        }
     }
-
-    /// What customers own, when nobody is wrong.
-    pub fn right(customers: i64) -> Self {
-        Self { total: 0, customers, wrong_accounts: 0, wrong_transfers: 0 }
-    }
-
-    /// In words.
-    pub fn words(&self) -> String {
-        format!(
-            "customers own {}, all balances sum to {}, {} accounts and {} transfers are wrong",
-            self.customers, self.total, self.wrong_accounts, self.wrong_transfers
-        )
-    }
-}
-
-/// The server's URL for a process that PostgreSQL shall know by this name.
-pub fn named(url: &str, name: &str) -> anyhow::Result<String> {
-    let mut url = url::Url::parse(url)?;
-    url.query_pairs_mut().append_pair("application_name", name);
-    Ok(url.into())
-}
-
-/// An open transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Open {
-    /// The last statement that PostgreSQL had from it.
-    pub step: &'static str,
-    /// Whether that has been done, and PostgreSQL waits for the next.
-    pub done: bool,
-}
-
-/// Debited, and not yet credited.
-pub const HALF_WAY: Open = Open { step: "debit", done: true };
-
-/// The open transactions of the process of this name. To be asked while it is stopped, so that nothing moves.
-pub async fn open_transactions(
-    connection: &mut PgConnection,
-    name: &str,
-) -> anyhow::Result<Vec<Open>> {
-    let query = sqlx::query_as(
-        r#"
-        select query, state = 'idle in transaction'
-        from pg_stat_activity
-        where application_name = $1 and state <> 'idle'
-        "#,
-    );
-    let open: Vec<(String, bool)> = query.bind(name).fetch_all(connection).await?;
-    Ok(open.iter().map(|(query, done)| Open { step: last_step(query), done: *done }).collect())
-}
-
-/// The steps of a transfer, in their order.
-pub const STEPS: [&str; 9] = [
-    "begin",
-    "claim the key",
-    "lock the accounts",
-    "debit",
-    "credit",
-    "write the transfer",
-    "write the entries",
-    "commit",
-    "another statement",
-];
-
-fn last_step(statement: &str) -> &'static str {
-    let words = [
-        "begin",
-        "insert into idempotency_keys",
-        "for no key update",
-        "balance_cents - $2",
-        "balance_cents + $2",
-        "insert into transfers",
-        "insert into entries",
-        "commit",
-    ];
-    let step = words.iter().position(|words| statement.contains(words));
-    STEPS[step.unwrap_or(STEPS.len() - 1)]
-}
-
-/// Random enough to choose accounts and moments with, and another one in each run.
-#[derive(Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// Begins anywhere.
-    pub fn new() -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        Self(RandomState::new().hash_one(()))
-    }
-
-    /// A number below `end`. `SplitMix64`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end.max(1)
-    }
-
-    /// Two different ones of these, and an amount.
-    pub fn payment(&mut self, key: String, accounts: &[i64]) -> Payment {
-        let count = accounts.len() as u64;
-        let from = self.below(count);
-        let to = (from + 1 + self.below(count - 1)) % count;
-        let account = |at: u64| accounts[usize::try_from(at).unwrap_or(0)];
-        let cents = 1 + i64::try_from(self.below(100)).unwrap_or(0);
-        Payment { key, from: account(from), to: account(to), cents }
-    }
+    bail!("{payment:?} was never answered")
 }

@@ -1,22 +1,16 @@
 //! What does a transfer cost, beside `pgbench` that makes the same statements?
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use lab::{
     Experiment, Lab, Target,
     database::Database,
     load::{self, Outcome, Stop, http::Connection},
 };
 use sqlx::{Connection as _, PgConnection};
-use tokio::process::Command;
 
-use super::client::{Api, Books, Random};
-use crate::{database::Isolation, store};
+use super::{books::Books, client::Api, pgbench, random::Random};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -53,18 +47,20 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for database in [&ours, &theirs] {
         open_accounts(database, params.accounts).await?;
     }
-    let pgbench = find();
-    if pgbench.is_none() {
+    let program = pgbench::find();
+    if program.is_none() {
         lab.text("pgbench is not installed here: its half of this experiment is skipped.");
     }
-    let script = tempfile(&script(params.accounts))?;
+    let script = pgbench::write(&pgbench::script(params.accounts))?;
     let child = lab.serve().database(&ours).start().await?;
     let (mut ratios, mut rates, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     let (mut paid, mut failed, mut benched) = (0, 0, 0);
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
-        let bench = match &pgbench {
-            Some(program) => Some(bench(program, &script.0, &theirs, &params).await?),
+        let bench = match &program {
+            Some(program) => {
+                Some(pgbench::run(program, &script, &theirs, params.clients, params.seconds).await?)
+            }
             None => None,
         };
         let pay = pay(child.address(), &params, round).await?;
@@ -98,7 +94,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     lab.check_eq("transfers that failed", 0, failed);
     check_books(&lab, &ours, &params, "the service", paid).await?;
-    if pgbench.is_some() {
+    if program.is_some() {
         check_books(&lab, &theirs, &params, "pgbench", benched).await?;
     }
     Ok(())
@@ -167,114 +163,6 @@ async fn open_accounts(database: &Database, accounts: u32) -> anyhow::Result<()>
     open.bind(i64::from(accounts)).bind(START).execute(&mut connection).await?;
     sqlx::raw_sql("vacuum analyze").execute(&mut connection).await?;
     Ok(())
-}
-
-// ANCHOR: script
-/// The service's own statements, in its order. pgbench has names where they have numbers.
-fn script(accounts: u32) -> String {
-    let mut script = format!(
-        "\\set n :n + 1\n\
-         \\set key :client_id * 1000000000 + :n\n\
-         \\set from random(1, {accounts})\n\
-         \\set to 1 + (:from - 1 + random(1, {accounts} - 1)) % {accounts}\n\
-         \\set cents random(1, 100)\n\
-         {};\n",
-        Isolation::default().begin(),
-    );
-    let fingerprint = format!("'\\x{}'", "5a".repeat(32));
-    for (sql, variables, then) in [
-        (store::CLAIM_KEY, &[":key", fingerprint.as_str()][..], "\\gset"),
-        (store::LOCK_ACCOUNTS, &[":from", ":to"], ";"),
-        (store::DEBIT, &[":from", ":cents"], ";"),
-        (store::CREDIT, &[":to", ":cents"], ";"),
-        (store::INSERT_TRANSFER, &[":transfer_id", ":from", ":to", ":cents"], ";"),
-        (store::INSERT_ENTRIES, &[":transfer_id", ":from", ":to", ":cents"], ";"),
-    ] {
-        let mut sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
-        for (number, variable) in variables.iter().enumerate() {
-            sql = sql.replace(&format!("${}", number + 1), variable);
-        }
-        script += &format!("{sql} {then}\n");
-    }
-    script + "commit;\n"
-}
-// ANCHOR_END: script
-
-/// The program, on the `PATH` or where Debian keeps it.
-fn find() -> Option<PathBuf> {
-    let on_path = std::env::var_os("PATH")?;
-    let on_path = std::env::split_paths(&on_path).map(|folder| folder.join("pgbench"));
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let versions = versions.map(|version| version.path().join("bin/pgbench"));
-    on_path.chain(versions).find(|program| program.is_file())
-}
-
-/// A file that is gone when this is dropped.
-struct TempFile(PathBuf);
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-fn tempfile(text: &str) -> anyhow::Result<TempFile> {
-    let name = format!("transfer-{:016x}.sql", Random::new().below(u64::MAX));
-    let file = TempFile(std::env::temp_dir().join(name));
-    std::fs::write(&file.0, text)?;
-    Ok(file)
-}
-
-struct Bench {
-    transactions: u64,
-    /// Transactions a second.
-    rate: f64,
-    /// Mean, in milliseconds.
-    latency: f64,
-}
-
-/// Prepared statements, as ours are; two threads, so that it does not hold itself up.
-async fn bench(
-    program: &Path,
-    script: &Path,
-    database: &Database,
-    params: &Params,
-) -> anyhow::Result<Bench> {
-    // Each run begins to count anew, so its keys must not be those of the run before.
-    let first = Random::new().below(1_000_000) * 1_000_000_000_000;
-    let url = url::Url::parse(database.url())?;
-    let mut address = url.clone();
-    // The password in the environment: everybody can read a command line.
-    let _ = address.set_password(None);
-    let password = url.password().unwrap_or_default().to_owned();
-    let output = Command::new(program)
-        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--define"])
-        .arg(format!("n={first}"))
-        .arg(format!("--client={}", params.clients))
-        .arg(format!("--time={}", params.seconds))
-        .arg(format!("--file={}", script.display()))
-        .arg(address.as_str())
-        .env("PGPASSWORD", password)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .context("pgbench cannot be run")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let failed = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "pgbench: {said}{failed}");
-    let after = |words: &str| {
-        let line = said.lines().find_map(|line| line.strip_prefix(words));
-        let word = line.and_then(|line| line.split_whitespace().next());
-        // `1234/1234`, where a number of transactions was asked for.
-        let word = word.and_then(|word| word.split('/').next());
-        word.with_context(|| format!("pgbench does not say {words}: {said}"))
-    };
-    Ok(Bench {
-        transactions: after("number of transactions actually processed: ")?.parse()?,
-        rate: after("tps = ")?.parse()?,
-        latency: after("latency average = ")?.parse()?,
-    })
 }
 
 /// A client of the service, over one connection.

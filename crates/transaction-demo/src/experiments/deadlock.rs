@@ -14,8 +14,11 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::Mutex;
 
 use super::{
-    client::{Api, Books, Payment, Random},
-    sessions::{Stage, columns, hasten_deadlocks, t1, t2},
+    books::Books,
+    client::{Api, Payment},
+    random::Random,
+    sessions::{Stage, hasten_deadlocks},
+    steps::{Step, columns, t1, t2},
 };
 use crate::{
     amount::AmountCents,
@@ -44,7 +47,7 @@ pub fn experiment() -> Experiment {
         "deadlock",
         "Transfers in both directions that lock in the order of the request deadlock, and with retries all of \
          them succeed; with ordered locks none ever does",
-        &["--transfers", "200"],
+        &["--transfers", "200", "--accounts", "5"],
         run,
     )
 }
@@ -99,7 +102,7 @@ const START: i64 = 1_000_000_000;
 
 /// Two sessions, one statement at a time.
 async fn step_by_step(lab: &Lab) -> anyhow::Result<()> {
-    const STEPS: &[super::sessions::Step] = &[
+    const STEPS: &[Step] = &[
         t1("update pair set cents = cents - 1 where id = 1"),
         t2("update pair set cents = cents - 1 where id = 2"),
         t1("update pair set cents = cents + 1 where id = 2"),

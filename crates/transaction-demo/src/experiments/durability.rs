@@ -11,12 +11,16 @@ use lab::{Experiment, Kind, Lab, Target, child::Child, database::Database, stack
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
 
-use super::client::{Api, Books, Payment, Random};
+use super::{
+    books::Books,
+    client::{Api, Payment},
+    random::Random,
+};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
     /// Times that the server is killed, with `synchronous_commit` on, and as often with it off
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=100))]
     kills: u64,
     /// Seconds of load before each kill
     #[arg(long, default_value_t = 0.7, value_parser = lab::experiment::seconds)]
@@ -32,7 +36,7 @@ pub fn experiment() -> Experiment {
         "durability",
         "The database server itself is killed with SIGKILL under load: every acknowledged transfer is there \
          afterwards; with synchronous_commit = off some are not",
-        &["--kills", "3", "--seconds", "0.25", "--clients", "8"],
+        &["--kills", "1", "--seconds", "0.3", "--clients", "8"],
         run,
     )
 }
@@ -75,7 +79,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "acknowledged before the kill",
         "lost",
         "oldest lost (ms before the kill)",
-        "recovery (ms)",
+        "until it answers again (ms)",
     ];
     lab.table("Each kill of the server", &columns, rows);
     lab.text(

@@ -13,7 +13,12 @@ use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use tokio::{sync::Barrier, task::JoinSet, time::sleep};
 
-use super::client::{Api, Books, Payment, Random, named, open_transactions};
+use super::{
+    books::Books,
+    client::{Api, Payment, until_paid},
+    random::Random,
+    watch::{named, open_transactions},
+};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -104,16 +109,8 @@ fn crowd(
         let (apis, payment, start) = (apis.clone(), payment.clone(), start.clone());
         crowd.spawn(async move {
             start.wait().await;
-            for sent in 1..10_000 {
-                match apis[(copy + sent) % 2].pay(&payment).await {
-                    Ok((201, body)) => return Ok((body, sent as u64)),
-                    Ok((503, _)) => {}
-                    Ok((status, body)) => bail!("{payment:?} was answered with {status}: {body}"),
-                    // It is dead. A moment, so that we do not turn in circles.
-                    Err(_) => sleep(Duration::from_millis(1)).await,
-                }
-            }
-            bail!("{payment:?} was never answered")
+            let (body, _, sent) = until_paid(&apis, copy, &payment).await?;
+            Ok((body, sent))
         });
     }
     crowd

@@ -16,7 +16,7 @@ use lab::{
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::sync::Mutex;
 
-use super::client::Random;
+use super::random::Random;
 use crate::{
     database::{Isolation, Work, attempt},
     error::Error,

@@ -1,7 +1,13 @@
 //! Which claims does this answer make, and what could refute each?
 
+mod anomalies;
+mod books;
 mod client;
+mod pgbench;
+mod random;
 mod sessions;
+mod steps;
+mod watch;
 pub mod atomicity;
 pub mod cost;
 pub mod deadlock;

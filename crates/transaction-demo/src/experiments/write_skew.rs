@@ -9,7 +9,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::sessions::{Stage, Step, columns, t1, t2};
+use super::{
+    sessions::Stage,
+    steps::{Step, columns, t1, t2},
+};
 use crate::{
     database::{Isolation, Work, attempt},
     error::Error,
@@ -176,7 +179,7 @@ async fn at_once(doctors: &[Doctor; 2], way: &Way) -> anyhow::Result<u32> {
         trying.spawn(async move {
             start.wait().await;
             let leave = retry(|| async {
-                attempt(&mut *doctor.lock().await, level, &Leave(first.sql(), leave)).await?
+                attempt(&mut *doctor.lock().await, level, &Leave(first.sql, leave)).await?
             });
             leave.await
         });
