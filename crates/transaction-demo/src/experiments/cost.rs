@@ -12,20 +12,21 @@ use sqlx::{Connection as _, PgConnection};
 
 use super::{books::Books, client::Api, pgbench, random::Random};
 
+/// What can be chosen.
 #[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
+pub struct Params {
     /// Clients, each of which pays without a pause
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
-    clients: u16,
+    pub clients: u16,
     /// Accounts that they choose from
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
-    accounts: u32,
+    pub accounts: u32,
     /// Seconds for each measurement, in whole seconds, since pgbench knows no others
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
-    seconds: u32,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub seconds: u32,
     /// Measurements of each of the two, by turns
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
 }
 
 /// The experiment.
@@ -34,7 +35,7 @@ pub fn experiment() -> Experiment {
         "cost",
         "A transfer over HTTP costs little more than its statements: the service makes as many as pgbench, or \
          nearly",
-        &["--rounds", "1", "--clients", "8", "--accounts", "100"],
+        &["--rounds", "1", "--seconds", "1", "--clients", "8", "--accounts", "100"],
         run,
     )
 }
@@ -52,17 +53,18 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.text("pgbench is not installed here: its half of this experiment is skipped.");
     }
     let script = pgbench::write(&pgbench::script(params.accounts))?;
-    let child = lab.serve().database(&ours).start().await?;
+    let mut child = lab.serve().database(&ours).start().await?;
     let (mut ratios, mut rates, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     let (mut paid, mut failed, mut benched) = (0, 0, 0);
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
         let bench = match &program {
-            Some(program) => {
-                Some(pgbench::run(program, &script, &theirs, params.clients, params.seconds).await?)
-            }
+            Some(program) => Some(pgbench::run(program, &script, &theirs, &params, round).await?),
             None => None,
         };
+        // Both begin with new connections, whose caches are empty. Ours are made while the clock runs.
+        child.stop().await?;
+        child.restart().await?;
         let pay = pay(child.address(), &params, round).await?;
         rates.push(pay.throughput());
         if let Some(bench) = bench {
@@ -169,8 +171,7 @@ async fn open_accounts(database: &Database, accounts: u32) -> anyhow::Result<()>
 struct Client {
     connection: Connection,
     host: String,
-    name: String,
-    number: u64,
+    key: u64,
     random: Random,
     accounts: Vec<i64>,
 }
@@ -181,8 +182,7 @@ async fn pay(host: &str, params: &Params, round: u32) -> anyhow::Result<Outcome>
         clients.push(Client {
             connection: Connection::open(host).await?,
             host: host.to_owned(),
-            name: format!("{round}-{client}"),
-            number: 0,
+            key: pgbench::first_key(round) + u64::from(client) * 1_000_000_000,
             random: Random::new(),
             accounts: (1..=i64::from(params.accounts)).collect(),
         });
@@ -192,9 +192,8 @@ async fn pay(host: &str, params: &Params, round: u32) -> anyhow::Result<Outcome>
 }
 
 async fn one(client: &mut Client) -> anyhow::Result<()> {
-    client.number += 1;
-    let key = format!("{}-{}", client.name, client.number);
-    let payment = client.random.payment(key, &client.accounts);
+    client.key += 1;
+    let payment = client.random.payment(client.key.to_string(), &client.accounts);
     let request = Api::request(&client.host, &payment);
     let status = client.connection.send(&request).await?;
     ensure!(status == 201, "{status}");

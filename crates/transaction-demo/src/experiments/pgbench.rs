@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use lab::database::Database;
 use tokio::process::Command;
 
-use super::random::Random;
+use super::{cost::Params, random::Random};
 use crate::{database::Isolation, store};
 
 // ANCHOR: script
@@ -52,6 +52,11 @@ pub fn find() -> Option<PathBuf> {
     on_path.chain(versions).find(|program| program.is_file())
 }
 
+/// Keys are numbers here, on both sides: client times 10⁹, and from this one on.
+pub fn first_key(round: u32) -> u64 {
+    (u64::from(round) + 1) * 100_000_000_000
+}
+
 /// A file that is gone when this is dropped.
 pub struct Script(PathBuf);
 
@@ -84,11 +89,9 @@ pub async fn run(
     program: &Path,
     script: &Script,
     database: &Database,
-    clients: u16,
-    seconds: u32,
+    params: &Params,
+    round: u32,
 ) -> anyhow::Result<Bench> {
-    // Each run begins to count anew, so its keys must not be those of the run before.
-    let first = Random::new().below(1_000_000) * 1_000_000_000_000;
     let url = url::Url::parse(database.url())?;
     let mut address = url.clone();
     // The password in the environment: everybody can read a command line.
@@ -96,9 +99,9 @@ pub async fn run(
     let password = url.password().unwrap_or_default().to_owned();
     let output = Command::new(program)
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--define"])
-        .arg(format!("n={first}"))
-        .arg(format!("--client={clients}"))
-        .arg(format!("--time={seconds}"))
+        .arg(format!("n={}", first_key(round)))
+        .arg(format!("--client={}", params.clients))
+        .arg(format!("--time={}", params.seconds))
         .arg(format!("--file={}", script.0.display()))
         .arg(address.as_str())
         .env("PGPASSWORD", password)
