@@ -67,9 +67,8 @@ async fn entries(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Json<EntriesBody>, Error> {
     let (after, limit) = page?.0.parse()?;
-    let account = bank.account(id.0).await?;
-    let entries = bank.entries(account.id, after, limit.into()).await?;
-    Ok(Json(EntriesBody::new(account.id, limit, entries)))
+    let entries = bank.entries(id.0, after, limit.into()).await?;
+    Ok(Json(EntriesBody::new(id.0, limit, entries)))
 }
 
 // ANCHOR: transfer

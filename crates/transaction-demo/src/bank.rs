@@ -60,26 +60,29 @@ impl Bank {
     /// The account.
     pub async fn account(&self, id: i64) -> Result<Account, Error> {
         let find = async |connection: &mut PgConnection| store::find_account(connection, id).await;
-        self.database.statement(find).await?.ok_or(Error::NotFound)
+        self.database.read(find).await?.ok_or(Error::NotFound)
     }
 
     /// The transfer.
     pub async fn find(&self, id: i64) -> Result<Transfer, Error> {
         let find = async |connection: &mut PgConnection| store::find_transfer(connection, id).await;
-        self.database.statement(find).await?.ok_or(Error::NotFound)
+        self.database.read(find).await?.ok_or(Error::NotFound)
     }
 
-    /// A page of the account's entries.
+    /// A page of the account's entries. Two statements and no transaction: accounts are never deleted.
     pub async fn entries(&self, account: i64, after: i64, limit: i64) -> Result<Vec<Entry>, Error> {
         let page = async |connection: &mut PgConnection| {
-            store::entries_after(connection, account, after, limit).await
+            if store::find_account(connection, account).await?.is_none() {
+                return Ok(None);
+            }
+            store::entries_after(connection, account, after, limit).await.map(Some)
         };
-        self.database.statement(page).await
+        self.database.read(page).await?.ok_or(Error::NotFound)
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database.statement(store::ping).await
+        self.database.read(store::ping).await
     }
 
     /// Closes the connections.

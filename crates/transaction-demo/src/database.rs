@@ -147,12 +147,12 @@ impl Database {
     }
     // ANCHOR_END: transaction
 
-    /// Runs one statement, which is a transaction by itself.
-    pub async fn statement<T>(
+    /// Reads, without a transaction round it: each statement is one by itself.
+    pub async fn read<T>(
         &self,
-        statement: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
+        statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let call = self.lend(async |connection| Ok(Ok(statement(connection).await?)));
+        let call = self.lend(async |connection| Ok(Ok(statements(connection).await?)));
         timeout(TIMEOUT, call).await.map_err(|_| Error::DatabaseAway)?
     }
 

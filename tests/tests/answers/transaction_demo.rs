@@ -14,6 +14,7 @@ use lab::{
 };
 use reqwest::{Method, RequestBuilder, Response, header::HeaderValue};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, error::DatabaseError};
 use transaction_demo::MIGRATIONS;
 
 use crate::{
@@ -49,6 +50,10 @@ tests![
     the_database_refuses_what_the_code_could_forget,
     a_payment_whose_process_died_half_way_is_made_by_the_next,
     a_process_that_hangs_half_way_does_not_keep_its_locks,
+    a_transfer_that_was_in_anothers_way_is_made_again,
+    a_lock_that_is_kept_is_waited_for_no_longer_than_the_bound,
+    an_account_that_is_locked_can_still_be_referred_to,
+    a_commit_after_an_error_is_a_rollback_without_a_word,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
@@ -613,28 +618,21 @@ async fn the_database_refuses_what_the_code_could_forget() -> Outcome {
     )
     .fetch_one(&pool)
     .await?;
-    let k = created["id"].as_i64().context("no id")?;
+    let paid = created["id"].as_i64().context("no id")?;
+    let entries = "insert into entries (transfer_id, account_id, amount_cents) values";
     for (sql, code) in [
-        ("update accounts set balance_cents = -1 where id = $1 + 1 - $1 and $2 > 0", "23514"),
-        (
-            "insert into entries (transfer_id, account_id, amount_cents) values ($1, 1, 5 - 0 * $2)",
-            "23514",
-        ),
-        (
-            "insert into entries (transfer_id, account_id, amount_cents) values ($1, 1, -5), ($1, 2, 4 + 0 * $2)",
-            "23514",
-        ),
+        (format!("update accounts set balance_cents = -1 where id = {ada}"), "23514"),
+        (format!("{entries} ({transfer}, {ada}, 5)"), "23514"),
+        (format!("{entries} ({transfer}, {ada}, -5), ({transfer}, {bob}, 4)"), "23514"),
         // Balanced, but this transfer has its entries already.
-        (
-            "insert into entries (transfer_id, account_id, amount_cents) values ($2, 1, -5), ($2, 2, 5 + 0 * $1)",
-            "23505",
-        ),
-        ("update entries set amount_cents = 1 where transfer_id in ($1, $2)", "23001"),
-        ("delete from entries where transfer_id in ($1, $2)", "23001"),
+        (format!("{entries} ({paid}, {ada}, -5), ({paid}, {bob}, 5)"), "23505"),
+        (format!("update entries set amount_cents = 1 where transfer_id = {paid}"), "23001"),
+        (format!("delete from entries where transfer_id = {paid}"), "23001"),
+        ("truncate entries".to_owned(), "23001"),
     ] {
-        let outcome = sqlx::query(sql).bind(transfer).bind(k).execute(&pool).await;
+        let outcome = sqlx::query(AssertSqlSafe(sql.clone())).execute(&pool).await;
         let error = outcome.err().with_context(|| format!("it is allowed: {sql}"))?;
-        let seen = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+        let seen = error.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
         ensure!(seen == code, "{sql}: {seen} {error}");
     }
     pool.close().await;
@@ -687,6 +685,93 @@ async fn a_process_that_hangs_half_way_does_not_keep_its_locks() -> Outcome {
     ensure!(told == Some(503), "{told:?}");
     ensure!((api.balance(ada).await?, api.balance(bob).await?) == (979, 21));
     api.audit().await
+}
+
+/// At these levels the row that it waited for has changed, and PostgreSQL refuses it with 40001.
+async fn a_transfer_that_was_in_anothers_way_is_made_again() -> Outcome {
+    for isolation in ["repeatable-read", "serializable"] {
+        let api = Api::start(&["--isolation", isolation]).await?;
+        let (ada, bob) = api.two(1_000, 0).await?;
+        let mut other = PgConnection::connect(api.database.url()).await?;
+        other.execute("begin").await?;
+        let lock = sqlx::query("update accounts set owner = 'Ada L.' where id = $1").bind(ada);
+        lock.execute(&mut other).await?;
+        let commit_when_it_waits = async {
+            eventually("the transfer waits for the other transaction", async || {
+                let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+                               and cardinality(pg_blocking_pids(pid)) > 0";
+                let mut look = PgConnection::connect(api.database.url()).await?;
+                let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut look).await?;
+                Ok((waiting > 0).then_some(()))
+            })
+            .await?;
+            Ok(other.execute("commit").await?)
+        };
+        let (response, _) = tokio::try_join!(api.pay("k", (ada, bob), 5), commit_when_it_waits)?;
+        ensure!(response.status() == 201, "{isolation}: {}", response.text().await?);
+        ensure!(api.balance(bob).await? == 5);
+        api.audit().await?;
+    }
+    Ok(())
+}
+
+async fn a_lock_that_is_kept_is_waited_for_no_longer_than_the_bound() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let (ada, bob) = api.two(1_000, 0).await?;
+    let mut other = PgConnection::connect(api.database.url()).await?;
+    other.execute("begin").await?;
+    sqlx::query("select from accounts where id = $1 for update")
+        .bind(ada)
+        .execute(&mut other)
+        .await?;
+    let begun = Instant::now();
+    let response = api.pay("k", (ada, bob), 5).await?;
+    ensure!(header(&response, "retry-after") == "1", "{response:?}");
+    problem(response, 503).await?;
+    ensure!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    ensure!(api.balance(ada).await? == 1_000, "readers do not wait");
+    other.execute("rollback").await?;
+    ensure!(api.pay("k", (ada, bob), 5).await?.status() == 201);
+    ensure!(api.balance(bob).await? == 5);
+    api.audit().await
+}
+
+/// What the chapter says of `for no key update` and of `for update`.
+async fn an_account_that_is_locked_can_still_be_referred_to() -> Outcome {
+    let api = Api::start(&[]).await?;
+    api.two(1_000, 0).await?;
+    let mut one = PgConnection::connect(api.database.url()).await?;
+    let mut two = PgConnection::connect(api.database.url()).await?;
+    two.execute("set lock_timeout = '200ms'").await?;
+    let refer = "insert into transfers (from_account, to_account, amount_cents) values (1, 2, 1)";
+    for (lock, expected) in [
+        ("select id from accounts where id = 1 for no key update", None),
+        ("select id from accounts where id = 1 for update", Some("55P03")),
+    ] {
+        one.execute("begin").await?;
+        one.execute(lock).await?;
+        two.execute("begin").await?;
+        let error = two.execute(refer).await.err();
+        let code = error.as_ref().and_then(|error| error.as_database_error()?.code());
+        ensure!(code.as_deref() == expected, "{lock}: {error:?}");
+        two.execute("rollback").await?;
+        one.execute("rollback").await?;
+    }
+    Ok(())
+}
+
+/// Why the work of a transaction must return every error.
+async fn a_commit_after_an_error_is_a_rollback_without_a_word() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let ada = api.open(1_000).await?;
+    let mut connection = PgConnection::connect(api.database.url()).await?;
+    connection.execute("begin").await?;
+    connection.execute("update accounts set owner = 'Eve' where id = 1").await?;
+    ensure!(connection.execute("select 1 / 0").await.is_err());
+    connection.execute("commit").await.context("it says a word")?;
+    let account: Value = api.get(&format!("accounts/{ada}")).await?.json().await?;
+    ensure!(account["owner"] == "Ada", "{account}");
+    Ok(())
 }
 
 async fn a_database_that_is_away_is_told_and_the_next_request_works() -> Outcome {

@@ -47,7 +47,7 @@ pub const STEPS: [&str; 9] = [
     "write the transfer",
     "write the entries",
     "commit",
-    "another statement",
+    "answer again",
 ];
 
 fn last_step(statement: &str) -> &'static str {
