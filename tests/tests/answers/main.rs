@@ -13,6 +13,7 @@ mod lab_parts;
 mod rate_limiter;
 mod stack;
 mod support;
+mod transaction_demo;
 mod url_shortener;
 mod workspace;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         lab_parts::tests(),
         rate_limiter::tests(),
         stack::tests(),
+        transaction_demo::tests(),
         url_shortener::tests(),
         workspace::tests(),
     ];

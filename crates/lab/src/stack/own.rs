@@ -1,10 +1,13 @@
 //! How does an experiment harm a server without harming anyone? It starts one of its own, from the same
 //! programs, on a port of its own; the keeper removes it when the experiment ends, however it ends.
 
-use std::{fs, fs::File, time::Duration};
+use std::{fs, fs::File, process::Command, time::Duration};
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process},
+};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -54,11 +57,28 @@ impl OwnServer {
         probe::version(self.home.kind, &self.url()?).await
     }
 
-    /// SIGKILL, the nearest thing to a power cut that a process can see. Returns when it is gone.
+    /// SIGKILL to all of the server's processes, the nearest thing to a power cut that they can see. Returns
+    /// when they are gone.
+    ///
+    /// PostgreSQL has a process for each connection, and those outlive the first by a moment, in which they could
+    /// still write and answer. So all are stopped before any is killed: no process sees another one die.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         let file = if self.home.kind == Kind::RabbitMq { "rabbitmq.pid" } else { "pid" };
         let pid = self.home.read(file)?.parse().ok().and_then(Pid::from_raw);
-        kill_process(pid.context("no pid")?, Signal::KILL)?;
+        let pid = pid.context("no pid")?;
+        // While it is stopped it starts no others.
+        kill_process(pid, Signal::STOP)?;
+        let mut all = children(pid)?;
+        all.push(pid);
+        for signal in [Signal::STOP, Signal::KILL] {
+            for &process in &all {
+                match kill_process(process, signal) {
+                    // It had just ended by itself.
+                    Err(Errno::SRCH) => {}
+                    outcome => outcome?,
+                }
+            }
+        }
         self.gone().await
     }
 
@@ -81,6 +101,38 @@ impl OwnServer {
     }
 }
 
+/// The processes that this one started and that still live.
+fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
+    if !cfg!(target_os = "linux") {
+        let output = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().context("ps")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        return Ok(text
+            .lines()
+            .filter_map(|line| child(line.split_whitespace(), parent))
+            .collect());
+    }
+    // A small container has no `ps`.
+    let mut children = Vec::new();
+    for process in fs::read_dir("/proc")?.flatten() {
+        // `pid (name) state ppid …`, and the name may hold spaces and parentheses. It may end as we look.
+        let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { continue };
+        let (Some((pid, _)), Some((_, rest))) = (stat.split_once(' '), stat.rsplit_once(')'))
+        else {
+            continue;
+        };
+        let fields = [pid].into_iter().chain(rest.split_whitespace().skip(1));
+        children.extend(child(fields, parent));
+    }
+    Ok(children)
+}
+
+/// The pid, if the parent's pid, which follows it, is this one.
+fn child<'a>(mut fields: impl Iterator<Item = &'a str>, parent: Pid) -> Option<Pid> {
+    let pid = fields.next()?.parse().ok()?;
+    let of: i32 = fields.next()?.parse().ok()?;
+    if of == parent.as_raw_nonzero().get() { Pid::from_raw(pid) } else { None }
+}
+
 /// Homes of experiments that were killed between a server's death and its restart.
 fn remove_what_was_left(kind: Kind) -> anyhow::Result<()> {
     let example = Home::own(kind)?;
@@ -99,4 +151,20 @@ fn remove_what_was_left(kind: Kind) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_found_by_their_parent() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let found = children(rustix::process::getpid());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.unwrap().contains(&pid));
+        assert!(!children(rustix::process::getpid()).unwrap().contains(&pid));
+    }
 }

@@ -1,0 +1,258 @@
+//! What is left when the database server itself is killed?
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use lab::{Experiment, Kind, Lab, Target, child::Child, database::Database, stack::own::OwnServer};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::task::JoinSet;
+
+use super::{
+    books::Books,
+    client::{Api, Payment},
+    random::Random,
+};
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Params {
+    /// Times that the server is killed, with `synchronous_commit` on, and as often with it off
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=100))]
+    kills: u64,
+    /// Seconds of load before each kill
+    #[arg(long, default_value_t = 0.7, value_parser = lab::experiment::seconds)]
+    seconds: f64,
+    /// Clients that pay
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=64))]
+    clients: u64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "durability",
+        "The database server itself is killed with SIGKILL under load: every acknowledged transfer is there \
+         afterwards; with synchronous_commit = off some are not",
+        &["--kills", "1", "--seconds", "0.3", "--clients", "8"],
+        run,
+    )
+}
+
+const ACCOUNTS: usize = 50;
+const START: i64 = 100_000_000;
+/// Payments before each kill, at least.
+const ENOUGH: usize = 20;
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let mut server = lab.own_server(Kind::Postgres).await?;
+    let migrations = &crate::MIGRATIONS;
+    let database = Database::fresh_on(&server.url()?, "transaction-demo", migrations).await?;
+    let (mut rows, mut done) = (Vec::new(), 0);
+    for setting in ["on", "off"] {
+        set_synchronous_commit(&database, setting).await?;
+        let bank = lab.serve().database(&database).start().await?;
+        let accounts = Api::of(&bank)?.open_all(ACCOUNTS, START).await?;
+        let mut all = Kill::default();
+        let mut kills = 0;
+        // A kill just after PostgreSQL has flushed finds nothing to lose. That all kills of a run do is rare;
+        // then there are some more.
+        while kills < params.kills
+            || (setting == "off" && all.lost == 0 && kills < params.kills + 5)
+        {
+            lab.progress(done, 2 * params.kills, format!("kills, synchronous_commit = {setting}"));
+            (kills, done) = (kills + 1, done + 1);
+            let kill = once(&params, &mut server, &database, &bank, &accounts, done).await?;
+            rows.push(kill.row(setting));
+            all.acknowledged += kill.acknowledged;
+            all.lost += kill.lost;
+            all.oldest_lost = all.oldest_lost.max(kill.oldest_lost);
+            all.wrong_books += kill.wrong_books;
+            all.works_again += kill.works_again;
+        }
+        judge(&lab, setting, kills, &all);
+    }
+    let columns = [
+        "synchronous_commit",
+        "acknowledged before the kill",
+        "lost",
+        "oldest lost (ms before the kill)",
+        "until it answers again (ms)",
+    ];
+    lab.table("Each kill of the server", &columns, rows);
+    lab.text(
+        "A kill of processes loses what is in their memory. What PostgreSQL has written and not flushed \
+         survives in the operating system, and would not survive a power cut.",
+    );
+    // Its lock is on a connection to the server that we killed; the server goes with the experiment.
+    drop(database);
+    Ok(())
+}
+
+fn judge(lab: &Lab, setting: &str, kills: u64, all: &Kill) {
+    let acknowledged = all.acknowledged;
+    let name = format!("synchronous_commit = {setting}: the load was real");
+    let enough = kills * ENOUGH as u64;
+    lab.check(name, format!("{enough} or more"), acknowledged, acknowledged >= enough);
+    let name = format!("synchronous_commit = {setting}: acknowledged transfers that are lost");
+    if setting == "on" {
+        lab.check_eq(name, 0, all.lost);
+    } else {
+        lab.check(name, "1 or more", all.lost, all.lost > 0);
+        let oldest = all.oldest_lost.as_secs_f64() * 1e3;
+        // PostgreSQL's documentation, 30.4: at most three times wal_writer_delay, which is 200 ms.
+        let figure = "synchronous_commit = off: the oldest that was lost, before the kill";
+        lab.figure_with_target(figure, oldest, "ms", Target::AtMost(600.0));
+    }
+    lab.figure(
+        format!("synchronous_commit = {setting}: lost of {acknowledged}"),
+        all.lost as f64,
+        "",
+    );
+    lab.check_eq(
+        format!("synchronous_commit = {setting}: kills after which the books are wrong"),
+        0,
+        all.wrong_books,
+    );
+    lab.check_eq(
+        format!("synchronous_commit = {setting}: kills after which the bank pays again by itself"),
+        kills,
+        all.works_again,
+    );
+}
+
+/// What one kill did.
+#[derive(Default)]
+struct Kill {
+    acknowledged: u64,
+    lost: u64,
+    /// How long before the kill the oldest of the lost was acknowledged.
+    oldest_lost: Duration,
+    recovery: Duration,
+    wrong_books: u64,
+    works_again: u64,
+}
+
+impl Kill {
+    fn row(&self, setting: &str) -> Vec<String> {
+        vec![
+            setting.to_owned(),
+            self.acknowledged.to_string(),
+            self.lost.to_string(),
+            format!("{:.0}", self.oldest_lost.as_secs_f64() * 1e3),
+            format!("{:.0}", self.recovery.as_secs_f64() * 1e3),
+        ]
+    }
+}
+
+/// For connections that are made from now on. Not a setting of the bank: it does not know how safe its
+/// database is.
+async fn set_synchronous_commit(database: &Database, setting: &str) -> anyhow::Result<()> {
+    let mut connection = PgConnection::connect(database.url()).await?;
+    let name: String =
+        sqlx::query_scalar("select current_database()::text").fetch_one(&mut connection).await?;
+    // Names cannot be bound; these are our own.
+    let alter = format!("alter database {name} set synchronous_commit = {setting}");
+    connection.execute(AssertSqlSafe(alter)).await?;
+    Ok(())
+}
+
+async fn once(
+    params: &Params,
+    server: &mut OwnServer,
+    database: &Database,
+    bank: &Child,
+    accounts: &[i64],
+    round: u64,
+) -> anyhow::Result<Kill> {
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let load = load(params, &Api::of(bank)?, accounts, round, &acknowledged);
+    tokio::time::sleep(Duration::from_secs_f64(params.seconds)).await;
+    enough(&acknowledged).await?;
+    server.kill().await?;
+    let killed = Instant::now();
+    load.join_all().await;
+    server.restart().await?;
+    let recovery = killed.elapsed();
+
+    let acknowledged =
+        std::mem::take(&mut *acknowledged.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut connection = PgConnection::connect(database.url()).await?;
+    let kept: HashSet<String> = sqlx::query_scalar(
+        r#"
+        select key
+        from idempotency_keys
+        join transfers on transfers.id = idempotency_keys.transfer_id
+        "#,
+    )
+    .fetch_all(&mut connection)
+    .await?
+    .into_iter()
+    .collect();
+    let lost = acknowledged.iter().filter(|(key, _)| !kept.contains(key));
+    let lost: Vec<Instant> = lost.map(|(_, at)| *at).collect();
+    let books = Books::read(&mut connection).await?;
+    let right =
+        Books::right(books.customers).words() == books.words() && books.customers % START == 0;
+    let again =
+        Payment { key: format!("again-{round}"), from: accounts[0], to: accounts[1], cents: 1 };
+    let works_again = until_it_pays(&Api::of(bank)?, &again).await;
+    Ok(Kill {
+        acknowledged: acknowledged.len() as u64,
+        lost: lost.len() as u64,
+        oldest_lost: lost.iter().min().map(|&at| killed - at).unwrap_or_default(),
+        recovery,
+        wrong_books: u64::from(!right),
+        works_again: u64::from(works_again.is_ok()),
+    })
+}
+
+type Acknowledged = Arc<Mutex<Vec<(String, Instant)>>>;
+
+/// Waits until there is something to lose, also on a busy machine.
+async fn enough(acknowledged: &Acknowledged) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len() < ENOUGH {
+        anyhow::ensure!(Instant::now() < deadline, "the bank hardly pays at all");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Each client pays until the database does not answer any more.
+fn load(
+    params: &Params,
+    api: &Api,
+    accounts: &[i64],
+    round: u64,
+    acknowledged: &Acknowledged,
+) -> JoinSet<()> {
+    let mut load = JoinSet::new();
+    for client in 0..params.clients {
+        let (api, accounts, all) = (api.clone(), accounts.to_vec(), acknowledged.clone());
+        load.spawn(async move {
+            let mut random = Random::new();
+            for number in 0_u64.. {
+                let payment = random.payment(format!("{round}-{client}-{number}"), &accounts);
+                let Ok((201, _)) = api.pay(&payment).await else { break };
+                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                all.push((payment.key, Instant::now()));
+            }
+        });
+    }
+    load
+}
+
+/// The bank was not restarted, and its connections are all broken.
+async fn until_it_pays(api: &Api, payment: &Payment) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < deadline {
+        if let Ok((201, _)) = api.pay(payment).await {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Err(anyhow::anyhow!("it does not pay")).context("the server is back")
+}

@@ -1,0 +1,62 @@
+//! "Explain database transactions and ACID properties."
+//!
+//! A bank. A transfer is one transaction: it claims its idempotency key, locks both accounts in order, moves the
+//! money and writes two entries that sum to zero; all of it happens, once, or none. Transactions that
+//! the database refuses because they were in each other's way are run again, in one place.
+//!
+//! In reading order: what comes in ([`amount`], [`idempotency`]), how a transaction is run
+//! ([`retry`], [`database`]), what is kept ([`store`]), what a transfer is ([`bank`]), and how it speaks HTTP
+//! ([`error`], [`body`], [`api`]).
+
+pub mod amount;
+pub mod idempotency;
+pub mod retry;
+pub mod database;
+pub mod store;
+pub mod bank;
+pub mod error;
+pub mod body;
+pub mod api;
+pub mod experiments;
+
+use std::sync::Arc;
+
+use lab::{Answer, Kind, Serve, Serving};
+
+use crate::{bank::Bank, database::Isolation};
+
+pub use store::MIGRATIONS;
+
+/// What `serve` understands.
+#[derive(clap::Args, Clone, Debug)]
+struct Options {
+    /// How well transfers are kept apart
+    #[arg(long, value_enum, default_value_t)]
+    isolation: Isolation,
+}
+
+/// This answer, for the command line, the guide and the tests.
+pub fn answer() -> Answer {
+    Answer {
+        name: "transaction-demo",
+        question: "Explain database transactions and ACID properties",
+        folder: env!("CARGO_MANIFEST_DIR"),
+        needs: &[Kind::Postgres],
+        migrations: Some(&MIGRATIONS),
+        try_it: &[
+            "curl -i -X POST {url}/accounts -H 'content-type: application/json' -d '{\"owner\":\"Ada\",\"balance_cents\":10000}'",
+            "curl -i -X POST {url}/accounts -H 'content-type: application/json' -d '{\"owner\":\"Bob\",\"balance_cents\":0}'",
+            "curl -i -X POST {url}/transfers -H 'content-type: application/json' -H 'idempotency-key: rent-may' -d '{\"from\":1,\"to\":2,\"amount_cents\":2500}'",
+            "curl -s {url}/accounts/1/entries",
+        ],
+        serve: Serve::new(serve),
+        experiments: experiments::all(),
+    }
+}
+
+async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
+    let bank = Arc::new(Bank::new(&serving.database().await?, options.isolation)?);
+    serving.run(api::router(Arc::clone(&bank))).await?;
+    bank.close().await;
+    Ok(())
+}
