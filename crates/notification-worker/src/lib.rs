@@ -165,9 +165,8 @@ impl Options {
     fn config(self, database: String, redis: String, broker: String) -> anyhow::Result<Config> {
         let account = |path: PathBuf| {
             let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-            serde_json::from_slice(&text).with_context(|| {
-                format!("{} is not the file of a service account", path.display())
-            })
+            serde_json::from_slice(&text)
+                .with_context(|| format!("{} is not the file of a service account", path.display()))
         };
         let fcm = self.fcm_credentials.map(account).transpose()?;
         Ok(Config {

@@ -62,10 +62,7 @@ pub struct Tokens {
 
 impl Tokens {
     /// The error is a key that is none.
-    pub fn new(
-        account: ServiceAccount,
-        https: Https,
-    ) -> Result<Self, jsonwebtoken::errors::Error> {
+    pub fn new(account: ServiceAccount, https: Https) -> Result<Self, jsonwebtoken::errors::Error> {
         let key = EncodingKey::from_rsa_pem(account.private_key.as_bytes())?;
         Ok(Self { account, key, https, newest: Mutex::default() })
     }

@@ -96,7 +96,8 @@ impl Refusal {
     fn of(answer: &Answer) -> Self {
         let problem: Problem = serde_json::from_slice(&answer.body).unwrap_or_default();
         let Status { status, message, details } = problem.error;
-        let code = details.into_iter().map(|detail| detail.error_code).find(|code| !code.is_empty());
+        let code =
+            details.into_iter().map(|detail| detail.error_code).find(|code| !code.is_empty());
         let code = code.unwrap_or(status);
         let words = format!("{} {code} {message:.200}", answer.status);
         match code.as_str() {
@@ -126,7 +127,9 @@ mod tests {
     #[test]
     fn the_error_code_says_what_to_do() {
         let body = |code: &str| {
-            format!(r#"{{"error":{{"status":"X","message":"m","details":[{{"@type":"t"}},{{"errorCode":"{code}"}}]}}}}"#)
+            format!(
+                r#"{{"error":{{"status":"X","message":"m","details":[{{"@type":"t"}},{{"errorCode":"{code}"}}]}}}}"#
+            )
         };
         assert_eq!(refusal(404, &body("UNREGISTERED"), None), Refusal::Unregistered);
         assert_eq!(refusal(403, &body("SENDER_ID_MISMATCH"), None), Refusal::Unregistered);

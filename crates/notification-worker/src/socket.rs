@@ -100,7 +100,8 @@ impl Socket {
     async fn run(&mut self, hub: &Arc<Hub>) -> End {
         // Joined before the first look: what comes between the two is told, and known by its place.
         let mut ear = hub.join(self.user.clone()).await;
-        let mut ping = interval_at(Instant::now() + self.patience.ping_every, self.patience.ping_every);
+        let mut ping =
+            interval_at(Instant::now() + self.patience.ping_every, self.patience.ping_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unanswered = 0;
         let mut end = self.look().await.err();

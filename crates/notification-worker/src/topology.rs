@@ -117,7 +117,10 @@ impl Topology {
     pub async fn declare_delay(&self, channel: &Channel, delay: Duration) -> lapin::Result<()> {
         let (queue, milliseconds) = (self.delay(delay), delay.as_millis());
         let arguments = [
-            ("x-message-ttl", AMQPValue::LongLongInt(i64::try_from(milliseconds).unwrap_or(i64::MAX))),
+            (
+                "x-message-ttl",
+                AMQPValue::LongLongInt(i64::try_from(milliseconds).unwrap_or(i64::MAX)),
+            ),
             ("x-dead-letter-exchange", text(self.exchange())),
             // Or a broker that dies while it hands a message over loses it; this wants `reject-publish`.
             ("x-dead-letter-strategy", text("at-least-once")),

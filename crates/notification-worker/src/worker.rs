@@ -66,10 +66,7 @@ pub struct Worker {
 impl Worker {
     /// With a name that nobody else has.
     pub fn new(deliverer: Deliverer, config: Config) -> Self {
-        let me = Member {
-            name: uuid::Uuid::new_v4().to_string(),
-            shards: config.shards.clone(),
-        };
+        let me = Member { name: uuid::Uuid::new_v4().to_string(), shards: config.shards.clone() };
         let places = HashMap::from([
             (Priority::Normal, Semaphore::new(config.concurrency)),
             (Priority::High, Semaphore::new(config.concurrency.div_ceil(4))),

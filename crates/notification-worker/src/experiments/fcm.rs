@@ -191,7 +191,8 @@ async fn token(State(google): State<Arc<Google>>, headers: HeaderMap, form: Stri
         let form: Vec<_> = url::form_urlencoded::parse(form.as_bytes()).collect();
         let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value);
         ensure!(
-            field("grant_type").is_some_and(|it| it == "urn:ietf:params:oauth:grant-type:jwt-bearer")
+            field("grant_type")
+                .is_some_and(|it| it == "urn:ietf:params:oauth:grant-type:jwt-bearer")
         );
         let host = headers.get("host").and_then(|host| host.to_str().ok()).context("no host")?;
         let mut validation = Validation::new(Algorithm::RS256);

@@ -44,9 +44,13 @@ pub struct Stand {
 
 impl Stand {
     /// For an experiment.
-    pub async fn of(lab: &Lab, shards: u16, backoff_ms: u64, attempts: u16) -> anyhow::Result<Self> {
-        let (database, keys, queues) =
-            tokio::try_join!(lab.database(), lab.keys(), lab.queues())?;
+    pub async fn of(
+        lab: &Lab,
+        shards: u16,
+        backoff_ms: u64,
+        attempts: u16,
+    ) -> anyhow::Result<Self> {
+        let (database, keys, queues) = tokio::try_join!(lab.database(), lab.keys(), lab.queues())?;
         Ok(Self::on(database, keys, queues, shards, backoff_ms, attempts))
     }
 
@@ -93,8 +97,15 @@ impl Stand {
     /// The options of a worker that pushes by this server.
     pub fn worker(&self, fcm: &FakeFcm, options: &[&str]) -> ChildBuilder {
         let credentials = fcm.credentials.path().to_string_lossy().into_owned();
-        self.serve(&["--role", "worker", "--fcm-credentials", &credentials, "--fcm-url", &fcm.url()])
-            .args(options)
+        self.serve(&[
+            "--role",
+            "worker",
+            "--fcm-credentials",
+            &credentials,
+            "--fcm-url",
+            &fcm.url(),
+        ])
+        .args(options)
     }
 
     /// How many messages a queue holds that are ready.

@@ -342,11 +342,13 @@ impl Store {
     pub async fn pushed(&self, job_id: &str, token: &DeviceToken) -> Result<(), Error> {
         self.database
             .within(async |connection| {
-                sqlx::query("insert into pushes (job_id, token) values ($1, $2) on conflict do nothing")
-                    .bind(job_id)
-                    .bind(token)
-                    .execute(connection)
-                    .await
+                sqlx::query(
+                    "insert into pushes (job_id, token) values ($1, $2) on conflict do nothing",
+                )
+                .bind(job_id)
+                .bind(token)
+                .execute(connection)
+                .await
             })
             .await?;
         Ok(())
