@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::time::timeout;
+use tokio::{sync::RwLock, time::timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -125,6 +125,7 @@ impl App {
                 live: live.clone(),
                 fcm,
                 backoff: config.backoff,
+                quarantine: RwLock::default(),
                 quiet_limit: config.quiet_limit,
             };
             tasks.spawn(Arc::new(Worker::new(deliverer, config.worker)).run(stop.clone()));

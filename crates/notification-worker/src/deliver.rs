@@ -5,6 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::RwLock;
+
 use crate::{
     backoff::Backoff,
     broker::Broker,
@@ -16,7 +18,9 @@ use crate::{
 };
 
 /// A job that was being tried when its worker died, so many times, is taken for the cause.
-const CRASHES: i32 = 5;
+pub const CRASHES: i32 = 5;
+/// From so many on it is suspected, and tried alone: with it others were in flight, who are suspected too.
+const SUSPECT: i32 = 2;
 
 /// Delivers.
 pub struct Deliverer {
@@ -30,6 +34,8 @@ pub struct Deliverer {
     pub fcm: Option<Fcm>,
     /// When to try again.
     pub backoff: Backoff,
+    /// Held by many who deliver, or by one.
+    pub quarantine: RwLock<()>,
     /// Notifications that a user may get in a minute, those of high priority aside; 0: any number.
     pub quiet_limit: u32,
 }
@@ -44,15 +50,23 @@ impl Deliverer {
         if self.collapse(&message, priority).await? {
             return Ok(());
         }
+        // A suspect comes by a delay queue, so it is not of the first generation.
+        let is_suspect =
+            message.generation > 0 && self.store.crashes(&message.job_id).await? >= SUSPECT;
+        // Before the claim: whoever waits for a suspect has not begun, and does not die with it.
+        let (_alone, _beside) = match is_suspect {
+            true => (Some(self.quarantine.write().await), None),
+            false => (None, Some(self.quarantine.read().await)),
+        };
         let Some(begun) = self.store.claim(&message).await? else {
             return self.follow_up(payload, &message).await;
         };
-        let settlement = match begun.crashes {
+        let settlement = match (begun.was_cut_off, begun.crashes) {
+            (true, CRASHES..) => Settlement::Dead(format!("{CRASHES} workers died of it")),
+            // It may be the cause. It waits, and others go first.
+            (true, SUSPECT..) => self.retry(&begun, "its worker died".to_owned(), None),
             // Most who die do not die of the job. It is tried again at once, in its place in line.
-            0 | 1 => self.attempt(&begun).await?,
-            CRASHES.. => Settlement::Dead(format!("{CRASHES} workers died of it")),
-            // Now it may be the cause. It waits, and others go first.
-            _ => self.retry(&begun, "its workers died".to_owned(), None),
+            _ => self.attempt(&begun).await?,
         };
         let ours = self.store.settle(&begun, &settlement).await?;
         // If somebody else has begun in the meantime, what follows is theirs.

@@ -30,8 +30,8 @@ pub struct Begun {
     pub failures: i32,
     /// Attempts before it that began and never ended: their workers died.
     pub crashes: i32,
-    /// The message's.
-    pub generation: i32,
+    /// Whether the last one before it was of those.
+    pub was_cut_off: bool,
 }
 
 /// Where a job stands, as a worker sees it.
@@ -65,18 +65,25 @@ impl Store {
     /// Begins an attempt, if this message still may. An attempt that is in flight already was cut off, since
     /// a message comes again only when its worker has lost its connection: that counts as a crash.
     pub const CLAIM: &str = r#"
+        with found as (
+            select job_id, in_flight
+            from notifications
+            where job_id = $1
+            for update
+        )
         update notifications
         set
             attempts = attempts + 1,
-            crashes = crashes + in_flight::integer,
+            crashes = crashes + found.in_flight::integer,
             in_flight = true,
             confirmed = true
-        where job_id = $1
+        from found
+        where notifications.job_id = found.job_id
             and generation = $2
             and status in ('queued', 'retrying')
             and due_at <= now() + interval '20 milliseconds'
         returning
-            job_id,
+            notifications.job_id,
             user_id,
             seq,
             channel,
@@ -86,7 +93,7 @@ impl Store {
             attempts,
             failures,
             crashes,
-            generation
+            found.in_flight as was_cut_off
     "#;
 
     /// Begins an attempt; nothing is returned if the message may not.
@@ -102,6 +109,20 @@ impl Store {
             .await
     }
     // ANCHOR_END: claim
+
+    /// How many workers have died over a job.
+    pub async fn crashes(&self, job_id: &str) -> Result<i32, Error> {
+        let crashes: Option<i32> = self
+            .database
+            .within(async |connection| {
+                sqlx::query_scalar("select crashes from notifications where job_id = $1")
+                    .bind(job_id)
+                    .fetch_optional(connection)
+                    .await
+            })
+            .await?;
+        Ok(crashes.unwrap_or(0))
+    }
 
     /// Where a job stands, if there is one.
     pub async fn state(&self, job_id: &str) -> Result<Option<State>, Error> {
