@@ -15,7 +15,7 @@ use crate::{Kind, farewell::farewell, stack};
 pub struct Queues {
     prefix: String,
     url: String,
-    queues: Vec<String>,
+    names: Vec<String>,
     exchanges: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ impl Queues {
     /// The same, on a server of the experiment's own.
     pub fn fresh_on(url: &str, answer: &str) -> Self {
         let prefix = format!("lab.{answer}.{:016x}", rand::random::<u64>());
-        Self { prefix, url: url.to_owned(), queues: Vec::new(), exchanges: Vec::new() }
+        Self { prefix, url: url.to_owned(), names: Vec::new(), exchanges: Vec::new() }
     }
 
     /// What every name begins with; no dot at its end.
@@ -52,18 +52,18 @@ impl Queues {
         queues: impl IntoIterator<Item = String>,
         exchanges: impl IntoIterator<Item = String>,
     ) {
-        self.queues.extend(queues);
+        self.names.extend(queues);
         self.exchanges.extend(exchanges);
     }
 }
 
 impl Drop for Queues {
     fn drop(&mut self) {
-        if self.queues.is_empty() && self.exchanges.is_empty() {
+        if self.names.is_empty() && self.exchanges.is_empty() {
             return;
         }
         let (queues, exchanges) =
-            (std::mem::take(&mut self.queues), std::mem::take(&mut self.exchanges));
+            (std::mem::take(&mut self.names), std::mem::take(&mut self.exchanges));
         let url = self.url.clone();
         farewell(&self.prefix, async move {
             let connection = Connection::connect(&url, ConnectionProperties::default()).await?;

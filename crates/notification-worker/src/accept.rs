@@ -4,19 +4,28 @@
 //! publishes what no confirm is known for. After the confirm: the sweep may publish it again, and the second
 //! message finds nothing left to do. The client, which heard no answer, asks again with the same `job_id`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep},
+    sync::{Mutex, mpsc},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{broker::Broker, error::Error, notification::NewNotification, store::Store};
+use crate::{
+    broker::Broker, database, error::Error, ids::UserId, notification::NewNotification,
+    store::Store,
+};
 
 /// Confirms that wait to be written down. When it is full they are not: the sweep then publishes a job once
 /// more than needed, which a worker notices.
 const CONFIRMS: usize = 4_096;
+/// Two of so many users seldom wait for each other.
+const TURNS: usize = 1_024;
 /// Confirms in one statement.
 const BATCH: usize = 500;
 /// How long confirms are gathered for one statement.
@@ -44,13 +53,15 @@ pub struct Acceptor {
     store: Store,
     broker: Arc<Broker>,
     confirms: mpsc::Sender<String>,
+    turns: Vec<Mutex<()>>,
 }
 
 impl Acceptor {
     /// And what writes down the confirms.
     pub fn new(store: Store, broker: Arc<Broker>) -> (Self, mpsc::Receiver<String>) {
         let (confirms, receiver) = mpsc::channel(CONFIRMS);
-        (Self { store, broker, confirms }, receiver)
+        let turns = std::iter::repeat_with(Mutex::default).take(TURNS).collect();
+        (Self { store, broker, confirms, turns }, receiver)
     }
 
     // ANCHOR: accept
@@ -58,19 +69,28 @@ impl Acceptor {
     pub async fn accept(&self, new: &NewNotification) -> Result<Accepted, Error> {
         // Before the record: while the broker is away there is none to take back.
         self.broker.ping()?;
-        let is_new = self.store.record(new).await?;
-        let known = match is_new {
-            true => None,
-            false => self.store.known(&new.job_id).await?,
+        let (is_new, message, confirm) = {
+            // A user's jobs are published in the order of their numbers. Two processes may still cross; then
+            // the calls were under way side by side, and neither is the first.
+            let turn = timeout(database::TIMEOUT, self.turn(&new.user_id).lock()).await;
+            let _turn = turn.map_err(|_| Error::DatabaseAway)?;
+            let is_new = self.store.record(new).await?;
+            let known = if is_new { None } else { self.store.known(&new.job_id).await? };
+            let message = match known {
+                Some((true, ..)) => return Ok(Accepted::Known),
+                // Somebody else is just accepting it, or died over it. Twice in the queue does no harm; a
+                // promise that the broker has not made would.
+                Some((false, message, _)) => message,
+                None => new.message(),
+            };
+            let confirm = self.broker.hand_over(&message, new.priority).await;
+            (is_new, message, confirm)
         };
-        let message = match known {
-            Some((true, ..)) => return Ok(Accepted::Known),
-            // Somebody else is just accepting it, or died over it. Twice in the queue does no harm; a promise
-            // that the broker has not made would.
-            Some((false, message, _)) => message,
-            None => new.message(),
+        let published = match confirm {
+            Ok(confirm) => Broker::confirmed(confirm).await,
+            Err(error) => Err(error),
         };
-        if let Err(error) = self.broker.publish(&message, new.priority).await {
+        if let Err(error) = published {
             // Nothing was accepted, so nothing may be sent: unless a worker has it already, because only the
             // confirm was lost.
             if !is_new || self.store.withdraw(&new.job_id).await? {
@@ -79,6 +99,13 @@ impl Acceptor {
         }
         let _ = self.confirms.try_send(message.job_id);
         Ok(if is_new { Accepted::New } else { Accepted::Known })
+    }
+
+    /// Users share a few locks: one for each would have to be thrown away again.
+    fn turn(&self, user: &UserId) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        user.hash(&mut hasher);
+        &self.turns[usize::try_from(hasher.finish() % TURNS as u64).unwrap_or(0)]
     }
     // ANCHOR_END: accept
 }

@@ -6,7 +6,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -15,6 +15,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::{
     backoff::Backoff,
@@ -24,14 +25,15 @@ use crate::{
     topology::Topology,
 };
 
-/// For a publish and its confirm. Leaves a client an answer within seconds.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
+/// For a publish, and for its confirm. Leaves a client an answer within seconds.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a connection and all declarations.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two tries to connect: half a second, and twice as long each time up to this.
 const SLOWEST_RECONNECT: Duration = Duration::from_secs(5);
 /// lapin tells of a lost connection at once, but an idle one is looked at only so often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+const HEARTBEAT_SECONDS: &str = "10";
 /// Durable: without it a quorum queue takes the message, and no promise is made for it.
 const PERSISTENT: u8 = 2;
 
@@ -108,7 +110,7 @@ impl Broker {
     async fn connect(&self) -> lapin::Result<Link> {
         let properties =
             ConnectionProperties::default().with_connection_name("notification-worker".into());
-        let connection = Connection::connect(&self.url, properties).await?;
+        let connection = Connection::connect(&with_heartbeat(&self.url), properties).await?;
         let publishing = connection.create_channel().await?;
         self.topology.declare(&publishing).await?;
         publishing.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -118,9 +120,32 @@ impl Broker {
     // ANCHOR: publish
     /// Puts a job into its shard's queue.
     pub async fn publish(&self, message: &Message, priority: Priority) -> Result<(), Error> {
+        Self::confirmed(self.hand_over(message, priority).await?).await
+    }
+
+    /// Puts a job behind those that were handed over before it, and does not wait for the confirm.
+    pub async fn hand_over(
+        &self,
+        message: &Message,
+        priority: Priority,
+    ) -> Result<PublisherConfirm, Error> {
         let shard = self.ring.shard_of(&message.user_id);
         let key = self.topology.key(None, shard, priority);
         self.send(self.topology.exchange(), &key, &json(message)?, FieldTable::default()).await
+    }
+
+    /// Returns only when the broker has confirmed the message: then a quorum of its nodes has it on disk.
+    pub async fn confirmed(confirm: PublisherConfirm) -> Result<(), Error> {
+        match timeout(PUBLISH_TIMEOUT, confirm).await {
+            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
+            Ok(Ok(Confirmation::Nack(_))) => Err(Error::BrokerFull),
+            Ok(Ok(unroutable)) => {
+                tracing::error!(?unroutable, "no queue takes it");
+                Err(Error::BrokerAway)
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Error::BrokerAway),
+        }
     }
 
     /// Puts a job into the queue that keeps it for this long, or nearly, and then gives it to its shard.
@@ -141,7 +166,8 @@ impl Broker {
         }
         drop(delays);
         let key = self.topology.key(Some(rung), self.ring.shard_of(&message.user_id), priority);
-        self.send(&self.topology.delays(), &key, &json(message)?, FieldTable::default()).await
+        let (delays, payload) = (self.topology.delays(), json(message)?);
+        Self::confirmed(self.send(&delays, &key, &payload, FieldTable::default()).await?).await
     }
 
     /// Puts what cannot be delivered into the dead-letter queue, with its reasons.
@@ -149,17 +175,16 @@ impl Broker {
         let mut headers = FieldTable::default();
         headers.insert("x-reasons".into(), AMQPValue::LongString(reasons.join("\n").into()));
         let (graveyard, dead) = (self.topology.graveyard(), self.topology.dead());
-        self.send(&graveyard, &dead, payload, headers).await
+        Self::confirmed(self.send(&graveyard, &dead, payload, headers).await?).await
     }
 
-    /// Returns only when the broker has confirmed the message: then a quorum of its nodes has it on disk.
     async fn send(
         &self,
         exchange: &str,
         key: &str,
         payload: &[u8],
         headers: FieldTable,
-    ) -> Result<(), Error> {
+    ) -> Result<PublisherConfirm, Error> {
         let link = self.link()?;
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -167,26 +192,9 @@ impl Broker {
             .with_headers(headers);
         // Mandatory: what no queue takes comes back, where it would be confirmed and gone.
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let publish = async {
-            let confirm = link.publishing.basic_publish(
-                exchange.into(),
-                key.into(),
-                options,
-                payload,
-                properties,
-            );
-            confirm.await?.await
-        };
-        match timeout(PUBLISH_TIMEOUT, publish).await {
-            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
-            Ok(Ok(Confirmation::Nack(_))) => Err(Error::BrokerFull),
-            Ok(Ok(unroutable)) => {
-                tracing::error!(?unroutable, exchange, key, "no queue takes it");
-                Err(Error::BrokerAway)
-            }
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Error::BrokerAway),
-        }
+        let (exchange, key) = (exchange.into(), key.into());
+        let publish = link.publishing.basic_publish(exchange, key, options, payload, properties);
+        Ok(timeout(PUBLISH_TIMEOUT, publish).await.map_err(|_| Error::BrokerAway)??)
     }
     // ANCHOR_END: publish
 
@@ -204,6 +212,18 @@ impl Link {
     /// A channel that was closed, by an error of ours or a deleted exchange, is mended like a connection.
     pub fn lives(&self) -> bool {
         self.connection.status().connected() && self.publishing.status().connected()
+    }
+}
+
+/// A peer that has vanished is noticed by its missing heartbeats: until then its shards stand still, since the
+/// broker still counts its consumers. The broker would say a minute.
+fn with_heartbeat(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(mut url) if !url.query_pairs().any(|(key, _)| key == "heartbeat") => {
+            url.query_pairs_mut().append_pair("heartbeat", HEARTBEAT_SECONDS);
+            url.into()
+        }
+        _ => url.to_owned(),
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is lost when the broker is killed under load, and comes back?
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -37,6 +38,10 @@ pub fn experiment() -> Experiment {
     )
 }
 
+/// A broker that has come back serves all its queues by then, or has left one without a leader: rabbitmq-server
+/// issue 10070. Another restart elects one; what is in the queue is not touched by any of it.
+const COMES_BACK: Duration = Duration::from_secs(20);
+
 /// What the clients were told.
 #[derive(Default)]
 struct Told {
@@ -61,8 +66,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for client in 0..params.clients {
         load.spawn(notify(api.clone(), client, told.clone(), stop.clone()));
     }
-    let (mut outages, mut resumed) = (Vec::new(), 0);
-    let accepted = || told.lock().unwrap_or_else(PoisonError::into_inner).accepted.len();
+    let (mut outages, mut resumed, mut leaderless) = (Vec::new(), 0, 0);
     for round in 0..params.rounds {
         lab.progress(round, params.rounds, "broker killed under load");
         sleep(Duration::from_secs_f64(params.seconds)).await;
@@ -70,13 +74,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let killed = Instant::now();
         // Long enough for calls that were under way, and for some that find it away.
         sleep(Duration::from_millis(500)).await;
-        let before = accepted();
+        let before = lock(&told).accepted.len();
         broker.restart().await?;
-        let deadline = Instant::now() + PATIENCE;
-        while accepted() == before && Instant::now() < deadline {
-            sleep(Duration::from_millis(10)).await;
+        let mut back = all_served(&told, before, params.clients).await;
+        // What an operator does whose probe says that the broker has come back without some of its queues.
+        while !back && leaderless < 3 * params.rounds {
+            leaderless += 1;
+            broker.kill().await?;
+            broker.restart().await?;
+            back = all_served(&told, before, params.clients).await;
         }
-        resumed += u64::from(accepted() > before);
+        resumed += u64::from(back);
         outages.push(killed.elapsed().as_secs_f64());
     }
     sleep(Duration::from_secs_f64(params.seconds)).await;
@@ -84,7 +92,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     load.join_all().await;
 
     lab.progress(params.rounds, params.rounds, "reading what arrived");
-    let told = std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner));
+    let told = std::mem::take(&mut *lock(&told));
     let (mut missing, mut twice) = (0, 0);
     for client in 0..params.clients {
         let jobs: Vec<_> = told.accepted.iter().filter(|(of, _)| *of == client).collect();
@@ -100,7 +108,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         missing += jobs.iter().filter(|job| !seen.times().contains_key(&*job.1)).count();
         twice += seen.times().values().filter(|&&times| times > 1).count();
     }
+    if resumed < params.rounds {
+        lab.text(format!("The service's last words:\n{}", server.log()));
+    }
     lab.figure("accepted", told.accepted.len() as f64, "");
+    let again = "restarts that left a queue without a leader, and were made again";
+    lab.figure(again, leaderless as f64, "");
     lab.figure("refused with 503 meanwhile", told.refused.0 as f64, "");
     lab.figure(
         "longest outage, from the kill to the next 202",
@@ -123,6 +136,25 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A panic cannot leave it half changed, so poison is ignored.
+fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until each client, and so each shard that any of them is on, has been served again.
+async fn all_served(told: &Mutex<Told>, before: usize, clients: u16) -> bool {
+    let deadline = Instant::now() + COMES_BACK;
+    while Instant::now() < deadline {
+        let served: HashSet<_> =
+            lock(told).accepted[before..].iter().map(|(client, _)| *client).collect();
+        if served.len() == usize::from(clients) {
+            return true;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
 fn user(client: u16) -> String {
     format!("user-{client}")
 }
@@ -138,7 +170,7 @@ async fn notify(api: Api, client: u16, told: Arc<Mutex<Told>>, stop: Cancellatio
         let answer = api.try_notify(&job, &user(client), "websocket").await;
         let took = begun.elapsed();
         {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut told = lock(&told);
             told.slowest = told.slowest.max(took);
             match answer {
                 Ok(answer) if answer.status() == 202 => told.accepted.push((client, job)),

@@ -1,7 +1,10 @@
 //! What does a run stand on? A database, keys and queues of its own, processes that share them, and clients of
 //! the service. The tests stand on the same.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use futures_util::StreamExt;
@@ -300,16 +303,21 @@ pub struct Seen {
 impl Seen {
     /// Adds what comes until there are so many different jobs, or the deadline is over.
     pub async fn watch(&mut self, api: &Api, user: &str, jobs: usize, deadline: Instant) {
-        while self.distinct() < jobs && Instant::now() < deadline {
+        let mut distinct: HashSet<_> =
+            self.frames.iter().map(|frame| frame.job_id.clone()).collect();
+        while distinct.len() < jobs && Instant::now() < deadline {
             let after = self.frames.last().map_or(0, |frame| frame.seq);
             let Ok(mut stream) = api.stream(user, after).await else {
                 sleep(Duration::from_millis(50)).await;
                 continue;
             };
             self.opened += 1;
-            while self.distinct() < jobs {
+            while distinct.len() < jobs {
                 match tokio::time::timeout_at(deadline, stream.next()).await {
-                    Ok(Ok(Some(frame))) => self.frames.push(frame),
+                    Ok(Ok(Some(frame))) => {
+                        distinct.insert(frame.job_id.clone());
+                        self.frames.push(frame);
+                    }
                     _ => break,
                 }
             }
