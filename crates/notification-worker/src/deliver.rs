@@ -54,9 +54,10 @@ impl Deliverer {
         let is_suspect =
             message.generation > 0 && self.store.crashes(&message.job_id).await? >= SUSPECT;
         // Before the claim: whoever waits for a suspect has not begun, and does not die with it.
-        let (_alone, _beside) = match is_suspect {
-            true => (Some(self.quarantine.write().await), None),
-            false => (None, Some(self.quarantine.read().await)),
+        let (_alone, _beside) = if is_suspect {
+            (Some(self.quarantine.write().await), None)
+        } else {
+            (None, Some(self.quarantine.read().await))
         };
         let Some(begun) = self.store.claim(&message).await? else {
             return self.follow_up(payload, &message).await;

@@ -108,9 +108,10 @@ impl Hub {
     pub async fn run(self: Arc<Self>, mut wishes: mpsc::Receiver<UserId>, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let session = async {
-                match timeout(TIMEOUT, self.live.listen()).await {
-                    Ok(Ok(connection)) => self.listen(connection, &mut wishes).await,
-                    _ => tracing::warn!("Redis is away: sockets hear nothing new"),
+                if let Ok(Ok(connection)) = timeout(TIMEOUT, self.live.listen()).await {
+                    self.listen(connection, &mut wishes).await;
+                } else {
+                    tracing::warn!("Redis is away: sockets hear nothing new");
                 }
                 sleep(RECONNECT).await;
             };
@@ -126,7 +127,9 @@ impl Hub {
                 let channels: Vec<_> = some.iter().map(|user| self.live.channel(user)).collect();
                 timeout(TIMEOUT, sink.subscribe(channels)).await??;
                 // What was said while nobody listened.
-                some.iter().for_each(|user| self.tell(user, &Told::Look));
+                for user in some {
+                    self.tell(user, &Told::Look);
+                }
             }
             while let Some(user) = wishes.recv().await {
                 let channel = self.live.channel(&user);
@@ -143,9 +146,10 @@ impl Hub {
             while let Some(message) = messages.next().await {
                 let user = self.live.user(message.get_channel_name());
                 let entry = serde_json::from_slice(message.get_payload_bytes());
-                match (user, entry) {
-                    (Some(user), Ok(entry)) => self.tell(&user, &Told::Entry(Arc::new(entry))),
-                    _ => tracing::warn!("a message in Redis is none of ours"),
+                if let (Some(user), Ok(entry)) = (user, entry) {
+                    self.tell(&user, &Told::Entry(Arc::new(entry)));
+                } else {
+                    tracing::warn!("a message in Redis is none of ours");
                 }
             }
         };

@@ -73,12 +73,12 @@ impl Fcm {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Problem {
-    error: Status,
+    error: FcmError,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Status {
+struct FcmError {
     status: String,
     message: String,
     details: Vec<Detail>,
@@ -95,7 +95,7 @@ impl Refusal {
     /// The error code decides, and where there is none the status: a proxy on the way has no codes.
     fn of(answer: &Answer) -> Self {
         let problem: Problem = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let Status { status, message, details } = problem.error;
+        let FcmError { status, message, details } = problem.error;
         let code =
             details.into_iter().map(|detail| detail.error_code).find(|code| !code.is_empty());
         let code = code.unwrap_or(status);

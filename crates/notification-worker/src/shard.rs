@@ -120,7 +120,7 @@ mod tests {
         members[0].shards = 0..=1;
         members[1].shards = 1..=5;
         let owners = assign(8, &members);
-        let seen: Vec<_> = owners.iter().map(|owner| owner.is_some()).collect();
+        let seen: Vec<_> = owners.iter().map(Option::is_some).collect();
         assert_eq!(seen, [true, true, true, true, true, true, false, false]);
         assert_eq!(owners[0], Some("worker 0"));
         assert!(owners[2..6].iter().all(|owner| *owner == Some("worker 1")));

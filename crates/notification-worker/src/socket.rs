@@ -55,7 +55,7 @@ enum End {
 
 /// A socket that is open.
 pub struct Socket {
-    socket: WebSocket,
+    web: WebSocket,
     store: Store,
     user: UserId,
     patience: Patience,
@@ -66,14 +66,14 @@ pub struct Socket {
 impl Socket {
     /// Serves the client until one of the two has enough.
     pub async fn serve(
-        socket: WebSocket,
+        web: WebSocket,
         store: Store,
         hub: Arc<Hub>,
         (user, position): (UserId, i64),
         patience: Patience,
         stop: CancellationToken,
     ) {
-        let mut this = Self { socket, store, user, patience, position };
+        let mut this = Self { web, store, user, patience, position };
         let end = tokio::select! {
             end = this.run(&hub) => end,
             () = stop.cancelled() => End::Close(close_code::AWAY, "this process stops; come back"),
@@ -88,9 +88,9 @@ impl Socket {
             End::Close(code, reason) => CloseFrame { code, reason: reason.into() },
         };
         let goodbye = async {
-            this.socket.send(Message::Close(Some(close))).await?;
+            this.web.send(Message::Close(Some(close))).await?;
             // Until the client has closed too: or what it still sends would make a reset of our goodbye.
-            while let Some(Ok(_)) = this.socket.recv().await {}
+            while let Some(Ok(_)) = this.web.recv().await {}
             Ok::<_, axum::Error>(())
         };
         let _ = timeout(Duration::from_secs(1), goodbye).await;
@@ -120,7 +120,7 @@ impl Socket {
                         told => told.err(),
                     }
                 }
-                said = self.socket.recv() => {
+                said = self.web.recv() => {
                     unanswered = 0;
                     hear(said).err()
                 }
@@ -177,7 +177,7 @@ impl Socket {
 
     /// Waits until the client's side has room for it, and no longer than we are patient.
     async fn send(&mut self, message: Message) -> Result<(), End> {
-        match timeout(self.patience.slowest, self.socket.send(message)).await {
+        match timeout(self.patience.slowest, self.web.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::Slow),

@@ -45,9 +45,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let stand = Stand::of(&lab, 2, params.first, 10).await?;
     let down = Arc::new(AtomicBool::new(true));
     let is_down = down.clone();
-    let fcm = FakeFcm::start(move |_| match is_down.load(Ordering::Relaxed) {
-        true => Fate::refused(503, "UNAVAILABLE", None),
-        false => Fate::TAKEN,
+    let fcm = FakeFcm::start(move |_| {
+        if is_down.load(Ordering::Relaxed) {
+            Fate::refused(503, "UNAVAILABLE", None)
+        } else {
+            Fate::TAKEN
+        }
     })
     .await?;
     let server = stand.serve(&["--role", "api"]).start().await?;
@@ -102,7 +105,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             early += u64::from(gap < step * 0.55 - 0.02);
             lateness.push((gap - step).max(0.0) * 1e3);
             if n > 0 {
-                shares.insert(((gap / step).min(1.0) * 10.0).round() as u64);
+                shares.insert(format!("{:.1}", (gap / step).min(1.0)));
             }
         }
     }

@@ -88,12 +88,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     let rate = f64::from(params.sockets) / begun.elapsed().as_secs_f64();
     latencies.sort_by(f64::total_cmp);
-    let percentile = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
+    let percentile = |part: usize| latencies[(latencies.len() - 1) * part / 100];
     lab.figure_with_target("memory for a socket", each / 1_024.0, "KiB", Target::AtMost(64.0));
-    lab.figure("from the call to the socket, p50", percentile(0.5), "ms");
+    lab.figure("from the call to the socket, p50", percentile(50), "ms");
     lab.figure_with_target(
         "from the call to the socket, p99",
-        percentile(0.99),
+        percentile(99),
         "ms",
         Target::AtMost(1_000.0),
     );

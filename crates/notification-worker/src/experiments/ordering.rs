@@ -74,9 +74,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
         let times: &mut u32 = refused.entry(sent.job_id.clone()).or_default();
         *times += 1;
-        match is_refused_once(sent.seq) && *times == 1 {
-            true => Fate::refused(503, "UNAVAILABLE", None),
-            false => Fate::slow(a_while()),
+        if is_refused_once(sent.seq) && *times == 1 {
+            Fate::refused(503, "UNAVAILABLE", None)
+        } else {
+            Fate::slow(a_while())
         }
     };
     let (sent, _) = sharded(&lab, &params, decide, false).await?;
@@ -86,8 +87,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check("retried: some came late", "1 or more", late, late >= 1);
     lab.check_eq("retried: steps back among those that were not", 0, disorder(&prompt).0);
     let mut in_place: HashMap<&str, Vec<i64>> = HashMap::new();
-    taken.iter().for_each(|sent| in_place.entry(&sent.device).or_default().push(sent.seq));
-    in_place.values_mut().for_each(|numbers| numbers.sort_unstable());
+    for sent in &taken {
+        in_place.entry(&sent.device).or_default().push(sent.seq);
+    }
+    for numbers in in_place.values_mut() {
+        numbers.sort_unstable();
+    }
     let all: Vec<_> = (1..=i64::from(params.each)).collect();
     let whole = in_place.values().filter(|numbers| **numbers == all);
     lab.check_eq(

@@ -48,7 +48,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         }
         let _ = touched.try_send(());
         // Long enough for the kill: no worker ever hears the answer.
-        Fate::slow(Duration::from_secs(60))
+        Fate::slow(Duration::from_mins(1))
     })
     .await?;
     let server = stand.serve(&["--role", "api"]).start().await?;

@@ -15,6 +15,7 @@ use lab::{
     keys::Keys,
     queues::Queues,
 };
+use lapin::types::FieldTable;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
@@ -116,7 +117,7 @@ impl Stand {
         let connection = self.queues.connection().await?;
         let channel = connection.create_channel().await?;
         let options = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
-        let queue = channel.queue_declare(queue.into(), options, Default::default()).await?;
+        let queue = channel.queue_declare(queue.into(), options, FieldTable::default()).await?;
         let count = queue.message_count();
         connection.close(200, "goodbye".into()).await?;
         Ok(count)
