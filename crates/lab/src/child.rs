@@ -135,6 +135,14 @@ impl Child {
         self.url.trim_start_matches("http://")
     }
 
+    /// Its memory that is in use, in bytes (resident set size), as `ps` says on Linux and on macOS.
+    pub async fn memory(&self) -> anyhow::Result<u64> {
+        let pid = self.process.id().context("it has ended already")?.to_string();
+        let output = Command::new("ps").args(["-o", "rss=", "-p", &pid]).output().await?;
+        let kibibytes: u64 = String::from_utf8_lossy(&output.stdout).trim().parse()?;
+        Ok(kibibytes * 1_024)
+    }
+
     /// The last lines that it wrote.
     pub fn log(&self) -> String {
         self.log.text()

@@ -14,6 +14,7 @@ use crate::{
     child::{Child, ChildBuilder},
     database::Database,
     keys::Keys,
+    queues::Queues,
     recorder::{Event, Recorder},
     stack::{self, own::OwnServer},
 };
@@ -243,6 +244,12 @@ impl Lab {
     pub async fn keys(&self) -> anyhow::Result<Keys> {
         self.server(Kind::Redis).await?;
         Keys::fresh(self.answer.name).await
+    }
+
+    /// A part of RabbitMQ of its own: a prefix for names of queues and exchanges.
+    pub async fn queues(&self) -> anyhow::Result<Queues> {
+        self.server(Kind::RabbitMq).await?;
+        Queues::fresh(self.answer.name).await
     }
 
     /// A PostgreSQL, Redis or RabbitMQ of the experiment's own, to be harmed at will.

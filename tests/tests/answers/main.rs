@@ -11,6 +11,7 @@ mod http;
 mod jwt_auth;
 mod lab_parts;
 mod rate_limiter;
+mod notification_worker;
 mod stack;
 mod support;
 mod transaction_demo;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         jwt_auth::tests(),
         lab_parts::tests(),
         rate_limiter::tests(),
+        notification_worker::tests(),
         stack::tests(),
         transaction_demo::tests(),
         url_shortener::tests(),

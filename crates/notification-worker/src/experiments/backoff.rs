@@ -1,0 +1,142 @@
+//! When does a channel that is down hear of us again, and who waits for it?
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use lab::{Experiment, Lab, Target};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    fcm::{FakeFcm, Fate},
+    stand::{Api, PATIENCE, Stand},
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Pushes that are accepted while FCM is down
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(4..=1_000))]
+    pushes: u16,
+    /// Seconds that FCM is down
+    #[arg(long, default_value_t = 5.0, value_parser = lab::experiment::seconds)]
+    seconds: f64,
+    /// Milliseconds of the first step of the schedule
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(50..=5_000))]
+    first: u64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "backoff",
+        "A channel that is down for a while: the attempts' times follow the schedule with jitter, and the \
+         rest of the traffic is not delayed",
+        &["--pushes", "12", "--seconds", "1.5", "--first", "100"],
+        run,
+    )
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let stand = Stand::of(&lab, 2, params.first, 10).await?;
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = down.clone();
+    let fcm = FakeFcm::start(move |_| {
+        if is_down.load(Ordering::Relaxed) {
+            Fate::refused(503, "UNAVAILABLE", None)
+        } else {
+            Fate::TAKEN
+        }
+    })
+    .await?;
+    let server = stand.serve(&["--role", "api"]).start().await?;
+    let _worker = stand.worker(&fcm, &[]).start().await?;
+    let api = Api::of(&server)?;
+    let begun = Instant::now();
+    let up_at = begun + Duration::from_secs_f64(params.seconds);
+    for n in 0..params.pushes {
+        let user = format!("user-{n}");
+        api.device(&user, &format!("device-{n}")).await?;
+        api.notify(&format!("push-{n}"), &user, "push").await?;
+    }
+    // The rest of the traffic, to the same users. FCM stays down until the last of it has arrived.
+    let (mut latencies, mut meanwhile) = (Vec::new(), 0_u64);
+    while Instant::now() < up_at || meanwhile < 5 {
+        let user = format!("user-{}", meanwhile % u64::from(params.pushes));
+        let mut stream = api.stream(&user, 0).await?;
+        let (sent, job) = (Instant::now(), format!("live-{meanwhile}"));
+        api.notify(&job, &user, "websocket").await?;
+        while stream.soon().await?.job_id != job {}
+        latencies.push(sent.elapsed().as_secs_f64() * 1e3);
+        stream.close().await;
+        meanwhile += 1;
+        lab.progress(meanwhile, 0, "FCM is down, sockets are served");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let taken_meanwhile = fcm.sent().iter().filter(|sent| sent.status == 200).count();
+    down.store(false, Ordering::Relaxed);
+    let wanted = usize::from(params.pushes);
+    let sent = fcm
+        .until("every push is taken", PATIENCE, |sent| {
+            sent.iter().filter(|sent| sent.status == 200).count() >= wanted
+        })
+        .await?;
+
+    let mut attempts: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for sent in &sent {
+        attempts.entry(&sent.job_id).or_default().push((sent.at - begun).as_secs_f64());
+    }
+    for (job, times) in attempts.iter().take(8) {
+        for (n, time) in times.iter().enumerate() {
+            let axes = ("seconds", "attempt");
+            lab.point("Attempts of eight of the pushes", axes, job, (*time, (n + 1) as f64));
+        }
+    }
+    let step = |n: usize| params.first as f64 / 1e3 * 2_f64.powi(i32::try_from(n).unwrap_or(30));
+    let (mut early, mut shares, mut lateness) = (0, HashSet::new(), Vec::new());
+    for times in attempts.values() {
+        for (n, pair) in times.windows(2).enumerate() {
+            let (gap, step) = (pair[1] - pair[0], step(n));
+            // 20 ms, since a claim may be early by that much.
+            early += u64::from(gap < step * 0.55 - 0.02);
+            lateness.push((gap - step).max(0.0) * 1e3);
+            if n > 0 {
+                shares.insert(format!("{:.1}", (gap / step).min(1.0)));
+            }
+        }
+    }
+    let retried = attempts.values().filter(|times| times.len() >= 3).count();
+    lab.figure("attempts in all", sent.len() as f64, "");
+    lab.figure("of a push, at most", attempts.values().map(Vec::len).max().unwrap_or(0) as f64, "");
+    let latest = lateness.iter().copied().fold(0.0, f64::max);
+    lab.figure_with_target(
+        "latest attempt after the end of its step",
+        latest,
+        "ms",
+        Target::AtMost(500.0),
+    );
+    lab.figure("to a socket meanwhile, median", lab::load::median(latencies.clone()), "ms");
+    let worst = latencies.iter().copied().fold(0.0, f64::max);
+    lab.figure_with_target("to a socket meanwhile, slowest", worst, "ms", Target::AtMost(250.0));
+    lab.check_eq("attempts that came before their time", 0, early);
+    lab.check_eq("pushes that were tried three times or more", wanted, retried);
+    lab.check(
+        "the jitter is real",
+        "two shares of a step or more",
+        shares.len(),
+        shares.len() >= 2,
+    );
+    lab.check(
+        "sockets that were served while FCM was down",
+        "5 or more",
+        meanwhile,
+        meanwhile >= 5 && taken_meanwhile == 0,
+    );
+    let taken: Vec<_> = sent.iter().filter(|sent| sent.status == 200).collect();
+    lab.check_eq("pushes that were taken, each once", wanted, taken.len());
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! What is lost when the broker is killed under load, and comes back?
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use lab::{Experiment, Kind, Lab, queues::Queues};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::stand::{Api, PATIENCE, Seen, Stand};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Times that the broker is killed
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=20))]
+    rounds: u64,
+    /// Seconds of load before each kill, and after the last
+    #[arg(long, default_value_t = 1.5, value_parser = lab::experiment::seconds)]
+    seconds: f64,
+    /// Clients that notify, each a user of its own
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    clients: u16,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "broker-restart",
+        "RabbitMQ is killed and restarted under load: nothing that was answered with 202 is lost",
+        &["--rounds", "1", "--seconds", "0.7", "--clients", "4"],
+        run,
+    )
+}
+
+/// A broker that has come back serves all its queues by then, or has left one without a leader: rabbitmq-server
+/// issue 10070. Another restart elects one; what is in the queue is not touched by any of it.
+const COMES_BACK: Duration = Duration::from_secs(20);
+
+/// What the clients were told.
+#[derive(Default)]
+struct Told {
+    /// The jobs of each client that were answered with 202.
+    accepted: Vec<(u16, String)>,
+    /// Answers with 503, and those of them without `Retry-After`.
+    refused: (u64, u64),
+    /// Anything else.
+    others: Vec<String>,
+    slowest: Duration,
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let mut broker = lab.own_server(Kind::RabbitMq).await?;
+    let queues = Queues::fresh_on(&broker.url()?, "notification-worker");
+    let (database, keys) = tokio::try_join!(lab.database(), lab.keys())?;
+    let stand = Stand::on(database, keys, queues, 2, 100, 8);
+    let server = stand.serve(&[]).start().await?;
+    let (api, told, stop) =
+        (Api::of(&server)?, Arc::new(Mutex::new(Told::default())), CancellationToken::new());
+    let mut load = JoinSet::new();
+    for client in 0..params.clients {
+        load.spawn(notify(api.clone(), client, told.clone(), stop.clone()));
+    }
+    let (mut outages, mut resumed, mut leaderless) = (Vec::new(), 0, 0);
+    for round in 0..params.rounds {
+        lab.progress(round, params.rounds, "broker killed under load");
+        sleep(Duration::from_secs_f64(params.seconds)).await;
+        broker.kill().await?;
+        let killed = Instant::now();
+        // Long enough for calls that were under way, and for some that find it away.
+        sleep(Duration::from_millis(500)).await;
+        let before = lock(&told).accepted.len();
+        broker.restart().await?;
+        let mut back = all_served(&told, before, params.clients).await;
+        // What an operator does whose probe says that the broker has come back without some of its queues.
+        while !back && leaderless < 3 * params.rounds {
+            leaderless += 1;
+            broker.kill().await?;
+            broker.restart().await?;
+            back = all_served(&told, before, params.clients).await;
+        }
+        resumed += u64::from(back);
+        outages.push(killed.elapsed().as_secs_f64());
+    }
+    sleep(Duration::from_secs_f64(params.seconds)).await;
+    stop.cancel();
+    load.join_all().await;
+
+    lab.progress(params.rounds, params.rounds, "reading what arrived");
+    let told = std::mem::take(&mut *lock(&told));
+    let (mut missing, mut twice) = (0, 0);
+    for client in 0..params.clients {
+        let jobs: Vec<_> = told.accepted.iter().filter(|(of, _)| *of == client).collect();
+        let mut seen = Seen::default();
+        let wanted = |seen: &Seen| jobs.iter().all(|job| seen.times().contains_key(&*job.1));
+        let deadline = Instant::now() + PATIENCE;
+        // More than was accepted may arrive: a call whose answer got lost may have been a good one.
+        let mut more = jobs.len();
+        while !wanted(&seen) && Instant::now() < deadline {
+            seen.watch(&api, &user(client), more, deadline).await;
+            more = seen.distinct() + 1;
+        }
+        missing += jobs.iter().filter(|job| !seen.times().contains_key(&*job.1)).count();
+        twice += seen.times().values().filter(|&&times| times > 1).count();
+    }
+    if resumed < params.rounds {
+        lab.text(format!("The service's last words:\n{}", server.log()));
+    }
+    lab.figure("accepted", told.accepted.len() as f64, "");
+    let again = "restarts that left a queue without a leader, and were made again";
+    lab.figure(again, leaderless as f64, "");
+    lab.figure("refused with 503 meanwhile", told.refused.0 as f64, "");
+    lab.figure(
+        "longest outage, from the kill to the next 202",
+        outages.iter().copied().fold(0.0, f64::max),
+        "s",
+    );
+    lab.figure("slowest answer", told.slowest.as_secs_f64(), "s");
+    lab.check("the load was real", "50 or more", told.accepted.len(), told.accepted.len() >= 50);
+    lab.check("the outage was felt", "a 503 or more", told.refused.0, told.refused.0 >= 1);
+    lab.check_eq("answers with 503 that do not say when to come back", 0, told.refused.1);
+    lab.check(
+        "nothing else was answered",
+        "only 202 and 503",
+        format!("{:?}", told.others),
+        told.others.is_empty(),
+    );
+    lab.check_eq("restarts after which notifications were accepted again", params.rounds, resumed);
+    lab.check_eq("accepted notifications that did not arrive", 0, missing);
+    lab.check_eq("notifications that arrived twice", 0, twice);
+    Ok(())
+}
+
+/// A panic cannot leave it half changed, so poison is ignored.
+fn lock(told: &Mutex<Told>) -> MutexGuard<'_, Told> {
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until each client, and so each shard that any of them is on, has been served again.
+async fn all_served(told: &Mutex<Told>, before: usize, clients: u16) -> bool {
+    let deadline = Instant::now() + COMES_BACK;
+    while Instant::now() < deadline {
+        let served: HashSet<_> =
+            lock(told).accepted[before..].iter().map(|(client, _)| *client).collect();
+        if served.len() == usize::from(clients) {
+            return true;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
+
+fn user(client: u16) -> String {
+    format!("user-{client}")
+}
+
+/// Notifies one user again and again, as a client does that has nothing else to do.
+async fn notify(api: Api, client: u16, told: Arc<Mutex<Told>>, stop: CancellationToken) {
+    for n in 0_u64.. {
+        if stop.is_cancelled() {
+            return;
+        }
+        let job = format!("job-{client}-{n}");
+        let begun = Instant::now();
+        let answer = api.try_notify(&job, &user(client), "websocket").await;
+        let took = begun.elapsed();
+        {
+            let mut told = lock(&told);
+            told.slowest = told.slowest.max(took);
+            match answer {
+                Ok(answer) if answer.status() == 202 => told.accepted.push((client, job)),
+                Ok(answer) if answer.status() == 503 => {
+                    told.refused.0 += 1;
+                    let says = answer.headers().contains_key("retry-after");
+                    told.refused.1 += u64::from(!says);
+                }
+                Ok(answer) => told.others.push(answer.status().to_string()),
+                Err(error) => told.others.push(error.to_string()),
+            }
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}

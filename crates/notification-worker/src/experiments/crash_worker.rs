@@ -1,0 +1,167 @@
+//! What is lost, and what is shown twice, when workers are killed all the time?
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use lab::{Experiment, Lab, child::Child};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{
+    fcm::{FakeFcm, Fate},
+    stand::{Api, PATIENCE, Seen, Stand},
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Seconds of load
+    #[arg(long, default_value_t = 8.0, value_parser = lab::experiment::seconds)]
+    seconds: f64,
+    /// Milliseconds between one kill and the next
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(50..=10_000))]
+    kill_every: u64,
+    /// Workers; each is started again at once when it was killed
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=8))]
+    workers: u16,
+    /// Users, each with an open socket and a device
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    users: u16,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "crash-worker",
+        "Workers are killed with SIGKILL all the time under load: every accepted notification arrives, and \
+         none shows twice at the receiver (by its job id)",
+        &["--seconds", "1.8", "--users", "4", "--workers", "2"],
+        run,
+    )
+}
+
+/// The jobs that were answered with 202: of each user, by channel.
+type Accepted = Arc<Mutex<Vec<(u16, &'static str, String)>>>;
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let stand = Stand::of(&lab, 4, 100, 8).await?;
+    let fcm = FakeFcm::start(|_| Fate::slow(Duration::from_millis(5))).await?;
+    let server = stand.serve(&["--role", "api"]).start().await?;
+    let api = Api::of(&server)?;
+    let worker = || stand.worker(&fcm, &["--lease-ms", "500"]);
+    let mut workers = Vec::new();
+    for _ in 0..params.workers {
+        workers.push(worker().start().await?);
+    }
+    for user in 0..params.users {
+        api.device(&format!("user-{user}"), &format!("device-{user}")).await?;
+    }
+    let (accepted, over) = (Accepted::default(), Arc::new(AtomicBool::new(false)));
+    let posting = post(&api, params.users, &accepted, &over);
+    let kills = kill(&lab, &params, &mut workers).await?;
+    over.store(true, Ordering::Relaxed);
+    posting.join_all().await;
+    lab.progress(kills, kills, "waiting for what was accepted");
+
+    let accepted = std::mem::take(&mut *accepted.lock().unwrap_or_else(PoisonError::into_inner));
+    let of = |channel| accepted.iter().filter(move |(_, of, _)| *of == channel);
+    let (mut missing, mut twice, mut opened) = (0, 0, 0);
+    for user in 0..params.users {
+        let jobs: HashSet<_> =
+            of("websocket").filter(|job| job.0 == user).map(|job| job.2.as_str()).collect();
+        let mut seen = Seen::default();
+        let deadline = Instant::now() + PATIENCE;
+        seen.watch(&api, &format!("user-{user}"), jobs.len(), deadline).await;
+        let times = seen.times();
+        missing += jobs.iter().filter(|job| !times.contains_key(**job)).count();
+        twice += times.values().filter(|&&times| times > 1).count();
+        opened += seen.opened;
+    }
+    let pushes: HashSet<_> = of("push").map(|job| job.2.as_str()).collect();
+    let all_came = |sent: &Vec<super::fcm::Sent>| {
+        let came: HashSet<_> = sent.iter().map(|sent| sent.job_id.as_str()).collect();
+        pushes.is_subset(&came)
+    };
+    let came = fcm.until("every push", PATIENCE, all_came).await.unwrap_or_else(|_| fcm.sent());
+    let mut times: HashMap<&str, usize> = HashMap::new();
+    for sent in &came {
+        *times.entry(&sent.job_id).or_default() += 1;
+    }
+    let lost_pushes = pushes.iter().filter(|job| !times.contains_key(**job)).count();
+    let again = times.values().filter(|&&times| times > 1).count();
+
+    lab.figure("workers killed", kills as f64, "");
+    lab.figure("accepted, to sockets", of("websocket").count() as f64, "");
+    lab.figure("accepted, to devices", pushes.len() as f64, "");
+    lab.figure("attempts that a kill cut off", crashes(&stand).await? as f64, "");
+    lab.figure("streams opened to read them", opened as f64, "");
+    lab.figure("pushes that FCM was sent twice: at least once is all there is", again as f64, "");
+    let time = Duration::from_secs_f64(params.seconds);
+    let least = u64::try_from(time.as_millis())? / params.kill_every / 8;
+    lab.check(
+        "the kills were real",
+        format!("{} or more", least.max(1)),
+        kills,
+        kills >= least.max(1),
+    );
+    lab.check("the load was real", "100 or more", accepted.len(), accepted.len() >= 100);
+    lab.check_eq("accepted notifications that no socket saw", 0, missing);
+    lab.check_eq("notifications that a socket saw twice", 0, twice);
+    lab.check_eq("accepted pushes that FCM did not get", 0, lost_pushes);
+    Ok(())
+}
+
+/// A client for each user, who posts to the socket and the device by turns until it is over.
+fn post(api: &Api, users: u16, accepted: &Accepted, over: &Arc<AtomicBool>) -> JoinSet<()> {
+    let mut posting = JoinSet::new();
+    for user in 0..users {
+        let (api, accepted, over) = (api.clone(), accepted.clone(), over.clone());
+        posting.spawn(async move {
+            for n in 0_u64.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let channel = if n.is_multiple_of(2) { "websocket" } else { "push" };
+                let job = format!("job-{user}-{n}");
+                let answer = api.try_notify(&job, &format!("user-{user}"), channel).await;
+                if answer.is_ok_and(|answer| answer.status() == 202) {
+                    let mut accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
+                    accepted.push((user, channel, job));
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+    }
+    posting
+}
+
+/// Kills one worker after the other, as long as the load lasts. How many were killed.
+async fn kill(lab: &Lab, params: &Params, workers: &mut [Child]) -> anyhow::Result<u64> {
+    let end = Instant::now() + Duration::from_secs_f64(params.seconds);
+    let mut kills = 0;
+    while Instant::now() < end {
+        sleep(Duration::from_millis(params.kill_every)).await;
+        let victim = usize::try_from(kills)? % workers.len();
+        workers[victim].kill().await?;
+        kills += 1;
+        workers[victim].restart().await?;
+        lab.progress(kills, 0, "workers killed under load");
+    }
+    Ok(kills)
+}
+
+async fn crashes(stand: &Stand) -> anyhow::Result<i64> {
+    let pool = stand.database.pool().await?;
+    let crashes = sqlx::query_scalar("select coalesce(sum(crashes), 0)::bigint from notifications")
+        .fetch_one(&pool)
+        .await?;
+    pool.close().await;
+    Ok(crashes)
+}

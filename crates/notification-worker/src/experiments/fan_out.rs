@@ -1,0 +1,135 @@
+//! What does an open socket cost, and how soon does a notification arrive when there are thousands?
+
+use std::time::Duration;
+
+use anyhow::Context;
+use lab::{Experiment, Lab, Target};
+use serde_json::Value;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use super::stand::{Api, Frame, PATIENCE, Stand};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Open sockets, each of a user of its own
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u16).range(10..=9_000))]
+    sockets: u16,
+    /// Clients that notify these users
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    clients: u16,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "fan-out",
+        "Five thousand open sockets in one process on this machine: each gets what is its own and nothing \
+         else, at tens of kibibytes for a socket",
+        &["--sockets", "300"],
+        run,
+    )
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    lab::serve::allow_many_connections();
+    let stand = Stand::of(&lab, 8, 200, 8).await?;
+    let server = stand.serve(&["--role", "api", "--ping-seconds", "3600"]).start().await?;
+    let _worker = stand.serve(&["--role", "worker"]).start().await?;
+    let api = Api::of(&server)?;
+    // Warm: the first of everything is not what a socket costs.
+    api.notify("warm", "warm", "websocket").await?;
+    api.stream("warm", 0).await?.soon().await?;
+    let before = server.memory().await?;
+
+    // Many at once, or the opening would be all that takes time.
+    let mut opening = JoinSet::new();
+    let mut streams = Vec::with_capacity(params.sockets.into());
+    for user in 0..params.sockets {
+        let api = api.clone();
+        opening.spawn(
+            async move { anyhow::Ok((user, api.stream(&format!("user-{user}"), 0).await?)) },
+        );
+        if opening.len() >= 64 {
+            streams.push(opening.join_next().await.context("one is opening")???);
+            lab.progress(user.into(), params.sockets.into(), "sockets opened");
+        }
+    }
+    for opened in opening.join_all().await {
+        streams.push(opened?);
+    }
+    let open = sockets(&api).await?;
+    // Until their first look at the stream is over.
+    sleep(Duration::from_millis(500)).await;
+    let each = (server.memory().await?.saturating_sub(before)) as f64 / f64::from(params.sockets);
+
+    lab.progress(0, 0, "notifying every user");
+    let mut reading = JoinSet::new();
+    for (user, mut stream) in streams {
+        reading.spawn(async move {
+            let frame = stream.soon().await;
+            let at = Instant::now();
+            // Anything more would be somebody else's.
+            let more = timeout(Duration::from_millis(200), stream.next()).await.is_ok();
+            (user, frame, at, more)
+        });
+    }
+    let begun = Instant::now();
+    let sent = notify(&api, &params).await?;
+    let (mut latencies, mut own, mut more_than_one) = (Vec::new(), 0, 0);
+    while let Some(read) = timeout(PATIENCE * 2, reading.join_next()).await? {
+        let (user, frame, at, more) = read?;
+        let frame: Frame = frame?;
+        own += u64::from(frame.job_id == format!("job-{user}"));
+        more_than_one += u64::from(more);
+        latencies.push((at - sent[usize::from(user)]).as_secs_f64() * 1e3);
+    }
+    let rate = f64::from(params.sockets) / begun.elapsed().as_secs_f64();
+    latencies.sort_by(f64::total_cmp);
+    let percentile = |part: usize| latencies[(latencies.len() - 1) * part / 100];
+    lab.figure_with_target("memory for a socket", each / 1_024.0, "KiB", Target::AtMost(64.0));
+    lab.figure("from the call to the socket, p50", percentile(50), "ms");
+    lab.figure_with_target(
+        "from the call to the socket, p99",
+        percentile(99),
+        "ms",
+        Target::AtMost(1_000.0),
+    );
+    lab.figure("notifications a second meanwhile", rate, "");
+    lab.check_eq("sockets open at once", u64::from(params.sockets), open);
+    lab.check_eq("sockets that got their user's notification", u64::from(params.sockets), own);
+    lab.check_eq("sockets that got anything else", 0, more_than_one);
+    Ok(())
+}
+
+/// How many sockets the server says are open, once the closed ones are gone.
+async fn sockets(api: &Api) -> anyhow::Result<u64> {
+    let ready = api.http.get(format!("{}/readyz", api.url)).send().await?;
+    let ready: Value = ready.error_for_status()?.json().await?;
+    ready["sockets"].as_u64().context("no sockets in the answer")
+}
+
+/// Notifies every user once; when each was.
+async fn notify(api: &Api, params: &Params) -> anyhow::Result<Vec<Instant>> {
+    let mut posting = JoinSet::new();
+    for client in 0..params.clients {
+        let (api, sockets, clients) = (api.clone(), params.sockets, usize::from(params.clients));
+        posting.spawn(async move {
+            let mut sent = Vec::new();
+            for user in (client..sockets).step_by(clients) {
+                sent.push((user, Instant::now()));
+                api.notify(&format!("job-{user}"), &format!("user-{user}"), "websocket").await?;
+            }
+            anyhow::Ok(sent)
+        });
+    }
+    let mut all = vec![Instant::now(); params.sockets.into()];
+    for sent in posting.join_all().await {
+        for (user, at) in sent? {
+            all[usize::from(user)] = at;
+        }
+    }
+    Ok(all)
+}

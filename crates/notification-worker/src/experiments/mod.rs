@@ -1,0 +1,30 @@
+//! Which claims does this answer make, and what could refute each?
+
+pub mod backoff;
+pub mod broker_restart;
+pub mod crash_worker;
+pub mod fan_out;
+pub mod fcm;
+pub mod ordering;
+pub mod poison;
+pub mod scale;
+pub mod slow_reader;
+pub mod stand;
+pub mod throughput;
+
+use lab::Experiment;
+
+/// Every experiment, in the order of the chapter.
+pub fn all() -> Vec<Experiment> {
+    vec![
+        crash_worker::experiment(),
+        broker_restart::experiment(),
+        backoff::experiment(),
+        ordering::experiment(),
+        poison::experiment(),
+        scale::experiment(),
+        fan_out::experiment(),
+        slow_reader::experiment(),
+        throughput::experiment(),
+    ]
+}

@@ -1,0 +1,253 @@
+//! In which order do a user's notifications arrive?
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use lab::{Experiment, Lab};
+use lapin::{
+    BasicProperties,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+        ConfirmSelectOptions, QueueDeclareOptions,
+    },
+    types::FieldTable,
+};
+use rand::Rng;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{
+    fcm::{FakeFcm, Fate, Sent},
+    stand::{Api, PATIENCE, Stand},
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Users
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..=64))]
+    users: u16,
+    /// Notifications for each
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(20..=1_000))]
+    each: u16,
+    /// Milliseconds between one death of a worker and the next
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(50..=5_000))]
+    kill_every: u64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "ordering",
+        "With sharding by user, each user's notifications arrive in order, also across a worker's death; with \
+         plain competing workers they do not. One that had to be retried may come late, and carries the \
+         sequence number by which a client puts it in its place",
+        &["--users", "4", "--each", "40", "--kill-every", "300"],
+        run,
+    )
+}
+
+/// Every tenth of each user's is refused once.
+fn is_refused_once(seq: i64) -> bool {
+    seq % 10 == 5
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let expected = usize::from(params.users) * usize::from(params.each);
+    lab.progress(0, 3, "sharded, and workers killed");
+    let (sent, kills) = sharded(&lab, &params, |_| Fate::slow(a_while()), true).await?;
+    let (backwards, repeated) = disorder(&sent);
+    lab.figure("workers killed", kills as f64, "");
+    lab.figure("sent again because a worker died over it", repeated as f64, "");
+    lab.check("workers died over it", "1 or more", kills, kills >= 1);
+    lab.check_eq("sharded: all arrived", expected, distinct(&sent));
+    lab.check_eq("sharded, across deaths: steps back in a user's sequence", 0, backwards);
+
+    lab.progress(1, 3, "sharded, and one in ten refused once");
+    let refused = Mutex::new(HashMap::new());
+    let decide = move |sent: &Sent| {
+        let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let times: &mut u32 = refused.entry(sent.job_id.clone()).or_default();
+        *times += 1;
+        if is_refused_once(sent.seq) && *times == 1 {
+            Fate::refused(503, "UNAVAILABLE", None)
+        } else {
+            Fate::slow(a_while())
+        }
+    };
+    let (sent, _) = sharded(&lab, &params, decide, false).await?;
+    let taken: Vec<_> = sent.into_iter().filter(|sent| sent.status == 200).collect();
+    let (late, _) = disorder(&taken);
+    let prompt: Vec<_> = taken.iter().filter(|sent| !is_refused_once(sent.seq)).cloned().collect();
+    lab.check("retried: some came late", "1 or more", late, late >= 1);
+    lab.check_eq("retried: steps back among those that were not", 0, disorder(&prompt).0);
+    let mut in_place: HashMap<&str, Vec<i64>> = HashMap::new();
+    for sent in &taken {
+        in_place.entry(&sent.device).or_default().push(sent.seq);
+    }
+    for numbers in in_place.values_mut() {
+        numbers.sort_unstable();
+    }
+    let all: Vec<_> = (1..=i64::from(params.each)).collect();
+    let whole = in_place.values().filter(|numbers| **numbers == all);
+    lab.check_eq(
+        "retried: users whose numbers, sorted, are whole",
+        usize::from(params.users),
+        whole.count(),
+    );
+
+    lab.progress(2, 3, "plain competing workers");
+    let competing = competing(&lab, &params).await?;
+    let (backwards, _) = disorder(&competing);
+    lab.figure("competing: steps back in a user's sequence", backwards as f64, "");
+    lab.check_eq("competing: all arrived", expected, distinct(&competing));
+    lab.check("competing workers lose the order", "1 step back or more", backwards, backwards >= 1);
+    Ok(())
+}
+
+/// As long as a push may take.
+fn a_while() -> Duration {
+    Duration::from_millis(rand::rng().random_range(0..8))
+}
+
+/// Steps back in a device's sequence, and numbers that come again at once.
+fn disorder(sent: &[Sent]) -> (usize, usize) {
+    let (mut newest, mut backwards, mut repeated) = (HashMap::new(), 0, 0);
+    for Sent { device, seq, .. } in sent {
+        let newest: &mut i64 = newest.entry(device).or_default();
+        backwards += usize::from(seq < newest);
+        repeated += usize::from(seq == newest);
+        *newest = (*newest).max(*seq);
+    }
+    (backwards, repeated)
+}
+
+fn distinct(sent: &[Sent]) -> usize {
+    sent.iter().map(|sent| sent.job_id.as_str()).collect::<std::collections::HashSet<_>>().len()
+}
+
+/// Our own, with two workers. Everything that FCM was sent, and how many workers were killed meanwhile.
+async fn sharded(
+    lab: &Lab,
+    params: &Params,
+    decide: impl Fn(&Sent) -> Fate + Send + Sync + 'static,
+    killing: bool,
+) -> anyhow::Result<(Vec<Sent>, u64)> {
+    let stand = Stand::of(lab, 4, 100, 8).await?;
+    let fcm = FakeFcm::start(decide).await?;
+    let server = stand.serve(&["--role", "api"]).start().await?;
+    let start = || stand.worker(&fcm, &["--lease-ms", "500"]).start();
+    let (one, two) = tokio::try_join!(start(), start())?;
+    let mut workers = [one, two];
+    let api = Api::of(&server)?;
+    let mut posting = JoinSet::new();
+    for user in 0..params.users {
+        let (api, each) = (api.clone(), params.each);
+        posting.spawn(async move {
+            let name = format!("user-{user}");
+            api.device(&name, &format!("device-{user}")).await?;
+            for n in 0..each {
+                api.notify(&format!("job-{user}-{n}"), &name, "push").await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    let expected = usize::from(params.users) * usize::from(params.each);
+    let took = |sent: &[Sent]| {
+        let taken = sent.iter().filter(|sent| sent.status == 200);
+        taken.map(|sent| sent.job_id.as_str()).collect::<std::collections::HashSet<_>>().len()
+    };
+    let (mut kills, deadline) = (0_u64, Instant::now() + PATIENCE);
+    while took(&fcm.sent()) < expected && Instant::now() < deadline {
+        sleep(Duration::from_millis(if killing { params.kill_every } else { 20 })).await;
+        // No more than five, or the rest would never get its turn.
+        if killing && kills < 5 && took(&fcm.sent()) < expected {
+            let victim = usize::try_from(kills)? % 2;
+            workers[victim].kill().await?;
+            kills += 1;
+            workers[victim].restart().await?;
+        }
+    }
+    for posted in posting.join_all().await {
+        posted?;
+    }
+    Ok((fcm.sent(), kills))
+}
+
+/// The textbook's: one queue, four workers side by side, and whoever is free takes the next.
+async fn competing(lab: &Lab, params: &Params) -> anyhow::Result<Vec<Sent>> {
+    let mut queues = lab.queues().await?;
+    let queue = format!("{}.plain", queues.prefix());
+    queues.expect([queue.clone()], []);
+    let connection = queues.connection().await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let mut quorum = FieldTable::default();
+    quorum.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("quorum".into()));
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(queue.as_str().into(), durable, quorum).await?;
+
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let mut workers = JoinSet::new();
+    for _ in 0..4 {
+        let channel = connection.create_channel().await?;
+        channel.basic_qos(8, BasicQosOptions::default()).await?;
+        let consuming = channel.basic_consume(
+            queue.as_str().into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        let (mut consumer, sent) = (consuming.await?, sent.clone());
+        workers.spawn(async move {
+            while let Some(Ok(delivery)) = consumer.next().await {
+                sleep(a_while()).await;
+                let job = String::from_utf8_lossy(&delivery.data).into_owned();
+                let (user, seq) = job.split_once(' ').unwrap_or_default();
+                sent.lock().unwrap_or_else(PoisonError::into_inner).push(Sent {
+                    at: Instant::now(),
+                    device: user.to_owned(),
+                    seq: seq.parse().unwrap_or(0),
+                    job_id: job.clone(),
+                    priority: String::new(),
+                    status: 200,
+                });
+                if delivery.ack(BasicAckOptions::default()).await.is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    for seq in 1..=params.each {
+        for user in 0..params.users {
+            let job = format!("{user} {seq}");
+            let options = BasicPublishOptions::default();
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            channel
+                .basic_publish(
+                    "".into(),
+                    queue.as_str().into(),
+                    options,
+                    job.as_bytes(),
+                    properties,
+                )
+                .await?
+                .await?;
+        }
+    }
+    let expected = usize::from(params.users) * usize::from(params.each);
+    let came = || sent.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let deadline = Instant::now() + PATIENCE;
+    while came() < expected && Instant::now() < deadline {
+        sleep(Duration::from_millis(10)).await;
+    }
+    connection.close(200, "goodbye".into()).await?;
+    workers.shutdown().await;
+    let sent = std::mem::take(&mut *sent.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(sent)
+}

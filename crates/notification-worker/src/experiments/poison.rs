@@ -1,0 +1,121 @@
+//! What becomes of a message that crashes every worker that touches it?
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use lab::{Experiment, Lab, child::Child};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::{
+    fcm::{FakeFcm, Fate},
+    stand::{Api, PATIENCE, Stand},
+};
+use crate::deliver::CRASHES;
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Users with a notification each, before and after the poison, on the same shard
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    others: u16,
+    /// Milliseconds after which a dead worker's shards go to the next
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=5_000))]
+    lease: u64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "poison",
+        "A message that crashes its worker ends in the dead-letter queue and blocks nobody",
+        &["--others", "15", "--lease", "250"],
+        run,
+    )
+}
+
+const POISON: &str = "poison";
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    // One shard: nobody is spared because they live elsewhere.
+    let stand = Stand::of(&lab, 1, 50, 8).await?;
+    // FCM stands for whatever it is in the message that kills: when it comes here, its worker dies.
+    let (touched, mut deaths) = mpsc::channel(1);
+    let fcm = FakeFcm::start(move |sent| {
+        if sent.job_id != POISON {
+            return Fate::TAKEN;
+        }
+        let _ = touched.try_send(());
+        // Long enough for the kill: no worker ever hears the answer.
+        Fate::slow(Duration::from_mins(1))
+    })
+    .await?;
+    let server = stand.serve(&["--role", "api"]).start().await?;
+    let lease = params.lease.to_string();
+    let mut worker = stand.worker(&fcm, &["--lease-ms", &lease]).start().await?;
+    let api = Api::of(&server)?;
+
+    let user = |n: u16| format!("user-{n}");
+    for n in 0..params.others {
+        api.device(&user(n), &format!("device-{n}")).await?;
+        api.notify(&format!("before-{n}"), &user(n), "push").await?;
+    }
+    api.device("victim", "device-victim").await?;
+    api.notify(POISON, "victim", "push").await?;
+    for n in 0..params.others {
+        api.notify(&format!("after-{n}"), &user(n), "push").await?;
+    }
+
+    let count = AtomicU64::new(0);
+    let supervise = supervise(&lab, &mut worker, &mut deaths, &count);
+    let (died, buried, others_first) = tokio::select! {
+        ended = supervise => return ended,
+        done = async {
+            let expected = usize::from(params.others) * 2;
+            let others = fcm.until("the others", PATIENCE, |sent| {
+                sent.iter().filter(|sent| sent.job_id != POISON).count() >= expected
+            });
+            let others = others.await;
+            // What the others had not to wait for.
+            let waiting = api.progress(POISON).await?["status"] != "dead";
+            anyhow::Ok((api.until(POISON, "dead").await?, stand.buried().await?, (others, waiting)))
+        } => done?,
+    };
+    let (payload, reasons) = buried;
+    let payload: serde_json::Value = serde_json::from_slice(&payload)?;
+    let attempts = died["attempts"].as_i64().unwrap_or(0);
+    let (others, waiting) = others_first;
+    let others = others.unwrap_or_default();
+    let arrived = others.iter().filter(|sent| sent.job_id != POISON).count();
+    lab.text(format!("Buried with these reasons: {reasons}"));
+    lab.figure("attempts, with the last claim that gave it up", attempts as f64, "");
+    let died = count.load(Ordering::Relaxed);
+    lab.check_eq("workers that died of it", u64::from(CRASHES.unsigned_abs()), died);
+    lab.check_eq("the job in the dead-letter queue", json!(POISON), payload["job_id"].clone());
+    lab.check(
+        "its reasons are with it",
+        "that workers died",
+        &reasons,
+        reasons.contains("workers died"),
+    );
+    lab.check_eq("notifications of others that arrived", usize::from(params.others) * 2, arrived);
+    lab.check_eq("all of them before it was given up", true, waiting);
+    Ok(())
+}
+
+/// Kills the worker when it touches the poison, and starts it again, as an orchestrator does.
+async fn supervise(
+    lab: &Lab,
+    worker: &mut Child,
+    deaths: &mut mpsc::Receiver<()>,
+    count: &AtomicU64,
+) -> anyhow::Result<()> {
+    while deaths.recv().await.is_some() {
+        worker.kill().await?;
+        let died = count.fetch_add(1, Ordering::Relaxed) + 1;
+        lab.progress(died, 0, "workers dead of poison");
+        worker.restart().await?;
+    }
+    anyhow::bail!("FCM has gone")
+}

@@ -1,0 +1,196 @@
+//! How much faster are four workers than one?
+
+use std::{collections::HashSet, time::Duration};
+
+use anyhow::Context;
+use lab::{Experiment, Lab, Target, child::Child};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{
+    fcm::{FakeFcm, Fate, Sent},
+    stand::{Api, PATIENCE, Stand},
+};
+use crate::{ids::UserId, shard::Ring};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Milliseconds that the channel takes for one notification
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    channel: u64,
+    /// Deliveries that a worker has under way at a time
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    concurrency: u16,
+    /// Notifications for each measurement
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u16).range(64..=10_000))]
+    notifications: u16,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "scale",
+        "From one worker to four: throughput of a slow channel rises nearly four times; shards move when a \
+         worker leaves",
+        &["--notifications", "96", "--channel", "20"],
+        run,
+    )
+}
+
+const SHARDS: u16 = 8;
+const USERS: usize = 64;
+
+/// A worker, and the FCM that only it sends to: what arrives there is its work.
+struct Member {
+    fcm: FakeFcm,
+    child: Child,
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let stand = Stand::of(&lab, SHARDS, 200, 8).await?;
+    let server = stand.serve(&["--role", "api"]).start().await?;
+    let api = Api::of(&server)?;
+    let users = users_on_all_shards();
+    for (n, user) in users.iter().enumerate() {
+        api.device(user, &format!("device-{n}")).await?;
+    }
+    let mut members = vec![join(&stand, &params).await?];
+    let mut throughputs = Vec::new();
+    for (phase, count) in [1, 2, 4].into_iter().enumerate() {
+        lab.progress(phase as u64, 4, format!("measuring {count} workers"));
+        while members.len() < count {
+            members.push(join(&stand, &params).await?);
+        }
+        // Until each has said that it lives, and each has heard of it.
+        sleep(Duration::from_millis(600)).await;
+        let throughput = measure(&api, &members, &users, &format!("{count}"), &params).await?;
+        let axes = ("workers", "notifications a second");
+        lab.point("Throughput of a slow channel", axes, "measured", (count as f64, throughput));
+        throughputs.push(throughput);
+    }
+    let shares: Vec<_> = members.iter().map(|it| of_phase(&it.fcm.sent(), "4").len()).collect();
+
+    lab.progress(3, 4, "one worker leaves, one is killed");
+    let gone = members.split_off(2);
+    let [mut leaving, mut dying] =
+        <[Member; 2]>::try_from(gone).ok().context("there were four workers")?;
+    let theirs: HashSet<_> =
+        [&leaving, &dying].iter().flat_map(|it| devices(&it.fcm.sent(), "4")).collect();
+    let posting = post(&api, &users, "leave", params.notifications);
+    leaving.child.stop().await?;
+    dying.child.kill().await?;
+    for posted in posting.join_all().await {
+        posted?;
+    }
+    let all: Vec<_> = members.iter().chain([&leaving, &dying]).collect();
+    let arrived = arrived(&all, "leave", params.notifications.into(), PATIENCE).await;
+    let taken_over: HashSet<_> =
+        members.iter().flat_map(|member| devices(&member.fcm.sent(), "leave")).collect();
+    let moved = theirs.intersection(&taken_over).count();
+
+    let one = throughputs[0];
+    lab.figure("throughput of one worker", one, "notifications/s");
+    lab.figure("throughput of four workers", throughputs[2], "notifications/s");
+    lab.figure("two workers ÷ one", throughputs[1] / one, "");
+    lab.figure_with_target("four workers ÷ one", throughputs[2] / one, "", Target::AtLeast(3.2));
+    let idle = shares.iter().filter(|&&share| share == 0).count();
+    lab.text(format!("Of the last measurement each of the four did {shares:?}"));
+    lab.check_eq("workers of the four that did nothing", 0, idle);
+    lab.check_eq(
+        "notifications that arrived while two workers left",
+        usize::from(params.notifications),
+        arrived,
+    );
+    lab.check("the two that left had users", "1 or more", theirs.len(), !theirs.is_empty());
+    lab.check_eq("of their users, those served by the two that stayed", theirs.len(), moved);
+    Ok(())
+}
+
+async fn join(stand: &Stand, params: &Params) -> anyhow::Result<Member> {
+    let time = Duration::from_millis(params.channel);
+    let fcm = FakeFcm::start(move |_| Fate::slow(time)).await?;
+    let concurrency = params.concurrency.to_string();
+    let options = ["--lease-ms", "500", "--concurrency", &concurrency];
+    let child = stand.worker(&fcm, &options).start().await?;
+    Ok(Member { fcm, child })
+}
+
+/// As many users on each shard: what is measured is the workers, and not the luck of a few names.
+fn users_on_all_shards() -> Vec<String> {
+    let ring = Ring::new(SHARDS);
+    let mut of_shard = [0; SHARDS as usize];
+    let names = (0..).map(|n| format!("user-{n}"));
+    let fits = names.filter(|name| {
+        let Ok(user) = UserId::parse(name.as_str()) else { return false };
+        let count: &mut usize = &mut of_shard[usize::from(ring.shard_of(&user))];
+        *count += 1;
+        *count <= USERS / usize::from(SHARDS)
+    });
+    fits.take(USERS).collect()
+}
+
+/// Notifications a second, from the first that arrives until nine in ten have: the last few keep no worker busy.
+async fn measure(
+    api: &Api,
+    members: &[Member],
+    users: &[String],
+    phase: &str,
+    params: &Params,
+) -> anyhow::Result<f64> {
+    for posted in post(api, users, phase, params.notifications).join_all().await {
+        posted?;
+    }
+    let all: Vec<_> = members.iter().collect();
+    let expected = usize::from(params.notifications);
+    let came = arrived(&all, phase, expected, PATIENCE).await;
+    anyhow::ensure!(came >= expected, "only {came} of {expected} arrived");
+    let mut times: Vec<_> = members
+        .iter()
+        .flat_map(|member| of_phase(&member.fcm.sent(), phase))
+        .map(|sent| sent.at)
+        .collect();
+    times.sort_unstable();
+    let most = times.len() * 9 / 10;
+    let first = times.first().context("nothing arrived")?;
+    Ok(most as f64 / (times[most - 1] - *first).as_secs_f64())
+}
+
+/// Sixteen clients post them all, to one user after the other.
+fn post(api: &Api, users: &[String], phase: &str, count: u16) -> JoinSet<anyhow::Result<()>> {
+    let mut posting = JoinSet::new();
+    for client in 0..16 {
+        let (api, users, phase) = (api.clone(), users.to_vec(), phase.to_owned());
+        posting.spawn(async move {
+            for n in (client..count).step_by(16) {
+                let user = &users[usize::from(n) % users.len()];
+                api.notify(&format!("{phase}-{n}"), user, "push").await?;
+            }
+            Ok(())
+        });
+    }
+    posting
+}
+
+/// How many different jobs of a phase have arrived; waits until there are so many.
+async fn arrived(members: &[&Member], phase: &str, count: usize, patience: Duration) -> usize {
+    let deadline = Instant::now() + patience;
+    loop {
+        let all = members.iter().flat_map(|member| of_phase(&member.fcm.sent(), phase));
+        let came = all.map(|sent| sent.job_id).collect::<HashSet<_>>().len();
+        if came >= count || Instant::now() > deadline {
+            return came;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn of_phase(sent: &[Sent], phase: &str) -> Vec<Sent> {
+    let phase = format!("{phase}-");
+    sent.iter().filter(|sent| sent.job_id.starts_with(&phase)).cloned().collect()
+}
+
+fn devices(sent: &[Sent], phase: &str) -> HashSet<String> {
+    of_phase(sent, phase).into_iter().map(|sent| sent.device).collect()
+}

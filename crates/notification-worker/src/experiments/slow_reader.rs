@@ -1,0 +1,148 @@
+//! What does a client cost that opens a stream and does not read it?
+
+use std::{collections::HashSet, time::Duration};
+
+use anyhow::Context;
+use lab::{Experiment, Lab};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpSocket,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use tokio_tungstenite::WebSocketStream;
+
+use super::stand::{Api, PATIENCE, Seen, Stand, Stream};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Clients that do not read, all of one user
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=500))]
+    clients: u16,
+    /// Notifications of 3,000 bytes that this user gets
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u16).range(100..=20_000))]
+    notifications: u16,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "slow-reader",
+        "A client that does not read is dropped, with bounded memory, and gets what it missed when it returns",
+        &["--clients", "10", "--notifications", "400"],
+        run,
+    )
+}
+
+/// What a client gets at a time, from a kernel that is told to take little.
+const RECEIVE_BUFFER: u32 = 4_096;
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let stand = Stand::of(&lab, 2, 200, 8).await?;
+    let options = ["--role", "api", "--slow-seconds", "1", "--ping-seconds", "2"];
+    let server = stand.serve(&options).start().await?;
+    let _worker = stand.serve(&["--role", "worker"]).start().await?;
+    let api = Api::of(&server)?;
+    let mut slow = Vec::new();
+    for _ in 0..params.clients {
+        slow.push(slow_stream(&api).await?);
+    }
+    // Somebody who reads, on the same process.
+    let mut reader = api.stream("reader", 0).await?;
+    let open = sockets(&api).await?;
+    let before = server.memory().await?;
+
+    let posting = post(&api, params.notifications);
+    let (mut most, mut delays, mut n) = (before, Vec::new(), 0_u64);
+    let deadline = Instant::now() + PATIENCE * 2;
+    // Until every slow one is dropped, and somebody else is served meanwhile.
+    while sockets(&api).await? > 1 && Instant::now() < deadline {
+        let begun = Instant::now();
+        api.notify(&format!("live-{n}"), "reader", "websocket").await?;
+        let frame = reader.soon().await?;
+        anyhow::ensure!(frame.job_id == format!("live-{n}"), "another's: {frame:?}");
+        delays.push(begun.elapsed().as_secs_f64() * 1e3);
+        most = most.max(server.memory().await?);
+        n += 1;
+        lab.progress(n, 0, "nobody reads");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let left = sockets(&api).await?;
+    for posted in posting.join_all().await {
+        posted?;
+    }
+
+    // One of them returns, with the last number that it can have read.
+    let mut seen = Seen::default();
+    let mut first = slow.swap_remove(0);
+    while let Ok(Ok(Some(frame))) = tokio::time::timeout(Duration::from_secs(2), first.next()).await
+    {
+        seen.frames.push(frame);
+    }
+    let read_before = seen.frames.len();
+    let wanted = usize::from(params.notifications);
+    seen.watch(&api, "slow", wanted, Instant::now() + PATIENCE).await;
+    let jobs: HashSet<_> = seen.frames.iter().map(|frame| frame.job_id.as_str()).collect();
+    let in_order = seen.frames.windows(2).filter(|pair| pair[1].seq > pair[0].seq).count() + 1;
+
+    let missed = wanted.saturating_sub(read_before);
+    let unread = (missed * 3_000 * usize::from(params.clients)) as f64 / 1e6;
+    let grown = (most - before) as f64 / 1e6;
+    lab.figure("kept back from those who did not read, in all", unread, "MB");
+    lab.figure("memory that the process grew by, at most", grown, "MB");
+    lab.figure("to the one who reads, median", lab::load::median(delays.clone()), "ms");
+    lab.check_eq("streams that were open", u64::from(params.clients) + 1, open);
+    lab.check_eq("streams that are open when all others were dropped", 1, left);
+    lab.check("they missed something", "1 or more", missed, missed >= 1);
+    lab.check(
+        "memory stays bounded",
+        "less than half of what was kept back, or 32 MB",
+        format!("{grown:.1} MB"),
+        grown < (unread / 2.0).max(32.0),
+    );
+    lab.check_eq("of what was sent, what the one that returned has seen", wanted, jobs.len());
+    lab.check_eq("frames that it saw, each once", wanted, seen.frames.len());
+    lab.check_eq("of them in their order", wanted, in_order);
+    Ok(())
+}
+
+/// A stream whose client reads only the answer to its upgrade.
+async fn slow_stream(api: &Api) -> anyhow::Result<Stream> {
+    let host: std::net::SocketAddr = api.url.trim_start_matches("http://").parse()?;
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    let tcp = socket.connect(host).await?;
+    let ticket = api.ticket("slow").await?;
+    let url = format!("ws://{host}/users/slow/stream?ticket={ticket}&after=0");
+    let (socket, _): (WebSocketStream<_>, _) = tokio_tungstenite::client_async(url, tcp).await?;
+    Ok(Stream { socket })
+}
+
+async fn sockets(api: &Api) -> anyhow::Result<u64> {
+    let ready = api.http.get(format!("{}/readyz", api.url)).send().await?;
+    let ready: Value = ready.error_for_status()?.json().await?;
+    ready["sockets"].as_u64().context("no sockets in the answer")
+}
+
+/// Eight clients, who tell one user the same long story.
+fn post(api: &Api, count: u16) -> JoinSet<anyhow::Result<()>> {
+    let mut posting = JoinSet::new();
+    for client in 0..8 {
+        let api = api.clone();
+        posting.spawn(async move {
+            for n in (client..count).step_by(8) {
+                let body = json!({
+                    "job_id": format!("long-{n}"),
+                    "user_id": "slow",
+                    "channel": "websocket",
+                    "title": "A long story",
+                    "body": "x".repeat(3_000),
+                });
+                let answer = api.post("notifications", &body).await?;
+                anyhow::ensure!(answer.status() == 202, "{}", answer.status());
+            }
+            Ok(())
+        });
+    }
+    posting
+}

@@ -1,0 +1,206 @@
+//! How does an open socket get the stream in its order, once, without harm from a client that is slow or
+//! hostile?
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::Error,
+    hub::{Hub, Told},
+    ids::UserId,
+    store::{Entry, Store},
+};
+
+/// Entries that are read at once, and so held in memory for one socket.
+const PAGE: i64 = 64;
+/// A client that has answered none of so many pings is dropped.
+const PINGS: u32 = 2;
+/// What a client may send in one message, fragments and all. It has nothing to say.
+pub const LONGEST_MESSAGE: usize = 1_024;
+
+/// How patient we are.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between two pings.
+    pub ping_every: Duration,
+    /// A client that does not take a frame for so long is dropped.
+    pub slowest: Duration,
+}
+
+/// What a client gets, as JSON.
+#[derive(Serialize)]
+struct Frame<'a> {
+    seq: i64,
+    job_id: &'a str,
+    title: &'a str,
+    body: &'a str,
+}
+
+/// Why a socket ends.
+enum End {
+    /// The client has gone.
+    Gone,
+    /// The client does not take what is sent.
+    Slow,
+    /// Anything else, which the client is told.
+    Close(u16, &'static str),
+}
+
+/// A socket that is open.
+pub struct Socket {
+    web: WebSocket,
+    store: Store,
+    user: UserId,
+    patience: Patience,
+    /// How far in the stream its client is.
+    position: i64,
+}
+
+impl Socket {
+    /// Serves the client until one of the two has enough.
+    pub async fn serve(
+        web: WebSocket,
+        store: Store,
+        hub: Arc<Hub>,
+        (user, position): (UserId, i64),
+        patience: Patience,
+        stop: CancellationToken,
+    ) {
+        let mut this = Self { web, store, user, patience, position };
+        let end = tokio::select! {
+            end = this.run(&hub) => end,
+            () = stop.cancelled() => End::Close(close_code::AWAY, "this process stops; come back"),
+        };
+        let close = match end {
+            End::Gone => return,
+            // It would not take the goodbye either.
+            End::Slow => {
+                tracing::info!(user = %this.user, "dropped a client that does not read");
+                return;
+            }
+            End::Close(code, reason) => CloseFrame { code, reason: reason.into() },
+        };
+        let goodbye = async {
+            this.web.send(Message::Close(Some(close))).await?;
+            // Until the client has closed too: or what it still sends would make a reset of our goodbye.
+            while let Some(Ok(_)) = this.web.recv().await {}
+            Ok::<_, axum::Error>(())
+        };
+        let _ = timeout(Duration::from_secs(1), goodbye).await;
+    }
+
+    // ANCHOR: socket
+    async fn run(&mut self, hub: &Arc<Hub>) -> End {
+        // Joined before the first look: what comes between the two is told, and known by its place.
+        let mut ear = hub.join(self.user.clone()).await;
+        let mut ping =
+            interval_at(Instant::now() + self.patience.ping_every, self.patience.ping_every);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unanswered = 0;
+        let mut end = self.look().await.err();
+        while end.is_none() {
+            end = tokio::select! {
+                told = ear.queue.recv() => {
+                    let told = match told {
+                        Some(Told::Entry(entry)) => self.told(&entry).await,
+                        Some(Told::Look) => self.look().await,
+                        None => Err(End::Close(close_code::AWAY, "this process stops")),
+                    };
+                    match told {
+                        Ok(()) if ear.queue.is_empty() && ear.missed.swap(false, Ordering::AcqRel) => {
+                            self.look().await.err()
+                        }
+                        told => told.err(),
+                    }
+                }
+                said = self.web.recv() => {
+                    unanswered = 0;
+                    hear(said).err()
+                }
+                _ = ping.tick() => {
+                    unanswered += 1;
+                    if unanswered > PINGS {
+                        Some(End::Slow)
+                    } else {
+                        self.send(Message::Ping(Vec::new().into())).await.err()
+                    }
+                }
+            };
+        }
+        end.unwrap_or(End::Gone)
+    }
+
+    /// The next one goes out as it is; one that we have sent is dropped; one that is too far ahead
+    /// means that we have missed something.
+    async fn told(&mut self, entry: &Entry) -> Result<(), End> {
+        if entry.position <= self.position {
+            Ok(())
+        } else if entry.position == self.position + 1 {
+            self.send_entry(entry).await
+        } else {
+            self.look().await
+        }
+    }
+
+    /// Sends what is in the stream after what was sent.
+    async fn look(&mut self) -> Result<(), End> {
+        loop {
+            let entries = match self.store.stream_after(&self.user, self.position, PAGE).await {
+                Ok(entries) => entries,
+                Err(error) => return Err(away(&error)),
+            };
+            for entry in &entries {
+                self.send_entry(entry).await?;
+            }
+            if entries.len() < usize::try_from(PAGE).unwrap_or(0) {
+                return Ok(());
+            }
+        }
+    }
+    // ANCHOR_END: socket
+
+    async fn send_entry(&mut self, entry: &Entry) -> Result<(), End> {
+        let Entry { position, seq, job_id, title, body } = entry;
+        let frame = Frame { seq: *seq, job_id, title, body };
+        let Ok(text) = serde_json::to_string(&frame) else { return Err(End::Gone) };
+        self.send(Message::Text(text.into())).await?;
+        self.position = *position;
+        Ok(())
+    }
+
+    /// Waits until the client's side has room for it, and no longer than we are patient.
+    async fn send(&mut self, message: Message) -> Result<(), End> {
+        match timeout(self.patience.slowest, self.web.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Slow),
+        }
+    }
+}
+
+/// A client answers pings, and has nothing else to say.
+fn hear(said: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+    match said {
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+        Some(Ok(Message::Text(_) | Message::Binary(_))) => {
+            Err(End::Close(close_code::UNSUPPORTED, "this stream goes one way"))
+        }
+        Some(Err(error)) if error.to_string().contains("too long") => {
+            Err(End::Close(close_code::SIZE, "that is too long"))
+        }
+        Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
+    }
+}
+
+/// The client comes back, with the last number that it has seen.
+fn away(error: &Error) -> End {
+    tracing::debug!(%error, "a stream cannot be read");
+    End::Close(close_code::AGAIN, "try again")
+}
