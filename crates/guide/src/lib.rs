@@ -18,5 +18,12 @@ pub mod site;
 
 /// Every answer there is. To add one is to add its crate and a line here.
 pub fn answers() -> Vec<lab::Answer> {
-    vec![url_shortener::answer(), cache_aside::answer(), jwt_auth::answer(), rate_limiter::answer(), transaction_demo::answer(), notification_worker::answer()]
+    vec![
+        url_shortener::answer(),
+        cache_aside::answer(),
+        rate_limiter::answer(),
+        transaction_demo::answer(),
+        jwt_auth::answer(),
+        notification_worker::answer(),
+    ]
 }

@@ -183,13 +183,8 @@ async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, stopping: C
     }
 }
 
-<<<<<<< HEAD
 /// Raises the soft limit on open files to the hard one: 256 (macOS) and 1,024 are soon used up. For those who
 /// serve many, and for those who open many to try it.
-=======
-/// Raises the soft limit on open files to the hard one: 256 (macOS) and 1,024 are soon used up. Also for an
-/// experiment that is the client of thousands.
->>>>>>> answer/notification-worker
 pub fn allow_many_connections() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
