@@ -2,10 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,6 +11,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     fcm::{FakeFcm, Fate},
@@ -63,27 +61,23 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for user in 0..params.users {
         api.device(&format!("user-{user}"), &format!("device-{user}")).await?;
     }
-    let (accepted, over) = (Accepted::default(), Arc::new(AtomicBool::new(false)));
+    let (accepted, over) = (Accepted::default(), CancellationToken::new());
+    let mut watching = JoinSet::new();
+    for user in 0..params.users {
+        watching.spawn(watch(api.clone(), user, accepted.clone(), over.clone()));
+    }
     let posting = post(&api, params.users, &accepted, &over);
     let kills = kill(&lab, &params, &mut workers).await?;
-    over.store(true, Ordering::Relaxed);
+    over.cancel();
     posting.join_all().await;
     lab.progress(kills, kills, "waiting for what was accepted");
+    let (mut missing, mut twice, mut live) = (0, 0, 0);
+    for Watched { missing: lost, twice: again, live: seen } in watching.join_all().await {
+        (missing, twice, live) = (missing + lost, twice + again, live + seen);
+    }
 
     let accepted = std::mem::take(&mut *accepted.lock().unwrap_or_else(PoisonError::into_inner));
     let of = |channel| accepted.iter().filter(move |(_, of, _)| *of == channel);
-    let (mut missing, mut twice, mut opened) = (0, 0, 0);
-    for user in 0..params.users {
-        let jobs: HashSet<_> =
-            of("websocket").filter(|job| job.0 == user).map(|job| job.2.as_str()).collect();
-        let mut seen = Seen::default();
-        let deadline = Instant::now() + PATIENCE;
-        seen.watch(&api, &format!("user-{user}"), jobs.len(), deadline).await;
-        let times = seen.times();
-        missing += jobs.iter().filter(|job| !times.contains_key(**job)).count();
-        twice += times.values().filter(|&&times| times > 1).count();
-        opened += seen.opened;
-    }
     let pushes: HashSet<_> = of("push").map(|job| job.2.as_str()).collect();
     let all_came = |sent: &Vec<super::fcm::Sent>| {
         let came: HashSet<_> = sent.iter().map(|sent| sent.job_id.as_str()).collect();
@@ -101,7 +95,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.figure("accepted, to sockets", of("websocket").count() as f64, "");
     lab.figure("accepted, to devices", pushes.len() as f64, "");
     lab.figure("attempts that a kill cut off", crashes(&stand).await? as f64, "");
-    lab.figure("streams opened to read them", opened as f64, "");
+    lab.figure("seen by open sockets while workers died", live as f64, "");
     lab.figure("pushes that FCM was sent twice: at least once is all there is", again as f64, "");
     let time = Duration::from_secs_f64(params.seconds);
     let least = u64::try_from(time.as_millis())? / params.kill_every / 8;
@@ -118,14 +112,52 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the owner of one socket saw.
+struct Watched {
+    /// Of what was accepted for the user, what never came.
+    missing: usize,
+    /// What came more than once.
+    twice: usize,
+    /// What came while the load lasted.
+    live: usize,
+}
+
+/// Watches a user's stream during the load, and then until everything is there that was accepted.
+async fn watch(api: Api, user: u16, accepted: Accepted, over: CancellationToken) -> Watched {
+    let (name, mut seen) = (format!("user-{user}"), Seen::default());
+    let far = Instant::now() + Duration::from_hours(1);
+    // Posts that were under way are answered by then: there is one client for each user.
+    let over = async {
+        over.cancelled().await;
+        sleep(Duration::from_millis(500)).await;
+    };
+    tokio::select! {
+        () = seen.watch(&api, &name, usize::MAX, far) => {}
+        () = over => {}
+    }
+    let live = seen.frames.len();
+    let jobs: Vec<_> = {
+        let accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = accepted.iter().filter(|job| job.0 == user && job.1 == "websocket");
+        own.map(|job| job.2.clone()).collect()
+    };
+    seen.watch(&api, &name, jobs.len(), Instant::now() + PATIENCE).await;
+    let times = seen.times();
+    Watched {
+        missing: jobs.iter().filter(|job| !times.contains_key(job.as_str())).count(),
+        twice: times.values().filter(|&&times| times > 1).count(),
+        live,
+    }
+}
+
 /// A client for each user, who posts to the socket and the device by turns until it is over.
-fn post(api: &Api, users: u16, accepted: &Accepted, over: &Arc<AtomicBool>) -> JoinSet<()> {
+fn post(api: &Api, users: u16, accepted: &Accepted, over: &CancellationToken) -> JoinSet<()> {
     let mut posting = JoinSet::new();
     for user in 0..users {
         let (api, accepted, over) = (api.clone(), accepted.clone(), over.clone());
         posting.spawn(async move {
             for n in 0_u64.. {
-                if over.load(Ordering::Relaxed) {
+                if over.is_cancelled() {
                     break;
                 }
                 let channel = if n.is_multiple_of(2) { "websocket" } else { "push" };
