@@ -172,7 +172,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             seen.retries.to_string(),
             seen.gave_up.to_string(),
         ]);
-        let name = format!("{}, {accounts} accounts: updates lost", way.name());
+        let name = format!("{}, one of {accounts}: updates lost", way.name());
         match way {
             Way::ReadThenWrite if accounts == 1 => {
                 lab.check(name, "1 or more", seen.lost, seen.lost > 0);
@@ -182,7 +182,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             _ => lab.check_eq(name, 0, seen.lost),
         }
         if way != Way::ReadThenWrite {
-            let name = format!("{}, {accounts} accounts: updates made", way.name());
+            let name = format!("{}, one of {accounts}: updates made", way.name());
             lab.check(name, "1 or more", seen.added, seen.added > 0);
         }
     }
