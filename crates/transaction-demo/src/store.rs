@@ -1,5 +1,5 @@
-//! What is kept? Every SQL statement of the service is in this module. Each function is one statement, and takes
-//! the connection of the transaction that it is a part of.
+//! What is kept? Every SQL statement of the service is in this module. Each function is a step, and takes the
+//! connection of the transaction that it is a part of.
 //!
 //! Invariant: balances are the sums of entries, and the entries of a transfer sum to zero. The statements move
 //! both together; the constraints of the schema refuse what would break it.

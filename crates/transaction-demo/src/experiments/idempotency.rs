@@ -206,7 +206,8 @@ async fn standing(
 
 /// Waits until PostgreSQL has noticed that the victim is no more.
 async fn gone(connection: &mut PgConnection) -> anyhow::Result<()> {
-    let query = "select count(*) from pg_stat_activity where application_name = 'victim'";
+    let query = "select count(*) from pg_stat_activity \
+                 where application_name = 'victim' and datname = current_database()";
     for _ in 0..4_000 {
         let left: i64 = sqlx::query_scalar(query).fetch_one(&mut *connection).await?;
         if left == 0 {

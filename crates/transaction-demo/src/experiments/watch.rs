@@ -30,7 +30,11 @@ pub async fn open_transactions(
         r#"
         select query, state = 'idle in transaction'
         from pg_stat_activity
-        where application_name = $1 and state <> 'idle'
+        where
+            application_name = $1
+            and state <> 'idle'
+            -- Another run on this server may have given the same name.
+            and datname = current_database()
         "#,
     );
     let open: Vec<(String, bool)> = query.bind(name).fetch_all(connection).await?;
