@@ -67,6 +67,12 @@ pub async fn refuses_bad_bodies(request: impl Fn() -> RequestBuilder, good: &Val
         ensure!(matches!(status, 400 | 413 | 422), "{words}: {status}");
         problem(response, status).await.context(words)?;
     }
+    // No field is a truth value.
+    let mut wrong = good.clone();
+    wrong[key] = json!(true);
+    invalid(send(wrong.to_string().into_bytes()).await?, key)
+        .await
+        .context("a field of another type")?;
     problem(request().header("content-type", "text/plain").body(text.clone()).send().await?, 415)
         .await?;
     problem(request().body(text.clone()).send().await?, 415).await?;
