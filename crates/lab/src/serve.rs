@@ -183,8 +183,9 @@ async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, stopping: C
     }
 }
 
-/// Raises the soft limit on open files to the hard one: 256 (macOS) and 1,024 are soon used up.
-fn allow_many_connections() {
+/// Raises the soft limit on open files to the hard one: 256 (macOS) and 1,024 are soon used up. For those who
+/// serve many, and for those who open many to try it.
+pub fn allow_many_connections() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!(%error, "the limit on open files stays");
