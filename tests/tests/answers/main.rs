@@ -1,6 +1,7 @@
 //! Does the whole thing hold, seen from outside? Every answer over HTTP, every experiment, the stack, the
 //! command line and the guide, all on real servers, in parallel.
 
+mod cache_aside;
 mod command_line;
 mod experiments;
 mod guide_in_a_browser;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         return code;
     }
     let tests = [
+        cache_aside::tests(),
         command_line::tests(),
         experiments::tests(&answers),
         guide_in_a_browser::tests(),

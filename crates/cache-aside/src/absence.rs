@@ -1,0 +1,28 @@
+//! Somebody asks for an id that nobody has, again and again. Who answers?
+//!
+//! A cache of what exists never answers this: each such request is a miss, and the database pays. So the news
+//! that there is nobody is cached too, for a short time: it takes up room, and an attacker can make as much
+//! of it as there are numbers. Whoever makes a user deletes the absence of that user, as with any change.
+
+use std::time::Duration;
+
+use crate::{ttl::Ttl, user::User};
+
+// ANCHOR: absence
+/// How long to keep what was loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Lives {
+    /// A user.
+    pub user: Ttl,
+    /// The news that there is none.
+    pub absence: Ttl,
+}
+
+impl Lives {
+    /// A life for this, if it is to be kept at all.
+    pub fn draw(&self, user: Option<&User>) -> Option<Duration> {
+        let ttl = if user.is_some() { self.user } else { self.absence };
+        (!ttl.longest.is_zero()).then(|| ttl.draw())
+    }
+}
+// ANCHOR_END: absence

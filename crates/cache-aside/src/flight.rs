@@ -1,0 +1,82 @@
+//! A thousand readers in this process miss one key at once. Who asks the database?
+//!
+//! The first. The others wait until it has finished, and then *look into Redis again*. To hand them the
+//! first one's result would save a look, and be wrong: one that came after an update was answered could be
+//! given what was read before it.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::user::UserId;
+
+/// The loads that are under way.
+#[derive(Debug, Default)]
+pub struct Flights {
+    /// Nothing is ever sent: that the sender is dropped is the message.
+    under_way: Mutex<HashMap<UserId, watch::Receiver<()>>>,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Turn {
+    /// Load it, and drop this when it is done, however it ended.
+    Lead(Landing),
+    /// Wait for this to end.
+    Follow(watch::Receiver<()>),
+}
+
+/// The load that is under way ends with this.
+#[derive(Debug)]
+pub struct Landing {
+    flights: Arc<Flights>,
+    id: UserId,
+    _end: watch::Sender<()>,
+}
+
+impl Flights {
+    // ANCHOR: board
+    /// Lets one at a time load a user.
+    pub fn board(self: &Arc<Self>, id: UserId) -> Turn {
+        // A panic cannot leave the map half changed, so poison is ignored.
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        match under_way.entry(id) {
+            Entry::Occupied(flight) => Turn::Follow(flight.get().clone()),
+            Entry::Vacant(place) => {
+                let (end, ended) = watch::channel(());
+                place.insert(ended);
+                Turn::Lead(Landing { flights: Arc::clone(self), id, _end: end })
+            }
+        }
+    }
+    // ANCHOR_END: board
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut under_way = self.flights.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_leads_the_others_wait_for_its_end_and_the_next_leads_again() {
+        let flights = Arc::new(Flights::default());
+        let (one, two) = (UserId::parse("1").unwrap(), UserId::parse("2").unwrap());
+        let Turn::Lead(landing) = flights.board(one) else { panic!("the first should lead") };
+        let Turn::Follow(mut end) = flights.board(one) else { panic!("the second should wait") };
+        assert!(matches!(flights.board(two), Turn::Lead(_)), "another key is not held up");
+        let waiting = tokio::spawn(async move { end.changed().await.is_err() });
+        drop(landing);
+        assert!(waiting.await.unwrap(), "the end is told by closing");
+        assert!(matches!(flights.board(one), Turn::Lead(_)));
+        assert!(flights.under_way.lock().unwrap().is_empty());
+    }
+}

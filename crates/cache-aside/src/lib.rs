@@ -1,0 +1,80 @@
+//! "What is caching and how to implement it with Redis?"
+//!
+//! A user is read from Redis, and from PostgreSQL when Redis has none; a change deletes it from Redis. What
+//! the textbook leaves out is here: who loads when a thousand miss at once, what keeps an old value from being
+//! filled in after the delete, and what happens to a delete that cannot reach Redis.
+//!
+//! In reading order: what is cached ([`user`], [`database`], [`store`]), in what form ([`value`]) and for how
+//! long ([`ttl`], [`absence`], [`refresh`]); how Redis is spoken to ([`link`]) and when it is believed
+//! ([`trust`]); who loads ([`flight`], [`gate`], [`lease`]), how that makes a read ([`read`], [`many`]) and a
+//! change ([`write`](mod@write)); how it is tuned ([`tuning`]) and speaks HTTP ([`error`], [`body`], [`api`], [`app`]).
+
+pub mod user;
+pub mod database;
+pub mod store;
+pub mod value;
+pub mod ttl;
+pub mod absence;
+pub mod refresh;
+pub mod link;
+pub mod trust;
+pub mod flight;
+pub mod gate;
+pub mod lease;
+pub mod read;
+pub mod many;
+pub mod write;
+pub mod tuning;
+pub mod error;
+pub mod body;
+pub mod api;
+pub mod app;
+pub mod experiments;
+
+use lab::{Answer, Kind, Serve, Serving};
+
+use crate::{app::App, tuning::Tuning};
+
+pub use store::MIGRATIONS;
+
+/// What `serve` understands.
+#[derive(clap::Args, Clone, Debug)]
+struct Options {
+    /// Where Redis is, if not where it is found or started; need not be there yet
+    #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
+    redis: Option<String>,
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+/// This answer, for the command line, the guide and the tests.
+pub fn answer() -> Answer {
+    Answer {
+        name: "cache-aside",
+        question: "What is caching and how to implement it with Redis?",
+        folder: env!("CARGO_MANIFEST_DIR"),
+        needs: &[Kind::Postgres, Kind::Redis],
+        migrations: Some(&MIGRATIONS),
+        try_it: &[
+            "curl -i -X POST {url}/users -H 'content-type: application/json' -d '{\"name\":\"Ada\",\"email\":\"ada@example.org\"}'",
+            "curl -i {url}/users/1    # twice: see Cache-Status",
+            "curl -i -X PUT {url}/users/1 -H 'content-type: application/json' -d '{\"name\":\"Ada L.\",\"email\":\"ada@example.org\"}'",
+        ],
+        serve: Serve::new(serve),
+        experiments: experiments::all(),
+    }
+}
+
+async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
+    let database = serving.database().await?;
+    // One that was named is taken at its word: whether it is there is for the breaker to find out.
+    let redis = match options.redis.filter(|url| !url.is_empty()) {
+        Some(url) => url,
+        None => serving.server(Kind::Redis).await?,
+    };
+    let started = App::start(&database, &redis, &options.tuning).await;
+    let app = started.map_err(|error| anyhow::anyhow!("{error}"))?;
+    serving.run(app.router()).await?;
+    app.stop().await;
+    Ok(())
+}
