@@ -9,16 +9,8 @@ use tokio_util::{
 };
 
 use crate::{
-    api,
-    flight::Flights,
-    gate::Gate,
-    lease::Loader,
-    link::Address,
-    read::Reader,
-    store::Store,
-    trust::Trust,
-    tuning::Tuning,
-    write::Writer,
+    api, flight::Flights, gate::Gate, lease::Loader, link::Address, read::Reader, store::Store,
+    trust::Trust, tuning::Tuning, write::Writer,
 };
 
 /// A start waits for Redis no longer than this: it can do without.

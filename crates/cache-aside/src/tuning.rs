@@ -65,12 +65,20 @@ impl Default for Tuning {
 fn seconds_or_none(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
-    if duration <= Duration::from_hours(24 * 365) { Ok(duration) } else { Err("over a year".into()) }
+    if duration <= Duration::from_hours(24 * 365) {
+        Ok(duration)
+    } else {
+        Err("over a year".into())
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let duration = seconds_or_none(text)?;
-    if duration < Duration::from_millis(1) { Err("under a millisecond".into()) } else { Ok(duration) }
+    if duration < Duration::from_millis(1) {
+        Err("under a millisecond".into())
+    } else {
+        Ok(duration)
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {

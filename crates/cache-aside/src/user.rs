@@ -8,7 +8,9 @@ const MAX_EMAIL: usize = 254;
 const MAX_NAME: usize = 200;
 
 /// What a user is found by: a positive number that PostgreSQL's `bigint` can hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
+)]
 #[sqlx(transparent)]
 pub struct UserId(i64);
 
@@ -118,8 +120,20 @@ mod tests {
         }
         let long = format!("{}@b.example", "a".repeat(300));
         for input in [
-            "", "@", "a", "a@", "@b.example", "a@b", "a b@c.example", "a@b@c.example", "a@b..example",
-            "a@.example", "a@b.example\n", "a\0@b.example", "<a@b.example>", &long,
+            "",
+            "@",
+            "a",
+            "a@",
+            "@b.example",
+            "a@b",
+            "a b@c.example",
+            "a@b@c.example",
+            "a@b..example",
+            "a@.example",
+            "a@b.example\n",
+            "a\0@b.example",
+            "<a@b.example>",
+            &long,
         ] {
             assert!(Email::parse(input).is_err(), "{input:?}");
         }

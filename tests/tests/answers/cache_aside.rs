@@ -1,6 +1,9 @@
 //! Does the cache-aside answer do what its table of calls says? Over HTTP, as its clients would.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
 use cache_aside::MIGRATIONS;
@@ -21,22 +24,57 @@ use crate::{
 
 tests![
     a_user_is_made_and_read_from_the_database_and_then_from_redis,
+    a_change_is_seen_by_the_next_read_in_every_process,
+    a_deleted_user_is_found_in_no_process,
+    a_cached_absence_is_a_hit_until_the_user_is_made,
+    a_user_that_nobody_has_cannot_be_changed,
+    a_taken_email_address_is_a_conflict,
+    an_email_address_wanted_by_twenty_at_once_goes_to_one,
+    many_users_are_read_at_once,
+    a_list_of_ids_that_is_none_is_refused,
+    an_id_that_can_be_none_is_not_found,
+    a_body_that_is_no_user_is_refused,
+    a_name_or_an_email_address_that_cannot_be_is_refused,
+    a_value_in_redis_that_is_not_ours_is_replaced,
+    a_value_of_another_version_or_from_before_a_restart_is_not_read,
+    a_user_lies_under_its_key_for_at_most_an_hour,
+    an_expired_user_is_loaded_again,
+    a_loader_that_died_holds_others_up_no_longer_than_its_lease,
+    without_redis_it_answers_and_hits_return_by_themselves,
+    a_change_that_cannot_reach_redis_is_seen_where_redis_is_near,
+    without_the_database_nothing_is_believed_for_long,
+    a_wrong_method_is_not_allowed,
+    an_unknown_path_is_not_found,
+    it_says_that_it_lives_and_is_ready,
+    a_clean_stop_ends_well,
 ];
 
 /// A service of the test's own, spoken to in its own words.
 struct Api {
     child: Child,
     http: reqwest::Client,
-    database: Database,
-    keys: Keys,
+    database: Arc<Database>,
+    keys: Arc<Keys>,
 }
 
 impl Api {
     async fn start(arguments: &[&str]) -> anyhow::Result<Self> {
-        let database = Database::fresh("cache-aside", &MIGRATIONS).await?;
-        let keys = Keys::fresh("cache-aside").await?;
-        let child = serve(&database, &keys).args(arguments).start().await?;
-        Ok(Self { child, http: client()?, database, keys })
+        let (database, keys) = fresh().await?;
+        Self::with(serve(&database, &keys).args(arguments), database, keys).await
+    }
+
+    async fn with(
+        child: ChildBuilder,
+        database: Arc<Database>,
+        keys: Arc<Keys>,
+    ) -> anyhow::Result<Self> {
+        Ok(Self { child: child.start().await?, http: client()?, database, keys })
+    }
+
+    /// A second process before the same servers.
+    async fn beside(&self) -> anyhow::Result<Self> {
+        let (database, keys) = (Arc::clone(&self.database), Arc::clone(&self.keys));
+        Self::with(serve(&database, &keys), database, keys).await
     }
 
     async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Response> {
@@ -66,6 +104,11 @@ impl Api {
     }
 }
 
+async fn fresh() -> anyhow::Result<(Arc<Database>, Arc<Keys>)> {
+    let database = Database::fresh("cache-aside", &MIGRATIONS).await?;
+    Ok((Arc::new(database), Arc::new(Keys::fresh("cache-aside").await?)))
+}
+
 fn serve(database: &Database, keys: &Keys) -> ChildBuilder {
     let serve = Child::serve("cache-aside").database(database);
     serve.args(&["--redis", keys.url(), "--key-prefix", keys.prefix()])
@@ -92,5 +135,461 @@ async fn a_user_is_made_and_read_from_the_database_and_then_from_redis() -> Outc
     let ttl: u64 = ttl.with_context(|| format!("{second:?}"))?.parse()?;
     ensure!((3_200..=3_600).contains(&ttl), "an hour, less a tenth at most: {ttl}");
     ensure!(second.json::<Value>().await? == user);
+    Ok(())
+}
+
+/// The name that a read was answered with.
+async fn name(response: Response) -> anyhow::Result<String> {
+    let status = response.status();
+    let user: Value = response.json().await?;
+    ensure!(status == 200, "{status}: {user}");
+    Ok(user["name"].as_str().context("no name")?.to_owned())
+}
+
+async fn a_change_is_seen_by_the_next_read_in_every_process() -> Outcome {
+    let other = Api::start(&[]).await?;
+    let api = other.beside().await?;
+    let id = api.create("Ada").await?;
+    for round in 0..30 {
+        // Hot in both.
+        for api in [&api, &other, &api] {
+            api.get(id).await?;
+        }
+        let new = format!("Ada {round}");
+        let changed = api.put(id, &json!({ "name": new, "email": "ada@example.org" })).await?;
+        ensure!(changed.status() == 200);
+        let changed: Value = changed.json().await?;
+        ensure!(changed["name"] == new && changed["id"] == id, "{changed}");
+        ensure!(changed["updated_at"].as_str() > changed["created_at"].as_str(), "{changed}");
+        let seen = (name(other.get(id).await?).await?, name(api.get(id).await?).await?);
+        ensure!(seen == (new.clone(), new), "{seen:?}");
+    }
+    Ok(())
+}
+
+async fn a_deleted_user_is_found_in_no_process() -> Outcome {
+    let other = Api::start(&[]).await?;
+    let api = other.beside().await?;
+    let id = api.create("Ada").await?;
+    ensure!(other.get(id).await?.status() == 200 && api.get(id).await?.status() == 200);
+    let deleted = api.ask(Method::DELETE, &format!("users/{id}")).await?;
+    ensure!(deleted.status() == 204 && deleted.bytes().await?.is_empty());
+    for api in [&other, &api] {
+        problem(api.get(id).await?, 404).await?;
+    }
+    problem(api.ask(Method::DELETE, &format!("users/{id}")).await?, 404).await?;
+    // The address is free again, and the id is not given out again.
+    ensure!(api.create("Ada").await? > id);
+    Ok(())
+}
+
+async fn a_cached_absence_is_a_hit_until_the_user_is_made() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let id = api.create("Ada").await? + 1;
+    let first = api.get(id).await?;
+    ensure!(header(&first, "cache-status") == "redis; fwd=miss; stored", "{first:?}");
+    problem(first, 404).await?;
+    let second = api.get(id).await?;
+    let ttl = header(&second, "cache-status").strip_prefix("redis; hit; ttl=").map(str::to_owned);
+    problem(second, 404).await?;
+    ensure!(ttl.context("no hit")?.parse::<u64>()? <= 10, "an absence lives for a short time");
+    ensure!(api.create("Grace").await? == id, "the next id");
+    ensure!(name(api.get(id).await?).await? == "Grace");
+    Ok(())
+}
+
+async fn a_user_that_nobody_has_cannot_be_changed() -> Outcome {
+    let api = Api::start(&[]).await?;
+    problem(api.put(77, &named("Ada")).await?, 404).await?;
+    problem(api.ask(Method::DELETE, "users/77").await?, 404).await?;
+    problem(api.get(77).await?, 404).await?;
+    Ok(())
+}
+
+async fn a_taken_email_address_is_a_conflict() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let (ada, grace) = (api.create("Ada").await?, api.create("Grace").await?);
+    problem(api.post(&named("Ada")).await?, 409).await?;
+    // Nobody's mail server tells letters by case.
+    problem(api.post(&json!({ "name": "A", "email": "ADA@Example.org" })).await?, 409).await?;
+    problem(api.put(grace, &named("Ada")).await?, 409).await?;
+    ensure!(name(api.get(grace).await?).await? == "Grace", "a refused change changes nothing");
+    let own = api.put(ada, &json!({ "name": "Ada L.", "email": "ada@example.org" })).await?;
+    ensure!(own.status() == 200, "one's own address is no conflict");
+    Ok(())
+}
+
+async fn an_email_address_wanted_by_twenty_at_once_goes_to_one() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let ada = named("Ada");
+    let posts = futures_util::future::try_join_all((0..20).map(|_| api.post(&ada))).await?;
+    let count = |status| posts.iter().filter(|response| response.status() == status).count();
+    ensure!((count(201_u16), count(409_u16)) == (1, 19), "{posts:?}");
+    Ok(())
+}
+
+async fn many_users_are_read_at_once() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let (ada, grace) = (api.create("Ada").await?, api.create("Grace").await?);
+    let nobody = grace + 1_000;
+    api.get(ada).await?;
+    let path = format!("users?ids={grace},{nobody},{ada},{grace}");
+    for status in ["redis; fwd=partial", "redis; hit"] {
+        let many = api.ask(Method::GET, &path).await?;
+        ensure!(many.status() == 200 && header(&many, "cache-status") == status, "{many:?}");
+        let many: Value = many.json().await?;
+        let names: Vec<_> = many["users"].as_array().into_iter().flatten().collect();
+        let names: Vec<_> = names.iter().map(|user| user["name"].as_str()).collect();
+        ensure!(names == [Some("Grace"), Some("Ada")], "{many}");
+        ensure!(many["missing"] == json!([nobody]), "{many}");
+    }
+    // What was read together is known one by one, and forgotten one by one.
+    ensure!(header(&api.get(grace).await?, "cache-status").starts_with("redis; hit"));
+    api.put(grace, &json!({ "name": "Hopper", "email": "grace@example.org" })).await?;
+    let many: Value = api.ask(Method::GET, &path).await?.json().await?;
+    ensure!(many["users"][0]["name"] == "Hopper", "{many}");
+    Ok(())
+}
+
+async fn a_list_of_ids_that_is_none_is_refused() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let long = format!("users?ids={}", ["1"; 101].join(","));
+    for path in ["users", "users?ids=", "users?ids=1,,2", "users?ids=x", "users?ids=1&ids=2", &long]
+    {
+        invalid(api.ask(Method::GET, path).await?, "ids").await.with_context(|| path.to_owned())?;
+    }
+    Ok(())
+}
+
+async fn an_id_that_can_be_none_is_not_found() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let id = api.create("Ada").await?;
+    for path in [
+        "-1",
+        "0",
+        "00",
+        "01",
+        "+1",
+        "1.0",
+        "1e3",
+        "x",
+        "%20",
+        "1%20",
+        "%00",
+        "%ff%fe",
+        "1'--",
+        "9223372036854775808",
+        "99999999999999999999999999",
+        "..%2fhealthz",
+        "1%2f2",
+        "%D9%A1",
+    ] {
+        for method in [Method::GET, Method::DELETE] {
+            let response = api.ask(method, &format!("users/{path}")).await?;
+            problem(response, 404).await.with_context(|| path.to_owned())?;
+        }
+        let url = format!("{}/users/{path}", api.child.url());
+        problem(api.http.put(url).json(&named("Eve")).send().await?, 404).await?;
+    }
+    // The largest that there can be is looked for.
+    let largest = api.get(i64::MAX).await?;
+    ensure!(header(&largest, "cache-status") == "redis; fwd=miss; stored");
+    problem(largest, 404).await?;
+    ensure!(api.get(id).await?.status() == 200);
+    Ok(())
+}
+
+async fn a_body_that_is_no_user_is_refused() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let id = api.create("Ada").await?;
+    let url = format!("{}/users", api.child.url());
+    refuses_bad_bodies(|| api.http.post(&url), &named("Grace")).await?;
+    let one = format!("{url}/{id}");
+    refuses_bad_bodies(|| api.http.put(&one), &named("Lovelace")).await?;
+    ensure!(name(api.get(id).await?).await? == "Lovelace", "only the good one counted");
+    for body in [
+        r#"{"name":"Eve"}"#,
+        r#"{"email":"eve@example.org"}"#,
+        r#"{"name":7,"email":"eve@example.org"}"#,
+        r#"{"name":null,"email":"eve@example.org"}"#,
+        r#"{"name":"Eve","email":"eve@example.org","id":1}"#,
+        r#"{"name":"Eve","email":"eve@example.org","email":"mallory@example.org"}"#,
+    ] {
+        let post = api.http.post(&url).header("content-type", "application/json").body(body);
+        problem(post.send().await?, 422).await.with_context(|| body.to_owned())?;
+    }
+    Ok(())
+}
+
+async fn a_name_or_an_email_address_that_cannot_be_is_refused() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let id = api.create("Ada").await?;
+    let long = format!("{}@example.org", "a".repeat(300 - 12));
+    for email in [
+        "",
+        "eve",
+        "@example.org",
+        "eve@",
+        "eve@example",
+        "e ve@example.org",
+        "eve@exa mple.org",
+        "eve@@example.org",
+        "eve@example..org",
+        "eve@example.org\n",
+        "eve\u{0}@example.org",
+        &long,
+    ] {
+        let body = json!({ "name": "Eve", "email": email });
+        invalid(api.post(&body).await?, "email").await.with_context(|| email.to_owned())?;
+        invalid(api.put(id, &body).await?, "email").await.with_context(|| email.to_owned())?;
+    }
+    for name in ["", " ", "\u{0}", "a\nb", &"x".repeat(201)] {
+        let body = json!({ "name": name, "email": "eve@example.org" });
+        invalid(api.post(&body).await?, "name").await.with_context(|| name.to_owned())?;
+    }
+    let both = api.post(&json!({ "name": "", "email": "" })).await?;
+    let both = problem(both, 422).await?;
+    ensure!(both["errors"].as_array().map(Vec::len) == Some(2), "{both}");
+    ensure!(name(api.get(id).await?).await? == "Ada");
+    Ok(())
+}
+
+async fn a_value_in_redis_that_is_not_ours_is_replaced() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let id = api.create("Ada").await?;
+    let key = format!("{}user:{id}", api.keys.prefix());
+    let mut redis = api.keys.connection().await?;
+    let user = format!(r#"{{"id":{id},"name":"Eve","email":"eve@example.org"}}"#);
+    for rubbish in [
+        b"".to_vec(),
+        b"nonsense".to_vec(),
+        b"\xff\xfe\x00".to_vec(),
+        user.clone().into_bytes(),
+        format!("user/1 x x 1 1\n{user}").into_bytes(),
+        b"lease/1 nobody nothing".to_vec(),
+        vec![b'x'; 1_000_000],
+    ] {
+        let () = redis.set(&key, &rubbish).await?;
+        is_replaced(&api, id).await?;
+    }
+    let () = redis.del(&key).await?;
+    let () = redis.lpush(&key, "a list").await?;
+    is_replaced(&api, id).await?;
+    let () = redis.del(&key).await?;
+    let () = redis.hset(&key, "a", "hash").await?;
+    let many = api.ask(Method::GET, &format!("users?ids={id}")).await?;
+    ensure!(many.json::<Value>().await?["users"][0]["name"] == "Ada");
+    Ok(())
+}
+
+async fn is_replaced(api: &Api, id: i64) -> Outcome {
+    let read = api.get(id).await?;
+    ensure!(header(&read, "cache-status") == "redis; fwd=miss; stored", "{read:?}");
+    ensure!(name(read).await? == "Ada");
+    ensure!(header(&api.get(id).await?, "cache-status").starts_with("redis; hit"));
+    Ok(())
+}
+
+async fn a_value_of_another_version_or_from_before_a_restart_is_not_read() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let id = api.create("Ada").await?;
+    let key = format!("{}user:{id}", api.keys.prefix());
+    let mut redis = api.keys.connection().await?;
+    for (part, other) in [(0, "user/2"), (1, "0123456789abcdef")] {
+        api.get(id).await?;
+        let ours: String = redis.get(&key).await?;
+        let eve = ours.replace("Ada", "Eve");
+        let () = redis.set(&key, &eve).await?;
+        ensure!(name(api.get(id).await?).await? == "Eve", "so far it is a value of ours");
+        let mut words: Vec<_> = eve.split(' ').collect();
+        words[part] = other;
+        let () = redis.set(&key, words.join(" ")).await?;
+        is_replaced(&api, id).await?;
+    }
+    Ok(())
+}
+
+async fn a_user_lies_under_its_key_for_at_most_an_hour() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let mut redis = api.keys.connection().await?;
+    let mut lives = std::collections::HashSet::new();
+    for n in 0..20 {
+        let id = api.create(&format!("Ada{n}")).await?;
+        api.get(id).await?;
+        let life: i64 = redis.pttl(format!("{}user:{id}", api.keys.prefix())).await?;
+        ensure!((3_200_000..=3_600_000).contains(&life), "{life} ms");
+        lives.insert(life / 1_000);
+    }
+    ensure!(lives.len() > 5, "lives should be spread: {lives:?}");
+    Ok(())
+}
+
+async fn an_expired_user_is_loaded_again() -> Outcome {
+    let api = Api::start(&["--ttl", "0.5", "--beta", "0"]).await?;
+    let id = api.create("Ada").await?;
+    api.get(id).await?;
+    eventually("it expires", async || {
+        let read = api.get(id).await?;
+        Ok((header(&read, "cache-status") == "redis; fwd=miss; stored").then_some(()))
+    })
+    .await
+}
+
+async fn a_loader_that_died_holds_others_up_no_longer_than_its_lease() -> Outcome {
+    let api = Api::start(&["--database-timeout", "0.3"]).await?;
+    let id = api.create("Ada").await?;
+    let proxy = Proxy::to_url(api.database.url()).await?;
+    let doomed = serve(&api.database, &api.keys)
+        .env("DATABASE_URL", proxy.url(api.database.url())?)
+        .args(&["--database-timeout", "30"]);
+    let mut doomed = doomed.start().await?;
+    proxy.set(Fault::BlackHole);
+    let key = format!("{}user:{id}", api.keys.prefix());
+    let url = format!("{}/users/{id}", doomed.url());
+    let stuck = tokio::spawn(api.http.get(url).send());
+    let redis = api.keys.connection().await?;
+    eventually("it has the lease", async || {
+        let held: Option<String> = redis.clone().get(&key).await?;
+        Ok(held.filter(|held| held.starts_with("lease/")))
+    })
+    .await?;
+    doomed.kill().await?;
+    ensure!(stuck.await?.is_err());
+    // Its lease would last a minute. Nobody waits for it longer than twice one's own.
+    ensure!(name(api.get(id).await?).await? == "Ada");
+    Ok(())
+}
+
+async fn without_redis_it_answers_and_hits_return_by_themselves() -> Outcome {
+    let (database, keys) = fresh().await?;
+    let proxy = Proxy::to_url(keys.url()).await?;
+    proxy.set(Fault::Cut);
+    let child = Child::serve("cache-aside").database(&database).args(&[
+        "--redis",
+        &proxy.url(keys.url())?,
+        "--key-prefix",
+        keys.prefix(),
+    ]);
+    let api = Api::with(child, database, keys).await?;
+    let id = api.create("Ada").await?;
+    for fault in [Fault::Cut, Fault::BlackHole] {
+        proxy.set(fault);
+        let began = Instant::now();
+        let read = eventually("the breaker opens", async || {
+            let read = api.get(id).await?;
+            Ok((header(&read, "cache-status") == "redis; fwd=bypass").then_some(read))
+        })
+        .await?;
+        ensure!(name(read).await? == "Ada");
+        problem(api.get(id + 1_000).await?, 404).await?;
+        let ids = format!("users?ids={id}");
+        let many = api.ask(Method::GET, &ids).await?;
+        ensure!(header(&many, "cache-status") == "redis; fwd=bypass", "{many:?}");
+        ensure!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        let ready: Value = api.ask(Method::GET, "readyz").await?.json().await?;
+        ensure!(ready == json!({ "status": "ready", "redis": "away" }), "{ready}");
+        proxy.heal();
+        eventually("hits return", async || {
+            let read = api.get(id).await?;
+            Ok(header(&read, "cache-status").starts_with("redis; hit").then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn a_change_that_cannot_reach_redis_is_seen_where_redis_is_near() -> Outcome {
+    let near = Api::start(&[]).await?;
+    let proxy = Proxy::to_url(near.keys.url()).await?;
+    let child = Child::serve("cache-aside").database(&near.database);
+    let redis = proxy.url(near.keys.url())?;
+    let child = child.args(&["--redis", &redis, "--key-prefix", near.keys.prefix()]);
+    let (database, keys) = (Arc::clone(&near.database), Arc::clone(&near.keys));
+    let far = Api::with(child, database, keys).await?;
+    let id = near.create("Ada").await?;
+    for (n, fault) in [Fault::Cut, Fault::BlackHole, Fault::Cut].into_iter().enumerate() {
+        eventually("hot where Redis is near", async || {
+            Ok(header(&near.get(id).await?, "cache-status").starts_with("redis; hit").then_some(()))
+        })
+        .await?;
+        proxy.set(fault);
+        let began = Instant::now();
+        let new = json!({ "name": format!("Ada {n}"), "email": "ada@example.org" });
+        ensure!(far.put(id, &new).await?.status() == 200);
+        let took = began.elapsed();
+        ensure!(took >= Duration::from_secs(1), "answered before it was safe: {took:?}");
+        ensure!(name(near.get(id).await?).await? == format!("Ada {n}"), "a stale value");
+        proxy.heal();
+    }
+    Ok(())
+}
+
+async fn without_the_database_nothing_is_believed_for_long() -> Outcome {
+    let (database, keys) = fresh().await?;
+    let proxy = Proxy::to_url(database.url()).await?;
+    let child = serve(&database, &keys).env("DATABASE_URL", proxy.url(database.url())?);
+    let api = Api::with(child, database, keys).await?;
+    let id = api.create("Ada").await?;
+    api.get(id).await?;
+    proxy.set(Fault::Cut);
+    let away = eventually("the last confirmation is too old", async || {
+        let read = api.get(id).await?;
+        Ok((read.status() == 503).then_some(read))
+    })
+    .await?;
+    ensure!(header(&away, "retry-after") == "1", "{away:?}");
+    problem(away, 503).await?;
+    problem(api.ask(Method::GET, "readyz").await?, 503).await?;
+    problem(api.post(&named("Grace")).await?, 503).await?;
+    problem(api.put(id, &named("Grace")).await?, 503).await?;
+    problem(api.ask(Method::DELETE, &format!("users/{id}")).await?, 503).await?;
+    problem(api.ask(Method::GET, &format!("users?ids={id}")).await?, 503).await?;
+    proxy.heal();
+    ensure!(name(api.get(id).await?).await? == "Ada", "the next request works");
+    Ok(())
+}
+
+async fn a_wrong_method_is_not_allowed() -> Outcome {
+    let api = Api::start(&[]).await?;
+    for (method, path) in [
+        (Method::PUT, "users"),
+        (Method::DELETE, "users"),
+        (Method::POST, "users/1"),
+        (Method::PATCH, "users/1"),
+        (Method::POST, "healthz"),
+        (Method::POST, "readyz"),
+    ] {
+        let response = api.ask(method.clone(), path).await?;
+        ensure!(!header(&response, "allow").is_empty(), "{method} {path}: no Allow");
+        problem(response, 405).await.with_context(|| format!("{method} {path}"))?;
+    }
+    Ok(())
+}
+
+async fn an_unknown_path_is_not_found() -> Outcome {
+    let api = Api::start(&[]).await?;
+    for path in ["", "user", "users/", "users/1/", "users/1/email", "metrics", "%ff"] {
+        problem(api.ask(Method::GET, path).await?, 404).await.with_context(|| path.to_owned())?;
+    }
+    Ok(())
+}
+
+async fn it_says_that_it_lives_and_is_ready() -> Outcome {
+    let api = Api::start(&[]).await?;
+    ensure!(api.ask(Method::GET, "healthz").await?.status() == 200);
+    let ready: Value = api.ask(Method::GET, "readyz").await?.json().await?;
+    ensure!(ready["status"] == "ready", "{ready}");
+    let id = api.create("Ada").await?;
+    let head = api.ask(Method::HEAD, &format!("users/{id}")).await?;
+    ensure!(head.status() == 200 && head.bytes().await?.is_empty());
+    Ok(())
+}
+
+async fn a_clean_stop_ends_well() -> Outcome {
+    let mut api = Api::start(&[]).await?;
+    let id = api.create("Ada").await?;
+    api.get(id).await?;
+    let ended = api.child.stop().await?;
+    ensure!(ended.success(), "{ended}: {}", api.child.log());
     Ok(())
 }
