@@ -1,8 +1,28 @@
 //! Which claims does this answer make, and what could refute each?
 
+mod client;
+pub mod early_refresh;
+pub mod eviction;
+mod ground;
+pub mod jitter;
+pub mod latency;
+pub mod missing_keys;
+pub mod redis_away;
+pub mod stale_race;
+pub mod stampede;
+
 use lab::Experiment;
 
 /// Every experiment, in the order of the chapter.
 pub fn all() -> Vec<Experiment> {
-    vec![]
+    vec![
+        latency::experiment(),
+        stampede::experiment(),
+        stale_race::experiment(),
+        early_refresh::experiment(),
+        jitter::experiment(),
+        missing_keys::experiment(),
+        redis_away::experiment(),
+        eviction::experiment(),
+    ]
 }

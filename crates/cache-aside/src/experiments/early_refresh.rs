@@ -1,0 +1,146 @@
+//! A hot user expires, and its reload takes a while. Who waits for it?
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use lab::{
+    Experiment, Lab, Target,
+    fault::{Fault, Proxy},
+    load::{self, Outcome},
+};
+
+use super::{
+    client::{Api, Seen},
+    ground,
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Readers of one user who come in a second
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(20..=5_000))]
+    readers_per_second: u32,
+    /// Seconds that the user stays in Redis
+    #[arg(long, default_value_t = 2.0, value_parser = lab::experiment::seconds)]
+    ttl: f64,
+    /// Expiries to live through
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    expiries: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "early-refresh",
+        "With XFetch no reader waits for a hot key's reload; without it the tail shows every expiry",
+        &["--ttl", "1", "--expiries", "2"],
+        run,
+    )
+}
+
+/// The database is so far away, each way: a reload takes two round trips.
+const FAR: Duration = Duration::from_millis(25);
+const TITLE: &str = "The slowest reader of each tenth of a second";
+const AXES: (&str, &str) = ("seconds", "milliseconds");
+
+/// When each reader came, what it saw, and how long it took.
+type Log = Arc<Mutex<Vec<(f64, Duration, Seen)>>>;
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let (without, with) = tokio::try_join!(
+        hot(&params, &lab, "without XFetch", "0"),
+        hot(&params, &lab, "with XFetch", "1"),
+    )?;
+    let expiries = u64::from(params.expiries);
+    lab.check(
+        "without XFetch: readers that found it expired",
+        format!("{} or more, one for each expiry", expiries - 1),
+        without.expired,
+        without.expired >= expiries - 1 && without.expired > 0,
+    );
+    lab.check_eq("with XFetch: readers that found it expired, and could have waited", 0, with.expired);
+    lab.check(
+        "with XFetch: queries, the first included",
+        format!("{expiries} or more, one for each life"),
+        with.queries,
+        with.queries >= expiries,
+    );
+    lab.check_eq("readers that failed", 0, without.failed + with.failed);
+    Ok(())
+}
+
+struct Hot {
+    /// Answers that were no hit.
+    expired: u64,
+    failed: u64,
+    queries: u64,
+}
+
+async fn hot(params: &Params, lab: &Lab, name: &str, beta: &str) -> anyhow::Result<Hot> {
+    let (database, keys) = (lab.database().await?, lab.keys().await?);
+    ground::users(&database, 1).await?;
+    let before = ground::queries(&database).await?;
+    let proxy = Proxy::to_url(database.url()).await?;
+    let ttl = params.ttl.to_string();
+    let mut child = ground::serve(lab, &database, &keys)
+        .env("DATABASE_URL", proxy.url(database.url())?)
+        .args(&["--ttl", &ttl, "--jitter", "0", "--beta", beta, "--trust", "20"])
+        .start()
+        .await?;
+    proxy.set(Fault::Delay(FAR));
+    let api = Api::of(&child)?;
+    ensure!(api.get(1).await?.status == 200, "the first reader, who has to wait");
+    let (log, begun) = (Log::default(), Instant::now());
+    let time = Duration::from_secs_f64(params.ttl * (f64::from(params.expiries) + 0.3));
+    let outcome = load::open(params.readers_per_second.into(), time, 10_000, |n| {
+        let (api, log, lab) = (api.clone(), Arc::clone(&log), lab.clone());
+        let every = u64::from(params.readers_per_second) / 2;
+        async move {
+            let came = Instant::now();
+            let seen = api.get(1).await?;
+            ensure!(seen.status == 200, "{}", seen.status);
+            let entry = ((came - begun).as_secs_f64(), came.elapsed(), seen);
+            log.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+            if n % every == 0 {
+                lab.progress(came.duration_since(begun).as_secs(), time.as_secs(), "seconds");
+            }
+            Ok(())
+        }
+    })
+    .await?;
+    child.stop().await?;
+    let queries = ground::queries(&database).await? - before;
+    let log = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
+    draw(lab, name, &log);
+    tell(lab, name, &outcome, queries);
+    let expired = log.iter().filter(|(_, _, seen)| !seen.is_hit()).count() as u64;
+    Ok(Hot { expired, failed: outcome.failed, queries })
+}
+
+fn draw(lab: &Lab, name: &str, log: &[(f64, Duration, Seen)]) {
+    let mut slowest: Vec<f64> = Vec::new();
+    for (came, took, _) in log {
+        let tenth = (came * 10.0) as usize;
+        slowest.resize(slowest.len().max(tenth + 1), 0.0);
+        slowest[tenth] = slowest[tenth].max(took.as_secs_f64() * 1e3);
+    }
+    for (tenth, slowest) in slowest.into_iter().enumerate() {
+        lab.point(TITLE, AXES, name, (tenth as f64 / 10.0, slowest));
+    }
+}
+
+fn tell(lab: &Lab, name: &str, outcome: &Outcome, queries: u64) {
+    lab.figure(format!("{name}: p50"), outcome.percentile(50.0), "ms");
+    let tail = format!("{name}: p99.9");
+    if name == "with XFetch" {
+        // A reload takes four times the distance at least: whoever is quicker has not waited for one.
+        let reload = 4.0 * FAR.as_secs_f64() * 1e3;
+        let target = Target::AtMost(reload / 2.0);
+        lab.figure_with_target(tail, outcome.percentile(99.9), "ms", target);
+    } else {
+        lab.figure(tail, outcome.percentile(99.9), "ms");
+    }
+    lab.figure(format!("{name}: queries"), queries as f64, "");
+}

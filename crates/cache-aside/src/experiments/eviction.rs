@@ -1,0 +1,4 @@
+pub fn experiment() -> lab::Experiment {
+    #[derive(clap::Args)] struct Params {}
+    lab::Experiment::new("eviction", "todo todo todo todo todo", &[], |_: Params, _: lab::Lab| async { Ok(()) })
+}

@@ -1,0 +1,141 @@
+//! What does a hit cost, beside the query that it saves and beside a bare `GET`?
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::ensure;
+use lab::{
+    Experiment, Lab, Target,
+    load::{self, Outcome, Request, Stop},
+};
+use futures_util::future::BoxFuture;
+use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection, cmd};
+
+use super::ground;
+use crate::{
+    app::Service,
+    read::Source,
+    tuning::Tuning,
+    user::UserId,
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Readers at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=512))]
+    readers: u16,
+    /// Seconds for each measurement
+    #[arg(long, default_value_t = 0.2, value_parser = lab::experiment::seconds)]
+    seconds: f64,
+    /// Measurements of each, by turns
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "latency",
+        "A hit is several times faster than the query; the read path, called as a function, costs little \
+         more than a bare Redis GET at the same concurrency",
+        &["--rounds", "2", "--seconds", "0.1", "--readers", "16"],
+        run,
+    )
+}
+
+/// What one reader reads with.
+#[derive(Clone)]
+struct Hand {
+    service: Arc<Service>,
+    bare: MultiplexedConnection,
+    key: String,
+    id: UserId,
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let (database, keys) = (lab.database().await?, lab.keys().await?);
+    ground::users(&database, 1_000).await?;
+    let tuning = Tuning { key_prefix: keys.prefix().to_owned(), ..Tuning::default() };
+    let app = ground::app(&database, keys.url(), &tuning).await?;
+    let service = Arc::clone(&app.service);
+    let id = ground::id(500)?;
+    service.reader.get(id).await?;
+    let key = format!("{}user:{}", keys.prefix(), id.get());
+    // With room for all readers, as ours has it.
+    let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(4_096);
+    let bare = Client::open(keys.url())?;
+    let bare = bare.get_multiplexed_async_connection_with_config(&config).await?;
+    let hand = Hand { service, bare, key, id };
+
+    let ways: [(&str, Request<Hand>); 3] =
+        [("bare GET", bare_get), ("hit", hit), ("query", query)];
+    let (mut rows, mut failed, mut answered) = (Vec::new(), 0, 0);
+    let (mut of_bare, mut of_query, mut p50) = (Vec::new(), Vec::new(), [vec![], vec![], vec![]]);
+    for round in 0..params.rounds {
+        lab.progress(round.into(), params.rounds.into(), "measured by turns");
+        let mut throughputs = Vec::new();
+        for (at_once, name) in [(1, "one reader"), (params.readers, "many readers")] {
+            for (n, (way, request)) in ways.into_iter().enumerate() {
+                let clients = vec![hand.clone(); at_once.into()];
+                let stop = Stop::After(Duration::from_secs_f64(params.seconds));
+                let outcome = load::closed(clients, stop, request).await?;
+                failed += outcome.failed;
+                answered += outcome.ok;
+                if at_once == 1 {
+                    p50[n].push(outcome.percentile(50.0));
+                } else {
+                    throughputs.push(outcome.throughput());
+                }
+                rows.push([vec![way.to_owned(), name.to_owned()], outcome.cells()].concat());
+            }
+        }
+        of_bare.push(throughputs[1] / throughputs[0]);
+        of_query.push(throughputs[1] / throughputs[2]);
+    }
+    let columns = [&["read", "by"][..], &Outcome::COLUMNS].concat();
+    lab.table("Each measurement", &columns, rows);
+    let readers = params.readers;
+    lab.figure_with_target(
+        format!("throughput of hits ÷ that of bare GETs, {readers} readers, median"),
+        load::median(of_bare),
+        "",
+        Target::AtLeast(0.9),
+    );
+    lab.figure_with_target(
+        format!("throughput of hits ÷ that of queries, {readers} readers, median"),
+        load::median(of_query),
+        "",
+        Target::AtLeast(2.0),
+    );
+    for (way, p50) in ["bare GET", "hit", "query"].into_iter().zip(p50) {
+        lab.figure(format!("{way}: p50 for one reader, median"), load::median(p50), "ms");
+    }
+    lab.check_eq("reads that failed, or were not what they should be", 0, failed);
+    lab.check("there was something to measure", "1,000 or more", answered, answered >= 1_000);
+    app.stop().await;
+    Ok(())
+}
+
+fn bare_get(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let bytes: Vec<u8> = cmd("GET").arg(&hand.key).query_async(&mut hand.bare).await?;
+        ensure!(bytes.len() > 100, "something else");
+        Ok(())
+    })
+}
+
+fn hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let read = hand.service.reader.get(hand.id).await?;
+        ensure!(matches!(read.source, Source::Hit { .. }), "{:?}", read.source);
+        ensure!(read.user.is_some_and(|user| user.id == hand.id), "another user");
+        Ok(())
+    })
+}
+
+fn query(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let user = hand.service.writer.store.find(hand.id).await?;
+        ensure!(user.is_some_and(|user| user.id == hand.id), "another user");
+        Ok(())
+    })
+}

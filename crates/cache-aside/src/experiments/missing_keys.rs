@@ -1,0 +1,129 @@
+//! Requests for users that do not exist: what does the database see of them?
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use lab::{
+    Experiment, Lab,
+    load::{self, Stop, http::Connection},
+};
+
+use super::{client::Api, ground};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Requests in each run
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    requests: u32,
+    /// Ids that nobody has, which they ask for
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=50))]
+    ids: u32,
+    /// Clients at once
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
+    clients: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "missing-keys",
+        "Of requests for ids that do not exist the database sees one for each id and life of its cached \
+         absence, and not one for each request; against ids that are new each time this does nothing",
+        &["--requests", "1500"],
+        run,
+    )
+}
+
+/// Under the tenth that jitter takes off ten seconds: no absence expires sooner.
+const SHORTEST_LIFE: Duration = Duration::from_secs(9);
+/// Nobody has these.
+const FIRST: i64 = 1_000_000;
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let (requests, ids) = (u64::from(params.requests), u64::from(params.ids));
+    let known = run_one(&params, &lab, "10", params.ids).await?;
+    let lives = 1 + known.took.as_secs() / SHORTEST_LIFE.as_secs();
+    lab.check(
+        format!("absences cached: queries for {requests} requests of {ids} ids"),
+        format!("from {ids} to {}", ids * lives),
+        known.queries,
+        (ids..=ids * lives).contains(&known.queries),
+    );
+    let unknown = run_one(&params, &lab, "0", params.ids).await?;
+    lab.check_eq("absences not cached: queries for as many", requests, unknown.queries);
+    let scan = run_one(&params, &lab, "10", params.requests).await?;
+    lab.check_eq("absences cached, but another id each time: queries", requests, scan.queries);
+    let rows = [("cached", ids, &known), ("not cached", ids, &unknown), ("cached", requests, &scan)];
+    let row = |(absences, ids, seen): (&str, u64, &Seen)| {
+        let rate = requests as f64 / seen.took.as_secs_f64();
+        let cells = [ids.to_string(), requests.to_string(), seen.queries.to_string()];
+        [vec![absences.to_owned()], cells.to_vec(), vec![format!("{rate:.0}")]].concat()
+    };
+    let columns = ["absences", "ids", "requests", "queries", "requests/s"];
+    lab.table("Requests for users that nobody is", &columns, rows.map(row).to_vec());
+    lab.check(
+        "a user that is made where an absence was cached is found at once",
+        "200, in each of 10 cases",
+        known.found.min(scan.found),
+        known.found == 10 && scan.found == 10,
+    );
+    Ok(())
+}
+
+struct Seen {
+    queries: u64,
+    took: Duration,
+    /// Of ten users that were made where nobody was, how many were found.
+    found: u32,
+}
+
+async fn run_one(params: &Params, lab: &Lab, ttl: &str, ids: u32) -> anyhow::Result<Seen> {
+    let (database, keys) = (lab.database().await?, lab.keys().await?);
+    ground::users(&database, 10).await?;
+    let before = ground::queries(&database).await?;
+    let serve = ground::serve(lab, &database, &keys)
+        .args(&["--absence-ttl", ttl, "--redis-timeout", "5", "--trust", "20"]);
+    let mut child = serve.start().await?;
+    let mut clients = Vec::new();
+    for client in 0..params.clients {
+        // Each begins elsewhere, and asks for every so many-th.
+        let connection = Connection::open(child.address()).await?;
+        clients.push((connection, client, params.clients, ids));
+    }
+    let begun = Instant::now();
+    let stop = Stop::Count(params.requests.into());
+    lab.progress(0, 0, format!("{} requests for {ids} ids, kept {ttl} s", params.requests));
+    let outcome = load::closed(clients, stop, |(connection, n, step, ids)| {
+        Box::pin(async move {
+            let id = FIRST + i64::from(*n % *ids);
+            *n += *step;
+            let request = connection.get(&format!("/users/{id}"));
+            let status = connection.send(&request).await?;
+            ensure!(status == 404, "{status}");
+            Ok(())
+        })
+    })
+    .await?;
+    let took = begun.elapsed();
+    ensure!(outcome.failed == 0, "a request failed: {:?}", outcome.first_error);
+    child.stop().await?;
+    let queries = ground::queries(&database).await? - before;
+    child.restart().await?;
+    let found = made_where_nobody_was(&Api::of(&child)?).await?;
+    Ok(Seen { queries, took, found })
+}
+
+async fn made_where_nobody_was(api: &Api) -> anyhow::Result<u32> {
+    let mut found = 0;
+    for n in 0..10 {
+        let name = format!("new{n}");
+        // The next ids are known: users are counted.
+        let id = 11 + n;
+        let nobody = api.get(id).await?;
+        let nobody_cached = api.get(id).await?;
+        ensure!((nobody.status, nobody_cached.status) == (404, 404), "somebody has id {id}");
+        ensure!(api.create(&name).await? == id, "another id than the next");
+        found += u32::from(api.get(id).await?.name == name);
+    }
+    Ok(found)
+}

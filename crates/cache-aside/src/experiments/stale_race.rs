@@ -1,0 +1,213 @@
+//! A value is filled in just after it was deleted. What keeps it out?
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, ensure};
+use lab::{
+    Experiment, Lab,
+    fault::{Proxy, Side},
+};
+use rand::Rng;
+use tokio::{task::JoinSet, time::timeout};
+
+use super::{client::Api, ground};
+use crate::{
+    app::{App, Service},
+    read::Stampede,
+    tuning::Tuning,
+    user::{Email, Name},
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Random interleavings
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    interleavings: u32,
+    /// Interleavings at once
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
+    at_once: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "stale-race",
+        "Textbook \"delete on update\" leaves a stale value for up to an hour when a reader fills in what \
+         it read before the update; with the lease no interleaving does",
+        &["--interleavings", "600"],
+        run,
+    )
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let textbook = forced(&lab, "naive").await?;
+    lab.check_eq("textbook: the name that is read after the update", "old", &textbook.0);
+    let ttl = textbook.1.unwrap_or_default();
+    lab.figure("textbook: the old name would be read for", ttl, "s");
+    lab.check("textbook: and for how long", "3,000 s or more", format!("{ttl} s"), ttl >= 3_000.0);
+    let lease = forced(&lab, "lease").await?;
+    lab.check_eq("with the lease: the name that is read after the update", "new", &lease.0);
+
+    let mut rows = Vec::new();
+    for (mode, stampede) in [("textbook", Stampede::Naive), ("lease", Stampede::Lease)] {
+        let seen = interleave(&params, &lab, mode, stampede).await?;
+        rows.push(vec![mode.to_owned(), seen.runs.to_string(), seen.stale.to_string()]);
+        if stampede == Stampede::Lease {
+            let asked = u64::from(params.interleavings);
+            lab.check_eq("random interleavings that were run with the lease", asked, seen.runs);
+            lab.check_eq("stale values among them", 0, seen.stale);
+            let overlapped = seen.filled_before_it_was_deleted;
+            lab.check(
+                "interleavings in which the reader had really loaded",
+                "a tenth or more",
+                overlapped,
+                overlapped >= asked / 10,
+            );
+        } else {
+            lab.figure("stale values left by the textbook at random", seen.stale as f64, "");
+        }
+    }
+    let columns = ["fill", "interleavings", "stale values"];
+    lab.table("A reader and a writer of one cold key, let loose at random moments", &columns, rows);
+    Ok(())
+}
+
+/// Holds up the reader's fill until the writer is done. Returns the name that is read then, and for how long it
+/// would be.
+async fn forced(lab: &Lab, mode: &str) -> anyhow::Result<(String, Option<f64>)> {
+    let (database, keys) = (lab.database().await?, lab.keys().await?);
+    let to_redis = Proxy::to_url(keys.url()).await?;
+    // Nothing else is sent to Redis meanwhile, so that messages can be counted: the next confirmation is far off.
+    let calm = ["--stampede", mode, "--trust", "300", "--redis-timeout", "20"];
+    let writer = ground::serve(lab, &database, &keys).args(&calm).start().await?;
+    let redis = to_redis.url(keys.url())?;
+    let reader = ground::serve_through(lab, &database, &keys, &redis).args(&calm);
+    let reader = reader.start().await?;
+    let (reading, writing) = (Api::of(&reader)?, Api::of(&writer)?);
+    let id = writing.create("old").await?;
+
+    // The look is the next message; with a lease comes its own; then the fill.
+    let fill = to_redis.messages() + if mode == "naive" { 2 } else { 3 };
+    let caught = to_redis.at_message(fill, Side::Before);
+    let read = tokio::spawn({
+        let reading = reading.clone();
+        async move { reading.get(id).await }
+    });
+    let held = timeout(Duration::from_secs(10), caught).await.context("no fill came")??;
+    ensure!(!read.is_finished(), "the reader did not wait for its fill");
+    writing.rename(id, "new").await?;
+    drop(held);
+    let read = read.await??;
+    ensure!(read.name == "old", "the reader had read {:?}", read.name);
+    let after = writing.get(id).await?;
+    Ok((after.name.clone(), after.ttl()))
+}
+
+struct Interleaved {
+    runs: u64,
+    stale: u64,
+    filled_before_it_was_deleted: u64,
+}
+
+/// A reader and a writer in two processes' worth of state, each on its own connections.
+async fn interleave(
+    params: &Params,
+    lab: &Lab,
+    mode: &str,
+    stampede: Stampede,
+) -> anyhow::Result<Interleaved> {
+    let (database, keys) = (lab.database().await?, lab.keys().await?);
+    ground::users(&database, params.at_once).await?;
+    let tuning = Tuning {
+        key_prefix: keys.prefix().to_owned(),
+        stampede,
+        redis_timeout: Duration::from_secs(5),
+        database_timeout: Duration::from_secs(10),
+        trust: Duration::from_secs(20),
+        ..Tuning::default()
+    };
+    let reader = ground::app(&database, keys.url(), &tuning).await?;
+    let writer = ground::app(&database, keys.url(), &tuning).await?;
+    let mut work = JoinSet::new();
+    for n in 0..params.at_once {
+        let apps = (Arc::clone(&reader.service), Arc::clone(&writer.service));
+        let runs = params.interleavings / params.at_once
+            + u32::from(n < params.interleavings % params.at_once);
+        let lab = lab.clone();
+        let mode = mode.to_owned();
+        work.spawn(async move {
+            let mut all = Interleaved { runs: 0, stale: 0, filled_before_it_was_deleted: 0 };
+            for run in 0..runs {
+                let name = format!("name {run}");
+                let seen = one(&apps.0, &apps.1, n + 1, &name).await?;
+                all.runs += 1;
+                all.stale += u64::from(seen.stale);
+                all.filled_before_it_was_deleted += u64::from(seen.loaded);
+                if n == 0 && run % 16 == 0 {
+                    lab.progress(run.into(), runs.into(), format!("interleavings, {mode}"));
+                }
+            }
+            anyhow::Ok(all)
+        });
+    }
+    let mut all = Interleaved { runs: 0, stale: 0, filled_before_it_was_deleted: 0 };
+    for one in work.join_all().await {
+        let one = one?;
+        all.runs += one.runs;
+        all.stale += one.stale;
+        all.filled_before_it_was_deleted += one.filled_before_it_was_deleted;
+    }
+    for app in [reader, writer] {
+        App::stop(app).await;
+    }
+    Ok(all)
+}
+
+struct Once {
+    stale: bool,
+    /// The reader went to the database.
+    loaded: bool,
+}
+
+/// One reader, one writer, one cold key. The key is cold because the last writer has deleted it, or the last
+/// reader's value is deleted here.
+async fn one(
+    reader: &Arc<Service>,
+    writer: &Arc<Service>,
+    n: u32,
+    new: &str,
+) -> anyhow::Result<Once> {
+    let id = ground::id(n)?;
+    let link = writer.reader.trust.any_link().context("no link")?;
+    link.delete(&[link.key(id)]).await?;
+    let (name, email) = (Name::parse(new), Email::parse(&format!("user{n}@example.org")));
+    let (name, email) =
+        (name.map_err(anyhow::Error::msg)?, email.map_err(anyhow::Error::msg)?);
+    let (read_after, written_after) = {
+        let mut chance = rand::rng();
+        (chance.random_range(0..1_500), chance.random_range(0..1_500))
+    };
+    let read = async {
+        pause(read_after).await;
+        reader.reader.get(id).await
+    };
+    let written = async {
+        pause(written_after).await;
+        writer.writer.update(id, &name, &email).await
+    };
+    let (read, written) = tokio::join!(read, written);
+    written?;
+    let after = reader.reader.get(id).await?;
+    Ok(Once {
+        stale: after.user.is_none_or(|user| user.name != new),
+        loaded: !matches!(read?.source, crate::read::Source::Hit { .. }),
+    })
+}
+
+/// So many microseconds. A timer is a hundred times too coarse.
+async fn pause(micros: u64) {
+    let until = std::time::Instant::now() + Duration::from_micros(micros);
+    while std::time::Instant::now() < until {
+        tokio::task::yield_now().await;
+    }
+}

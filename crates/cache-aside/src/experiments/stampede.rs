@@ -1,0 +1,110 @@
+//! A thousand readers of one cold key, in three processes: how many queries is that?
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use lab::{
+    Experiment, Lab,
+    fault::{Fault, Proxy},
+};
+use tokio::{task::JoinSet, time::timeout};
+
+use super::{client::Api, ground};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Readers at once, in all processes together
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u16).range(10..=5_000))]
+    readers: u16,
+    /// Processes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(2..=8))]
+    processes: u16,
+    /// Cold keys, one after another
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=50))]
+    rounds: u16,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "stampede",
+        "A thousand readers of one cold key, in three processes: naive cache-aside makes a thousand \
+         queries of it, single flight one in each process, the lease one in all",
+        &["--readers", "150", "--rounds", "1"],
+        run,
+    )
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    lab::serve::allow_many_connections();
+    let (rounds, readers) = (u64::from(params.rounds), u64::from(params.readers));
+    let processes = u64::from(params.processes);
+    let mut rows = Vec::new();
+    let modes = [("naive", readers), ("single-flight", processes), ("lease", 1)];
+    for (done, (mode, each)) in (0..).zip(modes) {
+        lab.progress(done, 3, format!("{readers} readers at once, {mode}"));
+        let seen = stampede(&params, &lab, mode).await?;
+        lab.check_eq(format!("{mode}: readers that got the user"), rounds * readers, seen.served);
+        lab.check_eq(format!("{mode}: queries, {rounds} cold keys"), rounds * each, seen.queries);
+        let cells = [rounds * readers, seen.queries, seen.queries / rounds];
+        rows.push([vec![mode.to_owned()], cells.map(|cell| cell.to_string()).to_vec()].concat());
+    }
+    let columns = ["against stampedes", "readers", "queries", "for each cold key"];
+    lab.table("What PostgreSQL has counted", &columns, rows);
+    Ok(())
+}
+
+struct Seen {
+    served: u64,
+    queries: u64,
+}
+
+/// Each round: the database is out of reach until every reader has looked into Redis in vain.
+async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen> {
+    let (database, keys) = (lab.database().await?, lab.keys().await?);
+    ground::users(&database, params.rounds.into()).await?;
+    let before = ground::queries(&database).await?;
+    let to_database = Proxy::to_url(database.url()).await?;
+    let to_redis = Proxy::to_url(keys.url()).await?;
+    let mut children = Vec::new();
+    for _ in 0..params.processes {
+        let redis = to_redis.url(keys.url())?;
+        let serve = ground::serve_through(lab, &database, &keys, &redis)
+            .env("DATABASE_URL", to_database.url(database.url())?)
+            .args(&["--stampede", mode])
+            // This is about who loads, not about how long anybody waits: a busy machine must not decide it.
+            .args(&["--trust", "30", "--redis-timeout", "5", "--database-timeout", "10"]);
+        children.push(serve.start().await?);
+    }
+    let apis: Vec<_> = children.iter().map(Api::of).collect::<Result<_, _>>()?;
+    let mut served = 0;
+    for round in 1..=params.rounds {
+        let id = i64::from(round);
+        // What each reader's `GET` takes on the wire.
+        let key = format!("{}user:{id}", keys.prefix());
+        let look = format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()).len() as u64;
+        let looked = to_redis.bytes().0 + look * u64::from(params.readers);
+        to_database.set(Fault::BlackHole);
+        let mut crowd = JoinSet::new();
+        for reader in 0..usize::from(params.readers) {
+            let api = apis[reader % apis.len()].clone();
+            crowd.spawn(async move { api.get(id).await });
+        }
+        let all_looked = async {
+            while to_redis.bytes().0 < looked {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        timeout(Duration::from_secs(9), all_looked).await.context("not all readers looked")?;
+        to_database.heal();
+        for seen in crowd.join_all().await {
+            let seen = seen?;
+            ensure!(seen.status == 200, "a reader was answered with {}", seen.status);
+            served += u64::from(seen.name == format!("user {id}"));
+        }
+    }
+    for child in &mut children {
+        child.stop().await?;
+    }
+    Ok(Seen { served, queries: ground::queries(&database).await? - before })
+}
