@@ -51,7 +51,12 @@ impl App {
         let gate = Arc::new(Gate::new(store.clone(), tuning.database_timeout));
         let reader = Reader {
             trust: Arc::clone(&trust),
-            loader: Loader { gate, lives: tuning.lives(), lease: tuning.lease() },
+            loader: Loader {
+                gate,
+                lives: tuning.lives(),
+                lease: tuning.lease,
+                patience: tuning.patience,
+            },
             flights: Arc::new(Flights::default()),
             stampede: tuning.stampede,
             beta: tuning.beta,

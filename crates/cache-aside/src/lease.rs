@@ -33,8 +33,10 @@ pub struct Loader {
     pub gate: Arc<Gate>,
     /// How long what is loaded may stay.
     pub lives: Lives,
-    /// Longer than any load takes: a loader that died holds others up for so long.
+    /// How long the right to fill lasts. Longer than a load takes, or a slow one is not stored.
     pub lease: Duration,
+    /// How long to wait for somebody else's load. Its loader may be dead, or cut off from Redis.
+    pub patience: Duration,
 }
 
 impl Loader {
@@ -42,7 +44,7 @@ impl Loader {
     /// Gets the right to fill the key, loads, and fills. Or finds what somebody else has filled in.
     pub async fn fill(&self, link: &Link, id: UserId) -> Result<Read, Trouble> {
         let (key, lease) = (link.key(id), value::lease(link.life()));
-        let (deadline, mut pause) = (Instant::now() + 2 * self.lease, FIRST_PAUSE);
+        let (deadline, mut pause) = (Instant::now() + self.patience, FIRST_PAUSE);
         loop {
             match link.add(&key, &lease, self.lease).await? {
                 Added::Yes => return self.fill_leased(link, id, &lease).await,
@@ -50,7 +52,6 @@ impl Loader {
                 Added::Refused => return self.load_only(id).await,
                 Added::Found(found) => match value::decode(&found, link.life()) {
                     Content::Value(value) => return Ok(Read::hit(value, link)),
-                    // Too many in a row die or get deleted. Somebody has to be answered.
                     Content::Lease if Instant::now() > deadline => return self.load_only(id).await,
                     Content::Lease => {
                         sleep(pause).await;

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -26,9 +27,6 @@ pub enum Stampede {
     #[default]
     Lease,
 }
-
-/// So often a reader looks again because what it waited for was deleted at once.
-const ROUNDS: u32 = 4;
 
 /// What was read.
 #[derive(Clone, Debug)]
@@ -109,17 +107,23 @@ impl Reader {
     }
 
     async fn through(self: &Arc<Self>, link: &Arc<Link>, id: UserId) -> Result<Read, Trouble> {
-        for _ in 0..ROUNDS {
+        let (deadline, mut waited) = (Instant::now() + self.loader.patience, false);
+        loop {
             if let Some(read) = self.look(link, id).await? {
                 return Ok(read);
             }
             if self.stampede == Stampede::Naive {
                 return self.loader.fill_blindly(link, id).await;
             }
+            if waited && Instant::now() > deadline {
+                // What it waited for was not stored, or deleted at once.
+                return self.loader.load_only(id).await;
+            }
             match self.flights.board(id) {
                 Turn::Follow(mut end) => {
                     // An error: it has ended. That is all that is ever told.
                     let _ = end.changed().await;
+                    waited = true;
                 }
                 Turn::Lead(landing) => {
                     let (reader, link) = (Arc::clone(self), Arc::clone(link));
@@ -135,7 +139,6 @@ impl Reader {
                 }
             }
         }
-        self.loader.load_only(id).await
     }
     // ANCHOR_END: get
 

@@ -24,6 +24,12 @@ pub struct Tuning {
     /// What keeps many readers of one key from becoming many queries; naive is the textbook's race
     #[arg(long, value_enum, default_value_t)]
     pub stampede: Stampede,
+    /// Seconds that a load's right to fill lasts; a slower one is not stored
+    #[arg(long, default_value = "1.5", value_parser = seconds, value_name = "SECONDS")]
+    pub lease: Duration,
+    /// Seconds that a reader waits for another process's load before it loads for itself
+    #[arg(long, default_value = "0.1", value_parser = seconds, value_name = "SECONDS")]
+    pub patience: Duration,
     /// How eagerly hot users are reloaded before they expire: 1 as in the paper, 0 never
     #[arg(long, default_value = "1", value_parser = factor)]
     pub beta: f64,
@@ -43,11 +49,6 @@ impl Tuning {
     pub fn lives(&self) -> Lives {
         let ttl = |longest| Ttl { longest, jitter: self.jitter };
         Lives { user: ttl(self.ttl), absence: ttl(self.absence_ttl) }
-    }
-
-    /// How long a lease may last: a little longer than any load, or a slow load would lose it.
-    pub fn lease(&self) -> Duration {
-        2 * self.database_timeout + self.redis_timeout
     }
 }
 
@@ -100,7 +101,8 @@ mod tests {
         let tuning = Tuning::default();
         assert_eq!((tuning.ttl.as_secs(), tuning.absence_ttl.as_secs()), (3_600, 10));
         assert_eq!((tuning.stampede, tuning.key_prefix.as_str()), (Stampede::Lease, ""));
-        assert!(tuning.lease() > tuning.database_timeout);
+        // A load waits for a place and then for its answer, and is to be stored all the same.
+        assert!(tuning.lease > 2 * tuning.database_timeout);
         assert!(tuning.trust / 3 > tuning.redis_timeout);
     }
 

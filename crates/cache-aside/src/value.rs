@@ -19,7 +19,7 @@ use crate::user::User;
 /// To be raised with each change to the shape of [`User`]. It is a part of the value and not of the key: a
 /// process of the old version that deletes `user:1` then deletes it for the new version too. Were it a part
 /// of the key, updates made during a deploy would leave the other version's value behind.
-const VERSION: u32 = 1;
+const VERSION: &str = "1";
 // ANCHOR_END: version
 
 /// What a key can hold.
@@ -66,13 +66,7 @@ impl Value {
         Ok(bytes)
     }
 
-    fn decode(header: &str, body: &[u8], life: &str) -> Option<Self> {
-        let mut words = header.split(' ');
-        let version: u32 = words.next()?.strip_prefix("user/")?.parse().ok()?;
-        if version != VERSION || words.next()? != life {
-            return None;
-        }
-        let _token = words.next()?;
+    fn decode<'a>(mut words: impl Iterator<Item = &'a str>, body: &[u8]) -> Option<Self> {
         let expires_at = words.next()?.parse().ok()?;
         let load_time = Duration::from_micros(words.next()?.parse().ok()?);
         Some(Self { user: serde_json::from_slice(body).ok()?, expires_at, load_time })
@@ -81,15 +75,21 @@ impl Value {
 
 /// Reads what lies under a key. `life` is that of the server it came from.
 pub fn decode(bytes: &[u8], life: &str) -> Content {
-    if let Some(words) = bytes.strip_prefix(format!("lease/{VERSION} {life} ").as_bytes())
-        && !words.is_empty()
-    {
-        return Content::Lease;
-    }
     let end = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
-    let header = std::str::from_utf8(&bytes[..end]).unwrap_or_default();
-    let body = bytes.get(end + 1..).unwrap_or_default();
-    Value::decode(header, body, life).map_or(Content::Other, Content::Value)
+    let mut words = std::str::from_utf8(&bytes[..end]).unwrap_or_default().split(' ');
+    let kind = words.next().and_then(|word| word.split_once('/'));
+    let (written_in, token) = (words.next(), words.next().unwrap_or_default());
+    match kind {
+        Some((kind, VERSION)) if written_in == Some(life) && !token.is_empty() => match kind {
+            "lease" => Content::Lease,
+            "user" => {
+                let body = bytes.get(end + 1..).unwrap_or_default();
+                Value::decode(words, body).map_or(Content::Other, Content::Value)
+            }
+            _ => Content::Other,
+        },
+        _ => Content::Other,
+    }
 }
 // ANCHOR_END: encoding
 

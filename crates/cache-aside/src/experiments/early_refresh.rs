@@ -60,7 +60,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         without.expired,
         without.expired >= expiries - 1 && without.expired > 0,
     );
-    lab.check_eq("with XFetch: readers that found it expired, and could have waited", 0, with.expired);
+    lab.check_eq(
+        "with XFetch: readers that found it expired, and could have waited",
+        0,
+        with.expired,
+    );
     lab.check(
         "with XFetch: queries, the first included",
         format!("{expiries} or more, one for each life"),

@@ -1,4 +1,227 @@
-pub fn experiment() -> lab::Experiment {
-    #[derive(clap::Args)] struct Params {}
-    lab::Experiment::new("jitter", "todo todo todo todo todo", &[], |_: Params, _: lab::Lab| async { Ok(()) })
+//! A hundred thousand keys are filled at once. When do they expire, and what does the database see?
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use futures_util::future::try_join_all;
+use lab::{Experiment, Lab};
+use redis::Pipeline;
+use tokio::task::JoinSet;
+
+use super::ground;
+use crate::{app::Service, read::Source, tuning::Tuning, user::UserId};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Keys that are filled at once
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
+    keys: u32,
+    /// How much of the hour chance takes off
+    #[arg(long, default_value_t = 0.1, value_parser = share)]
+    jitter: f64,
+    /// Hot users that are really read until they expire
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    hot: u32,
+    /// Seconds that those live; chance takes up to a half off
+    #[arg(long, default_value_t = 4.0, value_parser = lab::experiment::seconds)]
+    ttl: f64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "jitter",
+        "A hundred thousand keys filled at once: with one time to live they expire as fast as they were \
+         filled and the database sees a spike; with jitter they are spread over the jitter",
+        &["--keys", "3000", "--hot", "300", "--ttl", "1.5"],
+        run,
+    )
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if (0.01..=0.9).contains(&share) { Ok(share) } else { Err("is not 0.01 to 0.9".to_owned()) }
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let (same, same_took) = expiries(&params, &lab, 0.0).await?;
+    let (spread, spread_took) = expiries(&params, &lab, params.jitter).await?;
+    let over = 3_600.0 * params.jitter;
+    let keys = f64::from(params.keys);
+    // Those that expire in the same second are reloaded in the same second, if they are hot.
+    lab.figure("one time to live: reloads in the worst second of the hour", same.worst, "");
+    lab.figure("with jitter: reloads in the worst second of the hour", spread.worst, "");
+    lab.check(
+        "one time to live: seconds between the first expiry and the last",
+        format!("at most the {:.1} s that the filling took, and one", same_took.as_secs_f64()),
+        format!("{:.1}", same.between),
+        same.between <= same_took.as_secs_f64() + 1.0,
+    );
+    let longest = over + spread_took.as_secs_f64();
+    lab.check(
+        "with jitter: seconds between the first expiry and the last",
+        format!("from {:.0} to {longest:.0}", over * 0.9),
+        format!("{:.1}", spread.between),
+        (over * 0.9..=longest).contains(&spread.between),
+    );
+    // A second's share is Poisson's, so its deviation is the root of the mean; six of them never happen.
+    let mean = keys / over;
+    let most = mean + 6.0 * mean.sqrt() + 1.0;
+    lab.check(
+        format!("with jitter: keys that expire in the worst second, of {keys}"),
+        format!("at most {most:.0}, when {mean:.1} are a fair share"),
+        spread.worst,
+        spread.worst <= most,
+    );
+    really_read(&params, &lab).await
+}
+
+struct Expiries {
+    /// How many keys expire in the second in which most do.
+    worst: f64,
+    /// Seconds from the first expiry to the last.
+    between: f64,
+}
+
+/// Fills all keys, and asks Redis when each expires.
+async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Expiries, Duration)> {
+    let (database, keys) = (lab.database().await?, lab.keys().await?);
+    ground::users(&database, params.keys).await?;
+    let tuning = Tuning {
+        key_prefix: keys.prefix().to_owned(),
+        jitter,
+        redis_timeout: Duration::from_secs(5),
+        database_timeout: Duration::from_secs(10),
+        trust: Duration::from_secs(20),
+        ..Tuning::default()
+    };
+    let app = ground::app(&database, keys.url(), &tuning).await?;
+    let begun = Instant::now();
+    fill(&app.service, params.keys, lab).await?;
+    let took = begun.elapsed();
+    let mut redis = keys.connection().await?;
+    redis.set_response_timeout(Duration::from_secs(10));
+    // Asked over a while, so each answer is counted from the same moment.
+    let asked = Instant::now();
+    let mut times = Vec::new();
+    for first in (1..=params.keys).step_by(1_000) {
+        let mut ask = Pipeline::new();
+        for n in first..(first + 1_000).min(params.keys + 1) {
+            ask.cmd("PTTL").arg(format!("{}user:{n}", keys.prefix()));
+        }
+        let lives: Vec<i64> = ask.query_async(&mut redis).await?;
+        ensure!(lives.iter().all(|life| *life > 0), "a key was not filled");
+        let since = asked.elapsed().as_secs_f64();
+        times.extend(lives.into_iter().map(|life| life as f64 / 1e3 + since));
+    }
+    app.stop().await;
+    let first = times.iter().copied().reduce(f64::min).context("no keys")?;
+    let last = times.iter().copied().reduce(f64::max).context("no keys")?;
+    let mut seconds = vec![0.0; (last - first) as usize + 1];
+    for time in times {
+        seconds[(time - first) as usize] += 1.0;
+    }
+    let worst = seconds.into_iter().fold(0.0, f64::max);
+    Ok((Expiries { worst, between: last - first }, took))
+}
+
+/// Reads every user once, a hundred at a time.
+async fn fill(service: &Arc<Service>, keys: u32, lab: &Lab) -> anyhow::Result<()> {
+    let ids = (1..=keys).map(ground::id).collect::<anyhow::Result<Vec<_>>>()?;
+    for (n, ids) in ids.chunks(1_000).enumerate() {
+        try_join_all(ids.chunks(100).map(|ids| service.reader.get_many(ids))).await?;
+        lab.progress(n as u64 * 1_000, keys.into(), "keys filled");
+    }
+    Ok(())
+}
+
+const TITLE: &str = "Queries of the database for hot users that were filled at once";
+const AXES: (&str, &str) = ("seconds since they were filled", "queries a second");
+/// Seconds in one point of the chart.
+const BIN: f64 = 0.1;
+
+/// Two services side by side, whose hot users are read all the time.
+async fn really_read(params: &Params, lab: &Lab) -> anyhow::Result<()> {
+    let (same, spread) = tokio::try_join!(
+        queries(params, lab, "one time to live", 0.0),
+        queries(params, lab, "with jitter", 0.5),
+    )?;
+    for (name, bins) in [("one time to live", &same), ("with jitter", &spread)] {
+        for (bin, count) in bins.iter().enumerate() {
+            lab.point(TITLE, AXES, name, (bin as f64 * BIN, f64::from(*count) / BIN));
+        }
+    }
+    let worst = |bins: &[u32]| bins.iter().copied().max().unwrap_or(0);
+    let (same_worst, spread_worst) = (worst(&same), worst(&spread));
+    lab.check(
+        "really read: queries in the worst tenth of a second, with jitter",
+        format!("fewer than the {same_worst} with one time to live"),
+        spread_worst,
+        spread_worst < same_worst,
+    );
+    let all: u32 = same.iter().sum();
+    let some = params.hot / 4;
+    lab.check(
+        "really read: there were expiries to see",
+        format!("{some} or more"),
+        all,
+        all >= some,
+    );
+    Ok(())
+}
+
+/// The queries of each tenth of a second.
+async fn queries(params: &Params, lab: &Lab, name: &str, jitter: f64) -> anyhow::Result<Vec<u32>> {
+    let (database, keys) = (lab.database().await?, lab.keys().await?);
+    ground::users(&database, params.hot).await?;
+    let tuning = Tuning {
+        key_prefix: keys.prefix().to_owned(),
+        ttl: Duration::from_secs_f64(params.ttl),
+        jitter,
+        beta: 0.0,
+        redis_timeout: Duration::from_secs(5),
+        database_timeout: Duration::from_secs(10),
+        trust: Duration::from_secs(20),
+        ..Tuning::default()
+    };
+    let app = ground::app(&database, keys.url(), &tuning).await?;
+    fill(&app.service, params.hot, lab).await?;
+    let begun = Instant::now();
+    let ids = (1..=params.hot).map(ground::id).collect::<anyhow::Result<Vec<_>>>()?;
+    let ids: Arc<[UserId]> = ids.into();
+    // The last expiry, and time enough to read them all once more.
+    let end = begun + Duration::from_secs_f64(params.ttl * 1.25);
+    let mut readers = JoinSet::new();
+    for reader in 0..8 {
+        let (service, ids) = (Arc::clone(&app.service), Arc::clone(&ids));
+        readers.spawn(async move {
+            let mut bins = Vec::new();
+            for n in (reader * ids.len() / 8).. {
+                if Instant::now() >= end {
+                    break;
+                }
+                let read = service.reader.get(ids[n % ids.len()]).await?;
+                if matches!(read.source, Source::Miss { .. }) {
+                    let bin = (begun.elapsed().as_secs_f64() / BIN) as usize;
+                    bins.resize(bins.len().max(bin + 1), 0);
+                    bins[bin] += 1;
+                }
+            }
+            anyhow::Ok(bins)
+        });
+    }
+    lab.progress(0, 0, format!("hot users are read until they expire, {name}"));
+    let mut all: Vec<u32> = Vec::new();
+    for bins in readers.join_all().await {
+        let bins: Vec<u32> = bins?;
+        all.resize(all.len().max(bins.len()), 0);
+        for (all, bin) in all.iter_mut().zip(bins) {
+            *all += bin;
+        }
+    }
+    app.stop().await;
+    Ok(all)
 }

@@ -3,20 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::ensure;
+use futures_util::future::BoxFuture;
 use lab::{
     Experiment, Lab, Target,
     load::{self, Outcome, Request, Stop},
 };
-use futures_util::future::BoxFuture;
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection, cmd};
 
 use super::ground;
-use crate::{
-    app::Service,
-    read::Source,
-    tuning::Tuning,
-    user::UserId,
-};
+use crate::{app::Service, read::Source, tuning::Tuning, user::UserId};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -66,8 +61,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let bare = bare.get_multiplexed_async_connection_with_config(&config).await?;
     let hand = Hand { service, bare, key, id };
 
-    let ways: [(&str, Request<Hand>); 3] =
-        [("bare GET", bare_get), ("hit", hit), ("query", query)];
+    let ways: [(&str, Request<Hand>); 3] = [("bare GET", bare_get), ("hit", hit), ("query", query)];
     let (mut rows, mut failed, mut answered) = (Vec::new(), 0, 0);
     let (mut of_bare, mut of_query, mut p50) = (Vec::new(), Vec::new(), [vec![], vec![], vec![]]);
     for round in 0..params.rounds {

@@ -73,7 +73,8 @@ async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen
             .env("DATABASE_URL", to_database.url(database.url())?)
             .args(&["--stampede", mode])
             // This is about who loads, not about how long anybody waits: a busy machine must not decide it.
-            .args(&["--trust", "30", "--redis-timeout", "5", "--database-timeout", "10"]);
+            .args(&["--trust", "30", "--redis-timeout", "5", "--database-timeout", "10"])
+            .args(&["--lease", "30", "--patience", "10"]);
         children.push(serve.start().await?);
     }
     let apis: Vec<_> = children.iter().map(Api::of).collect::<Result<_, _>>()?;
