@@ -18,7 +18,7 @@ use crate::{
     link::{Added, Link},
     read::{Read, Source},
     trust::Trouble,
-    user::UserId,
+    user::{User, UserId},
     value::{self, Content, Value},
 };
 
@@ -81,16 +81,13 @@ impl Loader {
     pub async fn replace(&self, link: &Link, id: UserId, old: &[u8]) -> Result<Read, Trouble> {
         let begun = Instant::now();
         let (key, user) = (link.key(id), self.gate.find(id).await?);
-        let stored = match self.lives.draw(user.as_ref()) {
-            Some(life) => {
-                let new = self.encode(link, user.clone(), life, begun.elapsed())?;
-                link.replace(&key, old, &new, life).await?
-            }
+        let stored = if let Some(life) = self.lives.draw(user.as_ref()) {
+            let new = self.encode(link, user.clone(), life, begun.elapsed())?;
+            link.replace(&key, old, &new, life).await?
+        } else {
             // Not to be kept: the lease goes, or others would wait for it.
-            None => {
-                link.replace(&key, old, b"", self.lease).await?;
-                false
-            }
+            link.replace(&key, old, b"", self.lease).await?;
+            false
         };
         Ok(Read { user, source: Source::Miss { stored } })
     }
@@ -121,7 +118,7 @@ impl Loader {
     pub fn encode(
         &self,
         link: &Link,
-        user: Option<crate::user::User>,
+        user: Option<User>,
         life: Duration,
         load_time: Duration,
     ) -> Result<Vec<u8>, Error> {

@@ -107,7 +107,7 @@ impl Reader {
     }
 
     async fn through(self: &Arc<Self>, link: &Arc<Link>, id: UserId) -> Result<Read, Trouble> {
-        let (deadline, mut waited) = (Instant::now() + self.loader.patience, false);
+        let mut give_up_at = None;
         loop {
             if let Some(read) = self.look(link, id).await? {
                 return Ok(read);
@@ -115,7 +115,9 @@ impl Reader {
             if self.stampede == Stampede::Naive {
                 return self.loader.fill_blindly(link, id).await;
             }
-            if waited && Instant::now() > deadline {
+            let give_up_at =
+                *give_up_at.get_or_insert_with(|| Instant::now() + self.loader.patience);
+            if Instant::now() > give_up_at {
                 // What it waited for was not stored, or deleted at once.
                 return self.loader.load_only(id).await;
             }
@@ -123,7 +125,6 @@ impl Reader {
                 Turn::Follow(mut end) => {
                     // An error: it has ended. That is all that is ever told.
                     let _ = end.changed().await;
-                    waited = true;
                 }
                 Turn::Lead(landing) => {
                     let (reader, link) = (Arc::clone(self), Arc::clone(link));

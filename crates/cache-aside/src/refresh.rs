@@ -1,7 +1,7 @@
 //! A hot value is about to expire. Who reloads it, so that nobody waits?
 //!
-//! A reader that finds it, by chance, and the more likely the nearer the end is: XFetch, of A. Vattani, F.
-//! Chierichetti and K. Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015. Readers need
+//! A reader that finds it, by chance, and the more likely the nearer the end is: XFetch, of Vattani and
+//! others, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015. Readers need
 //! not talk to each other for that, and a value that is read seldom is not reloaded for nothing.
 
 use std::time::Duration;

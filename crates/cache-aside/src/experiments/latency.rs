@@ -19,10 +19,10 @@ struct Params {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=512))]
     readers: u16,
     /// Seconds for each measurement
-    #[arg(long, default_value_t = 0.2, value_parser = lab::experiment::seconds)]
+    #[arg(long, default_value_t = 0.1, value_parser = lab::experiment::seconds)]
     seconds: f64,
     /// Measurements of each, by turns
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
 }
 
@@ -30,8 +30,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "latency",
-        "A hit is several times faster than the query; the read path, called as a function, costs little \
-         more than a bare Redis GET at the same concurrency",
+        "With many readers Redis answers several times as many hits as PostgreSQL queries, though one reader \
+         alone hardly notices; the read path, called as a function, costs little more than a bare GET",
         &["--rounds", "2", "--seconds", "0.1", "--readers", "16"],
         run,
     )
@@ -68,6 +68,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
         let mut throughputs = Vec::new();
         for (at_once, name) in [(1, "one reader"), (params.readers, "many readers")] {
+            // One alone is told by its latency, which needs fewer measurements.
+            if at_once == 1 && round % 5 != 0 {
+                continue;
+            }
             for (n, (way, request)) in ways.into_iter().enumerate() {
                 let clients = vec![hand.clone(); at_once.into()];
                 let stop = Stop::After(Duration::from_secs_f64(params.seconds));
