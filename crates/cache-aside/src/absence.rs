@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::{ttl::Ttl, user::User};
+use crate::ttl::Ttl;
 
 // ANCHOR: absence
 /// How long to keep what was loaded.
@@ -19,9 +19,9 @@ pub struct Lives {
 }
 
 impl Lives {
-    /// A life for this, if it is to be kept at all.
-    pub fn draw(&self, user: Option<&User>) -> Option<Duration> {
-        let ttl = if user.is_some() { self.user } else { self.absence };
+    /// A life for a user or for the lack of one, if it is to be kept at all.
+    pub fn draw(&self, is_user: bool) -> Option<Duration> {
+        let ttl = if is_user { self.user } else { self.absence };
         (!ttl.longest.is_zero()).then(|| ttl.draw())
     }
 }

@@ -8,7 +8,11 @@ use axum::{
         DefaultBodyLimit, FromRequestParts, Path, Query, Request, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    http::{HeaderName, StatusCode, header::LOCATION, request::Parts},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, LOCATION},
+        request::Parts,
+    },
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -18,7 +22,7 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
     app::Service,
-    body::{IdsQuery, ManyBody, UserBody},
+    body::{self, IdsQuery, UserBody},
     error::Error,
     user::{User, UserId},
 };
@@ -27,6 +31,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Name and address are an eighth of it, and JSON may write a byte as six.
 const MAX_BODY: usize = 16 * 1_024;
+const JSON: (HeaderName, HeaderValue) =
+    (CONTENT_TYPE, HeaderValue::from_static("application/json"));
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// All of the service.
@@ -59,7 +65,7 @@ async fn create(
 async fn show(State(service): State<Arc<Service>>, id: UserId) -> Result<Response, Error> {
     let read = service.reader.get(id).await?;
     let answer = match read.user {
-        Some(user) => Json(user).into_response(),
+        Some(user) => ([JSON], user.into_string()).into_response(),
         None => Error::NotFound.into_response(),
     };
     Ok(([(CACHE_STATUS, read.source.to_string())], answer).into_response())
@@ -72,8 +78,8 @@ async fn show_many(
 ) -> Result<impl IntoResponse, Error> {
     let Query(query) = query.map_err(|_| Error::field("ids", "must be given once: ?ids=1,2,3"))?;
     let ids = query.parse()?;
-    let (status, body) = ManyBody::new(&ids, service.reader.get_many(&ids).await?);
-    Ok(([(CACHE_STATUS, status)], Json(body)))
+    let (status, users) = body::many(&ids, service.reader.get_many(&ids).await?);
+    Ok(([(CACHE_STATUS, HeaderValue::from_static(status)), JSON], users))
 }
 
 async fn update(

@@ -10,7 +10,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     error::Error,
     store::Store,
-    user::{User, UserId},
+    user::{UserId, UserJson},
 };
 
 /// Fewer than there are connections: writers always find one, however many read.
@@ -32,13 +32,16 @@ impl Gate {
 
     // ANCHOR: gate
     /// The user, read now.
-    pub async fn find(&self, id: UserId) -> Result<Option<User>, Error> {
-        self.through(self.store.find(id)).await
+    pub async fn find(&self, id: UserId) -> Result<Option<UserJson>, Error> {
+        let user = self.through(self.store.find(id)).await?;
+        user.as_ref().map(UserJson::of).transpose().map_err(Error::internal)
     }
 
-    /// Those of them that there are, read now.
-    pub async fn find_many(&self, ids: &[UserId]) -> Result<Vec<User>, Error> {
-        self.through(self.store.find_many(ids)).await
+    /// Each of them that there is, read now.
+    pub async fn find_many(&self, ids: &[UserId]) -> Result<Vec<(UserId, UserJson)>, Error> {
+        let users = self.through(self.store.find_many(ids)).await?;
+        let json = users.iter().map(|user| UserJson::of(user).map(|json| (user.id, json)));
+        json.collect::<Result<_, _>>().map_err(Error::internal)
     }
 
     async fn through<T>(&self, read: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {

@@ -13,12 +13,11 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     absence::Lives,
-    error::Error,
     gate::Gate,
     link::{Added, Link},
     read::{Read, Source},
     trust::Trouble,
-    user::{User, UserId},
+    user::{UserId, UserJson},
     value::{self, Content, Value},
 };
 
@@ -81,8 +80,8 @@ impl Loader {
     pub async fn replace(&self, link: &Link, id: UserId, old: &[u8]) -> Result<Read, Trouble> {
         let begun = Instant::now();
         let (key, user) = (link.key(id), self.gate.find(id).await?);
-        let stored = if let Some(life) = self.lives.draw(user.as_ref()) {
-            let new = self.encode(link, user.clone(), life, begun.elapsed())?;
+        let stored = if let Some(life) = self.lives.draw(user.is_some()) {
+            let new = self.encode(link, user.clone(), life, begun.elapsed());
             link.replace(&key, old, &new, life).await?
         } else {
             // Not to be kept: the lease goes, or others would wait for it.
@@ -98,9 +97,9 @@ impl Loader {
     pub async fn fill_blindly(&self, link: &Link, id: UserId) -> Result<Read, Trouble> {
         let begun = Instant::now();
         let user = self.gate.find(id).await?;
-        let stored = match self.lives.draw(user.as_ref()) {
+        let stored = match self.lives.draw(user.is_some()) {
             Some(life) => {
-                let new = self.encode(link, user.clone(), life, begun.elapsed())?;
+                let new = self.encode(link, user.clone(), life, begun.elapsed());
                 link.set(&link.key(id), &new, life).await?
             }
             None => false,
@@ -118,11 +117,11 @@ impl Loader {
     pub fn encode(
         &self,
         link: &Link,
-        user: Option<User>,
+        user: Option<UserJson>,
         life: Duration,
         load_time: Duration,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Vec<u8> {
         let expires_at = link.now() + u64::try_from(life.as_millis()).unwrap_or(u64::MAX / 2);
-        Value { user, expires_at, load_time }.encode(link.life()).map_err(Error::internal)
+        Value { user, expires_at, load_time }.encode(link.life())
     }
 }

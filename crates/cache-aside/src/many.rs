@@ -13,7 +13,7 @@ use crate::{
     link::{Added, Link},
     read::Reader,
     trust::Trouble,
-    user::{User, UserId},
+    user::{UserId, UserJson},
     value::{self, Content},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Many {
     /// By id; `None`: nobody has it.
-    pub users: HashMap<UserId, Option<User>>,
+    pub users: HashMap<UserId, Option<UserJson>>,
     /// How many of them Redis knew, if it was asked.
     pub hits: Option<usize>,
 }
@@ -63,7 +63,7 @@ impl Reader {
         &self,
         link: &Link,
         ids: &[UserId],
-    ) -> Result<HashMap<UserId, Option<User>>, Trouble> {
+    ) -> Result<HashMap<UserId, Option<UserJson>>, Trouble> {
         let leases = try_join_all(ids.iter().map(async |&id| {
             let lease = value::lease(link.life());
             let added = link.add(&link.key(id), &lease, self.loader.lease).await?;
@@ -78,9 +78,9 @@ impl Reader {
             let (mut new, mut life) = (Vec::new(), self.loader.lease);
             if let Ok(users) = &loaded
                 && let Some(user) = users.get(&id)
-                && let Some(drawn) = self.loader.lives.draw(user.as_ref())
+                && let Some(drawn) = self.loader.lives.draw(user.is_some())
             {
-                new = self.loader.encode(link, user.clone(), drawn, load_time)?;
+                new = self.loader.encode(link, user.clone(), drawn, load_time);
                 life = drawn;
             }
             // With nothing to fill in, this gives the lease back.
@@ -91,10 +91,10 @@ impl Reader {
     }
     // ANCHOR_END: get_many
 
-    async fn load_many(&self, ids: &[UserId]) -> Result<HashMap<UserId, Option<User>>, Error> {
+    async fn load_many(&self, ids: &[UserId]) -> Result<HashMap<UserId, Option<UserJson>>, Error> {
         let mut users: HashMap<_, _> = ids.iter().map(|&id| (id, None)).collect();
-        for user in self.loader.gate.find_many(ids).await? {
-            users.insert(user.id, Some(user));
+        for (id, user) in self.loader.gate.find_many(ids).await? {
+            users.insert(id, Some(user));
         }
         Ok(users)
     }

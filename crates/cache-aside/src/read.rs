@@ -12,7 +12,7 @@ use crate::{
     link::Link,
     refresh,
     trust::{Trouble, Trust},
-    user::{User, UserId},
+    user::{UserId, UserJson},
     value::{self, Content, Value},
 };
 
@@ -32,7 +32,7 @@ pub enum Stampede {
 #[derive(Clone, Debug)]
 pub struct Read {
     /// `None`: nobody has this id.
-    pub user: Option<User>,
+    pub user: Option<UserJson>,
     /// From where.
     pub source: Source,
 }

@@ -1,6 +1,6 @@
 //! A hot value is about to expire. Who reloads it, so that nobody waits?
 //!
-//! A reader that finds it, by chance, and the more likely the nearer the end is: XFetch, of Vattani and
+//! A reader that finds it, by chance, and the more likely the nearer the end is: `XFetch`, of Vattani and
 //! others, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015. Readers need
 //! not talk to each other for that, and a value that is read seldom is not reloaded for nothing.
 

@@ -44,6 +44,32 @@ pub struct User {
     pub updated_at: OffsetDateTime,
 }
 
+/// A user as JSON. What is cached is what is sent: a hit is neither parsed nor written again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserJson(String);
+
+impl UserJson {
+    /// This user's.
+    pub fn of(user: &User) -> Result<Self, serde_json::Error> {
+        serde_json::to_string(user).map(Self)
+    }
+
+    /// From where it was kept. Whoever kept it vouches that it is a user's.
+    pub fn kept(bytes: &[u8]) -> Option<Self> {
+        std::str::from_utf8(bytes).ok().map(|text| Self(text.to_owned()))
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text itself.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
 /// A name that can be shown.
 #[derive(Clone, Debug)]
 pub struct Name(String);

@@ -36,7 +36,7 @@ tests![
     a_body_that_is_no_user_is_refused,
     a_name_or_an_email_address_that_cannot_be_is_refused,
     a_value_in_redis_that_is_not_ours_is_replaced,
-    a_value_of_another_version_or_from_before_a_restart_is_not_read,
+    a_value_of_another_version_or_life_or_that_is_damaged_is_not_read,
     a_user_lies_under_its_key_for_at_most_an_hour,
     an_expired_user_is_loaded_again,
     a_loader_that_died_does_not_hold_up_others_for_long,
@@ -390,20 +390,25 @@ async fn is_replaced(api: &Api, id: i64) -> Outcome {
     Ok(())
 }
 
-async fn a_value_of_another_version_or_from_before_a_restart_is_not_read() -> Outcome {
+async fn a_value_of_another_version_or_life_or_that_is_damaged_is_not_read() -> Outcome {
     let api = Api::start(&[]).await?;
     let id = api.create("Ada").await?;
     let key = format!("{}user:{id}", api.keys.prefix());
     let mut redis = api.keys.connection().await?;
-    for (part, other) in [(0, "user/2"), (1, "0123456789abcdef")] {
+    for (part, other) in [(0, "user/2"), (0, "user/0"), (1, "0123456789abcdef"), (5, "1\n{}")] {
         api.get(id).await?;
         let ours: String = redis.get(&key).await?;
-        let eve = ours.replace("Ada", "Eve");
-        let () = redis.set(&key, &eve).await?;
-        ensure!(name(api.get(id).await?).await? == "Eve", "so far it is a value of ours");
-        let mut words: Vec<_> = eve.split(' ').collect();
+        let () = redis.set(&key, &ours).await?;
+        ensure!(header(&api.get(id).await?, "cache-status").starts_with("redis; hit"), "{ours}");
+        let mut words: Vec<_> = ours.split(' ').collect();
         words[part] = other;
         let () = redis.set(&key, words.join(" ")).await?;
+        is_replaced(&api, id).await?;
+    }
+    // One that was tampered with, or cut short, is not sent either.
+    let ours: String = redis.get(&key).await?;
+    for bad in [ours.replace("Ada", "Eve"), ours[..ours.len() - 1].to_owned()] {
+        let () = redis.set(&key, bad).await?;
         is_replaced(&api, id).await?;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Redis is smaller than what is read. Which policy keeps the right things?
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use lab::{Experiment, Kind, Lab};
@@ -9,7 +9,7 @@ use redis::{Client, aio::MultiplexedConnection, cmd};
 use tokio::task::JoinSet;
 
 use super::ground;
-use crate::{app::Service, read::Source, tuning::Tuning};
+use crate::{app::Service, read::Source};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -49,13 +49,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let server = lab.own_server(Kind::Redis).await?;
     let mut redis = Client::open(server.url()?)?.get_multiplexed_async_connection().await?;
     set(&mut redis, "appendonly", "no").await?;
-    let tuning = Tuning {
-        redis_timeout: Duration::from_secs(5),
-        database_timeout: Duration::from_secs(10),
-        trust: Duration::from_secs(20),
-        ..Tuning::default()
-    };
-    let app = ground::app(&database, &server.url()?, &tuning).await?;
+    let app = ground::app(&database, &server.url()?, &ground::calm("")).await?;
     let room = room(&params, &mut redis, &app.service).await?;
     let ids = Arc::new(zipf(&params));
     let (mut rows, mut ratios) = (Vec::new(), Vec::new());

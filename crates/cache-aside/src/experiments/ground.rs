@@ -42,6 +42,34 @@ pub fn serve_through(lab: &Lab, database: &Database, keys: &Keys, redis: &str) -
     lab.serve().database(database).args(&["--redis", redis, "--key-prefix", keys.prefix()])
 }
 
+/// The defaults, but with time enough for everything: where no time-out is tried, a busy machine must not decide
+/// what is seen.
+pub fn calm(key_prefix: &str) -> Tuning {
+    Tuning {
+        key_prefix: key_prefix.to_owned(),
+        trust: Duration::from_secs(20),
+        redis_timeout: Duration::from_secs(5),
+        database_timeout: Duration::from_secs(10),
+        lease: Duration::from_secs(30),
+        patience: Duration::from_secs(10),
+        ..Tuning::default()
+    }
+}
+
+/// The same for a process.
+pub const CALM: [&str; 10] = [
+    "--trust",
+    "20",
+    "--redis-timeout",
+    "5",
+    "--database-timeout",
+    "10",
+    "--lease",
+    "30",
+    "--patience",
+    "10",
+];
+
 /// The service within this process, for what is called as a function.
 pub async fn app(database: &Database, redis: &str, tuning: &Tuning) -> anyhow::Result<App> {
     let app = App::start(database.url(), redis, tuning).await;

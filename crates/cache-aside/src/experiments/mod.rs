@@ -3,6 +3,7 @@
 mod client;
 pub mod early_refresh;
 pub mod eviction;
+mod field;
 mod ground;
 pub mod jitter;
 pub mod latency;

@@ -72,9 +72,7 @@ async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen
         let serve = ground::serve_through(lab, &database, &keys, &redis)
             .env("DATABASE_URL", to_database.url(database.url())?)
             .args(&["--stampede", mode])
-            // This is about who loads, not about how long anybody waits: a busy machine must not decide it.
-            .args(&["--trust", "30", "--redis-timeout", "5", "--database-timeout", "10"])
-            .args(&["--lease", "30", "--patience", "10"]);
+            .args(&ground::CALM);
         children.push(serve.start().await?);
     }
     let apis: Vec<_> = children.iter().map(Api::of).collect::<Result<_, _>>()?;
