@@ -60,7 +60,7 @@ struct Api {
 impl Api {
     async fn start(arguments: &[&str]) -> anyhow::Result<Self> {
         let (database, keys) = fresh().await?;
-        Self::with(serve(&database, &keys).args(arguments), database, keys).await
+        Self::with(serve(&database, &keys).args(&CALM).args(arguments), database, keys).await
     }
 
     async fn with(
@@ -74,7 +74,7 @@ impl Api {
     /// A second process before the same servers.
     async fn beside(&self) -> anyhow::Result<Self> {
         let (database, keys) = (Arc::clone(&self.database), Arc::clone(&self.keys));
-        Self::with(serve(&database, &keys), database, keys).await
+        Self::with(serve(&database, &keys).args(&CALM), database, keys).await
     }
 
     async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Response> {
@@ -109,9 +109,17 @@ async fn fresh() -> anyhow::Result<(Arc<Database>, Arc<Keys>)> {
     Ok((Arc::new(database), Arc::new(Keys::fresh("cache-aside").await?)))
 }
 
+/// With time enough: only where a time-out is tried may a busy machine run into one.
+const CALM: [&str; 4] = ["--redis-timeout", "3", "--database-timeout", "10"];
+
 fn serve(database: &Database, keys: &Keys) -> ChildBuilder {
+    serve_through(database, keys, keys.url())
+}
+
+/// With this way to Redis.
+fn serve_through(database: &Database, keys: &Keys, redis: &str) -> ChildBuilder {
     let serve = Child::serve("cache-aside").database(database);
-    serve.args(&["--redis", keys.url(), "--key-prefix", keys.prefix()])
+    serve.args(&["--redis", redis, "--key-prefix", keys.prefix()])
 }
 
 fn named(name: &str) -> Value {
@@ -469,12 +477,8 @@ async fn without_redis_it_answers_and_hits_return_by_themselves() -> Outcome {
     let (database, keys) = fresh().await?;
     let proxy = Proxy::to_url(keys.url()).await?;
     proxy.set(Fault::Cut);
-    let child = Child::serve("cache-aside").database(&database).args(&[
-        "--redis",
-        &proxy.url(keys.url())?,
-        "--key-prefix",
-        keys.prefix(),
-    ]);
+    let child = serve_through(&database, &keys, &proxy.url(keys.url())?);
+    let child = child.args(&["--database-timeout", "10"]);
     let api = Api::with(child, database, keys).await?;
     let id = api.create("Ada").await?;
     for fault in [Fault::Cut, Fault::BlackHole] {
@@ -506,9 +510,8 @@ async fn without_redis_it_answers_and_hits_return_by_themselves() -> Outcome {
 async fn a_change_that_cannot_reach_redis_is_seen_where_redis_is_near() -> Outcome {
     let near = Api::start(&[]).await?;
     let proxy = Proxy::to_url(near.keys.url()).await?;
-    let child = Child::serve("cache-aside").database(&near.database);
-    let redis = proxy.url(near.keys.url())?;
-    let child = child.args(&["--redis", &redis, "--key-prefix", near.keys.prefix()]);
+    let child = serve_through(&near.database, &near.keys, &proxy.url(near.keys.url())?);
+    let child = child.args(&["--database-timeout", "10"]);
     let (database, keys) = (Arc::clone(&near.database), Arc::clone(&near.keys));
     let far = Api::with(child, database, keys).await?;
     let id = near.create("Ada").await?;

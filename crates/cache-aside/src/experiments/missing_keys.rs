@@ -83,14 +83,8 @@ async fn run_one(params: &Params, lab: &Lab, ttl: &str, ids: u32) -> anyhow::Res
     let (database, keys) = (lab.database().await?, lab.keys().await?);
     ground::users(&database, 10).await?;
     let before = ground::queries(&database).await?;
-    let serve = ground::serve(lab, &database, &keys).args(&[
-        "--absence-ttl",
-        ttl,
-        "--redis-timeout",
-        "5",
-        "--trust",
-        "20",
-    ]);
+    let serve =
+        ground::serve(lab, &database, &keys).args(&["--absence-ttl", ttl]).args(&ground::CALM);
     let mut child = serve.start().await?;
     let mut clients = Vec::new();
     for client in 0..params.clients {
