@@ -64,19 +64,18 @@ impl Field {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Readers of all users by turns, and a writer for each of the users that are not quiet.
+    /// Readers of all users, and a writer for each of the users that are not quiet.
     pub fn load(&self, readers: u16) -> JoinSet<()> {
         let mut load = JoinSet::new();
-        for n in 0..readers {
+        for _ in 0..readers {
             let field = self.clone();
             load.spawn(async move {
                 let users = field.promised.len() - 1;
-                for turn in usize::from(n).. {
-                    if field.end.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let id = i64::try_from(turn * 7 % users + 1).unwrap_or(1);
-                    field.read(&field.apis[turn % 2], id).await;
+                while !field.end.load(Ordering::Relaxed) {
+                    // By chance, so that each process reads each user, whichever process changes it.
+                    let (api, user) = (rand::random_range(0..2), rand::random_range(1..=users));
+                    let id = i64::try_from(user).unwrap_or(1);
+                    field.read(&field.apis[api], id).await;
                     // Not as fast as it can: this is about what is answered, not about how much.
                     sleep(Duration::from_millis(1)).await;
                 }
