@@ -38,8 +38,11 @@ pub fn experiment() -> Experiment {
     )
 }
 
-/// A broker that has come back serves all its queues by then, or has left one without a leader: rabbitmq-server
-/// issue 10070. Another restart elects one; what is in the queue is not touched by any of it.
+/// What is killed within a second of its declaration comes back without a leader on one node of 3.10.8, for good
+/// (compare rabbitmq-server issue 10070; tried with 0.4, 0.7, 1.5 and 4 s). Nobody declares queues while the broker
+/// is dying, so ours are older than that.
+const SETTLED: Duration = Duration::from_secs(3);
+/// A broker that has come back serves all its queues by then, or it is restarted again, and that is counted.
 const COMES_BACK: Duration = Duration::from_secs(20);
 
 /// What the clients were told.
@@ -66,6 +69,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for client in 0..params.clients {
         load.spawn(notify(api.clone(), client, told.clone(), stop.clone()));
     }
+    lab.progress(0, params.rounds, "letting the queues settle");
+    sleep(SETTLED).await;
     let (mut outages, mut resumed, mut leaderless) = (Vec::new(), 0, 0);
     for round in 0..params.rounds {
         lab.progress(round, params.rounds, "broker killed under load");

@@ -192,6 +192,24 @@ async fn competing(lab: &Lab, params: &Params) -> anyhow::Result<Vec<Sent>> {
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare(queue.as_str().into(), durable, quorum).await?;
 
+    // All of it first: workers that wait for work one at a time would have no chance to cross.
+    for seq in 1..=params.each {
+        for user in 0..params.users {
+            let job = format!("{user} {seq}");
+            let options = BasicPublishOptions::default();
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            channel
+                .basic_publish(
+                    "".into(),
+                    queue.as_str().into(),
+                    options,
+                    job.as_bytes(),
+                    properties,
+                )
+                .await?
+                .await?;
+        }
+    }
     let sent = Arc::new(Mutex::new(Vec::new()));
     let mut workers = JoinSet::new();
     for _ in 0..4 {
@@ -222,23 +240,6 @@ async fn competing(lab: &Lab, params: &Params) -> anyhow::Result<Vec<Sent>> {
                 }
             }
         });
-    }
-    for seq in 1..=params.each {
-        for user in 0..params.users {
-            let job = format!("{user} {seq}");
-            let options = BasicPublishOptions::default();
-            let properties = BasicProperties::default().with_delivery_mode(2);
-            channel
-                .basic_publish(
-                    "".into(),
-                    queue.as_str().into(),
-                    options,
-                    job.as_bytes(),
-                    properties,
-                )
-                .await?
-                .await?;
-        }
     }
     let expected = usize::from(params.users) * usize::from(params.each);
     let came = || sent.lock().unwrap_or_else(PoisonError::into_inner).len();
