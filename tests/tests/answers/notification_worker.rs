@@ -14,6 +14,7 @@ use notification_worker::experiments::{
     fcm::{FakeFcm, Fate},
     stand::{Api, Frame, PATIENCE, Stand, Stream},
 };
+use notification_worker::notification::Priority;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -430,9 +431,12 @@ async fn a_token_that_was_revoked_is_replaced() -> Outcome {
 async fn a_push_that_fails_too_often_is_dead_and_can_be_queued_again() -> Outcome {
     let well = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let is_well = well.clone();
-    let fcm = FakeFcm::start(move |_| match is_well.load(std::sync::atomic::Ordering::Relaxed) {
-        true => Fate::TAKEN,
-        false => Fate::refused(503, "UNAVAILABLE", None),
+    let fcm = FakeFcm::start(move |_| {
+        if is_well.load(std::sync::atomic::Ordering::Relaxed) {
+            Fate::TAKEN
+        } else {
+            Fate::refused(503, "UNAVAILABLE", None)
+        }
     })
     .await?;
     let (service, _worker) = Service::with(&fcm).await?;
@@ -473,7 +477,7 @@ async fn a_message_that_no_code_of_ours_wrote_is_buried_and_the_rest_goes_on() -
     ];
     for payload in foreign {
         for shard in 0..2 {
-            let key = service.stand.topology.key(None, shard, Default::default());
+            let key = service.stand.topology.key(None, shard, Priority::Normal);
             let exchange = service.stand.topology.exchange();
             let options = BasicPublishOptions::default();
             let properties = BasicProperties::default();
