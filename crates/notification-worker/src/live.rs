@@ -13,7 +13,7 @@ use redis::{
 use crate::{error::Error, ids::UserId, store::Entry, ticket::Ticket};
 
 /// For an answer, and for a connection.
-const TIMEOUT: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Redis, as all processes use it.
 #[derive(Clone)]

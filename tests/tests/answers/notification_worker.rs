@@ -14,6 +14,7 @@ use notification_worker::experiments::{
     fcm::{FakeFcm, Fate},
     stand::{Api, Frame, PATIENCE, Stand, Stream},
 };
+use notification_worker::notification::Priority;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
@@ -476,11 +477,7 @@ async fn a_message_that_no_code_of_ours_wrote_is_buried_and_the_rest_goes_on() -
     ];
     for payload in foreign {
         for shard in 0..2 {
-            let key = service.stand.topology.key(
-                None,
-                shard,
-                notification_worker::notification::Priority::default(),
-            );
+            let key = service.stand.topology.key(None, shard, Priority::Normal);
             let exchange = service.stand.topology.exchange();
             let options = BasicPublishOptions::default();
             let properties = BasicProperties::default();

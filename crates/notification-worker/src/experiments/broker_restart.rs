@@ -38,8 +38,13 @@ pub fn experiment() -> Experiment {
     )
 }
 
-/// A broker that has come back serves all its queues by then, or has left one without a leader: rabbitmq-server
-/// issue 10070. Another restart elects one; what is in the queue is not touched by any of it.
+/// What is killed within a second of its declaration comes back without a leader on one node of 3.10.8, for good
+/// (compare rabbitmq-server issue 10070; tried with 0.4, 0.7, 1.5 and 4 s). Nobody declares queues while the broker
+/// is dying, so ours are older than that.
+const SETTLED: Duration = Duration::from_secs(3);
+/// Accepted notifications of which one can say that they were a load.
+const ENOUGH: usize = 50;
+/// A broker that has come back serves all its queues by then, or it is restarted again, and that is counted.
 const COMES_BACK: Duration = Duration::from_secs(20);
 
 /// What the clients were told.
@@ -65,6 +70,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut load = JoinSet::new();
     for client in 0..params.clients {
         load.spawn(notify(api.clone(), client, told.clone(), stop.clone()));
+    }
+    lab.progress(0, params.rounds, "letting the queues settle");
+    let begun = Instant::now();
+    // And on a slow machine, until there is something to lose.
+    while begun.elapsed() < SETTLED
+        || (lock(&told).accepted.len() < ENOUGH && begun.elapsed() < PATIENCE)
+    {
+        sleep(Duration::from_millis(50)).await;
     }
     let (mut outages, mut resumed, mut leaderless) = (Vec::new(), 0, 0);
     for round in 0..params.rounds {
@@ -121,7 +134,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "s",
     );
     lab.figure("slowest answer", told.slowest.as_secs_f64(), "s");
-    lab.check("the load was real", "50 or more", told.accepted.len(), told.accepted.len() >= 50);
+    let load = told.accepted.len();
+    lab.check("the load was real", format!("{ENOUGH} or more"), load, load >= ENOUGH);
     lab.check("the outage was felt", "a 503 or more", told.refused.0, told.refused.0 >= 1);
     lab.check_eq("answers with 503 that do not say when to come back", 0, told.refused.1);
     lab.check(

@@ -52,7 +52,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         opening.spawn(
             async move { anyhow::Ok((user, api.stream(&format!("user-{user}"), 0).await?)) },
         );
-        if opening.len() >= 64 {
+        if opening.len() >= 16 {
             streams.push(opening.join_next().await.context("one is opening")???);
             lab.progress(user.into(), params.sockets.into(), "sockets opened");
         }
@@ -69,7 +69,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut reading = JoinSet::new();
     for (user, mut stream) in streams {
         reading.spawn(async move {
-            let frame = stream.soon().await;
+            let frame = timeout(PATIENCE * 3, stream.next()).await;
             let at = Instant::now();
             // Anything more would be somebody else's.
             let more = timeout(Duration::from_millis(200), stream.next()).await.is_ok();
@@ -79,9 +79,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let begun = Instant::now();
     let sent = notify(&api, &params).await?;
     let (mut latencies, mut own, mut more_than_one) = (Vec::new(), 0, 0);
-    while let Some(read) = timeout(PATIENCE * 2, reading.join_next()).await? {
+    while let Some(read) = timeout(PATIENCE * 3, reading.join_next()).await? {
         let (user, frame, at, more) = read?;
-        let frame: Frame = frame?;
+        let frame: Frame = frame??.context("a stream was closed")?;
         own += u64::from(frame.job_id == format!("job-{user}"));
         more_than_one += u64::from(more);
         latencies.push((at - sent[usize::from(user)]).as_secs_f64() * 1e3);
