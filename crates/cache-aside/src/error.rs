@@ -151,7 +151,9 @@ impl From<JsonRejection> for Error {
 /// axum reads JSON with `serde_path_to_error`, which knows the field that was wrong.
 fn field_error(error: &JsonDataError) -> FieldError {
     type AtPath = serde_path_to_error::Error<serde_json::Error>;
-    match error.source().and_then(|source| source.downcast_ref::<AtPath>()) {
+    // It wraps the error more than once.
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    match causes.find_map(|cause| cause.downcast_ref::<AtPath>()) {
         Some(error) => {
             FieldError { field: error.path().to_string(), message: error.inner().to_string() }
         }
