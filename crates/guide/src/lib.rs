@@ -17,5 +17,5 @@ pub mod site;
 
 /// Every answer there is. To add one is to add its crate and a line here.
 pub fn answers() -> Vec<lab::Answer> {
-    vec![url_shortener::answer()]
+    vec![url_shortener::answer(), saga_orchestrator::answer()]
 }
