@@ -109,7 +109,7 @@ struct Options {
     /// The longest pause
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     longest_backoff_ms: u64,
-    /// How often to look for orders that others left behind
+    /// How often to look for orders, or events, that others left behind
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(5..=60_000))]
     poll_ms: u64,
     /// How many sagas at a time
@@ -193,6 +193,7 @@ async fn flow(options: Options, serving: &Serving) -> anyhow::Result<Flow> {
                 None => serving.server(Kind::RabbitMq).await?,
             },
             prefix: options.queue_prefix,
+            poll: time(options.poll_ms),
         }),
         Way::Orchestration => Flow::Saga(
             Addresses {

@@ -21,8 +21,14 @@ use crate::{
     log::{Next, Status},
     participants::Participants,
     saga::Record,
-    store::{Claim, Lease, Store},
+    store::{Claim, Claims, Lease, Store},
 };
+
+/// Somebody else may hold the row of an order that is due; looking again at once would only heat the room.
+const SHORTEST_REST: Duration = Duration::from_millis(2);
+
+/// With the database away, nobody knows when the next order falls due.
+const AFTER_ERROR: Duration = Duration::from_millis(200);
 
 /// How patient the orchestrator is.
 #[derive(Clone, Copy, Debug)]
@@ -77,15 +83,18 @@ impl Orchestrator {
             let Ok(place) = places.acquire().await else { break };
             let free = places.available_permits() + 1;
             drop(place);
-            let claims =
-                self.store.claim(free, self.patience.lease).await.unwrap_or_else(|error| {
+            let claims = match self.store.claim(free, self.patience.lease).await {
+                Ok(Claims::Some(claims)) => claims,
+                Ok(Claims::None(next)) => {
+                    self.rest(next, &stop).await;
+                    continue;
+                }
+                Err(error) => {
                     tracing::warn!(%error, "cannot look for orders");
-                    Vec::new()
-                });
-            if claims.is_empty() {
-                let rest = timeout(self.patience.poll, self.wake.notified());
-                let _ = stop.run_until_cancelled(rest).await;
-            }
+                    self.rest(Some(AFTER_ERROR), &stop).await;
+                    continue;
+                }
+            };
             for claim in claims {
                 // There are as many as there were free places, and only this loop takes them.
                 let Ok(place) = places.clone().acquire_owned().await else { break };
@@ -102,6 +111,13 @@ impl Orchestrator {
         }
         sagas.close();
         sagas.wait().await;
+    }
+
+    /// Until there is a new order, or the next one falls due, or it is time to look for those of other processes.
+    async fn rest(&self, next: Option<Duration>, stop: &CancellationToken) {
+        let time = next.map_or(self.patience.poll, |next| next.min(self.patience.poll));
+        let rest = timeout(time.max(SHORTEST_REST), self.wake.notified());
+        let _ = stop.run_until_cancelled(rest).await;
     }
 
     // ANCHOR: drive

@@ -59,6 +59,15 @@ pub enum Lease {
     End,
 }
 
+/// What a look for work has brought.
+#[derive(Debug)]
+pub enum Claims {
+    /// These, at least one.
+    Some(Vec<Claim>),
+    /// Nothing, and nothing will be due before this time has passed, of what there is now.
+    None(Option<Duration>),
+}
+
 type Due = (Uuid, Value, i64, OffsetDateTime);
 type LogRow = (Uuid, Value, OffsetDateTime);
 
@@ -161,8 +170,8 @@ const CLAIM: &str = r#"
 
 impl Store {
     /// Claims up to so many orders that are due: new ones, those whose pause is over, and those whose owner
-    /// let its lease run out, which the log then says.
-    pub async fn claim(&self, limit: usize, lease: Duration) -> Result<Vec<Claim>, Error> {
+    /// let its lease run out, which the log then says. If there are none, when the next one will be due.
+    pub async fn claim(&self, limit: usize, lease: Duration) -> Result<Claims, Error> {
         self.database
             .within(async |connection| {
                 let due: Vec<Due> = sqlx::query_as(CLAIM)
@@ -171,15 +180,18 @@ impl Store {
                     .fetch_all(&mut *connection)
                     .await?;
                 if due.is_empty() {
-                    return Ok((due, Vec::new()));
+                    return Ok((due, Vec::new(), next_due(connection).await?));
                 }
                 // A statement of its own, so that it sees all that was written before the claim.
                 let ids: Vec<_> = due.iter().map(|due| due.0).collect();
                 let rows = records(connection, &ids).await?;
-                Ok((due, rows))
+                Ok((due, rows, None))
             })
             .await
-            .and_then(|(due, rows)| claims(due, rows))
+            .and_then(|(due, rows, next)| match claims(due, rows)? {
+                claims if claims.is_empty() => Ok(Claims::None(next)),
+                claims => Ok(Claims::Some(claims)),
+            })
     }
 }
 // ANCHOR_END: claim_sql
@@ -344,6 +356,16 @@ async fn records(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Ve
     .bind(ids)
     .fetch_all(connection)
     .await
+}
+
+/// How long until the next order is due.
+async fn next_due(connection: &mut PgConnection) -> sqlx::Result<Option<Duration>> {
+    let seconds: Option<f64> =
+        sqlx::query_scalar("select extract(epoch from min(due_at) - now())::float8 from orders")
+            .fetch_one(connection)
+            .await?;
+    Ok(seconds
+        .map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
 }
 
 fn by_order(rows: Vec<LogRow>) -> HashMap<Uuid, Log> {

@@ -29,13 +29,19 @@ use super::{
 };
 use crate::{database::Database, error::Error, store::outbox};
 
-/// The services of a process, each with its database.
-pub type Services = Vec<(Service, Database)>;
+/// A service of this process.
+#[derive(Debug)]
+pub struct Member {
+    /// Which.
+    pub service: Service,
+    /// Its database.
+    pub database: Database,
+    /// There is something in its outbox.
+    pub filled: Notify,
+}
 
 /// For connecting, and for the confirmation of an event.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often to look for events that another process has left in an outbox.
-const POLL: Duration = Duration::from_millis(100);
 /// Deliveries that may wait here unacknowledged; the rest waits in the queue.
 const PREFETCH: u16 = 16;
 
@@ -60,18 +66,14 @@ pub enum BrokerError {
 }
 
 /// Carries events, to and from all services of this process, until something breaks.
-pub async fn carry(config: &Config, services: &Services) -> Result<(), BrokerError> {
+pub async fn carry(config: &Config, services: &[Member]) -> Result<(), BrokerError> {
     let properties = ConnectionProperties::default();
     let connection = timeout(PATIENCE, Connection::connect(&config.amqp, properties)).await??;
     timeout(PATIENCE, declare(&connection.create_channel().await?, &config.prefix)).await??;
-    let carriers = services.iter().map(async |(service, database)| {
-        let arrived = Notify::new();
-        let (inbound, outbound) =
-            (connection.create_channel().await?, connection.create_channel().await?);
-        tokio::try_join!(
-            receive(&inbound, config, *service, database, &arrived),
-            send(&outbound, config, database, &arrived),
-        )
+    let carriers = services.iter().map(async |member| {
+        let inbound = connection.create_channel().await?;
+        let outbound = connection.create_channel().await?;
+        tokio::try_join!(receive(&inbound, config, member), send(&outbound, config, member))
     });
     try_join_all(carriers).await?;
     Ok(())
@@ -110,9 +112,7 @@ async fn declare(channel: &Channel, prefix: &str) -> Result<(), BrokerError> {
 async fn receive(
     channel: &Channel,
     config: &Config,
-    service: Service,
-    database: &Database,
-    arrived: &Notify,
+    Member { service, database, filled }: &Member,
 ) -> Result<(), BrokerError> {
     channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
     let queue = format!("{}{}", config.prefix, service.name());
@@ -121,8 +121,8 @@ async fn receive(
         .basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default())
         .await?;
     while let Some(delivery) = deliveries.next().await {
-        react(service, database, &delivery?).await?;
-        arrived.notify_one();
+        react(*service, database, &delivery?).await?;
+        filled.notify_one();
     }
     Err(BrokerError::QueueGone)
 }
@@ -160,8 +160,7 @@ async fn react(
 async fn send(
     channel: &Channel,
     config: &Config,
-    database: &Database,
-    arrived: &Notify,
+    Member { database, filled, .. }: &Member,
 ) -> Result<(), BrokerError> {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     loop {
@@ -177,7 +176,7 @@ async fn send(
         }
         if events.is_empty() {
             // A time-out is the poll.
-            let _ = timeout(POLL, arrived.notified()).await;
+            let _ = timeout(config.poll, filled.notified()).await;
         } else {
             let sent: Vec<_> = events.iter().map(|(id, _)| *id).collect();
             database.within(async |c| outbox::delete(c, &sent).await).await?;

@@ -8,12 +8,15 @@ pub mod reactions;
 
 use std::sync::Arc;
 
-use tokio::time::{Duration, sleep};
+use tokio::{
+    sync::Notify,
+    time::{Duration, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::{
-    broker::Services,
+    broker::Member,
     reactions::{Event, Service},
 };
 use crate::{
@@ -33,16 +36,18 @@ pub struct Config {
     pub amqp: String,
     /// What the names of the exchange and of the queues begin with.
     pub prefix: String,
+    /// How often to look for events that another process has left in an outbox.
+    pub poll: Duration,
 }
 
 /// The services of this process, and their way to the broker.
 pub struct Choreography {
     config: Config,
-    services: Services,
+    services: Vec<Member>,
 }
 
 /// Which services run here, each with its database.
-pub fn services(orders: Option<&Store>, parts: &[Option<Database>; 3]) -> Services {
+pub fn services(orders: Option<&Store>, parts: &[Option<Database>; 3]) -> Vec<Member> {
     let [inventory, payment, shipping] = parts;
     let all = [
         (Service::Orders, orders.map(|store| store.database().clone())),
@@ -50,21 +55,26 @@ pub fn services(orders: Option<&Store>, parts: &[Option<Database>; 3]) -> Servic
         (Service::Payment, payment.clone()),
         (Service::Shipping, shipping.clone()),
     ];
-    all.into_iter().filter_map(|(service, database)| Some((service, database?))).collect()
+    let member = |(service, database)| {
+        let database: Option<Database> = database;
+        Some(Member { service, database: database?, filled: Notify::new() })
+    };
+    all.into_iter().filter_map(member).collect()
 }
 
 impl Choreography {
     /// Ready to run.
-    pub fn new(config: Config, services: Services) -> Self {
+    pub fn new(config: Config, services: Vec<Member>) -> Self {
         Self { config, services }
     }
 
     // ANCHOR: place_choreographed
     /// A new order and the event that tells of it, or neither. If the key is known, the order that was made with it.
     pub async fn place(&self, id: Uuid, key: &str, order: &Order) -> Result<Uuid, Error> {
-        let orders = self.services.iter().find(|(service, _)| *service == Service::Orders);
-        let (_, database) = orders.ok_or(Error::NotFound)?;
-        let known = database
+        let orders = self.services.iter().find(|member| member.service == Service::Orders);
+        let orders = orders.ok_or(Error::NotFound)?;
+        let known = orders
+            .database
             .transaction(async |connection| {
                 if !outbox::place(connection, id, key, order).await? {
                     return owner(connection, key, order).await.map(Some);
@@ -74,6 +84,7 @@ impl Choreography {
                 Ok(None)
             })
             .await?;
+        orders.filled.notify_one();
         match known {
             None => Ok(id),
             Some((known, true)) => Ok(known),
