@@ -42,7 +42,7 @@ pub struct Databases {
 #[derive(Clone, Debug)]
 pub enum Flow {
     /// The orchestrator asks each in turn.
-    Saga(Addresses, Patience, Duration),
+    Saga(Box<Addresses>, Patience, Duration),
     /// Each reacts to events of the others.
     Choreography(choreography::Config),
     /// One transaction over all databases.
@@ -72,7 +72,7 @@ pub struct Service {
 enum Way {
     Saga(Arc<Orchestrator>),
     Choreography(Arc<Choreography>),
-    TwoPhaseCommit(TwoPhaseCommit),
+    TwoPhaseCommit(Box<TwoPhaseCommit>),
 }
 
 impl Service {
@@ -153,13 +153,15 @@ impl App {
                 Some(Way::Choreography(choreography))
             }
             (Flow::Saga(addresses, patience, timeout), Some(store)) => {
-                let participants = Participants::new(addresses, timeout)?;
+                let participants = Participants::new(*addresses, timeout)?;
                 let it = Arc::new(Orchestrator::new(store.clone(), participants, patience));
                 tasks.spawn(Arc::clone(&it).run(stop.clone()));
                 orchestrator = Some(Arc::clone(&it));
                 Some(Way::Saga(it))
             }
-            (Flow::TwoPhaseCommit, _) => Some(Way::TwoPhaseCommit(TwoPhaseCommit::new(urls)?)),
+            (Flow::TwoPhaseCommit, _) => {
+                Some(Way::TwoPhaseCommit(Box::new(TwoPhaseCommit::new(urls)?)))
+            }
             (Flow::Saga(..), None) => None,
         };
         tasks.close();

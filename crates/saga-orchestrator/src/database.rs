@@ -24,6 +24,8 @@ use crate::error::Error;
 
 /// For one call, from waiting for a free connection to the last row. Waiting for a hot row counts too.
 pub const TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two statements of a transaction, which we send one right after the other.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// For finding out whether a connection is still alive. Enough for a round trip between continents.
 const PING_TIMEOUT: Duration = Duration::from_millis(200);
 /// A connection that has rested longer is tried before it is used. Trying each would cost each call a
@@ -51,9 +53,12 @@ struct Resting {
 impl Database {
     /// Connects when it is first asked something, so it need not be there yet. The error is a malformed URL.
     pub fn new(url: &str) -> Result<Self, sqlx::Error> {
-        // So that a statement nobody waits for any more does not run on.
-        let options = PgConnectOptions::from_str(url)?
-            .options([("statement_timeout", TIMEOUT.as_millis().to_string())]);
+        // So that a statement nobody waits for any more does not run on, and the locks of a client that has
+        // vanished in the middle of a transaction do not stay until TCP notices.
+        let options = PgConnectOptions::from_str(url)?.options([
+            ("statement_timeout", TIMEOUT.as_millis().to_string()),
+            ("idle_in_transaction_session_timeout", LONGEST_PAUSE.as_millis().to_string()),
+        ]);
         Ok(Self {
             options,
             permits: Arc::new(Semaphore::new(CONNECTIONS)),

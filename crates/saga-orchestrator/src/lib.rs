@@ -4,7 +4,7 @@
 //! is in a log before its effect is asked for. Whoever claims the order goes on from the log; a fencing token keeps
 //! out whoever lost it. A time-out is not a refusal: the same step is asked for again under the same key.
 //!
-//! In reading order: what comes in ([`order`]), the saga as data ([`saga`], [`log`]), what is kept ([`database`],
+//! In reading order: what comes in ([`order`]), the saga as data ([`saga`], [`log`], [`next`]), what is kept ([`database`],
 //! [`store`]), who is called and what the answer means ([`participants`]), who drives it ([`orchestrator`]); the other
 //! side of the calls ([`participant`], [`inventory`], [`payment`], [`shipping`]); how it speaks HTTP ([`error`],
 //! [`view`], [`api`], [`app`]). To compare: [`choreography`] and [`two_phase_commit`].
@@ -12,6 +12,7 @@
 pub mod order;
 pub mod saga;
 pub mod log;
+pub mod next;
 pub mod database;
 pub mod store;
 pub mod participants;
@@ -196,11 +197,11 @@ async fn flow(options: Options, serving: &Serving) -> anyhow::Result<Flow> {
             poll: time(options.poll_ms),
         }),
         Way::Orchestration => Flow::Saga(
-            Addresses {
+            Box::new(Addresses {
                 inventory: address(options.inventory_url, "inventory")?,
                 payment: address(options.payment_url, "payment")?,
                 shipping: address(options.shipping_url, "shipping")?,
-            },
+            }),
             Patience {
                 lease: time(options.lease_ms),
                 deadline: time(options.deadline_ms),

@@ -1,15 +1,12 @@
-//! What has happened, and what is to be done next? Both follow from the log, and from nothing else.
+//! What has happened? The log says it, record by record.
 //!
-//! Invariant: after the pivot is done the saga only goes forward; before it, what was *or may have been* done is
-//! undone in reverse, and the saga ends only when nothing is left to do.
-
-use std::time::Duration;
+//! Invariant: what cannot follow on the records before it marks the log as damaged, and it stays so.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::saga::{Call, Kind, Record, STEPS};
+use crate::saga::{Call, Record, STEPS};
 
 /// How an order stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,24 +37,13 @@ impl Status {
     }
 }
 
-/// What to do next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Make this call; if it has not been asked for yet, write so first.
-    Ask(Call),
-    /// Write this, and see what follows.
-    Write(Record),
-    /// Nothing: it has ended, or is parked.
-    Rest,
-}
-
 /// What the log says of one call.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// When it was first asked for; after somebody mended the cause, when it was resumed.
-    since: Option<OffsetDateTime>,
+    pub since: Option<OffsetDateTime>,
     /// Whether an attempt may have been carried out without our hearing of it.
-    maybe: bool,
+    pub maybe: bool,
     /// Attempts that failed since then: the next pause follows from it.
     pub failures: u32,
     /// How it ended, if it has.
@@ -89,7 +75,8 @@ pub struct Log {
     pub asked: Vec<Call>,
     /// Why a human is needed, if one is.
     pub parked: Option<String>,
-    ended: Option<Status>,
+    /// How it ended, if it has.
+    pub ended: Option<Status>,
     /// Why the log cannot be understood, if so: nothing is done on the strength of such a log.
     pub damage: Option<String>,
     /// Records read.
@@ -173,65 +160,6 @@ impl Log {
     }
     // ANCHOR_END: push
 
-    // ANCHOR: next
-    /// What to do next. `deadline` is for a call, from when it was first asked for.
-    pub fn next(&self, now: OffsetDateTime, deadline: Duration) -> Next {
-        if self.ended.is_some() || self.parked.is_some() {
-            return Next::Rest;
-        }
-        if let Some(damage) = &self.damage {
-            return Next::Write(Record::Parked { reason: damage.clone() });
-        }
-        let late = |call| self.of(call).is_late(now, deadline);
-        if self.compensates() {
-            for step in STEPS.iter().rev().filter(|step| self.may_have_been_done(step.action)) {
-                let Some(undo) = step.compensation else { continue };
-                match self.of(undo).outcome {
-                    Some(Outcome::Done) => {}
-                    Some(_) => return self.park(undo),
-                    None if late(undo) => return self.park(undo),
-                    None => return Next::Ask(undo),
-                }
-            }
-            return Next::Write(Record::Cancelled);
-        }
-        for step in STEPS {
-            let call = step.action;
-            match self.of(call).outcome {
-                Some(Outcome::Done) => {}
-                // Before the pivot this would compensate; after it there is no way but forward.
-                Some(_) => return self.park(call),
-                None if late(call) && step.kind == Kind::Retriable => return self.park(call),
-                None if late(call) => return Next::Write(Record::GaveUp { call }),
-                None => return Next::Ask(call),
-            }
-        }
-        Next::Write(Record::Confirmed)
-    }
-
-    /// Whether it goes backwards: an action up to the pivot was refused, or given up.
-    fn compensates(&self) -> bool {
-        STEPS.iter().filter(|step| step.kind != Kind::Retriable).any(|step| {
-            matches!(self.of(step.action).outcome, Some(Outcome::Refused | Outcome::GaveUp))
-        })
-    }
-
-    /// A refusal is final only for who heard every answer: what came before it may have been lost.
-    fn may_have_been_done(&self, call: Call) -> bool {
-        let progress = self.of(call);
-        match progress.outcome {
-            Some(Outcome::Done) => true,
-            Some(Outcome::Refused | Outcome::GaveUp) => progress.maybe,
-            None => false,
-        }
-    }
-    // ANCHOR_END: next
-
-    fn park(&self, call: Call) -> Next {
-        let error = self.of(call).last_error.as_deref().unwrap_or("no answer");
-        Next::Write(Record::Parked { reason: format!("{call}: {error}") })
-    }
-
     /// How the order stands.
     pub fn status(&self) -> Status {
         match self.ended {
@@ -277,11 +205,5 @@ impl Log {
     fn damaged(&mut self, why: &str) {
         let number = self.length;
         self.damage.get_or_insert_with(|| format!("record {number} of the log: {why}"));
-    }
-}
-
-impl Progress {
-    fn is_late(&self, now: OffsetDateTime, deadline: Duration) -> bool {
-        self.failures > 0 && self.since.is_some_and(|since| now - since >= deadline)
     }
 }

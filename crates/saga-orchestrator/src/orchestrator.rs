@@ -18,7 +18,8 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    log::{Next, Status},
+    log::Status,
+    next::Next,
     participants::Participants,
     saga::Record,
     store::{Claim, Claims, Lease, Store},

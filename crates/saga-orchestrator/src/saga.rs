@@ -1,6 +1,6 @@
 //! Of which steps does the saga consist, and what is written down about them?
 //!
-//! The saga is data: a list of steps, and a log of records. What to do next follows from both, in [`log`](crate::log).
+//! The saga is data: a list of steps, and a log of records. What to do next follows from both, in [`next`](crate::next).
 
 use std::fmt;
 

@@ -18,7 +18,9 @@ use crate::{
     shipping,
     store::{
         calls::{Answer, Asked},
-        inventory as stock, outbox, owner, payment as ledger, shipping as parcels, two_phase,
+        inventory as stock,
+        orders::owner,
+        outbox, payment as ledger, shipping as parcels, two_phase,
     },
 };
 

@@ -7,6 +7,7 @@ mod guide_in_a_browser;
 mod guide_over_http;
 mod http;
 mod lab_parts;
+mod saga_orchestrator;
 mod stack;
 mod support;
 mod url_shortener;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         guide_in_a_browser::tests(),
         guide_over_http::tests(),
         lab_parts::tests(),
+        saga_orchestrator::tests(),
         stack::tests(),
         url_shortener::tests(),
         workspace::tests(),

@@ -23,7 +23,7 @@ use crate::{
     database::Database,
     error::Error,
     order::Order,
-    store::{Store, outbox, owner},
+    store::{Store, orders::owner, outbox},
 };
 
 /// Before the broker is tried again.

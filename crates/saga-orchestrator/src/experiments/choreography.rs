@@ -17,7 +17,7 @@ struct Params {
     #[arg(long, default_value = "failure", value_parser = ["success", "failure", "both"])]
     path: String,
     /// Which servers' messages it is killed at
-    #[arg(long, default_value = "all", value_parser = ["broker", "payment", "all"])]
+    #[arg(long, default_value = "all", value_parser = ["broker", "shipping", "all"])]
     at: String,
     /// Choreographies that are killed side by side
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
@@ -33,7 +33,7 @@ pub fn experiment() -> Experiment {
         "choreography",
         "Killed at every message to its databases and its broker, the choreographed order ends as well: each effect \
          once, or undone once. It needs more messages than the orchestrated one, and no place knows its whole flow",
-        &["--at", "payment", "--lanes", "2", "--orders", "3"],
+        &["--at", "shipping", "--lanes", "3", "--orders", "3"],
         run,
     )
 }
@@ -45,7 +45,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         .collect();
     let servers: &[usize] = match params.at.as_str() {
         "broker" => &[0],
-        "payment" => &[3],
+        "shipping" => &[4],
         _ => &[0, 1, 2, 3, 4],
     };
     crash::everywhere(&lab, &paths, servers, params.lanes, What::Choreography).await?;

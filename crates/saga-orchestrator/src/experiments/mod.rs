@@ -6,7 +6,7 @@ pub mod crash_everywhere;
 pub mod order;
 pub mod overselling;
 pub mod participants_fail;
-mod queues;
+pub mod queues;
 pub mod split_brain;
 pub mod stuck;
 pub mod throughput;

@@ -1,12 +1,19 @@
 //! What if the one who was thought dead wakes up and goes on?
 
+use anyhow::Context;
 use lab::{
     Experiment, Lab,
+    child::{Child, ChildBuilder},
+    database::Database,
     fault::{Proxy, Side},
 };
 use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
 
-use super::world::{Api, Participants, order_json, status, timeline, until};
+use super::{
+    crash::end,
+    world::{Api, Participants, order_json, status, timeline, until},
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -34,86 +41,38 @@ const STOCK: i64 = 1_000;
 const STEPS: [(&str, usize, u64); 4] =
     [("reserve", 0, 1), ("charge", 1, 1), ("book", 2, 1), ("sell", 0, 2)];
 
+/// One who will be paused, with a proxy before each participant, and how another is started.
+struct World {
+    orders: Database,
+    sleeper: Child,
+    proxies: Vec<Proxy>,
+    other: ChildBuilder,
+}
+
+/// A pause, as it went.
+struct Paused {
+    end: String,
+    /// What was wrong, if anything was.
+    wrong: Option<String>,
+    row: Vec<String>,
+}
+
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let (orders, parts) = (lab.database().await?, Participants::new(&lab).await?);
+    let parts = Participants::new(&lab).await?;
     parts.stock(STOCK).await?;
     let participants = parts.serve(&lab).await?;
-    let lease = params.lease_ms.to_string();
-    let serve = || {
-        let serve = lab.serve().database(&orders);
-        // New orders are seen at once, and those left behind when their lease ends: there is no need to poll.
-        serve.args(&["--only", "orchestrator", "--lease-ms", &lease, "--poll-ms", "60000"])
-    };
-    let mut sleeper = serve();
-    let mut proxies = Vec::new();
-    for name in ["inventory", "payment", "shipping"] {
-        let proxy = Proxy::to(participants.address()).await?;
-        sleeper =
-            sleeper.arg(format!("--{name}-url")).arg(format!("http://{}/{name}", proxy.address()));
-        proxies.push(proxy);
-    }
-    let mut other = serve();
-    for name in ["inventory", "payment", "shipping"] {
-        other = other.arg(format!("--{name}-url")).arg(format!("{}/{name}", participants.url()));
-    }
-    let sleeper = sleeper.start().await?;
-    let mut direct = PgConnection::connect(orders.url()).await?;
-    let (mut rows, mut stale, mut broken, mut confirmed) = (Vec::new(), 0, Vec::new(), 0);
+    let world = World::new(&lab, &participants, params.lease_ms).await?;
+    let (mut rows, mut broken, mut confirmed) = (Vec::new(), Vec::new(), 0);
     let total = params.rounds * STEPS.len() as u64 * 2;
-    for (number, (round, (step, server, message), late)) in (0..params.rounds)
-        .flat_map(|round| STEPS.map(|step| (round, step)))
-        .flat_map(|(round, step)| [false, true].map(|late| (round, step, late)))
-        .enumerate()
-    {
-        lab.progress(number as u64, total, format!("paused in the middle of {step}"));
-        let proxy = &proxies[server];
-        let caught = proxy.at_message(proxy.messages() + message, Side::Before);
-        let key = format!("{step} {round} {late}");
-        // Every second order is sent back by shipping, unless it has to come to the last step.
-        let country = if round % 2 == 1 && step != "sell" { "XX" } else { "GB" };
-        let api = Api::of(&sleeper)?;
-        let id = api.order(&key, &order_json("pm_card_visa", country)).await?;
-        let held = caught.await?;
-        sleeper.pause()?;
-        // Either the request arrives while its sender sleeps, or only when everything is over.
-        let held = Some(held).filter(|_| late);
-        let heir = other.clone().start().await?;
-        let end = until("the other one finishes the order", async || {
-            let mut direct = PgConnection::connect(orders.url()).await?;
-            let seen = status(&mut direct, &key).await?.map(|(_, status)| status);
-            direct.close().await?;
-            Ok(seen.filter(|status| matches!(status.as_str(), "confirmed" | "cancelled" | "stuck")))
-        })
-        .await?;
-        drop(heir);
-        let before = timeline(&orders, id).await?;
-        drop(held);
-        sleeper.resume()?;
-        let fenced = until("the sleeper finds itself fenced off", async || {
-            let fenced = api.get("readyz").await?["fenced_writes"].as_u64().unwrap_or(0);
-            Ok((fenced > number as u64).then_some(fenced))
-        })
-        .await?;
-        stale = fenced;
-        let after = timeline(&orders, id).await?;
-        let tokens: Vec<_> = after.iter().map(|line| line.3).collect();
-        let expected = if country == "XX" { "cancelled" } else { "confirmed" };
-        if end != expected || after.len() != before.len() || !tokens.is_sorted() {
-            broken.push(format!(
-                "{key}: {end}, {} then {} records, {tokens:?}",
-                before.len(),
-                after.len()
-            ));
+    let rounds = (0..params.rounds).flat_map(|round| STEPS.map(|step| (round, step)));
+    for (round, step) in rounds {
+        for late in [false, true] {
+            lab.progress(rows.len() as u64, total, format!("paused in the middle of {}", step.0));
+            let paused = world.pause(rows.len() as u64, round, step, late).await?;
+            confirmed += i64::from(paused.end == "confirmed");
+            broken.extend(paused.wrong);
+            rows.push(paused.row);
         }
-        confirmed += i64::from(end == "confirmed");
-        let taken_over = after.iter().find(|line| line.1["kind"] == "taken_over");
-        rows.push(vec![
-            step.to_owned(),
-            (if late { "after the take-over" } else { "while it slept" }).to_owned(),
-            end,
-            taken_over.map_or_else(String::new, |line| format!("{:.0} ms", line.2)),
-            format!("{tokens:?}"),
-        ]);
     }
     let columns = [
         "paused in",
@@ -123,20 +82,26 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "token of each record",
     ];
     lab.table("Each pause", &columns, rows);
-    lab.check_eq("pauses after which the sleeper's write was fenced off", total, stale);
-    let none = broken.is_empty();
+    let fenced = Api::of(&world.sleeper)?.get("readyz").await?["fenced_writes"].as_u64();
+    lab.check_eq(
+        "writes of the sleeper that were fenced off: one for each pause",
+        total,
+        fenced.unwrap_or(0),
+    );
+    let list = if broken.is_empty() { "none".to_owned() } else { broken.join("; ") };
     lab.check(
         "orders whose log the sleeper has touched, or that did not end as they should",
         "none",
-        if none { "none".to_owned() } else { broken.join("; ") },
-        none,
+        list,
+        broken.is_empty(),
     );
-    let parts_of = parts.effects().await?;
-    let seen: Vec<(sqlx::types::Uuid, String)> =
+    let effects = parts.effects().await?;
+    let mut direct = PgConnection::connect(world.orders.url()).await?;
+    let seen: Vec<(Uuid, String)> =
         sqlx::query_as("select id, status from orders").fetch_all(&mut direct).await?;
     let wrong = seen
         .iter()
-        .filter(|(id, status)| !parts_of.get(id).copied().unwrap_or_default().agree_with(status));
+        .filter(|(id, status)| !effects.get(id).copied().unwrap_or_default().agree_with(status));
     lab.check_eq(
         "orders of which an effect happened twice, or was not undone once",
         0,
@@ -144,4 +109,71 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     parts.books().await?.check(&lab, STOCK, confirmed);
     Ok(())
+}
+
+impl World {
+    async fn new(lab: &Lab, participants: &Child, lease_ms: u64) -> anyhow::Result<Self> {
+        let orders = lab.database().await?;
+        // New orders are seen at once, and those left behind when their lease ends: there is no need to poll.
+        let arguments = ["--only", "orchestrator", "--poll-ms", "60000", "--lease-ms"];
+        let serve = lab.serve().database(&orders).args(&arguments).arg(lease_ms.to_string());
+        let (mut sleeper, mut other, mut proxies) = (serve.clone(), serve, Vec::new());
+        for name in ["inventory", "payment", "shipping"] {
+            let (flag, proxy) = (format!("--{name}-url"), Proxy::to(participants.address()).await?);
+            sleeper = sleeper.arg(&flag).arg(format!("http://{}/{name}", proxy.address()));
+            other = other.arg(&flag).arg(format!("{}/{name}", participants.url()));
+            proxies.push(proxy);
+        }
+        Ok(Self { orders, sleeper: sleeper.start().await?, proxies, other })
+    }
+
+    /// Pauses it in the middle of a step, lets another finish the order, and wakes it up.
+    async fn pause(
+        &self,
+        before: u64,
+        round: u64,
+        (step, server, message): (&str, usize, u64),
+        late: bool,
+    ) -> anyhow::Result<Paused> {
+        let proxy = &self.proxies[server];
+        let caught = proxy.at_message(proxy.messages() + message, Side::Before);
+        let key = format!("{step} {round} {late}");
+        // In every second round shipping sends the order back, unless it has to come to the last step.
+        let (country, expected) = if round % 2 == 1 && step != "sell" {
+            ("XX", "cancelled")
+        } else {
+            ("GB", "confirmed")
+        };
+        let api = Api::of(&self.sleeper)?;
+        let id = api.order(&key, &order_json("pm_card_visa", country)).await?;
+        let held = caught.await?;
+        self.sleeper.pause()?;
+        // Either the request arrives while its sender sleeps, or only when everything is over.
+        let held = Some(held).filter(|_| late);
+        let heir = self.other.clone().start().await?;
+        let mut direct = PgConnection::connect(self.orders.url()).await?;
+        end(&mut direct, &key).await?;
+        let (_, end) = status(&mut direct, &key).await?.context("the order has gone")?;
+        drop(heir);
+        let log = timeline(&self.orders, id).await?;
+        drop(held);
+        self.sleeper.resume()?;
+        until("the sleeper finds itself fenced off", async || {
+            let fenced = api.get("readyz").await?["fenced_writes"].as_u64().unwrap_or(0);
+            Ok((fenced > before).then_some(()))
+        })
+        .await?;
+        let after = timeline(&self.orders, id).await?;
+        let tokens: Vec<_> = after.iter().map(|line| line.3).collect();
+        let is_right = end == expected && after == log && tokens.is_sorted();
+        let taken_over = after.iter().find(|line| line.1["kind"] == "taken_over");
+        let row = vec![
+            step.to_owned(),
+            (if late { "after the take-over" } else { "while it slept" }).to_owned(),
+            end.clone(),
+            taken_over.map_or_else(String::new, |line| format!("{:.0} ms", line.2)),
+            format!("{tokens:?}"),
+        ];
+        Ok(Paused { wrong: (!is_right).then(|| format!("{key}: {end}, {tokens:?}")), end, row })
+    }
 }

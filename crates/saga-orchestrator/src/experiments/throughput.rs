@@ -90,8 +90,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
 async fn records(url: &str) -> anyhow::Result<i64> {
     let mut connection = PgConnection::connect(url).await?;
-    let count =
-        sqlx::query_scalar("select count(*) from saga_log").fetch_one(&mut connection).await?;
+    // A call that had to be made again leaves a record more; those of the way itself must be the same.
+    let count = sqlx::query_scalar(
+        "select count(*) from saga_log where record ->> 'kind' in ('asked', 'done', 'confirmed')",
+    )
+    .fetch_one(&mut connection)
+    .await?;
     connection.close().await?;
     Ok(count)
 }
@@ -129,7 +133,7 @@ async fn sagas(
         if !open {
             break;
         }
-        ensure!(begun.elapsed() < Duration::from_secs(120), "the orders do not end");
+        ensure!(begun.elapsed() < Duration::from_mins(2), "the orders do not end");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let seconds = begun.elapsed().as_secs_f64();
@@ -175,7 +179,7 @@ fn one(bare: &mut Bare) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
         bare.number += 1;
         let id = Uuid::now_v7();
-        sqlx::query(store::INSERT)
+        sqlx::query(store::orders::INSERT)
             .bind(id)
             .bind(format!("{}-{}", bare.name, bare.number))
             .bind(Json(&bare.order))

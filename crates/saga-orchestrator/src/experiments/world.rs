@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::{INVENTORY, PAYMENT, SHIPPING, order::Order};
 
 /// Whatever has not happened by then will not happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// What each order of the experiments costs.
 pub const AMOUNT: i64 = 2_500;
 /// What each order of the experiments is for, one of it.
