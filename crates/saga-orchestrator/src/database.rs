@@ -23,7 +23,7 @@ use tokio::{
 use crate::error::Error;
 
 /// For one call, from waiting for a free connection to the last row. Waiting for a hot row counts too.
-pub const TIMEOUT: Duration = Duration::from_secs(2);
+pub const TIMEOUT: Duration = Duration::from_secs(3);
 /// Between two statements of a transaction, which we send one right after the other.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// For finding out whether a connection is still alive. Enough for a round trip between continents.

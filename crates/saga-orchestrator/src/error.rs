@@ -159,10 +159,11 @@ impl From<JsonRejection> for Error {
     }
 }
 
-/// axum reads JSON with `serde_path_to_error`, which knows the field that was wrong.
+/// axum reads JSON with `serde_path_to_error`, which knows the field that was wrong; it lies somewhere below.
 fn field_error(error: &JsonDataError) -> FieldError {
     type AtPath = serde_path_to_error::Error<serde_json::Error>;
-    match error.source().and_then(|source| source.downcast_ref::<AtPath>()) {
+    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
+    match causes.find_map(|cause| cause.downcast_ref::<AtPath>()) {
         Some(error) => {
             FieldError { field: error.path().to_string(), message: error.inner().to_string() }
         }

@@ -96,10 +96,10 @@ struct Options {
     #[arg(long, value_name = "URL")]
     shipping_url: Option<Url>,
     /// How long an order is claimed for; another orchestrator takes it over after that long a silence
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     lease_ms: u64,
     /// How long a participant may take to answer
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     call_timeout_ms: u64,
     /// How long a step is tried before the order is cancelled, or a compensation before it is stuck
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]

@@ -31,7 +31,7 @@ pub fn experiment() -> Experiment {
         "split-brain",
         "An orchestrator that is paused past its lease, in the middle of any step, wakes up when another has \
          finished its order: its write is fenced off, and what it had asked for has no second effect",
-        &["--rounds", "1", "--lease-ms", "150"],
+        &["--rounds", "1", "--lease-ms", "250"],
         run,
     )
 }
@@ -68,7 +68,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for (round, step) in rounds {
         for late in [false, true] {
             lab.progress(rows.len() as u64, total, format!("paused in the middle of {}", step.0));
-            let paused = world.pause(rows.len() as u64, round, step, late).await?;
+            let paused = world.pause(round, step, late).await?;
             confirmed += i64::from(paused.end == "confirmed");
             broken.extend(paused.wrong);
             rows.push(paused.row);
@@ -83,10 +83,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     ];
     lab.table("Each pause", &columns, rows);
     let fenced = Api::of(&world.sleeper)?.get("readyz").await?["fenced_writes"].as_u64();
-    lab.check_eq(
-        "writes of the sleeper that were fenced off: one for each pause",
-        total,
-        fenced.unwrap_or(0),
+    let fenced = fenced.unwrap_or(0);
+    lab.check(
+        "writes of the sleeper that were fenced off",
+        format!("{total} or more: one for each pause"),
+        fenced,
+        fenced >= total,
     );
     let list = if broken.is_empty() { "none".to_owned() } else { broken.join("; ") };
     lab.check(
@@ -130,11 +132,14 @@ impl World {
     /// Pauses it in the middle of a step, lets another finish the order, and wakes it up.
     async fn pause(
         &self,
-        before: u64,
         round: u64,
         (step, server, message): (&str, usize, u64),
         late: bool,
     ) -> anyhow::Result<Paused> {
+        let api = Api::of(&self.sleeper)?;
+        let fenced =
+            async || anyhow::Ok(api.get("readyz").await?["fenced_writes"].as_u64().unwrap_or(0));
+        let before = fenced().await?;
         let proxy = &self.proxies[server];
         let caught = proxy.at_message(proxy.messages() + message, Side::Before);
         let key = format!("{step} {round} {late}");
@@ -144,7 +149,6 @@ impl World {
         } else {
             ("GB", "confirmed")
         };
-        let api = Api::of(&self.sleeper)?;
         let id = api.order(&key, &order_json("pm_card_visa", country)).await?;
         let held = caught.await?;
         self.sleeper.pause()?;
@@ -159,8 +163,7 @@ impl World {
         drop(held);
         self.sleeper.resume()?;
         until("the sleeper finds itself fenced off", async || {
-            let fenced = api.get("readyz").await?["fenced_writes"].as_u64().unwrap_or(0);
-            Ok((fenced > before).then_some(()))
+            Ok((fenced().await? > before).then_some(()))
         })
         .await?;
         let after = timeline(&self.orders, id).await?;

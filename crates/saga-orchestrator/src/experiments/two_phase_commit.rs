@@ -22,7 +22,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "two-phase-commit",
         "With `prepare transaction`, a coordinator killed between the phases leaves rows locked until somebody acts, \
-         through a restart of the database; a saga's orchestrator killed in the same place leaves none",
+         through a restart of the database; a saga's orchestrator killed half-way leaves none",
         &["--wait-ms", "200"],
         run,
     )
@@ -175,7 +175,7 @@ async fn end_by_hand(databases: &Databases) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same order as a saga, killed in the same place: everything is done but the last step.
+/// The same order as a saga, killed in the middle: reserved and charged, and not yet booked.
 async fn saga(lab: &Lab, databases: &Databases, wait_ms: u64) -> anyhow::Result<()> {
     let participants = lab
         .serve()
@@ -188,20 +188,20 @@ async fn saga(lab: &Lab, databases: &Databases, wait_ms: u64) -> anyhow::Result<
         .arg(databases.shipping.url())
         .start()
         .await?;
-    let inventory = Proxy::to(participants.address()).await?;
+    let shipping = Proxy::to(participants.address()).await?;
     let mut child = lab
         .serve()
         .database(&databases.orders)
         .args(&["--only", "orchestrator", "--lease-ms", "200"])
         .arg("--inventory-url")
-        .arg(format!("http://{}/inventory", inventory.address()))
+        .arg(format!("{}/inventory", participants.url()))
         .arg("--payment-url")
         .arg(format!("{}/payment", participants.url()))
         .arg("--shipping-url")
-        .arg(format!("{}/shipping", participants.url()))
+        .arg(format!("http://{}/shipping", shipping.address()))
         .start()
         .await?;
-    let caught = inventory.at_message(2, Side::Before);
+    let caught = shipping.at_message(1, Side::Before);
     let api = Api::of(&child)?;
     let id = api.order("saga", &order_json("pm_card_visa", "GB")).await?;
     let held = caught.await?;
@@ -222,9 +222,9 @@ async fn saga(lab: &Lab, databases: &Databases, wait_ms: u64) -> anyhow::Result<
         1,
         reserved,
     );
-    inventory.set(Fault::Cut);
+    shipping.set(Fault::Cut);
     drop(held);
-    inventory.heal();
+    shipping.heal();
     child.restart().await?;
     let order = Api::of(&child)?.wait(id, &["confirmed", "cancelled", "stuck"]).await?;
     lab.check_eq(
