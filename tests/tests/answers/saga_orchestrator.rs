@@ -779,7 +779,8 @@ async fn a_stopped_orchestrator_lets_go_of_its_orders() -> Outcome {
     ensure!(status.success(), "SIGTERM should end in exit status 0: {status}");
     // On a machine so busy that the database did not answer in time, a claim may have been left to its lease.
     let log = api.child.log();
-    let was_stalled = log.contains("left an order") || log.contains("cannot look for orders");
+    let stalls = ["left an order", "cannot look for orders", "fenced off"];
+    let was_stalled = stalls.iter().any(|words| log.contains(words));
     api.child.restart().await?;
     for id in &ids {
         ensure!(api.ended(id).await?["status"] == "confirmed");

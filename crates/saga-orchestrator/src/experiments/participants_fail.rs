@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use super::world::{Api, Participants, order_json, until};
+use super::world::{Api, Participants, order_json, soon, until};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -125,7 +125,7 @@ impl World {
                 // The request passes, and its answer does not.
                 let caught = proxy.at_message(proxy.messages() + 1, Side::Before);
                 let id = self.api.order(key, &order).await?;
-                let held = caught.await?;
+                let held = soon(caught).await?;
                 proxy.set(Fault::BlackHole);
                 drop(held);
                 let database = self.database(number).to_owned();
@@ -147,7 +147,7 @@ impl World {
             Trouble::IsKilled => {
                 let caught = proxy.at_message(proxy.messages() + 1, Side::After);
                 let id = self.api.order(key, &order).await?;
-                let held = caught.await?;
+                let held = soon(caught).await?;
                 self.children[number].kill().await?;
                 drop(held);
                 sleep(self.trouble).await;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     crash::end,
-    world::{Api, Participants, order_json, status, timeline, until},
+    world::{Api, Participants, order_json, soon, status, timeline, until},
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -150,7 +150,7 @@ impl World {
             ("GB", "confirmed")
         };
         let id = api.order(&key, &order_json("pm_card_visa", country)).await?;
-        let held = caught.await?;
+        let held = soon(caught).await?;
         self.sleeper.pause()?;
         // Either the request arrives while its sender sleeps, or only when everything is over.
         let held = Some(held).filter(|_| late);

@@ -5,7 +5,7 @@ use lab::{
     fault::{Fault, Proxy, Side},
 };
 
-use super::world::{Api, Participants, order_json};
+use super::world::{Api, Participants, order_json, soon};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -38,7 +38,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         .serve()
         .database(&orders)
         .args(&["--only", "orchestrator", "--backoff-ms", "20", "--longest-backoff-ms", "200"])
-        .args(&["--deadline-ms", &params.deadline_ms.to_string(), "--call-timeout-ms", "300"])
+        .args(&["--deadline-ms", &params.deadline_ms.to_string()])
         .arg("--inventory-url")
         .arg(format!("{}/inventory", participants.url()))
         .arg("--payment-url")
@@ -52,7 +52,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // Charged already; shipping is about to refuse; and now nobody can reach the payment service.
     let caught = shipping.at_message(1, Side::Before);
     let id = api.order("stuck", &order_json("pm_card_visa", "XX")).await?;
-    let held = caught.await?;
+    let held = soon(caught).await?;
     payment.set(Fault::Cut);
     drop(held);
     let order = api.wait(id, &FINAL).await?;

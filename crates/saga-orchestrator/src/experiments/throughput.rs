@@ -26,8 +26,9 @@ struct Params {
     /// Orders in each measurement
     #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     orders: u32,
-    /// Clients that order without a pause, and connections that commit without one
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Clients that order without a pause, sagas at a time, and clients that commit without a pause: as many of each,
+    /// since commits that come together share a write to the disk
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=64))]
     clients: u16,
     /// Measurements of each of the two, by turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -52,7 +53,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     ours.stock(STOCK).await?;
     bare.stock(STOCK).await?;
     // Nothing is to be given up, however slow the machine is.
-    let serve = lab.serve().database(&orders).args(&["--deadline-ms", "600000"]);
+    let serve = lab.serve().database(&orders).args(&["--deadline-ms", "600000", "--concurrency"]);
+    let serve = serve.arg(params.clients.to_string());
     let child = ours.give(serve).start().await?;
     let (mut ratios, mut rows, mut failed) = (Vec::new(), Vec::new(), 0);
     for round in 0..params.rounds {

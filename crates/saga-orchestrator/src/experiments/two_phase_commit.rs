@@ -7,7 +7,7 @@ use lab::{
 };
 use sqlx::{Connection, PgConnection};
 
-use super::world::{Api, SKU, order_json, until};
+use super::world::{Api, SKU, order_json, soon, until};
 use crate::{INVENTORY, MIGRATIONS, PAYMENT, SHIPPING};
 
 #[derive(clap::Args, Clone, Debug)]
@@ -114,7 +114,7 @@ async fn kill_between_the_phases(lab: &Lab, databases: &Databases) -> anyhow::Re
     let caught = proxy.at_message(proxy.messages() + verdict, Side::Before);
     let order = order_json("pm_card_visa", "GB");
     let client = tokio::spawn(async move { api.try_order("killed", &order).await });
-    let held = caught.await?;
+    let held = soon(caught).await?;
     child.kill().await?;
     proxy.set(Fault::Cut);
     drop(held);
@@ -204,7 +204,7 @@ async fn saga(lab: &Lab, databases: &Databases, wait_ms: u64) -> anyhow::Result<
     let caught = shipping.at_message(1, Side::Before);
     let api = Api::of(&child)?;
     let id = api.order("saga", &order_json("pm_card_visa", "GB")).await?;
-    let held = caught.await?;
+    let held = soon(caught).await?;
     child.kill().await?;
     let waited = try_row(databases, wait_ms).await?;
     lab.check(

@@ -282,6 +282,11 @@ pub async fn status(
         .await?)
 }
 
+/// Waits for what will come soon, or never.
+pub async fn soon<T>(coming: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::time::timeout(PATIENCE, coming).await.context("waited in vain for a message")?
+}
+
 /// Waits until a condition gives a value.
 pub async fn until<T, W>(what: &str, mut condition: impl FnMut() -> W) -> anyhow::Result<T>
 where
