@@ -369,7 +369,7 @@ async fn orders_are_listed_in_pages() -> Outcome {
         seen.extend(orders.iter().filter_map(|order| order["id"].as_str().map(str::to_owned)));
         pages += 1;
         let Some(following) = page["next"].as_str() else { break };
-        next = following.to_owned();
+        following.clone_into(&mut next);
     }
     ensure!(seen == ids && pages == 3, "{pages} pages: {seen:?}");
     for query in ["limit=0", "limit=101", "limit=x", "status=lost", "after=1", "sort=id"] {
