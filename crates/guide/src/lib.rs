@@ -25,5 +25,6 @@ pub fn answers() -> Vec<lab::Answer> {
         transaction_demo::answer(),
         jwt_auth::answer(),
         notification_worker::answer(),
+        saga_orchestrator::answer(),
     ]
 }

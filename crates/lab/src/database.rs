@@ -47,7 +47,18 @@ impl Database {
         Ok(fresh)
     }
 
-    /// The same, on a server of the experiment's own.
+    /// A database for one of several services of an answer, with that service's schema.
+    pub async fn fresh_part(
+        answer: &str,
+        part: &str,
+        migrations: &Migrator,
+    ) -> anyhow::Result<Self> {
+        // The part comes first: copies made ahead of a name that begins like another's would be taken for
+        // copies with a schema that is no more.
+        Self::fresh(&format!("{part}-of-{answer}"), migrations).await
+    }
+
+    /// The same as [`fresh`](Self::fresh), on a server of the experiment's own.
     pub async fn fresh_on(
         server: &str,
         answer: &str,
@@ -106,15 +117,50 @@ pub async fn kept(answer: &str, migrations: &Migrator, reset: bool) -> anyhow::R
         migrate(&server.url, migrations).await?;
         return Ok(server.url);
     }
-    let name = identifier(answer);
-    let url = with_database(&server.url, &name)?;
-    let mut admin = PgConnection::connect(&server.url).await?;
-    lock(&mut admin, &name).await?;
+    beside(&server.url, &identifier(answer), migrations, reset).await
+}
+
+/// A further database that `serve` keeps, for an answer of several services: it lies beside the answer's own
+/// one, whose name it bears with `_<part>` behind it, also where `DATABASE_URL` is set.
+pub async fn kept_part(
+    answer: &str,
+    part: &str,
+    migrations: &Migrator,
+    reset: bool,
+) -> anyhow::Result<String> {
+    let server = stack::server(Kind::Postgres).await?;
+    if server.source != Source::Given {
+        let name = format!("{}_{}", identifier(answer), identifier(part));
+        return beside(&server.url, &name, migrations, reset).await;
+    }
+    if reset {
+        bail!("--reset is not for a database that you gave: empty it yourself");
+    }
+    let url = Url::parse(&server.url)?;
+    let given = url.path().trim_start_matches('/');
+    if !given.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+        bail!("cannot make a database beside {given:?}: only a-z, 0-9 and _ may be in its name");
+    }
+    beside(&server.url, &format!("{given}_{}", identifier(part)), migrations, false).await
+}
+
+/// A database of this name on the same server, made on first use and migrated. `reset` empties it first.
+async fn beside(
+    server: &str,
+    name: &str,
+    migrations: &Migrator,
+    reset: bool,
+) -> anyhow::Result<String> {
+    let url = with_database(server, name)?;
+    let mut admin = PgConnection::connect(server).await?;
+    lock(&mut admin, name).await?;
     if reset {
         execute(&mut admin, format!("drop database if exists {name} with (force)")).await?;
     }
-    if !exists(&mut admin, &name).await? {
-        execute(&mut admin, format!("create database {name}")).await?;
+    if !exists(&mut admin, name).await? {
+        execute(&mut admin, format!("create database {name}"))
+            .await
+            .context("cannot create a database; the user needs the right CREATEDB")?;
     }
     migrate(&url, migrations).await?;
     // Closing the connection gives the lock back.

@@ -6,6 +6,7 @@ use anyhow::{Context, anyhow};
 use clap::{ArgMatches, Args, Command, builder::ValueParser};
 use futures_util::FutureExt;
 use serde::Serialize;
+use sqlx::migrate::Migrator;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
@@ -238,6 +239,17 @@ impl Lab {
         self.server(Kind::Postgres).await?;
         let migrations = self.answer.migrations.context("this answer has no migrations")?;
         Database::fresh(self.answer.name, migrations).await
+    }
+
+    /// A fresh database for one of several services of the answer, with that service's schema:
+    /// `lab.database_named("inventory", &MIGRATIONS)`.
+    pub async fn database_named(
+        &self,
+        part: &str,
+        migrations: &Migrator,
+    ) -> anyhow::Result<Database> {
+        self.server(Kind::Postgres).await?;
+        Database::fresh_part(self.answer.name, part, migrations).await
     }
 
     /// A part of Redis of its own: a prefix, whose keys are gone when it is dropped.

@@ -269,6 +269,10 @@ async fn pump(
             let message =
                 if to_server { state.messages.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
             state.pass(message, Side::Before).await;
+            // What was held up and then cut off never arrives, whichever of the two is noticed first.
+            if *fault.borrow() == Fault::Cut {
+                return Err(std::io::ErrorKind::ConnectionReset.into());
+            }
             to.write_all(&bytes).await?;
             let count = if to_server { &state.to_server } else { &state.to_client };
             count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -381,6 +385,23 @@ mod tests {
             let mut answer = [0; 4];
             timeout(SOON, stream.read_exact(&mut answer)).await.expect("it hangs").unwrap();
             assert_eq!(&answer, b"pong");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_held_and_then_cut_off_never_arrives() {
+        for _ in 0..100 {
+            let proxy = echo().await;
+            let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+            let first = proxy.at_message(1, Side::Before);
+            stream.write_all(b"ping").await.unwrap();
+            let held = timeout(SOON, first).await.expect("it was not caught").unwrap();
+            proxy.set(Fault::Cut);
+            drop(held);
+            let mut byte = [0];
+            let end = timeout(SOON, stream.read(&mut byte)).await.expect("it hangs");
+            assert!(!matches!(end, Ok(1)), "{end:?}");
+            assert_eq!(proxy.bytes(), (0, 0), "it has arrived");
         }
     }
 

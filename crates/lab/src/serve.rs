@@ -8,6 +8,7 @@ use axum::{Router, extract::ConnectInfo};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sqlx::migrate::Migrator;
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
@@ -54,6 +55,16 @@ impl Serving {
     pub async fn database(&self) -> anyhow::Result<String> {
         let migrations = self.answer.migrations.context("this answer has no migrations")?;
         database::kept(self.answer.name, migrations, self.reset).await
+    }
+
+    /// The URL of a further database beside the answer's own, for an answer of several services, each with
+    /// its own schema: `serving.database_named("inventory", &MIGRATIONS)`.
+    pub async fn database_named(
+        &self,
+        part: &str,
+        migrations: &Migrator,
+    ) -> anyhow::Result<String> {
+        database::kept_part(self.answer.name, part, migrations, self.reset).await
     }
 
     /// Migrates another database, which the reader has named.

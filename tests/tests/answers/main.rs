@@ -12,6 +12,7 @@ mod jwt_auth;
 mod lab_parts;
 mod rate_limiter;
 mod notification_worker;
+mod saga_orchestrator;
 mod stack;
 mod support;
 mod transaction_demo;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         lab_parts::tests(),
         rate_limiter::tests(),
         notification_worker::tests(),
+        saga_orchestrator::tests(),
         stack::tests(),
         transaction_demo::tests(),
         url_shortener::tests(),

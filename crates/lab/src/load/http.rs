@@ -30,10 +30,17 @@ impl Connection {
 
     /// The bytes of a POST of JSON.
     pub fn post(&self, path: &str, json: &str) -> Vec<u8> {
+        self.post_with(path, &[], json)
+    }
+
+    /// The same, with further headers, such as an idempotency key.
+    pub fn post_with(&self, path: &str, headers: &[(&str, String)], json: &str) -> Vec<u8> {
+        let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
         format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{}\
              content-length: {}\r\n\r\n{json}",
             self.host,
+            headers.collect::<String>(),
             json.len(),
         )
         .into_bytes()

@@ -1,0 +1,206 @@
+//! Is it better with nobody in charge? The same crash test, and then both side by side.
+
+use std::time::{Duration, Instant};
+
+use lab::{Experiment, Kind, Lab, child::Child, database::Database, fault::Proxy, load::median};
+
+use super::{
+    crash::{self, Path, What},
+    queues::Queues,
+    world::{Api, Participants, order_json},
+};
+use crate::{choreography::reactions::Service, saga::STEPS};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Which way the orders go that are disturbed
+    #[arg(long, default_value = "failure", value_parser = ["success", "failure", "both"])]
+    path: String,
+    /// Which servers' messages it is killed at
+    #[arg(long, default_value = "all", value_parser = ["broker", "shipping", "all"])]
+    at: String,
+    /// Choreographies that are killed side by side
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
+    lanes: u16,
+    /// Orders in a row for the comparison, of each kind
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    orders: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "choreography",
+        "Killed at every message to its databases and its broker, the choreographed order ends as well: each effect \
+         once, or undone once. It needs more messages than the orchestrated one, and no place knows its whole flow",
+        &["--at", "shipping", "--lanes", "3", "--orders", "3"],
+        run,
+    )
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let paths: Vec<_> = [Path::Success, Path::Failure]
+        .into_iter()
+        .filter(|path| params.path == "both" || params.path == path.name())
+        .collect();
+    let servers: &[usize] = match params.at.as_str() {
+        "broker" => &[0],
+        "shipping" => &[4],
+        _ => &[0, 1, 2, 3, 4],
+    };
+    crash::everywhere(&lab, &paths, servers, params.lanes, What::Choreography).await?;
+    compare(&lab, params.orders).await
+}
+
+/// Both, with a proxy before each of their servers.
+async fn compare(lab: &Lab, orders: u32) -> anyhow::Result<()> {
+    let orchestrated = orchestrated(lab, orders).await?;
+    let choreographed = choreographed(lab, orders).await?;
+    let places = |count: usize, words: &str| format!("{count}: {words}");
+    let reacting = Service::ALL.iter().filter(|service| !service.listens_to().is_empty()).count();
+    let row = |name: &str, seen: &Seen, places: String| {
+        vec![
+            name.to_owned(),
+            format!("{:.1}", seen.messages),
+            format!("{:.1}", seen.latency),
+            places,
+        ]
+    };
+    lab.table(
+        "An order that is confirmed, in both ways",
+        &[
+            "way",
+            "messages sent for it",
+            "ms until it is confirmed, median",
+            "places that know what follows on what",
+        ],
+        vec![
+            row("orchestration", &orchestrated, places(1, "the list of steps")),
+            row(
+                "choreography",
+                &choreographed,
+                places(reacting, "each service its part, and none the whole"),
+            ),
+        ],
+    );
+    lab.figure("messages, orchestrated", orchestrated.messages, "for each order");
+    lab.figure("messages, choreographed", choreographed.messages, "for each order");
+    lab.figure(
+        "latency, choreographed ÷ orchestrated",
+        choreographed.latency / orchestrated.latency,
+        "",
+    );
+    lab.check(
+        "the choreographed order needs more messages",
+        format!("more than {:.1}", orchestrated.messages),
+        format!("{:.1}", choreographed.messages),
+        choreographed.messages > orchestrated.messages,
+    );
+    // Measured, not said: one list has every action; in the choreography no service reacts to all that happens.
+    let events: std::collections::BTreeSet<_> =
+        Service::ALL.iter().flat_map(|service| service.listens_to()).collect();
+    let most = Service::ALL.iter().map(|service| service.listens_to().len()).max().unwrap_or(0);
+    lab.figure("steps in the orchestrator's list", STEPS.len() as f64, "");
+    lab.check(
+        "no service of the choreography hears of everything",
+        format!("fewer than {} events", events.len()),
+        format!("{most} at most"),
+        most < events.len(),
+    );
+    Ok(())
+}
+
+struct Seen {
+    messages: f64,
+    latency: f64,
+}
+
+async fn orchestrated(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
+    let (database, parts) = (lab.database().await?, Participants::new(lab).await?);
+    parts.stock(1_000).await?;
+    let mut proxies = Vec::new();
+    let mut serve = lab.serve().arg("--only").arg("inventory,payment,shipping");
+    let mut through = async |database: &Database| {
+        let proxy = Proxy::to_url(database.url()).await?;
+        let url = proxy.url(database.url())?;
+        proxies.push(proxy);
+        anyhow::Ok(url)
+    };
+    serve = serve.arg("--inventory-database").arg(through(&parts.inventory).await?);
+    serve = serve.arg("--payment-database").arg(through(&parts.payment).await?);
+    serve = serve.arg("--shipping-database").arg(through(&parts.shipping).await?);
+    let orders_url = through(&database).await?;
+    let participants = serve.start().await?;
+    let proxy = Proxy::to(participants.address()).await?;
+    let mut serve = lab.serve().env("DATABASE_URL", orders_url).args(&[
+        "--only",
+        "orchestrator",
+        "--poll-ms",
+        "60000",
+    ]);
+    for name in ["inventory", "payment", "shipping"] {
+        serve =
+            serve.arg(format!("--{name}-url")).arg(format!("http://{}/{name}", proxy.address()));
+    }
+    proxies.push(proxy);
+    let child = serve.start().await?;
+    measure(&child, &database, &proxies, orders).await
+}
+
+async fn choreographed(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
+    let (database, parts) = (lab.database().await?, Participants::new(lab).await?);
+    parts.stock(1_000).await?;
+    let amqp = lab.server(Kind::RabbitMq).await?;
+    let queues = Queues::fresh(&amqp);
+    let mut proxies = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(database.url()).await?];
+    let mut serve = lab
+        .serve()
+        .env("DATABASE_URL", proxies[1].url(database.url())?)
+        .args(&["--flow", "choreography", "--poll-ms", "60000"])
+        .arg("--amqp-url")
+        .arg(proxies[0].url(&amqp)?)
+        .arg("--queue-prefix")
+        .arg(queues.prefix());
+    for (name, part) in [
+        ("inventory", &parts.inventory),
+        ("payment", &parts.payment),
+        ("shipping", &parts.shipping),
+    ] {
+        let proxy = Proxy::to_url(part.url()).await?;
+        serve = serve.arg(format!("--{name}-database")).arg(proxy.url(part.url())?);
+        proxies.push(proxy);
+    }
+    let child = serve.start().await?;
+    let seen = measure(&child, &database, &proxies, orders).await;
+    drop((child, queues));
+    seen
+}
+
+/// One order after another; the first only warms it up. Asked of the database, past the proxies.
+async fn measure(
+    child: &Child,
+    database: &Database,
+    proxies: &[Proxy],
+    orders: u32,
+) -> anyhow::Result<Seen> {
+    use sqlx::Connection;
+    let api = Api::of(child)?;
+    let mut direct = sqlx::PgConnection::connect(database.url()).await?;
+    let said = || proxies.iter().map(Proxy::messages).sum::<u64>();
+    let (mut before, mut latencies) = (0, Vec::new());
+    for number in 0..=orders {
+        let begun = Instant::now();
+        let key = format!("order {number}");
+        api.order(&key, &order_json("pm_card_visa", "GB")).await?;
+        crash::end(&mut direct, &key).await?;
+        latencies.push(begun.elapsed().as_secs_f64() * 1e3);
+        if number == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            latencies.clear();
+            before = said();
+        }
+    }
+    direct.close().await?;
+    let messages = (said() - before) as f64 / f64::from(orders);
+    Ok(Seen { messages, latency: median(latencies) })
+}

@@ -1,0 +1,413 @@
+//! How is a process killed at every point of a protocol? A proxy before each of its servers counts its messages; at one
+//! of them the process is killed; and then again, at the next.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context;
+use lab::{
+    Kind, Lab,
+    child::Child,
+    database::Database,
+    fault::{Fault, Proxy, Side},
+};
+use sqlx::{Connection, PgConnection};
+use tokio::{task::JoinSet, time::sleep};
+use uuid::Uuid;
+
+use super::{
+    queues::Queues,
+    world::{Api, Participants, order_json, status, until},
+};
+
+/// More than any run sells.
+const STOCK: i64 = 100_000;
+/// A part of the protocol is through when so many orders have ended before the message came.
+const ENOUGH: u32 = 2;
+
+/// Which way an order goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// Nobody refuses.
+    Success,
+    /// Shipping refuses, so that all that was done is undone.
+    Failure,
+}
+
+impl Path {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+        }
+    }
+
+    fn end(self) -> &'static str {
+        match self {
+            Self::Success => "confirmed",
+            Self::Failure => "cancelled",
+        }
+    }
+}
+
+/// When the process is killed, as seen from a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// The message never arrives.
+    Before,
+    /// It has just arrived.
+    After,
+    /// It arrives when everything is over: the network held it back.
+    Late,
+}
+
+const MOMENTS: [Moment; 3] = [Moment::Before, Moment::After, Moment::Late];
+
+/// What is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The orchestrator.
+    Orchestrator,
+    /// All four services that dance without one.
+    Choreography,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    part: usize,
+    message: u64,
+    moment: Moment,
+}
+
+/// One part of the protocol: a path, and the server that is spoken to.
+#[derive(Debug)]
+struct Part {
+    path: Path,
+    server: usize,
+    /// The next message, as an index of messages and moments.
+    next: u64,
+    /// Orders that had ended before the message came.
+    ended: u32,
+    /// Points at which the process was killed.
+    killed: u64,
+}
+
+/// Gives out every point once.
+struct Points(Mutex<Vec<Part>>);
+
+impl Points {
+    fn next(&self) -> Option<(Point, Path, usize)> {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (number, part) = parts.iter_mut().enumerate().find(|(_, part)| part.ended < ENOUGH)?;
+        let (message, moment) = (part.next / 3 + 1, MOMENTS[usize::try_from(part.next % 3).ok()?]);
+        part.next += 1;
+        Some((Point { part: number, message, moment }, part.path, part.server))
+    }
+
+    fn done(&self, point: Point, was_killed: bool) -> u64 {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = &mut parts[point.part];
+        if was_killed {
+            part.killed += 1;
+        } else {
+            part.ended += 1;
+        }
+        parts.iter().map(|part| part.killed).sum()
+    }
+}
+
+/// A process to be killed, with what is its own.
+pub struct Lane {
+    number: u16,
+    child: Child,
+    orders: Database,
+    servers: Vec<Proxy>,
+    parts: Arc<Participants>,
+    /// Deleted in the end.
+    _queues: Option<Queues>,
+}
+
+/// An order of the run, and where it was disturbed.
+struct Ended {
+    id: Uuid,
+    path: Path,
+    status: String,
+    words: String,
+    parts: Arc<Participants>,
+}
+
+/// Kills it everywhere, and checks what is left.
+pub async fn everywhere(
+    lab: &Lab,
+    paths: &[Path],
+    servers: &[usize],
+    lanes: u16,
+    what: What,
+) -> anyhow::Result<()> {
+    let names: &[&str] = match what {
+        What::Orchestrator => &["its database", "inventory", "payment", "shipping"],
+        What::Choreography => {
+            &["the broker", "orders' database", "inventory's", "payment's", "shipping's"]
+        }
+    };
+    let parts = paths.iter().flat_map(|&path| {
+        servers.iter().map(move |&server| Part { path, server, next: 0, ended: 0, killed: 0 })
+    });
+    let points = Arc::new(Points(Mutex::new(parts.collect())));
+    // Participants of their own for each lane of the choreography, since they are what is killed there.
+    let shared = Arc::new(Participants::new(lab).await?);
+    shared.stock(STOCK).await?;
+    let participants =
+        if what == What::Orchestrator { Some(shared.serve(lab).await?) } else { None };
+    let mut work = JoinSet::new();
+    for number in 0..lanes {
+        let lane = match &participants {
+            Some(child) => Lane::orchestrator(lab, number, &shared, child).await?,
+            None => Lane::choreography(lab, number).await?,
+        };
+        let (lab, points) = (lab.clone(), points.clone());
+        work.spawn(async move { lane.work(&lab, &points).await });
+    }
+    let mut orders = Vec::new();
+    while let Some(done) = work.join_next().await {
+        orders.extend(done.context("a lane panicked")??);
+    }
+    report(lab, names, &points, &orders);
+    verdict(lab, orders).await
+}
+
+impl Lane {
+    async fn orchestrator(
+        lab: &Lab,
+        number: u16,
+        parts: &Arc<Participants>,
+        participants: &Child,
+    ) -> anyhow::Result<Self> {
+        let orders = lab.database().await?;
+        let mut servers = vec![Proxy::to_url(orders.url()).await?];
+        let mut serve = lab.serve().args(&["--only", "orchestrator", "--poll-ms", "60000"]);
+        // A short lease, so that the next one need not wait long for the dead one's to end.
+        serve = serve.args(&["--lease-ms", "150", "--backoff-ms", "20"]);
+        serve = serve.env("DATABASE_URL", servers[0].url(orders.url())?);
+        for name in ["inventory", "payment", "shipping"] {
+            let proxy = Proxy::to(participants.address()).await?;
+            serve = serve
+                .arg(format!("--{name}-url"))
+                .arg(format!("http://{}/{name}", proxy.address()));
+            servers.push(proxy);
+        }
+        let child = serve.start().await?;
+        Ok(Self { number, child, orders, servers, parts: Arc::clone(parts), _queues: None })
+    }
+
+    async fn choreography(lab: &Lab, number: u16) -> anyhow::Result<Self> {
+        let (orders, parts) = (lab.database().await?, Participants::new(lab).await?);
+        parts.stock(STOCK).await?;
+        let amqp = lab.server(Kind::RabbitMq).await?;
+        let queues = Queues::fresh(&amqp);
+        let mut servers = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(orders.url()).await?];
+        let mut serve = lab
+            .serve()
+            .args(&["--flow", "choreography", "--poll-ms", "60000"])
+            .arg("--queue-prefix")
+            .arg(queues.prefix())
+            .arg("--amqp-url")
+            .arg(servers[0].url(&amqp)?)
+            .env("DATABASE_URL", servers[1].url(orders.url())?);
+        for (name, database) in [
+            ("inventory", &parts.inventory),
+            ("payment", &parts.payment),
+            ("shipping", &parts.shipping),
+        ] {
+            let proxy = Proxy::to_url(database.url()).await?;
+            serve = serve.arg(format!("--{name}-database")).arg(proxy.url(database.url())?);
+            servers.push(proxy);
+        }
+        let child = serve.start().await?;
+        Ok(Self { number, child, orders, servers, parts: Arc::new(parts), _queues: Some(queues) })
+    }
+
+    /// Takes points until there are no more.
+    async fn work(mut self, lab: &Lab, points: &Points) -> anyhow::Result<Vec<Ended>> {
+        let mut direct = PgConnection::connect(self.orders.url()).await?;
+        let mut ended = Vec::new();
+        self.settle().await;
+        while let Some((point, path, server)) = points.next() {
+            let words = format!(
+                "{}, {:?} message {} to server {server}",
+                path.name(),
+                point.moment,
+                point.message
+            );
+            let key = format!("{} {} {:?}", self.number, words, point.part);
+            let (id, status, was_killed) = self
+                .disturb(&mut direct, &key, point, path, server)
+                .await
+                .with_context(|| words.clone())?;
+            let killed = points.done(point, was_killed);
+            lab.progress(killed, 0, "points at which it was killed");
+            let parts = Arc::clone(&self.parts);
+            ended.push(Ended { id, path, status, words, parts });
+        }
+        Ok(ended)
+    }
+
+    /// Waits until nothing is said any more, so that the next message is one of the next order.
+    async fn settle(&self) {
+        let said = || self.servers.iter().map(Proxy::messages).sum::<u64>();
+        let mut before = 0;
+        while before != said() {
+            before = said();
+            sleep(Duration::from_millis(15)).await;
+        }
+    }
+
+    /// One order, and one kill at this point, if it comes to it.
+    async fn disturb(
+        &mut self,
+        direct: &mut PgConnection,
+        key: &str,
+        point: Point,
+        path: Path,
+        server: usize,
+    ) -> anyhow::Result<(Uuid, String, bool)> {
+        let proxy = &self.servers[server];
+        let side = if point.moment == Moment::After { Side::After } else { Side::Before };
+        let caught = proxy.at_message(proxy.messages() + point.message, side);
+        let order = order_json("pm_card_visa", if path == Path::Success { "GB" } else { "XX" });
+        let (api, sent_key) = (Api::of(&self.child)?, key.to_owned());
+        // The client knows nothing of all this. It asks until it is answered, always with the same key.
+        let client = tokio::spawn(async move { api.order(&sent_key, &order).await });
+        let held = tokio::select! {
+            held = caught => Some(held?),
+            ended = end(direct, key) => {
+                ended?;
+                None
+            }
+        };
+        let was_killed = held.is_some();
+        if let Some(held) = held {
+            self.child.kill().await?;
+            let late = if point.moment == Moment::Before {
+                // What the dead process had sent and we held back is thrown away with its connection.
+                proxy.set(Fault::Cut);
+                drop(held);
+                // The connection is closed when the server has nothing more to hear of it.
+                sleep(Duration::from_millis(2)).await;
+                proxy.heal();
+                None
+            } else {
+                Some(held).filter(|_| point.moment == Moment::Late)
+            };
+            self.child.restart().await?;
+            end(direct, key).await?;
+            drop(late);
+        } else {
+            // No message has the number 0: the trap is taken away.
+            drop(proxy.at_message(0, Side::Before));
+        }
+        let answered = client.await.context("the client panicked")??;
+        self.settle().await;
+        let (id, status) = status(direct, key).await?.context("the order has gone")?;
+        anyhow::ensure!(answered == id, "the client was told of another order");
+        Ok((id, status, was_killed))
+    }
+}
+
+/// Waits until the order of this key has ended, however it may.
+pub async fn end(direct: &mut PgConnection, key: &str) -> anyhow::Result<()> {
+    let begun = std::time::Instant::now();
+    loop {
+        let seen = status(direct, key).await?;
+        if matches!(&seen, Some((_, status)) if !matches!(status.as_str(), "pending" | "cancelling"))
+        {
+            return Ok(());
+        }
+        anyhow::ensure!(begun.elapsed() < Duration::from_mins(1), "it does not end: {seen:?}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn report(lab: &Lab, names: &[&str], points: &Points, orders: &[Ended]) {
+    let parts = points.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let rows = parts.iter().map(|part| {
+        let messages = part.killed.div_ceil(3);
+        vec![
+            part.path.name().to_owned(),
+            names[part.server].to_owned(),
+            messages.to_string(),
+            part.killed.to_string(),
+        ]
+    });
+    let columns = ["path", "messages to", "messages", "kills: before, after, and with it late"];
+    lab.table("Where it was killed", &columns, rows.collect());
+    let killed: u64 = parts.iter().map(|part| part.killed).sum();
+    lab.figure("points at which it was killed", killed as f64, "");
+    lab.figure("orders", orders.len() as f64, "");
+    lab.check(
+        "there were messages to die at on every way",
+        "1 or more to each server that takes part",
+        format!("{:?}", parts.iter().map(|part| part.killed).collect::<Vec<_>>()),
+        parts.iter().all(|part| part.killed > 0),
+    );
+}
+
+/// Every order, and the sums of all.
+async fn verdict(lab: &Lab, orders: Vec<Ended>) -> anyhow::Result<()> {
+    let mut wrong_end = Vec::new();
+    let mut wrong_effects = Vec::new();
+    let mut by_books: HashMap<usize, (Arc<Participants>, Vec<Ended>)> = HashMap::new();
+    for order in orders {
+        let entry = by_books
+            .entry(Arc::as_ptr(&order.parts).addr())
+            .or_insert_with(|| (Arc::clone(&order.parts), Vec::new()));
+        entry.1.push(order);
+    }
+    let (mut sold, mut cents, mut left, mut parcels, mut confirmed) = (0, 0, 0, 0, 0);
+    for (parts, orders) in by_books.into_values() {
+        // What was late may still be on its way through.
+        let quiet = until("nothing is reserved", async || {
+            Ok((parts.books().await?.reserved == 0).then_some(()))
+        });
+        quiet.await?;
+        let effects = parts.effects().await?;
+        for order in &orders {
+            if order.status != order.path.end() {
+                wrong_end.push(format!("{}: {}", order.words, order.status));
+            }
+            let seen = effects.get(&order.id).copied().unwrap_or_default();
+            if !seen.agree_with(&order.status) {
+                wrong_effects.push(format!("{}: {seen:?}", order.words));
+            }
+        }
+        let books = parts.books().await?;
+        confirmed += orders.iter().map(|it| i64::from(it.status == "confirmed")).sum::<i64>();
+        sold += books.sold;
+        cents += books.cents;
+        parcels += books.parcels;
+        left += STOCK - books.available;
+    }
+    let none = "none";
+    let list = |wrong: &[String]| if wrong.is_empty() { none.to_owned() } else { wrong.join("; ") };
+    lab.check(
+        "orders that did not end as they should",
+        none,
+        list(&wrong_end),
+        wrong_end.is_empty(),
+    );
+    lab.check(
+        "orders of which an effect happened twice, or was not undone once",
+        none,
+        list(&wrong_effects),
+        wrong_effects.is_empty(),
+    );
+    lab.check_eq("items sold, for the orders confirmed", confirmed, sold);
+    lab.check_eq("items that have left the stock", confirmed, left);
+    lab.check_eq("cents charged and not refunded", confirmed * super::world::AMOUNT, cents);
+    lab.check_eq("parcels on their way", confirmed, parcels);
+    Ok(())
+}

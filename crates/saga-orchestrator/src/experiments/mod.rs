@@ -1,0 +1,31 @@
+//! Which claims does this answer make, and what could refute each?
+
+pub mod choreography;
+mod crash;
+pub mod crash_everywhere;
+pub mod order;
+pub mod overselling;
+pub mod participants_fail;
+pub mod queues;
+pub mod split_brain;
+pub mod stuck;
+pub mod throughput;
+pub mod two_phase_commit;
+mod world;
+
+use lab::Experiment;
+
+/// Every experiment, in the order of the chapter.
+pub fn all() -> Vec<Experiment> {
+    vec![
+        order::experiment(),
+        crash_everywhere::experiment(),
+        participants_fail::experiment(),
+        split_brain::experiment(),
+        stuck::experiment(),
+        overselling::experiment(),
+        two_phase_commit::experiment(),
+        choreography::experiment(),
+        throughput::experiment(),
+    ]
+}

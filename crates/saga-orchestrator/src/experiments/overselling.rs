@@ -1,0 +1,134 @@
+//! Who gets the last item when everybody wants it?
+
+use std::time::Instant;
+
+use anyhow::Context;
+use lab::{Experiment, Lab, load::http::Connection};
+use sqlx::{Connection as _, PgConnection};
+use tokio::task::JoinSet;
+
+use super::world::{Participants, order_json, until};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Orders
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    orders: u32,
+    /// Items that there are
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    items: u32,
+    /// Orchestrators that share the work
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=16))]
+    orchestrators: u16,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "overselling",
+        "Thousands of orders for a hundred items, taken by four orchestrators: a hundred are confirmed, all \
+         others are cancelled, none is oversold and none is lost",
+        &["--orders", "400", "--items", "25"],
+        run,
+    )
+}
+
+/// Clients of each orchestrator.
+const CLIENTS: u32 = 8;
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let (orders, parts) = (lab.database().await?, Participants::new(&lab).await?);
+    parts.stock(params.items.into()).await?;
+    let participants = parts.serve(&lab).await?;
+    let mut children = Vec::new();
+    for _ in 0..params.orchestrators {
+        let mut serve = lab.serve().database(&orders).args(&[
+            // Nothing is to be given up, however slow the machine is.
+            "--only",
+            "orchestrator",
+            "--deadline-ms",
+            "600000",
+        ]);
+        for name in ["inventory", "payment", "shipping"] {
+            serve =
+                serve.arg(format!("--{name}-url")).arg(format!("{}/{name}", participants.url()));
+        }
+        children.push(serve.start().await?);
+    }
+    let begun = Instant::now();
+    let clients = CLIENTS * u32::from(params.orchestrators);
+    let mut work = JoinSet::new();
+    for client in 0..clients {
+        let host = children[client as usize % children.len()].address().to_owned();
+        let numbers: Vec<_> = (client..params.orders).step_by(clients as usize).collect();
+        work.spawn(async move {
+            let mut connection = Connection::open(&host).await?;
+            let order = order_json("pm_card_visa", "GB").to_string();
+            let mut accepted = 0_i64;
+            for number in numbers {
+                let key = [("idempotency-key", format!("order-{number}"))];
+                let request = connection.post_with("/orders", &key, &order);
+                // On a busy machine it may say 503. The same key again can do no harm.
+                let begun = Instant::now();
+                while connection.send(&request).await? != 202 {
+                    anyhow::ensure!(begun.elapsed().as_secs() < 60, "an order is not accepted");
+                }
+                accepted += 1;
+            }
+            anyhow::Ok(accepted)
+        });
+    }
+    let mut accepted = 0;
+    while let Some(done) = work.join_next().await {
+        accepted += done.context("a client panicked")??;
+        lab.progress(u64::try_from(accepted)?, params.orders.into(), "orders accepted");
+    }
+    let taken = begun.elapsed();
+    let counts = until("every order ends", async || {
+        let mut direct = PgConnection::connect(orders.url()).await?;
+        let counts: (i64, i64, i64) = sqlx::query_as(
+            r#"
+            select
+                count(*) filter (where status = 'confirmed'),
+                count(*) filter (where status = 'cancelled'),
+                count(*) filter (where due_at is not null)
+            from orders
+            "#,
+        )
+        .fetch_one(&mut direct)
+        .await?;
+        direct.close().await?;
+        lab.progress(u64::try_from(counts.0 + counts.1)?, params.orders.into(), "orders ended");
+        Ok((counts.2 == 0).then_some(counts))
+    })
+    .await?;
+    let ended = begun.elapsed().as_secs_f64();
+    let (confirmed, cancelled, _) = counts;
+    lab.figure("all orders were accepted after", taken.as_secs_f64(), "s");
+    lab.figure("all orders had ended after", ended, "s");
+    lab.figure("orders a second", f64::from(params.orders) / ended, "");
+    lab.check_eq("orders accepted", i64::from(params.orders), accepted);
+    lab.check_eq("orders confirmed", i64::from(params.items.min(params.orders)), confirmed);
+    lab.check_eq("orders cancelled", i64::from(params.orders) - confirmed, cancelled);
+    parts.books().await?.check(&lab, params.items.into(), confirmed);
+    shares(&lab, &orders).await
+}
+
+/// Whether the work was really shared: how many orders each token's holder has finished cannot be seen, but how many
+/// had to be taken over can.
+async fn shares(lab: &Lab, orders: &lab::database::Database) -> anyhow::Result<()> {
+    let mut direct = PgConnection::connect(orders.url()).await?;
+    let (claims, taken_over): (i64, i64) = sqlx::query_as(
+        r#"
+        select
+            (select sum(fence)::bigint from orders),
+            (select count(*) from saga_log where record ->> 'kind' = 'taken_over')
+        "#,
+    )
+    .fetch_one(&mut direct)
+    .await?;
+    direct.close().await?;
+    lab.figure("claims of an order", claims as f64, "");
+    lab.figure("of these, take-overs from one whose lease had ended", taken_over as f64, "");
+    Ok(())
+}

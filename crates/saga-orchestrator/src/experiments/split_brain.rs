@@ -1,0 +1,182 @@
+//! What if the one who was thought dead wakes up and goes on?
+
+use anyhow::Context;
+use lab::{
+    Experiment, Lab,
+    child::{Child, ChildBuilder},
+    database::Database,
+    fault::{Proxy, Side},
+};
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::{
+    crash::end,
+    world::{Api, Participants, order_json, soon, status, timeline, until},
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// How long a claim lasts, in milliseconds
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(50..=5_000))]
+    lease_ms: u64,
+    /// Times that an orchestrator is paused at each step
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=50))]
+    rounds: u64,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "split-brain",
+        "An orchestrator that is paused past its lease, in the middle of any step, wakes up when another has \
+         finished its order: its write is fenced off, and what it had asked for has no second effect",
+        &["--rounds", "1", "--lease-ms", "250"],
+        run,
+    )
+}
+
+const STOCK: i64 = 1_000;
+/// The step in whose middle it is paused: the participant, and which of its messages that is.
+const STEPS: [(&str, usize, u64); 4] =
+    [("reserve", 0, 1), ("charge", 1, 1), ("book", 2, 1), ("sell", 0, 2)];
+
+/// One who will be paused, with a proxy before each participant, and how another is started.
+struct World {
+    orders: Database,
+    sleeper: Child,
+    proxies: Vec<Proxy>,
+    other: ChildBuilder,
+}
+
+/// A pause, as it went.
+struct Paused {
+    end: String,
+    /// What was wrong, if anything was.
+    wrong: Option<String>,
+    row: Vec<String>,
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let parts = Participants::new(&lab).await?;
+    parts.stock(STOCK).await?;
+    let participants = parts.serve(&lab).await?;
+    let world = World::new(&lab, &participants, params.lease_ms).await?;
+    let (mut rows, mut broken, mut confirmed) = (Vec::new(), Vec::new(), 0);
+    let total = params.rounds * STEPS.len() as u64 * 2;
+    let rounds = (0..params.rounds).flat_map(|round| STEPS.map(|step| (round, step)));
+    for (round, step) in rounds {
+        for late in [false, true] {
+            lab.progress(rows.len() as u64, total, format!("paused in the middle of {}", step.0));
+            let paused = world.pause(round, step, late).await?;
+            confirmed += i64::from(paused.end == "confirmed");
+            broken.extend(paused.wrong);
+            rows.push(paused.row);
+        }
+    }
+    let columns = [
+        "paused in",
+        "its request arrived",
+        "the order",
+        "taken over after",
+        "token of each record",
+    ];
+    lab.table("Each pause", &columns, rows);
+    let fenced = Api::of(&world.sleeper)?.get("readyz").await?["fenced_writes"].as_u64();
+    let fenced = fenced.unwrap_or(0);
+    lab.check(
+        "writes of the sleeper that were fenced off",
+        format!("{total} or more: one for each pause"),
+        fenced,
+        fenced >= total,
+    );
+    let list = if broken.is_empty() { "none".to_owned() } else { broken.join("; ") };
+    lab.check(
+        "orders whose log the sleeper has touched, or that did not end as they should",
+        "none",
+        list,
+        broken.is_empty(),
+    );
+    let effects = parts.effects().await?;
+    let mut direct = PgConnection::connect(world.orders.url()).await?;
+    let seen: Vec<(Uuid, String)> =
+        sqlx::query_as("select id, status from orders").fetch_all(&mut direct).await?;
+    let wrong = seen
+        .iter()
+        .filter(|(id, status)| !effects.get(id).copied().unwrap_or_default().agree_with(status));
+    lab.check_eq(
+        "orders of which an effect happened twice, or was not undone once",
+        0,
+        wrong.count(),
+    );
+    parts.books().await?.check(&lab, STOCK, confirmed);
+    Ok(())
+}
+
+impl World {
+    async fn new(lab: &Lab, participants: &Child, lease_ms: u64) -> anyhow::Result<Self> {
+        let orders = lab.database().await?;
+        // New orders are seen at once, and those left behind when their lease ends: there is no need to poll.
+        let arguments = ["--only", "orchestrator", "--poll-ms", "60000", "--lease-ms"];
+        let serve = lab.serve().database(&orders).args(&arguments).arg(lease_ms.to_string());
+        let (mut sleeper, mut other, mut proxies) = (serve.clone(), serve, Vec::new());
+        for name in ["inventory", "payment", "shipping"] {
+            let (flag, proxy) = (format!("--{name}-url"), Proxy::to(participants.address()).await?);
+            sleeper = sleeper.arg(&flag).arg(format!("http://{}/{name}", proxy.address()));
+            other = other.arg(&flag).arg(format!("{}/{name}", participants.url()));
+            proxies.push(proxy);
+        }
+        Ok(Self { orders, sleeper: sleeper.start().await?, proxies, other })
+    }
+
+    /// Pauses it in the middle of a step, lets another finish the order, and wakes it up.
+    async fn pause(
+        &self,
+        round: u64,
+        (step, server, message): (&str, usize, u64),
+        late: bool,
+    ) -> anyhow::Result<Paused> {
+        let api = Api::of(&self.sleeper)?;
+        let fenced =
+            async || anyhow::Ok(api.get("readyz").await?["fenced_writes"].as_u64().unwrap_or(0));
+        let before = fenced().await?;
+        let proxy = &self.proxies[server];
+        let caught = proxy.at_message(proxy.messages() + message, Side::Before);
+        let key = format!("{step} {round} {late}");
+        // In every second round shipping sends the order back, unless it has to come to the last step.
+        let (country, expected) = if round % 2 == 1 && step != "sell" {
+            ("XX", "cancelled")
+        } else {
+            ("GB", "confirmed")
+        };
+        let id = api.order(&key, &order_json("pm_card_visa", country)).await?;
+        let held = soon(caught).await?;
+        self.sleeper.pause()?;
+        // Either the request arrives while its sender sleeps, or only when everything is over.
+        let held = Some(held).filter(|_| late);
+        let heir = self.other.clone().start().await?;
+        let mut direct = PgConnection::connect(self.orders.url()).await?;
+        end(&mut direct, &key).await?;
+        let (_, end) = status(&mut direct, &key).await?.context("the order has gone")?;
+        drop(heir);
+        let log = timeline(&self.orders, id).await?;
+        drop(held);
+        self.sleeper.resume()?;
+        until("the sleeper finds itself fenced off", async || {
+            Ok((fenced().await? > before).then_some(()))
+        })
+        .await?;
+        let after = timeline(&self.orders, id).await?;
+        let tokens: Vec<_> = after.iter().map(|line| line.3).collect();
+        let is_right = end == expected && after == log && tokens.is_sorted();
+        let taken_over = after.iter().find(|line| line.1["kind"] == "taken_over");
+        let row = vec![
+            step.to_owned(),
+            (if late { "after the take-over" } else { "while it slept" }).to_owned(),
+            end.clone(),
+            taken_over.map_or_else(String::new, |line| format!("{:.0} ms", line.2)),
+            format!("{tokens:?}"),
+        ];
+        Ok(Paused { wrong: (!is_right).then(|| format!("{key}: {end}, {tokens:?}")), end, row })
+    }
+}

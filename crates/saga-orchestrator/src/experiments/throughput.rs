@@ -1,0 +1,251 @@
+//! What does the saga cost, beside the commits that it makes?
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use futures_util::future::BoxFuture;
+use lab::{
+    Experiment, Lab, Target,
+    load::{self, Outcome, Stop, http::Connection},
+};
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection, types::Json};
+use uuid::Uuid;
+
+use super::world::{Participants, order, order_json};
+use crate::{
+    log::{Log, Status},
+    order::Order,
+    participants::body,
+    saga::{Call, Record},
+    store,
+};
+
+#[derive(clap::Args, Clone, Debug)]
+struct Params {
+    /// Orders in each measurement
+    #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    orders: u32,
+    /// Clients that order without a pause, sagas at a time, and clients that commit without a pause: as many of each,
+    /// since commits that come together share a write to the disk
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=64))]
+    clients: u16,
+    /// Measurements of each of the two, by turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "throughput",
+        "An order as a saga costs little more than the commits that it makes",
+        &["--orders", "100", "--rounds", "2", "--clients", "8"],
+        run,
+    )
+}
+
+const STOCK: i64 = 1_000_000;
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let (orders, ours) = (lab.database().await?, Participants::new(&lab).await?);
+    let (bare_orders, bare) = (lab.database().await?, Participants::new(&lab).await?);
+    ours.stock(STOCK).await?;
+    bare.stock(STOCK).await?;
+    // Nothing is to be given up, however slow the machine is.
+    let serve = lab.serve().database(&orders).args(&["--deadline-ms", "600000", "--concurrency"]);
+    let serve = serve.arg(params.clients.to_string());
+    let child = ours.give(serve).start().await?;
+    let (mut ratios, mut rows, mut failed) = (Vec::new(), Vec::new(), 0);
+    for round in 0..params.rounds {
+        lab.progress(round.into(), params.rounds.into(), "measured by turns");
+        let commits = commits(&bare_orders, &bare, &params, round).await?;
+        let (posted, seconds) = sagas(child.address(), &orders, &params, round).await?;
+        let sagas = f64::from(params.orders) / seconds;
+        ratios.push(sagas / commits.throughput());
+        failed += commits.failed + posted.failed;
+        rows.push(vec![
+            (round + 1).to_string(),
+            format!("{:.0}", commits.throughput()),
+            format!("{sagas:.0}"),
+            format!("{:.2}", sagas / commits.throughput()),
+        ]);
+    }
+    let columns = ["round", "orders/s as bare commits", "orders/s as sagas", "ratio"];
+    lab.table("Each measurement", &columns, rows);
+    lab.figure_with_target(
+        "orders a second as sagas ÷ as bare commits, median",
+        load::median(ratios),
+        "",
+        Target::AtLeast(0.6),
+    );
+    let all = i64::from(params.orders) * i64::from(params.rounds);
+    lab.check_eq("calls that failed", 0, failed);
+    // What was measured is the real thing, on both sides.
+    for (name, parts) in [("the saga", &ours), ("the bare commits", &bare)] {
+        let books = parts.books().await?;
+        lab.check_eq(format!("items sold by {name}"), all, books.sold);
+        lab.check_eq(format!("parcels booked by {name}"), all, books.parcels);
+    }
+    let [sagas, commits] = [records(orders.url()).await?, records(bare_orders.url()).await?];
+    lab.check_eq("records in the logs of both", commits, sagas);
+    Ok(())
+}
+
+async fn records(url: &str) -> anyhow::Result<i64> {
+    let mut connection = PgConnection::connect(url).await?;
+    // A call that had to be made again leaves a record more; those of the way itself must be the same.
+    let count = sqlx::query_scalar(
+        "select count(*) from saga_log where record ->> 'kind' in ('asked', 'done', 'confirmed')",
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    connection.close().await?;
+    Ok(count)
+}
+
+/// Sends all orders, and waits until all are confirmed; how long that took in all.
+async fn sagas(
+    host: &str,
+    orders: &lab::database::Database,
+    params: &Params,
+    round: u32,
+) -> anyhow::Result<(Outcome, f64)> {
+    let begun = Instant::now();
+    let mut clients = Vec::new();
+    for client in 0..params.clients {
+        let json = order_json("pm_card_visa", "GB").to_string();
+        clients.push((Connection::open(host).await?, json, format!("{round}-{client}"), 0_u64));
+    }
+    let stop = Stop::Count(params.orders.into());
+    let posted = load::closed(clients, stop, |(connection, json, name, n)| {
+        Box::pin(async move {
+            *n += 1;
+            let key = [("idempotency-key", format!("{name}-{n}"))];
+            let request = connection.post_with("/orders", &key, json);
+            // On a busy machine it may say 503. The same key again can do no harm.
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_mins(1) {
+                if connection.send(&request).await? == 202 {
+                    return Ok(());
+                }
+            }
+            anyhow::bail!("the order is not accepted")
+        })
+    })
+    .await?;
+    let mut direct = PgConnection::connect(orders.url()).await?;
+    loop {
+        let open: bool =
+            sqlx::query_scalar("select exists (select from orders where due_at is not null)")
+                .fetch_one(&mut direct)
+                .await?;
+        if !open {
+            break;
+        }
+        ensure!(begun.elapsed() < Duration::from_mins(2), "the orders do not end");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    direct.close().await?;
+    Ok((posted, seconds))
+}
+
+/// A connection to each database, as one client that does nothing but commit.
+struct Bare {
+    orders: PgConnection,
+    inventory: PgConnection,
+    payment: PgConnection,
+    shipping: PgConnection,
+    order: Order,
+    name: String,
+    number: u64,
+}
+
+/// The very statements that a saga commits, one after another, in nine commits: without HTTP, without claiming, and
+/// without reading anything.
+async fn commits(
+    orders: &lab::database::Database,
+    parts: &Participants,
+    params: &Params,
+    round: u32,
+) -> anyhow::Result<Outcome> {
+    let mut clients = Vec::new();
+    for client in 0..params.clients {
+        clients.push(Bare {
+            orders: PgConnection::connect(orders.url()).await?,
+            inventory: PgConnection::connect(parts.inventory.url()).await?,
+            payment: PgConnection::connect(parts.payment.url()).await?,
+            shipping: PgConnection::connect(parts.shipping.url()).await?,
+            order: order("pm_card_visa", "GB"),
+            name: format!("{round}-{client}"),
+            number: 0,
+        });
+    }
+    load::closed(clients, Stop::Count(params.orders.into()), one).await
+}
+
+fn one(bare: &mut Bare) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        bare.number += 1;
+        let id = Uuid::now_v7();
+        sqlx::query(store::orders::INSERT)
+            .bind(id)
+            .bind(format!("{}-{}", bare.name, bare.number))
+            .bind(Json(&bare.order))
+            .bind(Json(Log::FIRST))
+            .execute(&mut bare.orders)
+            .await?;
+        let calls = [Call::Reserve, Call::Charge, Call::Book, Call::Sell];
+        for (number, &call) in calls.iter().enumerate() {
+            step(bare, call, id).await?;
+            let next = calls.get(number + 1).map(|&call| Record::Asked { call });
+            let status = if next.is_some() { Status::Pending } else { Status::Confirmed };
+            let records = [Record::Done { call }, next.unwrap_or(Record::Confirmed)];
+            append(&mut bare.orders, id, &records, status).await?;
+        }
+        Ok(())
+    })
+}
+
+async fn step(bare: &mut Bare, call: Call, id: Uuid) -> anyhow::Result<()> {
+    let (key, request): (_, Value) = (format!("{id}.{call}"), body(call, id, &bare.order));
+    let (connection, statement) = match call {
+        Call::Reserve => (&mut bare.inventory, store::inventory::RESERVE),
+        Call::Charge => (&mut bare.payment, store::payment::CHARGE),
+        Call::Book => (&mut bare.shipping, store::shipping::BOOK),
+        _ => {
+            let sold: i64 = sqlx::query_scalar(store::inventory::SELL)
+                .bind(id)
+                .bind(key)
+                .fetch_one(&mut bare.inventory)
+                .await?;
+            ensure!(sold == 1, "nothing was sold");
+            return Ok(());
+        }
+    };
+    let mut query = sqlx::query(statement).bind(id).bind(key).bind(request);
+    if call != Call::Reserve {
+        query = query.bind(None::<&str>);
+    }
+    query.fetch_optional(connection).await?.context("no row")?;
+    Ok(())
+}
+
+async fn append(
+    connection: &mut PgConnection,
+    id: Uuid,
+    records: &[Record],
+    status: Status,
+) -> anyhow::Result<()> {
+    sqlx::query(store::APPEND)
+        .bind(id)
+        .bind(0_i64)
+        .bind(records.iter().map(Json).collect::<Vec<_>>())
+        .bind(status.name())
+        .bind(status == Status::Pending)
+        .bind((status == Status::Pending).then_some(10_000.0))
+        .fetch_one(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! What is to be done next? It follows from the log, and from nothing else.
+//!
+//! Invariant: after the pivot is done the saga only goes forward; before it, what was *or may have been* done is
+//! undone in reverse, and the saga ends only when nothing is left to do.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::{
+    log::{Log, Outcome, Progress},
+    saga::{Call, Kind, Record, STEPS},
+};
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Make this call; if it has not been asked for yet, write so first.
+    Ask(Call),
+    /// Write this, and see what follows.
+    Write(Record),
+    /// Nothing: it has ended, or is parked.
+    Rest,
+}
+
+impl Log {
+    // ANCHOR: next
+    /// What to do next. `deadline` is for a call, from when it was first asked for.
+    pub fn next(&self, now: OffsetDateTime, deadline: Duration) -> Next {
+        if self.ended.is_some() || self.parked.is_some() {
+            return Next::Rest;
+        }
+        if let Some(damage) = &self.damage {
+            return Next::Write(Record::Parked { reason: damage.clone() });
+        }
+        let late = |call| self.of(call).is_late(now, deadline);
+        if self.compensates() {
+            for step in STEPS.iter().rev().filter(|step| self.may_have_been_done(step.action)) {
+                let Some(undo) = step.compensation else { continue };
+                match self.of(undo).outcome {
+                    Some(Outcome::Done) => {}
+                    Some(_) => return self.park(undo),
+                    None if late(undo) => return self.park(undo),
+                    None => return Next::Ask(undo),
+                }
+            }
+            return Next::Write(Record::Cancelled);
+        }
+        for step in STEPS {
+            let call = step.action;
+            match self.of(call).outcome {
+                Some(Outcome::Done) => {}
+                // Before the pivot this would compensate; after it there is no way but forward.
+                Some(_) => return self.park(call),
+                None if late(call) && step.kind == Kind::Retriable => return self.park(call),
+                None if late(call) => return Next::Write(Record::GaveUp { call }),
+                None => return Next::Ask(call),
+            }
+        }
+        Next::Write(Record::Confirmed)
+    }
+
+    /// Whether it goes backwards: an action up to the pivot was refused, or given up.
+    pub(crate) fn compensates(&self) -> bool {
+        STEPS.iter().filter(|step| step.kind != Kind::Retriable).any(|step| {
+            matches!(self.of(step.action).outcome, Some(Outcome::Refused | Outcome::GaveUp))
+        })
+    }
+
+    /// A refusal is final only for who heard every answer: what came before it may have been lost.
+    fn may_have_been_done(&self, call: Call) -> bool {
+        let progress = self.of(call);
+        match progress.outcome {
+            Some(Outcome::Done) => true,
+            Some(Outcome::Refused | Outcome::GaveUp) => progress.maybe,
+            None => false,
+        }
+    }
+    // ANCHOR_END: next
+
+    fn park(&self, call: Call) -> Next {
+        let error = self.of(call).last_error.as_deref().unwrap_or("no answer");
+        Next::Write(Record::Parked { reason: format!("{call}: {error}") })
+    }
+}
+
+impl Progress {
+    fn is_late(&self, now: OffsetDateTime, deadline: Duration) -> bool {
+        self.failures > 0 && self.since.is_some_and(|since| now - since >= deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::log::Status;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+    const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn after(records: &[Record]) -> Log {
+        let mut log = Log::default();
+        for record in records {
+            log.push(record, START);
+        }
+        log
+    }
+
+    fn asked(call: Call) -> Record {
+        Record::Asked { call }
+    }
+
+    fn done(call: Call) -> Record {
+        Record::Done { call }
+    }
+
+    fn failed(call: Call, unknown: bool) -> Record {
+        Record::Failed { call, unknown, reason: "why".to_owned() }
+    }
+
+    #[test]
+    fn the_steps_follow_in_their_order() {
+        let mut log = Log::new(START);
+        for (call, next) in [
+            (Call::Reserve, Next::Ask(Call::Charge)),
+            (Call::Charge, Next::Ask(Call::Book)),
+            (Call::Book, Next::Ask(Call::Sell)),
+            (Call::Sell, Next::Write(Record::Confirmed)),
+        ] {
+            assert_eq!(log.next(START, DEADLINE), Next::Ask(call));
+            if !log.was_asked(call) {
+                log.push(&asked(call), START);
+            }
+            log.push(&done(call), START);
+            assert_eq!(log.next(START, DEADLINE), next);
+        }
+        log.push(&Record::Confirmed, START);
+        assert_eq!((log.next(START, DEADLINE), log.status()), (Next::Rest, Status::Confirmed));
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_undone_and_what_cannot_have_been_is_not() {
+        let reserved = [asked(Call::Reserve), done(Call::Reserve), asked(Call::Charge)];
+        let late = START + DEADLINE;
+        for (trouble, undo) in [
+            (vec![failed(Call::Charge, true)], Call::Refund),
+            (vec![Record::TakenOver, failed(Call::Charge, false)], Call::Refund),
+            (vec![failed(Call::Charge, false)], Call::Release),
+        ] {
+            let mut log = after(&[&reserved[..], &trouble].concat());
+            let gave_up = Record::GaveUp { call: Call::Charge };
+            assert_eq!(log.next(late, DEADLINE), Next::Write(gave_up.clone()));
+            log.push(&gave_up, late);
+            assert_eq!(log.next(late, DEADLINE), Next::Ask(undo), "{trouble:?}");
+            assert_eq!(log.status(), Status::Cancelling);
+        }
+    }
+
+    #[test]
+    fn after_the_pivot_a_failure_is_parked_and_never_undone() {
+        let steps = [Call::Reserve, Call::Charge, Call::Book];
+        let mut records: Vec<_> =
+            steps.iter().flat_map(|&call| [asked(call), done(call)]).collect();
+        records.extend([asked(Call::Sell), failed(Call::Sell, true)]);
+        let log = after(&records);
+        let Next::Write(parked @ Record::Parked { .. }) = log.next(START + DEADLINE, DEADLINE)
+        else {
+            panic!("{:?}", log.next(START + DEADLINE, DEADLINE));
+        };
+        records.extend([parked, Record::Resumed]);
+        assert_eq!(after(&records).next(START, DEADLINE), Next::Ask(Call::Sell));
+    }
+
+    #[test]
+    fn a_log_that_no_code_of_ours_wrote_is_parked() {
+        for odd in [
+            json!({ "kind": "teleported" }),
+            json!({ "kind": "done", "call": "charge" }),
+            json!({ "kind": "resumed" }),
+            json!(null),
+        ] {
+            let first = json!({ "kind": "asked", "call": "reserve" });
+            let log = Log::read([(first, START), (odd, START)]);
+            let Next::Write(Record::Parked { reason }) = log.next(START, DEADLINE) else {
+                panic!()
+            };
+            assert!(reason.starts_with("record 2 of the log"), "{reason}");
+        }
+    }
+
+    /// What can become of one attempt at a call.
+    #[derive(Clone, Copy, Debug)]
+    enum Fate {
+        Done,
+        Refused,
+        /// Down: it never arrived.
+        Down,
+        /// It was done, and the answer was lost; or it was lost itself.
+        Lost {
+            done: bool,
+        },
+        /// The orchestrator dies, and its call was done or not.
+        Killed {
+            done: bool,
+        },
+        /// It is done, and the answer lost, when everything is over.
+        Late,
+    }
+
+    fn fate() -> impl Strategy<Value = Fate> {
+        prop_oneof![
+            4 => Just(Fate::Done),
+            1 => Just(Fate::Refused),
+            1 => Just(Fate::Down),
+            2 => any::<bool>().prop_map(|done| Fate::Lost { done }),
+            2 => any::<bool>().prop_map(|done| Fate::Killed { done }),
+            1 => Just(Fate::Late),
+        ]
+    }
+
+    /// The participants: what is done stays done, what was undone first is never done, and a refusal is remembered.
+    #[derive(Default)]
+    struct Participants {
+        done: Vec<Call>,
+        undone: Vec<Call>,
+        refused: Vec<Call>,
+    }
+
+    impl Participants {
+        fn ask(&mut self, call: Call) -> Record {
+            match STEPS.iter().find(|step| step.compensation == Some(call)) {
+                Some(step) => self.undone.push(step.action),
+                None if self.refused.contains(&call) || self.undone.contains(&call) => {
+                    return Record::Refused { call, reason: "no".to_owned() };
+                }
+                None => self.done.push(call),
+            }
+            Record::Done { call }
+        }
+
+        fn stands(&self, call: Call) -> bool {
+            self.done.contains(&call) && !self.undone.contains(&call)
+        }
+    }
+
+    proptest! {
+        /// The whole of the orchestrator without any I/O, under everything that can happen to a call.
+        #[test]
+        fn whatever_happens_all_is_done_or_nothing_is_left(
+            fates in prop::collection::vec((fate(), 0_u64..8), 0..60),
+        ) {
+            let (mut log, mut world, mut now) = (Log::new(START), Participants::default(), START);
+            let (mut fates, mut late) = (fates.into_iter(), Vec::new());
+            loop {
+                let call = match log.next(now, DEADLINE) {
+                    Next::Rest if log.status() == Status::Stuck => {
+                        log.push(&Record::Resumed, now);
+                        continue;
+                    }
+                    Next::Rest => break,
+                    Next::Write(record) => {
+                        log.push(&record, now);
+                        continue;
+                    }
+                    Next::Ask(call) => call,
+                };
+                if !log.was_asked(call) {
+                    log.push(&asked(call), now);
+                }
+                let (fate, seconds) = fates.next().unwrap_or((Fate::Done, 0));
+                now += Duration::from_secs(seconds);
+                let may_refuse = call.step().is_some_and(|step| step.kind != Kind::Retriable)
+                    && !world.done.contains(&call);
+                let record = match fate {
+                    Fate::Refused if may_refuse => {
+                        world.refused.push(call);
+                        world.ask(call)
+                    }
+                    Fate::Refused | Fate::Done => world.ask(call),
+                    Fate::Down => failed(call, false),
+                    Fate::Lost { done } | Fate::Killed { done } => {
+                        if done {
+                            world.ask(call);
+                        }
+                        if matches!(fate, Fate::Lost { .. }) { failed(call, true) } else { Record::TakenOver }
+                    }
+                    Fate::Late => {
+                        late.push(call);
+                        failed(call, true)
+                    }
+                };
+                log.push(&record, now);
+            }
+            // Messages that the network held back. A call that is repeated is known by its key.
+            for call in late {
+                world.ask(call);
+            }
+            prop_assert_eq!(&log.damage, &None);
+            let stands = STEPS.map(|step| world.stands(step.action));
+            match log.status() {
+                Status::Confirmed => prop_assert_eq!(stands, [true; 4]),
+                Status::Cancelled => prop_assert_eq!(stands, [false; 4]),
+                status => prop_assert!(false, "{:?}", status),
+            }
+        }
+    }
+}
