@@ -1,7 +1,9 @@
 //! How is everything kept in PostgreSQL? All SQL is here and in the files below.
 
 mod attempts;
+mod devices;
 mod members;
+mod quiet;
 mod streams;
 
 use sqlx::{Connection, migrate::Migrator};
@@ -13,7 +15,7 @@ pub use self::{
 use crate::{
     database::Database,
     error::Error,
-    ids::{DeviceToken, JobId, UserId},
+    ids::{JobId, UserId},
     notification::{Message, NewNotification, Priority, Status},
 };
 
@@ -221,36 +223,6 @@ impl Store {
         Ok(row.map(|(job_id, user_id, generation, priority)| {
             (Message { job_id, user_id, generation }, priority)
         }))
-    }
-
-    /// Adds a device; one that is there stays.
-    pub async fn add_device(&self, user: &UserId, token: &DeviceToken) -> Result<(), Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query(
-                    "insert into devices (user_id, token) values ($1, $2) on conflict do nothing",
-                )
-                .bind(user)
-                .bind(token)
-                .execute(connection)
-                .await
-            })
-            .await?;
-        Ok(())
-    }
-
-    /// Removes a device, if it is there.
-    pub async fn remove_device(&self, user: &UserId, token: &DeviceToken) -> Result<(), Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query("delete from devices where user_id = $1 and token = $2")
-                    .bind(user)
-                    .bind(token)
-                    .execute(connection)
-                    .await
-            })
-            .await?;
-        Ok(())
     }
 
     /// Deletes what is older than this, up to `limit`; how many there were. What is still under way stays.
