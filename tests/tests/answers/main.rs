@@ -10,8 +10,8 @@ mod guide_over_http;
 mod http;
 mod jwt_auth;
 mod lab_parts;
-mod rate_limiter;
 mod notification_worker;
+mod rate_limiter;
 mod saga_orchestrator;
 mod stack;
 mod support;
@@ -37,8 +37,8 @@ fn main() -> ExitCode {
         guide_over_http::tests(),
         jwt_auth::tests(),
         lab_parts::tests(),
-        rate_limiter::tests(),
         notification_worker::tests(),
+        rate_limiter::tests(),
         saga_orchestrator::tests(),
         stack::tests(),
         transaction_demo::tests(),

@@ -68,6 +68,10 @@ impl Home {
     pub fn create(&self) -> anyhow::Result<()> {
         let make = || {
             fs::create_dir_all(&self.path)?;
+            // Its keeper removes a home of one's own at the end, and for that has to own the folder above.
+            if let Some(parent) = self.path.parent().filter(|parent| parent.ends_with("own")) {
+                self.give(parent)?;
+            }
             fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))?;
             self.give(&self.path)
         };
