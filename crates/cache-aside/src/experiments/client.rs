@@ -41,7 +41,7 @@ impl Api {
     /// Speaks to this child.
     pub fn of(child: &Child) -> anyhow::Result<Self> {
         // Longer than any answer takes that is allowed to come: what hangs is to be seen, not cut short.
-        let http = Client::builder().timeout(Duration::from_secs(30)).build()?;
+        let http = Client::builder().timeout(Duration::from_secs(90)).build()?;
         Ok(Self { http, url: child.url().to_owned() })
     }
 

@@ -47,11 +47,11 @@ pub fn serve_through(lab: &Lab, database: &Database, keys: &Keys, redis: &str) -
 pub fn calm(key_prefix: &str) -> Tuning {
     Tuning {
         key_prefix: key_prefix.to_owned(),
-        trust: Duration::from_secs(20),
-        redis_timeout: Duration::from_secs(5),
-        database_timeout: Duration::from_secs(10),
-        lease: Duration::from_secs(30),
-        patience: Duration::from_secs(10),
+        trust: Duration::from_secs(60),
+        redis_timeout: Duration::from_secs(20),
+        database_timeout: Duration::from_secs(60),
+        lease: Duration::from_secs(120),
+        patience: Duration::from_secs(60),
         ..Tuning::default()
     }
 }
@@ -59,15 +59,15 @@ pub fn calm(key_prefix: &str) -> Tuning {
 /// The same for a process.
 pub const CALM: [&str; 10] = [
     "--trust",
-    "20",
+    "60",
     "--redis-timeout",
-    "5",
+    "20",
     "--database-timeout",
-    "10",
+    "60",
     "--lease",
-    "30",
+    "120",
     "--patience",
-    "10",
+    "60",
 ];
 
 /// The service within this process, for what is called as a function.

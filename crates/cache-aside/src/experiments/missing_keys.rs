@@ -83,8 +83,10 @@ async fn run_one(params: &Params, lab: &Lab, ttl: &str, ids: u32) -> anyhow::Res
     let (database, keys) = (lab.database().await?, lab.keys().await?);
     ground::users(&database, 10).await?;
     let before = ground::queries(&database).await?;
-    let serve =
-        ground::serve(lab, &database, &keys).args(&["--absence-ttl", ttl]).args(&ground::CALM);
+    // No early refreshes: on a busy machine a slow load would make some, and lives are counted here.
+    let serve = ground::serve(lab, &database, &keys)
+        .args(&["--absence-ttl", ttl, "--beta", "0"])
+        .args(&ground::CALM);
     let mut child = serve.start().await?;
     let mut clients = Vec::new();
     for client in 0..params.clients {

@@ -94,7 +94,8 @@ async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(Duration::from_secs(9), all_looked).await.context("not all readers looked")?;
+        // Half of what a call of the database may take: the other half is for those who queue at the gate.
+        timeout(Duration::from_secs(30), all_looked).await.context("not all readers looked")?;
         to_database.heal();
         for seen in crowd.join_all().await {
             let seen = seen?;
