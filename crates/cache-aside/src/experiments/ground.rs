@@ -74,6 +74,8 @@ pub const CALM: [&str; 10] = [
 pub async fn app(database: &Database, redis: &str, tuning: &Tuning) -> anyhow::Result<App> {
     let app = App::start(database.url(), redis, tuning).await;
     let app = app.map_err(|error| anyhow::anyhow!("{error}"))?;
+    // A busy machine may take longer than a start waits.
+    app.service.reader.trust.wait(Duration::from_secs(20)).await;
     ensure!(app.service.reader.trust.believed().is_some(), "Redis is not confirmed");
     Ok(app)
 }

@@ -80,6 +80,8 @@ async fn forced(lab: &Lab, mode: &str) -> anyhow::Result<(String, Option<f64>)> 
     let reader = ground::serve_through(lab, &database, &keys, &redis).args(&calm);
     let reader = reader.start().await?;
     let (reading, writing) = (Api::of(&reader)?, Api::of(&writer)?);
+    reading.believes().await?;
+    writing.believes().await?;
     let id = writing.create("old").await?;
 
     // The look is the next message; with a lease comes its own; then the fill.

@@ -76,6 +76,9 @@ async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen
         children.push(serve.start().await?);
     }
     let apis: Vec<_> = children.iter().map(Api::of).collect::<Result<_, _>>()?;
+    for api in &apis {
+        api.believes().await?;
+    }
     let mut served = 0;
     for round in 1..=params.rounds {
         let id = i64::from(round);
