@@ -47,11 +47,11 @@ pub fn serve_through(lab: &Lab, database: &Database, keys: &Keys, redis: &str) -
 pub fn calm(key_prefix: &str) -> Tuning {
     Tuning {
         key_prefix: key_prefix.to_owned(),
-        trust: Duration::from_secs(60),
+        trust: Duration::from_mins(1),
         redis_timeout: Duration::from_secs(20),
-        database_timeout: Duration::from_secs(60),
-        lease: Duration::from_secs(120),
-        patience: Duration::from_secs(60),
+        database_timeout: Duration::from_mins(1),
+        lease: Duration::from_mins(2),
+        patience: Duration::from_mins(1),
         ..Tuning::default()
     }
 }
