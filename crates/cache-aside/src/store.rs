@@ -185,15 +185,25 @@ impl Store {
         self.reserved.within(pending).await
     }
 
-    /// Redis has forgotten these users.
-    pub async fn carried_out(&self, invalidations: &[i64]) -> Result<(), Error> {
+    /// Redis has forgotten this user: the writer says so.
+    pub async fn carried_out(&self, invalidation: i64) -> Result<(), Error> {
+        Self::settle(&self.database, &[invalidation]).await
+    }
+
+    /// Redis has forgotten these users: the watcher says so. Not in the queue behind all writers, or many of
+    /// them would end this process' trust in a Redis that is well.
+    pub async fn all_carried_out(&self, invalidations: &[i64]) -> Result<(), Error> {
+        Self::settle(&self.reserved, invalidations).await
+    }
+
+    async fn settle(database: &Database, invalidations: &[i64]) -> Result<(), Error> {
         let delete = async |connection: &mut PgConnection| {
             sqlx::query("delete from invalidations where id = any($1)")
                 .bind(invalidations)
                 .execute(connection)
                 .await
         };
-        self.database.within(delete).await.map(|_| ())
+        database.within(delete).await.map(|_| ())
     }
 
     /// Whether the database answers.

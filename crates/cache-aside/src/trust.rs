@@ -138,7 +138,7 @@ impl Trust {
             }
             let done: Vec<_> = pending.iter().map(|pending| pending.id).collect();
             if !done.is_empty() {
-                store.carried_out(&done).await?;
+                store.all_carried_out(&done).await?;
             }
             // A full batch may have left something behind.
             if pending.len() < BATCH as usize {

@@ -46,7 +46,7 @@ impl Writer {
         if let Some(link) = self.trust.any_link() {
             match link.delete(&[link.key(written.user.id)]).await {
                 Ok(()) => {
-                    if let Err(error) = self.store.carried_out(&[written.invalidation]).await {
+                    if let Err(error) = self.store.carried_out(written.invalidation).await {
                         tracing::debug!(%error, "the watcher will delete it once more");
                     }
                     return Ok(written.user);

@@ -1,11 +1,12 @@
 //! How do the experiments speak to the service? As a client of its table of calls.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use lab::child::Child;
 use reqwest::Client;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 /// A client of one running service.
 #[derive(Clone, Debug)]
@@ -41,8 +42,22 @@ impl Api {
     /// Speaks to this child.
     pub fn of(child: &Child) -> anyhow::Result<Self> {
         // Longer than any answer takes that is allowed to come: what hangs is to be seen, not cut short.
-        let http = Client::builder().timeout(Duration::from_secs(30)).build()?;
+        let http = Client::builder().timeout(Duration::from_secs(90)).build()?;
         Ok(Self { http, url: child.url().to_owned() })
+    }
+
+    /// Waits until Redis is believed: a busy machine may take longer for that than a start waits.
+    pub async fn believes(&self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let ready: Value =
+                self.http.get(format!("{}/readyz", self.url)).send().await?.json().await?;
+            if ready["redis"] == "believed" {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < Duration::from_secs(20), "Redis is not believed: {ready}");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Reads a user.

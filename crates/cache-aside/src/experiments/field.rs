@@ -26,6 +26,8 @@ pub struct Field {
     promised: Arc<Vec<AtomicU64>>,
     /// Tells the load to end.
     pub end: Arc<AtomicBool>,
+    /// Tells the readers to leave the quiet users alone.
+    pub hold: Arc<AtomicBool>,
     seen: Arc<Mutex<Seen>>,
     writers: u16,
 }
@@ -55,6 +57,7 @@ impl Field {
             apis: [Api::of(children[0])?, Api::of(children[1])?],
             promised: Arc::new((0..users).map(|_| AtomicU64::new(0)).collect()),
             end: Arc::default(),
+            hold: Arc::default(),
             seen: Arc::default(),
             writers,
         })
@@ -75,6 +78,10 @@ impl Field {
                     // By chance, so that each process reads each user, whichever process changes it.
                     let (api, user) = (rand::random_range(0..2), rand::random_range(1..=users));
                     let id = i64::try_from(user).unwrap_or(1);
+                    if id <= QUIET && field.hold.load(Ordering::Relaxed) {
+                        sleep(Duration::from_millis(1)).await;
+                        continue;
+                    }
                     field.read(&field.apis[api], id).await;
                     // Not as fast as it can: this is about what is answered, not about how much.
                     sleep(Duration::from_millis(1)).await;

@@ -47,11 +47,11 @@ pub fn serve_through(lab: &Lab, database: &Database, keys: &Keys, redis: &str) -
 pub fn calm(key_prefix: &str) -> Tuning {
     Tuning {
         key_prefix: key_prefix.to_owned(),
-        trust: Duration::from_secs(20),
-        redis_timeout: Duration::from_secs(5),
-        database_timeout: Duration::from_secs(10),
-        lease: Duration::from_secs(30),
-        patience: Duration::from_secs(10),
+        trust: Duration::from_mins(1),
+        redis_timeout: Duration::from_secs(20),
+        database_timeout: Duration::from_mins(1),
+        lease: Duration::from_mins(2),
+        patience: Duration::from_mins(1),
         ..Tuning::default()
     }
 }
@@ -59,21 +59,23 @@ pub fn calm(key_prefix: &str) -> Tuning {
 /// The same for a process.
 pub const CALM: [&str; 10] = [
     "--trust",
-    "20",
+    "60",
     "--redis-timeout",
-    "5",
+    "20",
     "--database-timeout",
-    "10",
+    "60",
     "--lease",
-    "30",
+    "120",
     "--patience",
-    "10",
+    "60",
 ];
 
 /// The service within this process, for what is called as a function.
 pub async fn app(database: &Database, redis: &str, tuning: &Tuning) -> anyhow::Result<App> {
     let app = App::start(database.url(), redis, tuning).await;
     let app = app.map_err(|error| anyhow::anyhow!("{error}"))?;
+    // A busy machine may take longer than a start waits.
+    app.service.reader.trust.wait(Duration::from_secs(20)).await;
     ensure!(app.service.reader.trust.believed().is_some(), "Redis is not confirmed");
     Ok(app)
 }

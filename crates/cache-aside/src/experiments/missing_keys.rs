@@ -83,9 +83,12 @@ async fn run_one(params: &Params, lab: &Lab, ttl: &str, ids: u32) -> anyhow::Res
     let (database, keys) = (lab.database().await?, lab.keys().await?);
     ground::users(&database, 10).await?;
     let before = ground::queries(&database).await?;
-    let serve =
-        ground::serve(lab, &database, &keys).args(&["--absence-ttl", ttl]).args(&ground::CALM);
+    // No early refreshes: on a busy machine a slow load would make some, and lives are counted here.
+    let serve = ground::serve(lab, &database, &keys)
+        .args(&["--absence-ttl", ttl, "--beta", "0"])
+        .args(&ground::CALM);
     let mut child = serve.start().await?;
+    Api::of(&child)?.believes().await?;
     let mut clients = Vec::new();
     for client in 0..params.clients {
         // Each begins elsewhere, and asks for every so many-th.
@@ -111,11 +114,13 @@ async fn run_one(params: &Params, lab: &Lab, ttl: &str, ids: u32) -> anyhow::Res
     child.stop().await?;
     let queries = ground::queries(&database).await? - before;
     child.restart().await?;
-    let found = made_where_nobody_was(&Api::of(&child)?).await?;
+    let api = Api::of(&child)?;
+    api.believes().await?;
+    let found = made_where_nobody_was(&api, ttl != "0").await?;
     Ok(Seen { queries, took, found })
 }
 
-async fn made_where_nobody_was(api: &Api) -> anyhow::Result<u32> {
+async fn made_where_nobody_was(api: &Api, cached: bool) -> anyhow::Result<u32> {
     let mut found = 0;
     for n in 0..10 {
         let name = format!("new{n}");
@@ -124,6 +129,7 @@ async fn made_where_nobody_was(api: &Api) -> anyhow::Result<u32> {
         let nobody = api.get(id).await?;
         let nobody_cached = api.get(id).await?;
         ensure!((nobody.status, nobody_cached.status) == (404, 404), "somebody has id {id}");
+        ensure!(nobody_cached.is_hit() == cached, "an absence: {}", nobody_cached.cache);
         ensure!(api.create(&name).await? == id, "another id than the next");
         found += u32::from(api.get(id).await?.name == name);
     }

@@ -76,6 +76,9 @@ async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen
         children.push(serve.start().await?);
     }
     let apis: Vec<_> = children.iter().map(Api::of).collect::<Result<_, _>>()?;
+    for api in &apis {
+        api.believes().await?;
+    }
     let mut served = 0;
     for round in 1..=params.rounds {
         let id = i64::from(round);
@@ -94,7 +97,8 @@ async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(Duration::from_secs(9), all_looked).await.context("not all readers looked")?;
+        // Half of what a call of the database may take: the other half is for those who queue at the gate.
+        timeout(Duration::from_secs(30), all_looked).await.context("not all readers looked")?;
         to_database.heal();
         for seen in crowd.join_all().await {
             let seen = seen?;
