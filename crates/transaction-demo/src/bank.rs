@@ -32,7 +32,6 @@ impl Order {
 }
 
 /// The bank.
-#[derive(Debug)]
 pub struct Bank {
     database: Database,
     isolation: Isolation,

@@ -102,8 +102,8 @@ pub async fn attempt<W: Work>(
 }
 // ANCHOR_END: attempt
 
-/// A database, and the connections to it.
-#[derive(Clone, Debug)]
+/// A database, and the connections to it. Without `Debug`, which would print the password.
+#[derive(Clone)]
 pub struct Database {
     options: PgConnectOptions,
     /// One for each connection that may be in use.
@@ -112,7 +112,6 @@ pub struct Database {
 }
 
 /// A connection that is between two transactions.
-#[derive(Debug)]
 struct Resting {
     connection: PgConnection,
     since: Instant,

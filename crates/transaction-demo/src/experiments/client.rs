@@ -8,6 +8,10 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+/// Answers that say nothing about the payment, and ask for it to be sent again with the same key: the database,
+/// or the bank itself, did not get there in time. A busy machine gives them too.
+const AGAIN: [u16; 2] = [408, 503];
+
 /// A client of one running bank.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -81,6 +85,19 @@ impl Api {
         let response = request.header("idempotency-key", key).json(&body).send().await?;
         Ok((response.status().as_u16(), response.json().await?))
     }
+
+    /// Sends a payment, as a client that tries again when it is told to, until it is decided: the status, and
+    /// the body.
+    pub async fn pay_until_decided(&self, payment: &Payment) -> anyhow::Result<(u16, Value)> {
+        for _ in 0..20 {
+            let (status, body) = self.pay(payment).await?;
+            if !AGAIN.contains(&status) {
+                return Ok((status, body));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        bail!("{payment:?} was never decided")
+    }
 }
 
 /// Sends the payment until it is answered with 201: to one of the processes, and when that is dead, to the next.
@@ -94,8 +111,8 @@ pub async fn until_paid(
         let at = (first + sent) % apis.len();
         match apis[at].pay(payment).await {
             Ok((201, body)) => return Ok((body, at, 1 + sent as u64)),
-            // It could not reach the database in time. Whether it paid is unknown: again.
-            Ok((503, _)) => {}
+            // It did not get there in time. Whether it paid is unknown: again.
+            Ok((status, _)) if AGAIN.contains(&status) => {}
             Ok((status, body)) => bail!("{payment:?} was answered with {status}: {body}"),
             // Refused or reset: it is dead. A moment, so that we do not turn in circles.
             Err(_) => sleep(Duration::from_millis(1)).await,

@@ -239,7 +239,7 @@ async fn in_order(lab: &Lab, params: &Params) -> anyhow::Result<Seen> {
         Box::pin(async move {
             let key = format!("key-{}", customer.number.fetch_add(1, Ordering::Relaxed));
             let payment = customer.random.payment(key, &customer.accounts);
-            let (status, body) = customer.api.pay(&payment).await?;
+            let (status, body) = customer.api.pay_until_decided(&payment).await?;
             ensure!(status == 201, "{status}: {body}");
             Ok(())
         })

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -67,6 +70,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             let kill = once(&params, &mut server, &database, &bank, &accounts, done).await?;
             rows.push(kill.row(setting));
             all.acknowledged += kill.acknowledged;
+            all.under_load += kill.under_load;
             all.lost += kill.lost;
             all.oldest_lost = all.oldest_lost.max(kill.oldest_lost);
             all.wrong_books += kill.wrong_books;
@@ -106,6 +110,9 @@ fn judge(lab: &Lab, setting: &str, kills: u64, all: &Kill) {
         let figure = "synchronous_commit = off: the oldest that was lost, before the kill";
         lab.figure_with_target(figure, oldest, "ms", Target::AtMost(600.0));
     }
+    let rate = acknowledged as f64 / all.under_load.as_secs_f64();
+    let name = format!("synchronous_commit = {setting}: acknowledged, for each second of load");
+    lab.figure(name, rate, "transfers/s");
     lab.figure(
         format!("synchronous_commit = {setting}: lost of {acknowledged}"),
         all.lost as f64,
@@ -127,6 +134,7 @@ fn judge(lab: &Lab, setting: &str, kills: u64, all: &Kill) {
 #[derive(Default)]
 struct Kill {
     acknowledged: u64,
+    under_load: Duration,
     lost: u64,
     /// How long before the kill the oldest of the lost was acknowledged.
     oldest_lost: Duration,
@@ -168,9 +176,13 @@ async fn once(
     round: u64,
 ) -> anyhow::Result<Kill> {
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
-    let load = load(params, &Api::of(bank)?, accounts, round, &acknowledged);
+    let ending = Arc::new(AtomicBool::new(false));
+    let began = Instant::now();
+    let load = load(params, &Api::of(bank)?, accounts, round, &acknowledged, &ending);
     tokio::time::sleep(Duration::from_secs_f64(params.seconds)).await;
     enough(&acknowledged).await?;
+    let under_load = began.elapsed();
+    ending.store(true, Ordering::Relaxed);
     server.kill().await?;
     let killed = Instant::now();
     load.join_all().await;
@@ -194,13 +206,16 @@ async fn once(
     let lost = acknowledged.iter().filter(|(key, _)| !kept.contains(key));
     let lost: Vec<Instant> = lost.map(|(_, at)| *at).collect();
     let books = Books::read(&mut connection).await?;
-    let right =
-        Books::right(books.customers).words() == books.words() && books.customers % START == 0;
+    // Whole accounts: transfers move money between customers, and those of the first bank's opening were flushed.
+    let least = i64::try_from(ACCOUNTS)? * START;
+    let whole = books.customers >= least && books.customers % START == 0;
+    let right = whole && Books::right(books.customers) == books;
     let again =
         Payment { key: format!("again-{round}"), from: accounts[0], to: accounts[1], cents: 1 };
     let works_again = until_it_pays(&Api::of(bank)?, &again).await;
     Ok(Kill {
         acknowledged: acknowledged.len() as u64,
+        under_load,
         lost: lost.len() as u64,
         oldest_lost: lost.iter().min().map(|&at| killed - at).unwrap_or_default(),
         recovery,
@@ -221,24 +236,32 @@ async fn enough(acknowledged: &Acknowledged) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each client pays until the database does not answer any more.
+/// Each client pays until the database does not answer any more, and is not expected to.
 fn load(
     params: &Params,
     api: &Api,
     accounts: &[i64],
     round: u64,
     acknowledged: &Acknowledged,
+    ending: &Arc<AtomicBool>,
 ) -> JoinSet<()> {
     let mut load = JoinSet::new();
     for client in 0..params.clients {
         let (api, accounts, all) = (api.clone(), accounts.to_vec(), acknowledged.clone());
+        let ending = ending.clone();
         load.spawn(async move {
             let mut random = Random::new();
             for number in 0_u64.. {
                 let payment = random.payment(format!("{round}-{client}-{number}"), &accounts);
-                let Ok((201, _)) = api.pay(&payment).await else { break };
-                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                all.push((payment.key, Instant::now()));
+                if let Ok((201, _)) = api.pay(&payment).await {
+                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.push((payment.key, Instant::now()));
+                } else if ending.load(Ordering::Relaxed) {
+                    break;
+                } else {
+                    // The machine is busy, and the server not killed yet: there is still load to make.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
             }
         });
     }

@@ -130,11 +130,12 @@ async fn each_message(
     let (api, other) = (Api::of(&victim)?, Api::of(other)?);
     let payment = |key| Payment { key, from: accounts[0], to: accounts[1], cents: 1 };
     let (mut rows, mut not_once, mut undone, mut done) = (Vec::new(), 0, 0, 0);
+    let mut was_the_last = false;
     let mut at = "none is open";
     for message in 1..=30 {
         lab.progress(message, 10, "kills after each message");
         // A connection is there, and its statements are prepared.
-        let warm = api.pay(&payment(format!("warm-{message}"))).await?;
+        let warm = api.pay_until_decided(&payment(format!("warm-{message}"))).await?;
         ensure!(warm.0 == 201, "{}: {}", warm.0, warm.1);
         let payment = payment(format!("message-{message}"));
         let held = proxy.at_message(proxy.messages() + message, Side::After);
@@ -149,6 +150,7 @@ async fn each_message(
             answer = sending => {
                 let (status, body) = answer.context("it panicked")??;
                 ensure!(status == 201, "{status}: {body}");
+                was_the_last = true;
                 break;
             }
         };
@@ -158,7 +160,7 @@ async fn each_message(
         drop(held);
         gone(connection).await?;
         let before = transfers(connection, &payment.key).await?;
-        let (status, _) = other.pay(&payment).await?;
+        let (status, _) = other.pay_until_decided(&payment).await?;
         let after = transfers(connection, &payment.key).await?;
         not_once += u64::from(status != 201 || after != 1);
         undone += u64::from(before == 0);
@@ -178,6 +180,8 @@ async fn each_message(
     lab.check("kills after which nothing was left of it", "6 or more", undone, undone >= 6);
     lab.check("kills after which it was made, and not answered", "1 or more", done, done >= 1);
     lab.check_eq("of all these, payments that were not made once", 0, not_once);
+    // Otherwise the loop has ended first, and some message was never killed at.
+    lab.check_eq("and a payment has no message beyond these", true, was_the_last);
     Ok(())
 }
 
