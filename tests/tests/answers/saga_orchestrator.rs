@@ -696,6 +696,8 @@ async fn a_log_record_that_no_code_of_ours_wrote_parks_the_order_and_no_other() 
         r#"{"kind": "done", "call": "fly"}"#,
         r#"{"kind": "done", "call": "book"}"#,
         r#"["asked"]"#,
+        r#"{"kind": "confirmed"}"#,
+        r#"{"kind": "cancelled"}"#,
         r#"{"kind": "asked", "call": "charge", "by": "somebody"}"#,
     ] {
         let api = Api::start(&["--deadline-ms", "100"]).await?;
