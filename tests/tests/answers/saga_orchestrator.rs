@@ -286,6 +286,8 @@ async fn a_refused_address_refunds_and_releases_in_reverse() -> Outcome {
     ];
     ensure!(statuses(&order) == expected, "{order}");
     ensure!(api.effects(&id).await? == [1, 1, 0, 0]);
+    let payments = api.json(&format!("payment/payments?order_id={id}")).await?;
+    ensure!(payments["refunds"][0]["amount_cents"] == 2_500, "{payments}");
     ensure!(api.stock_of("book").await? == (json!(2), json!(0), json!(0)));
     Ok(())
 }
