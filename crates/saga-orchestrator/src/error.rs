@@ -130,8 +130,9 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
-            // 40 rolled back (a deadlock: PostgreSQL chose us), 08 connection exception, 53 insufficient resources, 57 operator intervention (shutting
-            // down, starting up, statement timeout): PostgreSQL's documentation, appendix A.
+            // 08 connection exception, 40 rolled back (a deadlock: PostgreSQL chose us), 53 insufficient resources,
+            // 57 operator intervention (shutting down, starting up, statement timeout): PostgreSQL's documentation,
+            // appendix A.
             sqlx::Error::Database(error) => error.code().is_some_and(|code| {
                 ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class))
             }),

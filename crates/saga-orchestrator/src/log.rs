@@ -153,8 +153,11 @@ impl Log {
                     (progress.since, progress.failures, progress.outcome) = (Some(at), 0, None);
                 }
             }
-            Record::Confirmed => self.ended = Some(Status::Confirmed),
-            Record::Cancelled => self.ended = Some(Status::Cancelled),
+            // An end that nothing led to would lose an order, or the money for it.
+            Record::Confirmed if STEPS.iter().all(|step| self.is_done(step.action)) => {
+                self.ended = Some(Status::Confirmed);
+            }
+            Record::Cancelled if self.compensates() => self.ended = Some(Status::Cancelled),
             _ => self.damaged("it cannot follow on those before it"),
         }
     }
@@ -182,6 +185,10 @@ impl Log {
 
     fn progress(&mut self, call: Call) -> &mut Progress {
         &mut self.calls[call as usize]
+    }
+
+    fn is_done(&self, call: Call) -> bool {
+        self.of(call).outcome == Some(Outcome::Done)
     }
 
     fn is_open(&self, call: Call) -> bool {

@@ -180,6 +180,8 @@ mod tests {
             json!({ "kind": "teleported" }),
             json!({ "kind": "done", "call": "charge" }),
             json!({ "kind": "resumed" }),
+            json!({ "kind": "confirmed" }),
+            json!({ "kind": "cancelled" }),
             json!(null),
         ] {
             let first = json!({ "kind": "asked", "call": "reserve" });

@@ -1,6 +1,7 @@
 //! Of which steps does the saga consist, and what is written down about them?
 //!
-//! The saga is data: a list of steps, and a log of records. What to do next follows from both, in [`next`](crate::next).
+//! The saga is data: a list of steps, and a log of records. What to do next follows from both, in
+//! [`next`](crate::next).
 
 use std::fmt;
 

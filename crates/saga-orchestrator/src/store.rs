@@ -177,9 +177,9 @@ impl Store {
                 Ok((due, rows, None))
             })
             .await
-            .and_then(|(due, rows, next)| match claims(due, rows)? {
-                claims if claims.is_empty() => Ok(Claims::None(next)),
-                claims => Ok(Claims::Some(claims)),
+            .map(|(due, rows, next)| match claims(due, rows) {
+                claims if claims.is_empty() => Claims::None(next),
+                claims => Claims::Some(claims),
             })
     }
 }
@@ -230,12 +230,19 @@ fn by_order(rows: Vec<LogRow>) -> HashMap<Uuid, Log> {
     records.into_iter().map(|(id, records)| (id, Log::read(records))).collect()
 }
 
-fn claims(due: Vec<Due>, rows: Vec<LogRow>) -> Result<Vec<Claim>, Error> {
+/// An order that cannot be read is left to its lease, and holds up none of those that were claimed with it.
+fn claims(due: Vec<Due>, rows: Vec<LogRow>) -> Vec<Claim> {
     let mut logs = by_order(rows);
     due.into_iter()
-        .map(|(id, order, fence, now)| {
+        .filter_map(|(id, order, fence, now)| {
             let log = logs.remove(&id).unwrap_or_default();
-            Ok(Claim { id, order: stored(order)?, fence, log, now })
+            match stored(order) {
+                Ok(order) => Some(Claim { id, order, fence, log, now }),
+                Err(error) => {
+                    tracing::error!(%id, cause = ?error, "an order that no code of ours wrote");
+                    None
+                }
+            }
         })
         .collect()
 }

@@ -286,6 +286,8 @@ async fn a_refused_address_refunds_and_releases_in_reverse() -> Outcome {
     ];
     ensure!(statuses(&order) == expected, "{order}");
     ensure!(api.effects(&id).await? == [1, 1, 0, 0]);
+    let payments = api.json(&format!("payment/payments?order_id={id}")).await?;
+    ensure!(payments["refunds"][0]["amount_cents"] == 2_500, "{payments}");
     ensure!(api.stock_of("book").await? == (json!(2), json!(0), json!(0)));
     Ok(())
 }
@@ -360,18 +362,25 @@ async fn orders_are_listed_in_pages() -> Outcome {
     for number in 0..7 {
         ids.push(api.order(&format!("order-{number}"), &order()).await?);
     }
-    let (mut seen, mut next) = (Vec::new(), "/orders?limit=3".to_owned());
-    let mut pages = 0;
-    loop {
-        let page = api.json(next.trim_start_matches('/')).await?;
-        let orders = page["orders"].as_array().context("no orders")?;
-        ensure!(orders.len() <= 3, "{page}");
-        seen.extend(orders.iter().filter_map(|order| order["id"].as_str().map(str::to_owned)));
-        pages += 1;
-        let Some(following) = page["next"].as_str() else { break };
-        following.clone_into(&mut next);
+    // There is nothing in stock, so each of them is cancelled.
+    for id in &ids {
+        ensure!(api.ended(id).await?["status"] == "cancelled");
     }
-    ensure!(seen == ids && pages == 3, "{pages} pages: {seen:?}");
+    for first in ["/orders?limit=3", "/orders?status=cancelled&limit=3"] {
+        let (mut seen, mut next, mut pages) = (Vec::new(), first.to_owned(), 0);
+        loop {
+            let page = api.json(next.trim_start_matches('/')).await?;
+            let orders = page["orders"].as_array().context("no orders")?;
+            ensure!(orders.len() <= 3, "{page}");
+            seen.extend(orders.iter().filter_map(|order| order["id"].as_str().map(str::to_owned)));
+            pages += 1;
+            let Some(following) = page["next"].as_str() else { break };
+            ensure!(first.contains("status=") == following.contains("status="), "{following}");
+            following.clone_into(&mut next);
+        }
+        ensure!(seen == ids && pages == 3, "{first}, {pages} pages: {seen:?}");
+    }
+    ensure!(api.json("orders?status=confirmed").await?["orders"] == json!([]));
     for query in ["limit=0", "limit=101", "limit=x", "status=lost", "after=1", "sort=id"] {
         problem(api.get(&format!("orders?{query}")).await?, 422).await.context(query)?;
     }
@@ -696,6 +705,8 @@ async fn a_log_record_that_no_code_of_ours_wrote_parks_the_order_and_no_other() 
         r#"{"kind": "done", "call": "fly"}"#,
         r#"{"kind": "done", "call": "book"}"#,
         r#"["asked"]"#,
+        r#"{"kind": "confirmed"}"#,
+        r#"{"kind": "cancelled"}"#,
         r#"{"kind": "asked", "call": "charge", "by": "somebody"}"#,
     ] {
         let api = Api::start(&["--deadline-ms", "100"]).await?;
@@ -869,7 +880,14 @@ async fn an_event_that_no_code_of_ours_wrote_holds_nothing_up() -> Outcome {
     let connection = lapin::Connection::connect(&amqp, properties).await?;
     let channel = connection.create_channel().await?;
     let exchange = format!("{}events", queues.prefix());
-    for event in [&b"\xff\xfe"[..], b"", b"{}", b"<html>", br#"{"kind":"order.placed"}"#] {
+    let (an_id, fewer_than_none) =
+        ("00000000-0000-7000-8000-000000000005", changed("items.0.quantity", -1));
+    let fewer_than_none = json!({
+        "id": an_id, "kind": "order.placed", "order_id": an_id, "order": fewer_than_none,
+    })
+    .to_string();
+    let last = fewer_than_none.as_bytes();
+    for event in [&b"\xff\xfe"[..], b"", b"{}", b"<html>", br#"{"kind":"order.placed"}"#, last] {
         let options = lapin::options::BasicPublishOptions::default();
         let publish = channel.basic_publish(
             exchange.as_str().into(),

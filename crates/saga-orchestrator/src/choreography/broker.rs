@@ -134,7 +134,9 @@ async fn react(
     database: &Database,
     delivery: &Delivery,
 ) -> Result<(), BrokerError> {
-    let Ok(event) = serde_json::from_slice::<Event>(&delivery.data) else {
+    // Checked as the API checks it: what no statement of ours accepts would be delivered again for ever.
+    let event = serde_json::from_slice::<Event>(&delivery.data).ok();
+    let Some(event) = event.filter(|event| event.order.clone().parse().is_ok()) else {
         tracing::error!(service = service.name(), "an event that no code of ours wrote");
         delivery.acker.reject(BasicRejectOptions { requeue: false }).await?;
         return Ok(());

@@ -96,17 +96,13 @@ async fn compare(lab: &Lab, orders: u32) -> anyhow::Result<()> {
         format!("{:.1}", choreographed.messages),
         choreographed.messages > orchestrated.messages,
     );
-    // Measured, not said: one list has every action; in the choreography no service reacts to all that happens.
+    // Read from the code, so these are figures and no checks: a run could not refute them.
     let events: std::collections::BTreeSet<_> =
         Service::ALL.iter().flat_map(|service| service.listens_to()).collect();
     let most = Service::ALL.iter().map(|service| service.listens_to().len()).max().unwrap_or(0);
     lab.figure("steps in the orchestrator's list", STEPS.len() as f64, "");
-    lab.check(
-        "no service of the choreography hears of everything",
-        format!("fewer than {} events", events.len()),
-        format!("{most} at most"),
-        most < events.len(),
-    );
+    lab.figure("events of the choreography", events.len() as f64, "");
+    lab.figure("events that any one service hears of, at most", most as f64, "");
     Ok(())
 }
 

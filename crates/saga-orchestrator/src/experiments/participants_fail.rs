@@ -63,7 +63,8 @@ impl World {
             "--longest-backoff-ms",
             "100",
             "--deadline-ms",
-            "15000",
+            // Nothing is to be given up, however slow the machine is.
+            "45000",
         ]);
         let (mut children, mut proxies) = (Vec::new(), Vec::new());
         for name in NAMES {
@@ -249,7 +250,7 @@ async fn down(lab: &Lab, world: &mut World, confirmed: i64) -> anyhow::Result<()
         "--longest-backoff-ms",
         "50",
         "--deadline-ms",
-        "300",
+        "1000",
     ]);
     for (name, child) in NAMES.iter().zip(&world.children) {
         serve = serve.arg(format!("--{name}-url")).arg(format!("{}/{name}", child.url()));

@@ -20,7 +20,7 @@ pub fn experiment() -> Experiment {
         "stuck",
         "A refund that keeps failing parks the order as stuck, with its reason and with nothing given up; \
          retried while the cause is there it is stuck again; after the cause is mended one retry finishes it",
-        &["--deadline-ms", "300"],
+        &["--deadline-ms", "1000"],
         run,
     )
 }

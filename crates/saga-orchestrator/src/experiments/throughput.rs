@@ -129,6 +129,7 @@ async fn sagas(
                 if connection.send(&request).await? == 202 {
                     return Ok(());
                 }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
             anyhow::bail!("the order is not accepted")
         })
@@ -143,7 +144,8 @@ async fn sagas(
         if !open {
             break;
         }
-        ensure!(begun.elapsed() < Duration::from_mins(2), "the orders do not end");
+        let patience = Duration::from_mins(2) + Duration::from_millis(50) * params.orders;
+        ensure!(begun.elapsed() < patience, "the orders do not end");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let seconds = begun.elapsed().as_secs_f64();

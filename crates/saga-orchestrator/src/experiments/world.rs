@@ -246,15 +246,38 @@ impl Api {
         }
     }
 
-    /// Resumes a stuck order; the status of the answer.
+    /// Resumes a stuck order; the status of the answer. On a busy machine it may say 503, and have done it: the
+    /// conflict after that says so.
     pub async fn retry(&self, id: Uuid) -> anyhow::Result<StatusCode> {
-        let request = self.http.post(format!("{}/orders/{id}/retry", self.url));
-        Ok(request.send().await?.status())
+        let (begun, mut was_away) = (Instant::now(), false);
+        loop {
+            let request = self.http.post(format!("{}/orders/{id}/retry", self.url));
+            match request.send().await?.status() {
+                StatusCode::SERVICE_UNAVAILABLE if begun.elapsed() < PATIENCE => was_away = true,
+                StatusCode::CONFLICT if was_away => return Ok(StatusCode::ACCEPTED),
+                status => return Ok(status),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
-    /// Any GET.
+    /// Any GET that must be answered with 200, asked again until it is.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        Ok(self.http.get(format!("{}/{path}", self.url)).send().await?.json().await?)
+        let begun = Instant::now();
+        loop {
+            match self.try_get(path).await {
+                Ok(body) => return Ok(body),
+                Err(error) if begun.elapsed() > PATIENCE => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    async fn try_get(&self, path: &str) -> anyhow::Result<Value> {
+        let response = self.http.get(format!("{}/{path}", self.url)).send().await?;
+        let status = response.status();
+        ensure!(status == StatusCode::OK, "GET /{path}: {status}");
+        Ok(response.json().await?)
     }
 
     /// The order, once it is in one of these states.
@@ -288,18 +311,30 @@ pub async fn soon<T>(coming: impl Future<Output = anyhow::Result<T>>) -> anyhow:
 }
 
 /// Waits until a condition gives a value.
-pub async fn until<T, W>(what: &str, mut condition: impl FnMut() -> W) -> anyhow::Result<T>
+pub async fn until<T, W>(what: &str, condition: impl FnMut() -> W) -> anyhow::Result<T>
+where
+    W: Future<Output = anyhow::Result<Option<T>>>,
+{
+    within(PATIENCE, what, condition).await
+}
+
+/// The same, for what may take longer.
+pub async fn within<T, W>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> W,
+) -> anyhow::Result<T>
 where
     W: Future<Output = anyhow::Result<Option<T>>>,
 {
     let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
+    while begun.elapsed() < patience {
         if let Some(value) = condition().await? {
             return Ok(value);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    anyhow::bail!("waited {PATIENCE:?} in vain: {what}")
+    anyhow::bail!("waited {patience:?} in vain: {what}")
 }
 
 /// The log of an order, as a line for each record: its number, its text, and the milliseconds since the first.
