@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -176,13 +173,11 @@ async fn once(
     round: u64,
 ) -> anyhow::Result<Kill> {
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
-    let ending = Arc::new(AtomicBool::new(false));
     let began = Instant::now();
-    let load = load(params, &Api::of(bank)?, accounts, round, &acknowledged, &ending);
+    let load = load(params, &Api::of(bank)?, accounts, round, &acknowledged);
     tokio::time::sleep(Duration::from_secs_f64(params.seconds)).await;
     enough(&acknowledged).await?;
     let under_load = began.elapsed();
-    ending.store(true, Ordering::Relaxed);
     server.kill().await?;
     let killed = Instant::now();
     load.join_all().await;
@@ -236,32 +231,24 @@ async fn enough(acknowledged: &Acknowledged) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Each client pays until the database does not answer any more, and is not expected to.
+/// Each client pays until the database does not answer any more.
 fn load(
     params: &Params,
     api: &Api,
     accounts: &[i64],
     round: u64,
     acknowledged: &Acknowledged,
-    ending: &Arc<AtomicBool>,
 ) -> JoinSet<()> {
     let mut load = JoinSet::new();
     for client in 0..params.clients {
         let (api, accounts, all) = (api.clone(), accounts.to_vec(), acknowledged.clone());
-        let ending = ending.clone();
         load.spawn(async move {
             let mut random = Random::new();
             for number in 0_u64.. {
                 let payment = random.payment(format!("{round}-{client}-{number}"), &accounts);
-                if let Ok((201, _)) = api.pay(&payment).await {
-                    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.push((payment.key, Instant::now()));
-                } else if ending.load(Ordering::Relaxed) {
-                    break;
-                } else {
-                    // The machine is busy, and the server not killed yet: there is still load to make.
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
+                let Ok((201, _)) = api.pay(&payment).await else { break };
+                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+                all.push((payment.key, Instant::now()));
             }
         });
     }
