@@ -97,8 +97,15 @@ impl Acceptor {
                 return Err(error);
             }
         }
+        if !is_new {
+            // Not in a batch: the call that recorded it may be about to take it back, and then this one has
+            // nothing to promise. What is marked as confirmed is not taken back.
+            self.store.confirm(std::slice::from_ref(&message.job_id)).await?;
+            self.store.known(&new.job_id).await?.ok_or(Error::BrokerAway)?;
+            return Ok(Accepted::Known);
+        }
         let _ = self.confirms.try_send(message.job_id);
-        Ok(if is_new { Accepted::New } else { Accepted::Known })
+        Ok(Accepted::New)
     }
 
     /// Users share a few locks: one for each would have to be thrown away again.
