@@ -464,14 +464,17 @@ async fn what_is_not_dead_cannot_be_queued_again() -> Outcome {
 }
 
 async fn a_message_that_no_code_of_ours_wrote_is_buried_and_the_rest_goes_on() -> Outcome {
-    let service = Service::start(&[]).await?;
+    let service = Service::start(&["--quiet-limit", "1000"]).await?;
     let connection = service.stand.queues.connection().await?;
     let channel = connection.create_channel().await?;
-    let foreign: [&[u8]; 6] = [
+    let foreign: [&[u8]; 8] = [
         b"",
         b"\xff\xfe",
         b"{",
         br#"{"job_id":"nobody-knows","user_id":"ann","generation":0}"#,
+        // What PostgreSQL cannot be asked for.
+        br#"{"job_id":"a\u0000b","user_id":"ann","generation":0}"#,
+        br#"{"job_id":"a","user_id":"nobody","generation":0}"#,
         br#"{"job_id":7}"#,
         &[b'['; 5_000],
     ];
