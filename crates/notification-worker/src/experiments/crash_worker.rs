@@ -65,14 +65,16 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         api.device(&format!("user-{user}"), &format!("device-{user}")).await?;
     }
     let (accepted, over) = (Accepted::default(), CancellationToken::new());
+    let answered = CancellationToken::new();
     let mut watching = JoinSet::new();
     for user in 0..params.users {
-        watching.spawn(watch(api.clone(), user, accepted.clone(), over.clone()));
+        watching.spawn(watch(api.clone(), user, accepted.clone(), answered.clone()));
     }
     let posting = post(&api, params.users, &accepted, &over);
     let kills = kill(&lab, &params, &mut workers, &accepted).await?;
     over.cancel();
     posting.join_all().await;
+    answered.cancel();
     lab.progress(kills, kills, "waiting for what was accepted");
     let (mut missing, mut twice, mut live) = (0, 0, 0);
     for Watched { missing: lost, twice: again, live: seen } in watching.join_all().await {
@@ -119,18 +121,13 @@ struct Watched {
     live: usize,
 }
 
-/// Watches a user's stream during the load, and then until everything is there that was accepted.
-async fn watch(api: Api, user: u16, accepted: Accepted, over: CancellationToken) -> Watched {
+/// Watches a user's stream until every call is answered, and then until everything is there that was accepted.
+async fn watch(api: Api, user: u16, accepted: Accepted, answered: CancellationToken) -> Watched {
     let (name, mut seen) = (format!("user-{user}"), Seen::default());
     let far = Instant::now() + Duration::from_hours(1);
-    // Posts that were under way are answered by then: there is one client for each user.
-    let over = async {
-        over.cancelled().await;
-        sleep(Duration::from_millis(500)).await;
-    };
     tokio::select! {
         () = seen.watch(&api, &name, usize::MAX, far) => {}
-        () = over => {}
+        () = answered.cancelled() => {}
     }
     let live = seen.frames.len();
     let jobs: Vec<_> = {
@@ -138,7 +135,15 @@ async fn watch(api: Api, user: u16, accepted: Accepted, over: CancellationToken)
         let own = accepted.iter().filter(|job| job.0 == user && job.1 == "websocket");
         own.map(|job| job.2.clone()).collect()
     };
-    seen.watch(&api, &name, jobs.len(), Instant::now() + PATIENCE).await;
+    let deadline = Instant::now() + PATIENCE;
+    // More than was accepted may come: what was answered with 503 need not be lost.
+    let mut more = jobs.len();
+    while !jobs.iter().all(|job| seen.times().contains_key(job.as_str()))
+        && Instant::now() < deadline
+    {
+        seen.watch(&api, &name, more, deadline).await;
+        more = seen.distinct() + 1;
+    }
     let times = seen.times();
     Watched {
         missing: jobs.iter().filter(|job| !times.contains_key(job.as_str())).count(),
