@@ -42,6 +42,7 @@ tests![
     a_ticket_is_good_once_for_its_user_and_not_for_long,
     a_stream_without_an_upgrade_is_told_so,
     a_client_that_speaks_is_closed_and_the_next_is_served,
+    a_client_is_pinged_and_dropped_if_it_never_answers,
     a_push_goes_to_every_device_and_a_removed_one_gets_nothing,
     a_device_that_is_not_registered_is_dropped,
     a_push_that_is_invalid_is_dead_at_once,
@@ -328,6 +329,18 @@ async fn a_client_that_speaks_is_closed_and_the_next_is_served() -> Outcome {
     stream.socket.send(Message::Ping(vec![1, 2, 3].into())).await?;
     service.api.notify("one", "loud", "websocket").await?;
     ensure!(stream.soon().await?.job_id == "one");
+    Ok(())
+}
+
+async fn a_client_is_pinged_and_dropped_if_it_never_answers() -> Outcome {
+    let service = Service::start(&["--ping-seconds", "1"]).await?;
+    let mut stream = service.api.stream("ann", 0).await?;
+    let first = timeout(PATIENCE, stream.socket.next()).await.context("no ping came")?;
+    ensure!(matches!(first, Some(Ok(Message::Ping(_)))), "{first:?}");
+    // From here on it reads nothing, so it answers nothing.
+    let open = service.api.sockets(0).await?;
+    ensure!(open == 0, "a client that answers no ping is kept");
+    stream.close().await;
     Ok(())
 }
 
