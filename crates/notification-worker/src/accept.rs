@@ -162,8 +162,17 @@ async fn publish_left(store: &Store, broker: &Broker) -> Result<(), Error> {
     let left = store.unconfirmed(SWEEP_AFTER.as_secs_f64(), SWEEP_BATCH).await?;
     let mut published = Vec::new();
     for (message, priority) in left {
-        broker.publish(&message, priority).await?;
-        published.push(message.job_id);
+        let sent = broker.publish(&message, priority).await;
+        match sent {
+            Ok(()) => published.push(message.job_id),
+            // Its shard has no room. The next may be on another.
+            Err(Error::BrokerFull) => {}
+            // What was published is written down all the same, or it would be published every second.
+            Err(error) => {
+                tracing::debug!(%error, "the sweep will come again");
+                break;
+            }
+        }
     }
     if !published.is_empty() {
         tracing::info!(jobs = published.len(), "published what had no confirm");

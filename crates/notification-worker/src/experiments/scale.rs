@@ -64,6 +64,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             members.push(join(&stand, &params).await?);
         }
         // Until each has said that it lives, and each has heard of it.
+        all_live(&stand, i64::try_from(count)?).await?;
         sleep(Duration::from_millis(600)).await;
         let throughput = measure(&api, &members, &users, &format!("{count}"), &params).await?;
         let axes = ("workers", "notifications a second");
@@ -111,6 +112,22 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.check("the two that left had users", "1 or more", theirs.len(), !theirs.is_empty());
     lab.check_eq("of their users, those served by the two that stayed", theirs.len(), moved);
+    Ok(())
+}
+
+/// Waits until so many workers have said that they live.
+async fn all_live(stand: &Stand, count: i64) -> anyhow::Result<()> {
+    let pool = stand.database.pool().await?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let live: i64 = sqlx::query_scalar("select count(*) from workers").fetch_one(&pool).await?;
+        if live >= count {
+            break;
+        }
+        anyhow::ensure!(Instant::now() < deadline, "only {live} of {count} workers live");
+        sleep(Duration::from_millis(20)).await;
+    }
+    pool.close().await;
     Ok(())
 }
 
