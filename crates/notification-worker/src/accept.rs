@@ -97,8 +97,15 @@ impl Acceptor {
                 return Err(error);
             }
         }
+        if !is_new {
+            // Not in a batch: the call that recorded it may be about to take it back, and then this one has
+            // nothing to promise. What is marked as confirmed is not taken back.
+            self.store.confirm(std::slice::from_ref(&message.job_id)).await?;
+            self.store.known(&new.job_id).await?.ok_or(Error::BrokerAway)?;
+            return Ok(Accepted::Known);
+        }
         let _ = self.confirms.try_send(message.job_id);
-        Ok(if is_new { Accepted::New } else { Accepted::Known })
+        Ok(Accepted::New)
     }
 
     /// Users share a few locks: one for each would have to be thrown away again.
@@ -155,8 +162,17 @@ async fn publish_left(store: &Store, broker: &Broker) -> Result<(), Error> {
     let left = store.unconfirmed(SWEEP_AFTER.as_secs_f64(), SWEEP_BATCH).await?;
     let mut published = Vec::new();
     for (message, priority) in left {
-        broker.publish(&message, priority).await?;
-        published.push(message.job_id);
+        let sent = broker.publish(&message, priority).await;
+        match sent {
+            Ok(()) => published.push(message.job_id),
+            // Its shard has no room. The next may be on another.
+            Err(Error::BrokerFull) => {}
+            // What was published is written down all the same, or it would be published every second.
+            Err(error) => {
+                tracing::debug!(%error, "the sweep will come again");
+                break;
+            }
+        }
     }
     if !published.is_empty() {
         tracing::info!(jobs = published.len(), "published what had no confirm");

@@ -21,6 +21,8 @@ use crate::{
 pub const CRASHES: i32 = 5;
 /// From so many on it is suspected, and tried alone: with it others were in flight, who are suspected too.
 const SUSPECT: i32 = 2;
+/// In seconds: a day. A channel that wishes for more, and be it for 2⁶⁴, is asked again all the same.
+const LONGEST_WISH: u64 = 24 * 60 * 60;
 
 /// Delivers.
 pub struct Deliverer {
@@ -44,7 +46,9 @@ impl Deliverer {
     // ANCHOR: deliver
     /// Deals with a message. When this is done, and only then, it may be acknowledged.
     pub async fn deliver(&self, payload: &[u8], priority: Priority) -> Result<(), Error> {
-        let Ok(message) = serde_json::from_slice::<Message>(payload) else {
+        // PostgreSQL's text holds no NUL: asked for such a job, it would answer with the same error for ever.
+        let message = serde_json::from_slice::<Message>(payload).ok();
+        let Some(message) = message.filter(|message| !message.job_id.contains('\0')) else {
             return self.broker.bury(payload, &["no code of ours wrote this".to_owned()]).await;
         };
         if self.collapse(&message, priority).await? {
@@ -160,7 +164,7 @@ impl Deliverer {
         let failures = u16::try_from(job.failures + 1).unwrap_or(u16::MAX);
         match self.backoff.after(failures) {
             Some(wait) => {
-                let wished = after.unwrap_or_default() as f64;
+                let wished = after.unwrap_or_default().min(LONGEST_WISH) as f64;
                 Settlement::Retry(error, wait.as_secs_f64().max(wished))
             }
             None => Settlement::Dead(format!("gave up after {failures} failures: {error}")),

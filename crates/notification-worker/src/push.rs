@@ -99,7 +99,8 @@ impl Refusal {
         let code =
             details.into_iter().map(|detail| detail.error_code).find(|code| !code.is_empty());
         let code = code.unwrap_or(status);
-        let words = format!("{} {code} {message:.200}", answer.status);
+        // PostgreSQL's text holds no NUL.
+        let words = format!("{} {code:.50} {message:.200}", answer.status).replace('\0', "");
         match code.as_str() {
             // Registered with another sender: never ours again either.
             "UNREGISTERED" | "SENDER_ID_MISMATCH" => Self::Unregistered,

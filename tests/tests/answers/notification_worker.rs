@@ -42,6 +42,7 @@ tests![
     a_ticket_is_good_once_for_its_user_and_not_for_long,
     a_stream_without_an_upgrade_is_told_so,
     a_client_that_speaks_is_closed_and_the_next_is_served,
+    a_client_is_pinged_and_dropped_if_it_never_answers,
     a_push_goes_to_every_device_and_a_removed_one_gets_nothing,
     a_device_that_is_not_registered_is_dropped,
     a_push_that_is_invalid_is_dead_at_once,
@@ -331,6 +332,18 @@ async fn a_client_that_speaks_is_closed_and_the_next_is_served() -> Outcome {
     Ok(())
 }
 
+async fn a_client_is_pinged_and_dropped_if_it_never_answers() -> Outcome {
+    let service = Service::start(&["--ping-seconds", "1"]).await?;
+    let mut stream = service.api.stream("ann", 0).await?;
+    let first = timeout(PATIENCE, stream.socket.next()).await.context("no ping came")?;
+    ensure!(matches!(first, Some(Ok(Message::Ping(_)))), "{first:?}");
+    // From here on it reads nothing, so it answers nothing.
+    let open = service.api.sockets(0).await?;
+    ensure!(open == 0, "a client that answers no ping is kept");
+    stream.close().await;
+    Ok(())
+}
+
 async fn a_push_goes_to_every_device_and_a_removed_one_gets_nothing() -> Outcome {
     let fcm = FakeFcm::start(|_| Fate::TAKEN).await?;
     let (service, _worker) = Service::with(&fcm).await?;
@@ -464,14 +477,17 @@ async fn what_is_not_dead_cannot_be_queued_again() -> Outcome {
 }
 
 async fn a_message_that_no_code_of_ours_wrote_is_buried_and_the_rest_goes_on() -> Outcome {
-    let service = Service::start(&[]).await?;
+    let service = Service::start(&["--quiet-limit", "1000"]).await?;
     let connection = service.stand.queues.connection().await?;
     let channel = connection.create_channel().await?;
-    let foreign: [&[u8]; 6] = [
+    let foreign: [&[u8]; 8] = [
         b"",
         b"\xff\xfe",
         b"{",
         br#"{"job_id":"nobody-knows","user_id":"ann","generation":0}"#,
+        // What PostgreSQL cannot be asked for.
+        br#"{"job_id":"a\u0000b","user_id":"ann","generation":0}"#,
+        br#"{"job_id":"a","user_id":"nobody","generation":0}"#,
         br#"{"job_id":7}"#,
         &[b'['; 5_000],
     ];

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lab::{Experiment, Lab, Target};
-use serde_json::Value;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -60,7 +59,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for opened in opening.join_all().await {
         streams.push(opened?);
     }
-    let open = sockets(&api).await?;
+    let open = api.sockets(params.sockets.into()).await?;
     // Until their first look at the stream is over.
     sleep(Duration::from_millis(500)).await;
     let each = (server.memory().await?.saturating_sub(before)) as f64 / f64::from(params.sockets);
@@ -69,7 +68,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut reading = JoinSet::new();
     for (user, mut stream) in streams {
         reading.spawn(async move {
-            let frame = timeout(PATIENCE * 3, stream.next()).await;
+            let frame = timeout(PATIENCE * 10, stream.next()).await;
             let at = Instant::now();
             // Anything more would be somebody else's.
             let more = timeout(Duration::from_millis(200), stream.next()).await.is_ok();
@@ -79,7 +78,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let begun = Instant::now();
     let sent = notify(&api, &params).await?;
     let (mut latencies, mut own, mut more_than_one) = (Vec::new(), 0, 0);
-    while let Some(read) = timeout(PATIENCE * 3, reading.join_next()).await? {
+    while let Some(read) = timeout(PATIENCE * 10, reading.join_next()).await? {
         let (user, frame, at, more) = read?;
         let frame: Frame = frame??.context("a stream was closed")?;
         own += u64::from(frame.job_id == format!("job-{user}"));
@@ -102,13 +101,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("sockets that got their user's notification", u64::from(params.sockets), own);
     lab.check_eq("sockets that got anything else", 0, more_than_one);
     Ok(())
-}
-
-/// How many sockets the server says are open, once the closed ones are gone.
-async fn sockets(api: &Api) -> anyhow::Result<u64> {
-    let ready = api.http.get(format!("{}/readyz", api.url)).send().await?;
-    let ready: Value = ready.error_for_status()?.json().await?;
-    ready["sockets"].as_u64().context("no sockets in the answer")
 }
 
 /// Notifies every user once; when each was.

@@ -54,7 +54,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     .await?;
     let server = stand.serve(&["--role", "api"]).start().await?;
     let lease = params.lease.to_string();
-    let mut worker = stand.worker(&fcm, &["--lease-ms", &lease]).start().await?;
     let api = Api::of(&server)?;
 
     let user = |n: u16| format!("user-{n}");
@@ -68,6 +67,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         api.notify(&format!("after-{n}"), &user(n), "push").await?;
     }
 
+    // Now that all of it is there: a slow machine that is still posting would let the poison die before them.
+    let mut worker = stand.worker(&fcm, &["--lease-ms", &lease]).start().await?;
     let count = AtomicU64::new(0);
     let supervise = supervise(&lab, &mut worker, &mut deaths, &count);
     let (died, buried, others_first) = tokio::select! {

@@ -64,6 +64,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             members.push(join(&stand, &params).await?);
         }
         // Until each has said that it lives, and each has heard of it.
+        all_live(&stand, i64::try_from(count)?).await?;
         sleep(Duration::from_millis(600)).await;
         let throughput = measure(&api, &members, &users, &format!("{count}"), &params).await?;
         let axes = ("workers", "notifications a second");
@@ -86,13 +87,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     let all: Vec<_> = members.iter().chain([&leaving, &dying]).collect();
     let came = arrived(&all, "leave", params.notifications.into(), PATIENCE).await;
-    // Once more to everybody: what the two still did on their way out does not count.
-    for posted in post(&api, &users, "after", u16::try_from(users.len())?).join_all().await {
+    // The two may have served all of theirs before they were gone. Now they are: one more for each user.
+    for posted in post(&api, &users, "gone", u16::try_from(users.len())?).join_all().await {
         posted?;
     }
-    arrived(&all, "after", users.len(), PATIENCE).await;
+    let stayed: Vec<_> = members.iter().collect();
+    arrived(&stayed, "gone", users.len(), PATIENCE).await;
     let taken_over: HashSet<_> =
-        members.iter().flat_map(|member| devices(&member.fcm.sent(), "after")).collect();
+        members.iter().flat_map(|member| devices(&member.fcm.sent(), "gone")).collect();
     let moved = theirs.intersection(&taken_over).count();
 
     let one = throughputs[0];
@@ -110,6 +112,22 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.check("the two that left had users", "1 or more", theirs.len(), !theirs.is_empty());
     lab.check_eq("of their users, those served by the two that stayed", theirs.len(), moved);
+    Ok(())
+}
+
+/// Waits until so many workers have said that they live.
+async fn all_live(stand: &Stand, count: i64) -> anyhow::Result<()> {
+    let pool = stand.database.pool().await?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let live: i64 = sqlx::query_scalar("select count(*) from workers").fetch_one(&pool).await?;
+        if live >= count {
+            break;
+        }
+        anyhow::ensure!(Instant::now() < deadline, "only {live} of {count} workers live");
+        sleep(Duration::from_millis(20)).await;
+    }
+    pool.close().await;
     Ok(())
 }
 

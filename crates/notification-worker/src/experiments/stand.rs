@@ -168,6 +168,19 @@ impl Api {
         self.http.post(format!("{}/{path}", self.url)).json(body).send().await
     }
 
+    /// A POST that comes again as long as it is answered with 503, as a client does that is told to; the last
+    /// answer.
+    async fn post_patiently(&self, path: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.post(path, body).await?;
+            if answer.status() != 503 || Instant::now() > deadline {
+                return Ok(answer);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Notifies, and tells what came.
     pub async fn try_notify(
         &self,
@@ -175,28 +188,42 @@ impl Api {
         user: &str,
         channel: &str,
     ) -> reqwest::Result<reqwest::Response> {
-        let body = json!({
-            "job_id": job,
-            "user_id": user,
-            "channel": channel,
-            "title": "A title",
-            "body": format!("The body of {job}"),
-        });
-        self.post("notifications", &body).await
+        self.post("notifications", &notification(job, user, channel)).await
     }
 
-    /// Notifies, and must succeed; one that is told to come back does, with the same job.
+    /// Notifies, and must succeed; tries again when it is told to.
     pub async fn notify(&self, job: &str, user: &str, channel: &str) -> anyhow::Result<()> {
-        for again in 0..20 {
-            let response = self.try_notify(job, user, channel).await?;
-            let status = response.status();
-            if status == 202 || (status == 200 && again > 0) {
-                return Ok(());
+        self.accepted(&notification(job, user, channel)).await
+    }
+
+    /// Posts a notification, which must be accepted; tries again when it is told to.
+    pub async fn accepted(&self, body: &Value) -> anyhow::Result<()> {
+        let response = self.post_patiently("notifications", body).await?;
+        // 200 where an answer with 503 was too careful.
+        let status = response.status();
+        ensure!(
+            status.is_success(),
+            "{body} was answered with {status}: {}",
+            response.text().await?
+        );
+        Ok(())
+    }
+
+    /// How many sockets the server says are open, as soon as it says so many, or what it says at last: one that
+    /// was just opened or closed is not counted at once.
+    pub async fn sockets(&self, expected: u64) -> anyhow::Result<u64> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ready = self.http.get(format!("{}/readyz", self.url)).send().await?;
+            let is_ready = ready.status().is_success();
+            let ready: Value = ready.json().await?;
+            let count = ready["sockets"].as_u64();
+            match count {
+                Some(count) if count == expected || Instant::now() > deadline => return Ok(count),
+                None if Instant::now() > deadline => anyhow::bail!("ready: {is_ready}, {ready}"),
+                _ => sleep(Duration::from_millis(20)).await,
             }
-            ensure!(status == 503, "{job} was answered with {status}: {}", response.text().await?);
-            sleep(Duration::from_millis(250)).await;
         }
-        anyhow::bail!("{job} was answered with 503 twenty times")
     }
 
     /// Where a job stands.
@@ -229,7 +256,7 @@ impl Api {
     /// A ticket for a stream.
     pub async fn ticket(&self, user: &str) -> anyhow::Result<String> {
         let path = format!("users/{user}/stream-tickets");
-        let response = self.post(&path, &json!({})).await?;
+        let response = self.post_patiently(&path, &json!({})).await?;
         ensure!(response.status() == 201, "{}", response.status());
         let body: Value = response.json().await?;
         Ok(body["ticket"].as_str().context("no ticket")?.to_owned())
@@ -250,6 +277,16 @@ impl Api {
         let opened = timeout(PATIENCE, tokio_tungstenite::client_async(url, tcp)).await?;
         Ok(Stream { socket: opened?.0 })
     }
+}
+
+fn notification(job: &str, user: &str, channel: &str) -> Value {
+    json!({
+        "job_id": job,
+        "user_id": user,
+        "channel": channel,
+        "title": "A title",
+        "body": format!("The body of {job}"),
+    })
 }
 
 /// What a stream's frame holds.

@@ -140,9 +140,16 @@ async fn ours(stand: &Stand, host: &str, params: &Params, round: u32) -> anyhow:
             let body = format!(
                 r#"{{"job_id":"{name}-{n}","user_id":"user-{name}","channel":"websocket","title":"A title","body":"A body"}}"#
             );
-            let status = connection.send(&connection.post("/notifications", &body)).await?;
-            anyhow::ensure!(status == 202, "{status}");
-            Ok(())
+            // A client tries again when it is told to; its time counts.
+            for _ in 0..100 {
+                let status = connection.send(&connection.post("/notifications", &body)).await?;
+                if status != 503 {
+                    anyhow::ensure!(status == 202 || status == 200, "{status}");
+                    return Ok(());
+                }
+                sleep(Duration::from_millis(100)).await;
+            }
+            Err(anyhow::anyhow!("503, again and again"))
         })
     })
     .await?;

@@ -6,7 +6,8 @@ use crate::{error::Error, ids::UserId, notification::Message};
 impl Store {
     /// Counts one more for a user in this minute; how many that makes.
     pub async fn count_for_quiet(&self, user: &UserId) -> Result<i32, Error> {
-        self.database
+        let count: Option<i32> = self
+            .database
             .within(async |connection| {
                 sqlx::query_scalar(
                     r#"
@@ -22,10 +23,12 @@ impl Store {
                     "#,
                 )
                 .bind(user)
-                .fetch_one(connection)
+                .fetch_optional(connection)
                 .await
             })
-            .await
+            .await?;
+        // Whoever has no row was never notified: the message is none of ours.
+        Ok(count.unwrap_or(0))
     }
 
     // ANCHOR: collapse
