@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request, State, rejection::JsonRejection},
     http::header::CONTENT_TYPE,
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -20,7 +20,7 @@ use crate::{
     limiter::{Limiter, WhenAway},
 };
 
-/// For a whole request and its answer.
+/// For a whole request and its answer, besides what the limiter's store may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A name, and JSON may write a byte as six.
 const MAX_BODY: usize = 4 * 1_024;
@@ -28,8 +28,9 @@ const LONGEST_NAME: usize = 200;
 
 // ANCHOR: router
 /// All of the service. Everything below `/api` is limited, also what is not there: a scanner that walks through
-/// paths pays for each.
-pub fn router(limit: RateLimitLayer) -> Router {
+/// paths pays for each. `store_timeout` comes on top of the request's own: a store that is away must end in what was
+/// chosen for that, not in 408.
+pub fn router(limit: RateLimitLayer, store_timeout: Duration) -> Router {
     let limiter = limit.limiter();
     let api = Router::new()
         .route("/hello", get(hello).post(hello_to))
@@ -45,7 +46,7 @@ pub fn router(limit: RateLimitLayer) -> Router {
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(TIMEOUT.saturating_add(store_timeout), in_time))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(limiter)
 }
@@ -105,8 +106,12 @@ async fn metrics(State(limiter): State<Arc<Limiter>>) -> impl IntoResponse {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
-async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
-    tokio::time::timeout(TIMEOUT, next.run(request)).await.map_err(|_| Error::TooSlow)
+async fn in_time(
+    State(time): State<Duration>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Error> {
+    tokio::time::timeout(time, next.run(request)).await.map_err(|_| Error::TooSlow)
 }
 
 /// The panic's message has gone to the log by its hook.

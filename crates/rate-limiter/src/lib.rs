@@ -149,7 +149,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         .cost(cost)
         .store(store)
         .count_refused(options.count_refused);
-    serving.run(api::router(limit)).await
+    serving.run(api::router(limit, options.store_timeout)).await
 }
 
 /// `NAME:KEY`, as the digest of the key, and the name.

@@ -139,7 +139,7 @@ impl<C: Counter, const POLICIES: usize> Decide for Table<C, POLICIES> {
     // ANCHOR: decide_in_memory
     fn decide(&self, key: Key, cost: u64, now: Micros) -> Decision {
         let shard = &self.shards[key.spread() & (self.shards.len() - 1)];
-        // Held for well under a microsecond, and by nobody who waits for anything.
+        // Held by nobody who waits for anything: for the time of a few sums, or of one sweep of a shard.
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = shard.counters(key, self, now);
 

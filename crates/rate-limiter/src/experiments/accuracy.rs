@@ -18,10 +18,10 @@ use crate::{
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
     /// Requests, of all clients together
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(20_000..=20_000_000))]
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(50_000..=20_000_000))]
     requests: u64,
-    /// Requests that a client may send in 15 minutes
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=1_000))]
+    /// Requests that a client may send in 15 minutes; fewer than 50 cannot be shared out over the minutes
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(50..=1_000))]
     limit: u32,
 }
 
@@ -92,6 +92,12 @@ impl Differs {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    // The rarest kind of client has to send more than its limit, or nobody could decide falsely.
+    let enough = 1_000 * u64::from(params.limit);
+    anyhow::ensure!(
+        params.requests >= enough,
+        "for this limit it takes at least {enough} requests"
+    );
     let quota = Quota::new(params.limit, Duration::from_mins(15))?;
     let compared = {
         let lab = lab.clone();

@@ -75,6 +75,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             expected,
             tally.passed,
         );
+        // An error would let nobody through either.
+        lab.check_eq(format!("refused with 429, {name}"), tried - expected, tally.refused);
         expected = 0;
     }
 

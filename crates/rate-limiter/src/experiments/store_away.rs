@@ -7,11 +7,9 @@ use lab::{
     Experiment, Lab, Target,
     child::{Child, ChildBuilder},
     fault::{Fault, Proxy},
-    load::http::Connection,
 };
+use reqwest::header::RETRY_AFTER;
 use tokio::task::JoinSet;
-
-use super::client::request;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -43,9 +41,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let limit = params.requests / 2 + BEFORE;
     let (timeout, limit_text) = (format!("{}ms", params.timeout), limit.to_string());
     let faults = [("cut", Fault::Cut), ("black-holed", Fault::BlackHole)];
-    for (done, (mode, (name, fault))) in (0..)
-        .zip(["fail-open", "fail-closed"].into_iter().flat_map(|mode| faults.map(|it| (mode, it))))
-    {
+    let cases =
+        ["fail-open", "fail-closed"].into_iter().flat_map(|mode| faults.map(|it| (mode, it)));
+    for (done, (mode, (name, fault))) in (0..).zip(cases) {
         lab.progress(done, 4, format!("{mode}, network {name}"));
         let proxy = Proxy::to_url(keys.url()).await?;
         let url = proxy.url(keys.url())?;
@@ -55,79 +53,104 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             let serve = serve.args(&["--when-away", mode, "--limit", &limit_text]);
             serve.args(&["--window", "1d", "--store-timeout", &timeout])
         };
-        let (child, before) = calmly(serve, mode).await?;
-
-        proxy.set(fault);
-        let during = ask(&child, params.requests).await?;
-        proxy.heal();
-        let healed = Instant::now();
-        let next = ask(&child, 1).await?;
-        let healed = healed.elapsed();
-        let after = ask(&child, limit).await?;
-
+        let case = Case { mode, fault, limit, params: &params };
+        let (child, story) = calmly(serve, &proxy, &case).await?;
         let what = format!("{mode}, {name}");
-        lab.check_eq(format!("{what}: let through before"), BEFORE, before.count(200));
-        if mode == "fail-open" {
-            let expected = limit.min(params.requests);
-            lab.check_eq(
-                format!("{what}: let through by the process alone"),
-                expected,
-                during.count(200),
-            );
-            lab.check_eq(
-                format!("{what}: refused by the process alone"),
-                params.requests - expected,
-                during.count(429),
-            );
-        } else {
-            lab.check_eq(
-                format!("{what}: answered 503 with Retry-After"),
-                params.requests,
-                during.count(503),
-            );
+        case.judge(&lab, &what, &story);
+        told(&lab, &child, &what, mode, (params.requests, story.away));
+    }
+    Ok(())
+}
+
+/// What is done, and to whom.
+struct Case<'a> {
+    mode: &'static str,
+    fault: Fault,
+    limit: u64,
+    params: &'a Params,
+}
+
+/// What the client saw.
+struct Story {
+    before: Answers,
+    during: Answers,
+    /// The next request when it is back.
+    next: Answers,
+    after: Answers,
+    /// Requests that Redis did not decide, by the metric.
+    away: u64,
+}
+
+impl Case<'_> {
+    async fn tell(&self, child: &Child, proxy: &Proxy) -> anyhow::Result<Option<Story>> {
+        let before = ask(child, BEFORE).await?;
+        if store_away(child, self.mode).await? > 0 {
+            return Ok(None);
         }
+        proxy.set(self.fault);
+        let during = ask(child, self.params.requests).await?;
+        proxy.heal();
+        let next = ask(child, 1).await?;
+        let after = ask(child, self.limit).await?;
+        let away = store_away(child, self.mode).await?;
+        // Only who waited a whole time-out has met a pause. Who was decided without Redis at once, when it was
+        // there, has met a fault of ours, which must stay in the story.
+        let paused = next.slowest.max(after.slowest) >= Duration::from_millis(self.params.timeout);
+        let spoilt = paused && away > self.params.requests;
+        Ok((!spoilt).then_some(Story { before, during, next, after, away }))
+    }
+
+    fn judge(&self, lab: &Lab, what: &str, story: &Story) {
+        let (limit, requests) = (self.limit, self.params.requests);
+        let Story { before, during, next, after, .. } = story;
+        lab.check_eq(format!("{what}: let through before"), BEFORE, before.count(200));
+        if self.mode == "fail-open" {
+            let expected = limit.min(requests);
+            let check = format!("{what}: let through by the process alone");
+            lab.check_eq(check, expected, during.count(200));
+            let check = format!("{what}: refused by the process alone");
+            lab.check_eq(check, requests - expected, during.count(429));
+        } else {
+            lab.check_eq(format!("{what}: answered 503"), requests, during.count(503));
+            let check = format!("{what}: of these with Retry-After");
+            lab.check_eq(check, requests, during.retry_after);
+        }
+        let target = Target::AtMost(self.params.timeout as f64 + 250.0);
         let figure = format!("{what}: slowest answer");
-        lab.figure_with_target(
-            figure,
-            millis(during.slowest),
-            "ms",
-            Target::AtMost(params.timeout as f64 + 250.0),
-        );
-        lab.figure(format!("{what}: first answer when it is back"), millis(healed), "ms");
+        lab.figure_with_target(figure, millis(during.slowest), "ms", target);
+        lab.figure(format!("{what}: first answer when it is back"), millis(next.slowest), "ms");
         // A black hole hands on what it has swallowed, so Redis may count requests that it never answered.
-        let swallowed = if fault == Fault::BlackHole { params.requests } else { 0 };
+        let swallowed = if self.fault == Fault::BlackHole { requests } else { 0 };
         let next = (next.count(200), next.count(429));
+        let quota = "the next request when it is back is let through, if Redis has quota left";
         lab.check(
-            format!(
-                "{what}: the next request when it is back is let through, if Redis has quota left"
-            ),
+            format!("{what}: {quota}"),
             if swallowed > 0 { "200 or 429" } else { "200" },
             format!("{} times 200, {} times 429", next.0, next.1),
             next.0 == 1 || (swallowed > 0 && next.1 == 1),
         );
         let all = before.count(200) + next.0 + after.count(200);
+        let least = limit.saturating_sub(swallowed).max(BEFORE);
         lab.check(
             format!("{what}: let through by Redis, of its one quota"),
-            format!("from {} to {limit}", limit.saturating_sub(swallowed).max(BEFORE)),
+            format!("from {least} to {limit}"),
             all,
-            all <= limit && all >= limit.saturating_sub(swallowed).max(BEFORE),
+            all <= limit && all >= least,
         );
-        told(&lab, &child, &what, mode, params.requests).await?;
     }
-    Ok(())
 }
 
-/// Starts it and asks what Redis is to count. A pause of this machine may look like a Redis that is away, before we
-/// have harmed anything: then it begins again, under other names in Redis.
+/// Starts it and tells the story. A pause of this machine may look like a Redis that is away while we harm nothing:
+/// then it begins again, under other names in Redis.
 async fn calmly(
     serve: impl Fn(u32) -> ChildBuilder,
-    mode: &str,
-) -> anyhow::Result<(Child, Answers)> {
+    proxy: &Proxy,
+    case: &Case<'_>,
+) -> anyhow::Result<(Child, Story)> {
     for attempt in 0..5 {
         let child = serve(attempt).start().await?;
-        let before = ask(&child, BEFORE).await?;
-        if store_away(&child, mode).await? == 0 {
-            return Ok((child, before));
+        if let Some(story) = case.tell(&child, proxy).await? {
+            return Ok((child, story));
         }
     }
     anyhow::bail!(
@@ -144,19 +167,11 @@ async fn store_away(child: &Child, mode: &str) -> anyhow::Result<u64> {
 }
 
 /// The metric counts every request that Redis did not decide, and the log has a line without any header.
-async fn told(
-    lab: &Lab,
-    child: &Child,
-    what: &str,
-    mode: &str,
-    requests: u64,
-) -> anyhow::Result<()> {
-    let away = store_away(child, mode).await?;
-    lab.check(
+fn told(lab: &Lab, child: &Child, what: &str, mode: &str, (requests, away): (u64, u64)) {
+    lab.check_eq(
         format!("{what}: the metric counts what Redis did not decide, and nothing afterwards"),
         requests,
         away,
-        away == requests,
     );
     let log = child.log();
     let lines: Vec<_> = log.lines().filter(|line| line.contains("the store is")).collect();
@@ -169,13 +184,14 @@ async fn told(
         format!("{} lines, address {}", lines.len(), if silent { "absent" } else { "present" }),
         told && silent,
     );
-    Ok(())
 }
 
 /// What came of requests that were sent at the same moment.
 #[derive(Default)]
 struct Answers {
     statuses: Vec<u16>,
+    /// How many said when to come back.
+    retry_after: u64,
     slowest: Duration,
 }
 
@@ -189,22 +205,25 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// An answer that takes five seconds counts as none.
+/// An answer that takes a minute counts as none: how long it took is a figure.
 async fn ask(child: &Child, requests: u64) -> anyhow::Result<Answers> {
+    let client = reqwest::Client::builder().timeout(Duration::from_mins(1)).build()?;
     let mut asking = JoinSet::new();
     for _ in 0..requests {
-        let host = child.address().to_owned();
-        let request = request(child, &[("X-Forwarded-For", "203.0.113.9")]);
+        let request = client.get(format!("{}/api/hello", child.url()));
+        let request = request.header("X-Forwarded-For", "203.0.113.9");
         asking.spawn(async move {
             let begun = Instant::now();
-            let answer = async { Connection::open(&host).await?.send(&request).await };
-            let status = tokio::time::timeout(Duration::from_secs(5), answer).await;
-            (status.ok().and_then(Result::ok).unwrap_or(0), begun.elapsed())
+            let answer = request.send().await.ok();
+            let seen =
+                answer.map(|it| (it.status().as_u16(), it.headers().contains_key(RETRY_AFTER)));
+            (seen.unwrap_or_default(), begun.elapsed())
         });
     }
     let mut answers = Answers::default();
-    for (status, took) in asking.join_all().await {
+    for ((status, retry_after), took) in asking.join_all().await {
         answers.statuses.push(status);
+        answers.retry_after += u64::from(retry_after);
         answers.slowest = answers.slowest.max(took);
     }
     Ok(answers)

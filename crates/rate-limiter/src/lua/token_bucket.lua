@@ -1,3 +1,5 @@
+-- Lua's numbers are doubles. They are exact up to limit * window = 2^53: ten million in 15 minutes. Above that the
+-- last bits are rounded, which is a part in 10^16, and can tell a client one unit more or less.
 -- ANCHOR: token_bucket
 local function read(c, now)
   local state = redis.call('GET', c.key)
