@@ -66,7 +66,7 @@ impl Api<'_> {
     }
 
     async fn post(self, link: &Value) -> anyhow::Result<Response> {
-        self.0.post("links", link).await
+        Ok(self.0.post_patiently("links", link).await?.0)
     }
 
     /// Creates a link that must succeed, and returns its code.
