@@ -18,8 +18,8 @@ struct Params {
     /// Clients that do not read, all of one user
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=500))]
     clients: u16,
-    /// Notifications of 3,000 bytes that this user gets
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u16).range(100..=20_000))]
+    /// Notifications of 3,000 bytes that this user gets: more than the 4 MB that a kernel holds for one socket
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u16).range(1_800..=20_000))]
     notifications: u16,
 }
 
@@ -28,7 +28,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "slow-reader",
         "A client that does not read is dropped, with bounded memory, and gets what it missed when it returns",
-        &["--clients", "10", "--notifications", "400"],
+        &["--clients", "4", "--notifications", "1800"],
         run,
     )
 }
