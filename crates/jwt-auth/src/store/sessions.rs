@@ -117,6 +117,8 @@ impl Store {
             .within(async |connection| {
                 let mut transaction = connection.begin().await?;
                 let Some(found) = lock_family(&mut transaction, presented).await? else {
+                    // Or the connection would rest in an open transaction.
+                    transaction.rollback().await?;
                     return Ok(Refreshed::Refused);
                 };
                 let Found { account, family, presented } = found;
