@@ -25,15 +25,22 @@ pub async fn load_keys(keyring: Arc<Keyring>, every: Duration, stop: Cancellatio
     }
 }
 
-/// Deletes what has ended, until it is told to stop.
+/// Deletes what has ended, until it is told to stop. What a minute brings may be more than one sweep takes: then it goes
+/// on at once, or the tables would grow for ever.
 pub async fn sweep(store: Arc<Store>, stop: CancellationToken) {
     let mut ticks = interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        match stop.run_until_cancelled(store.sweep()).await {
-            None => return,
-            Some(Ok(())) => {}
-            Some(Err(error)) => tracing::warn!(%error, "what has ended stays for now"),
+        loop {
+            match stop.run_until_cancelled(store.sweep()).await {
+                None => return,
+                Some(Ok(true)) => {}
+                Some(Ok(false)) => break,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "what has ended stays for now");
+                    break;
+                }
+            }
         }
     }
 }

@@ -53,8 +53,10 @@ pub struct Presented {
     pub current: i32,
     /// How long ago the family came to its generation.
     pub advanced: Duration,
-    /// Whether the family was revoked or the token is too old.
-    pub ended: bool,
+    /// Whether the family was revoked.
+    pub revoked: bool,
+    /// Whether the token is too old.
+    pub expired: bool,
 }
 
 /// What becomes of it.
@@ -66,8 +68,10 @@ pub enum Verdict {
     Join,
     /// Used long ago. Somebody has a copy: the family ends.
     Reuse,
-    /// It is over already.
-    Ended,
+    /// The family has ended already.
+    Revoked,
+    /// The token was not used for too long.
+    Expired,
 }
 
 impl Presented {
@@ -75,8 +79,10 @@ impl Presented {
     /// Within the grace, the token before the current ones is as good as they are. All tokens of one generation count
     /// as used when the first of them is: a thief who slips into the grace is found out at the next refresh.
     pub fn verdict(&self, grace: Duration) -> Verdict {
-        if self.ended {
-            Verdict::Ended
+        if self.revoked {
+            Verdict::Revoked
+        } else if self.expired {
+            Verdict::Expired
         } else if self.generation == self.current {
             Verdict::Advance
         } else if self.generation == self.current - 1 && self.advanced <= grace {
@@ -92,9 +98,12 @@ impl Presented {
 mod tests {
     use super::*;
 
-    fn verdict(generation: i32, current: i32, advanced: u64, ended: bool) -> Verdict {
+    fn verdict(generation: i32, current: i32, advanced: u64, revoked: bool) -> Verdict {
         let advanced = Duration::from_secs(advanced);
-        Presented { generation, current, advanced, ended }.verdict(Duration::from_secs(10))
+        let presented = Presented { generation, current, advanced, revoked, expired: false };
+        let expired = Presented { expired: true, ..presented }.verdict(Duration::from_secs(10));
+        assert_eq!(expired, if revoked { Verdict::Revoked } else { Verdict::Expired });
+        presented.verdict(Duration::from_secs(10))
     }
 
     #[test]
@@ -117,7 +126,7 @@ mod tests {
     #[test]
     fn what_has_ended_stays_so() {
         for generation in [5, 6, 7] {
-            assert_eq!(verdict(generation, 7, 0, true), Verdict::Ended);
+            assert_eq!(verdict(generation, 7, 0, true), Verdict::Revoked);
         }
     }
 

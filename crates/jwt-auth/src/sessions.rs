@@ -16,6 +16,11 @@ use crate::{
     throttle::{Attempt, Limits},
 };
 
+/// How much longer an access token is denied than it should live: it is signed some time after its row is written, lives
+/// to the end of a whole second, and ends by a verifier's clock and not by ours. Denied too long it harms nobody; too
+/// short, and a token that was taken back would be believed again.
+const DENIED_LONGER: Duration = Duration::from_secs(10);
+
 /// What a client gets: an access token to show, and a refresh token to keep.
 #[derive(Debug)]
 pub struct Pair {
@@ -103,6 +108,11 @@ impl Sessions {
                 self.deny(&revoked).await?;
                 Err(Error::InvalidRefreshToken)
             }
+            // Told to the deny-list again: the first time, Redis may have been away.
+            Refreshed::Revoked(revoked) => {
+                self.deny(&revoked).await?;
+                Err(Error::InvalidRefreshToken)
+            }
             Refreshed::Refused => Err(Error::InvalidRefreshToken),
         }
     }
@@ -150,7 +160,7 @@ impl Sessions {
             hash: token.hash(),
             life: self.refresh_life,
             access_jti: Uuid::new_v4(),
-            access_life: self.issuer.token_life() + self.leeway,
+            access_life: self.issuer.token_life() + self.leeway * 2 + DENIED_LONGER,
         };
         Ok((token, row))
     }

@@ -21,6 +21,53 @@ use crate::{database::Database, email::Email, error::Error};
 /// The schema. Whoever starts the service has run it.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
+/// Rows that one statement of a sweep deletes at most.
+const SWEPT_AT_ONCE: i64 = 1_000;
+
+/// What ends, and is deleted then. `skip locked`: several processes sweep side by side.
+const SWEEP: [&str; 4] = [
+    r#"
+    delete from refresh_tokens
+    where hash in (
+        select hash
+        from refresh_tokens
+        where expires_at < now()
+        limit $1
+        for update skip locked
+    )
+    "#,
+    r#"
+    delete from families
+    where id in (
+        select id
+        from families
+        where expires_at < now()
+        limit $1
+        for update skip locked
+    )
+    "#,
+    r#"
+    delete from failed_logins
+    where key in (
+        select key
+        from failed_logins
+        where failed_at < now() - interval '1 hour'
+        limit $1
+        for update skip locked
+    )
+    "#,
+    r#"
+    delete from known_clients
+    where (account, client) in (
+        select account, client
+        from known_clients
+        where seen_at < now() - interval '90 days'
+        limit $1
+        for update skip locked
+    )
+    "#,
+];
+
 /// Who a token is made for.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Account {
@@ -109,50 +156,17 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes what has ended.
-    pub async fn sweep(&self) -> Result<(), Error> {
+    /// Deletes some of what has ended; whether there may be more. A few rows at a time, so that each statement is short.
+    pub async fn sweep(&self) -> Result<bool, Error> {
         self.database
             .within(async |connection| {
-                // `skip locked`: several processes sweep side by side. Few at a time, so that each is short.
-                for statement in [
-                    r#"
-                    delete from refresh_tokens
-                    where hash in (
-                        select hash
-                        from refresh_tokens
-                        where expires_at < now()
-                        limit 1000
-                        for update skip locked
-                    )
-                    "#,
-                    r#"
-                    delete from families
-                    where id in (
-                        select id
-                        from families
-                        where expires_at < now()
-                        limit 1000
-                        for update skip locked
-                    )
-                    "#,
-                    r#"
-                    delete from failed_logins
-                    where key in (
-                        select key
-                        from failed_logins
-                        where failed_at < now() - interval '1 hour'
-                        limit 1000
-                        for update skip locked
-                    )
-                    "#,
-                    r#"
-                    delete from known_clients
-                    where seen_at < now() - interval '90 days'
-                    "#,
-                ] {
-                    sqlx::query(statement).execute(&mut *connection).await?;
+                let mut more = false;
+                for statement in SWEEP {
+                    let swept = sqlx::query(statement).bind(SWEPT_AT_ONCE);
+                    let rows = swept.execute(&mut *connection).await?.rows_affected();
+                    more |= rows >= SWEPT_AT_ONCE.unsigned_abs();
                 }
-                Ok(())
+                Ok(more)
             })
             .await
     }

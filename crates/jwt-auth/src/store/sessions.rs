@@ -23,7 +23,7 @@ pub struct NewToken {
     pub life: Duration,
     /// The access token's id.
     pub access_jti: Uuid,
-    /// How long that is believed, with the leeway.
+    /// How long a deny-list has to know it: longer than anybody believes it.
     pub access_life: Duration,
 }
 
@@ -39,6 +39,8 @@ pub enum Refreshed {
     },
     /// The token had been used before: the family is revoked.
     Reused(Revoked),
+    /// The family had been revoked before.
+    Revoked(Revoked),
     /// There is no such token, or it is over with it.
     Refused,
 }
@@ -71,7 +73,8 @@ impl FromRow<'_, PgRow> for Found {
                 generation: row.try_get("generation")?,
                 current: row.try_get("current")?,
                 advanced: Duration::from_secs_f64(advanced.max(0.0)),
-                ended: row.try_get("ended")?,
+                revoked: row.try_get("revoked")?,
+                expired: row.try_get("expired")?,
             },
         })
     }
@@ -117,6 +120,8 @@ impl Store {
             .within(async |connection| {
                 let mut transaction = connection.begin().await?;
                 let Some(found) = lock_family(&mut transaction, presented).await? else {
+                    // Or the connection would rest in an open transaction.
+                    transaction.rollback().await?;
                     return Ok(Refreshed::Refused);
                 };
                 let Found { account, family, presented } = found;
@@ -132,7 +137,10 @@ impl Store {
                         Refreshed::Done { account, family }
                     }
                     Verdict::Reuse => Refreshed::Reused(revoke(&mut transaction, &[family]).await?),
-                    Verdict::Ended => Refreshed::Refused,
+                    Verdict::Revoked => {
+                        Refreshed::Revoked(revoke(&mut transaction, &[family]).await?)
+                    }
+                    Verdict::Expired => Refreshed::Refused,
                 };
                 // Also when the answer is no: what must not be rolled back is the revocation.
                 transaction.commit().await?;
@@ -182,8 +190,8 @@ async fn lock_family(
             refresh_tokens.generation,
             families.generation as current,
             extract(epoch from clock_timestamp() - families.advanced_at)::float8 as advanced,
-            families.revoked_at is not null
-                or refresh_tokens.expires_at <= clock_timestamp() as ended
+            families.revoked_at is not null as revoked,
+            refresh_tokens.expires_at <= clock_timestamp() as expired
         from refresh_tokens
         join families on families.id = refresh_tokens.family_id
         join users on users.id = families.user_id
