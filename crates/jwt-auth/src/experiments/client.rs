@@ -7,6 +7,7 @@ use lab::{child::Child, database::Database};
 use reqwest::{Client, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use crate::store::KeyRow;
 
@@ -14,6 +15,10 @@ use crate::store::KeyRow;
 pub const PASSWORD: &str = "correct horse battery staple";
 /// Cheap to hash with, where it does not matter how long a guess takes.
 pub const CHEAP: [&str; 4] = ["--argon2-memory", "64", "--argon2-passes", "1"];
+
+/// How often a client comes back. More than [`COOLDOWN`](crate::keyring::COOLDOWN) in seconds: so long a verifier keeps
+/// saying that it could not fetch the keys.
+const PATIENCE: u32 = 8;
 
 /// What a login or a refresh gives.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,38 +51,68 @@ impl Api {
         self.http.post(format!("{}/{path}", self.url)).json(body).send().await
     }
 
+    /// Posts JSON, and comes back when told to, as any client should: a busy machine is no finding. How often it was
+    /// sent away is told too.
+    pub async fn post_patiently(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> reqwest::Result<(Response, u32)> {
+        let mut response = self.post(path, body).await?;
+        for again in 0..PATIENCE {
+            if response.status() != 503 {
+                return Ok((response, again));
+            }
+            sleep(Duration::from_secs(1)).await;
+            response = self.post(path, body).await?;
+        }
+        Ok((response, PATIENCE))
+    }
+
     /// Makes an account that nobody has.
     pub async fn register(&self, email: &str) -> anyhow::Result<()> {
         let body = json!({ "email": email, "password": PASSWORD });
-        let response = self.post("register", &body).await?;
-        ensure!(response.status() == 201, "{email}: {}", response.text().await?);
+        let (response, sent_away) = self.post_patiently("register", &body).await?;
+        // Whoever was sent away may have made it nevertheless.
+        let made = response.status() == 201 || (sent_away > 0 && response.status() == 409);
+        ensure!(made, "{email}: {}", response.text().await?);
         Ok(())
     }
 
     /// Logs in, successfully.
     pub async fn login(&self, email: &str) -> anyhow::Result<Tokens> {
         let body = json!({ "email": email, "password": PASSWORD });
-        let response = self.post("login", &body).await?;
+        let (response, _) = self.post_patiently("login", &body).await?;
         ensure!(response.status() == 200, "{email}: {}", response.text().await?);
         Ok(response.json().await?)
     }
 
-    /// Refreshes: a new pair, or the status that came instead. Told to come back, it comes back, as any client should:
-    /// whether the first time was carried out does not matter within the grace.
+    /// Refreshes: a new pair, or the status that came instead. Whether a first try that was sent away was carried out
+    /// does not matter within the grace.
     pub async fn refresh(&self, token: &str) -> anyhow::Result<Result<Tokens, u16>> {
-        for _ in 0..5 {
-            let response = self.post("token/refresh", &json!({ "refresh_token": token })).await?;
-            match response.status().as_u16() {
-                200 => return Ok(Ok(response.json().await?)),
-                503 => tokio::time::sleep(Duration::from_secs(1)).await,
-                other => return Ok(Err(other)),
-            }
+        let body = json!({ "refresh_token": token });
+        let (response, _) = self.post_patiently("token/refresh", &body).await?;
+        match response.status().as_u16() {
+            200 => Ok(Ok(response.json().await?)),
+            other => Ok(Err(other)),
         }
-        Ok(Err(503))
     }
 
-    /// Asks who the token belongs to: the status, and the challenge.
+    /// Asks who the token belongs to: the status, and the challenge. Comes back when told to: a verifier that cannot
+    /// fetch the keys in time has not judged the token.
     pub async fn me(&self, token: &str) -> reqwest::Result<(u16, String)> {
+        let mut seen = self.me_once(token).await?;
+        for _ in 0..PATIENCE {
+            if seen.0 != 503 {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+            seen = self.me_once(token).await?;
+        }
+        Ok(seen)
+    }
+
+    async fn me_once(&self, token: &str) -> reqwest::Result<(u16, String)> {
         let response = self.http.get(format!("{}/me", self.url)).bearer_auth(token).send().await?;
         let challenge = response.headers().get("www-authenticate");
         let challenge = challenge.and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -150,7 +150,9 @@ async fn all_at_once(
         let (api, token) = (apis[usize::from(client % 2)].clone(), tokens.refresh_token.clone());
         if logout == Some(client) {
             let (api, body) = (api.clone(), serde_json::json!({ "refresh_token": token }));
-            leaving.spawn(async move { api.post("logout", &body).await?.error_for_status() });
+            leaving.spawn(async move {
+                api.post_patiently("logout", &body).await?.0.error_for_status()
+            });
         }
         race.spawn(async move { api.refresh(&token).await });
     }

@@ -36,6 +36,7 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let database = lab.database().await?;
+    let started = Instant::now();
     let child = lab.serve().database(&database).args(&CHEAP).start().await?;
     let api = Api::of(&child)?;
     api.register("ann@example.com").await?;
@@ -52,6 +53,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         outcomes.push((name, outcome, Api::of(service)?.me(&forged).await?.0));
     }
     let between = transactions(&lab, &database).await?;
+    // Nobody asks for these: the service deletes what has ended by four statements a minute, and reads its keys every
+    // five. Only a machine that takes a minute for all this sees any.
+    let housekeeping = 5 * (started.elapsed().as_secs() / 60);
     for _ in 0..params.logins {
         api.login("ann@example.com").await?;
     }
@@ -66,10 +70,15 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         );
         lab.check_eq(format!("{name} asked with a token that was changed"), 401, forged);
     }
-    lab.check_eq(
+    let expected = match housekeeping {
+        0 => "0".to_owned(),
+        some => format!("0, beside the {some} or fewer of the service's housekeeping"),
+    };
+    lab.check(
         "transactions that all these requests caused, as PostgreSQL counts them",
-        0,
+        expected,
         between - before,
+        between - before <= housekeeping,
     );
     let logins = after - between;
     lab.figure("transactions for each login", logins as f64 / params.logins as f64, "");
