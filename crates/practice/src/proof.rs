@@ -8,6 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    time::Instant,
 };
 
 use anyhow::{Context, bail, ensure};
@@ -22,49 +23,68 @@ use crate::{
 pub fn prove(workspace: &Path, exercises: &[Exercise], key: &str) -> anyhow::Result<ExitCode> {
     let copy = copy(workspace)?;
     let mut good = true;
-    let wanted = exercises.iter().filter(|exercise| exercise.key.to_string().starts_with(key));
-    for exercise in wanted {
-        match prove_one(&copy, workspace, exercise) {
-            Ok(()) => println!("{}: proved", exercise.key),
-            Err(error) => {
-                good = false;
-                println!("{}: {error:#}", exercise.key);
+    let wanted: Vec<_> =
+        exercises.iter().filter(|exercise| exercise.key.to_string().starts_with(key)).collect();
+    ensure!(!wanted.is_empty(), "no exercise begins with {key}");
+    // All exercises of an answer with one build of its real code, then each of the changed ones.
+    for answer in wanted.chunk_by(|one, next| one.key.answer == next.key.answer) {
+        let whole: Vec<_> =
+            answer.iter().map(|exercise| prove_whole(&copy, workspace, exercise)).collect();
+        for (exercise, whole) in answer.iter().zip(whole) {
+            let begun = Instant::now();
+            match whole.and_then(|()| prove_changed(&copy, workspace, exercise)) {
+                Ok(()) => println!("{}: proved in {} s", exercise.key, begun.elapsed().as_secs()),
+                Err(error) => {
+                    good = false;
+                    println!("{}: {error:#}", exercise.key);
+                }
             }
         }
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The four proofs of one exercise.
-fn prove_one(copy: &Path, workspace: &Path, exercise: &Exercise) -> anyhow::Result<()> {
+/// With the real code its checks hold.
+fn prove_whole(copy: &Path, workspace: &Path, exercise: &Exercise) -> anyhow::Result<()> {
     let place = exercise.path();
-    let place = copy.join(place.strip_prefix(workspace)?);
     let real = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
+    match attempt(&copy.join(place.strip_prefix(workspace)?), &real, copy, exercise)? {
+        Outcome::Holds => Ok(()),
+        other => bail!("with the real code: {other:?}"),
+    }
+}
+
+/// With the gap it compiles and fails, and the wrong solution is caught by the check that is meant to.
+fn prove_changed(copy: &Path, workspace: &Path, exercise: &Exercise) -> anyhow::Result<()> {
+    let place = exercise.path();
+    let real = fs::read_to_string(&place)?;
+    let place = copy.join(place.strip_prefix(workspace)?);
     let front = &exercise.front;
     let gapped = gap::cut(&real, &front.gap, &front.todo)?;
     let (wrong, caught_by) = exercise.wrong()?;
     let mistaken = gap::fill(&real, &front.gap, &wrong)?;
-    let attempt = |code: &str| {
-        fs::write(&place, code)?;
-        let outcome = check::run(copy, exercise);
-        fs::write(&place, &real)?;
-        outcome
-    };
-    match attempt(&real)? {
-        Outcome::Holds => {}
-        other => bail!("with the real code: {other:?}"),
-    }
-    match attempt(&gapped)? {
+    let outcomes = [&gapped, &mistaken].map(|code| attempt(&place, code, copy, exercise));
+    fs::write(&place, &real)?;
+    let [with_gap, with_mistake] = outcomes;
+    match with_gap? {
         Outcome::Fails { .. } => {}
         other => bail!("with the gap: {other:?}"),
     }
-    match attempt(&mistaken)? {
+    match with_mistake? {
         Outcome::Fails { check, .. } => {
             ensure!(check == caught_by, "the wrong solution is caught by {check}, not {caught_by}");
         }
         other => bail!("with the wrong solution: {other:?}"),
     }
     Ok(())
+}
+
+/// Runs the checks on this code. What is there already keeps its time, and is not built again.
+fn attempt(place: &Path, code: &str, copy: &Path, exercise: &Exercise) -> anyhow::Result<Outcome> {
+    if fs::read_to_string(place)? != code {
+        fs::write(place, code)?;
+    }
+    check::run(copy, exercise)
 }
 
 /// Copies what git would: the files that it tracks and those that it does not ignore, as they are now.

@@ -1,8 +1,8 @@
 //! Do our own answers do what their tables of calls say? The cases by which readers try theirs.
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use conform::{
     program::Program,
     run::{Tried, run},
@@ -60,17 +60,15 @@ async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
     Ok(Completion::Completed)
 }
 
-/// An answer of the case's own, which it may kill.
+/// An answer of the case's own, which it may kill; what it has in the servers is deleted with it.
 struct Served {
     target: Target,
-    _database: Database,
+    _owned: Box<dyn Any + Send>,
 }
 
 impl Served {
     async fn start(answer: &Answer) -> anyhow::Result<Self> {
-        let migrations = answer.migrations.context("it has no database")?;
-        let database = Database::fresh(answer.name, migrations).await?;
-        let child = Child::serve(answer.name).database(&database).start().await?;
+        let (child, owned) = serve(answer).await?;
         let url = child.url().to_owned();
         let child = Arc::new(Mutex::new(child));
         let restart: Restart = Arc::new(move || {
@@ -81,6 +79,22 @@ impl Served {
                 child.restart().await
             })
         });
-        Ok(Self { target: Target::new(&url, Some(restart))?, _database: database })
+        Ok(Self { target: Target::new(&url, Some(restart))?, _owned: owned })
     }
+}
+
+/// Starts it, with a part of each server that nobody else uses.
+async fn serve(answer: &Answer) -> anyhow::Result<(Child, Box<dyn Any + Send>)> {
+    let serve = Child::serve(answer.name);
+    match answer.name {
+        "url-shortener" => {
+            let database = fresh_database(answer).await?;
+            Ok((serve.database(&database).start().await?, Box::new(database)))
+        }
+        name => bail!("nobody has said how {name} is served for its cases"),
+    }
+}
+
+async fn fresh_database(answer: &Answer) -> anyhow::Result<Database> {
+    Database::fresh(answer.name, answer.migrations.context("it has no database")?).await
 }
