@@ -2,8 +2,9 @@
 //!
 //! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a
 //! claim is tried and what a run leaves, [`report`] shows it. [`stack`] finds or starts the real
-//! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of RabbitMQ; [`child`],
-//! [`fault`] and [`load`] are what experiments break and measure with; [`serve`] and [`cli`] run it all.
+//! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
+//! RabbitMQ; [`child`], [`fault`], [`load`] and [`patience`] are what experiments break, measure and ask with;
+//! [`serve`] and [`cli`] run it all.
 
 pub mod answer;
 pub mod child;
@@ -14,6 +15,7 @@ mod farewell;
 pub mod fault;
 pub mod keys;
 pub mod load;
+pub mod patience;
 pub mod queues;
 pub mod recorder;
 pub mod report;

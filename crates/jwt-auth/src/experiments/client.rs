@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use lab::{child::Child, database::Database};
+use lab::{child::Child, database::Database, patience::patiently};
 use reqwest::{Client, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::store::KeyRow;
 
@@ -15,10 +14,6 @@ use crate::store::KeyRow;
 pub const PASSWORD: &str = "correct horse battery staple";
 /// Cheap to hash with, where it does not matter how long a guess takes.
 pub const CHEAP: [&str; 4] = ["--argon2-memory", "64", "--argon2-passes", "1"];
-
-/// How often a client comes back. More than [`COOLDOWN`](crate::keyring::COOLDOWN) in seconds: so long a verifier keeps
-/// saying that it could not fetch the keys.
-const PATIENCE: u32 = 8;
 
 /// What a login or a refresh gives.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,15 +53,7 @@ impl Api {
         path: &str,
         body: &Value,
     ) -> reqwest::Result<(Response, u32)> {
-        let mut response = self.post(path, body).await?;
-        for again in 0..PATIENCE {
-            if response.status() != 503 {
-                return Ok((response, again));
-            }
-            sleep(Duration::from_secs(1)).await;
-            response = self.post(path, body).await?;
-        }
-        Ok((response, PATIENCE))
+        patiently(|| self.post(path, body)).await
     }
 
     /// Makes an account that nobody has.
@@ -101,19 +88,8 @@ impl Api {
     /// Asks who the token belongs to: the status, and the challenge. Comes back when told to: a verifier that cannot
     /// fetch the keys in time has not judged the token.
     pub async fn me(&self, token: &str) -> reqwest::Result<(u16, String)> {
-        let mut seen = self.me_once(token).await?;
-        for _ in 0..PATIENCE {
-            if seen.0 != 503 {
-                break;
-            }
-            sleep(Duration::from_secs(1)).await;
-            seen = self.me_once(token).await?;
-        }
-        Ok(seen)
-    }
-
-    async fn me_once(&self, token: &str) -> reqwest::Result<(u16, String)> {
-        let response = self.http.get(format!("{}/me", self.url)).bearer_auth(token).send().await?;
+        let ask = || self.http.get(format!("{}/me", self.url)).bearer_auth(token).send();
+        let (response, _) = patiently(ask).await?;
         let challenge = response.headers().get("www-authenticate");
         let challenge = challenge.and_then(|value| value.to_str().ok()).unwrap_or_default();
         Ok((response.status().as_u16(), challenge.to_owned()))

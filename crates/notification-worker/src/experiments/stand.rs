@@ -13,6 +13,7 @@ use lab::{
     child::{Child, ChildBuilder},
     database::Database,
     keys::Keys,
+    patience::patiently,
     queues::Queues,
 };
 use lapin::types::FieldTable;
@@ -168,19 +169,6 @@ impl Api {
         self.http.post(format!("{}/{path}", self.url)).json(body).send().await
     }
 
-    /// A POST that comes again as long as it is answered with 503, as a client does that is told to; the last
-    /// answer.
-    async fn post_patiently(&self, path: &str, body: &Value) -> reqwest::Result<reqwest::Response> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let answer = self.post(path, body).await?;
-            if answer.status() != 503 || Instant::now() > deadline {
-                return Ok(answer);
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-
     /// Notifies, and tells what came.
     pub async fn try_notify(
         &self,
@@ -198,7 +186,7 @@ impl Api {
 
     /// Posts a notification, which must be accepted; tries again when it is told to.
     pub async fn accepted(&self, body: &Value) -> anyhow::Result<()> {
-        let response = self.post_patiently("notifications", body).await?;
+        let (response, _) = patiently(|| self.post("notifications", body)).await?;
         // 200 where an answer with 503 was too careful.
         let status = response.status();
         ensure!(
@@ -256,7 +244,8 @@ impl Api {
     /// A ticket for a stream.
     pub async fn ticket(&self, user: &str) -> anyhow::Result<String> {
         let path = format!("users/{user}/stream-tickets");
-        let response = self.post_patiently(&path, &json!({})).await?;
+        let nothing = json!({});
+        let (response, _) = patiently(|| self.post(&path, &nothing)).await?;
         ensure!(response.status() == 201, "{}", response.status());
         let body: Value = response.json().await?;
         Ok(body["ticket"].as_str().context("no ticket")?.to_owned())

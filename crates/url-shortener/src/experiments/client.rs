@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use lab::child::Child;
+use lab::{child::Child, patience::patiently};
 use reqwest::{Client, Response, StatusCode, header::LOCATION, redirect::Policy};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -33,7 +33,7 @@ impl Api {
 
     /// Makes a link that must succeed, and returns its code.
     pub async fn create(&self, link: &Value) -> anyhow::Result<String> {
-        let response = patiently(|| self.post(link)).await?;
+        let (response, _) = patiently(|| self.post(link)).await?;
         let status = response.status();
         let body = response.text().await?;
         ensure!(status.is_success(), "{link} was answered with {status}: {body}");
@@ -71,7 +71,7 @@ impl Api {
             workers.spawn(async move {
                 let mut lost = 0;
                 for (code, url) in part {
-                    let response = patiently(|| api.get(&code)).await?;
+                    let (response, _) = patiently(|| api.get(&code)).await?;
                     lost += u64::from(location(&response) != Some(url));
                 }
                 anyhow::Ok(lost)
@@ -84,20 +84,4 @@ impl Api {
 
 fn location(response: &Response) -> Option<String> {
     response.headers().get(LOCATION)?.to_str().ok().map(str::to_owned)
-}
-
-/// Asks again while the answer is 503, as it says: on a busy machine a call may run out of its time. Where the
-/// 503 itself is what an experiment looks at, it asks once.
-pub async fn patiently<W>(ask: impl Fn() -> W) -> reqwest::Result<Response>
-where
-    W: Future<Output = reqwest::Result<Response>>,
-{
-    let mut response = ask().await?;
-    for _ in 0..20 {
-        if response.status() != StatusCode::SERVICE_UNAVAILABLE {
-            break;
-        }
-        response = ask().await?;
-    }
-    Ok(response)
 }

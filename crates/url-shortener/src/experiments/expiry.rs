@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Target};
+use lab::{Experiment, Lab, Target, patience::patiently};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::task::JoinSet;
 
-use super::client::{Api, patiently};
+use super::client::Api;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -100,7 +100,8 @@ async fn watch(api: &Api, n: u64, seconds: u64) -> anyhow::Result<Seen> {
         "url": format!("https://example.com/{n}"),
         "expires_in_seconds": seconds,
     });
-    let created: Value = patiently(|| api.post(&link)).await?.json().await?;
+    let (created, _) = patiently(|| api.post(&link)).await?;
+    let created: Value = created.json().await?;
     let code = created["code"].as_str().context("no code")?;
     let expires = created["expires_at"].as_str().context("no expires_at")?;
     let expires = OffsetDateTime::parse(expires, &Rfc3339)?;
