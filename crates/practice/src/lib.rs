@@ -2,13 +2,14 @@
 //! real code, filled in place, and checked by the code's own tests and experiments.
 //!
 //! In reading order: an [`exercise`] says what is cut and what must hold, [`gap`] cuts it, [`progress`]
-//! remembers how far the reader is, [`check`] tries what they wrote, [`words`] are the commands, and
-//! [`proof`] shows that every exercise is worth doing.
+//! remembers how far the reader is, [`check`] tries what they wrote, [`desk`] leads them through it, [`words`]
+//! are the commands, and [`proof`] shows that every exercise is worth doing.
 
 pub mod exercise;
 pub mod gap;
 pub mod progress;
 pub mod check;
+pub mod desk;
 pub mod words;
 pub mod proof;
 
