@@ -8,7 +8,7 @@
 
 use std::{
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -92,7 +92,7 @@ impl Database {
     }
 
     /// A panic cannot leave the list half changed, so poison is ignored.
-    fn resting(&self) -> MutexGuard<'_, Vec<Resting>> {
+    fn resting(&self) -> std::sync::MutexGuard<'_, Vec<Resting>> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -74,7 +74,8 @@ fn write(measured: Measured) -> anyhow::Result<()> {
     let mut all = read()?;
     all.retain(|other| other.answer != measured.answer);
     all.push(measured);
-    all.sort_by_key(|one| crate::answers().iter().position(|answer| answer.name == one.answer));
+    let order: Vec<_> = crate::answers().iter().map(|answer| answer.name).collect();
+    all.sort_by_key(|one| order.iter().position(|name| *name == one.answer));
     let path = path();
     fs::write(&path, serde_json::to_vec_pretty(&all)?).with_context(|| path.display().to_string())
 }

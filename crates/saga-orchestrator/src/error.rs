@@ -160,7 +160,7 @@ impl From<JsonRejection> for Error {
     }
 }
 
-/// axum reads JSON with `serde_path_to_error`, which knows the field that was wrong; it lies somewhere below.
+/// axum reads JSON with `serde_path_to_error`, which knows the field that was wrong, and wraps it more than once.
 fn field_error(error: &JsonDataError) -> FieldError {
     type AtPath = serde_path_to_error::Error<serde_json::Error>;
     let mut causes = std::iter::successors(error.source(), |&cause| cause.source());

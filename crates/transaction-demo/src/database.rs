@@ -182,7 +182,7 @@ impl Database {
             {
                 return Ok(connection);
             }
-            // Those below it have rested even longer.
+            // Those below it have rested even longer. A ping for each would use up the time for a new one.
             self.resting().clear();
         }
     }
@@ -192,7 +192,7 @@ impl Database {
         let resting = std::mem::take(&mut *self.resting());
         let goodbyes = join_all(resting.into_iter().map(|resting| resting.connection.close()));
         if timeout(TIMEOUT, goodbyes).await.is_err() {
-            tracing::debug!("the database did not say goodbye");
+            tracing::debug!("a database did not say goodbye");
         }
     }
 

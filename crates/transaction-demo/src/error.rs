@@ -168,10 +168,9 @@ impl From<QueryRejection> for Error {
     }
 }
 
-/// axum reads JSON with `serde_path_to_error`, which knows the field that was wrong.
+/// axum reads JSON with `serde_path_to_error`, which knows the field that was wrong, and wraps it more than once.
 fn field_error(error: &JsonDataError) -> FieldError {
     type AtPath = serde_path_to_error::Error<serde_json::Error>;
-    // It wraps the error more than once.
     let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
     match causes.find_map(|cause| cause.downcast_ref::<AtPath>()) {
         Some(error) => {
