@@ -173,9 +173,10 @@ impl Child {
     /// Starts it again, with the same arguments and on the same port, after it was killed or stopped.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let port = self.url.rsplit(':').next().context("no port")?.to_owned();
-        // The last `--port` counts.
         let builder = self.builder.clone();
-        *self = builder.arg("--port").arg(port).start().await?;
+        // The last `--port` counts. It is not kept, or each restart would add one.
+        let started = builder.clone().arg("--port").arg(port).start().await?;
+        *self = Self { builder, ..started };
         Ok(())
     }
 
