@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`questions`] are the eighteen; [`chapter`] puts the very code into an answer's
 //! text; [`book`] makes pages of it all; [`checks`] finds what is wrong with them; [`render`] and [`live`]
-//! show experiments and their results; [`runs`] runs them; [`measure`] runs them all and keeps what came of it; [`server`] serves all of that, and [`site`]
-//! writes it down.
+//! show experiments and their results; [`runs`] runs them; [`measure`] runs them all and keeps what came of
+//! it; [`server`] serves all of that, and [`site`] writes it down.
 
 pub mod questions;
 pub mod chapter;

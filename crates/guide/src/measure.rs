@@ -1,7 +1,7 @@
 //! What came of every experiment, on which machine? `cargo run --release -- measure` runs them all and writes it
 //! down in `measured.json`, which is committed; the book shows it on a page.
 
-use std::{fmt::Write, fs, path::PathBuf};
+use std::{fmt::Write, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, bail};
 use lab::{
@@ -32,6 +32,7 @@ struct Machine {
     cores: usize,
     memory_gib: u64,
     system: String,
+    rust: String,
     #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
 }
@@ -99,11 +100,12 @@ pub fn page(problems: &mut Vec<String>) -> String {
                     --release -- measure` wrote it down, the servers and the load on the same machine. Yours will \
                     differ: run it, and see by how much.\n"
         .to_owned();
+    page += &targets(&measured);
     for Measured { answer, machine, reports } in &measured {
-        let Machine { processor, cores, memory_gib, system, at } = machine;
+        let Machine { processor, cores, memory_gib, system, rust, at } = machine;
         let _ = write!(
             page,
-            "\n## {answer}\n\nOn {}: {processor}, {cores} cores, {memory_gib} GiB, {system}.\n\n\
+            "\n## {answer}\n\nOn {}: {processor}, {cores} cores, {memory_gib} GiB, {system}, {rust}.\n\n\
              | experiment | verdict | figures |\n|---|---|---|\n",
             day_and_time(*at),
         );
@@ -124,13 +126,38 @@ pub fn page(problems: &mut Vec<String>) -> String {
     page
 }
 
+/// Every figure that has a target, of all answers: a reader of the page wants to know first what was missed.
+fn targets(measured: &[Measured]) -> String {
+    let mut table = "\n## Targets\n\n| answer | experiment | figure | measured | target | |\n\
+                     |---|---|---|---|---|---|\n"
+        .to_owned();
+    let reports = measured.iter().flat_map(|one| &one.reports);
+    for (report, figure) in reports.flat_map(|it| it.figures.iter().map(move |one| (it, one))) {
+        let Some(target) = figure.target else { continue };
+        let Report { answer, experiment, .. } = report;
+        let _ = writeln!(
+            table,
+            "| {answer} | [`{experiment}`]({answer}.md#{answer}-{experiment}) | {} | {} {} | {target} | {} |",
+            cell(&figure.name),
+            number(figure.value),
+            cell(&figure.unit),
+            if target.met(figure.value) { "met" } else { "**missed**" },
+        );
+    }
+    table
+}
+
 fn figure(figure: &lab::recorder::Figure) -> String {
     let mut words = format!("{}: **{}** {}", figure.name, number(figure.value), figure.unit);
     if let Some(target) = figure.target {
         let met = if target.met(figure.value) { "met" } else { "missed" };
         let _ = write!(words, " (target {target}: {met})");
     }
-    escaped(words.trim_end()).replace('|', "\\|")
+    cell(words.trim_end())
+}
+
+fn cell(text: &str) -> String {
+    escaped(text).replace('|', "\\|")
 }
 
 impl Machine {
@@ -149,7 +176,15 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: kib.unwrap_or(0).div_ceil(1024 * 1024),
             system: system.unwrap_or_else(|| std::env::consts::OS.to_owned()),
+            rust: rust_version().unwrap_or_else(|| "an unknown rustc".to_owned()),
             at: OffsetDateTime::now_utc(),
         }
     }
+}
+
+/// `rustc 1.95.0`
+fn rust_version() -> Option<String> {
+    let output = Command::new("rustc").arg("--version").output().ok()?;
+    let words = String::from_utf8(output.stdout).ok()?;
+    Some(words.split(' ').take(2).collect::<Vec<_>>().join(" "))
 }
