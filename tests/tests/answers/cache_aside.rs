@@ -18,7 +18,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::{
-    http::{client, header, invalid, problem, refuses_bad_bodies},
+    http::{client, header, problem},
     support::{Outcome, eventually, tests},
 };
 
