@@ -26,3 +26,25 @@ impl Lives {
     }
 }
 // ANCHOR_END: absence
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lives(absence: u64) -> Lives {
+        let ttl = |seconds| Ttl { longest: Duration::from_secs(seconds), jitter: 0.0 };
+        Lives { user: ttl(3_600), absence: ttl(absence) }
+    }
+
+    #[test]
+    fn an_absence_lives_for_a_short_time_of_its_own() {
+        assert_eq!(lives(10).draw(true), Some(Duration::from_hours(1)));
+        assert_eq!(lives(10).draw(false), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_life_of_zero_means_that_it_is_not_kept() {
+        assert_eq!(lives(0).draw(false), None);
+        assert_eq!(lives(0).draw(true), Some(Duration::from_hours(1)));
+    }
+}

@@ -85,6 +85,21 @@ mod tests {
     }
 
     #[test]
+    fn many_says_how_much_of_it_the_cache_knew() {
+        let ids = ["1", "2"].map(|id| UserId::parse(id).unwrap());
+        for (hits, status) in [
+            (None, "redis; fwd=bypass"),
+            (Some(0), "redis; fwd=miss"),
+            (Some(1), "redis; fwd=partial"),
+            (Some(2), "redis; hit"),
+        ] {
+            let users = ids.iter().map(|&id| (id, None)).collect();
+            let told = many(&ids, Many { users, hits });
+            assert_eq!(told, (status, r#"{"users":[],"missing":[1,2]}"#.to_owned()));
+        }
+    }
+
+    #[test]
     fn ids_are_a_list_of_at_most_a_hundred() {
         let parse = |ids: &str| IdsQuery { ids: ids.to_owned() }.parse();
         assert_eq!(parse("3,1,3").unwrap().len(), 3);

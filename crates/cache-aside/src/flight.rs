@@ -37,6 +37,7 @@ pub struct Landing {
     _end: watch::Sender<()>,
 }
 
+// ANCHOR: flight
 impl Flights {
     // ANCHOR: board
     /// Lets one at a time load a user.
@@ -61,6 +62,7 @@ impl Drop for Landing {
         under_way.remove(&self.id);
     }
 }
+// ANCHOR_END: flight
 
 #[cfg(test)]
 mod tests {
@@ -72,6 +74,8 @@ mod tests {
         let (one, two) = (UserId::parse("1").unwrap(), UserId::parse("2").unwrap());
         let Turn::Lead(landing) = flights.board(one) else { panic!("the first should lead") };
         let Turn::Follow(mut end) = flights.board(one) else { panic!("the second should wait") };
+        let Turn::Follow(third) = flights.board(one) else { panic!("the third should wait") };
+        assert!(third.has_changed().is_ok(), "the third waits for the same end");
         assert!(matches!(flights.board(two), Turn::Lead(_)), "another key is not held up");
         let waiting = tokio::spawn(async move { end.changed().await.is_err() });
         drop(landing);

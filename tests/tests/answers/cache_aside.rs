@@ -18,23 +18,13 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::{
-    http::{client, header, invalid, problem, refuses_bad_bodies},
+    http::{client, header, problem},
     support::{Outcome, eventually, tests},
 };
 
 tests![
-    a_user_is_made_and_read_from_the_database_and_then_from_redis,
     a_change_is_seen_by_the_next_read_in_every_process,
     a_deleted_user_is_found_in_no_process,
-    a_cached_absence_is_a_hit_until_the_user_is_made,
-    a_user_that_nobody_has_cannot_be_changed,
-    a_taken_email_address_is_a_conflict,
-    an_email_address_wanted_by_twenty_at_once_goes_to_one,
-    many_users_are_read_at_once,
-    a_list_of_ids_that_is_none_is_refused,
-    an_id_that_can_be_none_is_not_found,
-    a_body_that_is_no_user_is_refused,
-    a_name_or_an_email_address_that_cannot_be_is_refused,
     a_value_in_redis_that_is_not_ours_is_replaced,
     a_value_of_another_version_or_life_or_that_is_damaged_is_not_read,
     a_user_lies_under_its_key_for_at_most_an_hour,
@@ -43,9 +33,6 @@ tests![
     without_redis_it_answers_and_hits_return_by_themselves,
     a_change_that_cannot_reach_redis_is_seen_where_redis_is_near,
     without_the_database_nothing_is_believed_for_long,
-    a_wrong_method_is_not_allowed,
-    an_unknown_path_is_not_found,
-    it_says_that_it_lives_and_is_ready,
     a_clean_stop_ends_well,
 ];
 
@@ -138,26 +125,6 @@ fn named(name: &str) -> Value {
     json!({ "name": name, "email": format!("{}@example.org", name.to_lowercase()) })
 }
 
-async fn a_user_is_made_and_read_from_the_database_and_then_from_redis() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let created = api.post(&named("Ada")).await?;
-    ensure!(created.status() == 201);
-    let location = header(&created, "location").to_owned();
-    let user: Value = created.json().await?;
-    let id = user["id"].as_i64().context("no id")?;
-    ensure!(location == format!("/users/{id}"), "{location}");
-    ensure!(user["name"] == "Ada" && user["email"] == "ada@example.org", "{user}");
-    let first = api.get(id).await?;
-    ensure!(first.status() == 200 && header(&first, "cache-status") == "redis; fwd=miss; stored");
-    ensure!(first.json::<Value>().await? == user);
-    let second = api.get(id).await?;
-    let ttl = header(&second, "cache-status").strip_prefix("redis; hit; ttl=").map(str::to_owned);
-    let ttl: u64 = ttl.with_context(|| format!("{second:?}"))?.parse()?;
-    ensure!((3_200..=3_600).contains(&ttl), "an hour, less a tenth at most: {ttl}");
-    ensure!(second.json::<Value>().await? == user);
-    Ok(())
-}
-
 /// The name that a read was answered with.
 async fn name(response: Response) -> anyhow::Result<String> {
     let status = response.status();
@@ -200,177 +167,6 @@ async fn a_deleted_user_is_found_in_no_process() -> Outcome {
     problem(api.ask(Method::DELETE, &format!("users/{id}")).await?, 404).await?;
     // The address is free again, and the id is not given out again.
     ensure!(api.create("Ada").await? > id);
-    Ok(())
-}
-
-async fn a_cached_absence_is_a_hit_until_the_user_is_made() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let id = api.create("Ada").await? + 1;
-    let first = api.get(id).await?;
-    ensure!(header(&first, "cache-status") == "redis; fwd=miss; stored", "{first:?}");
-    problem(first, 404).await?;
-    let second = api.get(id).await?;
-    let ttl = header(&second, "cache-status").strip_prefix("redis; hit; ttl=").map(str::to_owned);
-    problem(second, 404).await?;
-    ensure!(ttl.context("no hit")?.parse::<u64>()? <= 10, "an absence lives for a short time");
-    ensure!(api.create("Grace").await? == id, "the next id");
-    ensure!(name(api.get(id).await?).await? == "Grace");
-    Ok(())
-}
-
-async fn a_user_that_nobody_has_cannot_be_changed() -> Outcome {
-    let api = Api::start(&[]).await?;
-    problem(api.put(77, &named("Ada")).await?, 404).await?;
-    problem(api.ask(Method::DELETE, "users/77").await?, 404).await?;
-    problem(api.get(77).await?, 404).await?;
-    Ok(())
-}
-
-async fn a_taken_email_address_is_a_conflict() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let (ada, grace) = (api.create("Ada").await?, api.create("Grace").await?);
-    problem(api.post(&named("Ada")).await?, 409).await?;
-    // Nobody's mail server tells letters by case.
-    problem(api.post(&json!({ "name": "A", "email": "ADA@Example.org" })).await?, 409).await?;
-    problem(api.put(grace, &named("Ada")).await?, 409).await?;
-    ensure!(name(api.get(grace).await?).await? == "Grace", "a refused change changes nothing");
-    let own = api.put(ada, &json!({ "name": "Ada L.", "email": "ada@example.org" })).await?;
-    ensure!(own.status() == 200, "one's own address is no conflict");
-    Ok(())
-}
-
-async fn an_email_address_wanted_by_twenty_at_once_goes_to_one() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let ada = named("Ada");
-    let posts = futures_util::future::try_join_all((0..20).map(|_| api.post(&ada))).await?;
-    let count = |status| posts.iter().filter(|response| response.status() == status).count();
-    ensure!((count(201_u16), count(409_u16)) == (1, 19), "{posts:?}");
-    Ok(())
-}
-
-async fn many_users_are_read_at_once() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let (ada, grace) = (api.create("Ada").await?, api.create("Grace").await?);
-    let nobody = grace + 1_000;
-    api.get(ada).await?;
-    let path = format!("users?ids={grace},{nobody},{ada},{grace}");
-    for status in ["redis; fwd=partial", "redis; hit"] {
-        let many = api.ask(Method::GET, &path).await?;
-        ensure!(many.status() == 200 && header(&many, "cache-status") == status, "{many:?}");
-        let many: Value = many.json().await?;
-        let names: Vec<_> = many["users"].as_array().into_iter().flatten().collect();
-        let names: Vec<_> = names.iter().map(|user| user["name"].as_str()).collect();
-        ensure!(names == [Some("Grace"), Some("Ada")], "{many}");
-        ensure!(many["missing"] == json!([nobody]), "{many}");
-    }
-    // What was read together is known one by one, and forgotten one by one.
-    ensure!(header(&api.get(grace).await?, "cache-status").starts_with("redis; hit"));
-    api.put(grace, &json!({ "name": "Hopper", "email": "grace@example.org" })).await?;
-    let many: Value = api.ask(Method::GET, &path).await?.json().await?;
-    ensure!(many["users"][0]["name"] == "Hopper", "{many}");
-    Ok(())
-}
-
-async fn a_list_of_ids_that_is_none_is_refused() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let long = format!("users?ids={}", ["1"; 101].join(","));
-    for path in ["users", "users?ids=", "users?ids=1,,2", "users?ids=x", "users?ids=1&ids=2", &long]
-    {
-        invalid(api.ask(Method::GET, path).await?, "ids").await.with_context(|| path.to_owned())?;
-    }
-    Ok(())
-}
-
-async fn an_id_that_can_be_none_is_not_found() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let id = api.create("Ada").await?;
-    for path in [
-        "-1",
-        "0",
-        "00",
-        "01",
-        "+1",
-        "1.0",
-        "1e3",
-        "x",
-        "%20",
-        "1%20",
-        "%00",
-        "%ff%fe",
-        "1'--",
-        "9223372036854775808",
-        "99999999999999999999999999",
-        "..%2fhealthz",
-        "1%2f2",
-        "%D9%A1",
-    ] {
-        for method in [Method::GET, Method::DELETE] {
-            let response = api.ask(method, &format!("users/{path}")).await?;
-            problem(response, 404).await.with_context(|| path.to_owned())?;
-        }
-        let url = format!("{}/users/{path}", api.child.url());
-        problem(api.http.put(url).json(&named("Eve")).send().await?, 404).await?;
-    }
-    // The largest that there can be is looked for.
-    let largest = api.get(i64::MAX).await?;
-    ensure!(header(&largest, "cache-status") == "redis; fwd=miss; stored");
-    problem(largest, 404).await?;
-    ensure!(api.get(id).await?.status() == 200);
-    Ok(())
-}
-
-async fn a_body_that_is_no_user_is_refused() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let id = api.create("Ada").await?;
-    let url = format!("{}/users", api.child.url());
-    refuses_bad_bodies(|| api.http.post(&url), &named("Grace")).await?;
-    let one = format!("{url}/{id}");
-    refuses_bad_bodies(|| api.http.put(&one), &named("Lovelace")).await?;
-    ensure!(name(api.get(id).await?).await? == "Lovelace", "only the good one counted");
-    for body in [
-        r#"{"name":"Eve"}"#,
-        r#"{"email":"eve@example.org"}"#,
-        r#"{"name":7,"email":"eve@example.org"}"#,
-        r#"{"name":null,"email":"eve@example.org"}"#,
-        r#"{"name":"Eve","email":"eve@example.org","id":1}"#,
-        r#"{"name":"Eve","email":"eve@example.org","email":"mallory@example.org"}"#,
-    ] {
-        let post = api.http.post(&url).header("content-type", "application/json").body(body);
-        problem(post.send().await?, 422).await.with_context(|| body.to_owned())?;
-    }
-    Ok(())
-}
-
-async fn a_name_or_an_email_address_that_cannot_be_is_refused() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let id = api.create("Ada").await?;
-    let long = format!("{}@example.org", "a".repeat(300 - 12));
-    for email in [
-        "",
-        "eve",
-        "@example.org",
-        "eve@",
-        "eve@example",
-        "e ve@example.org",
-        "eve@exa mple.org",
-        "eve@@example.org",
-        "eve@example..org",
-        "eve@example.org\n",
-        "eve\u{0}@example.org",
-        &long,
-    ] {
-        let body = json!({ "name": "Eve", "email": email });
-        invalid(api.post(&body).await?, "email").await.with_context(|| email.to_owned())?;
-        invalid(api.put(id, &body).await?, "email").await.with_context(|| email.to_owned())?;
-    }
-    for name in ["", " ", "\u{0}", "a\nb", &"x".repeat(201)] {
-        let body = json!({ "name": name, "email": "eve@example.org" });
-        invalid(api.post(&body).await?, "name").await.with_context(|| name.to_owned())?;
-    }
-    let both = api.post(&json!({ "name": "", "email": "" })).await?;
-    let both = problem(both, 422).await?;
-    ensure!(both["errors"].as_array().map(Vec::len) == Some(2), "{both}");
-    ensure!(name(api.get(id).await?).await? == "Ada");
     Ok(())
 }
 
@@ -570,42 +366,6 @@ async fn without_the_database_nothing_is_believed_for_long() -> Outcome {
     problem(api.ask(Method::GET, &format!("users?ids={id}")).await?, 503).await?;
     proxy.heal();
     ensure!(name(api.get(id).await?).await? == "Ada", "the next request works");
-    Ok(())
-}
-
-async fn a_wrong_method_is_not_allowed() -> Outcome {
-    let api = Api::start(&[]).await?;
-    for (method, path) in [
-        (Method::PUT, "users"),
-        (Method::DELETE, "users"),
-        (Method::POST, "users/1"),
-        (Method::PATCH, "users/1"),
-        (Method::POST, "healthz"),
-        (Method::POST, "readyz"),
-    ] {
-        let response = api.ask(method.clone(), path).await?;
-        ensure!(!header(&response, "allow").is_empty(), "{method} {path}: no Allow");
-        problem(response, 405).await.with_context(|| format!("{method} {path}"))?;
-    }
-    Ok(())
-}
-
-async fn an_unknown_path_is_not_found() -> Outcome {
-    let api = Api::start(&[]).await?;
-    for path in ["", "user", "users/", "users/1/", "users/1/email", "metrics", "%ff"] {
-        problem(api.ask(Method::GET, path).await?, 404).await.with_context(|| path.to_owned())?;
-    }
-    Ok(())
-}
-
-async fn it_says_that_it_lives_and_is_ready() -> Outcome {
-    let api = Api::start(&[]).await?;
-    ensure!(api.ask(Method::GET, "healthz").await?.status() == 200);
-    let ready: Value = api.ask(Method::GET, "readyz").await?.json().await?;
-    ensure!(ready["status"] == "ready", "{ready}");
-    let id = api.create("Ada").await?;
-    let head = api.ask(Method::HEAD, &format!("users/{id}")).await?;
-    ensure!(head.status() == 200 && head.bytes().await?.is_empty());
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use conform::{
     run::{Tried, run},
     target::{Restart, Target},
 };
-use lab::{Answer, child::Child, database::Database, stack};
+use lab::{Answer, child::Child, database::Database, keys::Keys, stack};
 use libtest_mimic::{Completion, Trial};
 use tokio::sync::Mutex;
 
@@ -90,6 +90,14 @@ async fn serve(answer: &Answer) -> anyhow::Result<(Child, Box<dyn Any + Send>)> 
         "url-shortener" => {
             let database = fresh_database(answer).await?;
             Ok((serve.database(&database).start().await?, Box::new(database)))
+        }
+        "cache-aside" => {
+            let (database, keys) = (fresh_database(answer).await?, Keys::fresh(answer.name).await?);
+            // With time enough: no case is about a time-out, and a busy machine must not run into one.
+            let calm = ["--redis-timeout", "3", "--database-timeout", "10", "--lease", "30"];
+            let place = ["--redis", keys.url(), "--key-prefix", keys.prefix()];
+            let child = serve.database(&database).args(&place).args(&calm).start().await?;
+            Ok((child, Box::new((database, keys))))
         }
         name => bail!("nobody has said how {name} is served for its cases"),
     }

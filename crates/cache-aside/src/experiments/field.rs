@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use futures_util::future::join_all;
 use lab::{Lab, Target, child::Child, load::median};
 use tokio::{task::JoinSet, time::sleep};
 
@@ -16,6 +17,8 @@ use super::client::Api;
 
 /// Users that are hot, and not written to except where it is said.
 pub const QUIET: i64 = 20;
+/// Users that are changed where Redis is away, and read at once where it is near.
+const PROBED: i64 = 5;
 
 /// Two processes, their clients, and what those were promised.
 #[derive(Clone)]
@@ -52,7 +55,7 @@ struct Seen {
 impl Field {
     /// Nothing seen as yet.
     pub fn new(children: [&Child; 2], writers: u16) -> anyhow::Result<Self> {
-        let users = usize::try_from(QUIET)? + usize::from(writers) + 1;
+        let users = usize::try_from(Self::users(writers))? + 1;
         Ok(Self {
             apis: [Api::of(children[0])?, Api::of(children[1])?],
             promised: Arc::new((0..users).map(|_| AtomicU64::new(0)).collect()),
@@ -61,6 +64,11 @@ impl Field {
             seen: Arc::default(),
             writers,
         })
+    }
+
+    /// How many users there have to be.
+    pub fn users(writers: u16) -> u32 {
+        u32::try_from(QUIET + PROBED).unwrap_or(0) + u32::from(writers)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -157,6 +165,21 @@ impl Field {
                 bail!(failed)
             }
         }
+    }
+
+    /// Makes users hot where Redis is near, changes them where it is away, and reads them where it is near as
+    /// soon as the change is answered. One after another, so that they fall between two confirmations.
+    pub async fn probe(&self, change: u64) {
+        let [far, near] = &self.apis;
+        join_all((1..=PROBED).map(|n| async move {
+            let id = QUIET + i64::from(self.writers) + n;
+            sleep(Duration::from_millis(40) * u32::try_from(n).unwrap_or(0)).await;
+            self.read(near, id).await;
+            // Told in the failures.
+            let _ = self.write(far, id, change).await;
+            self.read(near, id).await;
+        }))
+        .await;
     }
 
     /// Lets the load go on for a while, and writes down what it was like.

@@ -52,17 +52,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let far = serve(&proxy.url(&redis)?).start().await?;
     let near = serve(&redis).start().await?;
     let writers = params.clients;
-    ground::users(&database, u32::try_from(QUIET)? + u32::from(writers)).await?;
+    ground::users(&database, Field::users(writers)).await?;
     let field = Field::new([&far, &near], writers)?;
     let load = field.load(params.clients);
 
     let lasts = Duration::from_secs_f64(params.seconds);
     field.phase(&lab, "all is well", lasts).await?;
-    for (name, fault) in
-        [("cut off from one", Fault::Cut), ("black-holed for one", Fault::BlackHole)]
-    {
+    let faults = [("cut off from one", Fault::Cut), ("black-holed for one", Fault::BlackHole)];
+    for (change, (name, fault)) in (1..).zip(faults) {
         proxy.set(fault);
-        field.phase(&lab, name, lasts).await?;
+        let (phase, ()) = tokio::join!(field.phase(&lab, name, lasts), field.probe(change));
+        phase?;
         proxy.heal();
         field.hits_return(&lab, name).await?;
     }

@@ -71,9 +71,13 @@ watcher=$!
 
 wait "$server"          # until the server ends, or TERM comes
 kill "$listener" "$watcher" 2>/dev/null
-insist 3<&- 2>/dev/null &
-insister=$!
-wait "$server"
-kill "$insister" 2>/dev/null
+# Only if it lives. A signal that comes to a subshell as it begins can be lost, and this one would then keep a home
+# locked for 20 seconds whose server has long been killed.
+if kill -0 "$server" 2>/dev/null; then
+    insist 3<&- 2>/dev/null &
+    insister=$!
+    wait "$server"
+    kill "$insister" 2>/dev/null
+fi
 eval "$after" >/dev/null 2>&1
 rm -f users closed in-use was-used pid
