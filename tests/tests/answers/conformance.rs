@@ -87,7 +87,7 @@ impl Served {
 async fn serve(answer: &Answer) -> anyhow::Result<(Child, Box<dyn Any + Send>)> {
     let serve = Child::serve(answer.name);
     match answer.name {
-        "url-shortener" => {
+        "url-shortener" | "transaction-demo" => {
             let database = fresh_database(answer).await?;
             Ok((serve.database(&database).start().await?, Box::new(database)))
         }
