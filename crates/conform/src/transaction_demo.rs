@@ -104,7 +104,9 @@ impl Api<'_> {
         let mut next = Some(format!("/accounts/{account}/entries"));
         while let Some(path) = next {
             let page: Value = self.get(&path).await?.json().await?;
-            let shown = page["entries"].as_array().with_context(|| page.to_string())?;
+            let shown = page["entries"].as_array();
+            let shown =
+                shown.with_context(|| format!("account {account} has no ledger: {page}"))?;
             entries.extend(shown.iter().cloned());
             next = page["next"].as_str().map(str::to_owned);
         }
