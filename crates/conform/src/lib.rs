@@ -14,6 +14,8 @@ pub mod program;
 pub mod words;
 pub mod url_shortener;
 pub mod cache_aside;
+pub mod jwt_auth;
+pub mod transaction_demo;
 
 use case::Case;
 
@@ -22,5 +24,7 @@ pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
     vec![
         ("url-shortener", [url_shortener::cases(), url_shortener::bad_input_cases()].concat()),
         ("cache-aside", cache_aside::all()),
+        ("jwt-auth", jwt_auth::all_cases()),
+        ("transaction-demo", transaction_demo::all_cases()),
     ]
 }

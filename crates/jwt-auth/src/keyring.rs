@@ -116,7 +116,11 @@ mod tests {
     fn ring(asked: &'static AtomicUsize) -> Keyring {
         Keyring::new(Box::new(move || {
             let n = u8::try_from(asked.fetch_add(1, Ordering::SeqCst)).unwrap();
-            Box::pin(async move { Ok((0..=n).map(|n| PublicKey::new([n; 32])).collect()) })
+            Box::pin(async move {
+                // It takes a moment, in which everybody else asks too.
+                tokio::task::yield_now().await;
+                Ok((0..=n).map(|n| PublicKey::new([n; 32])).collect())
+            })
         }))
     }
 

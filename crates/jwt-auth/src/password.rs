@@ -143,6 +143,8 @@ impl Passwords {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
@@ -187,6 +189,21 @@ mod tests {
         assert!(!passwords.verify(password("correct house"), Some(&hash)).await.unwrap());
         // Nobody's password is the dummy's.
         assert!(!passwords.verify(password("the password of nobody"), None).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn for_nobody_a_hash_is_computed_too_and_waits_for_its_turn() {
+        let passwords = Passwords::new(CHEAP).unwrap();
+        let hash = passwords.hash(password("correct horse")).await.unwrap();
+        let cores = u32::try_from(passwords.turns.available_permits()).unwrap();
+        let all = passwords.turns.acquire_many(cores).await.unwrap();
+        // Whoever has an answer while no hash can be computed has not computed one.
+        for kept in [Some(hash.as_str()), None] {
+            let answer = passwords.verify(password("correct horse"), kept).now_or_never();
+            assert!(answer.is_none(), "{kept:?} is answered without a hash");
+        }
+        drop(all);
+        assert!(!passwords.verify(password("correct horse"), None).await.unwrap());
     }
 
     #[tokio::test]

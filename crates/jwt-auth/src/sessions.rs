@@ -81,7 +81,14 @@ impl Sessions {
         let found = self.store.credentials(email).await?;
         let hash = found.as_ref().map(|found| found.password_hash.as_str());
         // Hashes also for nobody. `?` for who is not found comes after it, never before.
-        let right = self.passwords.verify(password.clone(), hash).await?;
+        let right = match self.passwords.verify(password.clone(), hash).await {
+            // Nothing was compared, so nobody has learned anything, and nobody has to wait for it.
+            Err(error) => {
+                self.store.take_back(&attempt).await?;
+                return Err(error);
+            }
+            Ok(right) => right,
+        };
         let found = found.filter(|_| right).ok_or(Error::WrongCredentials)?;
 
         self.store.refund(&attempt).await?;

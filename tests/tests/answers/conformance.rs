@@ -87,7 +87,7 @@ impl Served {
 async fn serve(answer: &Answer) -> anyhow::Result<(Child, Box<dyn Any + Send>)> {
     let serve = Child::serve(answer.name);
     match answer.name {
-        "url-shortener" => {
+        "url-shortener" | "transaction-demo" => {
             let database = fresh_database(answer).await?;
             Ok((serve.database(&database).start().await?, Box::new(database)))
         }
@@ -98,6 +98,19 @@ async fn serve(answer: &Answer) -> anyhow::Result<(Child, Box<dyn Any + Send>)> 
             let place = ["--redis", keys.url(), "--key-prefix", keys.prefix()];
             let child = serve.database(&database).args(&place).args(&calm).start().await?;
             Ok((child, Box::new((database, keys))))
+        }
+        "jwt-auth" => {
+            let database = fresh_database(answer).await?;
+            // All failed logins come from one client here, and what is tried is not how long a guess takes.
+            let serve = serve.database(&database).args(&[
+                "--failures-per-client",
+                "1000000",
+                "--argon2-memory",
+                "64",
+                "--argon2-passes",
+                "1",
+            ]);
+            Ok((serve.start().await?, Box::new(database)))
         }
         name => bail!("nobody has said how {name} is served for its cases"),
     }

@@ -37,6 +37,34 @@ impl Store {
     }
     // ANCHOR_END: charge
 
+    /// Takes the charge back, of an attempt whose password was never looked at: the one failure, and the wait that it
+    /// began. If it ends another's wait, that one has its place in the count instead: no guess more is free than
+    /// without it.
+    pub async fn take_back(&self, attempt: &Attempt) -> Result<(), Error> {
+        self.database
+            .within(async |connection| {
+                let mut transaction = connection.begin().await?;
+                let account = account_key(&mut transaction, attempt).await?;
+                // In the order in which they are charged.
+                for key in [attempt.client, account] {
+                    sqlx::query(
+                        r#"
+                        update failed_logins
+                        set
+                            failures = greatest(failures - 1, 0),
+                            blocked_until = null
+                        where key = $1
+                        "#,
+                    )
+                    .bind(key)
+                    .execute(&mut *transaction)
+                    .await?;
+                }
+                transaction.commit().await
+            })
+            .await
+    }
+
     /// Takes the charge back, after a login that succeeded. The account's count begins anew. The client's does not, or
     /// whoever has one account could guess at all others for ever.
     pub async fn refund(&self, attempt: &Attempt) -> Result<(), Error> {

@@ -11,20 +11,26 @@ use lab::{
 use sqlx::{Connection as _, PgConnection};
 
 use super::{books::Books, client::Api, pgbench, random::Random};
+use crate::database::CONNECTIONS;
+
+/// As many as there are connections.
+#[expect(clippy::cast_possible_wrap, reason = "it is sixteen")]
+const MOST_CLIENTS: i64 = CONNECTIONS as i64;
 
 /// What can be chosen.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Params {
-    /// Clients, each of which pays without a pause
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Clients, each of which pays without a pause. Not more than the service has connections, since each of pgbench's
+    /// has one
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=MOST_CLIENTS))]
     pub clients: u16,
     /// Accounts that they choose from
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     pub accounts: u32,
     /// Seconds for each measurement, in whole seconds, since pgbench knows no others
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=60))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=60))]
     pub seconds: u32,
-    /// Measurements of each of the two, by turns
+    /// Rounds of four measurements: pgbench, the service twice, and pgbench again
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub rounds: u32,
 }
@@ -58,40 +64,44 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (mut paid, mut failed, mut benched) = (0, 0, 0);
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
-        let bench = match &program {
-            Some(program) => Some(pgbench::run(program, &script, &theirs, &params, round).await?),
-            None => None,
-        };
-        // Both begin with new connections, whose caches are empty. Ours are made while the clock runs.
-        child.stop().await?;
-        child.restart().await?;
-        let pay = pay(child.address(), &params, round).await?;
-        rates.push(pay.throughput());
-        if let Some(bench) = bench {
-            ratios.push(pay.throughput() / bench.rate);
-            benched += bench.transactions;
-            rows.push(vec![
-                "pgbench".to_owned(),
-                format!("{:.0}", bench.rate),
-                format!("{:.3}", bench.latency),
-            ]);
+        // Neither is always first: what warms up, fills up or slows down with time falls on both alike.
+        let (mut theirs_at, mut ours_at) = (Vec::new(), Vec::new());
+        for (n, who) in (4 * round..).zip([Who::Pgbench, Who::Service, Who::Service, Who::Pgbench])
+        {
+            match (who, &program) {
+                (Who::Pgbench, Some(program)) => {
+                    let bench = pgbench::run(program, &script, &theirs, &params, n).await?;
+                    theirs_at.push(bench.rate);
+                    benched += bench.transactions;
+                    rows.push(row("pgbench", bench.rate, bench.latency));
+                }
+                (Who::Pgbench, None) => {}
+                (Who::Service, _) => {
+                    // Both begin with new connections, whose caches are empty. Ours are made while the clock runs,
+                    // pgbench's before.
+                    child.stop().await?;
+                    child.restart().await?;
+                    let pay = pay(child.address(), &params, n).await?;
+                    ours_at.push(pay.throughput());
+                    paid += pay.ok;
+                    failed += pay.failed;
+                    let mean = f64::from(params.clients) / pay.throughput() * 1e3;
+                    rows.push(row("the service, over HTTP", pay.throughput(), mean));
+                    if let Some(error) = pay.first_error {
+                        lab.text(format!("the first failure: {error}"));
+                    }
+                }
+            }
         }
-        let mean = f64::from(params.clients) / pay.throughput() * 1e3;
-        rows.push(vec![
-            "the service, over HTTP".to_owned(),
-            format!("{:.0}", pay.throughput()),
-            format!("{mean:.3}"),
-        ]);
-        paid += pay.ok;
-        failed += pay.failed;
-        if let Some(error) = pay.first_error {
-            lab.text(format!("the first failure: {error}"));
+        if !theirs_at.is_empty() {
+            ratios.push(ours_at.iter().sum::<f64>() / theirs_at.iter().sum::<f64>());
         }
+        rates.extend(ours_at);
     }
     lab.table("Each measurement", &["who", "transfers/s", "mean latency (ms)"], rows);
     lab.figure("transfers a second, median", load::median(rates), "transfers/s");
     if !ratios.is_empty() {
-        let name = "transfers a second ÷ those of pgbench, median";
+        let name = "transfers a second ÷ those of pgbench, median of the rounds";
         lab.figure_with_target(name, load::median(ratios), "", Target::AtLeast(0.8));
     }
     lab.check_eq("transfers that failed", 0, failed);
@@ -100,6 +110,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         check_books(&lab, &theirs, &params, "pgbench", benched).await?;
     }
     Ok(())
+}
+
+/// Who is measured.
+#[derive(Clone, Copy)]
+enum Who {
+    Pgbench,
+    Service,
+}
+
+fn row(who: &str, rate: f64, latency: f64) -> Vec<String> {
+    vec![who.to_owned(), format!("{rate:.0}"), format!("{latency:.3}")]
 }
 
 /// What was measured has to be the real thing: whoever made them, the transfers are there and right.

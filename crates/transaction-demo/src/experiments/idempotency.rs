@@ -52,6 +52,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut banks = [one, two];
     at_once(&params, &lab, &mut banks, &accounts, &mut connection).await?;
     each_message(&lab, &database, &banks[0], &accounts, &mut connection).await?;
+    refused(&lab, &Api::of(&banks[0])?, accounts[0]).await?;
     let books = Books::read(&mut connection).await?;
     lab.check_eq("the books at the end", Books::right(2 * START).words(), books.words());
     Ok(())
@@ -206,6 +207,27 @@ async fn standing(
         sleep(Duration::from_millis(5)).await;
     }
     Ok(step)
+}
+
+/// A payment for which there is no money, and which is sent again when there is.
+async fn refused(lab: &Lab, api: &Api, rich: i64) -> anyhow::Result<()> {
+    let poor = api.open(0).await?;
+    let payment = |key: &str, from, to| Payment { key: key.to_owned(), from, to, cents: 5 };
+    let mut seen = Vec::new();
+    for payment in [
+        payment("refused", poor, rich),
+        payment("wages", rich, poor),
+        payment("refused", poor, rich),
+        payment("another", poor, rich),
+    ] {
+        seen.push(api.pay_until_decided(&payment).await?.0.to_string());
+    }
+    lab.check_eq(
+        "refused for lack of money; money comes; sent again; as another payment",
+        "409, 201, 409, 201".to_owned(),
+        seen.join(", "),
+    );
+    Ok(())
 }
 
 /// Waits until PostgreSQL has noticed that the victim is no more.

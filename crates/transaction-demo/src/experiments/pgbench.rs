@@ -84,7 +84,7 @@ pub struct Bench {
     pub latency: f64,
 }
 
-/// Prepared statements, as ours are; two threads, so that it does not hold itself up.
+/// Prepared statements, as ours are; a thread for each core, as ours has, so that it does not hold itself up.
 pub async fn run(
     program: &Path,
     script: &Script,
@@ -97,10 +97,13 @@ pub async fn run(
     // The password in the environment: everybody can read a command line.
     let _ = address.set_password(None);
     let password = url.password().unwrap_or_default().to_owned();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = threads.min(params.clients.into());
     let output = Command::new(program)
-        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2", "--define"])
+        .args(["--no-vacuum", "--protocol=prepared", "--define"])
         .arg(format!("n={}", first_key(round)))
         .arg(format!("--client={}", params.clients))
+        .arg(format!("--jobs={threads}"))
         .arg(format!("--time={}", params.seconds))
         .arg(format!("--file={}", script.0.display()))
         .arg(address.as_str())
