@@ -13,10 +13,17 @@ pub mod run;
 pub mod program;
 pub mod words;
 pub mod url_shortener;
+pub mod notification_worker;
 
 use case::Case;
 
 /// The answers that have a suite, and their cases.
 pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
-    vec![("url-shortener", [url_shortener::cases(), url_shortener::bad_input_cases()].concat())]
+    vec![
+        ("url-shortener", [url_shortener::cases(), url_shortener::bad_input_cases()].concat()),
+        (
+            "notification-worker",
+            [notification_worker::cases(), notification_worker::bad_input_cases()].concat(),
+        ),
+    ]
 }
