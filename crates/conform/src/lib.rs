@@ -16,6 +16,7 @@ pub mod url_shortener;
 pub mod cache_aside;
 pub mod jwt_auth;
 pub mod transaction_demo;
+pub mod notification_worker;
 
 use case::Case;
 
@@ -26,5 +27,9 @@ pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
         ("cache-aside", cache_aside::all()),
         ("jwt-auth", jwt_auth::all_cases()),
         ("transaction-demo", transaction_demo::all_cases()),
+        (
+            "notification-worker",
+            [notification_worker::cases(), notification_worker::bad_input_cases()].concat(),
+        ),
     ]
 }

@@ -136,6 +136,11 @@ impl Target {
         .await
     }
 
+    /// Notes what was sent and what came by other means than [`send`](Self::send).
+    pub fn note(&self, sent: &str, came: &str) {
+        *self.last() = Exchange { sent: shown(sent.as_bytes()), came: shown(came.as_bytes()) };
+    }
+
     /// What was sent and what came last.
     pub fn last_exchange(&self) -> Exchange {
         self.last().clone()

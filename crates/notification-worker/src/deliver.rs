@@ -21,8 +21,32 @@ use crate::{
 pub const CRASHES: i32 = 5;
 /// From so many on it is suspected, and tried alone: with it others were in flight, who are suspected too.
 const SUSPECT: i32 = 2;
-/// In seconds: a day. A channel that wishes for more, and be it for 2⁶⁴, is asked again all the same.
-const LONGEST_WISH: u64 = 24 * 60 * 60;
+
+/// What a claim leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// An attempt.
+    Try,
+    /// It waits, others go first, and then it is tried alone.
+    Wait,
+    /// The dead-letter queue.
+    Bury,
+}
+
+// ANCHOR: verdict
+/// What becomes of a job that was claimed. Its last attempt may have been cut off, since its worker died; and so
+/// may others before.
+fn verdict(was_cut_off: bool, crashes: i32) -> Verdict {
+    match (was_cut_off, crashes) {
+        (true, CRASHES..) => Verdict::Bury,
+        // It may be the cause.
+        (true, SUSPECT..) => Verdict::Wait,
+        // Most who die do not die of the job. It is tried again at once, in its place in line. And whose last
+        // attempt came to its end has been waiting already.
+        _ => Verdict::Try,
+    }
+}
+// ANCHOR_END: verdict
 
 /// Delivers.
 pub struct Deliverer {
@@ -66,12 +90,10 @@ impl Deliverer {
         let Some(begun) = self.store.claim(&message).await? else {
             return self.follow_up(payload, &message).await;
         };
-        let settlement = match (begun.was_cut_off, begun.crashes) {
-            (true, CRASHES..) => Settlement::Dead(format!("{CRASHES} workers died of it")),
-            // It may be the cause. It waits, and others go first.
-            (true, SUSPECT..) => self.retry(&begun, "its worker died".to_owned(), None),
-            // Most who die do not die of the job. It is tried again at once, in its place in line.
-            _ => self.attempt(&begun).await?,
+        let settlement = match verdict(begun.was_cut_off, begun.crashes) {
+            Verdict::Bury => Settlement::Dead(format!("{CRASHES} workers died of it")),
+            Verdict::Wait => self.retry(&begun, "its worker died".to_owned(), None),
+            Verdict::Try => self.attempt(&begun).await?,
         };
         let ours = self.store.settle(&begun, &settlement).await?;
         // If somebody else has begun in the meantime, what follows is theirs.
@@ -162,11 +184,8 @@ impl Deliverer {
     /// Another attempt, later, unless there have been enough; not before the channel's own wish.
     fn retry(&self, job: &Begun, error: String, after: Option<u64>) -> Settlement {
         let failures = u16::try_from(job.failures + 1).unwrap_or(u16::MAX);
-        match self.backoff.after(failures) {
-            Some(wait) => {
-                let wished = after.unwrap_or_default().min(LONGEST_WISH) as f64;
-                Settlement::Retry(error, wait.as_secs_f64().max(wished))
-            }
+        match self.backoff.after(failures, after) {
+            Some(wait) => Settlement::Retry(error, wait.as_secs_f64()),
             None => Settlement::Dead(format!("gave up after {failures} failures: {error}")),
         }
     }
@@ -188,5 +207,30 @@ impl Deliverer {
         // Once for each that is collapsed, and all but one find nothing to do.
         self.broker.delay(&summary, Priority::High, wait).await?;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_suspected_only_when_workers_keep_dying_over_it() {
+        assert_eq!(verdict(false, 0), Verdict::Try);
+        // It was in flight beside the cause, or the machine was switched off.
+        assert_eq!(verdict(true, 1), Verdict::Try);
+        for crashes in SUSPECT..CRASHES {
+            assert_eq!(verdict(true, crashes), Verdict::Wait, "{crashes} crashes");
+        }
+        assert_eq!(verdict(true, CRASHES), Verdict::Bury);
+        assert_eq!(verdict(true, CRASHES + 1), Verdict::Bury);
+    }
+
+    #[test]
+    fn a_suspect_that_has_waited_gets_its_attempt() {
+        // Or it would wait again and again, and never be tried.
+        for crashes in 0..CRASHES {
+            assert_eq!(verdict(false, crashes), Verdict::Try, "{crashes} crashes");
+        }
     }
 }

@@ -177,3 +177,60 @@ impl Drop for Ear {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub() -> (Arc<Hub>, mpsc::Receiver<UserId>) {
+        // Nobody listens there, and nobody asks.
+        Hub::new(Live::new("redis://127.0.0.1:1/", "").unwrap())
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).unwrap()
+    }
+
+    fn news(position: i64) -> Told {
+        let (title, body) = (String::new(), String::new());
+        let entry = Entry { position, seq: position, job_id: position.to_string(), title, body };
+        Told::Entry(Arc::new(entry))
+    }
+
+    fn heard(ear: &mut Ear) -> Vec<i64> {
+        let told = std::iter::from_fn(|| ear.queue.try_recv().ok());
+        told.map(|told| if let Told::Entry(entry) = told { entry.position } else { 0 }).collect()
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_takes_nothing_keeps_a_bounded_queue_and_knows_that_it_missed_something()
+    {
+        let (hub, _wishes) = hub();
+        let mut slow = hub.join(user("ann")).await;
+        let most = i64::try_from(AHEAD).unwrap();
+        for position in 1..=most {
+            hub.tell(&user("ann"), &news(position));
+        }
+        assert!(!slow.missed.load(Ordering::Acquire), "nothing is missed while there is room");
+        for position in most + 1..=3 * most {
+            hub.tell(&user("ann"), &news(position));
+        }
+        assert!(slow.missed.load(Ordering::Acquire), "nobody told it that something is missed");
+        assert_eq!(heard(&mut slow), (1..=most).collect::<Vec<_>>(), "the first, and no more");
+    }
+
+    #[tokio::test]
+    async fn every_socket_of_a_user_is_told_beside_one_that_is_slow_and_nobody_elses() {
+        let (hub, _wishes) = hub();
+        let _slow = hub.join(user("ann")).await;
+        let mut quick = hub.join(user("ann")).await;
+        let mut other = hub.join(user("bob")).await;
+        for position in 1..=200 {
+            hub.tell(&user("ann"), &news(position));
+            assert_eq!(heard(&mut quick), [position]);
+        }
+        assert!(!quick.missed.load(Ordering::Acquire), "it has taken everything");
+        assert_eq!(heard(&mut other), [0_i64; 0]);
+        assert!(!other.missed.load(Ordering::Acquire));
+    }
+}

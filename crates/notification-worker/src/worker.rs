@@ -208,6 +208,7 @@ impl Worker {
     // ANCHOR_END: consume
 }
 
+// ANCHOR: lane_of
 /// A user has one lane; what is no message of ours goes into any.
 fn lane_of(payload: &[u8]) -> usize {
     let user = serde_json::from_slice::<Message>(payload).map(|message| message.user_id).ok();
@@ -215,4 +216,42 @@ fn lane_of(payload: &[u8]) -> usize {
     let mut hasher = DefaultHasher::new();
     user.hash(&mut hasher);
     usize::try_from(hasher.finish() % LANES as u64).unwrap_or(0)
+}
+// ANCHOR_END: lane_of
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::ids::UserId;
+
+    fn lane(user: &str, job: u32, generation: i32) -> usize {
+        let user_id = UserId::parse(user).unwrap();
+        let message = Message { job_id: format!("job-{job}"), user_id, generation };
+        lane_of(&serde_json::to_vec(&message).unwrap())
+    }
+
+    #[test]
+    fn all_messages_of_a_user_have_one_lane_retries_included() {
+        for user in ["ann", "bob", "user-7"] {
+            let lanes: HashSet<_> =
+                (0..50).flat_map(|job| [0, 1, 5].map(|retry| lane(user, job, retry))).collect();
+            assert_eq!(lanes.len(), 1, "{user} has lanes {lanes:?}");
+        }
+    }
+
+    #[test]
+    fn users_are_spread_over_the_lanes() {
+        let lanes: HashSet<_> = (0..1_000).map(|n| lane(&format!("user-{n}"), 0, 0)).collect();
+        assert!(lanes.len() >= LANES / 2, "a thousand users have {} lanes", lanes.len());
+        assert!(lanes.iter().all(|lane| *lane < LANES), "{lanes:?}");
+    }
+
+    #[test]
+    fn what_is_no_message_has_a_lane_too() {
+        for payload in [&b""[..], b"\xff\xfe", br#"{"job_id":7}"#] {
+            assert!(lane_of(payload) < LANES);
+        }
+    }
 }

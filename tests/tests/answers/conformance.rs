@@ -112,6 +112,10 @@ async fn serve(answer: &Answer) -> anyhow::Result<(Child, Box<dyn Any + Send>)> 
             ]);
             Ok((serve.start().await?, Box::new(database)))
         }
+        "notification-worker" => {
+            let stand = notification_worker::experiments::stand::Stand::fresh(2, 50, 4).await?;
+            Ok((stand.serve(&[]).start().await?, Box::new(stand)))
+        }
         name => bail!("nobody has said how {name} is served for its cases"),
     }
 }
