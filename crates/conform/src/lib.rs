@@ -14,6 +14,7 @@ pub mod program;
 pub mod words;
 pub mod url_shortener;
 pub mod notification_worker;
+pub mod saga_orchestrator;
 
 use case::Case;
 
@@ -25,5 +26,6 @@ pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
             "notification-worker",
             [notification_worker::cases(), notification_worker::bad_input_cases()].concat(),
         ),
+        ("saga-orchestrator", saga_orchestrator::cases()),
     ]
 }
