@@ -17,6 +17,7 @@ pub mod cache_aside;
 pub mod jwt_auth;
 pub mod transaction_demo;
 pub mod notification_worker;
+pub mod saga_orchestrator;
 
 use case::Case;
 
@@ -31,5 +32,6 @@ pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
             "notification-worker",
             [notification_worker::cases(), notification_worker::bad_input_cases()].concat(),
         ),
+        ("saga-orchestrator", saga_orchestrator::cases()),
     ]
 }

@@ -110,13 +110,21 @@ impl Target {
         path: &str,
         body: &Value,
     ) -> anyhow::Result<(Response, bool)> {
-        let mut response = self.post(path, body).await?;
+        self.send_patiently(|| self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Sends a request, again while the answer is 503; and whether it was ever told so.
+    pub async fn send_patiently(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+    ) -> anyhow::Result<(Response, bool)> {
+        let mut response = self.send(request()).await?;
         let unsure = response.status() == StatusCode::SERVICE_UNAVAILABLE;
         for _ in 0..20 {
             if response.status() != StatusCode::SERVICE_UNAVAILABLE {
                 break;
             }
-            response = self.post(path, body).await?;
+            response = self.send(request()).await?;
         }
         Ok((response, unsure))
     }

@@ -67,6 +67,7 @@ impl Log {
         })
     }
 
+    // ANCHOR: undo
     /// A refusal is final only for who heard every answer: what came before it may have been lost.
     fn may_have_been_done(&self, call: Call) -> bool {
         let progress = self.of(call);
@@ -76,6 +77,7 @@ impl Log {
             None => false,
         }
     }
+    // ANCHOR_END: undo
     // ANCHOR_END: next
 
     fn park(&self, call: Call) -> Next {
@@ -148,6 +150,8 @@ mod tests {
         for (trouble, undo) in [
             (vec![failed(Call::Charge, true)], Call::Refund),
             (vec![Record::TakenOver, failed(Call::Charge, false)], Call::Refund),
+            // That nobody listens now says nothing of what was sent before.
+            (vec![failed(Call::Charge, true), failed(Call::Charge, false)], Call::Refund),
             (vec![failed(Call::Charge, false)], Call::Release),
         ] {
             let mut log = after(&[&reserved[..], &trouble].concat());
@@ -157,6 +161,36 @@ mod tests {
             assert_eq!(log.next(late, DEADLINE), Next::Ask(undo), "{trouble:?}");
             assert_eq!(log.status(), Status::Cancelling);
         }
+    }
+
+    #[test]
+    fn a_refusal_after_a_lost_answer_undoes_what_was_refused() {
+        let refused = Record::Refused { call: Call::Charge, reason: "no".to_owned() };
+        let before = [asked(Call::Reserve), done(Call::Reserve), asked(Call::Charge)];
+        let heard = after(&[&before[..], std::slice::from_ref(&refused)].concat());
+        assert_eq!(heard.next(START, DEADLINE), Next::Ask(Call::Release));
+        let lost = after(&[&before[..], &[failed(Call::Charge, true), refused]].concat());
+        assert_eq!(lost.next(START, DEADLINE), Next::Ask(Call::Refund));
+    }
+
+    #[test]
+    fn compensations_follow_in_reverse_and_one_that_fails_parks_the_order() {
+        let mut log = Log::new(START);
+        log.push(&done(Call::Reserve), START);
+        for record in [asked(Call::Charge), done(Call::Charge), asked(Call::Book)] {
+            log.push(&record, START);
+        }
+        log.push(&Record::Refused { call: Call::Book, reason: "no".to_owned() }, START);
+        for undo in [Call::Refund, Call::Release] {
+            assert_eq!(log.next(START, DEADLINE), Next::Ask(undo));
+            log.push(&asked(undo), START);
+            let mut broken = log.clone();
+            broken.push(&failed(undo, false), START);
+            let parked = broken.next(START + DEADLINE, DEADLINE);
+            assert!(matches!(parked, Next::Write(Record::Parked { .. })), "{parked:?}");
+            log.push(&done(undo), START);
+        }
+        assert_eq!(log.next(START, DEADLINE), Next::Write(Record::Cancelled));
     }
 
     #[test]

@@ -144,8 +144,11 @@ impl Orchestrator {
             };
             let has_failed = matches!(news.last(), Some(Record::Failed { .. }));
             if has_failed || stop.is_cancelled() {
-                let pause =
-                    if has_failed { self.pause(log.of(call).failures) } else { Duration::ZERO };
+                let pause = if has_failed {
+                    self.patience.pause(log.of(call).failures)
+                } else {
+                    Duration::ZERO
+                };
                 self.write(id, fence, &news, log.status(), Lease::Release(pause)).await?;
                 return Ok(());
             }
@@ -182,15 +185,50 @@ impl Orchestrator {
         }
         Ok(written)
     }
+}
 
+impl Patience {
     // ANCHOR: backoff
     /// Twice as long after each failure, and anything from half to all of it, or all who failed together
     /// would come back together.
     fn pause(&self, failures: u32) -> Duration {
-        let Patience { backoff, longest_backoff, .. } = self.patience;
-        let whole =
-            backoff.saturating_mul(1 << failures.saturating_sub(1).min(20)).min(longest_backoff);
+        let doubled = 1 << failures.saturating_sub(1).min(20);
+        let whole = self.backoff.saturating_mul(doubled).min(self.longest_backoff);
         whole.mul_f64(rand::random_range(0.5..=1.0))
     }
     // ANCHOR_END: backoff
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        lease: Duration::from_secs(15),
+        deadline: Duration::from_secs(30),
+        backoff: Duration::from_millis(100),
+        longest_backoff: Duration::from_secs(5),
+        poll: Duration::from_millis(200),
+        concurrency: 32,
+    };
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_jitter_only_shortens_them() {
+        let wholes = [(1, 100), (2, 200), (3, 400), (6, 3_200), (7, 5_000), (99, 5_000)];
+        for (failures, whole) in wholes.into_iter().chain([(u32::MAX, 5_000)]) {
+            let whole = Duration::from_millis(whole);
+            for _ in 0..50 {
+                let pause = PATIENCE.pause(failures);
+                assert!(pause <= whole && pause >= whole / 2, "{pause:?} after {failures}");
+            }
+        }
+    }
+
+    #[test]
+    fn those_who_failed_together_do_not_come_back_together() {
+        let pauses: HashSet<_> = (0..50).map(|_| PATIENCE.pause(7)).collect();
+        assert!(pauses.len() > 10, "{pauses:?}");
+    }
 }

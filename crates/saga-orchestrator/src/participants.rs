@@ -74,17 +74,7 @@ impl Participants {
         let Some(answer) = read(response).await else {
             return unknown(format!("{status} with an answer that cannot be read"));
         };
-        let is_ours = answer["order_id"] == id.to_string();
-        match status {
-            StatusCode::OK if is_ours => Record::Done { call },
-            // Only who names the order has really considered it.
-            StatusCode::CONFLICT if is_problem && is_ours => {
-                let reason = answer["detail"].as_str().unwrap_or("refused");
-                Record::Refused { call, reason: tidy(reason) }
-            }
-            StatusCode::OK => unknown("200 that speaks of another order".to_owned()),
-            _ => unknown(format!("{status} {}", answer["detail"].as_str().unwrap_or_default())),
-        }
+        answered(call, id, status, is_problem, &answer)
     }
     // ANCHOR_END: classify
 
@@ -97,6 +87,25 @@ impl Participants {
         format!("{}/{call}", base.as_str().trim_end_matches('/'))
     }
 }
+
+// ANCHOR: answered
+/// What an answer says. A no is only what the participant says after it has considered this very order; whatever
+/// else comes may have been said by a proxy, and leaves it unknown.
+fn answered(call: Call, id: Uuid, status: StatusCode, is_problem: bool, answer: &Value) -> Record {
+    let is_ours = answer["order_id"] == id.to_string();
+    let detail = answer["detail"].as_str();
+    let reason = match status {
+        StatusCode::OK if is_ours => return Record::Done { call },
+        // Only who names the order has really considered it.
+        StatusCode::CONFLICT if is_problem && is_ours => {
+            return Record::Refused { call, reason: tidy(detail.unwrap_or("refused")) };
+        }
+        StatusCode::OK => "200 that speaks of another order".to_owned(),
+        _ => format!("{status} {}", detail.unwrap_or_default()),
+    };
+    Record::Failed { call, unknown: true, reason: tidy(&reason) }
+}
+// ANCHOR_END: answered
 
 /// What a participant has to know, and no more.
 pub fn body(call: Call, id: Uuid, order: &Order) -> Value {
@@ -132,4 +141,53 @@ async fn read(mut response: Response) -> Option<Value> {
 /// What another service wrote goes into our log and to our clients: short, and on one line.
 fn tidy(reason: &str) -> String {
     reason.trim().chars().filter(|c| !c.is_control()).take(MAX_REASON).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Uuid = Uuid::from_u128(1);
+    const ANOTHER: Uuid = Uuid::from_u128(2);
+
+    fn heard(status: u16, is_problem: bool, answer: &Value) -> Record {
+        let status = StatusCode::from_u16(status).unwrap();
+        answered(Call::Charge, OURS, status, is_problem, answer)
+    }
+
+    #[test]
+    fn a_yes_and_a_no_name_the_order() {
+        let yes = json!({ "order_id": OURS, "outcome": "done" });
+        assert_eq!(heard(200, false, &yes), Record::Done { call: Call::Charge });
+        let no = json!({ "order_id": OURS, "detail": " the card was\ndeclined " });
+        let reason = "the card wasdeclined".to_owned();
+        assert_eq!(heard(409, true, &no), Record::Refused { call: Call::Charge, reason });
+    }
+
+    #[test]
+    fn whatever_else_comes_is_unknown() {
+        let (ours, others) = (json!({ "order_id": OURS }), json!({ "order_id": ANOTHER }));
+        for (status, is_problem, answer) in [
+            (200, false, &others),
+            (200, false, &json!({})),
+            (200, false, &json!("done")),
+            (202, false, &ours),
+            (409, true, &others),
+            // Not our participant's way to say no.
+            (409, false, &ours),
+            (400, true, &ours),
+            // A proxy knows nothing of cards.
+            (404, false, &json!({})),
+            (404, true, &ours),
+            (408, true, &ours),
+            (422, true, &ours),
+            (429, true, &ours),
+            (500, true, &ours),
+            (503, true, &ours),
+        ] {
+            let record = heard(status, is_problem, answer);
+            let is_unknown = matches!(record, Record::Failed { unknown: true, .. });
+            assert!(is_unknown, "{status} {answer}: {record:?}");
+        }
+    }
 }

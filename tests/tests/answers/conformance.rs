@@ -116,6 +116,11 @@ async fn serve(answer: &Answer) -> anyhow::Result<(Child, Box<dyn Any + Send>)> 
             let stand = notification_worker::experiments::stand::Stand::fresh(2, 50, 4).await?;
             Ok((stand.serve(&[]).start().await?, Box::new(stand)))
         }
+        "saga-orchestrator" => {
+            let world = crate::saga_orchestrator::World::new().await?;
+            // Whoever takes over after a kill waits for the lease of the dead.
+            Ok((world.serve(&["--lease-ms", "2000"]).await?, Box::new(world)))
+        }
         name => bail!("nobody has said how {name} is served for its cases"),
     }
 }

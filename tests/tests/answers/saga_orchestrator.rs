@@ -1,10 +1,11 @@
-//! Does the saga do what its table of calls says? Over HTTP, as its clients and its participants would.
+//! Does the saga do what its table of calls cannot say? With options of its own, several processes, other flows, a look
+//! into its databases, or a fault. What any server can be tried with is in `conform`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use lab::{child::Child, database::Database};
-use reqwest::{Method, Response, header::HeaderValue};
+use reqwest::{Method, Response};
 use saga_orchestrator::{MIGRATIONS, experiments::queues::Queues};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -14,29 +15,12 @@ use tokio::{
 };
 
 use crate::{
-    http::{client, header, invalid, problem, refuses_bad_bodies},
+    http::{client, header, problem},
     support::{Outcome, eventually, tests},
 };
 
 tests![
-    an_order_is_accepted_and_then_confirmed,
-    the_same_key_gets_the_same_order_and_another_request_with_it_is_refused,
-    fifty_requests_with_one_key_make_one_order,
-    a_declined_payment_cancels_the_order_and_releases_the_stock,
-    a_refused_address_refunds_and_releases_in_reverse,
-    an_order_for_more_than_there_is_is_cancelled,
-    an_order_of_several_items_reserves_all_or_none,
     a_stuck_order_is_listed_and_a_retry_finishes_it,
-    orders_are_listed_in_pages,
-    an_order_without_a_usable_key_is_refused,
-    a_body_that_is_no_order_is_refused,
-    every_field_of_an_order_is_checked,
-    an_unknown_order_is_not_found,
-    stock_is_put_and_shown,
-    bad_stock_is_refused,
-    a_participant_does_a_step_once_and_remembers_its_answer,
-    what_was_undone_before_it_came_is_never_done,
-    a_participant_refuses_bad_requests,
     a_participant_that_answers_nonsense_is_asked_again,
     a_log_record_that_no_code_of_ours_wrote_parks_the_order_and_no_other,
     the_services_run_apart,
@@ -45,18 +29,16 @@ tests![
     the_choreographed_order_ends_in_the_same_ways,
     an_event_that_no_code_of_ours_wrote_holds_nothing_up,
     the_order_by_two_phase_commit_says_what_is_missing,
-    a_wrong_method_is_not_allowed,
-    the_service_says_that_it_lives_and_is_ready,
 ];
 
 /// A database of the test's own, with a schema for each service: a fourth of the databases, and apart as well.
-struct World {
+pub struct World {
     database: Database,
     http: reqwest::Client,
 }
 
 impl World {
-    async fn new() -> anyhow::Result<Self> {
+    pub async fn new() -> anyhow::Result<Self> {
         let database = Database::fresh("saga-orchestrator", &MIGRATIONS).await?;
         let mut connection = PgConnection::connect(database.url()).await?;
         for name in ["inventory", "payment", "shipping"] {
@@ -72,7 +54,7 @@ impl World {
         format!("{}?options=-c%20search_path%3D{name}", self.database.url())
     }
 
-    async fn serve(&self, arguments: &[&str]) -> anyhow::Result<Child> {
+    pub async fn serve(&self, arguments: &[&str]) -> anyhow::Result<Child> {
         let mut child = Child::serve("saga-orchestrator").database(&self.database);
         for name in ["inventory", "payment", "shipping"] {
             child = child.arg(format!("--{name}-database")).arg(self.part(name));
@@ -199,131 +181,6 @@ fn statuses(order: &Value) -> Vec<String> {
     steps.map(|step| format!("{} {}", text(&step["name"]), text(&step["status"]))).collect()
 }
 
-async fn an_order_is_accepted_and_then_confirmed() -> Outcome {
-    let api = Api::start(&[]).await?;
-    api.stock("book", 3).await?;
-    let response = api.post("orders", "first", &order()).await?;
-    ensure!(response.status() == 202, "{}", response.text().await?);
-    let location = header(&response, "location").to_owned();
-    let body: Value = response.json().await?;
-    let id = body["id"].as_str().context("no id")?;
-    ensure!(location == format!("/orders/{id}"), "{location}");
-    ensure!(body["status"] == "pending" && body["steps"].is_array(), "{body}");
-    let order = api.ended(id).await?;
-    ensure!(order["status"] == "confirmed" && order["id"] == id, "{order}");
-    let expected = ["reserve done", "charge done", "book done", "sell done"];
-    ensure!(statuses(&order) == expected, "{order}");
-    for step in order["steps"].as_array().context("no steps")? {
-        ensure!(step["attempts"] == 1 && step["last_error"].is_null(), "{step}");
-        let at = step["at"].as_str().context("no time")?;
-        time::OffsetDateTime::parse(at, &time::format_description::well_known::Rfc3339)?;
-    }
-    ensure!(api.stock_of("book").await? == (json!(1), json!(0), json!(2)));
-    ensure!(api.effects(id).await? == [1, 0, 1, 0]);
-    let payments = api.json(&format!("payment/payments?order_id={id}")).await?;
-    ensure!(payments["charges"][0]["amount_cents"] == 2_500, "{payments}");
-    Ok(())
-}
-
-async fn the_same_key_gets_the_same_order_and_another_request_with_it_is_refused() -> Outcome {
-    let api = Api::start(&[]).await?;
-    api.stock("book", 10).await?;
-    let id = api.order("again", &order()).await?;
-    ensure!(api.order("again", &order()).await? == id);
-    api.ended(&id).await?;
-    let again = api.post("orders", "again", &order()).await?;
-    ensure!(again.status() == 202 && header(&again, "location").ends_with(&id));
-    ensure!(again.json::<Value>().await?["status"] == "confirmed");
-    problem(api.post("orders", "again", &changed("amount_cents", 2_501)).await?, 422).await?;
-    ensure!(api.order("another", &order()).await? != id);
-    eventually("both are sold", async || {
-        Ok((api.stock_of("book").await? == (json!(6), json!(0), json!(4))).then_some(()))
-    })
-    .await
-}
-
-async fn fifty_requests_with_one_key_make_one_order() -> Outcome {
-    let api = Api::start(&[]).await?;
-    api.stock("book", 1_000).await?;
-    let body = order();
-    let ids =
-        futures_util::future::try_join_all((0..50).map(|_| api.order("crowd", &body))).await?;
-    ensure!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    ensure!(api.ended(&ids[0]).await?["status"] == "confirmed");
-    ensure!(api.effects(&ids[0]).await? == [1, 0, 1, 0]);
-    ensure!(api.stock_of("book").await? == (json!(998), json!(0), json!(2)));
-    Ok(())
-}
-
-async fn a_declined_payment_cancels_the_order_and_releases_the_stock() -> Outcome {
-    let api = Api::start(&[]).await?;
-    api.stock("book", 2).await?;
-    let id = api.order("declined", &changed("payment_method", "pm_card_chargeDeclined")).await?;
-    let order = api.ended(&id).await?;
-    ensure!(order["status"] == "cancelled", "{order}");
-    let expected =
-        ["reserve compensated", "charge refused", "book skipped", "sell skipped", "release done"];
-    ensure!(statuses(&order) == expected, "{order}");
-    ensure!(order["steps"][1]["last_error"] == "the card was declined", "{order}");
-    ensure!(api.effects(&id).await? == [0, 0, 0, 0]);
-    ensure!(api.stock_of("book").await? == (json!(2), json!(0), json!(0)));
-    Ok(())
-}
-
-async fn a_refused_address_refunds_and_releases_in_reverse() -> Outcome {
-    let api = Api::start(&[]).await?;
-    api.stock("book", 2).await?;
-    let id = api.order("nowhere", &changed("address.country", "XX")).await?;
-    let order = api.ended(&id).await?;
-    ensure!(order["status"] == "cancelled", "{order}");
-    let expected = [
-        "reserve compensated",
-        "charge compensated",
-        "book refused",
-        "sell skipped",
-        "refund done",
-        "release done",
-    ];
-    ensure!(statuses(&order) == expected, "{order}");
-    ensure!(api.effects(&id).await? == [1, 1, 0, 0]);
-    let payments = api.json(&format!("payment/payments?order_id={id}")).await?;
-    ensure!(payments["refunds"][0]["amount_cents"] == 2_500, "{payments}");
-    ensure!(api.stock_of("book").await? == (json!(2), json!(0), json!(0)));
-    Ok(())
-}
-
-async fn an_order_for_more_than_there_is_is_cancelled() -> Outcome {
-    let api = Api::start(&[]).await?;
-    api.stock("book", 1).await?;
-    for (key, order) in [("too many", order()), ("unknown", changed("items.0.sku", "no-such-sku"))]
-    {
-        let id = api.order(key, &order).await?;
-        let order = api.ended(&id).await?;
-        ensure!(order["status"] == "cancelled", "{order}");
-        ensure!(statuses(&order)[0] == "reserve refused", "{order}");
-        ensure!(order["reason"].is_string(), "{order}");
-        ensure!(api.effects(&id).await? == [0, 0, 0, 0]);
-    }
-    ensure!(api.stock_of("book").await? == (json!(1), json!(0), json!(0)));
-    Ok(())
-}
-
-async fn an_order_of_several_items_reserves_all_or_none() -> Outcome {
-    let api = Api::start(&[]).await?;
-    api.stock("book", 5).await?;
-    api.stock("pen", 1).await?;
-    let items =
-        |pens: i64| json!([{ "sku": "book", "quantity": 2 }, { "sku": "pen", "quantity": pens }]);
-    let id = api.order("too many pens", &changed("items", items(2))).await?;
-    ensure!(api.ended(&id).await?["status"] == "cancelled");
-    ensure!(api.stock_of("book").await? == (json!(5), json!(0), json!(0)));
-    let id = api.order("one pen", &changed("items", items(1))).await?;
-    ensure!(api.ended(&id).await?["status"] == "confirmed");
-    ensure!(api.stock_of("book").await? == (json!(3), json!(0), json!(2)));
-    ensure!(api.stock_of("pen").await? == (json!(0), json!(0), json!(1)));
-    Ok(())
-}
-
 async fn a_stuck_order_is_listed_and_a_retry_finishes_it() -> Outcome {
     let api = Api::start(&["--deadline-ms", "200"]).await?;
     api.stock("book", 2).await?;
@@ -354,270 +211,6 @@ async fn a_stuck_order_is_listed_and_a_retry_finishes_it() -> Outcome {
     // It is not stuck any more.
     problem(api.request(Method::POST, &path).send().await?, 409).await?;
     Ok(())
-}
-
-async fn orders_are_listed_in_pages() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let mut ids = Vec::new();
-    for number in 0..7 {
-        ids.push(api.order(&format!("order-{number}"), &order()).await?);
-    }
-    // There is nothing in stock, so each of them is cancelled.
-    for id in &ids {
-        ensure!(api.ended(id).await?["status"] == "cancelled");
-    }
-    for first in ["/orders?limit=3", "/orders?status=cancelled&limit=3"] {
-        let (mut seen, mut next, mut pages) = (Vec::new(), first.to_owned(), 0);
-        loop {
-            let page = api.json(next.trim_start_matches('/')).await?;
-            let orders = page["orders"].as_array().context("no orders")?;
-            ensure!(orders.len() <= 3, "{page}");
-            seen.extend(orders.iter().filter_map(|order| order["id"].as_str().map(str::to_owned)));
-            pages += 1;
-            let Some(following) = page["next"].as_str() else { break };
-            ensure!(first.contains("status=") == following.contains("status="), "{following}");
-            following.clone_into(&mut next);
-        }
-        ensure!(seen == ids && pages == 3, "{first}, {pages} pages: {seen:?}");
-    }
-    ensure!(api.json("orders?status=confirmed").await?["orders"] == json!([]));
-    for query in ["limit=0", "limit=101", "limit=x", "status=lost", "after=1", "sort=id"] {
-        problem(api.get(&format!("orders?{query}")).await?, 422).await.context(query)?;
-    }
-    Ok(())
-}
-
-async fn an_order_without_a_usable_key_is_refused() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let send = async |keys: &[&[u8]]| {
-        let mut request = api.request(Method::POST, "orders").json(&order());
-        for key in keys {
-            request = request.header("idempotency-key", HeaderValue::from_bytes(key)?);
-        }
-        anyhow::Ok(request.send().await?)
-    };
-    let long = "k".repeat(129);
-    let bad: [&[&[u8]]; 6] =
-        [&[], &[b""], &[b"  "], &[b"\xff\xfe"], &[long.as_bytes()], &[b"a", b"b"]];
-    for keys in bad {
-        problem(send(keys).await?, 400).await.with_context(|| format!("{keys:?}"))?;
-    }
-    ensure!(send(&[b"a key of its own, 1"]).await?.status() == 202);
-    ensure!(api.json("orders").await?["orders"].as_array().context("no orders")?.len() == 1);
-    Ok(())
-}
-
-async fn a_body_that_is_no_order_is_refused() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let request = || api.request(Method::POST, "orders").header("idempotency-key", "good");
-    refuses_bad_bodies(request, &order()).await?;
-    let good = order().to_string();
-    for bad in [
-        good.replace("2500", "\"2500\""),
-        good.replace("2500", "25.5"),
-        good.replace("2500", "1e400"),
-        good.replace("2500", "99999999999999999999999"),
-        good.replace("\"c-1\"", "null"),
-        good.replace("customer_id", "customerid"),
-        good.replace("{\"quantity\":2,", "{\"quantity\":2,\"quantity\":3,"),
-        good.replace("\"city\":", "\"planet\":\"Earth\",\"city\":"),
-    ] {
-        ensure!(bad != good, "nothing was changed");
-        let request = request().header("content-type", "application/json").body(bad.clone());
-        let response = request.send().await?;
-        let status = response.status().as_u16();
-        ensure!(matches!(status, 400 | 422), "{bad}: {status}");
-        problem(response, status).await.context(bad)?;
-    }
-    Ok(())
-}
-
-async fn every_field_of_an_order_is_checked() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let item = |sku: &str, quantity: i64| json!({ "sku": sku, "quantity": quantity });
-    let many: Vec<_> = (0..101).map(|n| item(&format!("sku-{n}"), 1)).collect();
-    let long = "x".repeat(201);
-    let mut cases: Vec<(&str, Value, &str)> = vec![
-        ("items", json!([]), "items"),
-        ("items", json!(many), "items"),
-        ("items", json!([item("book", 1), item("book", 2)]), "items[1].sku"),
-        ("customer_id", json!(""), "customer_id"),
-        ("customer_id", json!("a\u{0}b"), "customer_id"),
-        ("customer_id", json!("c".repeat(65)), "customer_id"),
-        ("items.0.sku", json!("a b"), "items[0].sku"),
-        ("items.0.sku", json!("../etc"), "items[0].sku"),
-        ("payment_method", json!(""), "payment_method"),
-        ("address.name", json!(""), "address.name"),
-        ("address.street", json!("a\r\nb"), "address.street"),
-        ("address.city", json!(long), "address.city"),
-        ("address.country", json!("GBR"), "address.country"),
-        ("address.country", json!("gb"), "address.country"),
-        ("address.country", json!("ÄÄ"), "address.country"),
-    ];
-    for number in [i64::MIN, -1, 0, 1_000_001, i64::MAX] {
-        cases.push(("items.0.quantity", json!(number), "items[0].quantity"));
-    }
-    for number in [i64::MIN, -1, 0, 10_000_000_001, i64::MAX] {
-        cases.push(("amount_cents", json!(number), "amount_cents"));
-    }
-    for (path, value, field) in cases {
-        let words = format!("{path} = {value:.60}");
-        let response = api.post("orders", "bad", &changed(path, value)).await?;
-        invalid(response, field).await.context(words)?;
-    }
-    // Nothing of it was kept, and the next one works.
-    ensure!(api.json("orders").await?["orders"] == json!([]));
-    api.order("good", &order()).await?;
-    Ok(())
-}
-
-async fn an_unknown_order_is_not_found() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let id = "00000000-0000-7000-8000-000000000000";
-    for path in [&format!("orders/{id}"), "orders/1", "orders/%00", "orders/%ff%fe", "no/such/path"]
-    {
-        problem(api.get(path).await?, 404).await.context((*path).to_owned())?;
-    }
-    let retry = api.request(Method::POST, &format!("orders/{id}/retry")).send().await?;
-    problem(retry, 404).await?;
-    // The participants never know whether there is such an order: to them it has had no effects.
-    ensure!(api.effects(id).await? == [0, 0, 0, 0]);
-    for path in ["payment/payments", "shipping/shipments"] {
-        for query in ["", "?order_id=", "?order_id=1", "?order_id=%ff"] {
-            invalid(api.get(&format!("{path}{query}")).await?, "order_id").await.context(path)?;
-        }
-    }
-    Ok(())
-}
-
-async fn stock_is_put_and_shown() -> Outcome {
-    let api = Api::start(&[]).await?;
-    problem(api.get("inventory/stock/book").await?, 404).await?;
-    let put = api.request(Method::PUT, "inventory/stock/book").json(&json!({ "quantity": 7 }));
-    let response = put.send().await?;
-    ensure!(response.status() == 200);
-    let stock = json!({ "sku": "book", "available": 7, "reserved": 0, "sold": 0 });
-    ensure!(response.json::<Value>().await? == stock);
-    ensure!(api.json("inventory/stock/book").await? == stock);
-    api.stock("book", 0).await?;
-    ensure!(api.stock_of("book").await? == (json!(0), json!(0), json!(0)));
-    Ok(())
-}
-
-async fn bad_stock_is_refused() -> Outcome {
-    let api = Api::start(&[]).await?;
-    for quantity in [i64::MIN, -1, 1_000_001, i64::MAX] {
-        let put = api.request(Method::PUT, "inventory/stock/book");
-        let response = put.json(&json!({ "quantity": quantity })).send().await?;
-        invalid(response, "quantity").await?;
-    }
-    let long = "x".repeat(65);
-    for sku in ["a%20b", "a%00b", "%ff%fe", long.as_str()] {
-        let path = format!("inventory/stock/{sku}");
-        let put = api.request(Method::PUT, &path).json(&json!({ "quantity": 1 })).send().await?;
-        invalid(put, "sku").await.context(path.clone())?;
-        problem(api.get(&path).await?, 404).await.context(path)?;
-    }
-    let request = || api.request(Method::PUT, "inventory/stock/book");
-    refuses_bad_bodies(request, &json!({ "quantity": 1 })).await
-}
-
-async fn a_participant_does_a_step_once_and_remembers_its_answer() -> Outcome {
-    let api = Api::start(&["--only", "inventory,payment,shipping"]).await?;
-    let id = "00000000-0000-7000-8000-000000000001";
-    api.stock("book", 5).await?;
-    let items = json!([{ "sku": "book", "quantity": 2 }]);
-    let calls = [
-        ("inventory/reserve", json!({ "order_id": id, "items": items })),
-        (
-            "payment/charge",
-            json!({ "order_id": id, "amount_cents": 100, "payment_method": "pm_card_visa" }),
-        ),
-        ("shipping/book", json!({ "order_id": id, "address": order()["address"] })),
-    ];
-    for (path, body) in &calls {
-        for _ in 0..3 {
-            let response = api.post(path, "do", body).await?;
-            ensure!(response.status() == 200, "{path}: {}", response.text().await?);
-            ensure!(
-                response.json::<Value>().await? == json!({ "order_id": id, "outcome": "done" })
-            );
-        }
-        // Another key is another step, and the order has had this one. Another request is no repetition.
-        let refused = problem(api.post(path, "another", body).await?, 409).await?;
-        ensure!(refused["order_id"] == id, "{refused}");
-    }
-    let other = json!({ "order_id": id, "amount_cents": 101, "payment_method": "pm_card_visa" });
-    problem(api.post("payment/charge", "do", &other).await?, 422).await?;
-    ensure!(api.stock_of("book").await? == (json!(3), json!(2), json!(0)));
-    ensure!(api.effects(id).await? == [1, 0, 1, 0]);
-
-    for path in ["shipping/cancel", "payment/refund", "inventory/release"] {
-        for key in ["undo", "undo", "undo it again"] {
-            let response = api.post(path, key, &json!({ "order_id": id })).await?;
-            ensure!(response.status() == 200, "{path}: {}", response.text().await?);
-        }
-    }
-    ensure!(api.stock_of("book").await? == (json!(5), json!(0), json!(0)));
-    ensure!(api.effects(id).await? == [1, 1, 0, 1]);
-    // A refusal is remembered too, also when there would be enough by now.
-    let id = "00000000-0000-7000-8000-000000000002";
-    let items = json!([{ "sku": "book", "quantity": 6 }]);
-    let body = json!({ "order_id": id, "items": items });
-    problem(api.post("inventory/reserve", "do", &body).await?, 409).await?;
-    api.stock("book", 10).await?;
-    problem(api.post("inventory/reserve", "do", &body).await?, 409).await?;
-    problem(api.post("inventory/sell", "sell", &json!({ "order_id": id })).await?, 409).await?;
-    Ok(())
-}
-
-async fn what_was_undone_before_it_came_is_never_done() -> Outcome {
-    let api = Api::start(&["--only", "inventory,payment,shipping"]).await?;
-    api.stock("book", 5).await?;
-    let id = "00000000-0000-7000-8000-000000000003";
-    for path in ["inventory/release", "payment/refund", "shipping/cancel"] {
-        let response = api.post(path, "undo", &json!({ "order_id": id })).await?;
-        ensure!(response.status() == 200, "{path}: {}", response.text().await?);
-    }
-    let items = json!([{ "sku": "book", "quantity": 2 }]);
-    for (path, body) in [
-        ("inventory/reserve", json!({ "order_id": id, "items": items })),
-        (
-            "payment/charge",
-            json!({ "order_id": id, "amount_cents": 1, "payment_method": "pm_card_visa" }),
-        ),
-        ("shipping/book", json!({ "order_id": id, "address": order()["address"] })),
-        ("inventory/sell", json!({ "order_id": id })),
-    ] {
-        let refused = problem(api.post(path, "do", &body).await?, 409).await.context(path)?;
-        ensure!(refused["order_id"] == id, "{refused}");
-    }
-    ensure!(api.stock_of("book").await? == (json!(5), json!(0), json!(0)));
-    ensure!(api.effects(id).await? == [0, 0, 0, 0]);
-    Ok(())
-}
-
-async fn a_participant_refuses_bad_requests() -> Outcome {
-    let api = Api::start(&["--only", "inventory,payment,shipping"]).await?;
-    let id = "00000000-0000-7000-8000-000000000004";
-    let charge = |amount: i64, method: &str| json!({ "order_id": id, "amount_cents": amount, "payment_method": method });
-    for amount in [i64::MIN, -1, 0] {
-        let response = api.post("payment/charge", "bad", &charge(amount, "pm_card_visa")).await?;
-        invalid(response, "amount_cents").await?;
-    }
-    let declined = api.post("payment/charge", "bad", &charge(1, "pm_unheard_of")).await?;
-    problem(declined, 409).await?;
-    let reserve = json!({ "order_id": id, "items": [{ "sku": "book", "quantity": -1 }] });
-    invalid(api.post("inventory/reserve", "bad", &reserve).await?, "items[0].quantity").await?;
-    let book = json!({ "order_id": id, "address": changed("address.city", "")["address"] });
-    invalid(api.post("shipping/book", "bad", &book).await?, "address.city").await?;
-    invalid(api.post("payment/refund", "bad", &json!({ "order_id": "1" })).await?, "order_id")
-        .await?;
-    let without_key = api.request(Method::POST, "payment/refund").json(&json!({ "order_id": id }));
-    problem(without_key.send().await?, 400).await?;
-    let good = json!({ "order_id": id });
-    let request = || api.request(Method::POST, "payment/refund").header("idempotency-key", "good");
-    refuses_bad_bodies(request, &good).await
 }
 
 /// A participant that answers every request with these bytes, as long as this is there.
@@ -918,31 +511,5 @@ async fn the_order_by_two_phase_commit_says_what_is_missing() -> Outcome {
         problem(response, 500).await?;
         ensure!(api.stock_of("book").await? == (json!(2), json!(0), json!(0)));
     }
-    Ok(())
-}
-
-async fn a_wrong_method_is_not_allowed() -> Outcome {
-    let api = Api::start(&[]).await?;
-    for (method, path) in [
-        (Method::PUT, "orders"),
-        (Method::DELETE, "orders/00000000-0000-7000-8000-000000000000"),
-        (Method::GET, "orders/00000000-0000-7000-8000-000000000000/retry"),
-        (Method::POST, "inventory/stock/book"),
-        (Method::GET, "payment/charge"),
-        (Method::POST, "shipping/shipments"),
-        (Method::POST, "healthz"),
-    ] {
-        let response = api.request(method.clone(), path).send().await?;
-        ensure!(!header(&response, "allow").is_empty(), "{method} {path}: no Allow");
-        problem(response, 405).await.with_context(|| format!("{method} {path}"))?;
-    }
-    Ok(())
-}
-
-async fn the_service_says_that_it_lives_and_is_ready() -> Outcome {
-    let api = Api::start(&[]).await?;
-    ensure!(api.get("healthz").await?.status() == 200);
-    ensure!(api.json("readyz").await?["status"] == "ready");
-    ensure!(tokio::time::timeout(Duration::from_secs(5), api.get("readyz")).await?.is_ok());
     Ok(())
 }

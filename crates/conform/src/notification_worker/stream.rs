@@ -48,7 +48,10 @@ impl<'a> Stream<'a> {
 
     /// Opens it with this query.
     pub async fn with(target: &'a Target, user: &str, query: &str) -> anyhow::Result<Self> {
-        let path = format!("WebSocket /users/{user}/stream?{query}");
+        // The ticket is long, and says nothing to a reader.
+        let ticket = query.split('&').find(|part| part.starts_with("ticket=")).unwrap_or_default();
+        let shown = query.replacen(ticket, "ticket=…", 1);
+        let path = format!("WebSocket /users/{user}/stream?{shown}");
         target.note(&path, "no answer");
         let root = target.url().replacen("http", "ws", 1);
         let opening = connect_async(format!("{root}/users/{user}/stream?{query}"));

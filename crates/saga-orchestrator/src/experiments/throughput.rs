@@ -24,7 +24,7 @@ use crate::{
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
     /// Orders in each measurement
-    #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     orders: u32,
     /// Clients that order without a pause, sagas at a time, and clients that commit without a pause: as many of each,
     /// since commits that come together share a write to the disk

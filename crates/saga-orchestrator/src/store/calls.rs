@@ -35,10 +35,14 @@ impl From<Option<String>> for Answer {
     }
 }
 
-#[derive(sqlx::FromRow)]
+/// The row of an order, beside what is asked now.
+#[derive(Clone, Default, sqlx::FromRow)]
 struct Row {
+    /// The key of the action; nothing if only its compensation has come.
     action_key: Option<String>,
+    /// Why it was refused; nothing if it was done.
     refusal: Option<String>,
+    /// Whether the request is the same; nothing if there was none.
     is_same: Option<bool>,
 }
 
@@ -56,14 +60,58 @@ pub async fn replay(connection: &mut PgConnection, asked: &Asked) -> sqlx::Resul
     .bind(&asked.request)
     .fetch_one(connection)
     .await?;
-    Ok(match row.action_key {
-        // A compensation overtook it. To do it now would leave it done for ever.
-        None => Answer::Refused("it was undone before it came".to_owned()),
-        Some(key) if key != asked.key => {
-            Answer::Refused("this order has had this step under another key".to_owned())
+    Ok(row.answer(&asked.key))
+}
+
+impl Row {
+    // ANCHOR: remember
+    /// What was answered the first time, if this is that again.
+    fn answer(self, key: &str) -> Answer {
+        match self.action_key {
+            // A compensation overtook it. To do it now would leave it done for ever.
+            None => Answer::Refused("it was undone before it came".to_owned()),
+            Some(first) if first != key => {
+                Answer::Refused("this order has had this step under another key".to_owned())
+            }
+            Some(_) if self.is_same != Some(true) => Answer::KeyReused,
+            Some(_) => self.refusal.into(),
         }
-        Some(_) if row.is_same != Some(true) => Answer::KeyReused,
-        Some(_) => row.refusal.into(),
-    })
+    }
+    // ANCHOR_END: remember
 }
 // ANCHOR_END: replay
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first() -> Row {
+        Row { action_key: Some("o.charge".to_owned()), refusal: None, is_same: Some(true) }
+    }
+
+    #[test]
+    fn what_is_asked_again_is_answered_as_the_first_time() {
+        assert_eq!(first().answer("o.charge"), Answer::Done);
+        let declined = Row { refusal: Some("declined".to_owned()), ..first() };
+        assert_eq!(declined.answer("o.charge"), Answer::Refused("declined".to_owned()));
+    }
+
+    #[test]
+    fn another_request_under_the_same_key_is_a_mistake_and_no_repetition() {
+        let other = Row { is_same: Some(false), ..first() };
+        assert_eq!(other.answer("o.charge"), Answer::KeyReused);
+    }
+
+    #[test]
+    fn another_key_does_not_do_the_step_of_an_order_again() {
+        for refusal in [None, Some("declined".to_owned())] {
+            let row = Row { refusal, ..first() };
+            assert!(matches!(row.answer("x"), Answer::Refused(why) if why.contains("another key")));
+        }
+    }
+
+    #[test]
+    fn what_was_undone_before_it_came_is_refused() {
+        assert!(matches!(Row::default().answer("o.charge"), Answer::Refused(_)));
+    }
+}
