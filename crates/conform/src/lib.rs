@@ -14,6 +14,7 @@ pub mod program;
 pub mod words;
 pub mod url_shortener;
 pub mod cache_aside;
+pub mod rate_limiter;
 
 use case::Case;
 
@@ -22,5 +23,6 @@ pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
     vec![
         ("url-shortener", [url_shortener::cases(), url_shortener::bad_input_cases()].concat()),
         ("cache-aside", cache_aside::all()),
+        ("rate-limiter", rate_limiter::all()),
     ]
 }
