@@ -18,6 +18,7 @@ pub mod jwt_auth;
 pub mod transaction_demo;
 pub mod notification_worker;
 pub mod saga_orchestrator;
+pub mod rate_limiter;
 
 use case::Case;
 
@@ -33,5 +34,6 @@ pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
             [notification_worker::cases(), notification_worker::bad_input_cases()].concat(),
         ),
         ("saga-orchestrator", saga_orchestrator::cases()),
+        ("rate-limiter", rate_limiter::all()),
     ]
 }

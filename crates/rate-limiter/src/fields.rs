@@ -59,3 +59,35 @@ pub fn insert(
         headers.insert(RETRY_AFTER, seconds(decision.wait()).max(1).into());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::Outcome;
+
+    fn policies() -> Vec<Policy> {
+        ["api=100/15m", "burst=5/1500ms"].map(|policy| policy.parse().unwrap()).to_vec()
+    }
+
+    #[test]
+    fn a_policy_tells_its_window_if_that_is_whole_seconds() {
+        assert_eq!(rate_limit_policy(&policies()), r#""api";q=100;w=900, "burst";q=5"#);
+    }
+
+    #[test]
+    fn each_policy_tells_what_is_left_and_when_all_of_it_is_back() {
+        let mut decision = Decision::new(true);
+        for (remaining, whole) in [(57, 320_000_001), (0, 0)] {
+            decision.push(Outcome { remaining, wait: 0, whole });
+        }
+        let told = rate_limit(&policies(), &decision);
+        assert_eq!(told, r#""api";r=57;t=321, "burst";r=0;t=0"#);
+    }
+
+    #[test]
+    fn seconds_are_rounded_up_so_that_nobody_comes_back_too_early() {
+        for (micros, whole) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2)] {
+            assert_eq!(seconds(micros), whole, "{micros} µs");
+        }
+    }
+}

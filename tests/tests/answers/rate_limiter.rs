@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    http::{client, header, invalid, problem, refuses_bad_bodies},
+    http::{client, header, problem},
     support::{Outcome, eventually, tests},
 };
 
@@ -36,7 +36,6 @@ tests![
     a_refused_client_may_come_back_when_it_was_told_to,
     a_window_that_is_not_whole_seconds_is_not_told,
     health_is_never_limited,
-    everything_below_api_is_limited_also_what_is_not_there,
     a_dear_request_costs_more,
     of_several_policies_all_are_taken_or_none,
     a_refused_request_costs_quota_only_if_told_so,
@@ -52,11 +51,8 @@ tests![
     a_redis_key_of_the_wrong_type_starts_again,
     no_client_is_named_in_redis_or_in_the_log,
     a_store_that_is_away_opens_or_closes_as_chosen,
-    bodies_that_are_no_greeting_are_refused,
-    a_name_that_is_none_is_invalid,
     quotas_that_mean_nothing_are_refused_at_the_start,
     extreme_quotas_work_in_both_stores,
-    unknown_paths_and_methods_are_problems,
     a_burst_of_concurrent_requests_gets_exactly_the_limit,
     a_clean_stop_lets_requests_finish,
 ];
@@ -243,16 +239,6 @@ async fn health_is_never_limited() -> Outcome {
         ensure!(api.metric(r#"rate_limiter_requests_total{decision="allowed"}"#).await? == 1);
         ensure!(api.metric(r#"rate_limiter_requests_total{decision="refused"}"#).await? == 1);
     }
-    Ok(())
-}
-
-async fn everything_below_api_is_limited_also_what_is_not_there() -> Outcome {
-    let api = Api::memory(&["--limit", "3"]).await?;
-    problem(api.get("api/nowhere").await?, 404).await?;
-    problem(api.request(Method::DELETE, "api/hello").send().await?, 405).await?;
-    ensure!(api.request(Method::HEAD, "api/hello").send().await?.status() == 200);
-    problem(api.get("api/nowhere").await?, 429).await?;
-    problem(api.hello().await?, 429).await?;
     Ok(())
 }
 
@@ -635,33 +621,6 @@ async fn a_store_that_is_away_opens_or_closes_as_chosen() -> Outcome {
     Ok(())
 }
 
-async fn bodies_that_are_no_greeting_are_refused() -> Outcome {
-    let api = Api::redis(&["--limit", "1000"]).await?;
-    let good = json!({ "name": "Ada" });
-    refuses_bad_bodies(|| api.request(Method::POST, "api/hello"), &good).await?;
-    for body in [r#"{"name": null}"#, r#"{"name": 7}"#, r#"{"name": "Ada", "nmae": 1}"#] {
-        let request =
-            api.request(Method::POST, "api/hello").header("content-type", "application/json");
-        problem(request.body(body).send().await?, 422).await.context(body)?;
-    }
-    let response = api.request(Method::POST, "api/hello").json(&good).send().await?;
-    ensure!(response.json::<Value>().await? == json!({ "hello": "Ada" }));
-    Ok(())
-}
-
-async fn a_name_that_is_none_is_invalid() -> Outcome {
-    let api = Api::memory(&[]).await?;
-    for name in ["", "  ", &"a".repeat(201)] {
-        let request = api.request(Method::POST, "api/hello").json(&json!({ "name": name }));
-        invalid(request.send().await?, "name").await?;
-    }
-    let name = "é".repeat(100);
-    let response =
-        api.request(Method::POST, "api/hello").json(&json!({ "name": name })).send().await?;
-    ensure!(response.json::<Value>().await? == json!({ "hello": name }));
-    Ok(())
-}
-
 async fn quotas_that_mean_nothing_are_refused_at_the_start() -> Outcome {
     for arguments in [
         &["--limit", "0"][..],
@@ -707,35 +666,6 @@ async fn extreme_quotas_work_in_both_stores() -> Outcome {
                 ensure!(matches!(dear, 200 | 429), "{arguments:?}: {dear}");
             }
         }
-    }
-    Ok(())
-}
-
-async fn unknown_paths_and_methods_are_problems() -> Outcome {
-    let api = Api::memory(&["--limit", "1000"]).await?;
-    for path in [
-        "",
-        "api",
-        "api/",
-        "nowhere",
-        "api/hello/",
-        "api/hello/x",
-        "API/hello",
-        "%ff%fe",
-        "api/%00",
-    ] {
-        problem(api.get(path).await?, 404).await.context(path)?;
-    }
-    for (method, path) in [
-        (Method::PUT, "api/hello"),
-        (Method::DELETE, "api/hello"),
-        (Method::POST, "api/report"),
-        (Method::POST, "healthz"),
-        (Method::POST, "metrics"),
-    ] {
-        let response = api.request(method.clone(), path).send().await?;
-        ensure!(!header(&response, "allow").is_empty(), "{method} {path}: no Allow");
-        problem(response, 405).await.with_context(|| format!("{method} {path}"))?;
     }
     Ok(())
 }
