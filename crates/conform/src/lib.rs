@@ -22,10 +22,7 @@ use case::Case;
 pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
     vec![
         ("url-shortener", [url_shortener::cases(), url_shortener::bad_input_cases()].concat()),
-        (
-            "notification-worker",
-            [notification_worker::cases(), notification_worker::bad_input_cases()].concat(),
-        ),
+        ("notification-worker", notification_worker::cases()),
         ("saga-orchestrator", saga_orchestrator::cases()),
     ]
 }
