@@ -33,6 +33,7 @@ pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
             "notification-worker",
             [notification_worker::cases(), notification_worker::bad_input_cases()].concat(),
         ),
+        ("notification-worker", notification_worker::cases()),
         ("saga-orchestrator", saga_orchestrator::cases()),
         ("rate-limiter", rate_limiter::all()),
     ]

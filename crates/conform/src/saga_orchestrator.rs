@@ -36,13 +36,6 @@ impl Api<'_> {
         format!("{name}-{}", self.0.tag())
     }
 
-    /// An order's id that nobody has used.
-    fn new_id(self) -> String {
-        let number = format!("{:032x}", rand::random::<u128>());
-        let [a, b, c, d] = [&number[..8], &number[8..12], &number[13..16], &number[17..20]];
-        format!("{a}-{b}-4{c}-8{d}-{}", &number[20..])
-    }
-
     fn keyed(self, path: &str, key: &str, body: &Value) -> RequestBuilder {
         self.0.request(Method::POST, path).header("idempotency-key", key).json(body)
     }
@@ -151,4 +144,11 @@ fn statuses(order: &Value) -> Vec<String> {
     let steps = order["steps"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     steps.map(|step| format!("{} {}", text(&step["name"]), text(&step["status"]))).collect()
+}
+
+/// An order's id that nobody has used.
+fn new_id() -> String {
+    let number = format!("{:032x}", rand::random::<u128>());
+    let [a, b, c, d] = [&number[..8], &number[8..12], &number[13..16], &number[17..20]];
+    format!("{a}-{b}-4{c}-8{d}-{}", &number[20..])
 }

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::{
     },
 };
 
-use super::Api;
+use super::{Api, notification};
 use crate::{
     case::{Outcome, cases},
     http::{header, invalid, problem, refuses_bad_bodies},
@@ -70,7 +70,7 @@ async fn a_field_that_cannot_be_is_named(target: &Target) -> Outcome {
         ("body", "a\0b"),
         ("body", &long),
     ] {
-        let mut body = api.body(&job, &user);
+        let mut body = notification(&job, &user);
         body[field] = json!(value);
         let answer = target.post("notifications", &body).await?;
         invalid(answer, field).await.with_context(|| format!("{field}: {value:.20?}"))?;
@@ -80,7 +80,7 @@ async fn a_field_that_cannot_be_is_named(target: &Target) -> Outcome {
         .context("what was refused is kept")?;
     // The longest that fits.
     let whole = |name: &str| format!("{name:x<64}");
-    let mut body = api.body(&whole(&job), &whole(&user));
+    let mut body = notification(&whole(&job), &whole(&user));
     (body["title"], body["body"]) = (json!(long[..256]), json!(long[..3_000]));
     api.accepted(&body).await?;
     api.until(&whole(&job), "delivered").await?;

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 
-use super::{Api, changed, order};
+use super::{Api, changed, new_id, order};
 use crate::{
     case::{Outcome, cases},
     http::{header, invalid, problem, refuses_bad_bodies},
@@ -146,7 +146,7 @@ async fn bad_stock_is_refused(target: &Target) -> Outcome {
 
 async fn a_participant_refuses_bad_requests(target: &Target) -> Outcome {
     let api = Api(target);
-    let (id, sku) = (api.new_id(), api.name("aprbr-book"));
+    let (id, sku) = (new_id(), api.name("aprbr-book"));
     let key = format!("{id}.bad");
     let charge = |amount: i64, method: &str| json!({ "order_id": id, "amount_cents": amount, "payment_method": method });
     for amount in [i64::MIN, -1, 0] {

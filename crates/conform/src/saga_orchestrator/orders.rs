@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{AMOUNT, Api, changed, order, statuses};
+use super::{AMOUNT, Api, changed, new_id, order, statuses};
 use crate::{
     case::{Outcome, cases},
     http::{header, problem},
@@ -213,7 +213,7 @@ async fn orders_are_listed_in_pages(target: &Target) -> Outcome {
 
 async fn an_unknown_order_is_not_found(target: &Target) -> Outcome {
     let api = Api(target);
-    let id = api.new_id();
+    let id = new_id();
     for path in [&format!("orders/{id}"), "orders/1", "orders/%00", "orders/%ff%fe", "no/such/path"]
     {
         problem(target.get(path).await?, 404).await.with_context(|| path.to_owned())?;

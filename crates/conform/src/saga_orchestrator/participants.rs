@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Api, order};
+use super::{Api, new_id, order};
 use crate::{
     case::{Outcome, cases},
     http::problem,
@@ -50,7 +50,7 @@ async fn stock_is_put_and_shown(target: &Target) -> Outcome {
 
 async fn a_participant_does_a_step_once_and_remembers_its_answer(target: &Target) -> Outcome {
     let api = Api(target);
-    let (id, sku) = (api.new_id(), api.name("apdasoaria-book"));
+    let (id, sku) = (new_id(), api.name("apdasoaria-book"));
     api.stock(&sku, 5).await?;
     for (path, body) in &actions(&id, &sku) {
         for _ in 0..3 {
@@ -74,7 +74,7 @@ async fn a_participant_does_a_step_once_and_remembers_its_answer(target: &Target
 
 async fn a_compensation_undoes_once_and_may_be_repeated(target: &Target) -> Outcome {
     let api = Api(target);
-    let (id, sku) = (api.new_id(), api.name("acuoambr-book"));
+    let (id, sku) = (new_id(), api.name("acuoambr-book"));
     api.stock(&sku, 5).await?;
     for (path, body) in &actions(&id, &sku) {
         let response = api.post(path, &format!("{id}.do"), body).await?;
@@ -93,7 +93,7 @@ async fn a_compensation_undoes_once_and_may_be_repeated(target: &Target) -> Outc
 
 async fn what_was_undone_before_it_came_is_never_done(target: &Target) -> Outcome {
     let api = Api(target);
-    let (id, sku) = (api.new_id(), api.name("wwubicind-book"));
+    let (id, sku) = (new_id(), api.name("wwubicind-book"));
     api.stock(&sku, 5).await?;
     for path in COMPENSATIONS {
         let response = api.post(path, &format!("{id}.undo"), &json!({ "order_id": id })).await?;
@@ -110,7 +110,7 @@ async fn what_was_undone_before_it_came_is_never_done(target: &Target) -> Outcom
 
 async fn a_refusal_is_remembered(target: &Target) -> Outcome {
     let api = Api(target);
-    let (id, sku) = (api.new_id(), api.name("arir-book"));
+    let (id, sku) = (new_id(), api.name("arir-book"));
     api.stock(&sku, 1).await?;
     let [(path, body), ..] = &actions(&id, &sku);
     problem(api.post(path, &format!("{id}.do"), body).await?, 409).await?;
@@ -122,7 +122,7 @@ async fn a_refusal_is_remembered(target: &Target) -> Outcome {
 
 async fn what_is_not_reserved_cannot_be_sold(target: &Target) -> Outcome {
     let api = Api(target);
-    let id = api.new_id();
+    let id = new_id();
     let sell = json!({ "order_id": id });
     let refused = api.post("inventory/sell", &format!("{id}.sell"), &sell).await?;
     let refused = problem(refused, 409).await?;
