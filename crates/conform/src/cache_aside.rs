@@ -30,7 +30,7 @@ cases! {
 }
 
 /// The table, what may be sent by mistake, and crowds.
-pub fn all() -> Vec<Case> {
+pub fn suite() -> Vec<Case> {
     [cases(), bad_input::cases(), crowd::cases()].concat()
 }
 

@@ -37,7 +37,7 @@ pub struct Case {
 /// them. One that is forgotten is dead code, and a lint.
 macro_rules! cases {
     ($($kind:ident $name:ident: $says:literal, $why:literal;)*) => {
-        /// Every case, in the order of the table.
+        /// The cases of this file, in the order of the table.
         pub fn cases() -> Vec<crate::case::Case> {
             vec![$(crate::case::Case {
                 name: stringify!($name),

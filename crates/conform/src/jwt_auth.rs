@@ -31,7 +31,7 @@ cases! {
 }
 
 /// The whole suite.
-pub fn all_cases() -> Vec<Case> {
+pub fn suite() -> Vec<Case> {
     [accounts::cases(), cases(), sessions::cases(), bad_input::cases()].concat()
 }
 

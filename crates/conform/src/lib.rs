@@ -3,8 +3,8 @@
 //!
 //! In reading order: a [`case`] is one line of a table, a [`target`] is the program that is tried, [`http`] holds
 //! what every answer promises, [`run`] tries a suite and counts, [`program`] kills and starts the
-//! reader's, [`words`] is the command line; then a module for
-//! each answer. `tests/` runs the same cases against our own.
+//! reader's, [`words`] is the command line; then a module for each answer. `tests/` runs the same cases against
+//! our own.
 
 pub mod case;
 pub mod target;
@@ -14,27 +14,23 @@ pub mod program;
 pub mod words;
 pub mod url_shortener;
 pub mod cache_aside;
-pub mod jwt_auth;
+pub mod rate_limiter;
 pub mod transaction_demo;
+pub mod jwt_auth;
 pub mod notification_worker;
 pub mod saga_orchestrator;
-pub mod rate_limiter;
 
 use case::Case;
 
 /// The answers that have a suite, and their cases.
 pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
     vec![
-        ("url-shortener", [url_shortener::cases(), url_shortener::bad_input_cases()].concat()),
-        ("cache-aside", cache_aside::all()),
-        ("jwt-auth", jwt_auth::all_cases()),
-        ("transaction-demo", transaction_demo::all_cases()),
-        (
-            "notification-worker",
-            [notification_worker::cases(), notification_worker::bad_input_cases()].concat(),
-        ),
-        ("notification-worker", notification_worker::cases()),
-        ("saga-orchestrator", saga_orchestrator::cases()),
+        ("url-shortener", url_shortener::suite()),
+        ("cache-aside", cache_aside::suite()),
         ("rate-limiter", rate_limiter::all()),
+        ("transaction-demo", transaction_demo::suite()),
+        ("jwt-auth", jwt_auth::suite()),
+        ("notification-worker", notification_worker::suite()),
+        ("saga-orchestrator", saga_orchestrator::suite()),
     ]
 }

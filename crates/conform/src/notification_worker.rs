@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Every case.
-pub fn cases() -> Vec<Case> {
+pub fn suite() -> Vec<Case> {
     [jobs::cases(), streams::cases(), bad_input::cases()].concat()
 }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Every case.
-pub fn cases() -> Vec<Case> {
+pub fn suite() -> Vec<Case> {
     [orders::cases(), participants::cases(), bad_input::cases()].concat()
 }
 

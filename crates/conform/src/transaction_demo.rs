@@ -33,7 +33,7 @@ cases! {
 }
 
 /// The whole suite.
-pub fn all_cases() -> Vec<Case> {
+pub fn suite() -> Vec<Case> {
     [cases(), races::cases(), bad_input::cases()].concat()
 }
 

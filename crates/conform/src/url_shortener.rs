@@ -17,12 +17,10 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    case::{Outcome, cases},
+    case::{Case, Outcome, cases},
     http::{header, problem},
     target::{Target, eventually},
 };
-
-pub use bad_input::cases as bad_input_cases;
 
 cases! {
     Plain a_link_redirects: "201 with Location and the link; then 302 to its URL, not to be cached", "The redirect is the product. A browser that caches it is never counted again, and never sees a delete.";
@@ -40,6 +38,11 @@ cases! {
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "The balancer asks.";
     Load an_alias_that_fifty_want_has_one_owner: "Of fifty who want one alias at once, one gets 201 and the others 409", "Look first and insert after, and two of them both find it free.";
     Restart what_was_answered_with_201_is_there_after_a_kill: "SIGKILL under load: every link that was answered with 201 resolves afterwards", "201 is a promise. A cache in front of the disk does not keep it.";
+}
+
+/// All of them, in the order of the table.
+pub fn suite() -> Vec<Case> {
+    [cases(), bad_input::cases()].concat()
 }
 
 /// The shortener in its own words.
