@@ -66,8 +66,23 @@ fn exercises(answer: &str, mode: Mode) -> String {
         .collect();
     format!(
         "<exercise-list><div class=\"table-wrapper\"><table><thead><tr><th>Exercise</th><th>Takes</th>\
-         <th>State</th><th>Start it</th></tr></thead><tbody>{rows}</tbody></table></div></exercise-list>"
+         <th>State</th><th>Start it</th></tr></thead><tbody>{rows}</tbody></table></div>{}</exercise-list>",
+        own_program(answer),
     )
+}
+
+/// How to try a program of the reader's own, if there is a suite for it.
+fn own_program(answer: &str) -> String {
+    let suites = conform::suites();
+    suites.iter().find(|(name, _)| *name == answer).map_or_else(String::new, |(_, cases)| {
+        format!(
+            "<p>Or write the whole answer in your own language. This sends it what a client would, in {} cases, and says \
+             of each what came, what the table of calls says and why it matters; more of them with <code>--load</code>, and \
+             with <code>--restart-cmd</code> and the command that starts your program:</p><pre><code>cargo run -- \
+             conform {answer} --target http://127.0.0.1:9000</code></pre>",
+            cases.len()
+        )
+    })
 }
 
 /// One experiment.
