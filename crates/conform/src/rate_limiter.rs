@@ -8,6 +8,7 @@
 //! be kept outside of it.
 
 mod greeting;
+mod told;
 
 use std::time::Instant;
 
@@ -21,6 +22,8 @@ use crate::{
     http::{header, problem},
     target::Target,
 };
+
+use told::Told;
 
 cases! {
     Plain a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused: "200 as long as there is quota, then 429 with Retry-After and the problem quota-exceeded, which names the policy", "Less than was promised is an outage; more is no limit.";
@@ -44,15 +47,6 @@ struct Client<'a> {
     /// The first half of its IPv6 address.
     network: String,
     begun: Instant,
-}
-
-/// What an answer says of the first policy.
-#[derive(Clone, Debug)]
-struct Told {
-    name: String,
-    limit: u64,
-    window: u64,
-    remaining: u64,
 }
 
 impl<'a> Client<'a> {
@@ -127,36 +121,6 @@ impl<'a> Client<'a> {
             ensure!(passed <= told.limit + self.back(told), "{passed} passed: there is no limit");
         }
     }
-}
-
-impl Told {
-    fn by(response: &Response) -> anyhow::Result<Self> {
-        let (name, policy) = item(header(response, "ratelimit-policy"), "RateLimit-Policy")?;
-        let (same, state) = item(header(response, "ratelimit"), "RateLimit")?;
-        ensure!(name == same, "RateLimit-Policy begins with {name}, RateLimit with {same}");
-        let number = |parameters: &[(String, String)], name: &str| {
-            let found = parameters.iter().find(|(key, _)| key == name);
-            let (_, value) = found.with_context(|| format!("no {name} in {parameters:?}"))?;
-            value.parse::<u64>().with_context(|| format!("{name} is {value}"))
-        };
-        number(&state, "t")?;
-        Ok(Self {
-            name,
-            limit: number(&policy, "q")?,
-            window: number(&policy, "w")?,
-            remaining: number(&state, "r")?,
-        })
-    }
-}
-
-/// The first item of a list, and its parameters: RFC 9651, of which these fields need no more.
-fn item(field: &str, name: &str) -> anyhow::Result<(String, Vec<(String, String)>)> {
-    let first = field.split(',').next().unwrap_or_default();
-    let mut parts = first.split(';').map(str::trim);
-    let string = parts.next().and_then(|it| it.strip_prefix('"')?.strip_suffix('"'));
-    let string = string.with_context(|| format!("{name} is {field:?}, no list of strings"))?;
-    let pairs = parts.filter_map(|part| part.split_once('='));
-    Ok((string.to_owned(), pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
 }
 
 async fn a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused(
