@@ -27,7 +27,7 @@ pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
     vec![
         ("url-shortener", url_shortener::suite()),
         ("cache-aside", cache_aside::suite()),
-        ("rate-limiter", rate_limiter::all()),
+        ("rate-limiter", rate_limiter::suite()),
         ("transaction-demo", transaction_demo::suite()),
         ("jwt-auth", jwt_auth::suite()),
         ("notification-worker", notification_worker::suite()),

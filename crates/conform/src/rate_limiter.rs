@@ -37,7 +37,7 @@ cases! {
 }
 
 /// The table, and the greetings.
-pub fn all() -> Vec<Case> {
+pub fn suite() -> Vec<Case> {
     [cases(), greeting::cases()].concat()
 }
 
