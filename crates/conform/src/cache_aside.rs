@@ -1,9 +1,4 @@
 //! The cache-aside answer's table of calls.
-//!
-//! The server needs no options. It is asked for users that it has made itself, so it may hold others; it counts their
-//! ids up. Its cache may be anything, as long as `Cache-Status` (RFC 9211) says what it did; a user stays in it for an
-//! hour at most, and the lack of one for ten seconds. It may go around its cache while that is away or not yet there,
-//! but when all is well a second read has to be a hit.
 
 mod bad_input;
 mod crowd;
@@ -28,6 +23,13 @@ cases! {
     Plain many_users_are_read_at_once: "GET /users?ids=…: 200, the users in the order asked for, each once, and who is missing", "A page of a hundred must not be a hundred requests, and must be forgotten one by one.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200; HEAD of a user: as GET, without the body", "The balancer asks.";
 }
+
+/// What the program has to be, and to be told.
+pub const NEEDS: &str = "\
+    The server needs no options. It is asked for users that it has made itself, so it may hold others; it counts \
+    their ids up. Its cache may be anything, as long as `Cache-Status` (RFC 9211) says what it did; a user stays \
+    in it for an hour at most, and the lack of one for ten seconds. It may go around its cache while that is \
+    away or not yet there, but when all is well a second read has to be a hit.";
 
 /// The table, what may be sent by mistake, and crowds.
 pub fn suite() -> Vec<Case> {

@@ -33,6 +33,17 @@ pub struct Case {
     pub run: for<'a> fn(&'a Target) -> BoxFuture<'a, Outcome>,
 }
 
+/// An answer's cases.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    /// The answer.
+    pub answer: &'static str,
+    /// What the program has to be, and to be told.
+    pub needs: &'static str,
+    /// Every case, in the order of the table.
+    pub cases: Vec<Case>,
+}
+
 /// `cases! { Plain a_link_redirects: "what the table says", "why it matters"; … }`: a function `cases()` that lists
 /// them. One that is forgotten is dead code, and a lint.
 macro_rules! cases {

@@ -1,9 +1,4 @@
 //! The table of calls of the service that logs people in.
-//!
-//! The server has to be told two things. It counts failed logins by account and by client, and here all of them come from
-//! one client: that limit has to be out of the way (ours: `--failures-per-client 1000000`), while the account's is 5. And
-//! it has no deny-list. Passwords may be cheap to hash (ours: `--argon2-memory 64 --argon2-passes 1`). A refresh token
-//! may be used again within a grace of some seconds.
 
 mod accounts;
 mod bad_input;
@@ -29,6 +24,13 @@ cases! {
     Plain the_key_set_is_published_without_secrets_and_may_be_cached: "GET /.well-known/jwks.json: the public keys, application/jwk-set+json, with a max-age", "Other services verify by it. One `d` too many and everybody can sign.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "The balancer asks.";
 }
+
+/// What the program has to be, and to be told.
+pub const NEEDS: &str = "\
+    The server has to be told two things. It counts failed logins by account and by client, and here all of them \
+    come from one client: that limit has to be out of the way (ours: `--failures-per-client 1000000`), while the \
+    account's is 5. And it has no deny-list. Passwords may be cheap to hash (ours: `--argon2-memory 64 \
+    --argon2-passes 1`). A refresh token may be used again within a grace of some seconds.";
 
 /// The whole suite.
 pub fn suite() -> Vec<Case> {

@@ -20,17 +20,18 @@ pub mod jwt_auth;
 pub mod notification_worker;
 pub mod saga_orchestrator;
 
-use case::Case;
+use case::{Case, Suite};
 
-/// The answers that have a suite, and their cases.
-pub fn suites() -> Vec<(&'static str, Vec<Case>)> {
+/// The suite of each answer, in the order of the book.
+pub fn suites() -> Vec<Suite> {
+    let suite = |answer, needs, cases: fn() -> Vec<Case>| Suite { answer, needs, cases: cases() };
     vec![
-        ("url-shortener", url_shortener::suite()),
-        ("cache-aside", cache_aside::suite()),
-        ("rate-limiter", rate_limiter::suite()),
-        ("transaction-demo", transaction_demo::suite()),
-        ("jwt-auth", jwt_auth::suite()),
-        ("notification-worker", notification_worker::suite()),
-        ("saga-orchestrator", saga_orchestrator::suite()),
+        suite("url-shortener", url_shortener::NEEDS, url_shortener::suite),
+        suite("cache-aside", cache_aside::NEEDS, cache_aside::suite),
+        suite("rate-limiter", rate_limiter::NEEDS, rate_limiter::suite),
+        suite("transaction-demo", transaction_demo::NEEDS, transaction_demo::suite),
+        suite("jwt-auth", jwt_auth::NEEDS, jwt_auth::suite),
+        suite("notification-worker", notification_worker::NEEDS, notification_worker::suite),
+        suite("saga-orchestrator", saga_orchestrator::NEEDS, saga_orchestrator::suite),
     ]
 }

@@ -1,8 +1,4 @@
 //! The notification system's table of calls, and its streams.
-//!
-//! The program that is tried asks for no key, sends its stream over a WebSocket, sets no limit of notifications a
-//! minute, and may or may not have a provider of pushes: the cases add no device that one could reach. Its retries
-//! may take as long as they like, since nothing here is retried.
 
 mod bad_input;
 mod jobs;
@@ -18,6 +14,12 @@ use crate::{
     case::{Case, Outcome},
     target::{Target, eventually},
 };
+
+/// What the program has to be, and to be told.
+pub const NEEDS: &str = "\
+    The program that is tried asks for no key, sends its stream over a WebSocket, sets no limit of notifications \
+    a minute, and may or may not have a provider of pushes: the cases add no device that one could reach. Its \
+    retries may take as long as they like, since nothing here is retried.";
 
 /// Every case.
 pub fn suite() -> Vec<Case> {

@@ -1,11 +1,4 @@
 //! The rate limiter's table of calls.
-//!
-//! Each case is a client of its own, behind a proxy: the server has to trust the address that the suite comes from
-//! (ours: `--trusted-proxy 127.0.0.1`) and to read its `X-Forwarded-For`. Limit and window are read from the first
-//! policy of `RateLimit-Policy`: from 50 to 1,000 units, in a window of whole seconds, five minutes at least, so that
-//! next to nothing comes back while a case asks; what does come back is allowed for. `GET /api/report` costs ten units,
-//! everything else below `/api` one, and a refused request none. For the case that kills the server its counters must
-//! be kept outside of it.
 
 mod greeting;
 mod told;
@@ -35,6 +28,15 @@ cases! {
     Load a_burst_of_concurrent_requests_gets_exactly_the_limit: "Of more requests at once than the limit, exactly the limit pass", "Read, compare and write in three steps, and two requests take the same unit.";
     Restart quota_that_was_used_is_used_after_a_kill: "SIGKILL: afterwards the client has no more than before", "Whoever can make the server fall over must not get a fresh quota for it.";
 }
+
+/// What the program has to be, and to be told.
+pub const NEEDS: &str = "\
+    Each case is a client of its own, behind a proxy: the server has to trust the address that the suite comes \
+    from (ours: `--trusted-proxy 127.0.0.1`) and to read its `X-Forwarded-For`. Limit and window are read from \
+    the first policy of `RateLimit-Policy`: from 50 to 1,000 units, in a window of whole seconds, five minutes \
+    at least, so that next to nothing comes back while a case asks; what does come back is allowed for. `GET \
+    /api/report` costs ten units, everything else below `/api` one, and a refused request none. For the case \
+    that kills the server its counters must be kept outside of it.";
 
 /// The table, and the greetings.
 pub fn suite() -> Vec<Case> {

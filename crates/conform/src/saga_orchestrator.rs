@@ -1,9 +1,4 @@
 //! The saga's table of calls: that of the orders, and those of its three participants.
-//!
-//! The program that is tried serves all four at one address: `/orders`, `/inventory/…`, `/payment/…` and `/shipping/…`.
-//! It charges `pm_card_visa` and declines `pm_card_chargeDeclined`, sends nothing to the country `XX`, and comes to an
-//! end with an order within twenty seconds, or within a minute after it was killed: a lease may not be longer.
-//! Each case has skus, keys and orders of its own.
 
 mod bad_input;
 mod orders;
@@ -17,6 +12,13 @@ use crate::{
     case::{Case, Outcome},
     target::{Target, eventually},
 };
+
+/// What the program has to be, and to be told.
+pub const NEEDS: &str = "\
+    The program serves the orders and their three participants at one address: `/orders`, `/inventory/…`, `/payment/…` and \
+    `/shipping/…`. It charges `pm_card_visa` and declines `pm_card_chargeDeclined`, sends nothing to the country \
+    `XX`, and comes to an end with an order within twenty seconds, or within a minute after it was killed: a \
+    lease may not be longer. Each case has skus, keys and orders of its own.";
 
 /// Every case.
 pub fn suite() -> Vec<Case> {

@@ -1,7 +1,4 @@
 //! The bank's table of calls.
-//!
-//! The server needs no options. Each case opens accounts of its own, and pays with keys that nobody else uses. No
-//! account holds more than 2⁵³ − 1 cents, and a page of the ledger has 200 entries at most.
 
 mod bad_input;
 mod races;
@@ -31,6 +28,11 @@ cases! {
     Plain an_account_holds_no_more_than_an_account_can: "409, and nothing is lost", "Beyond 2⁵³ − 1 readers of JSON see another number.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "The balancer asks.";
 }
+
+/// What the program has to be, and to be told.
+pub const NEEDS: &str = "\
+    The server needs no options. Each case opens accounts of its own, and pays with keys that nobody else uses. \
+    No account holds more than 2⁵³ − 1 cents, and a page of the ledger has 200 entries at most.";
 
 /// The whole suite.
 pub fn suite() -> Vec<Case> {

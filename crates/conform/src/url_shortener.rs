@@ -40,6 +40,10 @@ cases! {
     Restart what_was_answered_with_201_is_there_after_a_kill: "SIGKILL under load: every link that was answered with 201 resolves afterwards", "201 is a promise. A cache in front of the disk does not keep it.";
 }
 
+/// What the program has to be, and to be told.
+pub const NEEDS: &str = "\
+    The server needs no options. Links are made with URLs and aliases of their own.";
+
 /// All of them, in the order of the table.
 pub fn suite() -> Vec<Case> {
     [cases(), bad_input::cases()].concat()

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::{
+    case::Suite,
     program::Program,
     run::{self, Result, Tried},
     suites,
@@ -14,7 +15,7 @@ use crate::{
 
 /// `conform` and its options.
 pub fn command() -> Command {
-    let names = suites().into_iter().map(|(name, _)| name);
+    let names = suites().into_iter().map(|suite| suite.answer);
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     Command::new("conform")
         .about("Tries your own program, in any language, against an answer's table of calls")
@@ -45,8 +46,11 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let target = Target::new(url, program.as_ref().map(Program::restart))?;
-    let (_, cases) =
-        suites().into_iter().find(|(known, _)| known == name).context("no such answer")?;
+    let suite = suites().into_iter().find(|suite| suite.answer == name);
+    let Suite { needs, cases, .. } = suite.context("no such answer")?;
+    if !json {
+        println!("{needs}\n");
+    }
     let left = cases.len();
     let results = run::run(&cases, &target, tried, |result| {
         if !json {

@@ -74,13 +74,13 @@ fn exercises(answer: &str, mode: Mode) -> String {
 /// How to try a program of the reader's own, if there is a suite for it.
 fn own_program(answer: &str) -> String {
     let suites = conform::suites();
-    suites.iter().find(|(name, _)| *name == answer).map_or_else(String::new, |(_, cases)| {
+    suites.iter().find(|suite| suite.answer == answer).map_or_else(String::new, |suite| {
         format!(
             "<p>Or write the whole answer in your own language. This sends it what a client would, in {} cases, and says \
              of each what came, what the table of calls says and why it matters; more of them with <code>--load</code>, and \
              with <code>--restart-cmd</code> and the command that starts your program:</p><pre><code>cargo run -- \
              conform {answer} --target http://127.0.0.1:9000</code></pre>",
-            cases.len()
+            suite.cases.len()
         )
     })
 }

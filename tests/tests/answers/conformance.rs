@@ -4,6 +4,7 @@ use std::{any::Any, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
 use conform::{
+    case::Suite,
     program::Program,
     run::{Tried, run},
     target::{Restart, Target},
@@ -16,7 +17,7 @@ use crate::support::trial;
 
 pub fn tests(answers: &[Answer]) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (name, cases) in conform::suites() {
+    for Suite { answer: name, cases, .. } in conform::suites() {
         let Some(answer) = answers.iter().find(|answer| answer.name == name) else { continue };
         for case in cases {
             let answer = answer.clone();
@@ -50,7 +51,8 @@ async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
     let program = Program::of(command, &url).await?;
     let target = Target::new(&url, Some(program.restart()))?;
     let suites = conform::suites();
-    let cases = &suites.iter().find(|(name, _)| *name == "url-shortener").context("no suite")?.1;
+    let suite = suites.iter().find(|suite| suite.answer == "url-shortener");
+    let cases = &suite.context("no suite")?.cases;
     let results = run(cases, &target, Tried { load: true, restart: true }, |_| {}).await;
     drop(program);
     std::fs::remove_dir_all(&folder)?;

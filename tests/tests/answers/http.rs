@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Client, redirect::Policy};
 
-pub use conform::http::{header, invalid, problem, refuses_bad_bodies};
+pub use conform::http::{header, invalid, problem};
 
 /// A client that shows what came, redirects included.
 pub fn client() -> anyhow::Result<Client> {
