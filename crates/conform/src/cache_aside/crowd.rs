@@ -114,13 +114,17 @@ async fn no_read_is_older_than_a_change_that_was_answered(target: &Target) -> Ou
 async fn what_was_answered_is_read_after_a_kill(target: &Target) -> Outcome {
     let api = Api(target);
     let (answered, restarted) = (AtomicU64::new(0), AtomicBool::new(false));
-    let clients = (0..8).map(|client| {
+    // All of them before anybody begins: the server may be killed while the last is still being made.
+    let users = try_join_all((0..8).map(|client| async move {
+        let email = api.email(&format!("change 0 of {client}"));
+        let created = api.post(&json!({ "name": "change 0", "email": email })).await?;
+        let created: Value = created.json().await?;
+        anyhow::Ok((created["id"].as_i64().with_context(|| created.to_string())?, email))
+    }))
+    .await?;
+    let clients = users.into_iter().map(|(id, email)| {
         let (answered, restarted) = (&answered, &restarted);
         async move {
-            let first = format!("change 0 of {client}");
-            let user: Value = json!({ "name": "change 0", "email": api.email(&first) });
-            let created: Value = api.post(&user).await?.json().await?;
-            let id = created["id"].as_i64().with_context(|| created.to_string())?;
             let mut promised = 0;
             for number in 1.. {
                 // What it says before the change is what must not be said after it.
@@ -129,8 +133,7 @@ async fn what_was_answered_is_read_after_a_kill(target: &Target) -> Outcome {
                 {
                     break;
                 }
-                let user =
-                    json!({ "name": format!("change {number}"), "email": api.email(&first) });
+                let user = json!({ "name": format!("change {number}"), "email": email });
                 let Ok(changed) = api.put(id, &user).await else { break };
                 if changed.status() == 200 {
                     promised = number;
