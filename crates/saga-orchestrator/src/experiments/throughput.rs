@@ -24,11 +24,11 @@ use crate::{
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
     /// Orders in each measurement
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     orders: u32,
     /// Clients that order without a pause, sagas at a time, and clients that commit without a pause: as many of each,
     /// since commits that come together share a write to the disk
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     clients: u16,
     /// Measurements of each of the two, by turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -79,7 +79,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "",
         Target::AtLeast(0.6),
     );
-    let all = i64::from(params.orders) * i64::from(params.rounds);
+    let all = i64::from(params.orders + u32::from(params.clients)) * i64::from(params.rounds);
     lab.check_eq("calls that failed", 0, failed);
     // What was measured is the real thing, on both sides.
     for (name, parts) in [("the saga", &ours), ("the bare commits", &bare)] {
@@ -104,38 +104,51 @@ async fn records(url: &str) -> anyhow::Result<i64> {
     Ok(count)
 }
 
-/// Sends all orders, and waits until all are confirmed; how long that took in all.
+/// An order for each client, which warms everything up, and then those that are measured.
 async fn sagas(
     host: &str,
-    orders: &lab::database::Database,
+    database: &lab::database::Database,
     params: &Params,
     round: u32,
 ) -> anyhow::Result<(Outcome, f64)> {
-    let begun = Instant::now();
-    let mut clients = Vec::new();
-    for client in 0..params.clients {
+    let clients = params.clients;
+    confirmed(host, database, clients, clients.into(), &format!("{round}-first")).await?;
+    confirmed(host, database, clients, params.orders, &round.to_string()).await
+}
+
+/// Sends so many orders, and waits until all are confirmed; how long that took in all.
+async fn confirmed(
+    host: &str,
+    database: &lab::database::Database,
+    clients: u16,
+    orders: u32,
+    name: &str,
+) -> anyhow::Result<(Outcome, f64)> {
+    let mut senders = Vec::new();
+    for client in 0..clients {
         let json = order_json("pm_card_visa", "GB").to_string();
-        clients.push((Connection::open(host).await?, json, format!("{round}-{client}"), 0_u64));
+        senders.push((Connection::open(host).await?, json, format!("{name}-{client}"), 0_u64));
     }
-    let stop = Stop::Count(params.orders.into());
-    let posted = load::closed(clients, stop, |(connection, json, name, n)| {
-        Box::pin(async move {
-            *n += 1;
-            let key = [("idempotency-key", format!("{name}-{n}"))];
-            let request = connection.post_with("/orders", &key, json);
-            // On a busy machine it may say 503. The same key again can do no harm.
-            let begun = Instant::now();
-            while begun.elapsed() < Duration::from_mins(1) {
-                if connection.send(&request).await? == 202 {
-                    return Ok(());
+    let begun = Instant::now();
+    let posted =
+        load::closed(senders, Stop::Count(orders.into()), |(connection, json, name, n)| {
+            Box::pin(async move {
+                *n += 1;
+                let key = [("idempotency-key", format!("{name}-{n}"))];
+                let request = connection.post_with("/orders", &key, json);
+                // On a busy machine it may say 503. The same key again can do no harm.
+                let begun = Instant::now();
+                while begun.elapsed() < Duration::from_mins(1) {
+                    if connection.send(&request).await? == 202 {
+                        return Ok(());
+                    }
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            anyhow::bail!("the order is not accepted")
+                anyhow::bail!("the order is not accepted")
+            })
         })
-    })
-    .await?;
-    let mut direct = PgConnection::connect(orders.url()).await?;
+        .await?;
+    let mut direct = PgConnection::connect(database.url()).await?;
     loop {
         let open: bool =
             sqlx::query_scalar("select exists (select from orders where due_at is not null)")
@@ -144,7 +157,7 @@ async fn sagas(
         if !open {
             break;
         }
-        let patience = Duration::from_mins(2) + Duration::from_millis(50) * params.orders;
+        let patience = Duration::from_mins(2) + Duration::from_millis(50) * orders;
         ensure!(begun.elapsed() < patience, "the orders do not end");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -183,6 +196,10 @@ async fn commits(
             name: format!("{round}-{client}"),
             number: 0,
         });
+    }
+    // A connection's first statements are slower: they are parsed, and the process behind it knows no table yet.
+    for client in &mut clients {
+        one(client).await?;
     }
     load::closed(clients, Stop::Count(params.orders.into()), one).await
 }
