@@ -56,17 +56,17 @@ fn exercises(answer: &str, mode: Mode) -> String {
         .map(|exercise| {
             let state = progress.state(&exercise.key).word();
             format!(
-                "<tr class=\"{state}\"><td>{}</td><td>{}</td><td>{state}</td>\
-             <td><code>cargo run -- practice start {}</code></td></tr>",
+                "<tr class=\"{state}\"><td>{}<br><code>cargo run -- practice start {}</code></td>\
+                 <td>{}</td><td>{state}</td></tr>",
                 escaped(&exercise.front.title),
-                escaped(&exercise.front.level),
                 escaped(&exercise.key.to_string()),
+                escaped(&exercise.front.level),
             )
         })
         .collect();
     format!(
         "<exercise-list><div class=\"table-wrapper\"><table><thead><tr><th>Exercise</th><th>Takes</th>\
-         <th>State</th><th>Start it</th></tr></thead><tbody>{rows}</tbody></table></div>{}</exercise-list>",
+         <th>State</th></tr></thead><tbody>{rows}</tbody></table></div>{}</exercise-list>",
         own_program(answer),
     )
 }

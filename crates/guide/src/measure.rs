@@ -1,7 +1,7 @@
 //! What came of every experiment, on which machine? `cargo run --release -- measure` runs them all and writes it
 //! down in `measured.json`, which is committed; the book shows it on a page.
 
-use std::{fmt::Write, fs, path::PathBuf, process::Command};
+use std::{collections::HashSet, fmt::Write, fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, bail};
 use lab::{
@@ -100,6 +100,17 @@ pub fn page(problems: &mut Vec<String>) -> String {
                     --release -- measure` wrote it down, the servers and the load on the same machine. Yours will \
                     differ: run it, and see by how much.\n"
         .to_owned();
+    let reports = measured.iter().flat_map(|one| &one.reports);
+    let there: HashSet<_> =
+        reports.map(|it| (it.answer.as_str(), it.experiment.as_str())).collect();
+    for answer in crate::answers() {
+        for experiment in &answer.experiments {
+            let (of, name) = (answer.name, experiment.name);
+            if !there.contains(&(of, name)) {
+                problems.push(format!("{of} {name} was never measured: `measure {of}` does it"));
+            }
+        }
+    }
     page += &targets(&measured);
     for Measured { answer, machine, reports } in &measured {
         let Machine { processor, cores, memory_gib, system, rust, at } = machine;
@@ -137,10 +148,11 @@ fn targets(measured: &[Measured]) -> String {
         let Report { answer, experiment, .. } = report;
         let _ = writeln!(
             table,
-            "| {answer} | [`{experiment}`]({answer}.md#{answer}-{experiment}) | {} | {} {} | {target} | {} |",
+            "| {answer} | [`{experiment}`]({answer}.md#{answer}-{experiment}) | {} | {}\u{a0}{} | {} | {} |",
             cell(&figure.name),
             number(figure.value),
             cell(&figure.unit),
+            target.to_string().replace(' ', "\u{a0}"),
             if target.met(figure.value) { "met" } else { "**missed**" },
         );
     }
