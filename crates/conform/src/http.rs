@@ -1,10 +1,10 @@
 //! What does every answer promise over HTTP? Errors are problem documents, and bad input harms nobody.
 
 use anyhow::{Context, ensure};
-use reqwest::{RequestBuilder, Response, header::HeaderValue};
+use reqwest::{Method, RequestBuilder, Response, header::HeaderValue};
 use serde_json::{Value, json};
 
-use crate::case::Outcome;
+use crate::{case::Outcome, target::Target};
 
 /// A header as text; nothing if it is missing or no text.
 pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
@@ -33,6 +33,33 @@ pub async fn invalid(response: Response, field: &str) -> Outcome {
     let errors = problem["errors"].as_array().with_context(|| problem.to_string())?;
     ensure!(errors.iter().any(|error| error["field"] == field), "{field} is not named: {problem}");
     ensure!(errors.iter().all(|error| error["message"].is_string()), "{problem}");
+    Ok(())
+}
+
+/// None of these calls is allowed where it is made, and the answer says which are.
+pub async fn not_allowed(target: &Target, calls: &[(Method, &str)]) -> Outcome {
+    for (method, path) in calls {
+        let response = target.ask(method.clone(), path).await?;
+        ensure!(!header(&response, "allow").is_empty(), "{method} {path}: no Allow");
+        problem(response, 405).await.with_context(|| format!("{method} {path}"))?;
+    }
+    Ok(())
+}
+
+/// There is nothing at any of these paths.
+pub async fn not_found(target: &Target, paths: &[&str]) -> Outcome {
+    for path in paths {
+        problem(target.get(path).await?, 404).await.with_context(|| (*path).to_owned())?;
+    }
+    Ok(())
+}
+
+/// What the balancer asks.
+pub async fn lives_and_is_ready(target: &Target) -> Outcome {
+    for path in ["healthz", "readyz"] {
+        let status = target.get(path).await?.status();
+        ensure!(status == 200, "{path}: {status}");
+    }
     Ok(())
 }
 

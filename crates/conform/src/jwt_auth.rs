@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     case::{Case, Outcome, cases},
-    http::{header, problem},
+    http::{header, lives_and_is_ready, problem},
     target::Target,
 };
 
@@ -270,7 +270,6 @@ async fn the_key_set_is_published_without_secrets_and_may_be_cached(target: &Tar
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {
-    ensure!(target.get("healthz").await?.status() == 200);
-    ensure!(target.get("readyz").await?.status() == 200);
+    lives_and_is_ready(target).await?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     case::{Case, Outcome, cases},
-    http::{header, invalid, problem},
+    http::{header, invalid, lives_and_is_ready, problem},
     target::{Target, eventually},
 };
 
@@ -303,7 +303,6 @@ async fn an_account_holds_no_more_than_an_account_can(target: &Target) -> Outcom
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {
-    ensure!(target.get("healthz").await?.status() == 200);
-    ensure!(target.get("readyz").await?.status() == 200);
+    lives_and_is_ready(target).await?;
     Ok(())
 }

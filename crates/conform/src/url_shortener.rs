@@ -18,7 +18,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     case::{Case, Outcome, cases},
-    http::{header, problem},
+    http::{header, lives_and_is_ready, problem},
     target::{Target, eventually},
 };
 
@@ -301,9 +301,7 @@ async fn clicks_are_counted_by_day_and_by_referrer(target: &Target) -> Outcome {
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {
-    let api = Api(target);
-    ensure!(api.get("healthz").await?.status() == 200);
-    ensure!(api.get("readyz").await?.status() == 200);
+    lives_and_is_ready(target).await?;
     Ok(())
 }
 

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{
 use super::{Api, notification};
 use crate::{
     case::{Outcome, cases},
-    http::{header, invalid, problem, refuses_bad_bodies},
+    http::{invalid, not_allowed, problem, refuses_bad_bodies},
     target::Target,
 };
 
@@ -162,18 +162,18 @@ async fn a_path_that_cannot_be_is_a_problem(target: &Target) -> Outcome {
 }
 
 async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
-    for (method, path) in [
-        (Method::GET, "notifications"),
-        (Method::DELETE, "notifications/one"),
-        (Method::GET, "notifications/one/requeue"),
-        (Method::GET, "users/ann/stream-tickets"),
-        (Method::POST, "users/ann/stream"),
-        (Method::POST, "users/ann/devices/phone"),
-        (Method::POST, "healthz"),
-    ] {
-        let response = target.ask(method.clone(), path).await?;
-        ensure!(!header(&response, "allow").is_empty(), "{method} {path}: no Allow");
-        problem(response, 405).await.with_context(|| format!("{method} {path}"))?;
-    }
+    not_allowed(
+        target,
+        &[
+            (Method::GET, "notifications"),
+            (Method::DELETE, "notifications/one"),
+            (Method::GET, "notifications/one/requeue"),
+            (Method::GET, "users/ann/stream-tickets"),
+            (Method::POST, "users/ann/stream"),
+            (Method::POST, "users/ann/devices/phone"),
+            (Method::POST, "healthz"),
+        ],
+    )
+    .await?;
     Ok(())
 }

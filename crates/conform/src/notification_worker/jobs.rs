@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Api, notification, stream::Frame};
 use crate::{
     case::{Outcome, cases},
-    http::{header, problem},
+    http::{header, lives_and_is_ready, problem},
     target::{Target, eventually},
 };
 
@@ -181,8 +181,7 @@ async fn an_unknown_job_is_not_found(target: &Target) -> Outcome {
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {
-    ensure!(target.get("healthz").await?.status() == 200);
-    ensure!(target.get("readyz").await?.status() == 200);
+    lives_and_is_ready(target).await?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Api, changed, new_id, order};
 use crate::{
     case::{Outcome, cases},
-    http::{header, invalid, problem, refuses_bad_bodies},
+    http::{invalid, not_allowed, problem, refuses_bad_bodies},
     target::Target,
 };
 
@@ -171,18 +171,18 @@ async fn a_participant_refuses_bad_requests(target: &Target) -> Outcome {
 }
 
 async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
-    for (method, path) in [
-        (Method::PUT, "orders"),
-        (Method::DELETE, "orders/00000000-0000-7000-8000-000000000000"),
-        (Method::GET, "orders/00000000-0000-7000-8000-000000000000/retry"),
-        (Method::POST, "inventory/stock/book"),
-        (Method::GET, "payment/charge"),
-        (Method::POST, "shipping/shipments"),
-        (Method::POST, "healthz"),
-    ] {
-        let response = target.ask(method.clone(), path).await?;
-        ensure!(!header(&response, "allow").is_empty(), "{method} {path}: no Allow");
-        problem(response, 405).await.with_context(|| format!("{method} {path}"))?;
-    }
+    not_allowed(
+        target,
+        &[
+            (Method::PUT, "orders"),
+            (Method::DELETE, "orders/00000000-0000-7000-8000-000000000000"),
+            (Method::GET, "orders/00000000-0000-7000-8000-000000000000/retry"),
+            (Method::POST, "inventory/stock/book"),
+            (Method::GET, "payment/charge"),
+            (Method::POST, "shipping/shipments"),
+            (Method::POST, "healthz"),
+        ],
+    )
+    .await?;
     Ok(())
 }

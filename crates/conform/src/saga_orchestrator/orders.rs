@@ -14,7 +14,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{AMOUNT, Api, changed, new_id, order, statuses};
 use crate::{
     case::{Outcome, cases},
-    http::{header, problem},
+    http::{header, lives_and_is_ready, problem},
     target::{Target, eventually},
 };
 
@@ -321,7 +321,6 @@ async fn ended_after_a_kill(api: Api<'_>, id: &str) -> anyhow::Result<Value> {
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {
-    ensure!(target.get("healthz").await?.status() == 200);
-    ensure!(target.get("readyz").await?.status() == 200);
+    lives_and_is_ready(target).await?;
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Api, MOST};
 use crate::{
     case::{Outcome, cases},
-    http::{header, invalid, problem, refuses_bad_bodies},
+    http::{invalid, not_allowed, not_found, problem, refuses_bad_bodies},
     target::Target,
 };
 
@@ -207,25 +207,24 @@ async fn what_is_not_there_is_not_found(target: &Target) -> Outcome {
             problem(api.get(&path).await?, 404).await.context(path)?;
         }
     }
-    for path in ["", "accounts/", "account", "accounts/1/entries/1", "transfers/1/entries"] {
-        problem(api.get(path).await?, 404).await.context(path)?;
-    }
+    not_found(target, &["", "accounts/", "account", "accounts/1/entries/1", "transfers/1/entries"])
+        .await?;
     Ok(())
 }
 
 async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
-    for (method, path) in [
-        (Method::GET, "accounts"),
-        (Method::DELETE, "accounts/1"),
-        (Method::PUT, "accounts/1"),
-        (Method::POST, "accounts/1/entries"),
-        (Method::GET, "transfers"),
-        (Method::DELETE, "transfers/1"),
-        (Method::POST, "healthz"),
-    ] {
-        let response = target.ask(method.clone(), path).await?;
-        ensure!(!header(&response, "allow").is_empty(), "{method} {path}: no Allow");
-        problem(response, 405).await.with_context(|| format!("{method} {path}"))?;
-    }
+    not_allowed(
+        target,
+        &[
+            (Method::GET, "accounts"),
+            (Method::DELETE, "accounts/1"),
+            (Method::PUT, "accounts/1"),
+            (Method::POST, "accounts/1/entries"),
+            (Method::GET, "transfers"),
+            (Method::DELETE, "transfers/1"),
+            (Method::POST, "healthz"),
+        ],
+    )
+    .await?;
     Ok(())
 }
