@@ -77,10 +77,15 @@ fn unit(workspace: &Path, answer: &str, test: &str) -> anyhow::Result<Option<Str
     // From the first failure's own words to the list of names, which says nothing new.
     let words = output.split_once("failures:\n").map_or(&*output, |(_, words)| words);
     let words = words.split("\nfailures:\n").next().unwrap_or_default().trim();
-    // A property says the same of each smaller case that it tries; the last is the smallest.
+    Ok((!success).then(|| last_panic(words)))
+}
+
+/// A property says the same of each smaller case that it tries; the last is the smallest, and may be long itself.
+fn last_panic(words: &str) -> String {
     let lines: Vec<_> = words.lines().collect();
-    let words = lines[lines.len().saturating_sub(LINES)..].join("\n");
-    Ok((!success).then_some(words))
+    let last = lines.iter().rposition(|line| line.contains("panicked at"));
+    let from = last.unwrap_or(lines.len().saturating_sub(LINES));
+    lines[from..].iter().take(LINES).copied().collect::<Vec<_>>().join("\n")
 }
 
 /// What the experiment refutes, if it does.
@@ -159,4 +164,21 @@ fn finish(command: &mut Command) -> anyhow::Result<Option<(bool, String)>> {
     };
     let [out, err] = [out, err].map(|text| text.join().unwrap_or_default());
     Ok(Some((status.success(), out + &err)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_property_that_failed_the_last_panic_is_shown_from_its_beginning() {
+        let long = "        12593,\n".repeat(40);
+        let words = format!(
+            "thread 'a' panicked at x.rs:1:\nfirst\nthread 'a' panicked at x.rs:2:\nlast\n{long}"
+        );
+        let shown = last_panic(&words);
+        assert!(shown.starts_with("thread 'a' panicked at x.rs:2:\nlast\n"), "{shown}");
+        assert_eq!(shown.lines().count(), LINES);
+        assert_eq!(last_panic("linking failed"), "linking failed");
+    }
 }
