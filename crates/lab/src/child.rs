@@ -15,10 +15,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{ChildStdin, Command},
+    task::JoinHandle,
     time::timeout,
 };
 
-use crate::{Answer, cli, database::Database};
+use crate::{Answer, cli, database::Database, port};
 
 /// Set in a child's environment.
 const MARK: &str = "LAB_CHILD";
@@ -38,8 +39,10 @@ pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
 }
 
 /// A server or worker that is about to be started.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ChildBuilder {
+    /// The answer that it serves, if it does.
+    serves: Option<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
 }
@@ -70,7 +73,12 @@ impl ChildBuilder {
 
     /// Starts it on a free port, or on the port given by `--port`, and waits until it listens.
     pub async fn start(self) -> anyhow::Result<Child> {
-        let mut process = Command::new(this_executable()?)
+        let mut command = Command::new(this_executable()?);
+        if let Some(answer) = &self.serves {
+            // Each time that it is started from a copy of this builder, another. A later `--port` counts more.
+            command.arg(answer).args(["serve", "--port", &port::free()?.to_string()]);
+        }
+        let mut process = command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env(MARK, "1")
@@ -82,7 +90,7 @@ impl ChildBuilder {
             .context("cannot start a child of this executable")?;
         let stdin = process.stdin.take();
         let log = Log::default();
-        log.follow(process.stderr.take().context("its standard error is piped")?);
+        let said = log.follow(process.stderr.take().context("its standard error is piped")?);
         let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
         let listening = async {
             while let Some(line) = lines.next_line().await? {
@@ -94,7 +102,11 @@ impl ChildBuilder {
         };
         let url = match timeout(PATIENCE, listening).await {
             Ok(Ok(url)) => url,
-            Ok(Err(error)) => bail!("{error}:\n{}", log.text()),
+            Ok(Err(error)) => {
+                // Its last words may still be on their way to us.
+                let _ = timeout(Duration::from_secs(1), said).await;
+                bail!("{error}:\n{}", log.text())
+            }
             Err(_) => bail!("it did not listen within {PATIENCE:?}:\n{}", log.text()),
         };
         log.follow(lines.into_inner().into_inner());
@@ -116,13 +128,12 @@ pub struct Child {
 impl Child {
     /// Prepares `<answer> serve` on a free port.
     pub fn serve(answer: &str) -> ChildBuilder {
-        let builder = ChildBuilder { arguments: vec![answer.into()], environment: Vec::new() };
-        builder.args(&["serve", "--port", "0"])
+        ChildBuilder { serves: Some(answer.into()), ..ChildBuilder::default() }
     }
 
     /// Prepares this executable with any words of the command line.
     pub fn command(words: &[&str]) -> ChildBuilder {
-        ChildBuilder { arguments: Vec::new(), environment: Vec::new() }.args(words)
+        ChildBuilder::default().args(words)
     }
 
     /// Its address without a slash at the end: `http://127.0.0.1:40123`.
@@ -201,7 +212,7 @@ struct Log(Arc<Mutex<VecDeque<String>>>);
 
 impl Log {
     /// Reads until the child closes its end, which it does when it dies.
-    fn follow(&self, output: impl AsyncRead + Send + Unpin + 'static) {
+    fn follow(&self, output: impl AsyncRead + Send + Unpin + 'static) -> JoinHandle<()> {
         let log = self.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
@@ -212,7 +223,7 @@ impl Log {
                 }
                 kept.push_back(line);
             }
-        });
+        })
     }
 
     fn text(&self) -> String {

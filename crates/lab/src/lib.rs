@@ -16,6 +16,7 @@ pub mod fault;
 pub mod keys;
 pub mod load;
 pub mod patience;
+mod port;
 pub mod queues;
 pub mod recorder;
 pub mod report;

@@ -19,6 +19,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use super::Kind;
+use crate::port;
 
 /// The folder of one private server.
 #[derive(Clone, Debug)]
@@ -155,9 +156,8 @@ impl Home {
     /// A free port: the last one, if nobody has taken it, so that addresses last.
     pub fn free_port(&self) -> anyhow::Result<u16> {
         let last = self.read("port").ok().and_then(|port| port.parse().ok()).unwrap_or(0);
-        let listener = TcpListener::bind(("127.0.0.1", last));
-        let listener = listener.or_else(|_| TcpListener::bind(("127.0.0.1", 0)))?;
-        let port = listener.local_addr()?.port();
+        let is_free = last != 0 && TcpListener::bind(("127.0.0.1", last)).is_ok();
+        let port = if is_free { last } else { port::free()? };
         self.write("port", &port.to_string())?;
         Ok(port)
     }

@@ -10,6 +10,7 @@ use super::{
     home::Home,
     programs::{Programs, on_path},
 };
+use crate::port;
 
 /// A command line, its environment, and the shell words that end what it began.
 #[derive(Debug)]
@@ -124,7 +125,7 @@ fn rabbitmq(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launc
     );
     let config = home.write("rabbitmq.conf", &config)?;
     let plugins = home.write("enabled_plugins", "[rabbitmq_consistent_hash_exchange].\n")?;
-    let (epmd_port, dist_port) = (another_free_port()?, another_free_port()?);
+    let (epmd_port, dist_port) = (port::free()?, port::free()?);
     let folder = text(&home.path)?;
     let environment = vec![
         ("HOME", folder.clone()),
@@ -149,10 +150,6 @@ fn rabbitmq(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launc
         stop: "kill -TERM $(cat rabbitmq.pid || echo $server)",
         after: format!("'{epmd}' -port {epmd_port} -kill"),
     })
-}
-
-fn another_free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn text(path: &Path) -> anyhow::Result<String> {
