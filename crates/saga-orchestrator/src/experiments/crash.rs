@@ -212,7 +212,8 @@ impl Lane {
         let mut servers = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(orders.url()).await?];
         let mut serve = lab
             .serve()
-            .args(&["--flow", "choreography", "--poll-ms", "60000"])
+            // The poll finds what a dead process committed after its successor had looked.
+            .args(&["--flow", "choreography", "--poll-ms", "5000"])
             .arg("--queue-prefix")
             .arg(queues.prefix())
             .arg("--amqp-url")
