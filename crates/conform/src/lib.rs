@@ -3,7 +3,7 @@
 //!
 //! In reading order: a [`case`] is one line of a table, a [`target`] is the program that is tried, [`http`] holds
 //! what every answer promises, [`run`] tries a suite and counts, [`program`] kills and starts the
-//! reader's, [`words`] is the command line; then a module for each answer. `tests/` runs the same cases against
+//! reader's, [`killing`] does so while it is asked, [`words`] is the command line; then a module for each answer. `tests/` runs the same cases against
 //! our own.
 
 pub mod case;
@@ -11,6 +11,7 @@ pub mod target;
 pub mod http;
 pub mod run;
 pub mod program;
+pub mod killing;
 pub mod words;
 pub mod url_shortener;
 pub mod cache_aside;

@@ -2,13 +2,10 @@
 
 mod bad_input;
 
-use std::{
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use reqwest::{
     Method, Response, StatusCode,
     header::{HeaderValue, REFERER},
@@ -19,6 +16,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     case::{Case, Outcome, cases},
     http::{header, lives_and_is_ready, problem},
+    killing::Killing,
     target::{Target, eventually},
 };
 
@@ -328,22 +326,21 @@ async fn an_alias_that_fifty_want_has_one_owner(target: &Target) -> Outcome {
 /// Eight clients create until the server is gone or has been started again; it is killed when they have made a hundred.
 async fn what_was_answered_with_201_is_there_after_a_kill(target: &Target) -> Outcome {
     let api = Api(target);
-    let (made, restarted) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let killing = Killing::default();
     let clients = (0..8).map(|client| {
-        let (made, restarted) = (&made, &restarted);
+        let killing = &killing;
         async move {
             let mut promised = Vec::new();
             for n in 0.. {
                 let url = api.page(&format!("killed/{client}/{n}"));
-                let Ok(response) = api.post(&json!({ "url": url })).await else { break };
-                // A server that could not be killed must not keep us here for ever.
-                if restarted.load(Ordering::Relaxed) {
+                if killing.is_over() {
                     break;
                 }
+                let Ok(response) = api.post(&json!({ "url": url })).await else { break };
                 if response.status() == 201 {
                     let body: Value = response.json().await?;
                     promised.push((body["code"].as_str().context("no code")?.to_owned(), url));
-                    made.fetch_add(1, Ordering::Relaxed);
+                    killing.promised();
                 } else {
                     // Too many at once: then a little later.
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -352,18 +349,7 @@ async fn what_was_answered_with_201_is_there_after_a_kill(target: &Target) -> Ou
             anyhow::Ok(promised)
         }
     });
-    let killing = async {
-        eventually("a hundred links are made", async || {
-            Ok((made.load(Ordering::Relaxed) >= 100).then_some(()))
-        })
-        .await
-        .inspect_err(|_| restarted.store(true, Ordering::Relaxed))?;
-        let outcome = target.restart().await;
-        restarted.store(true, Ordering::Relaxed);
-        outcome
-    };
-    let (promised, killed) = tokio::join!(join_all(clients), killing);
-    killed?;
+    let promised = killing.after(100, target, clients).await?;
     let promised: Vec<_> = promised.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
     for (code, url) in promised {
         let redirect = api.get(&code).await?;

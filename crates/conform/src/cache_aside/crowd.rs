@@ -14,6 +14,7 @@ use super::{Api, cache_status, name};
 use crate::{
     case::{Outcome, cases},
     http::header,
+    killing::Killing,
     target::{Target, eventually},
 };
 
@@ -113,7 +114,7 @@ async fn no_read_is_older_than_a_change_that_was_answered(target: &Target) -> Ou
 /// Eight clients change a user each, hot in the cache, until the server is gone or has been started again.
 async fn what_was_answered_is_read_after_a_kill(target: &Target) -> Outcome {
     let api = Api(target);
-    let (answered, restarted) = (AtomicU64::new(0), AtomicBool::new(false));
+    let killing = Killing::default();
     // All of them before anybody begins: the server may be killed while the last is still being made.
     let users = try_join_all((0..8).map(|client| async move {
         let email = api.email(&format!("change 0 of {client}"));
@@ -123,21 +124,19 @@ async fn what_was_answered_is_read_after_a_kill(target: &Target) -> Outcome {
     }))
     .await?;
     let clients = users.into_iter().map(|(id, email)| {
-        let (answered, restarted) = (&answered, &restarted);
+        let killing = &killing;
         async move {
             let mut promised = 0;
             for number in 1.. {
                 // What it says before the change is what must not be said after it.
-                if restarted.load(Ordering::Relaxed)
-                    || target.get(&format!("users/{id}")).await.is_err()
-                {
+                if killing.is_over() || target.get(&format!("users/{id}")).await.is_err() {
                     break;
                 }
                 let user = json!({ "name": format!("change {number}"), "email": email });
                 let Ok(changed) = api.put(id, &user).await else { break };
                 if changed.status() == 200 {
                     promised = number;
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    killing.promised();
                 } else {
                     // Too many at once: then a little later.
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -146,18 +145,7 @@ async fn what_was_answered_is_read_after_a_kill(target: &Target) -> Outcome {
             anyhow::Ok((id, promised))
         }
     });
-    let killing = async {
-        eventually("two dozen changes are answered", async || {
-            Ok((answered.load(Ordering::Relaxed) >= 24).then_some(()))
-        })
-        .await
-        .inspect_err(|_| restarted.store(true, Ordering::Relaxed))?;
-        let outcome = target.restart().await;
-        restarted.store(true, Ordering::Relaxed);
-        outcome
-    };
-    let (promised, killed) = tokio::join!(join_all(clients), killing);
-    killed?;
+    let promised = killing.after(24, target, clients).await?;
     for one in promised {
         let (id, promised) = one?;
         let seen = number(read(target, id).await?).await?;

@@ -2,12 +2,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use anyhow::{Context, ensure};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -15,6 +14,7 @@ use super::{Api, notification, stream::Frame};
 use crate::{
     case::{Outcome, cases},
     http::{header, lives_and_is_ready, problem},
+    killing::Killing,
     target::{Target, eventually},
 };
 
@@ -188,13 +188,16 @@ async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome
 /// Eight clients notify eight users until the server is gone; it is killed when they have been promised a hundred.
 async fn what_was_answered_with_202_is_delivered_after_a_kill(target: &Target) -> Outcome {
     let api = Api(target);
-    let made = AtomicUsize::new(0);
+    let killing = Killing::default();
     let clients = (0..8).map(|client| {
-        let made = &made;
+        let killing = &killing;
         async move {
             let user = api.name(&format!("wwaw2idaak-{client}"));
             let mut promised = Vec::new();
             for n in 0.. {
+                if killing.is_over() {
+                    break;
+                }
                 let job = format!("{user}-{n}");
                 let Ok(response) = target.post("notifications", &notification(&job, &user)).await
                 else {
@@ -202,7 +205,7 @@ async fn what_was_answered_with_202_is_delivered_after_a_kill(target: &Target) -
                 };
                 if response.status() == 202 {
                     promised.push(job);
-                    made.fetch_add(1, Ordering::Relaxed);
+                    killing.promised();
                 } else {
                     // Too many at once: then a little later.
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -211,15 +214,7 @@ async fn what_was_answered_with_202_is_delivered_after_a_kill(target: &Target) -
             (user, promised)
         }
     });
-    let killing = async {
-        eventually("a hundred jobs are accepted", async || {
-            Ok((made.load(Ordering::Relaxed) >= 100).then_some(()))
-        })
-        .await?;
-        target.restart().await
-    };
-    let (promised, killed) = tokio::join!(join_all(clients), killing);
-    killed?;
+    let promised = killing.after(100, target, clients).await?;
     for (user, jobs) in promised {
         for job in &jobs {
             let progress = api.until(job, "delivered").await;

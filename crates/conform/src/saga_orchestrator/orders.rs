@@ -1,12 +1,9 @@
 //! What becomes of an order?
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -15,7 +12,8 @@ use super::{AMOUNT, Api, changed, new_id, order, statuses};
 use crate::{
     case::{Outcome, cases},
     http::{header, lives_and_is_ready, problem},
-    target::{Target, eventually},
+    killing::Killing,
+    target::Target,
 };
 
 cases! {
@@ -254,10 +252,13 @@ async fn what_was_accepted_ends_after_a_kill(target: &Target) -> Outcome {
     let api = Api(target);
     let sku = &api.name("wwaeaak-book");
     api.stock(sku, 1_000_000).await?;
-    let made = &AtomicUsize::new(0);
+    let killing = &Killing::default();
     let clients = (0..8).map(|client| async move {
         let (mut accepted, mut unanswered) = (Vec::new(), Vec::new());
         for n in 0.. {
+            if killing.is_over() {
+                break;
+            }
             let key = api.name(&format!("wwaeaak {client} {n}"));
             let sent = target.send(api.keyed("orders", &key, &nth(sku, n))).await;
             let Ok(response) = sent else {
@@ -267,7 +268,7 @@ async fn what_was_accepted_ends_after_a_kill(target: &Target) -> Outcome {
             if response.status() == 202 {
                 let body: Value = response.json().await?;
                 accepted.push((body["id"].as_str().context("no id")?.to_owned(), n));
-                made.fetch_add(1, Ordering::Relaxed);
+                killing.promised();
             } else {
                 // Too many at once: then a little later. What became of this one nobody knows.
                 unanswered.push((key, n));
@@ -276,15 +277,7 @@ async fn what_was_accepted_ends_after_a_kill(target: &Target) -> Outcome {
         }
         anyhow::Ok((accepted, unanswered))
     });
-    let killing = async {
-        eventually("sixty orders are accepted", async || {
-            Ok((made.load(Ordering::Relaxed) >= 60).then_some(()))
-        })
-        .await?;
-        target.restart().await
-    };
-    let (clients, killed) = tokio::join!(join_all(clients), killing);
-    killed?;
+    let clients = killing.after(60, target, clients).await?;
     let (mut orders, mut confirmed) = (Vec::new(), 0);
     for client in clients {
         let (accepted, unanswered) = client?;

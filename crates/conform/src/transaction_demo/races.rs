@@ -1,19 +1,17 @@
 //! What comes of it when many pay at once, or the bank is killed.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::collections::HashMap;
 
 use anyhow::{Context, ensure};
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use super::Api;
 use crate::{
     case::{Outcome, cases},
     http::problem,
-    target::{Target, eventually},
+    killing::Killing,
+    target::Target,
 };
 
 cases! {
@@ -86,12 +84,15 @@ async fn transfers_in_both_directions_all_succeed(target: &Target) -> Outcome {
 async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &Target) -> Outcome {
     let api = Api(target);
     let (ada, bob) = api.two(1_000_000, 0).await?;
-    let made = AtomicUsize::new(0);
+    let killing = Killing::default();
     let clients = (0..8).map(|client| {
-        let made = &made;
+        let killing = &killing;
         async move {
             let mut sent = Vec::new();
             for n in 0.. {
+                if killing.is_over() {
+                    break;
+                }
                 let key = api.key(&format!("killed-{client}-{n}"));
                 let transfer = json!({ "from": ada, "to": bob, "amount_cents": 1 });
                 let request = api.post("transfers").header("idempotency-key", &key);
@@ -104,7 +105,9 @@ async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &
                     Ok(response) if heard == 201 => response.json().await.ok(),
                     _ => None,
                 };
-                made.fetch_add(usize::from(promised.is_some()), Ordering::Relaxed);
+                if promised.is_some() {
+                    killing.promised();
+                }
                 sent.push((format!("killed-{client}-{n}"), promised));
                 if heard == 0 {
                     break;
@@ -113,15 +116,7 @@ async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &
             sent
         }
     });
-    let killing = async {
-        eventually("a hundred payments are made", async || {
-            Ok((made.load(Ordering::Relaxed) >= 100).then_some(()))
-        })
-        .await?;
-        target.restart().await
-    };
-    let (sent, killed) = tokio::join!(join_all(clients), killing);
-    killed?;
+    let sent = killing.after(100, target, clients).await?;
     let sent: Vec<(String, Option<Value>)> = sent.concat();
     let mut entries = HashMap::new();
     for entry in api.entries(bob).await? {
