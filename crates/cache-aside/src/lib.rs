@@ -31,7 +31,7 @@ pub mod api;
 pub mod app;
 pub mod experiments;
 
-use lab::{Answer, Kind, Serve, Serving};
+use lab::{Answer, Serve, Service, Serving};
 
 use crate::{app::App, tuning::Tuning};
 
@@ -53,7 +53,7 @@ pub fn answer() -> Answer {
         name: "cache-aside",
         question: "What is caching and how to implement it with Redis?",
         folder: env!("CARGO_MANIFEST_DIR"),
-        needs: &[Kind::Postgres, Kind::Redis],
+        needs: &[Service::Postgres, Service::Redis],
         migrations: Some(&MIGRATIONS),
         try_it: &[
             "curl -i -X POST {url}/users -H 'content-type: application/json' -d '{\"name\":\"Ada\",\"email\":\"ada@example.org\"}'",
@@ -70,7 +70,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     // One that was named is taken at its word: whether it is there is for the breaker to find out.
     let redis = match options.redis.filter(|url| !url.is_empty()) {
         Some(url) => url,
-        None => serving.server(Kind::Redis).await?,
+        None => serving.server(Service::Redis).await?,
     };
     let started = App::start(&database, &redis, &options.tuning).await;
     let app = started.map_err(|error| anyhow::anyhow!("{error}"))?;

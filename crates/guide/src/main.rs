@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use guide::{book::Book, measure, runs::Runs, server, site};
 use lab::{
-    Kind, child,
+    Service, child,
     cli::{answers_command, answers_words, block_on, log},
     serve, stack,
 };
@@ -69,7 +69,7 @@ async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     // The book can be read while the servers start; what needs them waits for them.
     tokio::spawn(async {
-        match stack::up(&Kind::ALL).await {
+        match stack::up(&Service::ALL).await {
             Ok(_) => eprintln!("  every server is ready"),
             Err(error) => eprintln!("error: {error:#}"),
         }

@@ -32,7 +32,7 @@ pub mod experiments;
 
 use std::time::Duration;
 
-use lab::{Answer, Kind, Serve, Serving};
+use lab::{Answer, Serve, Service, Serving};
 use url::Url;
 
 use crate::{
@@ -136,7 +136,7 @@ pub fn answer() -> Answer {
         name: "jwt-auth",
         question: "Describe JWT and its role in authentication",
         folder: env!("CARGO_MANIFEST_DIR"),
-        needs: &[Kind::Postgres],
+        needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
             "curl -i {url}/register -H 'content-type: application/json' -d '{\"email\":\"ann@example.com\",\"password\":\"correct horse battery\"}'",
@@ -152,7 +152,7 @@ pub fn answer() -> Answer {
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let config = options.config()?;
     let deny = if options.deny_list {
-        let redis = serving.server(Kind::Redis).await?;
+        let redis = serving.server(Service::Redis).await?;
         Some(DenyList::new(&redis, &options.redis_prefix)?)
     } else {
         None

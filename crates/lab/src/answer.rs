@@ -5,7 +5,7 @@ use std::{fmt, pin::Pin, sync::Arc};
 use clap::{ArgMatches, Args, Command};
 use sqlx::migrate::Migrator;
 
-use crate::{Experiment, Kind, Serving};
+use crate::{Experiment, Service, Serving};
 
 /// One answered question: what its crate's `answer()` declares, and all that `lab` knows of it.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Answer {
     /// The crate's folder, `env!("CARGO_MANIFEST_DIR")`: there are its chapter and its code.
     pub folder: &'static str,
     /// The servers that it cannot run without.
-    pub needs: &'static [Kind],
+    pub needs: &'static [Service],
     /// The schema, if it has one.
     pub migrations: Option<&'static Migrator>,
     /// Command lines to try, printed when it serves; `{url}` stands for its address.

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
-    Answer, Experiment, Kind, Serving, child,
+    Answer, Experiment, Service, Serving, child,
     report::terminal::{self, Progress},
     results, stack,
 };
@@ -231,10 +231,10 @@ fn stack_command() -> Command {
 async fn stack_words(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand_name() {
         Some("up") => {
-            stack::up(&Kind::ALL).await?;
+            stack::up(&Service::ALL).await?;
         }
         Some("env") => {
-            for server in stack::up(&Kind::ALL).await? {
+            for server in stack::up(&Service::ALL).await? {
                 println!("export {}='{}'", server.kind.variable(), server.url);
             }
         }

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::{
-    Kind,
+    Service,
     farewell::farewell,
     stack::{self, Source},
 };
@@ -39,7 +39,7 @@ pub struct Database {
 impl Database {
     /// A database on the shared server, with the schema.
     pub async fn fresh(answer: &str, migrations: &Migrator) -> anyhow::Result<Self> {
-        let server = stack::server(Kind::Postgres).await?.url;
+        let server = stack::server(Service::Postgres).await?.url;
         static LEFT_BEHIND: OnceCell<()> = OnceCell::const_new();
         LEFT_BEHIND.get_or_try_init(|| drop_what_was_left(&server)).await?;
         let fresh = Self::fresh_on(&server, answer, migrations).await?;
@@ -109,7 +109,7 @@ impl Drop for Database {
 /// The database in which `serve` keeps what a reader makes. Where `DATABASE_URL` is set, it is that one;
 /// otherwise one with the answer's name, made on first use. `reset` empties it first.
 pub async fn kept(answer: &str, migrations: &Migrator, reset: bool) -> anyhow::Result<String> {
-    let server = stack::server(Kind::Postgres).await?;
+    let server = stack::server(Service::Postgres).await?;
     if server.source == Source::Given {
         if reset {
             bail!("--reset is not for a database that you gave: empty it yourself");
@@ -128,7 +128,7 @@ pub async fn kept_part(
     migrations: &Migrator,
     reset: bool,
 ) -> anyhow::Result<String> {
-    let server = stack::server(Kind::Postgres).await?;
+    let server = stack::server(Service::Postgres).await?;
     if server.source != Source::Given {
         let name = format!("{}_{}", identifier(answer), identifier(part));
         return beside(&server.url, &name, migrations, reset).await;

@@ -10,7 +10,7 @@ use sqlx::migrate::Migrator;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    Answer, Kind, Report,
+    Answer, Report, Service,
     answer::Start,
     child::{Child, ChildBuilder},
     database::Database,
@@ -228,7 +228,7 @@ pub struct Lab {
 
 impl Lab {
     /// The address of a shared server, found or started.
-    pub async fn server(&self, kind: Kind) -> anyhow::Result<String> {
+    pub async fn server(&self, kind: Service) -> anyhow::Result<String> {
         let server = stack::server(kind).await?;
         self.recorder.server(server.version().await?);
         Ok(server.url)
@@ -236,7 +236,7 @@ impl Lab {
 
     /// A fresh database with the answer's schema, gone when it is dropped.
     pub async fn database(&self) -> anyhow::Result<Database> {
-        self.server(Kind::Postgres).await?;
+        self.server(Service::Postgres).await?;
         let migrations = self.answer.migrations.context("this answer has no migrations")?;
         Database::fresh(self.answer.name, migrations).await
     }
@@ -248,24 +248,24 @@ impl Lab {
         part: &str,
         migrations: &Migrator,
     ) -> anyhow::Result<Database> {
-        self.server(Kind::Postgres).await?;
+        self.server(Service::Postgres).await?;
         Database::fresh_part(self.answer.name, part, migrations).await
     }
 
     /// A part of Redis of its own: a prefix, whose keys are gone when it is dropped.
     pub async fn keys(&self) -> anyhow::Result<Keys> {
-        self.server(Kind::Redis).await?;
+        self.server(Service::Redis).await?;
         Keys::fresh(self.answer.name).await
     }
 
     /// A part of RabbitMQ of its own: a prefix for names of queues and exchanges.
     pub async fn queues(&self) -> anyhow::Result<Queues> {
-        self.server(Kind::RabbitMq).await?;
+        self.server(Service::RabbitMq).await?;
         Queues::fresh(self.answer.name).await
     }
 
     /// A PostgreSQL, Redis or RabbitMQ of the experiment's own, to be harmed at will.
-    pub async fn own_server(&self, kind: Kind) -> anyhow::Result<OwnServer> {
+    pub async fn own_server(&self, kind: Service) -> anyhow::Result<OwnServer> {
         let server = OwnServer::start(kind).await?;
         self.recorder.server(server.version().await?);
         Ok(server)

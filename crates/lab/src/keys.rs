@@ -9,7 +9,7 @@ use anyhow::Context;
 use redis::{Client, aio::MultiplexedConnection};
 use tokio::sync::OnceCell;
 
-use crate::{Kind, farewell::farewell, stack};
+use crate::{Service, farewell::farewell, stack};
 
 /// Every fresh prefix is `lab:<answer>:<16 hexadecimal digits>:`.
 const FRESH: &str = "lab:";
@@ -26,7 +26,7 @@ pub struct Keys {
 impl Keys {
     /// A prefix on the shared server.
     pub async fn fresh(answer: &str) -> anyhow::Result<Self> {
-        let url = stack::server(Kind::Redis).await?.url;
+        let url = stack::server(Service::Redis).await?.url;
         static LEFT_BEHIND: OnceCell<()> = OnceCell::const_new();
         LEFT_BEHIND.get_or_try_init(|| Self::delete_what_was_left(&url)).await?;
         let prefix = format!("{FRESH}{answer}:{:016x}:", rand::random::<u64>());

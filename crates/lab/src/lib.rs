@@ -29,4 +29,4 @@ pub use cli::run;
 pub use experiment::{Experiment, Lab, skip};
 pub use recorder::{Report, Target};
 pub use serve::Serving;
-pub use stack::Kind;
+pub use stack::Service;

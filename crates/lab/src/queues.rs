@@ -8,7 +8,7 @@ use lapin::{
     options::{ExchangeDeleteOptions, QueueDeleteOptions},
 };
 
-use crate::{Kind, farewell::farewell, stack};
+use crate::{Service, farewell::farewell, stack};
 
 /// A prefix for the queues and exchanges of one test or one experiment.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Queues {
 impl Queues {
     /// A prefix on the shared server.
     pub async fn fresh(answer: &str) -> anyhow::Result<Self> {
-        Ok(Self::fresh_on(&stack::server(Kind::RabbitMq).await?.url, answer))
+        Ok(Self::fresh_on(&stack::server(Service::RabbitMq).await?.url, answer))
     }
 
     /// The same, on a server of the experiment's own.

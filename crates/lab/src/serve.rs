@@ -16,10 +16,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service;
+use tower::Service as _;
 use url::Url;
 
-use crate::{Answer, Kind, database, stack};
+use crate::{Answer, Service, database, stack};
 
 /// A client that has not sent the head of its request by then is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,7 +74,7 @@ impl Serving {
     }
 
     /// The URL of a server.
-    pub async fn server(&self, kind: Kind) -> anyhow::Result<String> {
+    pub async fn server(&self, kind: Service) -> anyhow::Result<String> {
         Ok(stack::server(kind).await?.url)
     }
 

@@ -36,7 +36,7 @@ pub mod experiments;
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
-use lab::{Answer, Kind, Serve, Serving};
+use lab::{Answer, Serve, Service, Serving};
 use url::{Host, Url};
 
 use crate::{
@@ -121,7 +121,7 @@ pub fn answer() -> Answer {
         name: "notification-worker",
         question: "Design a scalable notification system",
         folder: env!("CARGO_MANIFEST_DIR"),
-        needs: &[Kind::Postgres, Kind::Redis, Kind::RabbitMq],
+        needs: &[Service::Postgres, Service::Redis, Service::RabbitMq],
         migrations: Some(&MIGRATIONS),
         try_it: &[
             "curl -i -X POST {url}/notifications -H 'content-type: application/json' -d '{\"job_id\":\"hello\",\"user_id\":\"ann\",\"channel\":\"websocket\",\"title\":\"Hello\",\"body\":\"It works.\"}'",
@@ -144,8 +144,8 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     }
     let (database, redis, broker) = tokio::try_join!(
         serving.database(),
-        serving.server(Kind::Redis),
-        serving.server(Kind::RabbitMq),
+        serving.server(Service::Redis),
+        serving.server(Service::RabbitMq),
     )?;
     let app = App::start(options.config(database, redis, broker)?)?;
     app.connected().await;

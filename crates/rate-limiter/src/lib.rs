@@ -35,7 +35,7 @@ use anyhow::Context;
 use axum::http::request::Parts;
 use clap::ValueEnum;
 use ipnet::IpNet;
-use lab::{Answer, Kind, Serve, Serving};
+use lab::{Answer, Serve, Service, Serving};
 
 use crate::{
     algorithm::Algorithm,
@@ -112,7 +112,7 @@ pub fn answer() -> Answer {
         name: "rate-limiter",
         question: "Implement rate limiting in an API",
         folder: env!("CARGO_MANIFEST_DIR"),
-        needs: &[Kind::Redis],
+        needs: &[Service::Redis],
         migrations: None,
         try_it: &[
             "curl -i {url}/api/hello",
@@ -131,7 +131,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let store = match options.store {
         StoreKind::Memory => Store::memory(options.max_keys),
         StoreKind::Redis => {
-            let url = serving.server(Kind::Redis).await?;
+            let url = serving.server(Service::Redis).await?;
             let shared = Shared::new(&url, &options.prefix, options.store_timeout)?;
             Store::redis(shared, options.when_away, options.max_keys)
         }

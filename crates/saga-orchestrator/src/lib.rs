@@ -32,7 +32,7 @@ pub mod experiments;
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::{Answer, Kind, Serve, Serving, database::migrate};
+use lab::{Answer, Serve, Service, Serving, database::migrate};
 use sqlx::migrate::Migrator;
 use url::Url;
 
@@ -130,7 +130,7 @@ pub fn answer() -> Answer {
         name: "saga-orchestrator",
         question: "Handle distributed transactions without 2PC",
         folder: env!("CARGO_MANIFEST_DIR"),
-        needs: &[Kind::Postgres],
+        needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
             "curl -s -X PUT {url}/inventory/stock/book -H 'content-type: application/json' -d '{\"quantity\":3}'",
@@ -191,7 +191,7 @@ async fn flow(options: Options, serving: &Serving) -> anyhow::Result<Flow> {
         Way::Choreography => Flow::Choreography(choreography::Config {
             amqp: match options.amqp_url {
                 Some(url) => url,
-                None => serving.server(Kind::RabbitMq).await?,
+                None => serving.server(Service::RabbitMq).await?,
             },
             prefix: options.queue_prefix,
             poll: time(options.poll_ms),

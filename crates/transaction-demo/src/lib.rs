@@ -21,7 +21,7 @@ pub mod experiments;
 
 use std::sync::Arc;
 
-use lab::{Answer, Kind, Serve, Serving};
+use lab::{Answer, Serve, Service, Serving};
 
 use crate::{bank::Bank, database::Isolation};
 
@@ -41,7 +41,7 @@ pub fn answer() -> Answer {
         name: "transaction-demo",
         question: "Explain database transactions and ACID properties",
         folder: env!("CARGO_MANIFEST_DIR"),
-        needs: &[Kind::Postgres],
+        needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
             "curl -i -X POST {url}/accounts -H 'content-type: application/json' -d '{\"owner\":\"Ada\",\"balance_cents\":10000}'",

@@ -33,7 +33,7 @@ pub mod experiments;
 
 use std::num::NonZeroU32;
 
-use lab::{Answer, Kind, Serve, Serving};
+use lab::{Answer, Serve, Service, Serving};
 use url::Url;
 
 use crate::{
@@ -71,7 +71,7 @@ pub fn answer() -> Answer {
         name: "url-shortener",
         question: "Design a URL shortener service",
         folder: env!("CARGO_MANIFEST_DIR"),
-        needs: &[Kind::Postgres],
+        needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
             "curl -i -X POST {url}/links -H 'content-type: application/json' -d '{\"url\":\"https://www.rust-lang.org/\",\"alias\":\"rust\"}'",

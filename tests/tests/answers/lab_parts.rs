@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use lab::{Kind, child::Child, database::Database, keys::Keys, stack, stack::own::OwnServer};
+use lab::{Service, child::Child, database::Database, keys::Keys, stack, stack::own::OwnServer};
 use lapin::{
     BasicProperties, Confirmation, Connection, ConnectionProperties,
     options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
@@ -48,7 +48,7 @@ async fn a_fresh_database_is_migrated_and_takes_milliseconds() -> Outcome {
 async fn a_fresh_database_is_gone_when_it_is_dropped() -> Outcome {
     let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
     let name = database.url().rsplit('/').next().context("no name")?.to_owned();
-    let server = stack::server(Kind::Postgres).await?.url;
+    let server = stack::server(Service::Postgres).await?.url;
     let mut admin = PgConnection::connect(&server).await?;
     let mut count = async || -> anyhow::Result<i64> {
         let query = sqlx::query_scalar("select count(*) from pg_database where datname = $1");
@@ -61,7 +61,7 @@ async fn a_fresh_database_is_gone_when_it_is_dropped() -> Outcome {
 }
 
 async fn a_message_makes_the_round_trip_once_the_broker_has_confirmed_it() -> Outcome {
-    let url = stack::server(Kind::RabbitMq).await?.url;
+    let url = stack::server(Service::RabbitMq).await?.url;
     let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -139,9 +139,9 @@ async fn a_paused_child_answers_after_it_is_resumed() -> Outcome {
 }
 
 async fn a_server_of_ones_own_is_killed_and_restarted_and_nobody_else_notices() -> Outcome {
-    let shared = stack::server(Kind::Postgres).await?.url;
+    let shared = stack::server(Service::Postgres).await?.url;
     let mut bystander = PgConnection::connect(&shared).await?;
-    let mut own = OwnServer::start(Kind::Postgres).await?;
+    let mut own = OwnServer::start(Service::Postgres).await?;
     let url = own.url()?;
     let mut connection = PgConnection::connect(&url).await?;
     sqlx::query("create table kept (n int)").execute(&mut connection).await?;

@@ -79,7 +79,7 @@ impl Stack {
     /// `stack up` with the RabbitMQ that all tests share: it takes seconds to start.
     async fn up(&self) -> anyhow::Result<Command> {
         let mut command = self.command(&["stack", "up"]);
-        command.env("AMQP_URL", lab::stack::server(lab::Kind::RabbitMq).await?.url);
+        command.env("AMQP_URL", lab::stack::server(lab::Service::RabbitMq).await?.url);
         Ok(command)
     }
 
@@ -163,7 +163,7 @@ async fn a_url_with_the_wrong_scheme_is_an_error() -> Outcome {
 }
 
 async fn a_url_that_is_set_is_used() -> Outcome {
-    let given = lab::stack::up(&lab::Kind::ALL).await?;
+    let given = lab::stack::up(&lab::Service::ALL).await?;
     let stack = Stack::new("stack-given")?;
     let mut command = stack.command(&["stack", "env"]);
     for server in &given {

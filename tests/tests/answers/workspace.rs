@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fs};
 
 use anyhow::{Context, ensure};
-use lab::{Kind, stack::compose};
+use lab::{Service, stack::compose};
 use serde_json::Value;
 
 use crate::support::{Outcome, tests};
@@ -19,11 +19,11 @@ async fn the_compose_file_agrees_with_lab() -> Outcome {
     let text = fs::read_to_string(lab::stack::workspace().join("docker-compose.yml"))?;
     let file: Value = serde_saphyr::from_str(&text)?;
     let services = file["services"].as_object().context("no services")?;
-    ensure!(services.len() == Kind::ALL.len(), "one service for each kind of server");
+    ensure!(services.len() == Service::ALL.len(), "one service for each kind of server");
     for (kind, service, inside) in [
-        (Kind::Postgres, "postgres", 5432),
-        (Kind::Redis, "redis", 6379),
-        (Kind::RabbitMq, "rabbitmq", 5672),
+        (Service::Postgres, "postgres", 5432),
+        (Service::Redis, "redis", 6379),
+        (Service::RabbitMq, "rabbitmq", 5672),
     ] {
         let service = services.get(service).with_context(|| format!("{kind} is missing"))?;
         let image = service["image"].as_str().context("no image")?;
@@ -41,7 +41,7 @@ async fn the_compose_file_agrees_with_lab() -> Outcome {
         let url = url::Url::parse(&compose::url(kind))?;
         ensure!(url.port() == Some(compose::port(kind)) && url.host_str() == Some("127.0.0.1"));
         ensure!(url.password() == Some(compose::PASSWORD));
-        if kind != Kind::Redis {
+        if kind != Service::Redis {
             ensure!(words.contains(&format!("\"{}\"", compose::USER)), "{kind}: another user");
             ensure!(url.username() == compose::USER);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use lab::{Experiment, Kind, Lab};
+use lab::{Experiment, Lab};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use redis::{Client, aio::MultiplexedConnection, cmd};
 use tokio::task::JoinSet;
@@ -46,7 +46,7 @@ fn exponent(text: &str) -> Result<f64, String> {
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let database = lab.database().await?;
     ground::users(&database, params.users).await?;
-    let server = lab.own_server(Kind::Redis).await?;
+    let server = lab.own_server(lab::Service::Redis).await?;
     let mut redis = Client::open(server.url()?)?.get_multiplexed_async_connection().await?;
     set(&mut redis, "appendonly", "no").await?;
     let app = ground::app(&database, &server.url()?, &ground::calm("")).await?;

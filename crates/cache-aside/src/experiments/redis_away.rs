@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use lab::{
-    Experiment, Kind, Lab,
+    Experiment, Lab, Service,
     fault::{Fault, Proxy},
     stack::own::OwnServer,
 };
@@ -40,7 +40,7 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let database = lab.database().await?;
-    let mut server = lab.own_server(Kind::Redis).await?;
+    let mut server = lab.own_server(Service::Redis).await?;
     let redis = server.url()?;
     let proxy = Proxy::to_url(&redis).await?;
     let serve = |redis: &str| {

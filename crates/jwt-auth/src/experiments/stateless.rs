@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use lab::{
-    Experiment, Kind, Lab,
+    Experiment, Lab, Service,
     database::Database,
     load::{self, Outcome, Stop, http::Connection},
 };
@@ -100,7 +100,7 @@ async fn transactions(lab: &Lab, database: &Database) -> anyhow::Result<u64> {
     let name = database.url().rsplit('/').next().context("no name")?;
     let name = name.split('?').next().unwrap_or_default();
     // By way of another database: looking must not count.
-    let mut elsewhere = PgConnection::connect(&lab.server(Kind::Postgres).await?).await?;
+    let mut elsewhere = PgConnection::connect(&lab.server(Service::Postgres).await?).await?;
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let (connections, transactions): (i64, i64) = sqlx::query_as(

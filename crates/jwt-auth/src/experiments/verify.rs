@@ -11,7 +11,7 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, get_current_timestamp,
 };
 use lab::{
-    Experiment, Kind, Lab, Target,
+    Experiment, Lab, Service, Target,
     load::{self, Outcome, Stop, median},
 };
 use redis::AsyncCommands;
@@ -116,7 +116,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let setting = Setting::new(keys.prefix())?;
     let mut redis = keys.connection().await?;
     let _: () = redis.set(&setting.redis_key, "ann@example.com").await?;
-    lab.server(Kind::Postgres).await?;
+    lab.server(Service::Postgres).await?;
     let mut postgres = PgConnection::connect(database.url()).await?;
     put_session(&mut postgres, setting.session).await?;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::{net::TcpStream, process::Command, sync::Mutex, time::timeout};
 
-use super::{Kind, announce, home, probe};
+use super::{Service, announce, home, probe};
 
 /// The user of every server in the file.
 pub const USER: &str = "answers";
@@ -14,26 +14,26 @@ pub const USER: &str = "answers";
 pub const PASSWORD: &str = "answers";
 
 /// The published port on 127.0.0.1. Not the usual ones, which are often taken.
-pub const fn port(kind: Kind) -> u16 {
+pub const fn port(kind: Service) -> u16 {
     match kind {
-        Kind::Postgres => 54320,
-        Kind::Redis => 63790,
-        Kind::RabbitMq => 56720,
+        Service::Postgres => 54320,
+        Service::Redis => 63790,
+        Service::RabbitMq => 56720,
     }
 }
 
 /// The server's address when the stack is up.
-pub fn url(kind: Kind) -> String {
+pub fn url(kind: Service) -> String {
     let port = port(kind);
     match kind {
-        Kind::Postgres => format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres"),
-        Kind::Redis => format!("redis://:{PASSWORD}@127.0.0.1:{port}/"),
-        Kind::RabbitMq => format!("amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/%2f"),
+        Service::Postgres => format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres"),
+        Service::Redis => format!("redis://:{PASSWORD}@127.0.0.1:{port}/"),
+        Service::RabbitMq => format!("amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/%2f"),
     }
 }
 
 /// Whether the published port answers with the file's credentials.
-pub(super) async fn is_up(kind: Kind) -> bool {
+pub(super) async fn is_up(kind: Service) -> bool {
     let connect = TcpStream::connect(("127.0.0.1", port(kind)));
     matches!(timeout(Duration::from_millis(300), connect).await, Ok(Ok(_)))
         && probe::answers(kind, &url(kind)).await.is_ok()
@@ -51,7 +51,7 @@ pub(super) async fn engine_answers() -> bool {
 }
 
 /// Brings up one service and waits until it is healthy.
-pub(super) async fn up(kind: Kind) -> anyhow::Result<()> {
+pub(super) async fn up(kind: Service) -> anyhow::Result<()> {
     // Compose does not like to be run twice at the same time on one project.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
     let _turn = ONE_AT_A_TIME.lock().await;

@@ -18,14 +18,14 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::Kind;
+use super::Service;
 use crate::port;
 
 /// The folder of one private server.
 #[derive(Clone, Debug)]
 pub struct Home {
     /// Which server lives here.
-    pub kind: Kind,
+    pub kind: Service,
     /// Where.
     pub path: PathBuf,
     /// Who runs it, where that is not ourselves: PostgreSQL refuses to run as root.
@@ -43,20 +43,20 @@ pub struct Account {
 
 impl Home {
     /// The home of the server that the whole workspace shares.
-    pub fn shared(kind: Kind) -> anyhow::Result<Self> {
+    pub fn shared(kind: Service) -> anyhow::Result<Self> {
         Self::named(kind, Path::new(kind.word()))
     }
 
     /// A home for a server of one experiment's own.
-    pub fn own(kind: Kind) -> anyhow::Result<Self> {
+    pub fn own(kind: Service) -> anyhow::Result<Self> {
         let name = format!("{}-{:08x}", kind.word(), rand::random::<u32>());
         Self::named(kind, &Path::new("own").join(name))
     }
 
-    fn named(kind: Kind, name: &Path) -> anyhow::Result<Self> {
+    fn named(kind: Service, name: &Path) -> anyhow::Result<Self> {
         let mut parent = parent()?;
         let root = rustix::process::geteuid().is_root();
-        let account = if kind == Kind::Postgres && root { Some(unprivileged()?) } else { None };
+        let account = if kind == Service::Postgres && root { Some(unprivileged()?) } else { None };
         if account.is_some() && !everyone_can_reach(&parent)? {
             // For example a checkout under /root. One folder for each checkout.
             let words = parent.to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
@@ -166,9 +166,11 @@ impl Home {
     pub fn url(&self) -> anyhow::Result<String> {
         let (port, password) = (self.read("port")?, self.read("password")?);
         Ok(match self.kind {
-            Kind::Postgres => format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres"),
-            Kind::Redis => format!("redis://:{password}@127.0.0.1:{port}/"),
-            Kind::RabbitMq => format!("amqp://lab:{password}@127.0.0.1:{port}/%2f"),
+            Service::Postgres => {
+                format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres")
+            }
+            Service::Redis => format!("redis://:{password}@127.0.0.1:{port}/"),
+            Service::RabbitMq => format!("amqp://lab:{password}@127.0.0.1:{port}/%2f"),
         })
     }
 

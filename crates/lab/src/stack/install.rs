@@ -7,12 +7,12 @@ use anyhow::{Context, bail};
 use tokio::process::Command;
 
 use super::{
-    Kind, announce, home,
+    Service, announce, home,
     programs::{find, on_path},
 };
 
 /// Installs what is missing for this kind, or says how to.
-pub async fn install(kind: Kind) -> anyhow::Result<()> {
+pub async fn install(kind: Service) -> anyhow::Result<()> {
     let apt = on_path("apt-get").is_some();
     let root = rustix::process::geteuid().is_root();
     let refused = std::env::var("STACK_INSTALL").is_ok_and(|word| word == "never");
@@ -53,20 +53,20 @@ async fn apt_get(arguments: &[&str], log: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn debian_package(kind: Kind) -> &'static str {
+fn debian_package(kind: Service) -> &'static str {
     match kind {
-        Kind::Postgres => "postgresql",
-        Kind::Redis => "redis-server",
-        Kind::RabbitMq => "rabbitmq-server",
+        Service::Postgres => "postgresql",
+        Service::Redis => "redis-server",
+        Service::RabbitMq => "rabbitmq-server",
     }
 }
 
 /// What to type on this system.
-fn how_to(kind: Kind, refused: bool) -> String {
+fn how_to(kind: Service, refused: bool) -> String {
     let (fedora, brew) = match kind {
-        Kind::Postgres => ("postgresql-server", "postgresql@17"),
-        Kind::Redis => ("redis", "redis"),
-        Kind::RabbitMq => ("rabbitmq-server", "rabbitmq"),
+        Service::Postgres => ("postgresql-server", "postgresql@17"),
+        Service::Redis => ("redis", "redis"),
+        Service::RabbitMq => ("rabbitmq-server", "rabbitmq"),
     };
     let mut lines = vec![format!("{kind} is missing. Any one of these brings it:")];
     if refused {
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_missing_server_is_an_error_that_can_be_acted_on() {
-        for kind in Kind::ALL {
+        for kind in Service::ALL {
             let text = how_to(kind, false);
             assert!(text.contains(&kind.to_string()) && text.contains(kind.variable()), "{text}");
             assert!(text.contains("docker compose up --wait"), "{text}");

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use tokio::process::Command;
 
 use super::{
-    Kind,
+    Service,
     home::Home,
     programs::{Programs, on_path},
 };
@@ -28,9 +28,9 @@ pub struct Launch {
 /// Prepares the data folder and the configuration, and says how to start the server.
 pub async fn prepare(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch> {
     match home.kind {
-        Kind::Postgres => postgres(home, programs, port).await,
-        Kind::Redis => redis(home, programs, port),
-        Kind::RabbitMq => rabbitmq(home, programs, port),
+        Service::Postgres => postgres(home, programs, port).await,
+        Service::Redis => redis(home, programs, port),
+        Service::RabbitMq => rabbitmq(home, programs, port),
     }
 }
 

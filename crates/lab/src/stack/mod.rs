@@ -32,7 +32,7 @@ use tokio::sync::Mutex;
 /// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum Service {
     /// PostgreSQL 15 to 18.
     Postgres,
     /// Redis 7 or 8.
@@ -41,7 +41,7 @@ pub enum Kind {
     RabbitMq,
 }
 
-impl Kind {
+impl Service {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::RabbitMq];
 
@@ -64,7 +64,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Postgres => "PostgreSQL",
@@ -99,7 +99,7 @@ impl fmt::Display for Source {
 #[derive(Clone, Debug)]
 pub struct Server {
     /// What it is.
-    pub kind: Kind,
+    pub kind: Service,
     /// Its address, with credentials.
     pub url: String,
     /// Where it was found.
@@ -127,7 +127,7 @@ impl Server {
 static USED: [Mutex<Option<Server>>; 3] = [const { Mutex::const_new(None) }; 3];
 
 /// The server of this kind: found or started by the first caller, shared by all others.
-pub async fn server(kind: Kind) -> anyhow::Result<Server> {
+pub async fn server(kind: Service) -> anyhow::Result<Server> {
     let mut used = USED[kind as usize].lock().await;
     if let Some(server) = used.as_ref()
         && server.lives()?
@@ -139,7 +139,7 @@ pub async fn server(kind: Kind) -> anyhow::Result<Server> {
     Ok(server)
 }
 
-async fn find(kind: Kind) -> anyhow::Result<Server> {
+async fn find(kind: Service) -> anyhow::Result<Server> {
     let server = |url, source| Server { kind, url, source, user: None };
     if let Some(url) = given::url(kind)? {
         probe::answers(kind, &url).await.with_context(|| {
@@ -167,16 +167,20 @@ async fn find(kind: Kind) -> anyhow::Result<Server> {
 }
 
 /// Finds or starts the given servers, side by side.
-pub async fn up(kinds: &[Kind]) -> anyhow::Result<Vec<Server>> {
+pub async fn up(kinds: &[Service]) -> anyhow::Result<Vec<Server>> {
     // Not `try_join_all`: the failure of one must not cut another's start short.
     join_all(kinds.iter().map(|&kind| server(kind))).await.into_iter().collect()
 }
 
 /// Stops the private servers, whoever uses them. Returns those that ran.
-pub async fn down() -> anyhow::Result<Vec<Kind>> {
-    let stopped = join_all(Kind::ALL.map(private::stop)).await;
+pub async fn down() -> anyhow::Result<Vec<Service>> {
+    let stopped = join_all(Service::ALL.map(private::stop)).await;
     let stopped: Vec<bool> = stopped.into_iter().collect::<anyhow::Result<_>>()?;
-    Ok(Kind::ALL.into_iter().zip(stopped).filter_map(|(kind, ran)| ran.then_some(kind)).collect())
+    Ok(Service::ALL
+        .into_iter()
+        .zip(stopped)
+        .filter_map(|(kind, ran)| ran.then_some(kind))
+        .collect())
 }
 
 /// The state of one server, for a person.
@@ -194,7 +198,7 @@ pub struct Status {
 
 /// Looks at every server and starts none.
 pub async fn status() -> Vec<Status> {
-    join_all(Kind::ALL.map(|kind| async move {
+    join_all(Service::ALL.map(|kind| async move {
         let (state, source, address) = look(kind)
             .await
             .unwrap_or_else(|error| ("missing", Source::Given.to_string(), format!("{error:#}")));
@@ -203,7 +207,7 @@ pub async fn status() -> Vec<Status> {
     .await
 }
 
-async fn look(kind: Kind) -> anyhow::Result<(&'static str, String, String)> {
+async fn look(kind: Service) -> anyhow::Result<(&'static str, String, String)> {
     if let Some(url) = given::url(kind)? {
         let error = probe::answers(kind, &url).await.err();
         let state = if error.is_none() { "running" } else { "missing" };
@@ -237,6 +241,6 @@ pub fn masked(url: &str) -> String {
 }
 
 /// A progress line. Standard error, because standard output belongs to the reports.
-fn announce(kind: Kind, what: impl fmt::Display) {
+fn announce(kind: Service, what: impl fmt::Display) {
     eprintln!("  {kind:<10}  {what}");
 }

@@ -11,7 +11,7 @@ use rustix::{
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Kind,
+    Service,
     home::Home,
     private, probe,
     programs::{Programs, find},
@@ -34,7 +34,7 @@ const REMOVE: &str = r#"[ -z "$told" ] || rm -rf "$PWD""#;
 
 impl OwnServer {
     /// Starts a server with no data. Skips the experiment where only given servers are to be had.
-    pub async fn start(kind: Kind) -> anyhow::Result<Self> {
+    pub async fn start(kind: Service) -> anyhow::Result<Self> {
         let programs = find(kind).ok_or_else(|| {
             skip(format!("needs a {kind} of its own, which is not installed here"))
         })?;
@@ -63,7 +63,7 @@ impl OwnServer {
     /// PostgreSQL has a process for each connection, and those outlive the first by a moment, in which they could
     /// still write and answer. So all are stopped before any is killed: no process sees another one die.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
-        let file = if self.home.kind == Kind::RabbitMq { "rabbitmq.pid" } else { "pid" };
+        let file = if self.home.kind == Service::RabbitMq { "rabbitmq.pid" } else { "pid" };
         let pid = self.home.read(file)?.parse().ok().and_then(Pid::from_raw);
         let pid = pid.context("no pid")?;
         // While it is stopped it starts no others.
@@ -134,7 +134,7 @@ fn child<'a>(mut fields: impl Iterator<Item = &'a str>, parent: Pid) -> Option<P
 }
 
 /// Homes of experiments that were killed between a server's death and its restart.
-fn remove_what_was_left(kind: Kind) -> anyhow::Result<()> {
+fn remove_what_was_left(kind: Service) -> anyhow::Result<()> {
     let example = Home::own(kind)?;
     let Some(Ok(homes)) = example.path.parent().map(fs::read_dir) else { return Ok(()) };
     for path in homes.flatten().map(|entry| entry.path()) {

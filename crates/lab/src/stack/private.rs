@@ -13,7 +13,7 @@ use anyhow::{Context, bail};
 use tokio::time::sleep;
 
 use super::{
-    Kind, announce,
+    Service, announce,
     home::Home,
     launch::{self, Launch},
     probe,
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Starts the shared server, or finds it running; returns its address and our place among its users.
-pub async fn join(kind: Kind, programs: &Programs) -> anyhow::Result<(String, File)> {
+pub async fn join(kind: Service, programs: &Programs) -> anyhow::Result<(String, File)> {
     let home = Home::shared(kind)?;
     home.create()?;
     let _turn = turn(&home).await?;
@@ -146,7 +146,7 @@ async fn ready(home: &Home, keeper: &mut Child) -> anyhow::Result<File> {
 }
 
 /// Stops the shared server, whoever uses it. Says whether it ran.
-pub async fn stop(kind: Kind) -> anyhow::Result<bool> {
+pub async fn stop(kind: Service) -> anyhow::Result<bool> {
     let home = Home::shared(kind)?;
     if !home.is_running()? {
         return Ok(false);

@@ -10,22 +10,22 @@ use tokio::{
     time::timeout,
 };
 
-use super::Kind;
+use super::Service;
 
 /// A server on loopback that takes longer than this is not one that we could use.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connects, logs in, says goodbye.
-pub async fn answers(kind: Kind, url: &str) -> anyhow::Result<()> {
+pub async fn answers(kind: Service, url: &str) -> anyhow::Result<()> {
     let greeting = async {
         match kind {
-            Kind::Postgres => PgConnection::connect(url).await?.close().await?,
-            Kind::Redis => {
+            Service::Postgres => PgConnection::connect(url).await?.close().await?,
+            Service::Redis => {
                 let client = redis::Client::open(url)?;
                 let mut connection = client.get_multiplexed_async_connection().await?;
                 redis::cmd("PING").exec_async(&mut connection).await?;
             }
-            Kind::RabbitMq => {
+            Service::RabbitMq => {
                 let properties = lapin::ConnectionProperties::default();
                 let connection = lapin::Connection::connect(url, properties).await?;
                 connection.close(200, "goodbye".into()).await?;
@@ -37,12 +37,12 @@ pub async fn answers(kind: Kind, url: &str) -> anyhow::Result<()> {
 }
 
 /// The server's name and version.
-pub async fn version(kind: Kind, url: &str) -> anyhow::Result<String> {
+pub async fn version(kind: Service, url: &str) -> anyhow::Result<String> {
     let version = timeout(PATIENCE, async {
         match kind {
-            Kind::Postgres => postgres_version(url).await,
-            Kind::Redis => redis_version(url).await,
-            Kind::RabbitMq => rabbitmq_version(url).await,
+            Service::Postgres => postgres_version(url).await,
+            Service::Redis => redis_version(url).await,
+            Service::RabbitMq => rabbitmq_version(url).await,
         }
     });
     let version = version.await.with_context(|| format!("{kind} did not tell its version"))??;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Kind;
+use super::Service;
 
 /// The program to run, and the folder that holds what belongs to it.
 #[derive(Clone, Debug)]
@@ -14,9 +14,9 @@ pub struct Programs {
 }
 
 /// The newest installed server of this kind.
-pub fn find(kind: Kind) -> Option<Programs> {
+pub fn find(kind: Service) -> Option<Programs> {
     match kind {
-        Kind::Postgres => on_path("postgres")
+        Service::Postgres => on_path("postgres")
             .into_iter()
             .chain(versions("/usr/lib/postgresql", "", "bin/postgres"))
             .chain(versions("/opt/homebrew/opt", "postgresql@", "bin/postgres"))
@@ -25,12 +25,12 @@ pub fn find(kind: Kind) -> Option<Programs> {
             .filter_map(programs)
             // Client packages and hand-made links bring a `postgres` without its `initdb`.
             .find(|programs| programs.folder.join("initdb").exists()),
-        Kind::Redis => on_path("redis-server")
+        Service::Redis => on_path("redis-server")
             .into_iter()
             .chain(["/opt/homebrew/bin/redis-server".into(), "/usr/local/bin/redis-server".into()])
             .find_map(programs),
         // The wrapper that Debian puts on the path insists on the user `rabbitmq`: it comes last.
-        Kind::RabbitMq => versions("/usr/lib/rabbitmq/lib", "rabbitmq_server-", RABBIT)
+        Service::RabbitMq => versions("/usr/lib/rabbitmq/lib", "rabbitmq_server-", RABBIT)
             .into_iter()
             .chain(["/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server".into()])
             .chain(["/usr/local/opt/rabbitmq/sbin/rabbitmq-server".into()])

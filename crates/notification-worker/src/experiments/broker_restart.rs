@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Experiment, Kind, Lab, queues::Queues};
+use lab::{Experiment, Lab, Service, queues::Queues};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -60,7 +60,7 @@ struct Told {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let mut broker = lab.own_server(Kind::RabbitMq).await?;
+    let mut broker = lab.own_server(Service::RabbitMq).await?;
     let queues = Queues::fresh_on(&broker.url()?, "notification-worker");
     let (database, keys) = tokio::try_join!(lab.database(), lab.keys())?;
     let stand = Stand::on(database, keys, queues, 2, 100, 8);

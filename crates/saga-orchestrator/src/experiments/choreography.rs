@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Experiment, Kind, Lab, child::Child, database::Database, fault::Proxy, load::median};
+use lab::{Experiment, Lab, child::Child, database::Database, fault::Proxy, load::median};
 
 use super::{
     crash::{self, Path, What},
@@ -147,7 +147,7 @@ async fn orchestrated(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
 async fn choreographed(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
     let (database, parts) = (lab.database().await?, Participants::new(lab).await?);
     parts.stock(1_000).await?;
-    let amqp = lab.server(Kind::RabbitMq).await?;
+    let amqp = lab.server(lab::Service::RabbitMq).await?;
     let queues = Queues::fresh(&amqp);
     let mut proxies = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(database.url()).await?];
     let mut serve = lab

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use lab::{
-    Kind, Lab,
+    Lab, Service,
     child::Child,
     database::Database,
     fault::{Fault, Proxy, Side},
@@ -207,7 +207,7 @@ impl Lane {
     async fn choreography(lab: &Lab, number: u16) -> anyhow::Result<Self> {
         let (orders, parts) = (lab.database().await?, Participants::new(lab).await?);
         parts.stock(STOCK).await?;
-        let amqp = lab.server(Kind::RabbitMq).await?;
+        let amqp = lab.server(Service::RabbitMq).await?;
         let queues = Queues::fresh(&amqp);
         let mut servers = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(orders.url()).await?];
         let mut serve = lab

@@ -1,7 +1,7 @@
 //! What is so bad about two-phase commit? Kill its coordinator at the wrong moment and look.
 
 use lab::{
-    Experiment, Kind, Lab,
+    Experiment, Lab, Service,
     database::Database,
     fault::{Fault, Proxy, Side},
 };
@@ -38,7 +38,7 @@ struct Databases {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // By default PostgreSQL allows no prepared transactions at all, and has its reasons.
-    let mut server = lab.own_server(Kind::Postgres).await?;
+    let mut server = lab.own_server(Service::Postgres).await?;
     let url = server.url()?;
     let mut admin = PgConnection::connect(&url).await?;
     sqlx::query("alter system set max_prepared_transactions = 16").execute(&mut admin).await?;

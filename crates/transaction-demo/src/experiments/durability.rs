@@ -7,7 +7,9 @@ use std::{
 };
 
 use anyhow::Context;
-use lab::{Experiment, Kind, Lab, Target, child::Child, database::Database, stack::own::OwnServer};
+use lab::{
+    Experiment, Lab, Service, Target, child::Child, database::Database, stack::own::OwnServer,
+};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
 
@@ -47,7 +49,7 @@ const START: i64 = 100_000_000;
 const ENOUGH: usize = 20;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let mut server = lab.own_server(Kind::Postgres).await?;
+    let mut server = lab.own_server(Service::Postgres).await?;
     let migrations = &crate::MIGRATIONS;
     let database = Database::fresh_on(&server.url()?, "transaction-demo", migrations).await?;
     let (mut rows, mut done) = (Vec::new(), 0);
