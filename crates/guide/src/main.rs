@@ -69,7 +69,7 @@ async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     // The book can be read while the servers start; what needs them waits for them.
     tokio::spawn(async {
-        match stack::up(&Service::ALL).await {
+        match stack::up(&Service::STACK).await {
             Ok(_) => eprintln!("  every server is ready"),
             Err(error) => eprintln!("error: {error:#}"),
         }

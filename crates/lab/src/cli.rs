@@ -231,17 +231,17 @@ fn stack_command() -> Command {
 async fn stack_words(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand_name() {
         Some("up") => {
-            stack::up(&Service::ALL).await?;
+            stack::up(&Service::STACK).await?;
         }
         Some("env") => {
-            for server in stack::up(&Service::ALL).await? {
-                println!("export {}='{}'", server.kind.variable(), server.url);
+            for server in stack::up(&Service::STACK).await? {
+                println!("export {}='{}'", server.service.variable(), server.url);
             }
         }
         Some("down") => {
             let stopped = stack::down().await?;
-            for kind in &stopped {
-                println!("stopped {kind}");
+            for service in &stopped {
+                println!("stopped {service}");
             }
             if stopped.is_empty() {
                 println!("no private server was running");
@@ -249,8 +249,8 @@ async fn stack_words(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
         _ => {
             for status in stack::status().await {
-                let stack::Status { kind, state, source, address } = status;
-                println!("{kind:<11} {state:<8} {source:<8} {address}");
+                let stack::Status { service, state, source, address } = status;
+                println!("{service:<11} {state:<8} {source:<8} {address}");
             }
         }
     }

@@ -22,11 +22,13 @@ pub mod recorder;
 pub mod report;
 pub mod results;
 pub mod serve;
+mod skip;
 pub mod stack;
 
 pub use answer::{Answer, Serve};
 pub use cli::run;
-pub use experiment::{Experiment, Lab, skip};
+pub use experiment::{Experiment, Lab};
 pub use recorder::{Report, Target};
 pub use serve::Serving;
+pub use skip::skip;
 pub use stack::Service;

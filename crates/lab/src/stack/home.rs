@@ -18,14 +18,11 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::Service;
 use crate::port;
 
 /// The folder of one private server.
 #[derive(Clone, Debug)]
 pub struct Home {
-    /// Which server lives here.
-    pub kind: Service,
     /// Where.
     pub path: PathBuf,
     /// Who runs it, where that is not ourselves: PostgreSQL refuses to run as root.
@@ -42,27 +39,17 @@ pub struct Account {
 }
 
 impl Home {
-    /// The home of the server that the whole workspace shares.
-    pub fn shared(kind: Service) -> anyhow::Result<Self> {
-        Self::named(kind, Path::new(kind.word()))
-    }
-
-    /// A home for a server of one experiment's own.
-    pub fn own(kind: Service) -> anyhow::Result<Self> {
-        let name = format!("{}-{:08x}", kind.word(), rand::random::<u32>());
-        Self::named(kind, &Path::new("own").join(name))
-    }
-
-    fn named(kind: Service, name: &Path) -> anyhow::Result<Self> {
+    /// The home of this name among those of the private servers.
+    pub fn new(name: &Path, refuses_root: bool) -> anyhow::Result<Self> {
         let mut parent = parent()?;
         let root = rustix::process::geteuid().is_root();
-        let account = if kind == Service::Postgres && root { Some(unprivileged()?) } else { None };
+        let account = if refuses_root && root { Some(unprivileged()?) } else { None };
         if account.is_some() && !everyone_can_reach(&parent)? {
             // For example a checkout under /root. One folder for each checkout.
             let words = parent.to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
             parent = PathBuf::from(format!("/var/tmp/worked-answers{words}"));
         }
-        Ok(Self { kind, path: parent.join(name), account })
+        Ok(Self { path: parent.join(name), account })
     }
 
     /// Makes the folder, readable by nobody but the server's user.
@@ -160,18 +147,6 @@ impl Home {
         let port = if is_free { last } else { port::free()? };
         self.write("port", &port.to_string())?;
         Ok(port)
-    }
-
-    /// The server's address.
-    pub fn url(&self) -> anyhow::Result<String> {
-        let (port, password) = (self.read("port")?, self.read("password")?);
-        Ok(match self.kind {
-            Service::Postgres => {
-                format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres")
-            }
-            Service::Redis => format!("redis://:{password}@127.0.0.1:{port}/"),
-            Service::RabbitMq => format!("amqp://lab:{password}@127.0.0.1:{port}/%2f"),
-        })
     }
 
     /// The server's own words about itself, lately.

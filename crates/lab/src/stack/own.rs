@@ -11,18 +11,18 @@ use rustix::{
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Service,
     home::Home,
-    private, probe,
-    programs::{Programs, find},
+    private::{self, Place},
+    probe,
+    programs::Programs,
+    service::{Launch, Service},
 };
-use crate::experiment::skip;
+use crate::skip::skip;
 
 /// A private server that nobody shares.
 #[derive(Debug)]
 pub struct OwnServer {
-    home: Home,
-    programs: Programs,
+    place: Place,
     /// Closing it tells the keeper to stop the server.
     user: Option<File>,
     /// Locked as long as this lives: what is not locked was left behind.
@@ -34,27 +34,55 @@ const REMOVE: &str = r#"[ -z "$told" ] || rm -rf "$PWD""#;
 
 impl OwnServer {
     /// Starts a server with no data. Skips the experiment where only given servers are to be had.
-    pub async fn start(kind: Service) -> anyhow::Result<Self> {
-        let programs = find(kind).ok_or_else(|| {
-            skip(format!("needs a {kind} of its own, which is not installed here"))
+    pub async fn start(service: Service) -> anyhow::Result<Self> {
+        let mut server = Self::prepare(service)?;
+        server.restart().await?;
+        Ok(server)
+    }
+
+    /// Makes the home of a server and starts nothing. For a server that is to be a member of a group: its folder can
+    /// be filled and its launch changed before [`restart`](Self::restart).
+    pub(crate) fn prepare(service: Service) -> anyhow::Result<Self> {
+        let programs = service.programs().ok_or_else(|| {
+            skip(format!("needs a {service} of its own, which is not installed here"))
         })?;
-        remove_what_was_left(kind)?;
-        let home = Home::own(kind)?;
+        remove_what_was_left(service)?;
+        let home = service.own_home()?;
         home.create()?;
+        home.free_port()?;
         let owner = home.lock_file("owner.lock")?;
         owner.try_lock().context("a home of our own, and yet locked")?;
-        let user = private::start(&home, &programs, 0, REMOVE).await?;
-        Ok(Self { home, programs, user: Some(user), _owner: owner })
+        Ok(Self { place: Place::new(service, home, programs), user: None, _owner: owner })
+    }
+
+    /// Changes how it is started, each time.
+    pub(crate) fn adapt(&mut self, change: impl Fn(&mut Launch) + Send + Sync + 'static) {
+        self.place.adapt = Box::new(change);
+    }
+
+    /// Its folder.
+    pub(crate) fn home(&self) -> &Home {
+        &self.place.home
+    }
+
+    /// What runs it.
+    pub(crate) fn programs(&self) -> &Programs {
+        &self.place.programs
+    }
+
+    /// Its port, the same after a restart.
+    pub fn port(&self) -> anyhow::Result<u16> {
+        Ok(self.place.home.read("port")?.parse()?)
     }
 
     /// Its address, the same after a restart.
     pub fn url(&self) -> anyhow::Result<String> {
-        self.home.url()
+        self.place.url()
     }
 
     /// Its name and version.
     pub async fn version(&self) -> anyhow::Result<String> {
-        probe::version(self.home.kind, &self.url()?).await
+        probe::version(self.place.service, &self.url()?).await
     }
 
     /// SIGKILL to all of the server's processes, the nearest thing to a power cut that they can see. Returns
@@ -63,8 +91,7 @@ impl OwnServer {
     /// PostgreSQL has a process for each connection, and those outlive the first by a moment, in which they could
     /// still write and answer. So all are stopped before any is killed: no process sees another one die.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
-        let file = if self.home.kind == Service::RabbitMq { "rabbitmq.pid" } else { "pid" };
-        let pid = self.home.read(file)?.parse().ok().and_then(Pid::from_raw);
+        let pid = self.place.home.read("pid")?.parse().ok().and_then(Pid::from_raw);
         let pid = pid.context("no pid")?;
         // While it is stopped it starts no others.
         kill_process(pid, Signal::STOP)?;
@@ -82,15 +109,15 @@ impl OwnServer {
         self.gone().await
     }
 
-    /// Starts it again after [`kill`](Self::kill), with its data, on its port.
+    /// Starts it, or starts it again after [`kill`](Self::kill), with its data, on its port.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        self.user = Some(private::start(&self.home, &self.programs, 0, REMOVE).await?);
+        self.user = Some(private::start(&self.place, 0, REMOVE).await?);
         Ok(())
     }
 
     async fn gone(&mut self) -> anyhow::Result<()> {
         let gone = async {
-            while self.home.is_running()? {
+            while self.place.home.is_running()? {
                 sleep(Duration::from_millis(5)).await;
             }
             anyhow::Ok(())
@@ -134,8 +161,8 @@ fn child<'a>(mut fields: impl Iterator<Item = &'a str>, parent: Pid) -> Option<P
 }
 
 /// Homes of experiments that were killed between a server's death and its restart.
-fn remove_what_was_left(kind: Service) -> anyhow::Result<()> {
-    let example = Home::own(kind)?;
+fn remove_what_was_left(service: Service) -> anyhow::Result<()> {
+    let example = service.own_home()?;
     let Some(Ok(homes)) = example.path.parent().map(fs::read_dir) else { return Ok(()) };
     for path in homes.flatten().map(|entry| entry.path()) {
         let home = Home { path, ..example.clone() };
