@@ -25,7 +25,7 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let answers = guide::answers();
-    if let Some(code) = lab::child::take_over(&answers) {
+    if let Some(code) = lab::take_over(&answers) {
         return code;
     }
     let tests = [
