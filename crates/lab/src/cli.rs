@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
-    Answer, Experiment, Service, Serving, child,
+    Answer, Experiment, Service, Serving, child, executable,
     report::terminal::{self, Progress},
     results, stack,
 };
@@ -15,7 +15,7 @@ use crate::{
 /// The whole `main` of an answer.
 #[expect(clippy::needless_pass_by_value, reason = "so that `main` is one line")]
 pub fn run(answer: Answer) -> ExitCode {
-    if let Some(code) = child::take_over(std::slice::from_ref(&answer)) {
+    if let Some(code) = take_over(std::slice::from_ref(&answer)) {
         return code;
     }
     let matches = answer_command(&answer).subcommand(stack_command()).get_matches();
@@ -27,10 +27,18 @@ pub fn run(answer: Answer) -> ExitCode {
     })
 }
 
-/// What a [child](crate::child) understands: an answer's name and its words, or `stack` and its.
-pub(crate) fn run_all(answers: &[Answer]) -> ExitCode {
-    let matches = answers_command(Command::new("lab"), answers).get_matches();
-    block_on(answers_words(answers, &matches))
+/// Called first in the `main` of every program that builds on `lab`. If this process was started by another one of
+/// ours, as its [child](crate::child) or as the keeper of a private server, does that work and returns how it ended.
+pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
+    executable::knows_its_parts();
+    if let Some(code) = stack::keeper::take_over() {
+        return Some(code);
+    }
+    // An answer's name and its words, or `stack` and its.
+    child::is_this().then(|| {
+        let matches = answers_command(Command::new("lab"), answers).get_matches();
+        block_on(answers_words(answers, &matches))
+    })
 }
 
 /// Adds to `command` one word for each answer, and `list` and `stack`.
@@ -231,17 +239,17 @@ fn stack_command() -> Command {
 async fn stack_words(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand_name() {
         Some("up") => {
-            stack::up(&Service::ALL).await?;
+            stack::up(&Service::STACK).await?;
         }
         Some("env") => {
-            for server in stack::up(&Service::ALL).await? {
-                println!("export {}='{}'", server.kind.variable(), server.url);
+            for server in stack::up(&Service::STACK).await? {
+                println!("export {}='{}'", server.service.variable(), server.url);
             }
         }
         Some("down") => {
             let stopped = stack::down().await?;
-            for kind in &stopped {
-                println!("stopped {kind}");
+            for service in &stopped {
+                println!("stopped {service}");
             }
             if stopped.is_empty() {
                 println!("no private server was running");
@@ -249,8 +257,8 @@ async fn stack_words(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
         _ => {
             for status in stack::status().await {
-                let stack::Status { kind, state, source, address } = status;
-                println!("{kind:<11} {state:<8} {source:<8} {address}");
+                let stack::Status { service, state, source, address } = status;
+                println!("{service:<11} {state:<8} {source:<8} {address}");
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     keys::Keys,
     queues::Queues,
     recorder::{Event, Recorder},
+    skip::Skipped,
     stack::{self, own::OwnServer},
 };
 
@@ -202,22 +203,6 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Ends a run that cannot be made on this machine: `return Err(skip("no binaries"))`.
-pub fn skip(why: impl fmt::Display) -> anyhow::Error {
-    Skipped(why.to_string()).into()
-}
-
-#[derive(Debug)]
-struct Skipped(String);
-
-impl fmt::Display for Skipped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "skipped: {}", self.0)
-    }
-}
-
-impl std::error::Error for Skipped {}
-
 /// What a running experiment works with: real servers, real processes, and the [`Recorder`], whose
 /// methods it has.
 #[derive(Clone, Debug)]
@@ -228,8 +213,8 @@ pub struct Lab {
 
 impl Lab {
     /// The address of a shared server, found or started.
-    pub async fn server(&self, kind: Service) -> anyhow::Result<String> {
-        let server = stack::server(kind).await?;
+    pub async fn server(&self, service: Service) -> anyhow::Result<String> {
+        let server = stack::server(service).await?;
         self.recorder.server(server.version().await?);
         Ok(server.url)
     }
@@ -265,8 +250,8 @@ impl Lab {
     }
 
     /// A PostgreSQL, Redis or RabbitMQ of the experiment's own, to be harmed at will.
-    pub async fn own_server(&self, kind: Service) -> anyhow::Result<OwnServer> {
-        let server = OwnServer::start(kind).await?;
+    pub async fn own_server(&self, service: Service) -> anyhow::Result<OwnServer> {
+        let server = OwnServer::start(service).await?;
         self.recorder.server(server.version().await?);
         Ok(server)
     }

@@ -74,8 +74,8 @@ impl Serving {
     }
 
     /// The URL of a server.
-    pub async fn server(&self, kind: Service) -> anyhow::Result<String> {
-        Ok(stack::server(kind).await?.url)
+    pub async fn server(&self, service: Service) -> anyhow::Result<String> {
+        Ok(stack::server(service).await?.url)
     }
 
     /// Serves until SIGTERM or Ctrl-C, and then until what is in flight is done.

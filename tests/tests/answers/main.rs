@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let answers = guide::answers();
-    if let Some(code) = lab::child::take_over(&answers) {
+    if let Some(code) = lab::take_over(&answers) {
         return code;
     }
     let tests = [

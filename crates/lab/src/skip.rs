@@ -1,0 +1,20 @@
+//! What if an experiment cannot be made on this machine? It is skipped, and says why. That is no failure.
+
+use std::fmt;
+
+/// Ends a run that cannot be made on this machine: `return Err(skip("no binaries"))`.
+pub fn skip(why: impl fmt::Display) -> anyhow::Error {
+    Skipped(why.to_string()).into()
+}
+
+/// Why it was skipped, inside the error.
+#[derive(Debug)]
+pub(crate) struct Skipped(pub String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "skipped: {}", self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
