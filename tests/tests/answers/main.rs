@@ -12,6 +12,7 @@ mod jwt_auth;
 mod lab_parts;
 mod notification_worker;
 mod rate_limiter;
+mod readers_data;
 mod saga_orchestrator;
 mod stack;
 mod support;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         lab_parts::tests(),
         notification_worker::tests(),
         rate_limiter::tests(),
+        readers_data::tests(),
         saga_orchestrator::tests(),
         stack::tests(),
         transaction_demo::tests(),

@@ -20,6 +20,7 @@ mod private;
 mod probe;
 mod programs;
 
+pub(crate) use home::parent as folder;
 pub use home::workspace;
 
 use std::{fmt, fs::File, sync::Arc};
@@ -55,7 +56,7 @@ impl Service {
     }
 
     /// Its name in files, and as a service of `docker-compose.yml`.
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
             Self::Redis => "redis",
