@@ -54,7 +54,7 @@ impl Serving {
     /// The URL of the answer's own database, migrated; what is in it stays from run to run.
     pub async fn database(&self) -> anyhow::Result<String> {
         let migrations = self.answer.migrations.context("this answer has no migrations")?;
-        database::kept(self.answer.name, migrations, self.reset).await
+        database::kept(self.answer.name, None, migrations, self.reset).await
     }
 
     /// The URL of a further database beside the answer's own, for an answer of several services, each with
@@ -64,7 +64,7 @@ impl Serving {
         part: &str,
         migrations: &Migrator,
     ) -> anyhow::Result<String> {
-        database::kept_part(self.answer.name, part, migrations, self.reset).await
+        database::kept(self.answer.name, Some(part), migrations, self.reset).await
     }
 
     /// Migrates another database, which the reader has named.

@@ -5,6 +5,7 @@ mod command_line;
 mod guide_in_a_browser;
 mod guide_over_http;
 mod lab_parts;
+mod readers_data;
 mod stack;
 mod support;
 mod workspace;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         guide_in_a_browser::tests(),
         guide_over_http::tests(),
         lab_parts::tests(),
+        readers_data::tests(),
         stack::tests(),
         workspace::tests(),
     ];
