@@ -5,6 +5,7 @@ mod cache_aside;
 mod command_line;
 mod conformance;
 mod experiments;
+mod groups;
 mod guide_in_a_browser;
 mod guide_over_http;
 mod http;
@@ -24,6 +25,9 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
+    if let Some(code) = groups::take_over() {
+        return code;
+    }
     let answers = guide::answers();
     if let Some(code) = lab::child::take_over(&answers) {
         return code;
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
         command_line::tests(),
         conformance::tests(&answers),
         experiments::tests(&answers),
+        groups::tests(),
         guide_in_a_browser::tests(),
         guide_over_http::tests(),
         jwt_auth::tests(),

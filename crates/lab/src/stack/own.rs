@@ -91,22 +91,43 @@ impl OwnServer {
     /// PostgreSQL has a process for each connection, and those outlive the first by a moment, in which they could
     /// still write and answer. So all are stopped before any is killed: no process sees another one die.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
-        let pid = self.place.home.read("pid")?.parse().ok().and_then(Pid::from_raw);
-        let pid = pid.context("no pid")?;
+        let all = self.stopped()?;
+        signal(&all, Signal::KILL)?;
+        self.gone().await
+    }
+
+    /// SIGSTOP to all of the server's processes: it keeps its connections and says nothing, like one on a machine that
+    /// is busy with something else for a while.
+    pub fn pause(&self) -> anyhow::Result<()> {
+        self.stopped().map(drop)
+    }
+
+    /// SIGCONT: it goes on and does not know how late it is.
+    pub fn resume(&self) -> anyhow::Result<()> {
+        let pid = self.pid()?;
+        let mut all = children(pid)?;
+        all.push(pid);
+        signal(&all, Signal::CONT)
+    }
+
+    /// Whether it runs, perhaps paused.
+    pub fn is_running(&self) -> anyhow::Result<bool> {
+        self.place.home.is_running()
+    }
+
+    /// All of the server's processes, stopped.
+    fn stopped(&self) -> anyhow::Result<Vec<Pid>> {
+        let pid = self.pid()?;
         // While it is stopped it starts no others.
         kill_process(pid, Signal::STOP)?;
         let mut all = children(pid)?;
         all.push(pid);
-        for signal in [Signal::STOP, Signal::KILL] {
-            for &process in &all {
-                match kill_process(process, signal) {
-                    // It had just ended by itself.
-                    Err(Errno::SRCH) => {}
-                    outcome => outcome?,
-                }
-            }
-        }
-        self.gone().await
+        signal(&all, Signal::STOP)?;
+        Ok(all)
+    }
+
+    fn pid(&self) -> anyhow::Result<Pid> {
+        self.place.home.read("pid")?.parse().ok().and_then(Pid::from_raw).context("no pid")
     }
 
     /// Starts it, or starts it again after [`kill`](Self::kill), with its data, on its port.
@@ -126,6 +147,17 @@ impl OwnServer {
         self.user = None;
         Ok(())
     }
+}
+
+fn signal(processes: &[Pid], signal: Signal) -> anyhow::Result<()> {
+    for &process in processes {
+        match kill_process(process, signal) {
+            // It had just ended by itself.
+            Err(Errno::SRCH) => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 /// The processes that this one started and that still live.
