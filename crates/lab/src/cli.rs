@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
-    Answer, Experiment, Service, Serving, child,
+    Answer, Experiment, Service, Serving, child, executable,
     report::terminal::{self, Progress},
     results, stack,
 };
@@ -15,7 +15,7 @@ use crate::{
 /// The whole `main` of an answer.
 #[expect(clippy::needless_pass_by_value, reason = "so that `main` is one line")]
 pub fn run(answer: Answer) -> ExitCode {
-    if let Some(code) = child::take_over(std::slice::from_ref(&answer)) {
+    if let Some(code) = take_over(std::slice::from_ref(&answer)) {
         return code;
     }
     let matches = answer_command(&answer).subcommand(stack_command()).get_matches();
@@ -27,10 +27,18 @@ pub fn run(answer: Answer) -> ExitCode {
     })
 }
 
-/// What a [child](crate::child) understands: an answer's name and its words, or `stack` and its.
-pub(crate) fn run_all(answers: &[Answer]) -> ExitCode {
-    let matches = answers_command(Command::new("lab"), answers).get_matches();
-    block_on(answers_words(answers, &matches))
+/// Called first in the `main` of every program that builds on `lab`. If this process was started by another one of
+/// ours, as its [child](crate::child) or as the keeper of a private server, does that work and returns how it ended.
+pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
+    executable::knows_its_parts();
+    if let Some(code) = stack::keeper::take_over() {
+        return Some(code);
+    }
+    // An answer's name and its words, or `stack` and its.
+    child::is_this().then(|| {
+        let matches = answers_command(Command::new("lab"), answers).get_matches();
+        block_on(answers_words(answers, &matches))
+    })
 }
 
 /// Adds to `command` one word for each answer, and `list` and `stack`.

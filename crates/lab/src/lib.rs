@@ -10,6 +10,7 @@ pub mod answer;
 pub mod child;
 pub mod cli;
 pub mod database;
+mod executable;
 pub mod experiment;
 mod farewell;
 pub mod fault;
@@ -27,7 +28,7 @@ mod skip;
 pub mod stack;
 
 pub use answer::{Answer, Serve};
-pub use cli::run;
+pub use cli::{run, take_over};
 pub use experiment::{Experiment, Lab};
 pub use recorder::{Report, Target};
 pub use serve::Serving;

@@ -146,14 +146,14 @@ async fn postgres_has_a_new_primary_after_the_old_one_was_killed() -> Outcome {
 
 async fn postgres_does_not_commit_while_its_synchronous_standby_is_paused() -> Outcome {
     let group = postgres_with_a_table().await?;
-    group.members[ASYNCHRONOUS].pause()?;
+    group.members[ASYNCHRONOUS].pause().await?;
     insert(&group.members[PRIMARY], 1).await.context("it waits for the asynchronous one")?;
-    group.members[ASYNCHRONOUS].resume()?;
-    group.members[SYNCHRONOUS].pause()?;
+    group.members[ASYNCHRONOUS].resume().await?;
+    group.members[SYNCHRONOUS].pause().await?;
     let commit = insert(&group.members[PRIMARY], 2);
     tokio::pin!(commit);
     ensure!(timeout(Duration::from_millis(500), &mut commit).await.is_err(), "it did not wait");
-    group.members[SYNCHRONOUS].resume()?;
+    group.members[SYNCHRONOUS].resume().await?;
     timeout(SOON, commit).await.context("it still waits")??;
     has(&group.members[ASYNCHRONOUS], &[1, 2]).await
 }
@@ -195,9 +195,9 @@ async fn sentinels_elect_a_new_master_after_the_old_one_was_killed() -> Outcome 
 async fn sentinels_elect_a_new_master_while_the_old_one_is_paused() -> Outcome {
     let group = start::<SentinelGroup>().await?;
     let old = group.leader().await.context("no master")?;
-    group.members[old].pause()?;
+    group.members[old].pause().await?;
     write_to_the_next_master(&group, old).await?;
-    group.members[old].resume()?;
+    group.members[old].resume().await?;
     // It takes itself for the master, until the Sentinels tell it otherwise, which they do after eight seconds.
     set(&group.members[old], "key", "lost").await?;
     until("the old master to follow", SOON, async || {
@@ -439,8 +439,8 @@ async fn hold() -> anyhow::Result<()> {
         tokio::try_join!(PostgresGroup::start(), SentinelGroup::start(), EtcdGroup::start())?;
     // The hard cases: one member is dead, others cannot hear that they are to stop.
     postgres.members[PRIMARY].kill().await?;
-    postgres.members[ASYNCHRONOUS].pause()?;
-    sentinels.members[0].pause()?;
+    postgres.members[ASYNCHRONOUS].pause().await?;
+    sentinels.members[0].pause().await?;
     println!("ready");
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     lines.next_line().await?;

@@ -25,11 +25,11 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
-    if let Some(code) = groups::take_over() {
+    let answers = guide::answers();
+    if let Some(code) = lab::take_over(&answers) {
         return code;
     }
-    let answers = guide::answers();
-    if let Some(code) = lab::child::take_over(&answers) {
+    if let Some(code) = groups::take_over() {
         return code;
     }
     let tests = [

@@ -10,9 +10,11 @@
 //! Invariant: a URL that is set is used or is an error; nothing ever falls through to another server.
 
 pub mod compose;
+mod family;
 mod given;
 mod home;
 mod install;
+pub(crate) mod keeper;
 pub mod own;
 mod private;
 mod probe;

@@ -1,12 +1,10 @@
 //! Who starts a private server, who shares it, who stops it? Whoever comes first starts it, everybody
-//! shares it, and its keeper (`keeper.sh`) stops it when the last user has been gone for ten minutes.
+//! shares it, and its [`keeper`] stops it when the last user has been gone for ten minutes.
 
 use std::{
     fmt,
     fs::{self, File},
-    io::Write,
-    os::unix::process::CommandExt,
-    process::{Child, Command, Stdio},
+    process::Child,
     time::{Duration, Instant},
 };
 
@@ -15,10 +13,11 @@ use tokio::time::sleep;
 
 use super::{
     announce,
-    home::Home,
+    home::{Home, Order},
+    keeper::{self, Duty},
     probe,
     programs::Programs,
-    service::{Launch, Service, Stop},
+    service::{Launch, Service},
 };
 
 /// How long a server may take to start. RabbitMQ takes four seconds on an idle machine.
@@ -60,11 +59,10 @@ pub async fn join(service: Service, programs: Programs) -> anyhow::Result<(Strin
     let _turn = turn(service, home).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if home.claim()?.is_some() {
-            // Free, and we hold the turn: nobody else starts it now.
+        if let Some(running) = home.claim()? {
             let begun = Instant::now();
             announce(service, "starting a private server …");
-            let user = start(&place, idle_seconds(), "").await?;
+            let user = start(&place, running, idle(), false).await?;
             let took = begun.elapsed().as_secs_f64();
             announce(
                 service,
@@ -86,24 +84,34 @@ pub async fn join(service: Service, programs: Programs) -> anyhow::Result<(Strin
     }
 }
 
-/// Starts the server of this home, whose lock nobody may hold, and waits until it answers. Its keeper
-/// ends it when it has had no user for `idle` seconds.
-pub async fn start(place: &Place, idle: u64, at_the_end: &str) -> anyhow::Result<File> {
+/// Starts the server of this home, whose lock is `running`, and waits until it answers. Its keeper ends it when it has
+/// had no user for so long; `own` says whether the home is then removed.
+pub async fn start(
+    place: &Place,
+    running: File,
+    idle: Duration,
+    own: bool,
+) -> anyhow::Result<File> {
     let home = &place.home;
+    // Before there is a keeper, so that it never sees a server without a user.
+    let user = enter(home).await?;
     let mut port = home.free_port()?;
     for attempt in 1.. {
-        let running = home.claim()?.context("somebody else has just started it")?;
         let mut launch = (place.service.about().launch)(home, &place.programs, port).await?;
         (place.adapt)(&mut launch);
-        let mut keeper = spawn_keeper(home, &launch, running, idle, at_the_end)?;
+        // An experiment that kills its server waits for that.
+        let look = Duration::from_millis(if own { 20 } else { 200 });
+        let duty = Duty { launch, account: home.account, idle, look, remove: own };
+        let mut keeper = keeper::start(home, &duty, running.try_clone()?)?;
         match ready(place, &mut keeper).await {
-            Ok(user) => {
+            Ok(()) => {
                 // The keeper outlives us; when it ends, somebody has to take its exit status.
                 std::thread::spawn(move || keeper.wait());
                 return Ok(user);
             }
             // Between our look and its start, somebody else took the port.
             Err(_) if attempt < 3 && std::net::TcpListener::bind(("127.0.0.1", port)).is_err() => {
+                keeper.wait()?;
                 fs::remove_file(home.path.join("port"))?;
                 port = home.free_port()?;
             }
@@ -111,6 +119,18 @@ pub async fn start(place: &Place, idle: u64, at_the_end: &str) -> anyhow::Result
         }
     }
     unreachable!("the loop ends by returning")
+}
+
+/// Becomes the first user. The last keeper may just be giving up its lock.
+async fn enter(home: &Home) -> anyhow::Result<File> {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(user) = home.enter()? {
+            return Ok(user);
+        }
+        sleep(POLL).await;
+    }
+    bail!("another process holds the lock on {}", home.path.join("users").display())
 }
 
 /// Only one process at a time starts or stops a server.
@@ -123,60 +143,24 @@ async fn turn(service: Service, home: &Home) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-fn spawn_keeper(
-    home: &Home,
-    launch: &Launch,
-    running: File,
-    idle: u64,
-    at_the_end: &str,
-) -> anyhow::Result<Child> {
-    let stop = match launch.stop {
-        Stop::Terminate => "kill -TERM $server",
-        Stop::Interrupt => "kill -INT $server",
-    };
-    let after: Vec<_> = launch.after.iter().map(|word| format!("'{word}'")).collect();
-    let log = home.path.join("log");
-    let _ = fs::rename(&log, home.path.join("log.old"));
-    home.write("log", "")?;
-    let log = File::options().append(true).open(log)?;
-    let mut keeper = Command::new("/bin/sh");
-    keeper
-        // The text is passed, not the file: a shell reads its script as it goes.
-        .args(["-c", include_str!("keeper.sh"), "keeper", &idle.to_string()])
-        .args([stop, &format!("{}\n{at_the_end}", after.join(" "))])
-        .args(&launch.command)
-        .envs(launch.environment.iter().map(|(name, value)| (name, value)))
-        .current_dir(&home.path)
-        // Ctrl-C in the reader's terminal is for us, not for the servers.
-        .process_group(0)
-        .stdin(Stdio::from(running))
-        .stdout(log.try_clone()?)
-        .stderr(log);
-    if let Some(account) = home.account {
-        keeper.uid(account.uid).gid(account.gid);
-    }
-    keeper.spawn().context("cannot run /bin/sh")
-}
-
-/// Waits until the server answers. We become its user first, so that it ends if we do.
-async fn ready(place: &Place, keeper: &mut Child) -> anyhow::Result<File> {
+/// Waits until the server answers.
+async fn ready(place: &Place, keeper: &mut Child) -> anyhow::Result<()> {
     let Place { service, home, .. } = place;
+    // A socket in the file system has none.
+    let port = url::Url::parse(&place.url()?)?.port();
     let deadline = Instant::now() + PATIENCE;
-    let mut user = None;
     loop {
         if let Some(status) = keeper.try_wait()? {
             bail!("{service} did not start ({status}). {}", last_words(*service, home));
         }
         if Instant::now() > deadline {
+            home.order(Order::Stop)?;
             bail!("{service} took more than a minute to start. {}", last_words(*service, home));
         }
-        if user.is_none() {
-            user = home.enter()?;
-        }
-        let port: u16 = home.read("port")?.parse()?;
-        let listens = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-        if listens && user.is_some() && probe::answers(*service, &place.url()?).await.is_ok() {
-            return user.context("just seen");
+        let listens =
+            port.is_none_or(|port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        if listens && probe::answers(*service, &place.url()?).await.is_ok() {
+            return Ok(());
         }
         sleep(POLL).await;
     }
@@ -189,16 +173,9 @@ pub async fn stop(service: Service) -> anyhow::Result<bool> {
         return Ok(false);
     }
     let _turn = turn(service, &home).await?;
+    home.order(Order::Stop)?;
     let deadline = Instant::now() + PATIENCE;
-    let mut told = None;
     while home.is_running()? {
-        if told.is_none()
-            && let Some(mut user) = home.enter()?
-        {
-            // It stays open: what is written while the keeper is between two readings goes with its
-            // writer. A failure means that the keeper has gone in this moment.
-            told = user.write_all(b"down\n").is_ok().then_some(user);
-        }
         if Instant::now() > deadline {
             bail!("{}", lost_its_keeper(service, &home));
         }
@@ -208,9 +185,9 @@ pub async fn stop(service: Service) -> anyhow::Result<bool> {
 }
 
 /// Ten minutes, unless `STACK_IDLE_SECONDS` says otherwise.
-fn idle_seconds() -> u64 {
+fn idle() -> Duration {
     let given = std::env::var("STACK_IDLE_SECONDS").ok();
-    given.and_then(|seconds| seconds.parse().ok()).unwrap_or(600)
+    Duration::from_secs(given.and_then(|seconds| seconds.parse().ok()).unwrap_or(600))
 }
 
 fn last_words(service: Service, home: &Home) -> String {

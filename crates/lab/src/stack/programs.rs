@@ -1,6 +1,9 @@
 //! Is a program installed? These look where systems put programs; each service's file says which of them apply.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The program to run, and the folder that holds what belongs to it.
 #[derive(Clone, Debug)]
@@ -39,6 +42,25 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 pub fn installed(name: &str) -> impl Iterator<Item = PathBuf> + use<> {
     let elsewhere = ELSEWHERE.map(|folder| Path::new(folder).join(name));
     on_path(name).into_iter().chain(elsewhere).filter(|program| program.is_file())
+}
+
+/// What a server gets of the reader's environment. The rest (`PGOPTIONS`, `RABBITMQ_…`, `ETCD_…`) would change it.
+const ENVIRONMENT: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "LOCALE_ARCHIVE",
+];
+
+/// Takes everything else of the reader's environment from this command.
+pub fn undisturbed(command: &mut Command) -> &mut Command {
+    let kept = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.env_clear().envs(kept)
 }
 
 /// `parent/<prefix><version>/<program>` for every version, the newest first.

@@ -14,6 +14,7 @@ use std::{fmt, path::Path};
 
 use anyhow::Context;
 use futures_util::future::BoxFuture;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{home::Home, programs::Programs};
@@ -137,7 +138,7 @@ pub(crate) struct Packages {
 pub struct Launch {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// Its environment, beside ours.
+    /// Its environment, beside the few variables that every server gets.
     pub environment: Vec<(String, String)>,
     /// What tells it to stop.
     pub stop: Stop,
@@ -152,6 +153,23 @@ pub enum Stop {
     Terminate,
     /// SIGINT.
     Interrupt,
+}
+
+impl Stop {
+    pub(crate) fn signal(self) -> Signal {
+        match self {
+            Self::Terminate => Signal::TERM,
+            Self::Interrupt => Signal::INT,
+        }
+    }
+
+    /// Its name, as `kill` takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "TERM",
+            Self::Interrupt => "INT",
+        }
+    }
 }
 
 impl Launch {

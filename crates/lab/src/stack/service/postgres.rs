@@ -9,7 +9,7 @@ use tokio::process::Command;
 use super::{About, Launch, Packages, Stop, text};
 use crate::stack::{
     home::Home,
-    programs::{Programs, on_path, programs, versions},
+    programs::{Programs, on_path, programs, undisturbed, versions},
 };
 
 pub(super) const ABOUT: About = About {
@@ -67,6 +67,8 @@ async fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<L
     ] {
         launch.command.extend(["-c".into(), setting]);
     }
+    // macOS wants to know the language before it starts threads, and PostgreSQL wants none.
+    launch.environment.push(("LC_ALL".to_owned(), "C".to_owned()));
     // A fast shutdown, which does not wait for clients to go.
     launch.stop = Stop::Interrupt;
     Ok(launch)
@@ -78,7 +80,8 @@ async fn initdb(home: &Home, programs: &Programs, data: &Path) -> anyhow::Result
     let _ = fs::remove_dir_all(&made);
     home.password()?;
     let mut initdb = Command::new(programs.folder.join("initdb"));
-    initdb
+    undisturbed(initdb.as_std_mut())
+        .env("LC_ALL", "C")
         .arg("--pgdata")
         .arg(&made)
         .arg("--pwfile")
@@ -87,12 +90,11 @@ async fn initdb(home: &Home, programs: &Programs, data: &Path) -> anyhow::Result
         // A crash of the machine in the first second costs a second `initdb`, no more.
         .arg("--no-sync")
         .current_dir(&home.path)
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
+        .stdin(Stdio::null());
     if let Some(account) = home.account {
         initdb.uid(account.uid).gid(account.gid);
     }
-    let output = initdb.output().await.context("initdb cannot be run")?;
+    let output = initdb.kill_on_drop(true).output().await.context("initdb cannot be run")?;
     if !output.status.success() {
         bail!("initdb failed:\n{}", String::from_utf8_lossy(&output.stderr));
     }

@@ -1,6 +1,6 @@
 //! RabbitMQ, 3.10 to 4.x.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use tokio::{
@@ -54,8 +54,6 @@ fn url(home: &Home) -> anyhow::Result<String> {
 
 /// With an `epmd` (Erlang's port mapper) of its own, which outlives the node and is ended after it.
 fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch> {
-    // Left by a node that was killed: its pid may by now be somebody else's.
-    let _ = fs::remove_file(home.path.join("rabbitmq.pid"));
     let password = home.password()?;
     let config = format!(
         "listeners.tcp.1 = 127.0.0.1:{port}\ndefault_user = lab\ndefault_pass = {password}\n\
@@ -78,7 +76,10 @@ fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch>
         ("RABBITMQ_LOGS", "-".to_owned()),
         ("RABBITMQ_CONFIG_FILE", text(&config)?),
         ("RABBITMQ_ENABLED_PLUGINS_FILE", text(&plugins)?),
-        ("RABBITMQ_PID_FILE", format!("{folder}/rabbitmq.pid")),
+        // What an administrator wrote for another broker.
+        ("RABBITMQ_CONF_ENV_FILE", format!("{folder}/none")),
+        ("RABBITMQ_CONFIG_FILES", format!("{folder}/none")),
+        ("RABBITMQ_ADVANCED_CONFIG_FILE", format!("{folder}/none")),
         // Its shell script then becomes the Erlang machine, which takes our signals itself. Otherwise it stays as its
         // parent. Without `-noinput` the machine would read commands from standard input.
         ("RABBITMQ_ALLOW_INPUT", "1".to_owned()),
