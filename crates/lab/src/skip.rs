@@ -7,6 +7,11 @@ pub fn skip(why: impl fmt::Display) -> anyhow::Error {
     Skipped(why.to_string()).into()
 }
 
+/// Why a run was skipped, if that is what this error says.
+pub fn why_skipped(error: &anyhow::Error) -> Option<&str> {
+    error.downcast_ref().map(|Skipped(why)| why.as_str())
+}
+
 /// Why it was skipped, inside the error.
 #[derive(Debug)]
 pub(crate) struct Skipped(pub String);

@@ -2,6 +2,7 @@
 //! workspace's own rules, on real servers, in parallel. Each answer's tests are in its own folder.
 
 mod command_line;
+mod groups;
 mod guide_in_a_browser;
 mod guide_over_http;
 mod lab_parts;
@@ -17,8 +18,12 @@ fn main() -> ExitCode {
     if let Some(code) = lab::take_over(&answers) {
         return code;
     }
+    if let Some(code) = groups::take_over() {
+        return code;
+    }
     let tests = [
         command_line::tests(),
+        groups::tests(),
         guide_in_a_browser::tests(),
         guide_over_http::tests(),
         lab_parts::tests(),

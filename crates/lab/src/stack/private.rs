@@ -146,7 +146,8 @@ async fn turn(service: Service, home: &Home) -> anyhow::Result<File> {
 /// Waits until the server answers.
 async fn ready(place: &Place, keeper: &mut Child) -> anyhow::Result<()> {
     let Place { service, home, .. } = place;
-    let port: u16 = home.read("port")?.parse()?;
+    // A socket in the file system has none.
+    let port = url::Url::parse(&place.url()?)?.port();
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = keeper.try_wait()? {
@@ -156,7 +157,8 @@ async fn ready(place: &Place, keeper: &mut Child) -> anyhow::Result<()> {
             home.order(Order::Stop)?;
             bail!("{service} took more than a minute to start. {}", last_words(*service, home));
         }
-        let listens = std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let listens =
+            port.is_none_or(|port| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
         if listens && probe::answers(*service, &place.url()?).await.is_ok() {
             return Ok(());
         }

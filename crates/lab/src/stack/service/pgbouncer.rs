@@ -27,7 +27,7 @@ pub(super) const ABOUT: About = About {
 };
 
 /// Whoever starts it has written the URL of the PostgreSQL behind it into its home, as `upstream`. Clients log in with
-/// the user and the password of that URL, and so does the pooler.
+/// the user and the password of that URL, and so does the pooler. There may be other `settings` too.
 fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch> {
     let upstream: Url = home.read("upstream").context("a PgBouncer of whose?")?.parse()?;
     let (user, password) = (upstream.username(), upstream.password().unwrap_or_default());
@@ -38,8 +38,9 @@ fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch>
         "[databases]\n* = host={host} port={behind}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
          listen_port = {port}\nunix_socket_dir =\nauth_type = plain\nauth_file = {}\n\
          admin_users = {user}\npool_mode = transaction\nmax_client_conn = 1000\n\
-         ignore_startup_parameters = extra_float_digits\n",
+         ignore_startup_parameters = extra_float_digits\n{}\n",
         text(&users)?,
+        home.read("settings").unwrap_or_default(),
     );
     let config = home.write("pgbouncer.ini", &config)?;
     Launch::new(&programs.server, &[&text(&config)?])
