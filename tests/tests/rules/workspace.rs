@@ -1,6 +1,9 @@
 //! Which crates does the workspace have, and which of them are answers? As cargo and the guide know it.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, ensure};
 use serde::Deserialize;
@@ -17,7 +20,6 @@ struct Metadata {
 pub struct Package {
     pub name: String,
     pub dependencies: Vec<Dependency>,
-    pub manifest_path: PathBuf,
     pub targets: Vec<Target>,
 }
 
@@ -29,7 +31,6 @@ pub struct Dependency {
 /// A crate of a package: the library, the program or a test.
 #[derive(Deserialize)]
 pub struct Target {
-    pub kind: Vec<String>,
     pub src_path: PathBuf,
 }
 
@@ -37,11 +38,6 @@ impl Package {
     /// Whether the guide lists it as an answer.
     pub fn is_answer(&self) -> bool {
         guide::answers().iter().any(|answer| answer.name == self.name)
-    }
-
-    /// Its folder.
-    pub fn folder(&self) -> PathBuf {
-        self.manifest_path.with_file_name("")
     }
 }
 
@@ -64,4 +60,13 @@ pub fn crates() -> anyhow::Result<Vec<Crate>> {
         package.targets.iter().map(|target| Crate::read(&package.name, &target.src_path))
     });
     targets.collect()
+}
+
+/// The libraries of the answers, read, with the answers' names.
+pub fn answers() -> anyhow::Result<Vec<(&'static str, Crate)>> {
+    let read = |answer: lab::Answer| {
+        let root = Path::new(answer.folder).join("src/lib.rs");
+        Ok((answer.name, Crate::read(answer.name, &root)?))
+    };
+    guide::answers().into_iter().map(read).collect()
 }
