@@ -29,6 +29,7 @@ pub mod error;
 pub mod body;
 pub mod api;
 pub mod app;
+pub mod cases;
 pub mod experiments;
 
 use lab::{Answer, Serve, Service, Serving};
@@ -61,6 +62,7 @@ pub fn answer() -> Answer {
             "curl -i -X PUT {url}/users/1 -H 'content-type: application/json' -d '{\"name\":\"Ada L.\",\"email\":\"ada@example.org\"}'",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     fn shortener() -> Answer {
-        crate::answers().remove(0)
+        crate::answers().into_iter().find(|answer| answer.name == "url-shortener").unwrap()
     }
 
     fn files(pages: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {

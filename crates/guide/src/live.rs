@@ -40,13 +40,19 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
             |(answer, experiment)| element(answer, experiment, mode),
         )
     });
-    let page = EXERCISES.replace_all(&page, |found: &Captures| exercises(&found[1], mode));
+    let page = EXERCISES.replace_all(&page, |found: &Captures| {
+        let answer = answers.iter().find(|answer| answer.name == &found[1]);
+        answer.map_or_else(
+            || format!("<p>There is no answer {}.</p>", &found[1]),
+            |answer| exercises(answer, mode),
+        )
+    });
     page.replace("<guide-contents></guide-contents>", &contents(answers))
         .replace("<guide-stack></guide-stack>", stack(mode))
 }
 
 /// The exercises of one answer, and how far the reader is with each.
-fn exercises(answer: &str, mode: Mode) -> String {
+fn exercises(answer: &Answer, mode: Mode) -> String {
     let workspace = practice::workspace();
     let read = || {
         let progress = match mode {
@@ -59,7 +65,7 @@ fn exercises(answer: &str, mode: Mode) -> String {
         Ok(read) => read,
         Err(error) => return format!("<p>{}</p>", escaped(&format!("{error:#}"))),
     };
-    let of_answer = exercises.iter().filter(|exercise| exercise.key.answer == answer);
+    let of_answer = exercises.iter().filter(|exercise| exercise.key.answer == answer.name);
     let rows: String = of_answer
         .map(|exercise| {
             let state = progress.state(&exercise.key).word();
@@ -79,18 +85,16 @@ fn exercises(answer: &str, mode: Mode) -> String {
     )
 }
 
-/// How to try a program of the reader's own, if there is a suite for it.
-fn own_program(answer: &str) -> String {
-    let suites = conform::suites();
-    suites.iter().find(|suite| suite.answer == answer).map_or_else(String::new, |suite| {
-        format!(
-            "<p>Or write the whole answer in your own language. This sends it what a client would, in {} cases, and says \
-             of each what came, what the table of calls says and why it matters; more of them with <code>--load</code>, and \
-             with <code>--restart-cmd</code> and the command that starts your program:</p><pre><code>cargo run -- \
-             conform {answer} --target http://127.0.0.1:9000</code></pre>",
-            suite.cases.len()
-        )
-    })
+/// How to try a program of the reader's own.
+fn own_program(answer: &Answer) -> String {
+    format!(
+        "<p>Or write the whole answer in your own language. This sends it what a client would, in {} cases, and says \
+         of each what came, what the table of calls says and why it matters; more of them with <code>--load</code>, and \
+         with <code>--restart-cmd</code> and the command that starts your program:</p><pre><code>cargo run -- \
+         conform {} --target http://127.0.0.1:9000</code></pre>",
+        answer.suite.cases.len(),
+        answer.name,
+    )
 }
 
 /// One experiment.

@@ -28,6 +28,7 @@ pub mod error;
 pub mod body;
 pub mod api;
 pub mod app;
+pub mod cases;
 pub mod experiments;
 
 use std::time::Duration;
@@ -145,6 +146,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/.well-known/jwks.json",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

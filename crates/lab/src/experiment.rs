@@ -305,6 +305,7 @@ mod tests {
             migrations: None,
             try_it: &[],
             serve: crate::Serve::new(|Nothing {}, _| async { Ok(()) }),
+            suite: conform::case::Suite { needs: "", cases: Vec::new() },
             experiments: Vec::new(),
         };
         let (events, _unread) = tokio::sync::mpsc::unbounded_channel();

@@ -4,7 +4,7 @@
 //! claim is tried and what a run leaves, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
 //! RabbitMQ; [`child`], [`fault`], [`load`] and [`patience`] are what experiments break, measure and ask with;
-//! [`serve`] and [`cli`] run it all.
+//! [`serve`] and [`cli`] run it all, and [`harness`] tries it all.
 
 pub mod answer;
 pub mod child;
@@ -13,6 +13,7 @@ pub mod database;
 pub mod experiment;
 mod farewell;
 pub mod fault;
+pub mod harness;
 pub mod keys;
 pub mod load;
 pub mod patience;

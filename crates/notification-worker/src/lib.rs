@@ -31,6 +31,7 @@ pub mod error;
 pub mod body;
 pub mod api;
 pub mod app;
+pub mod cases;
 pub mod experiments;
 
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -129,6 +130,7 @@ pub fn answer() -> Answer {
             "curl -s -X POST {url}/users/ann/stream-tickets",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

@@ -27,6 +27,7 @@ pub mod fields;
 pub mod error;
 pub mod layer;
 pub mod api;
+pub mod cases;
 pub mod experiments;
 
 use std::{num::NonZeroU32, time::Duration};
@@ -121,6 +122,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/metrics",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

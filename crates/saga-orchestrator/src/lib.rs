@@ -27,6 +27,7 @@ pub mod api;
 pub mod app;
 pub mod choreography;
 pub mod two_phase_commit;
+pub mod cases;
 pub mod experiments;
 
 use std::time::Duration;
@@ -139,6 +140,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/inventory/stock/book",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

@@ -29,6 +29,7 @@ pub mod error;
 pub mod body;
 pub mod api;
 pub mod app;
+pub mod cases;
 pub mod experiments;
 
 use std::num::NonZeroU32;
@@ -79,6 +80,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/links/rust/stats",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }
