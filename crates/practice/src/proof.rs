@@ -5,6 +5,7 @@
 //! so that little has to be compiled.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -16,23 +17,48 @@ use anyhow::{Context, bail, ensure};
 use crate::{
     check::{self, Outcome},
     exercise::Exercise,
-    gap,
+    gap, proved,
 };
 
-/// Proves those exercises whose key begins like this.
-pub fn prove(workspace: &Path, exercises: &[Exercise], key: &str) -> anyhow::Result<ExitCode> {
-    let copy = copy(workspace)?;
-    let mut good = true;
-    let wanted: Vec<_> =
+/// Proves those exercises whose key begins like this: every one, or those that have changed since their last proof.
+pub fn prove(
+    workspace: &Path,
+    exercises: &[Exercise],
+    key: &str,
+    every: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut wanted: Vec<_> =
         exercises.iter().filter(|exercise| exercise.key.to_string().starts_with(key)).collect();
     ensure!(!wanted.is_empty(), "no exercise begins with {key}");
+    if !every {
+        let all = wanted.len();
+        let mut changed = Vec::new();
+        for exercise in wanted {
+            if !proved::is_proved(exercise)? {
+                changed.push(exercise);
+            }
+        }
+        wanted = changed;
+        println!(
+            "{} of {all} exercises have not changed since they were proved",
+            all - wanted.len()
+        );
+        if wanted.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let copy = copy(workspace)?;
+    let mut good = true;
     // All exercises of an answer with one build of its real code, then each of the changed ones.
     for answer in wanted.chunk_by(|one, next| one.key.answer == next.key.answer) {
         let whole: Vec<_> =
             answer.iter().map(|exercise| prove_whole(&copy, workspace, exercise)).collect();
         for (exercise, whole) in answer.iter().zip(whole) {
             let begun = Instant::now();
-            match whole.and_then(|()| prove_changed(&copy, workspace, exercise)) {
+            let outcome = whole
+                .and_then(|()| prove_changed(&copy, workspace, exercise))
+                .and_then(|()| proved::note(exercise));
+            match outcome {
                 Ok(()) => println!("{}: proved in {} s", exercise.key, begun.elapsed().as_secs()),
                 Err(error) => {
                     good = false;
@@ -96,7 +122,17 @@ fn copy(workspace: &Path) -> anyhow::Result<PathBuf> {
         .output()
         .context("git cannot be run")?;
     ensure!(listed.status.success(), "this is no git checkout");
-    for file in String::from_utf8(listed.stdout)?.split('\0').filter(|file| !file.is_empty()) {
+    let listed = String::from_utf8(listed.stdout)?;
+    let files: HashSet<_> = listed.split('\0').filter(|file| !file.is_empty()).collect();
+    // What is gone from the workspace goes from its copy too.
+    for old in proved::files_below(&copy)? {
+        let place = old.strip_prefix(&copy)?;
+        let is_ours = place.starts_with(".cargo");
+        if !is_ours && place.to_str().is_none_or(|place| !files.contains(place)) {
+            fs::remove_file(&old).with_context(|| old.display().to_string())?;
+        }
+    }
+    for file in files {
         let Ok(mut now) = fs::read(workspace.join(file)) else { continue };
         if file == "Cargo.toml" {
             now = with_another_version(&String::from_utf8(now)?).into_bytes();
