@@ -3,13 +3,12 @@
 
 use std::sync::LazyLock;
 
-use lab::{Answer, Experiment, experiment::Param, report::escaped};
+use lab::{Answer, Experiment, Report, experiment::Param, report::escaped};
 use practice::{exercise::Exercise, progress::Progress};
 use regex::{Captures, Regex};
 
 use crate::{
-    book::{Mode, last_results},
-    checks::{EXERCISES, EXPERIMENT, pattern},
+    element::{EXERCISES, EXPERIMENT, pattern},
     questions::{Level, QUESTIONS, Question},
     render::{self, Verdict},
 };
@@ -19,6 +18,15 @@ static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| {
         r"<p>\s*(<(?:live-experiment|exercise-list|guide-contents|guide-stack)[^>]*></[a-z-]*>)\s*</p>",
     )
 });
+
+/// Whether a page can run experiments, or only show what was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Served by the guide.
+    Live,
+    /// Written down, for any web server.
+    Static,
+}
 
 /// Fills in what depends on the moment: the experiments with their last results, and the contents.
 pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
@@ -196,6 +204,12 @@ fn results_in_words(answer: &Answer) -> String {
         words.push(format!("{left} not run"));
     }
     words.join(", ")
+}
+
+/// The last results of an answer, one for each experiment that has one.
+fn last_results(answer: &Answer) -> Vec<Report> {
+    let load = |name| lab::results::load(answer.name, name).map(|(report, _)| report);
+    answer.experiments.iter().filter_map(|experiment| load(experiment.name)).collect()
 }
 
 /// The state of the servers, which only a guide that runs can tell.
