@@ -102,7 +102,7 @@ fn folder() -> anyhow::Result<PathBuf> {
 
 /// The file's name tells the server by a digest. The URL itself may hold a password.
 fn file_prefix(service: Service, server: &str) -> String {
-    format!("{}-{}-", service.word(), fingerprint(&place(service, server)))
+    format!("{}-{}-", service.about().word, fingerprint(&place(service, server)))
 }
 
 /// The server, whoever logs in; for PostgreSQL, whichever database the URL names.

@@ -47,7 +47,8 @@ impl Group for EtcdGroup {
         let host = |number| format!("n{number}.lab");
         let ports: Vec<u16> = (0..NODES).map(|_| port::free()).collect::<anyhow::Result<_>>()?;
         let nodes = ports.iter().enumerate();
-        let nodes = nodes.map(|(n, &port)| Node { host: host(n), address: ([127, 0, 0, 1], port).into() });
+        let nodes =
+            nodes.map(|(n, &port)| Node { host: host(n), address: ([127, 0, 0, 1], port).into() });
         let links = Links::between(nodes.collect()).await?;
         let peer = |n: usize| format!("http://{}:{}", host(n), ports[n]);
         let cluster: Vec<_> = (0..NODES).map(|n| format!("n{n}={}", peer(n))).collect();

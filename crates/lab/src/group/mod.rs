@@ -29,10 +29,7 @@ use anyhow::anyhow;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
-use crate::{
-    Service,
-    stack::own::OwnServer,
-};
+use crate::{Service, stack::own::OwnServer};
 
 /// How long a group may take to become whole. RabbitMQ's takes ten seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -68,7 +65,9 @@ where
         };
         if begun.elapsed() > patience {
             let waited = format!("waited {:.0} s for {what}", begun.elapsed().as_secs_f64());
-            return Err(error.map_or_else(|| anyhow!(waited.clone()), |it| it.context(waited.clone())));
+            return Err(
+                error.map_or_else(|| anyhow!(waited.clone()), |it| it.context(waited.clone()))
+            );
         }
         sleep(POLL).await;
     }

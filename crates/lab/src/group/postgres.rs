@@ -145,10 +145,8 @@ impl PostgresGroup {
             "#,
         );
         let states: Vec<String> = query.fetch_all(&mut connection).await?;
-        let wanted = [
-            format!("{} sync", name(SYNCHRONOUS)),
-            format!("{} async", name(ASYNCHRONOUS)),
-        ];
+        let wanted =
+            [format!("{} sync", name(SYNCHRONOUS)), format!("{} async", name(ASYNCHRONOUS))];
         Ok((states == wanted).then_some(()))
     }
 

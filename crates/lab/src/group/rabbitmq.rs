@@ -121,7 +121,8 @@ fn name(number: usize) -> String {
 
 /// Whom a node joins, and that it stops serving when it sees less than half of the group.
 fn cluster(number: usize) -> String {
-    let joins = if number == 0 { String::new() } else { format!("'{}', '{}'", name(0), name(number)) };
+    let joins =
+        if number == 0 { String::new() } else { format!("'{}', '{}'", name(0), name(number)) };
     format!(
         "[{{rabbit, [{{cluster_nodes, {{[{joins}], disc}}}},\n\
          {{cluster_partition_handling, pause_minority}}]}}].\n"
