@@ -7,9 +7,13 @@ pub fn skip(why: impl fmt::Display) -> anyhow::Error {
     Skipped(why.to_string()).into()
 }
 
-/// Why it was skipped, inside the error.
+/// Why a run was skipped, if that is what this error says.
+pub fn why_skipped(error: &anyhow::Error) -> Option<&str> {
+    error.downcast_ref().map(|Skipped(why)| why.as_str())
+}
+
 #[derive(Debug)]
-pub(crate) struct Skipped(pub String);
+struct Skipped(String);
 
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
