@@ -118,6 +118,11 @@ impl OwnServer {
         Ok(())
     }
 
+    /// Whether it runs, perhaps paused.
+    pub fn is_running(&self) -> anyhow::Result<bool> {
+        self.place.home.is_running()
+    }
+
     /// Gives an order to the keeper, and waits until it has been carried out.
     async fn order(&self, order: Order) -> anyhow::Result<()> {
         let home = &self.place.home;
