@@ -109,6 +109,20 @@ impl<E: From<sqlx::Error>> Database<E> {
     }
     // ANCHOR_END: within
 
+    /// Runs the statements as one transaction. When they fail the connection is closed, which undoes them.
+    pub async fn transaction<T>(
+        &self,
+        statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, E> {
+        self.within(async |connection| {
+            let mut transaction = connection.begin().await?;
+            let answer = statements(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(answer)
+        })
+        .await
+    }
+
     /// The connection that was used last, if it still lives, or a new one.
     async fn connection(&self) -> Result<PooledConnection<'_, Connector>, sqlx::Error> {
         // Before the pool is asked, so that no refusal is missed.

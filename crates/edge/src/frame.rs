@@ -13,11 +13,13 @@ use serde_json::{Value, json};
 use crate::{json::Json, problem::Problem};
 
 /// `GET /healthz`: the process is alive. It asks nobody, so it says nothing about others.
+#[allow(clippy::unused_async, reason = "handlers are")]
 pub async fn alive() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
 /// 405. axum adds `Allow`.
+#[allow(clippy::unused_async, reason = "handlers are")]
 pub async fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
 }

@@ -89,20 +89,20 @@ fn says_json(headers: &HeaderMap) -> bool {
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         let kind = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        ([kind], line(&self.0)).into_response()
+        match line(&self.0) {
+            Ok(line) => ([kind], line).into_response(),
+            // A map whose keys are no strings, or a `Serialize` of one's own that fails.
+            Err(error) => {
+                tracing::error!(%error, "an answer cannot be written as JSON");
+                Problem::internal().into_response()
+            }
+        }
     }
 }
 
 /// The value on one line.
-pub(crate) fn line(value: &impl Serialize) -> Result<String, Problem> {
-    match serde_json::to_string(value) {
-        Ok(text) => Ok(text + "\n"),
-        // A map whose keys are no strings, or a `Serialize` of one's own that fails.
-        Err(error) => {
-            tracing::error!(%error, "an answer cannot be written as JSON");
-            Err(Problem::internal())
-        }
-    }
+pub(crate) fn line(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(serde_json::to_string(value)? + "\n")
 }
 
 #[cfg(test)]

@@ -89,7 +89,8 @@ impl IntoResponse for Problem {
             details = details.with_type(ProblemType::default());
         }
         let kind = (CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        let line = json::line(&details.with_extensions(self.members));
+        // Made of JSON, so it can be written as such.
+        let line = json::line(&details.with_extensions(self.members)).unwrap_or_default();
         (self.status, self.headers, [kind], line).into_response()
     }
 }
@@ -104,8 +105,7 @@ mod tests {
     async fn document(problem: Problem) -> (Response, Value) {
         let (parts, body) = problem.into_response().into_parts();
         let bytes = to_bytes(body, 10_000).await.unwrap();
-        assert_eq!(bytes.iter().filter(|&&byte| byte == b'\n').count(), 1);
-        assert!(bytes.ends_with(b"}\n"));
+        assert_eq!(bytes.iter().position(|&byte| byte == b'\n'), Some(bytes.len() - 1));
         (
             Response::from_parts(parts, ().into_response().into_body()),
             serde_json::from_slice(&bytes).unwrap(),
