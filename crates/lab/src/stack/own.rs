@@ -106,11 +106,6 @@ impl OwnServer {
         self.order(Order::Resume).await
     }
 
-    /// Whether it runs, perhaps paused.
-    pub fn is_running(&self) -> anyhow::Result<bool> {
-        self.place.home.is_running()
-    }
-
     /// Starts it, or starts it again after [`kill`](Self::kill), with its data, on its port.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let running = self.place.home.claim()?.context("it runs")?;
