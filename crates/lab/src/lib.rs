@@ -22,6 +22,7 @@ pub mod queues;
 pub mod recorder;
 pub mod report;
 pub mod results;
+mod connection;
 pub mod serve;
 pub mod stack;
 
