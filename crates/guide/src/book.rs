@@ -18,7 +18,7 @@ use crate::{
     chapter, checks,
     live::{self, Mode},
     measure,
-    questions::{Level, QUESTIONS},
+    questions::{self, Level, QUESTIONS},
 };
 
 /// The pages and everything that they load, by path, as mdBook made them.
@@ -122,7 +122,7 @@ fn write_source(
     Ok(())
 }
 
-/// The contents: all eighteen. mdBook shows one without a page as not written yet.
+/// The contents: all eighteen, and what else is answered. mdBook shows one without a page as not written yet.
 fn summary(answers: &[Answer]) -> String {
     let mut summary =
         "# Summary\n\n[The workbench](index.md)\n[Measured](measured.md)\n".to_owned();
@@ -133,6 +133,13 @@ fn summary(answers: &[Answer]) -> String {
             let page = answer.map(|answer| format!("{}.md", answer.name)).unwrap_or_default();
             let _ = writeln!(summary, "- [{}]({page})", question.title);
         }
+    }
+    let others = questions::others(answers);
+    if !others.is_empty() {
+        summary += "\n# Other questions\n\n";
+    }
+    for Answer { question, name, .. } in others {
+        let _ = writeln!(summary, "- [{question}]({name}.md)");
     }
     summary
 }

@@ -9,7 +9,7 @@ use regex::{Captures, Regex};
 
 use crate::{
     element::{EXERCISES, EXPERIMENT, pattern},
-    questions::{Level, QUESTIONS, Question},
+    questions::{self, Level, QUESTIONS},
     render::{self, Verdict},
 };
 
@@ -149,32 +149,39 @@ fn field(param: &Param) -> String {
     )
 }
 
-/// The eighteen questions, by level.
+/// The eighteen questions by level, and what else is answered.
 fn contents(answers: &[Answer]) -> String {
     let mut html = String::new();
     let mut number = 0;
+    let mut numbered = |title, shows, answer| {
+        number += 1;
+        row(number, title, shows, answer)
+    };
     for level in Level::ALL {
-        let rows: String = QUESTIONS
-            .iter()
-            .filter(|question| question.level == level)
-            .map(|question| {
-                number += 1;
-                row(number, question, answers.iter().find(|a| a.name == question.answer))
-            })
-            .collect();
-        html += &format!(
-            "<h2 id=\"{id}\">{name}</h2><div class=\"table-wrapper\"><table class=\"contents\">\
-             <thead><tr><th>#</th><th>Question</th><th>What you will see</th>\
-             <th>Last result here</th></tr></thead><tbody>{rows}</tbody></table></div>",
-            id = level.name().to_lowercase(),
-            name = level.name(),
-        );
+        let rows = QUESTIONS.iter().filter(|question| question.level == level).map(|question| {
+            let answer = answers.iter().find(|answer| answer.name == question.answer);
+            numbered(question.title, question.shows, answer)
+        });
+        html += &table(level.name(), &rows.collect::<String>());
+    }
+    let others = questions::others(answers);
+    if !others.is_empty() {
+        let rows = others.iter().map(|answer| numbered(answer.question, "", Some(answer)));
+        html += &table("Other questions", &rows.collect::<String>());
     }
     html
 }
 
-fn row(number: usize, question: &Question, answer: Option<&Answer>) -> String {
-    let Question { title, shows, .. } = question;
+fn table(heading: &str, rows: &str) -> String {
+    format!(
+        "<h2 id=\"{id}\">{heading}</h2><div class=\"table-wrapper\"><table class=\"contents\">\
+         <thead><tr><th>#</th><th>Question</th><th>What you will see</th>\
+         <th>Last result here</th></tr></thead><tbody>{rows}</tbody></table></div>",
+        id = heading.to_lowercase().replace(' ', "-"),
+    )
+}
+
+fn row(number: usize, title: &str, shows: &str, answer: Option<&Answer>) -> String {
     let (title, last) = match answer {
         Some(answer) => (
             format!("<a href=\"{}.html\">{}</a>", answer.name, escaped(title)),

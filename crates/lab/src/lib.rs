@@ -29,6 +29,7 @@ pub mod queues;
 pub mod recorder;
 pub mod report;
 pub mod results;
+mod connection;
 pub mod serve;
 mod skip;
 pub mod stack;

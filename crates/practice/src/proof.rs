@@ -47,7 +47,7 @@ pub fn prove(
             return Ok(ExitCode::SUCCESS);
         }
     }
-    let copy = copy(workspace)?;
+    let copy = copy(workspace, "practice")?;
     let mut good = true;
     // All exercises of an answer with one build of its real code, then each of the changed ones.
     for answer in wanted.chunk_by(|one, next| one.key.answer == next.key.answer) {
@@ -113,9 +113,10 @@ fn attempt(place: &Path, code: &str, copy: &Path, exercise: &Exercise) -> anyhow
     check::run(copy, exercise)
 }
 
-/// Copies what git would: the files that it tracks and those that it does not ignore, as they are now.
-fn copy(workspace: &Path) -> anyhow::Result<PathBuf> {
-    let copy = workspace.join("target/practice/workspace");
+/// Copies what git would, as it is now, to `target/<name>/workspace`: the files that git tracks and those that it
+/// does not ignore. The copy shares the target folder and the servers of the original.
+pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let copy = workspace.join("target").join(name).join("workspace");
     let listed = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(workspace)
@@ -135,7 +136,7 @@ fn copy(workspace: &Path) -> anyhow::Result<PathBuf> {
     for file in files {
         let Ok(mut now) = fs::read(workspace.join(file)) else { continue };
         if file == "Cargo.toml" {
-            now = with_another_version(&String::from_utf8(now)?).into_bytes();
+            now = with_another_version(&String::from_utf8(now)?, name).into_bytes();
         }
         let to = copy.join(file);
         // One that did not change keeps its time, and cargo need not build it again.
@@ -146,7 +147,6 @@ fn copy(workspace: &Path) -> anyhow::Result<PathBuf> {
         fs::write(&to, now).with_context(|| to.display().to_string())?;
     }
     fs::create_dir_all(copy.join(".cargo"))?;
-    // The copy uses the servers of the original.
     let target = workspace.join("target");
     let target = target.to_str().context("the path is not UTF-8")?;
     let config = format!(
@@ -159,9 +159,10 @@ fn copy(workspace: &Path) -> anyhow::Result<PathBuf> {
 
 /// To cargo a crate at the same place of two workspaces is one crate, and it would take what was built of the copy
 /// for what was built of the original. Another version makes it two, and the dependencies are still shared.
-fn with_another_version(manifest: &str) -> String {
-    let lines = manifest.lines().map(|line| {
-        if line.starts_with("version = ") { "version = \"0.0.0-practice\"" } else { line }
-    });
+fn with_another_version(manifest: &str, name: &str) -> String {
+    let another = format!("version = \"0.0.0-{name}\"");
+    let lines = manifest
+        .lines()
+        .map(|line| if line.starts_with("version = ") { another.as_str() } else { line });
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }
