@@ -4,9 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{
-        DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection,
-    },
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{
         HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, LOCATION},

@@ -167,7 +167,9 @@ where
             let response = send(body.to_string().into_bytes()).await?;
             let named = match value {
                 // The object itself is one, and something in it is not.
-                Value::Object(_) if body[field].is_object() => problem(response, 422).await.map(drop),
+                Value::Object(_) if body[field].is_object() => {
+                    problem(response, 422).await.map(drop)
+                }
                 _ => invalid(response, field).await,
             };
             named.with_context(|| format!("a field of another type: {body}"))?;

@@ -5,7 +5,7 @@
 //! client where it stands. Whose quota it is decides nothing that a client can write.
 //!
 //! In reading order: what is allowed and what is decided ([`quota`], [`decision`]), how it is counted ([`algorithm`],
-//! [`fixed_window`], [`sliding_log`], [`sliding_window`], [`token_bucket`], [`gcra`]), for whom ([`key`], [`client`]),
+//! [`fixed_window`], [`sliding_log`], [`sliding_window`], [`token_bucket`], [`gcra`], [`limits`]), for whom ([`key`], [`client`]),
 //! where ([`memory`], [`connection`], [`shared`]), by whom ([`limiter`]), and how it speaks HTTP ([`fields`], [`error`],
 //! [`layer`], [`api`]).
 
@@ -17,6 +17,7 @@ pub mod sliding_log;
 pub mod sliding_window;
 pub mod token_bucket;
 pub mod gcra;
+pub mod limits;
 pub mod key;
 pub mod client;
 pub mod memory;
@@ -42,7 +43,8 @@ use crate::{
     client::{Clients, KeyBy, ProxyHeader},
     key::Key,
     layer::{MAX_KEYS, RateLimitLayer},
-    limiter::{Limits, Store, WhenAway},
+    limiter::{Store, WhenAway},
+    limits::Limits,
     quota::{Policy, Quota, parse_duration},
     shared::Shared,
 };

@@ -6,8 +6,8 @@
 //!
 //! In reading order: what comes in ([`order`]), the saga as data ([`saga`], [`log`], [`next`]), what is kept ([`database`],
 //! [`store`]), who is called and what the answer means ([`participants`]), who drives it ([`orchestrator`]); the other
-//! side of the calls ([`participant`], [`inventory`], [`payment`], [`shipping`]); how it speaks HTTP ([`error`],
-//! [`view`], [`api`], [`app`]). To compare: [`choreography`] and [`two_phase_commit`].
+//! side of the calls ([`participant`], [`inventory`], [`payment`], [`shipping`]); how it is put together
+//! ([`service`]) and speaks HTTP ([`error`], [`view`], [`api`]). To compare: [`choreography`] and [`two_phase_commit`].
 
 pub mod order;
 pub mod saga;
@@ -21,10 +21,10 @@ pub mod participant;
 pub mod inventory;
 pub mod payment;
 pub mod shipping;
+pub mod service;
 pub mod error;
 pub mod view;
 pub mod api;
-pub mod app;
 pub mod choreography;
 pub mod two_phase_commit;
 pub mod experiments;
@@ -37,9 +37,10 @@ use sqlx::migrate::Migrator;
 use url::Url;
 
 use crate::{
-    app::{App, Databases, Flow},
+    database::Databases,
     orchestrator::Patience,
     participants::Addresses,
+    service::{App, Flow},
 };
 
 pub use store::{
@@ -146,7 +147,7 @@ pub fn answer() -> Answer {
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let databases = databases(&options, &serving).await?;
     let app = App::start(&databases, flow(options, &serving).await?)?;
-    serving.run(app.router()).await?;
+    serving.run(api::router(&app)).await?;
     app.stop().await;
     Ok(())
 }
