@@ -30,6 +30,7 @@ pub mod service;
 pub mod error;
 pub mod body;
 pub mod api;
+pub mod cases;
 pub mod experiments;
 
 use std::sync::Arc;
@@ -64,6 +65,7 @@ pub fn answer() -> Answer {
             "curl -i -X PUT {url}/users/1 -H 'content-type: application/json' -d '{\"name\":\"Ada L.\",\"email\":\"ada@example.org\"}'",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

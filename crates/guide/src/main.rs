@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use guide::{book::Book, measure, runs::Runs, server, site};
 use lab::{
-    Service, child,
+    Service,
     cli::{answers_command, answers_words, block_on, log},
     serve, stack,
 };
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let answers = guide::answers();
-    if let Some(code) = child::take_over(&answers) {
+    if let Some(code) = lab::take_over(&answers) {
         return code;
     }
     let matches = command(&answers).get_matches();
@@ -21,7 +21,10 @@ fn main() -> ExitCode {
         match matches.subcommand() {
             None => serve_guide(&matches).await,
             Some(("build", matches)) => build(matches),
-            Some(("conform", matches)) => conform::words::run(matches).await,
+            Some(("conform", matches)) => {
+                let find = |name: &str| answers.iter().find(|answer| answer.name == name);
+                conform::words::run(matches, |name| find(name).map(|it| it.suite.clone())).await
+            }
             Some(("measure", matches)) => measure_all(&answers, matches).await,
             Some(("practice", matches)) => practice::words::run(matches),
             Some(_) => answers_words(&answers, &matches).await,
@@ -50,7 +53,7 @@ fn command(answers: &[lab::Answer]) -> Command {
         .arg(Arg::new("answer").help("Only this one's"));
     let command = command
         .subcommand(measure)
-        .subcommand(conform::words::command())
+        .subcommand(conform::words::command(answers.iter().map(|answer| answer.name)))
         .subcommand(practice::words::command());
     answers_command(command, answers)
 }
@@ -69,7 +72,7 @@ async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     // The book can be read while the servers start; what needs them waits for them.
     tokio::spawn(async {
-        match stack::up(&Service::ALL).await {
+        match stack::up(&Service::STACK).await {
             Ok(_) => eprintln!("  every server is ready"),
             Err(error) => eprintln!("error: {error:#}"),
         }

@@ -17,6 +17,7 @@ pub mod bank;
 pub mod error;
 pub mod body;
 pub mod api;
+pub mod cases;
 pub mod experiments;
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/accounts/1/entries",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

@@ -27,6 +27,7 @@ pub mod service;
 pub mod error;
 pub mod body;
 pub mod api;
+pub mod cases;
 pub mod experiments;
 
 use std::num::NonZeroU32;
@@ -77,6 +78,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/links/rust/stats",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }
