@@ -140,9 +140,10 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -i {url}/register -H 'content-type: application/json' -d '{\"email\":\"ann@example.com\",\"password\":\"correct horse battery\"}'",
-            "curl -s {url}/login -H 'content-type: application/json' -d '{\"email\":\"ann@example.com\",\"password\":\"correct horse battery\"}'",
-            "curl -i {url}/me -H 'authorization: Bearer ACCESS_TOKEN'",
+            "email=ann-$(date +%s)@example.com",
+            r#"curl -i {url}/register -H 'content-type: application/json' -d "{\"email\":\"$email\",\"password\":\"correct horse battery\"}""#,
+            r#"token=$(curl -s {url}/login -H 'content-type: application/json' -d "{\"email\":\"$email\",\"password\":\"correct horse battery\"}" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')"#,
+            r#"curl -i {url}/me -H "authorization: Bearer $token""#,
             "curl -s {url}/.well-known/jwks.json",
         ],
         serve: Serve::new(serve),

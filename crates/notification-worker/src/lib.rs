@@ -125,8 +125,9 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres, Service::Redis, Service::RabbitMq],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -i -X POST {url}/notifications -H 'content-type: application/json' -d '{\"job_id\":\"hello\",\"user_id\":\"ann\",\"channel\":\"websocket\",\"title\":\"Hello\",\"body\":\"It works.\"}'",
-            "curl -s {url}/notifications/hello",
+            "job=hello-$(date +%s)",
+            r#"curl -i {url}/notifications -H 'content-type: application/json' -d "{\"job_id\":\"$job\",\"user_id\":\"ann\",\"channel\":\"websocket\",\"title\":\"Hello\",\"body\":\"It works.\"}""#,
+            "curl -s {url}/notifications/$job",
             "curl -s -X POST {url}/users/ann/stream-tickets",
         ],
         serve: Serve::new(serve),

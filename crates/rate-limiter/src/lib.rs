@@ -120,7 +120,7 @@ pub fn answer() -> Answer {
         try_it: &[
             "curl -i {url}/api/hello",
             "curl -i {url}/api/report     # costs ten",
-            "for i in $(seq 120); do curl -s -o /dev/null -w '%{http_code} ' {url}/api/hello; done",
+            "for i in $(seq 120); do curl -s -o /dev/null -w '%{http_code} ' {url}/api/hello; done; echo",
             "curl -s {url}/metrics",
         ],
         serve: Serve::new(serve),

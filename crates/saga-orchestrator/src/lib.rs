@@ -135,8 +135,8 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -s -X PUT {url}/inventory/stock/book -H 'content-type: application/json' -d '{\"quantity\":3}'",
-            "curl -i -X POST {url}/orders -H 'content-type: application/json' -H 'idempotency-key: first' -d '{\"customer_id\":\"c-1\",\"items\":[{\"sku\":\"book\",\"quantity\":1}],\"amount_cents\":2500,\"payment_method\":\"pm_card_visa\",\"address\":{\"name\":\"Ada\",\"street\":\"1 Lane\",\"city\":\"London\",\"country\":\"GB\"}}'",
+            r#"curl -s -X PUT {url}/inventory/stock/book -H 'content-type: application/json' -d '{"quantity":3}'"#,
+            r#"curl -i -X POST {url}/orders -H 'content-type: application/json' -H "idempotency-key: order-$(date +%s)" -d '{"customer_id":"c-1","items":[{"sku":"book","quantity":1}],"amount_cents":2500,"payment_method":"pm_card_visa","address":{"name":"Ada","street":"1 Lane","city":"London","country":"GB"}}'"#,
             "curl -s {url}/orders",
             "curl -s {url}/inventory/stock/book",
         ],

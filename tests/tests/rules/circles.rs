@@ -12,10 +12,8 @@ use crate::{
 };
 
 /// Circles that are still there. This list may only get shorter.
-const KNOWN: [(&str, &str); 1] = [(
-    "lab (src/lib.rs)",
-    "answer child cli database experiment keys queues results serve stack",
-)];
+const KNOWN: [(&str, &str); 1] =
+    [("lab (src/lib.rs)", "answer child cli database experiment keys queues results serve stack")];
 
 /// Which modules below one parent name which, and where they first do so.
 type Graph = BTreeMap<String, BTreeMap<String, String>>;
