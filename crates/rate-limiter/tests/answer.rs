@@ -18,7 +18,7 @@ use lab::{
     keys::Keys,
 };
 use rate_limiter::{
-    algorithm::Algorithm, key::Key, limiter::Limits, memory::Memory, shared::Shared,
+    algorithm::Algorithm, key::Key, limits::Limits, memory::Memory, shared::Shared,
 };
 use reqwest::{Method, RequestBuilder, Response, header::HeaderValue};
 use serde_json::{Value, json};

@@ -14,7 +14,6 @@ use super::{books::Books, client::Api, pgbench, random::Random};
 use crate::database::CONNECTIONS;
 
 /// As many as there are connections.
-#[expect(clippy::cast_possible_wrap, reason = "it is sixteen")]
 const MOST_CLIENTS: i64 = CONNECTIONS as i64;
 
 /// What can be chosen.
