@@ -24,7 +24,7 @@ use tokio::{
     sync::{Mutex, mpsc::unbounded_channel},
 };
 
-use crate::{Answer, Experiment, child, child::Child, report::terminal};
+use crate::{Answer, Experiment, child::Child, report::terminal, take_over};
 
 pub use conform::{case::Outcome, target::eventually};
 
@@ -34,7 +34,7 @@ const AT_ONCE: usize = 6;
 /// `tests![a, b]`: a function `tests()` that lists them. One that is forgotten is dead code, and a lint.
 #[macro_export]
 macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
+    ($($name:path),* $(,)?) => {
         /// The tests of this file.
         pub fn tests() -> Vec<$crate::harness::Trial> {
             vec![$($crate::harness::trial(module_path!(), stringify!($name), || async {
@@ -99,7 +99,7 @@ pub type Serve = fn() -> BoxFuture<'static, anyhow::Result<Served>>;
 /// The whole `main` of an answer's test binary.
 pub fn run(answer: Answer, serve: Serve, tests: Vec<Trial>) -> ExitCode {
     let answers = [answer];
-    if let Some(code) = child::take_over(&answers) {
+    if let Some(code) = take_over(&answers) {
         return code;
     }
     let [answer] = answers;

@@ -5,7 +5,6 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use axum::Router;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sqlx::migrate::Migrator;
 use tokio::{
     net::TcpListener,
@@ -17,7 +16,12 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
-use crate::{Answer, Service, connection::Connections, database, stack};
+use crate::{
+    connection::Connections,
+    database, open_files,
+    stack::{self, Service},
+    subject::Subject,
+};
 
 /// A client that has not sent the head of its request by then is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +31,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an answer's `serve` function is given: a bound port, and the way to its servers.
 #[derive(Debug)]
 pub struct Serving {
-    answer: Answer,
+    answer: Subject,
+    /// Command lines to try, printed when it listens; `{url}` stands for its address.
+    try_it: &'static [&'static str],
     listener: TcpListener,
     url: Url,
     reset: bool,
@@ -35,13 +41,14 @@ pub struct Serving {
 
 impl Serving {
     pub(crate) async fn bind(
-        answer: &Answer,
+        answer: impl Into<Subject>,
+        try_it: &'static [&'static str],
         host: &str,
         port: u16,
         reset: bool,
     ) -> anyhow::Result<Self> {
         let (listener, url) = bind(host, port).await?;
-        Ok(Self { answer: answer.clone(), listener, url, reset })
+        Ok(Self { answer: answer.into(), try_it, listener, url, reset })
     }
 
     /// The address at which it will be served.
@@ -52,7 +59,7 @@ impl Serving {
     /// The URL of the answer's own database, migrated; what is in it stays from run to run.
     pub async fn database(&self) -> anyhow::Result<String> {
         let migrations = self.answer.migrations.context("this answer has no migrations")?;
-        database::kept(self.answer.name, migrations, self.reset).await
+        database::kept(self.answer.name, None, migrations, self.reset).await
     }
 
     /// The URL of a further database beside the answer's own, for an answer of several services, each with
@@ -62,7 +69,7 @@ impl Serving {
         part: &str,
         migrations: &Migrator,
     ) -> anyhow::Result<String> {
-        database::kept_part(self.answer.name, part, migrations, self.reset).await
+        database::kept(self.answer.name, Some(part), migrations, self.reset).await
     }
 
     /// Migrates another database, which the reader has named.
@@ -72,8 +79,8 @@ impl Serving {
     }
 
     /// The URL of a server.
-    pub async fn server(&self, kind: Service) -> anyhow::Result<String> {
-        Ok(stack::server(kind).await?.url)
+    pub async fn server(&self, service: Service) -> anyhow::Result<String> {
+        Ok(stack::server(service).await?.url)
     }
 
     /// Serves until SIGTERM or Ctrl-C, and then until what is in flight is done.
@@ -91,7 +98,7 @@ impl Serving {
 
     fn announce(&self) {
         println!("listening on {}", self.url);
-        for line in self.answer.try_it {
+        for line in self.try_it {
             eprintln!("  {}", line.replace("{url}", self.url.as_str().trim_end_matches('/')));
         }
     }
@@ -175,7 +182,7 @@ async fn serve_within(
     head_timeout: Duration,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    allow_many_connections();
+    open_files::allow_many();
     let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
     let connections =
         Connections { router, tls, head_timeout, tasks: tasks.clone(), stopping: stopping.clone() };
@@ -201,15 +208,6 @@ async fn serve_within(
         tracing::warn!("gave up waiting for requests in flight");
     }
     Ok(())
-}
-
-/// Raises the soft limit on open files to the hard one: 256 (macOS) and 1,024 are soon used up. For those who
-/// serve many, and for those who open many to try it.
-pub fn allow_many_connections() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!(%error, "the limit on open files stays");
-    }
 }
 
 #[cfg(test)]

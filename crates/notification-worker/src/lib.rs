@@ -101,10 +101,10 @@ struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     slow_seconds: u64,
     /// What the names of queues and exchanges begin with
-    #[arg(long, default_value = "notifications")]
+    #[arg(long, default_value = "worked-answers.notification-worker")]
     queue_prefix: String,
     /// What keys and channels in Redis begin with
-    #[arg(long, default_value = "notifications:")]
+    #[arg(long, default_value = "worked-answers:notification-worker:")]
     key_prefix: String,
 }
 

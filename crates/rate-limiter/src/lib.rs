@@ -82,7 +82,7 @@ struct Options {
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     store_timeout: Duration,
     /// What every Redis key begins with
-    #[arg(long, default_value = "rate-limiter:")]
+    #[arg(long, default_value = "worked-answers:rate-limiter:")]
     prefix: String,
     /// Clients to remember in this process at most
     #[arg(long, default_value_t = MAX_KEYS)]

@@ -118,7 +118,7 @@ struct Options {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     concurrency: u16,
     /// Choreography: what the names of the exchange and the queues begin with
-    #[arg(long, default_value = "saga.")]
+    #[arg(long, default_value = "worked-answers.saga-orchestrator.")]
     queue_prefix: String,
     /// Choreography: the broker, if not the one that is found
     #[arg(long, value_name = "URL")]

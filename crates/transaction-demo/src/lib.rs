@@ -57,8 +57,6 @@ pub fn answer() -> Answer {
 }
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
-    let bank = Arc::new(Bank::new(&serving.database().await?, options.isolation)?);
-    serving.run(api::router(Arc::clone(&bank))).await?;
-    bank.close().await;
-    Ok(())
+    let bank = Bank::new(&serving.database().await?, options.isolation)?;
+    serving.run(api::router(Arc::new(bank))).await
 }

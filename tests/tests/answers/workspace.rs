@@ -19,32 +19,31 @@ async fn the_compose_file_agrees_with_lab() -> Outcome {
     let text = fs::read_to_string(lab::stack::workspace().join("docker-compose.yml"))?;
     let file: Value = serde_saphyr::from_str(&text)?;
     let services = file["services"].as_object().context("no services")?;
-    ensure!(services.len() == Service::ALL.len(), "one service for each kind of server");
-    for (kind, service, inside) in [
+    ensure!(services.len() == Service::STACK.len(), "one service for each server of the stack");
+    for (lab, service, inside) in [
         (Service::Postgres, "postgres", 5432),
         (Service::Redis, "redis", 6379),
         (Service::RabbitMq, "rabbitmq", 5672),
     ] {
-        let service = services.get(service).with_context(|| format!("{kind} is missing"))?;
+        let url = url::Url::parse(compose::url(lab).context("no address")?)?;
+        let port = url.port().context("no port")?;
+        let service = services.get(service).with_context(|| format!("{lab} is missing"))?;
         let image = service["image"].as_str().context("no image")?;
+        ensure!(lab.image() == Some(image), "{lab}: {image} is not lab's image");
         let version = image.split_once(':').context("the image has no version")?.1;
         ensure!(version.starts_with(|c: char| c.is_ascii_digit()), "{image} is not pinned");
-        let port = format!("127.0.0.1:{}:{inside}", compose::port(kind));
-        ensure!(service["ports"] == serde_json::json!([port]), "{kind}: ports are not [{port}]");
-        ensure!(service["healthcheck"]["test"].is_array(), "{kind} has no health check");
+        let port = format!("127.0.0.1:{port}:{inside}");
+        ensure!(url.host_str() == Some("127.0.0.1"));
+        ensure!(service["ports"] == serde_json::json!([port]), "{lab}: ports are not [{port}]");
+        ensure!(service["healthcheck"]["test"].is_array(), "{lab} has no health check");
         let volume = service["volumes"][0].as_str().context("no volume")?;
         let volume = volume.split(':').next().unwrap_or_default();
-        ensure!(file["volumes"].get(volume).is_some(), "{kind}: {volume} is not a named volume");
+        ensure!(file["volumes"].get(volume).is_some(), "{lab}: {volume} is not a named volume");
         // Credentials: in the environment, or, for Redis, on the command line.
         let words = format!("{} {}", service["environment"], service["command"]);
-        ensure!(words.contains(&format!("\"{}\"", compose::PASSWORD)), "{kind}: another password");
-        let url = url::Url::parse(&compose::url(kind))?;
-        ensure!(url.port() == Some(compose::port(kind)) && url.host_str() == Some("127.0.0.1"));
-        ensure!(url.password() == Some(compose::PASSWORD));
-        if kind != Service::Redis {
-            ensure!(words.contains(&format!("\"{}\"", compose::USER)), "{kind}: another user");
-            ensure!(url.username() == compose::USER);
-        }
+        let has = |word| words.contains(&format!("\"{word}\""));
+        ensure!(url.password().is_some_and(has), "{lab}: another password");
+        ensure!(lab == Service::Redis || has(url.username()), "{lab}: another user");
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use axum::Router;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -10,7 +9,6 @@ use tokio_util::{
 use url::Url;
 
 use crate::{
-    api,
     cache::HotLinks,
     clicks::{self, Clicks},
     code::Codes,
@@ -78,9 +76,9 @@ impl App {
         Ok(Self { service: Arc::new(service), tasks, running: stop.drop_guard() })
     }
 
-    /// To be served with the client's address as `ConnectInfo<SocketAddr>` in each request.
-    pub fn router(&self) -> Router {
-        api::router(Arc::clone(&self.service))
+    /// What the handlers share.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
     }
 
     /// Writes the clicks that were counted, and ends what runs in the background. To be called when no
@@ -88,6 +86,5 @@ impl App {
     pub async fn stop(self) {
         drop(self.running);
         self.tasks.wait().await;
-        self.service.shards.close().await;
     }
 }

@@ -2,14 +2,13 @@
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
-use axum::Router;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
 use crate::{
-    api, flight::Flights, gate::Gate, lease::Loader, link::Address, read::Reader, store::Store,
+    flight::Flights, gate::Gate, lease::Loader, link::Address, read::Reader, store::Store,
     trust::Trust, tuning::Tuning, write::Writer,
 };
 
@@ -66,11 +65,6 @@ impl App {
         trust.wait(FIRST_CONFIRMATION).await;
         let service = Service { reader: Arc::new(reader), writer: Writer { store, trust } };
         Ok(Self { service: Arc::new(service), tasks, running: stop.drop_guard() })
-    }
-
-    /// To be served.
-    pub fn router(&self) -> Router {
-        api::router(Arc::clone(&self.service))
     }
 
     /// Ends what runs in the background. To be called when no request is in flight any more; takes as long as

@@ -1,0 +1,213 @@
+//! A PostgreSQL primary with two standbys, one synchronous and one asynchronous. Nobody watches over them: whoever
+//! wants a new primary promotes one.
+
+use std::{fs, process::Stdio, time::Duration};
+
+use anyhow::{Context, ensure};
+use futures_util::future::join_all;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::{process::Command, time::timeout};
+
+use super::{Group, PATIENCE, prepare, start_all, until};
+use crate::{Service, stack::own::OwnServer};
+
+/// The member that is the primary at first.
+pub const PRIMARY: usize = 0;
+/// The member that confirms every commit before the primary answers.
+pub const SYNCHRONOUS: usize = 1;
+/// The member that receives every commit a moment later.
+pub const ASYNCHRONOUS: usize = 2;
+
+/// A server that does not answer for so long is paused or gone.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// The group.
+#[derive(Debug)]
+pub struct PostgresGroup {
+    /// [`PRIMARY`], [`SYNCHRONOUS`] and [`ASYNCHRONOUS`].
+    pub members: Vec<OwnServer>,
+}
+
+impl Group for PostgresGroup {
+    const SERVICE: Service = Service::Postgres;
+
+    async fn start() -> anyhow::Result<Self> {
+        let mut members = prepare(Self::SERVICE, 3)?;
+        for member in &mut members {
+            // A standby whose primary has gone looks for the next one at once, not after five seconds.
+            let setting = "wal_retrieve_retry_interval=100ms".to_owned();
+            member.adapt(move |launch| launch.command.extend(["-c".to_owned(), setting.clone()]));
+        }
+        members[PRIMARY].restart().await?;
+        let mut group = Self { members };
+        for standby in
+            join_all([SYNCHRONOUS, ASYNCHRONOUS].map(|it| group.base_backup(it, PRIMARY))).await
+        {
+            standby?;
+        }
+        start_all(&mut group.members[SYNCHRONOUS..]).await?;
+        group.wait_for_commits_on(PRIMARY, Some(SYNCHRONOUS)).await?;
+        until("both standbys to follow", PATIENCE, || group.follow_state(PRIMARY)).await?;
+        Ok(group)
+    }
+
+    fn members(&self) -> &[OwnServer] {
+        &self.members
+    }
+}
+
+impl PostgresGroup {
+    /// The primary: of those that take writes, the one that was promoted last. An old primary that comes back takes
+    /// writes too, on the old timeline.
+    pub async fn leader(&self) -> Option<usize> {
+        let timelines = join_all((0..self.members.len()).map(|member| self.timeline(member))).await;
+        let primaries = timelines.into_iter().enumerate();
+        primaries.filter_map(|(member, it)| Some((it.ok()??, member))).max().map(|(_, it)| it)
+    }
+
+    /// The timeline that this member writes, if it is a primary.
+    async fn timeline(&self, member: usize) -> anyhow::Result<Option<i64>> {
+        let mut connection = self.connect(member).await?;
+        // A standby may not be asked for its current position, and a `case` does not ask.
+        let query = sqlx::query_scalar(
+            r#"
+            select case when not pg_is_in_recovery()
+                   then ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint
+                   end
+            "#,
+        );
+        Ok(timeout(ANSWERS_WITHIN, query.fetch_one(&mut connection)).await??)
+    }
+
+    /// Makes a standby the primary, and returns when it takes writes. The other standby goes on following the old
+    /// primary: see [`follow`](Self::follow).
+    pub async fn promote(&self, member: usize) -> anyhow::Result<()> {
+        let mut connection = self.connect(member).await?;
+        let query = sqlx::query_scalar("select pg_promote(wait => true, wait_seconds => 60)");
+        let promoted: bool = query.fetch_one(&mut connection).await?;
+        ensure!(promoted, "it was not promoted within a minute");
+        Ok(())
+    }
+
+    /// Makes a running standby follow another primary. It can if it has nothing that the new primary has not.
+    pub async fn follow(&self, member: usize, primary: usize) -> anyhow::Result<()> {
+        self.slot(member, primary).await?;
+        let conninfo = self.conninfo(member, primary)?;
+        let mut connection = self.connect(member).await?;
+        for statement in [
+            format!("alter system set primary_conninfo = '{conninfo}'"),
+            "select pg_reload_conf()".to_owned(),
+        ] {
+            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a member a standby of this primary from nothing. This always works, also for an old primary whose last
+    /// commits the new one never saw; they are lost.
+    pub async fn rebuild(&mut self, member: usize, primary: usize) -> anyhow::Result<()> {
+        if self.members[member].is_running()? {
+            self.members[member].kill().await?;
+        }
+        let data = self.members[member].home().path.join("data");
+        fs::remove_dir_all(&data).with_context(|| data.display().to_string())?;
+        self.base_backup(member, primary).await?;
+        self.members[member].restart().await
+    }
+
+    /// From now on, every commit on this primary waits for this standby; or for none.
+    pub async fn wait_for_commits_on(
+        &self,
+        primary: usize,
+        standby: Option<usize>,
+    ) -> anyhow::Result<()> {
+        let names = standby.map_or_else(String::new, |it| format!("FIRST 1 ({})", name(it)));
+        let mut connection = self.connect(primary).await?;
+        // One statement at a time: `alter system` refuses company.
+        for statement in [
+            format!("alter system set synchronous_standby_names = '{names}'"),
+            "select pg_reload_conf()".to_owned(),
+        ] {
+            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Something if both standbys follow, the one as it should and the other as it should.
+    async fn follow_state(&self, primary: usize) -> anyhow::Result<Option<()>> {
+        let mut connection = self.connect(primary).await?;
+        let query = sqlx::query_scalar(
+            r#"
+            select application_name || ' ' || sync_state
+            from pg_stat_replication
+            where state = 'streaming'
+            order by 1
+            "#,
+        );
+        let states: Vec<String> = query.fetch_all(&mut connection).await?;
+        let wanted =
+            [format!("{} sync", name(SYNCHRONOUS)), format!("{} async", name(ASYNCHRONOUS))];
+        Ok((states == wanted).then_some(()))
+    }
+
+    /// Copies a running primary into the folder of a member that does not run, as its standby.
+    async fn base_backup(&self, member: usize, primary: usize) -> anyhow::Result<()> {
+        self.slot(member, primary).await?;
+        let standby = &self.members[member];
+        let home = standby.home();
+        let mut backup = Command::new(standby.programs().folder.join("pg_basebackup"));
+        backup
+            .arg("--pgdata")
+            .arg(home.path.join("data"))
+            .args(["--dbname", &self.conninfo(member, primary)?])
+            // The settings of a standby, with this very connection.
+            .args(["--write-recovery-conf", "--wal-method=stream", "--slot", &name(member)])
+            .args(["--checkpoint=fast", "--no-sync"])
+            .current_dir(&home.path)
+            // No `PG…` variable of the reader's.
+            .env_clear()
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        if let Some(account) = home.account {
+            backup.uid(account.uid).gid(account.gid);
+        }
+        let output = backup.output().await.context("pg_basebackup cannot be run")?;
+        let words = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "pg_basebackup failed:\n{words}");
+        Ok(())
+    }
+
+    /// Keeps on the primary what this standby has not yet received, also while it is away.
+    async fn slot(&self, member: usize, primary: usize) -> anyhow::Result<()> {
+        let query = sqlx::query(
+            r#"
+            select pg_create_physical_replication_slot($1)
+            where not exists (select from pg_replication_slots where slot_name = $1)
+            "#,
+        );
+        query.bind(name(member)).execute(&mut self.connect(primary).await?).await?;
+        Ok(())
+    }
+
+    /// How this member finds that primary.
+    fn conninfo(&self, member: usize, primary: usize) -> anyhow::Result<String> {
+        let server = &self.members[primary];
+        Ok(format!(
+            "host=127.0.0.1 port={} user=postgres password={} application_name={}",
+            server.port()?,
+            server.home().read("password")?,
+            name(member),
+        ))
+    }
+
+    async fn connect(&self, member: usize) -> anyhow::Result<PgConnection> {
+        let url = self.members[member].url()?;
+        let connection = timeout(ANSWERS_WITHIN, PgConnection::connect(&url)).await;
+        Ok(connection.context("it does not answer")??)
+    }
+}
+
+/// The name of a member, and of its slot.
+fn name(member: usize) -> String {
+    format!("member_{member}")
+}
