@@ -13,8 +13,8 @@ use anyhow::{Context, ensure};
 use lab::{
     Service,
     group::{
-        ContainerEngine, EtcdGroup, Group, PgBouncer, PostgresGroup, RabbitMqGroup, RedisCluster,
-        SentinelGroup,
+        ContainerEngine, EtcdGroup, PgBouncer, PostgresGroup, RabbitMqGroup, RedisCluster,
+        SentinelGroup, ServerGroup,
         etcd::Read,
         postgres::{ASYNCHRONOUS, PRIMARY, SYNCHRONOUS},
         until,
@@ -23,9 +23,7 @@ use lab::{
 };
 use lapin::{
     BasicProperties, Confirmation, Connection, ConnectionProperties,
-    options::{
-        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-    },
+    options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use libtest_mimic::{Completion, Trial};
@@ -78,7 +76,7 @@ fn where_it_can_run(outcome: Outcome) -> anyhow::Result<Completion> {
 const SOON: Duration = Duration::from_secs(30);
 
 /// Starts a group and says how long it took.
-async fn start<G: Group>() -> anyhow::Result<G> {
+async fn start<G: ServerGroup>() -> anyhow::Result<G> {
     let begun = Instant::now();
     let group = G::start().await?;
     eprintln!("{} × {}: started in {:.2?}", G::SERVICE, group.members().len(), begun.elapsed());
@@ -225,12 +223,12 @@ async fn a_redis_cluster_elects_a_new_master_after_the_old_one_was_killed() -> O
     writable(Service::Redis, begun);
     group.members[old].restart().await?;
     until("the old master to know that it is none", SOON, async || {
-        let state: String =
-            redis::cmd("ROLE").query_async::<Vec<redis::Value>>(&mut redis_of(&group.members[old]).await?)
-                .await?
-                .first()
-                .map(redis::from_redis_value_ref)
-                .context("no role")??;
+        let state: String = redis::cmd("ROLE")
+            .query_async::<Vec<redis::Value>>(&mut redis_of(&group.members[old]).await?)
+            .await?
+            .first()
+            .map(redis::from_redis_value_ref)
+            .context("no role")??;
         Ok((state == "slave").then_some(()))
     })
     .await?;
@@ -242,8 +240,7 @@ async fn a_redis_cluster_elects_a_new_master_after_the_old_one_was_killed() -> O
 
 /// Publishes one message through this node, and waits until the broker has confirmed it.
 async fn publish(member: &OwnServer, text: &str) -> anyhow::Result<()> {
-    let connection =
-        Connection::connect(&member.url()?, ConnectionProperties::default()).await?;
+    let connection = Connection::connect(&member.url()?, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let confirmation = channel

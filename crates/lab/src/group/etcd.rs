@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
-    Group, PATIENCE,
+    PATIENCE, ServerGroup, adapt,
     links::{Links, Node},
     prepare, start_all, until,
 };
@@ -38,7 +38,7 @@ pub enum Read {
     Serializable,
 }
 
-impl Group for EtcdGroup {
+impl ServerGroup for EtcdGroup {
     const SERVICE: Service = Service::Etcd;
 
     async fn start() -> anyhow::Result<Self> {
@@ -47,7 +47,8 @@ impl Group for EtcdGroup {
         let host = |number| format!("n{number}.lab");
         let ports: Vec<u16> = (0..NODES).map(|_| port::free()).collect::<anyhow::Result<_>>()?;
         let nodes = ports.iter().enumerate();
-        let nodes = nodes.map(|(n, &port)| Node { host: host(n), address: ([127, 0, 0, 1], port).into() });
+        let nodes =
+            nodes.map(|(n, &port)| Node { host: host(n), address: ([127, 0, 0, 1], port).into() });
         let links = Links::between(nodes.collect()).await?;
         let peer = |n: usize| format!("http://{}:{}", host(n), ports[n]);
         let cluster: Vec<_> = (0..NODES).map(|n| format!("n{n}={}", peer(n))).collect();
@@ -63,7 +64,7 @@ impl Group for EtcdGroup {
                 ("--initial-cluster", cluster.join(",")),
             ];
             let proxy = links.proxy(n);
-            member.adapt(move |launch| {
+            adapt(member, move |launch| {
                 launch.command.truncate(1);
                 for (name, value) in &arguments {
                     launch.command.extend([(*name).to_owned(), value.clone()]);

@@ -31,7 +31,10 @@ use tokio::time::sleep;
 
 use crate::{
     Service,
-    stack::own::OwnServer,
+    stack::{
+        own::OwnServer,
+        service::{Launch, Stop},
+    },
 };
 
 /// How long a group may take to become whole. RabbitMQ's takes ten seconds on an idle machine.
@@ -39,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A group of servers that work as one.
-pub trait Group: Sized + Send {
+pub trait ServerGroup: Sized + Send {
     /// What its members are. Where this service can run, the group can.
     const SERVICE: Service;
 
@@ -68,7 +71,9 @@ where
         };
         if begun.elapsed() > patience {
             let waited = format!("waited {:.0} s for {what}", begun.elapsed().as_secs_f64());
-            return Err(error.map_or_else(|| anyhow!(waited.clone()), |it| it.context(waited.clone())));
+            return Err(
+                error.map_or_else(|| anyhow!(waited.clone()), |it| it.context(waited.clone()))
+            );
         }
         sleep(POLL).await;
     }
@@ -84,6 +89,15 @@ fn prepare(service: Service, count: usize) -> anyhow::Result<Vec<OwnServer>> {
             Ok(server)
         })
         .collect()
+}
+
+/// Changes how a member is started.
+fn adapt(member: &mut OwnServer, change: impl Fn(&mut Launch) + Send + Sync + 'static) {
+    member.adapt(move |launch| {
+        // etcd would wait seconds for dead peers before it stops, and RabbitMQ for a majority.
+        launch.stop = Stop::Kill;
+        change(launch);
+    });
 }
 
 /// Starts them side by side, and waits until each one answers.

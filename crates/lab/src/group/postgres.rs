@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{process::Command, time::timeout};
 
-use super::{Group, PATIENCE, prepare, start_all, until};
+use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
 use crate::{Service, stack::own::OwnServer};
 
 /// The member that is the primary at first.
@@ -28,7 +28,7 @@ pub struct PostgresGroup {
     pub members: Vec<OwnServer>,
 }
 
-impl Group for PostgresGroup {
+impl ServerGroup for PostgresGroup {
     const SERVICE: Service = Service::Postgres;
 
     async fn start() -> anyhow::Result<Self> {
@@ -36,7 +36,7 @@ impl Group for PostgresGroup {
         for member in &mut members {
             // A standby whose primary has gone looks for the next one at once, not after five seconds.
             let setting = "wal_retrieve_retry_interval=100ms".to_owned();
-            member.adapt(move |launch| launch.command.extend(["-c".to_owned(), setting.clone()]));
+            adapt(member, move |launch| launch.command.extend(["-c".to_owned(), setting.clone()]));
         }
         members[PRIMARY].restart().await?;
         let mut group = Self { members };
@@ -145,10 +145,8 @@ impl PostgresGroup {
             "#,
         );
         let states: Vec<String> = query.fetch_all(&mut connection).await?;
-        let wanted = [
-            format!("{} sync", name(SYNCHRONOUS)),
-            format!("{} async", name(ASYNCHRONOUS)),
-        ];
+        let wanted =
+            [format!("{} sync", name(SYNCHRONOUS)), format!("{} async", name(ASYNCHRONOUS))];
         Ok((states == wanted).then_some(()))
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::{Group, PATIENCE, prepare, start_all, until};
+use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
 use crate::{
     Service, port,
     stack::{own::OwnServer, service::Launch},
@@ -23,7 +23,7 @@ pub struct RabbitMqGroup {
     epmd_port: u16,
 }
 
-impl Group for RabbitMqGroup {
+impl ServerGroup for RabbitMqGroup {
     const SERVICE: Service = Service::RabbitMq;
 
     async fn start() -> anyhow::Result<Self> {
@@ -36,7 +36,7 @@ impl Group for RabbitMqGroup {
             member.home().write(".erlang.cookie", &cookie)?;
             let extra = member.home().write("cluster.config", &cluster(number))?;
             let extra = extra.to_str().context("a folder that is not UTF-8")?.to_owned();
-            member.adapt(move |launch| {
+            adapt(member, move |launch| {
                 set(launch, "RABBITMQ_NODENAME", name(number));
                 set(launch, "RABBITMQ_ADVANCED_CONFIG_FILE", extra.clone());
                 set(launch, "ERL_EPMD_PORT", epmd_port.to_string());
@@ -121,7 +121,8 @@ fn name(number: usize) -> String {
 
 /// Whom a node joins, and that it stops serving when it sees less than half of the group.
 fn cluster(number: usize) -> String {
-    let joins = if number == 0 { String::new() } else { format!("'{}', '{}'", name(0), name(number)) };
+    let joins =
+        if number == 0 { String::new() } else { format!("'{}', '{}'", name(0), name(number)) };
     format!(
         "[{{rabbit, [{{cluster_nodes, {{[{joins}], disc}}}},\n\
          {{cluster_partition_handling, pause_minority}}]}}].\n"

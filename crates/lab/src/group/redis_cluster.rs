@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use futures_util::future::join_all;
 
 use super::{
-    Group, PATIENCE, prepare,
+    PATIENCE, ServerGroup, prepare,
     redis_sentinel::{configure, connect, is_in_sync, replicated},
     start_all, until,
 };
@@ -21,7 +21,7 @@ pub struct RedisCluster {
     pub members: Vec<OwnServer>,
 }
 
-impl Group for RedisCluster {
+impl ServerGroup for RedisCluster {
     const SERVICE: Service = Service::Redis;
 
     async fn start() -> anyhow::Result<Self> {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures_util::future::join_all;
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 
-use super::{Group, PATIENCE, prepare, start_all, until};
+use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
 use crate::{Service, stack::own::OwnServer};
 
 /// What the Sentinels call the master.
@@ -21,7 +21,7 @@ pub struct SentinelGroup {
     pub sentinels: Vec<OwnServer>,
 }
 
-impl Group for SentinelGroup {
+impl ServerGroup for SentinelGroup {
     const SERVICE: Service = Service::Redis;
 
     async fn start() -> anyhow::Result<Self> {
@@ -138,7 +138,7 @@ pub(super) fn configure(
 ) -> anyhow::Result<()> {
     let config = server.home().write("group.conf", config)?;
     let config = config.to_str().context("a folder that is not UTF-8")?.to_owned();
-    server.adapt(move |launch| {
+    adapt(server, move |launch| {
         launch.command.truncate(1);
         launch.command.push(config.clone());
         launch.command.extend(arguments.iter().map(|&it| it.to_owned()));

@@ -153,6 +153,8 @@ pub enum Stop {
     Terminate,
     /// SIGINT.
     Interrupt,
+    /// SIGKILL, to all of its processes: it has nothing to finish, because its data goes too.
+    Kill,
 }
 
 impl Stop {
@@ -160,6 +162,7 @@ impl Stop {
         match self {
             Self::Terminate => Signal::TERM,
             Self::Interrupt => Signal::INT,
+            Self::Kill => Signal::KILL,
         }
     }
 
@@ -168,6 +171,7 @@ impl Stop {
         match self {
             Self::Terminate => "TERM",
             Self::Interrupt => "INT",
+            Self::Kill => "KILL",
         }
     }
 }
