@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{database::Database, executable, port};
+use crate::{database::Database, executable, open_files, port};
 
 /// Set in a child's environment.
 const MARK: &str = "LAB_CHILD";
@@ -76,6 +76,7 @@ impl ChildBuilder {
     /// Starts it on a free port, or on the port given by `--port`, and waits until it listens.
     pub async fn start(self) -> anyhow::Result<Child> {
         let mut command = Command::new(executable::path()?);
+        open_files::as_before(command.as_std_mut());
         if let Some(answer) = &self.serves {
             // Each time that it is started from a copy of this builder, another. A later `--port` counts more.
             command.arg(answer).args(["serve", "--port", &port::free()?.to_string()]);

@@ -3,13 +3,15 @@
 //! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a
 //! claim is tried and what a run leaves, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
-//! RabbitMQ; [`child`], [`fault`], [`load`] and [`patience`] are what experiments break, measure and ask with;
-//! [`serve`] and [`cli`] run it all.
+//! RabbitMQ, and [`group`] several servers that work as one; [`child`], [`fault`], [`load`] and [`patience`] are
+//! what experiments break, measure and ask with; [`serve`] and [`cli`] run it all.
 
 pub mod answer;
 pub mod child;
 pub mod cli;
 pub mod database;
+mod environment;
+mod erased;
 mod executable;
 pub mod experiment;
 mod farewell;
@@ -17,6 +19,8 @@ pub mod fault;
 pub mod group;
 pub mod keys;
 pub mod load;
+pub mod needs;
+pub mod open_files;
 pub mod patience;
 mod port;
 pub mod queues;
@@ -26,11 +30,14 @@ pub mod results;
 pub mod serve;
 mod skip;
 pub mod stack;
+mod subject;
 
 pub use answer::{Answer, Serve};
 pub use cli::{run, take_over};
 pub use experiment::{Experiment, Lab};
+pub use needs::Need;
 pub use recorder::{Report, Target};
 pub use serve::Serving;
 pub use skip::{skip, why_skipped};
 pub use stack::Service;
+pub use subject::Subject;

@@ -7,7 +7,6 @@ use anyhow::Context;
 use axum::{Router, extract::ConnectInfo};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sqlx::migrate::Migrator;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -19,7 +18,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 use url::Url;
 
-use crate::{Answer, Service, database, stack};
+use crate::{
+    database, open_files,
+    stack::{self, Service},
+    subject::Subject,
+};
 
 /// A client that has not sent the head of its request by then is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +32,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an answer's `serve` function is given: a bound port, and the way to its servers.
 #[derive(Debug)]
 pub struct Serving {
-    answer: Answer,
+    answer: Subject,
+    /// Command lines to try, printed when it listens; `{url}` stands for its address.
+    try_it: &'static [&'static str],
     listener: TcpListener,
     url: Url,
     reset: bool,
@@ -37,13 +42,14 @@ pub struct Serving {
 
 impl Serving {
     pub(crate) async fn bind(
-        answer: &Answer,
+        answer: impl Into<Subject>,
+        try_it: &'static [&'static str],
         host: &str,
         port: u16,
         reset: bool,
     ) -> anyhow::Result<Self> {
         let (listener, url) = bind(host, port).await?;
-        Ok(Self { answer: answer.clone(), listener, url, reset })
+        Ok(Self { answer: answer.into(), try_it, listener, url, reset })
     }
 
     /// The address at which it will be served.
@@ -81,7 +87,7 @@ impl Serving {
     /// Serves until SIGTERM or Ctrl-C, and then until what is in flight is done.
     pub async fn run(self, router: Router) -> anyhow::Result<()> {
         println!("listening on {}", self.url);
-        for line in self.answer.try_it {
+        for line in self.try_it {
             eprintln!("  {}", line.replace("{url}", self.url.as_str().trim_end_matches('/')));
         }
         serve(self.listener, router, asked_to_stop()).await
@@ -139,7 +145,7 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    allow_many_connections();
+    open_files::allow_many();
     let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
     let mut stop = pin!(stop);
     loop {
@@ -191,14 +197,5 @@ async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, stopping: C
     };
     if let Err(error) = ended {
         tracing::debug!(%error, %peer, "connection ended");
-    }
-}
-
-/// Raises the soft limit on open files to the hard one: 256 (macOS) and 1,024 are soon used up. For those who
-/// serve many, and for those who open many to try it.
-pub fn allow_many_connections() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!(%error, "the limit on open files stays");
     }
 }

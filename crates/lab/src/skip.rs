@@ -12,9 +12,8 @@ pub fn why_skipped(error: &anyhow::Error) -> Option<&str> {
     error.downcast_ref().map(|Skipped(why)| why.as_str())
 }
 
-/// Why it was skipped, inside the error.
 #[derive(Debug)]
-pub(crate) struct Skipped(pub String);
+struct Skipped(String);
 
 impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

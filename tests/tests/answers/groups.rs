@@ -79,7 +79,12 @@ const SOON: Duration = Duration::from_secs(30);
 async fn start<G: ServerGroup>() -> anyhow::Result<G> {
     let begun = Instant::now();
     let group = G::start().await?;
-    eprintln!("{} × {}: started in {:.2?}", G::SERVICE, group.members().len(), begun.elapsed());
+    eprintln!(
+        "{} × {}: started in {:.2?}",
+        G::GROUP.service(),
+        group.members().len(),
+        begun.elapsed()
+    );
     Ok(group)
 }
 

@@ -12,7 +12,7 @@ use super::{
     links::{Links, Node},
     prepare, start_all, until,
 };
-use crate::{Service, port, stack::own::OwnServer};
+use crate::{needs::Group, port, stack::own::OwnServer};
 
 const NODES: usize = 3;
 
@@ -39,10 +39,10 @@ pub enum Read {
 }
 
 impl ServerGroup for EtcdGroup {
-    const SERVICE: Service = Service::Etcd;
+    const GROUP: Group = Group::EtcdCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::SERVICE, NODES)?;
+        let mut members = prepare(Self::GROUP, NODES)?;
         // No such hosts exist. For a host on loopback, Go would go past the proxy.
         let host = |number| format!("n{number}.lab");
         let ports: Vec<u16> = (0..NODES).map(|_| port::free()).collect::<anyhow::Result<_>>()?;

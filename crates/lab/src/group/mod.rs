@@ -30,7 +30,7 @@ use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use crate::{
-    Service,
+    needs::Group,
     stack::{
         own::OwnServer,
         service::{Launch, Stop},
@@ -42,9 +42,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A group of servers that work as one.
-pub trait ServerGroup: Sized + Send {
-    /// What its members are. Where this service can run, the group can.
-    const SERVICE: Service;
+pub trait ServerGroup: Sized + Send + Sync {
+    /// What an experiment says that it needs.
+    const GROUP: Group;
 
     /// Starts all members and waits until the group takes writes.
     fn start() -> impl Future<Output = anyhow::Result<Self>> + Send;
@@ -80,11 +80,11 @@ where
 }
 
 /// The homes of so many servers, which know one password.
-fn prepare(service: Service, count: usize) -> anyhow::Result<Vec<OwnServer>> {
+fn prepare(group: Group, count: usize) -> anyhow::Result<Vec<OwnServer>> {
     let password = format!("{:032x}", rand::random::<u128>());
     (0..count)
         .map(|_| {
-            let server = OwnServer::prepare(service)?;
+            let server = OwnServer::prepare(group.service())?;
             server.home().write("password", &password)?;
             Ok(server)
         })

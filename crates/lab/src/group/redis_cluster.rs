@@ -8,7 +8,7 @@ use super::{
     redis_sentinel::{configure, connect, is_in_sync, replicated},
     start_all, until,
 };
-use crate::{Service, port, stack::own::OwnServer};
+use crate::{needs::Group, port, stack::own::OwnServer};
 
 /// How many of the members are masters at first. The member `MASTERS + n` is the replica of `n`.
 pub const MASTERS: usize = 3;
@@ -22,10 +22,10 @@ pub struct RedisCluster {
 }
 
 impl ServerGroup for RedisCluster {
-    const SERVICE: Service = Service::Redis;
+    const GROUP: Group = Group::RedisCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::SERVICE, 2 * MASTERS)?;
+        let mut members = prepare(Self::GROUP, 2 * MASTERS)?;
         let mut buses = Vec::new();
         for member in &mut members {
             // By default it is the port and 10,000, where somebody else may listen.

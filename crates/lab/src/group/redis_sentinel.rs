@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 
 use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
-use crate::{Service, stack::own::OwnServer};
+use crate::{needs::Group, stack::own::OwnServer};
 
 /// What the Sentinels call the master.
 pub const MASTER: &str = "lab";
@@ -22,10 +22,10 @@ pub struct SentinelGroup {
 }
 
 impl ServerGroup for SentinelGroup {
-    const SERVICE: Service = Service::Redis;
+    const GROUP: Group = Group::RedisSentinel;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::SERVICE, 3)?;
+        let mut members = prepare(Self::GROUP, 3)?;
         let master = members[0].port()?;
         for (number, member) in members.iter_mut().enumerate() {
             let mut config = replicated(member)?;
@@ -34,7 +34,7 @@ impl ServerGroup for SentinelGroup {
             }
             configure(member, &config, &[])?;
         }
-        let mut sentinels = prepare(Self::SERVICE, 3)?;
+        let mut sentinels = prepare(Self::GROUP, 3)?;
         let password = members[0].home().read("password")?;
         for sentinel in &mut sentinels {
             let config = format!(

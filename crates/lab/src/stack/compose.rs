@@ -1,12 +1,12 @@
 //! Is the Compose stack up, and can we bring it up? `docker-compose.yml` and the services' files agree: a test reads
 //! them.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::{net::TcpStream, process::Command, sync::Mutex, time::timeout};
 
-use super::{announce, home, probe, service::Service};
+use super::{announce, home, probe, programs::on_path, service::Service};
 
 /// The server's address when the stack is up, if the file has this service.
 pub fn url(service: Service) -> Option<&'static str> {
@@ -19,6 +19,18 @@ pub(super) async fn found(service: Service) -> Option<&'static str> {
     let connect = TcpStream::connect(("127.0.0.1", url::Url::parse(url).ok()?.port()?));
     let listens = matches!(timeout(Duration::from_millis(300), connect).await, Ok(Ok(_)));
     (listens && probe::answers(service, url).await.is_ok()).then_some(url)
+}
+
+/// Whether there seems to be a container engine, as far as can be seen without asking it.
+pub(super) fn has_engine() -> bool {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let sockets = [
+        "/var/run/docker.sock".into(),
+        home.join(".docker/run/docker.sock"), // Docker Desktop
+        home.join(".colima/default/docker.sock"),
+    ];
+    let socket = std::env::var_os("DOCKER_HOST").is_some() || sockets.iter().any(|it| it.exists());
+    socket && on_path("docker").is_some()
 }
 
 /// Whether there is a container engine. The client alone will not do.

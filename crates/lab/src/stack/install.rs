@@ -12,13 +12,24 @@ use super::{
     service::{Packages, Service},
 };
 
+/// Whether this system lets us.
+fn is_possible() -> bool {
+    on_path("apt-get").is_some() && rustix::process::geteuid().is_root()
+}
+
+fn is_forbidden() -> bool {
+    std::env::var("STACK_INSTALL").is_ok_and(|word| word == "never")
+}
+
+/// Whether what is missing is installed when it is needed.
+pub fn is_allowed() -> bool {
+    is_possible() && !is_forbidden()
+}
+
 /// Installs what is missing for this service, or says how to.
 pub async fn install(service: Service) -> anyhow::Result<()> {
-    let apt = on_path("apt-get").is_some();
-    let root = rustix::process::geteuid().is_root();
-    let refused = std::env::var("STACK_INSTALL").is_ok_and(|word| word == "never");
-    if !apt || !root || refused {
-        bail!("{}", how_to(service, refused && apt && root));
+    if !is_allowed() {
+        bail!("{}", how_to(service, is_possible()));
     }
     let parent = home::parent()?;
     // One `apt-get` at a time, whichever process and whichever server asks.
@@ -54,22 +65,34 @@ async fn apt_get(arguments: &[&str], log: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What to type on this system.
-fn how_to(service: Service, refused: bool) -> String {
+/// The commands that install it on this system.
+fn commands(service: Service) -> Vec<String> {
     let Packages { debian, fedora, brew } = service.about().packages;
-    let mut lines = vec![format!("{service} is missing. Any one of these brings it:")];
-    if refused {
-        lines[0] = format!("{service} is missing, and STACK_INSTALL=never forbids installing it.");
-    }
+    let mut commands = Vec::new();
     if on_path("apt-get").is_some() {
-        lines.push(format!("  sudo apt-get install -y {debian}"));
+        commands.push(format!("sudo apt-get install -y {debian}"));
     }
     if on_path("dnf").is_some() {
-        lines.push(format!("  sudo dnf install -y {fedora}"));
+        commands.push(format!("sudo dnf install -y {fedora}"));
     }
     if cfg!(target_os = "macos") || on_path("brew").is_some() {
-        lines.push(format!("  brew install {brew}"));
+        commands.push(format!("brew install {brew}"));
     }
+    commands
+}
+
+/// The first of them, or where to look.
+pub fn command(service: Service) -> String {
+    commands(service).into_iter().next().unwrap_or_else(|| "no package manager is known".to_owned())
+}
+
+/// What to type on this system.
+fn how_to(service: Service, forbidden: bool) -> String {
+    let mut lines = vec![format!("{service} is missing. Any one of these brings it:")];
+    if forbidden {
+        lines[0] = format!("{service} is missing, and STACK_INSTALL=never forbids installing it.");
+    }
+    lines.extend(commands(service).into_iter().map(|command| format!("  {command}")));
     if compose::url(service).is_some() {
         lines.push("  docker compose up --wait     (with a container engine)".to_owned());
     }

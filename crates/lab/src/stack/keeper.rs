@@ -31,7 +31,7 @@ use super::{
     programs::undisturbed,
     service::Launch,
 };
-use crate::executable;
+use crate::{executable, open_files};
 
 /// Set in a keeper's environment: the home of its server.
 const MARK: &str = "LAB_KEEPER";
@@ -68,7 +68,8 @@ pub fn start(home: &Home, duty: &Duty, running: File) -> anyhow::Result<process:
     let log = home.path.join("log");
     let _ = fs::rename(&log, home.path.join("log.old"));
     let log = File::options().append(true).open(home.write_for_us("log", "")?)?;
-    process::Command::new(executable::path()?)
+    let mut keeper = process::Command::new(executable::path()?);
+    open_files::as_before(&mut keeper)
         // Nobody reads it, but `ps` shows it.
         .arg("keeper")
         .arg(&home.path)

@@ -18,7 +18,7 @@ pub(crate) mod keeper;
 pub mod own;
 mod private;
 mod probe;
-mod programs;
+pub(crate) mod programs;
 pub mod service;
 
 pub use home::workspace;
@@ -124,6 +124,29 @@ async fn find(service: Service) -> anyhow::Result<Server> {
     };
     let (url, user) = private::join(service, programs).await?;
     Ok(Server { service, url, source: Source::Private, user: Some(Arc::new(user)) })
+}
+
+/// Whether the reader has set its URL.
+pub(crate) fn is_given(service: Service) -> bool {
+    // One that is no URL was set too.
+    !matches!(given::url(service), Ok(None))
+}
+
+/// Why no server of this service can be had here. Looks for programs and asks no server.
+pub(crate) fn why_none(service: Service) -> Option<String> {
+    let brought = service.image().is_some() && compose::has_engine();
+    if is_given(service) || brought { None } else { why_none_of_its_own(service) }
+}
+
+/// Why no server of one's own can be had here.
+pub(crate) fn why_none_of_its_own(service: Service) -> Option<String> {
+    let here = service.programs().is_some() || install::is_allowed();
+    (!here).then(|| format!("{service} is not installed here ({})", install::command(service)))
+}
+
+/// Installs the programs of a service, if they are missing.
+pub(crate) async fn bring(service: Service) -> anyhow::Result<()> {
+    if service.programs().is_some() { Ok(()) } else { install::install(service).await }
 }
 
 /// Finds or starts the given servers, side by side.

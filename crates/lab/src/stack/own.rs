@@ -106,16 +106,16 @@ impl OwnServer {
         self.order(Order::Resume).await
     }
 
-    /// Whether it runs, perhaps paused.
-    pub fn is_running(&self) -> anyhow::Result<bool> {
-        self.place.home.is_running()
-    }
-
     /// Starts it, or starts it again after [`kill`](Self::kill), with its data, on its port.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let running = self.place.home.claim()?.context("it runs")?;
         self.user = Some(private::start(&self.place, running, Duration::ZERO, true).await?);
         Ok(())
+    }
+
+    /// Whether it runs, perhaps paused.
+    pub fn is_running(&self) -> anyhow::Result<bool> {
+        self.place.home.is_running()
     }
 
     /// Gives an order to the keeper, and waits until it has been carried out.

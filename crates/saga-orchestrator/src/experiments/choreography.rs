@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Experiment, Lab, child::Child, database::Database, fault::Proxy, load::median};
+use lab::{Experiment, Lab, Need, child::Child, database::Database, fault::Proxy, load::median};
 
 use super::{
     crash::{self, Path, What},
@@ -37,6 +37,7 @@ pub fn experiment() -> Experiment {
         &["--at", "shipping", "--lanes", "3", "--orders", "3"],
         run,
     )
+    .needs(&[Need::Shared(lab::Service::RabbitMq)])
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 use lab::{
-    Experiment, Lab, Service, Target, child::Child, database::Database, stack::own::OwnServer,
+    Experiment, Lab, Need, Service, Target, child::Child, database::Database, stack::own::OwnServer,
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
@@ -41,6 +41,7 @@ pub fn experiment() -> Experiment {
         &["--kills", "1", "--seconds", "0.3", "--clients", "8"],
         run,
     )
+    .needs(&[Need::Own(Service::Postgres)])
 }
 
 const ACCOUNTS: usize = 50;

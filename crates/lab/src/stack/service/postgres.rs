@@ -44,7 +44,8 @@ fn find() -> Option<Programs> {
 
 fn url(home: &Home) -> anyhow::Result<String> {
     let (port, password) = (home.read("port")?, home.read("password")?);
-    Ok(format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres"))
+    // It has no TLS, whatever a reader's PGSSLMODE asks of other servers.
+    Ok(format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres?sslmode=disable"))
 }
 
 /// Durability stays at its defaults, so that what is measured is true.
