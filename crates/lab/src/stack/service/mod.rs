@@ -63,6 +63,11 @@ impl Service {
         }
     }
 
+    /// Whether nobody but root can run it.
+    pub(crate) const fn needs_root(self) -> bool {
+        matches!(self, Self::ContainerEngine)
+    }
+
     /// The variable that gives its URL.
     pub const fn variable(self) -> &'static str {
         self.about().variable
