@@ -36,8 +36,6 @@ pub struct Case {
 /// An answer's cases.
 #[derive(Clone, Debug)]
 pub struct Suite {
-    /// The answer.
-    pub answer: &'static str,
     /// What the program has to be, and to be told.
     pub needs: &'static str,
     /// Every case, in the order of the table.
@@ -46,13 +44,14 @@ pub struct Suite {
 
 /// `cases! { Plain a_link_redirects: "what the table says", "why it matters"; … }`: a function `cases()` that lists
 /// them. One that is forgotten is dead code, and a lint.
+#[macro_export]
 macro_rules! cases {
     ($($kind:ident $name:ident: $says:literal, $why:literal;)*) => {
         /// The cases of this file, in the order of the table.
-        pub fn cases() -> Vec<crate::case::Case> {
-            vec![$(crate::case::Case {
+        pub fn cases() -> Vec<$crate::case::Case> {
+            vec![$($crate::case::Case {
                 name: stringify!($name),
-                kind: crate::case::Kind::$kind,
+                kind: $crate::case::Kind::$kind,
                 says: $says,
                 why: $why,
                 run: |target| Box::pin($name(target)),
@@ -60,4 +59,3 @@ macro_rules! cases {
         }
     };
 }
-pub(crate) use cases;

@@ -9,17 +9,15 @@ use crate::{
     case::Suite,
     program::Program,
     run::{self, Result, Tried},
-    suites,
     target::Target,
 };
 
-/// `conform` and its options.
-pub fn command() -> Command {
-    let names = suites().into_iter().map(|suite| suite.answer);
+/// `conform` and its options, for these answers.
+pub fn command(answers: impl IntoIterator<Item = &'static str>) -> Command {
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     Command::new("conform")
         .about("Tries your own program, in any language, against an answer's table of calls")
-        .arg(Arg::new("answer").required(true).value_parser(names.collect::<Vec<_>>()))
+        .arg(Arg::new("answer").required(true).value_parser(Vec::from_iter(answers)))
         .arg(
             Arg::new("target")
                 .long("target")
@@ -34,8 +32,11 @@ pub fn command() -> Command {
         .arg(flag("json").help("One JSON object, nothing else"))
 }
 
-/// Does it. The exit code is 1 if anything is wrong.
-pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+/// Does it; `suite` knows each answer's cases. The exit code is 1 if anything is wrong.
+pub async fn run(
+    matches: &ArgMatches,
+    suite: impl Fn(&str) -> Option<Suite>,
+) -> anyhow::Result<ExitCode> {
     let name = matches.get_one::<String>("answer").context("it is required")?;
     let url = matches.get_one::<String>("target").context("it is required")?;
     let command = matches.get_one::<String>("restart-cmd").cloned();
@@ -46,8 +47,7 @@ pub async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let target = Target::new(url, program.as_ref().map(Program::restart))?;
-    let suite = suites().into_iter().find(|suite| suite.answer == name);
-    let Suite { needs, cases, .. } = suite.context("no such answer")?;
+    let Suite { needs, cases } = suite(name).context("no such answer")?;
     if !json {
         println!("{needs}\n");
     }

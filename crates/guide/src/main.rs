@@ -21,7 +21,10 @@ fn main() -> ExitCode {
         match matches.subcommand() {
             None => serve_guide(&matches).await,
             Some(("build", matches)) => build(matches),
-            Some(("conform", matches)) => conform::words::run(matches).await,
+            Some(("conform", matches)) => {
+                let find = |name: &str| answers.iter().find(|answer| answer.name == name);
+                conform::words::run(matches, |name| find(name).map(|it| it.suite.clone())).await
+            }
             Some(("measure", matches)) => measure_all(&answers, matches).await,
             Some(("practice", matches)) => practice::words::run(matches),
             Some(_) => answers_words(&answers, &matches).await,
@@ -50,7 +53,7 @@ fn command(answers: &[lab::Answer]) -> Command {
         .arg(Arg::new("answer").help("Only this one's"));
     let command = command
         .subcommand(measure)
-        .subcommand(conform::words::command())
+        .subcommand(conform::words::command(answers.iter().map(|answer| answer.name)))
         .subcommand(practice::words::command());
     answers_command(command, answers)
 }

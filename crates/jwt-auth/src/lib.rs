@@ -28,6 +28,7 @@ pub mod error;
 pub mod body;
 pub mod api;
 pub mod app;
+pub mod cases;
 pub mod experiments;
 
 use std::time::Duration;
@@ -61,7 +62,7 @@ struct Options {
     #[arg(long)]
     deny_list: bool,
     /// What its keys in Redis begin with
-    #[arg(long, default_value = "jwt-auth:", value_name = "PREFIX")]
+    #[arg(long, default_value = "worked-answers:jwt-auth:", value_name = "PREFIX")]
     redis_prefix: String,
     /// Seconds that an access token lives
     #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -145,6 +146,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/.well-known/jwks.json",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

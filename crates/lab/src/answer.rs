@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use clap::{ArgMatches, Args, Command};
+use conform::case::Suite;
 use sqlx::migrate::Migrator;
 
 use crate::{
@@ -30,6 +31,8 @@ pub struct Answer {
     pub try_it: &'static [&'static str],
     /// How it is served.
     pub serve: Serve,
+    /// Its table of calls, as cases that can try any program in any language.
+    pub suite: Suite,
     /// The claims that it makes, each with the code that tries to refute it.
     pub experiments: Vec<Experiment>,
 }

@@ -341,7 +341,7 @@ async fn stack_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result
 /// The URL of the database in which an answer keeps what a reader makes.
 async fn kept_database(answer: &Answer) -> anyhow::Result<String> {
     let migrations = answer.migrations.context("this answer has no database")?;
-    database::kept(answer.name, migrations, false).await
+    database::kept(answer.name, None, migrations, false).await
 }
 
 /// Runs a program with the reader's terminal, and ends as it ends.

@@ -3,11 +3,13 @@
 //! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a
 //! claim is tried and what a run leaves, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
-//! RabbitMQ, and [`group`] several servers that work as one; [`child`], [`fault`], [`load`] and [`patience`] are
-//! what experiments break, measure and ask with; [`serve`] and [`cli`] run it all.
+//! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] is several servers that work as one;
+//! [`child`], [`fault`], [`load`] and [`patience`] are what experiments break, measure and ask with; [`serve`] and
+//! [`cli`] run it all, and [`harness`] tries it all.
 
 pub mod answer;
 pub mod child;
+mod claim;
 pub mod cli;
 pub mod database;
 mod environment;
@@ -17,6 +19,7 @@ pub mod experiment;
 mod farewell;
 pub mod fault;
 pub mod group;
+pub mod harness;
 pub mod keys;
 pub mod load;
 pub mod needs;
@@ -27,6 +30,7 @@ pub mod queues;
 pub mod recorder;
 pub mod report;
 pub mod results;
+mod connection;
 pub mod serve;
 mod skip;
 pub mod stack;

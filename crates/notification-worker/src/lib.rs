@@ -31,6 +31,7 @@ pub mod error;
 pub mod body;
 pub mod api;
 pub mod app;
+pub mod cases;
 pub mod experiments;
 
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -100,10 +101,10 @@ struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     slow_seconds: u64,
     /// What the names of queues and exchanges begin with
-    #[arg(long, default_value = "notifications")]
+    #[arg(long, default_value = "worked-answers.notification-worker")]
     queue_prefix: String,
     /// What keys and channels in Redis begin with
-    #[arg(long, default_value = "notifications:")]
+    #[arg(long, default_value = "worked-answers:notification-worker:")]
     key_prefix: String,
 }
 
@@ -129,6 +130,7 @@ pub fn answer() -> Answer {
             "curl -s -X POST {url}/users/ann/stream-tickets",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

@@ -27,6 +27,7 @@ pub mod fields;
 pub mod error;
 pub mod layer;
 pub mod api;
+pub mod cases;
 pub mod experiments;
 
 use std::{num::NonZeroU32, time::Duration};
@@ -81,7 +82,7 @@ struct Options {
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     store_timeout: Duration,
     /// What every Redis key begins with
-    #[arg(long, default_value = "rate-limiter:")]
+    #[arg(long, default_value = "worked-answers:rate-limiter:")]
     prefix: String,
     /// Clients to remember in this process at most
     #[arg(long, default_value_t = MAX_KEYS)]
@@ -121,6 +122,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/metrics",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

@@ -27,6 +27,7 @@ pub mod api;
 pub mod app;
 pub mod choreography;
 pub mod two_phase_commit;
+pub mod cases;
 pub mod experiments;
 
 use std::time::Duration;
@@ -117,7 +118,7 @@ struct Options {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     concurrency: u16,
     /// Choreography: what the names of the exchange and the queues begin with
-    #[arg(long, default_value = "saga.")]
+    #[arg(long, default_value = "worked-answers.saga-orchestrator.")]
     queue_prefix: String,
     /// Choreography: the broker, if not the one that is found
     #[arg(long, value_name = "URL")]
@@ -139,6 +140,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/inventory/stock/book",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }

@@ -17,6 +17,7 @@ pub mod bank;
 pub mod error;
 pub mod body;
 pub mod api;
+pub mod cases;
 pub mod experiments;
 
 use std::sync::Arc;
@@ -50,13 +51,12 @@ pub fn answer() -> Answer {
             "curl -s {url}/accounts/1/entries",
         ],
         serve: Serve::new(serve),
+        suite: cases::suite(),
         experiments: experiments::all(),
     }
 }
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
-    let bank = Arc::new(Bank::new(&serving.database().await?, options.isolation)?);
-    serving.run(api::router(Arc::clone(&bank))).await?;
-    bank.close().await;
-    Ok(())
+    let bank = Bank::new(&serving.database().await?, options.isolation)?;
+    serving.run(api::router(Arc::new(bank))).await
 }

@@ -9,7 +9,7 @@ use redis::{Client, aio::MultiplexedConnection, cmd};
 use tokio::task::JoinSet;
 
 use super::ground;
-use crate::{app::Service, read::Source};
+use crate::{service::Service, source::Source};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {

@@ -7,7 +7,7 @@ use lab::{Lab, child::ChildBuilder, database::Database, keys::Keys};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use crate::{app::App, tuning::Tuning, user::UserId};
+use crate::{service::App, tuning::Tuning, user::UserId};
 
 /// Makes users 1 to `count` in a fresh database: user 7 is called `user 7` and reached at `user7@example.org`.
 pub async fn users(database: &Database, count: u32) -> anyhow::Result<()> {

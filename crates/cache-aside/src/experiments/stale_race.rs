@@ -12,8 +12,9 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{client::Api, ground};
 use crate::{
-    app::{App, Service},
-    read::{Source, Stampede},
+    read::Stampede,
+    service::{App, Service},
+    source::Source,
     tuning::Tuning,
     user::{Email, Name},
 };

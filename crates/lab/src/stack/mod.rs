@@ -21,6 +21,7 @@ mod probe;
 pub(crate) mod programs;
 pub mod service;
 
+pub(crate) use home::parent as folder;
 pub use home::workspace;
 pub use service::Service;
 

@@ -64,7 +64,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut broker = lab.own_server(Service::RabbitMq).await?;
     let queues = Queues::fresh_on(&broker.url()?, "notification-worker");
     let (database, keys) = tokio::try_join!(lab.database(), lab.keys())?;
-    let stand = Stand::on(database, keys, queues, 2, 100, 8);
+    let stand = Stand::on(database, keys, queues, 2, 100, 8)?;
     let server = stand.serve(&[]).start().await?;
     let (api, told, stop) =
         (Api::of(&server)?, Arc::new(Mutex::new(Told::default())), CancellationToken::new());

@@ -149,7 +149,7 @@ async fn choreographed(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
     let (database, parts) = (lab.database().await?, Participants::new(lab).await?);
     parts.stock(1_000).await?;
     let amqp = lab.server(lab::Service::RabbitMq).await?;
-    let queues = Queues::fresh(&amqp);
+    let queues = Queues::fresh().await?;
     let mut proxies = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(database.url()).await?];
     let mut serve = lab
         .serve()

@@ -70,7 +70,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         {
             match (who, &program) {
                 (Who::Pgbench, Some(program)) => {
-                    let bench = pgbench::run(program, &script, &theirs, &params, n).await?;
+                    let Params { clients, seconds, .. } = params;
+                    let bench =
+                        pgbench::run(program, &script, &theirs, clients, seconds, n).await?;
                     theirs_at.push(bench.rate);
                     benched += bench.transactions;
                     rows.push(row("pgbench", bench.rate, bench.latency));

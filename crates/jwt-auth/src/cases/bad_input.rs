@@ -1,0 +1,163 @@
+//! What a client may send by mistake or on purpose, and what it gets.
+
+use anyhow::{Context, ensure};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use reqwest::Method;
+use serde_json::json;
+
+use super::client::{Client, PASSWORD, credentials, tokens, unauthorized};
+use conform::{
+    case::Outcome,
+    cases,
+    http::{invalid, not_allowed, not_found, problem, refuses_bad_bodies},
+    target::Target,
+};
+
+cases! {
+    Plain an_address_that_is_none_is_refused: "422 that names the address, to register and to log in", "A typing error should be told, and not be counted as a guess.";
+    Plain a_password_that_is_too_short_too_long_or_common_is_refused: "422 that names the password; all mistakes at once", "What everybody uses is guessed first, and a client shows all that is wrong.";
+    Plain a_password_of_a_megabyte_is_refused_unread: "413", "Hashing costs by the byte: a megabyte each would be an attack.";
+    Plain what_is_no_refresh_token_is_refused: "401 for any text that is none of ours, 422 for what is no text", "The shape of a token is nobody's business but ours.";
+    Plain a_logout_needs_a_token: "401 without a token, 400, 413, 415 or 422 for a bad body", "Nobody ends the session of somebody else.";
+    Plain a_body_that_is_none_of_ours_is_refused: "400, 413, 415 or 422, and the next good one is served", "One bad client must not cost the others anything.";
+    Plain a_wrong_method_is_not_allowed_and_a_wrong_path_is_not_found: "405 with Allow; 404", "It tells a client's author what the path is for.";
+}
+
+async fn an_address_that_is_none_is_refused(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let long = format!("{}@example.com", "a".repeat(288));
+    for email in ["", "ann", "@example.com", "ann@", "a b@example.com", "a\0@b.example", &long] {
+        for path in ["register", "login"] {
+            let response = client.post(path, &credentials(email, PASSWORD)).await?;
+            invalid(response, "email").await.with_context(|| format!("{path} {email:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+async fn a_password_that_is_too_short_too_long_or_common_is_refused(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let email = client.email("aptitstlocir");
+    let (long, longer) = ("x".repeat(129), "🦀".repeat(600));
+    for password in
+        ["", "7 chars", "password", "Password123", "12345678", "with a \0 NUL", &long, &longer]
+    {
+        let response = client.post("register", &credentials(&email, password)).await?;
+        invalid(response, "password").await.with_context(|| format!("{password:?}"))?;
+    }
+    for password in [&long, &longer] {
+        invalid(client.try_login(&email, password).await?, "password").await?;
+    }
+    // Both mistakes at once.
+    let response = client.post("register", &credentials("ann", "short")).await?;
+    let problem = problem(response, 422).await?;
+    let fields = problem["errors"].as_array().context("no errors")?;
+    ensure!(fields.len() == 2, "{problem}");
+    Ok(())
+}
+
+async fn a_password_of_a_megabyte_is_refused_unread(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let email = client.email("apoamiru");
+    for path in ["register", "login"] {
+        let body = credentials(&email, &"x".repeat(1_000_000));
+        let request = target.request(Method::POST, path).header("connection", "close").json(&body);
+        match request.send().await {
+            Ok(response) => {
+                problem(response, 413).await?;
+            }
+            // The service may close the connection before all of it has been sent.
+            Err(error) => ensure!(error.is_request() || error.is_body(), "{error:?}"),
+        }
+    }
+    client.register(&email).await
+}
+
+async fn what_is_no_refresh_token_is_refused(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let pair = client.join(&client.email("winrtir")).await?;
+    let unknown = URL_SAFE_NO_PAD.encode([7; 32]);
+    let padded = format!("{}=", pair.refresh_token);
+    let long = "a".repeat(4_000);
+    for token in
+        ["", "abc", "' or 1=1 --", "\0", &unknown, &padded, &long, &pair.access_token, "🦀"]
+    {
+        unauthorized(client.refresh(token).await?).await.with_context(|| format!("{token:.60}"))?;
+    }
+    for token in [json!(null), json!(7), json!([pair.refresh_token])] {
+        let body = json!({ "refresh_token": token });
+        invalid(client.post("token/refresh", &body).await?, "refresh_token").await?;
+    }
+    tokens(client.refresh(&pair.refresh_token).await?).await?;
+    Ok(())
+}
+
+async fn a_logout_needs_a_token(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    for path in ["logout", "logout/everywhere"] {
+        problem(target.ask(Method::POST, path).await?, 401).await?;
+        problem(client.post(path, &json!({})).await?, 401).await?;
+        unauthorized(client.show(Method::POST, path, "x.y.z").await?).await?;
+        let unknown = json!({ "refresh_token": URL_SAFE_NO_PAD.encode([7; 32]) });
+        unauthorized(client.post(path, &unknown).await?).await?;
+        let request = || target.request(Method::POST, path);
+        for (body, status) in [("{", 400), ("[]", 400), (r#"{"token":"x"}"#, 422)] {
+            let request = request().header("content-type", "application/json").body(body);
+            problem(target.send(request).await?, status).await.context(body)?;
+        }
+        problem(target.send(request().body("refresh_token=x")).await?, 415).await?;
+        // It is refused unread, and the connection may be closed.
+        let large = request().header("connection", "close").body("x".repeat(100_000));
+        match large.send().await {
+            Ok(response) => {
+                problem(response, 413).await?;
+            }
+            Err(error) => ensure!(error.is_request() || error.is_body(), "{error:?}"),
+        }
+    }
+    Ok(())
+}
+
+async fn a_body_that_is_none_of_ours_is_refused(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let email = client.email("abtinooir");
+    let pair = client.join(&email).await?;
+    for (path, good) in [
+        ("register", credentials(&client.email("abtinooir-new"), PASSWORD)),
+        ("login", credentials(&email, PASSWORD)),
+        ("token/refresh", json!({ "refresh_token": pair.refresh_token })),
+    ] {
+        refuses_bad_bodies(|| target.request(Method::POST, path), &good).await.context(path)?;
+    }
+    for (body, status) in [
+        (r#"{"email":"c@example.com"}"#, 422),
+        (r#"{"email":"c@example.com","password":null}"#, 422),
+        (r#"{"email":"c@example.com","password":7}"#, 422),
+        (r#"{"email":"c@example.com","password":"correct horse","admin":true}"#, 422),
+        (r#"{"email":"c@example.com","password":"\ud83e"}"#, 400),
+    ] {
+        let request = target.request(Method::POST, "register");
+        let request = request.header("content-type", "application/json").body(body);
+        problem(target.send(request).await?, status).await.context(body)?;
+    }
+    Ok(())
+}
+
+async fn a_wrong_method_is_not_allowed_and_a_wrong_path_is_not_found(target: &Target) -> Outcome {
+    not_allowed(
+        target,
+        &[
+            (Method::GET, "register"),
+            (Method::GET, "login"),
+            (Method::PUT, "token/refresh"),
+            (Method::GET, "logout"),
+            (Method::DELETE, "logout/everywhere"),
+            (Method::POST, "me"),
+            (Method::POST, ".well-known/jwks.json"),
+        ],
+    )
+    .await?;
+    not_found(target, &["", "token", "me/", "users/1", ".well-known/jwks.json/x", "%00", "%ff"])
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! How does an answer try itself? `cargo test -p url-shortener` runs its experiments with quick parameters, the
+//! cases of its table of calls, and its own tests, all at once, each on a runtime of its own.
+//!
+//! Invariant: the plain cases share one server, because each of them has names of its own. A case that loads or
+//! kills its server has a server of its own.
+
+use std::{
+    any::Any,
+    fmt,
+    process::ExitCode,
+    sync::{Arc, LazyLock},
+};
+
+use anyhow::{anyhow, bail};
+use conform::{
+    case::{Case, Kind},
+    target::{Restart, Target},
+};
+use futures_util::future::BoxFuture;
+use libtest_mimic::{Arguments, Failed};
+pub use libtest_mimic::{Completion, Trial};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{Mutex, mpsc::unbounded_channel},
+};
+
+use crate::{Answer, Experiment, child::Child, report::terminal, take_over};
+
+pub use conform::{case::Outcome, target::eventually};
+
+/// How many tests run at once, unless `--test-threads` says otherwise. Most of them wait for servers most of the time.
+const AT_ONCE: usize = 6;
+
+/// `tests![a, b]`: a function `tests()` that lists them. One that is forgotten is dead code, and a lint.
+#[macro_export]
+macro_rules! tests {
+    ($($name:path),* $(,)?) => {
+        /// The tests of this file.
+        pub fn tests() -> Vec<$crate::harness::Trial> {
+            vec![$($crate::harness::trial(module_path!(), stringify!($name), || async {
+                $name().await.map(|()| $crate::harness::Completion::Completed)
+            })),*]
+        }
+    };
+}
+
+/// A test named after its module and its function. It may find that it cannot run here.
+pub fn trial<F, W>(module: &str, name: &str, test: F) -> Trial
+where
+    F: FnOnce() -> W + Send + 'static,
+    W: Future<Output = anyhow::Result<Completion>>,
+{
+    let module = module.rsplit("::").next().unwrap_or_default();
+    Trial::ignorable_test(format!("{module}::{name}"), move || {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(test()).map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
+
+/// A running program and what it stands on: databases, keys, queues. All of it goes when this is dropped.
+pub struct Served {
+    url: String,
+    restart: Restart,
+    /// Dropped last, so that no database goes before its program.
+    _owned: Box<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Served").field(&self.url).finish()
+    }
+}
+
+impl Served {
+    /// This child, which a case may kill and start again.
+    pub fn new(child: Child, owned: impl Any + Send + Sync) -> Self {
+        let url = child.url().to_owned();
+        let child = Arc::new(Mutex::new(child));
+        let restart: Restart = Arc::new(move || {
+            let child = Arc::clone(&child);
+            Box::pin(async move {
+                let mut child = child.lock().await;
+                child.kill().await?;
+                child.restart().await
+            })
+        });
+        Self { url, restart, _owned: Box::new(owned) }
+    }
+
+    /// As one case sees it: with names of its own, and a record of its own of what was sent.
+    fn target(&self) -> anyhow::Result<Target> {
+        Target::new(&self.url, Some(Arc::clone(&self.restart)))
+    }
+}
+
+/// Starts the answer's program as its cases want it.
+pub type Serve = fn() -> BoxFuture<'static, anyhow::Result<Served>>;
+
+/// The whole `main` of an answer's test binary.
+pub fn run(answer: Answer, serve: Serve, tests: Vec<Trial>) -> ExitCode {
+    let answers = [answer];
+    if let Some(code) = take_over(&answers) {
+        return code;
+    }
+    let [answer] = answers;
+    let mut trials = experiments(&answer);
+    trials.extend(answer.suite.cases.iter().map(|&case| case_trial(case, serve)));
+    trials.extend(tests);
+    run_trials(trials)
+}
+
+/// Runs these, several at once.
+pub fn run_trials(trials: Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE));
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    SHARED_RUNTIME.block_on(async { SHARED.lock().await.take() });
+    conclusion.exit_code()
+}
+
+/// Each experiment, with its quick parameters: every check must hold.
+pub fn experiments(answer: &Answer) -> Vec<Trial> {
+    let experiment_trial = |experiment: &Experiment| {
+        let (answer, experiment) = (answer.clone(), experiment.clone());
+        trial("experiment", experiment.name, move || async move {
+            let quick: Vec<_> = experiment.quick.iter().map(|&word| word.to_owned()).collect();
+            let (events, _unread) = unbounded_channel();
+            let report = experiment
+                .run(&answer, &quick, events)
+                .await
+                .map_err(|error| anyhow!("its quick parameters do not parse: {error}"))?;
+            if let Some(why) = report.skipped {
+                return Ok(Completion::ignored_with(why));
+            }
+            if !report.held() {
+                bail!("{}", terminal::show(&report));
+            }
+            Ok(Completion::Completed)
+        })
+    };
+    answer.experiments.iter().map(experiment_trial).collect()
+}
+
+/// The server of the plain cases. It outlives the runtime of the case that came first, so it has one of its own.
+static SHARED: Mutex<Option<Arc<Served>>> = Mutex::const_new(None);
+static SHARED_RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Runtime::new().expect("a process can have a second runtime"));
+
+async fn shared(serve: Serve) -> anyhow::Result<Arc<Served>> {
+    let mut shared = SHARED.lock().await;
+    if let Some(served) = shared.as_ref() {
+        return Ok(Arc::clone(served));
+    }
+    let served = Arc::new(SHARED_RUNTIME.spawn(serve()).await??);
+    *shared = Some(Arc::clone(&served));
+    Ok(served)
+}
+
+fn case_trial(case: Case, serve: Serve) -> Trial {
+    trial("case", case.name, move || async move {
+        let served = match case.kind {
+            Kind::Plain => shared(serve).await?,
+            Kind::Load | Kind::Restart => Arc::new(serve().await?),
+        };
+        (case.run)(&served.target()?).await?;
+        Ok(Completion::Completed)
+    })
+}

@@ -1,0 +1,180 @@
+//! What a client may send by mistake or on purpose, and what it gets.
+
+use anyhow::{Context, ensure};
+use reqwest::Method;
+use serde_json::json;
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
+};
+
+use super::{Api, notification};
+use conform::{
+    case::Outcome,
+    cases,
+    http::{invalid, not_allowed, problem, refuses_bad_bodies},
+    target::Target,
+};
+
+cases! {
+    Plain a_body_that_is_no_notification_is_refused: "400, 413, 415 or 422, and the next good one is accepted", "One bad client must not cost the others anything.";
+    Plain a_field_that_cannot_be_is_named: "422 that names the field: ids of 1 to 64 letters, digits, '_', '-', '.' or '@', a title of 1 to 256 bytes, a body of at most 3,000", "What a device cannot be sent is better refused now than dead later.";
+    Plain a_number_to_replay_after_that_is_none_is_named: "after that is no number of 0 or more: 422 that names it", "A client whose memory is broken should hear so, and not get the stream from somewhere.";
+    Plain a_client_that_speaks_is_closed_and_the_next_is_served: "A message on the stream: closed with 1003, an endless one with 1009; a ping is answered", "The stream goes one way. Nobody may fill the server's memory through it.";
+    Plain a_path_that_cannot_be_is_a_problem: "400, 404 or 422 for names that can be none; a device token has up to 4,096 letters", "Paths are input too.";
+    Plain a_wrong_method_is_not_allowed: "405 with Allow", "It tells a client's author what the path is for.";
+}
+
+async fn a_body_that_is_no_notification_is_refused(target: &Target) -> Outcome {
+    let api = Api(target);
+    let user = api.name("abtinnir");
+    let good = json!({ "user_id": user, "channel": "websocket", "title": "t", "body": "b" });
+    let request = || target.request(Method::POST, "notifications");
+    refuses_bad_bodies(request, &good).await?;
+    for (field, value) in [
+        ("channel", json!("pigeon")),
+        ("user_id", json!(7)),
+        ("priority", json!("urgent")),
+        ("boddy", json!(1)),
+        ("body", json!(null)),
+    ] {
+        let mut body = good.clone();
+        body[field] = value;
+        let response = target.post("notifications", &body).await?;
+        problem(response, 422).await.with_context(|| body.to_string())?;
+    }
+    let mut body = good;
+    body.as_object_mut().context("an object")?.remove("body");
+    problem(target.post("notifications", &body).await?, 422).await.context("without a body")?;
+    Ok(())
+}
+
+async fn a_field_that_cannot_be_is_named(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (job, user) = (api.name("aftcbin"), api.name("aftcbin-ann"));
+    let long = "x".repeat(3_001);
+    for (field, value) in [
+        ("job_id", ""),
+        ("job_id", "a b"),
+        ("job_id", "a:b"),
+        ("job_id", &long[..65]),
+        ("user_id", ""),
+        ("user_id", ".."),
+        ("user_id", "a/b"),
+        ("user_id", "ü"),
+        ("title", ""),
+        ("title", &long[..257]),
+        ("title", "a\0b"),
+        ("body", "a\0b"),
+        ("body", &long),
+    ] {
+        let mut body = notification(&job, &user);
+        body[field] = json!(value);
+        let answer = target.post("notifications", &body).await?;
+        invalid(answer, field).await.with_context(|| format!("{field}: {value:.20?}"))?;
+    }
+    problem(target.get(&format!("notifications/{job}")).await?, 404)
+        .await
+        .context("what was refused is kept")?;
+    // The longest that fits.
+    let whole = |name: &str| format!("{name:x<64}");
+    let mut body = notification(&whole(&job), &whole(&user));
+    (body["title"], body["body"]) = (json!(long[..256]), json!(long[..3_000]));
+    api.accepted(&body).await?;
+    api.until(&whole(&job), "delivered").await?;
+    Ok(())
+}
+
+async fn a_number_to_replay_after_that_is_none_is_named(target: &Target) -> Outcome {
+    let api = Api(target);
+    let user = api.name("antratinin");
+    for after in ["-1", "x", "1.5", "99999999999999999999"] {
+        let query = format!("ticket={}&after={after}", api.ticket(&user).await?);
+        invalid(api.refused(&user, &query).await?, "after").await.context(after)?;
+    }
+    api.stream(&user, i64::MAX).await.context("a number that nothing has yet")?;
+    Ok(())
+}
+
+async fn a_client_that_speaks_is_closed_and_the_next_is_served(target: &Target) -> Outcome {
+    let api = Api(target);
+    let user = api.name("actsicatnis");
+    let part = |opcode, size, last| {
+        Message::Frame(Frame::message(vec![b'x'; size], OpCode::Data(opcode), last))
+    };
+    for (name, said, code) in [
+        ("text", vec![Message::text("hello")], 1003),
+        ("binary", vec![Message::binary(vec![0, 159, 146, 150])], 1003),
+        ("huge", vec![Message::binary(vec![0; 1_000_000])], 1009),
+        ("fragmented", vec![part(Data::Text, 3, false), part(Data::Continue, 3, true)], 1003),
+        (
+            "without end",
+            [part(Data::Binary, 100, false)]
+                .into_iter()
+                .chain((0..10_000).map(|_| part(Data::Continue, 100, false)))
+                .collect(),
+            1009,
+        ),
+    ] {
+        let mut stream = api.stream(&user, 0).await?;
+        stream.say(said).await;
+        let seen = stream.closed().await.context(name)?;
+        // A client that is still sending may see the connection end before it sees why.
+        ensure!(
+            seen == Some(code) || (seen.is_none() && code == 1009),
+            "{name}: closed with {seen:?} and not {code}"
+        );
+    }
+    let mut stream = api.stream(&user, 0).await?;
+    stream.say(vec![Message::Ping(vec![1, 2, 3].into())]).await;
+    let job = api.name("actsicatnis-job");
+    api.notify(&job, &user).await?;
+    ensure!(stream.soon().await?.job_id == job);
+    Ok(())
+}
+
+async fn a_path_that_cannot_be_is_a_problem(target: &Target) -> Outcome {
+    let api = Api(target);
+    let long = "a".repeat(5_000);
+    for (method, path) in [
+        (Method::POST, "users/a%20b/stream-tickets"),
+        (Method::POST, "users/%ff/stream-tickets"),
+        (Method::PUT, "users/ann/devices/a%2fb"),
+        (Method::PUT, "users/a:b/devices/phone"),
+        (Method::DELETE, "users/ann/devices/%00"),
+        (Method::PUT, &format!("users/ann/devices/{long}")),
+        (Method::GET, &format!("notifications/{long}")),
+        (Method::POST, "users//stream-tickets"),
+    ] {
+        let response = target.ask(method.clone(), path).await?;
+        let status = response.status().as_u16();
+        ensure!(matches!(status, 400 | 404 | 422), "{method} {path:.40}: {status}");
+        problem(response, status).await.with_context(|| format!("{method} {path:.40}"))?;
+    }
+    let path = format!("users/{}/devices/{}", api.name("aptcbiap"), &long[..4_096]);
+    for method in [Method::PUT, Method::DELETE] {
+        let status = target.ask(method, &path).await?.status();
+        ensure!(status == 204, "a token of 4,096 letters: {status}");
+    }
+    Ok(())
+}
+
+async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
+    not_allowed(
+        target,
+        &[
+            (Method::GET, "notifications"),
+            (Method::DELETE, "notifications/one"),
+            (Method::GET, "notifications/one/requeue"),
+            (Method::GET, "users/ann/stream-tickets"),
+            (Method::POST, "users/ann/stream"),
+            (Method::POST, "users/ann/devices/phone"),
+            (Method::POST, "healthz"),
+        ],
+    )
+    .await?;
+    Ok(())
+}

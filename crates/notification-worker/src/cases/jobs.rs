@@ -1,0 +1,233 @@
+//! What becomes of a notification?
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use futures_util::future::try_join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Api, notification, stream::Frame};
+use conform::{
+    case::Outcome,
+    cases,
+    http::{header, lives_and_is_ready, problem},
+    killing::Killing,
+    target::{Target, eventually},
+};
+
+cases! {
+    Plain a_notification_reaches_an_open_socket_and_is_delivered: "202 with Location and the job id; the frame on an open stream; then status delivered after one attempt", "This is the product. 202 means that it is on its way, and the client can see how far it is.";
+    Plain a_job_without_an_id_gets_one: "Without job_id: 202 with a new one", "A client that never repeats a call need not think of names.";
+    Plain a_high_priority_is_delivered_too: "priority high: 202, and delivered", "A password reset must not be lost on the way past the newsletters.";
+    Plain the_same_job_again_is_200_and_sent_once: "The same job_id again: 200, and nothing is sent again", "A client that did not hear the answer asks again. Its user must not be told twice.";
+    Load fifty_calls_with_one_job_id_make_one_notification: "Of fifty calls with one job_id at once, one gets 202 and the others 200; one frame", "Look first and insert after, and two of them find nothing.";
+    Plain a_push_that_reaches_nobody_is_dead_and_can_be_queued_again: "A push for a user without a device: dead, with the reason; requeue: 202, and it is tried again", "Somebody has to find out why nothing came, and try again when it is mended.";
+    Plain what_is_not_dead_cannot_be_queued_again: "Requeue of what is delivered: 409", "Or a slip in the console tells a million users everything twice.";
+    Plain a_device_is_added_and_removed: "PUT and DELETE of a device: 204, also the second time", "Apps register at each start, and do not remember whether they have.";
+    Plain an_unknown_job_is_not_found: "404 for a job that nobody has", "It is an everyday event and no error of the server.";
+    Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "The balancer asks.";
+    Restart what_was_answered_with_202_is_delivered_after_a_kill: "SIGKILL under load: every job that was answered with 202 is delivered afterwards, and stands in its user's stream once", "202 is a promise. A queue in memory does not keep it.";
+}
+
+async fn a_notification_reaches_an_open_socket_and_is_delivered(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (job, user) = (api.name("anraosaid"), api.name("anraosaid-ann"));
+    let mut stream = api.stream(&user, 0).await?;
+    let mut body = notification(&job, &user);
+    (body["title"], body["body"]) = (json!("Häß"), json!("Line\n\"2\""));
+    let (answer, unsure) = target.post_patiently("notifications", &body).await?;
+    ensure!(answer.status() == 202 || (unsure && answer.status() == 200), "{}", answer.status());
+    let location = header(&answer, "location");
+    ensure!(location == format!("/notifications/{job}"), "Location is {location:?}");
+    let answer: Value = answer.json().await?;
+    ensure!(answer == json!({ "job_id": job }), "{answer}");
+    let Frame { seq, job_id, title, body } = stream.soon().await?;
+    ensure!(seq == 1, "the first number of a user is {seq}, not 1");
+    ensure!(
+        (&*job_id, &*title, &*body) == (&*job, "Häß", "Line\n\"2\""),
+        "{job_id} {title} {body}"
+    );
+    let progress = api.until(&job, "delivered").await?;
+    let expected = json!({ "status": "delivered", "attempts": 1, "last_error": null });
+    ensure!(progress == expected, "{progress} is not {expected}");
+    let jobs: Vec<_> = (2..=5).map(|n| format!("{job}-{n}")).collect();
+    for job in &jobs {
+        api.notify(job, &user).await?;
+    }
+    stream.brings(&jobs).await?;
+    Ok(())
+}
+
+async fn a_job_without_an_id_gets_one(target: &Target) -> Outcome {
+    let api = Api(target);
+    let mut body = notification("", &api.name("ajwaigo"));
+    body.as_object_mut().context("an object")?.remove("job_id");
+    let mut ids = HashSet::new();
+    for _ in 0..3 {
+        let answer = api.post(&body).await?;
+        ensure!(answer.status() == 202, "{}", answer.status());
+        let answer: Value = answer.json().await?;
+        ids.insert(answer["job_id"].as_str().context("no job_id")?.to_owned());
+    }
+    ensure!(ids.len() == 3, "an id was given twice");
+    for id in ids {
+        api.until(&id, "delivered").await?;
+    }
+    Ok(())
+}
+
+async fn a_high_priority_is_delivered_too(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (job, user) = (api.name("ahpidt"), api.name("ahpidt-ann"));
+    let mut body = notification(&job, &user);
+    body["priority"] = json!("high");
+    api.accepted(&body).await?;
+    api.until(&job, "delivered").await?;
+    ensure!(api.stream(&user, 0).await?.soon().await?.job_id == job);
+    Ok(())
+}
+
+async fn the_same_job_again_is_200_and_sent_once(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (job, user) = (api.name("tsjai2aso"), api.name("tsjai2aso-ann"));
+    let mut stream = api.stream(&user, 0).await?;
+    api.notify(&job, &user).await?;
+    // At once, while it may be under way, and again when it has been delivered.
+    for _ in 0..3 {
+        let again = api.post(&notification(&job, &user)).await?;
+        ensure!(again.status() == 200, "again: {}", again.status());
+        ensure!(again.json::<Value>().await? == json!({ "job_id": job }));
+        api.until(&job, "delivered").await?;
+    }
+    ensure!(stream.soon().await?.job_id == job);
+    stream.nothing_more().await
+}
+
+async fn fifty_calls_with_one_job_id_make_one_notification(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (job, user) = (api.name("fcwojimon"), api.name("fcwojimon-ann"));
+    let mut stream = api.stream(&user, 0).await?;
+    let body = notification(&job, &user);
+    let answers = try_join_all((0..50).map(|_| async {
+        let (response, unsure) = target.post_patiently("notifications", &body).await?;
+        anyhow::Ok((response.status().as_u16(), unsure))
+    }))
+    .await?;
+    let count = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
+    let (accepted, known) = (count(202), count(200));
+    let unsure = answers.iter().any(|(_, unsure)| *unsure);
+    ensure!(accepted + known == 50, "{answers:?}");
+    ensure!(accepted == 1 || accepted == 0 && unsure, "{accepted} accepted, {known} known");
+    ensure!(stream.soon().await?.job_id == job);
+    stream.nothing_more().await
+}
+
+async fn a_push_that_reaches_nobody_is_dead_and_can_be_queued_again(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (job, user) = (api.name("aptrnidacbqa"), api.name("aptrnidacbqa-ann"));
+    let mut body = notification(&job, &user);
+    body["channel"] = json!("push");
+    api.accepted(&body).await?;
+    let dead = api.until(&job, "dead").await?;
+    ensure!(dead["last_error"].as_str().is_some_and(|why| !why.is_empty()), "no reason: {dead}");
+    let again = target.post(&format!("notifications/{job}/requeue"), &json!({})).await?;
+    ensure!(again.status() == 202, "requeue: {}", again.status());
+    ensure!(again.json::<Value>().await? == json!({ "job_id": job }));
+    let attempts = |progress: &Value| progress["attempts"].as_i64().unwrap_or(0);
+    eventually("it is tried again, and dead again", async || {
+        let now = api.progress(&job).await?;
+        Ok((now["status"] == "dead" && attempts(&now) > attempts(&dead)).then_some(()))
+    })
+    .await
+}
+
+async fn what_is_not_dead_cannot_be_queued_again(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (job, user) = (api.name("windcbqa"), api.name("windcbqa-ann"));
+    api.notify(&job, &user).await?;
+    api.until(&job, "delivered").await?;
+    let again = target.ask(Method::POST, &format!("notifications/{job}/requeue")).await?;
+    problem(again, 409).await?;
+    let mut stream = api.stream(&user, 0).await?;
+    stream.brings(&[job]).await?;
+    stream.nothing_more().await
+}
+
+async fn a_device_is_added_and_removed(target: &Target) -> Outcome {
+    let api = Api(target);
+    let path = format!("users/{}/devices/phone:1-a_B", api.name("adiaar"));
+    for method in [Method::PUT, Method::PUT, Method::DELETE, Method::DELETE] {
+        let response = target.ask(method.clone(), &path).await?;
+        ensure!(response.status() == 204, "{method}: {}", response.status());
+        ensure!(response.bytes().await?.is_empty(), "{method}: 204 with a body");
+    }
+    Ok(())
+}
+
+async fn an_unknown_job_is_not_found(target: &Target) -> Outcome {
+    let api = Api(target);
+    let nobodys = format!("notifications/{}", api.name("nobodys"));
+    for path in [&nobodys, "notifications/a%20b", "notifications/%ff", "no/such/path"] {
+        let response = target.get(path).await?;
+        let status = response.status().as_u16();
+        ensure!(status == 404 || (status == 400 && path.contains('%')), "{path}: {status}");
+        problem(response, status).await.with_context(|| path.to_owned())?;
+    }
+    problem(target.ask(Method::POST, &format!("{nobodys}/requeue")).await?, 404).await?;
+    Ok(())
+}
+
+async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {
+    lives_and_is_ready(target).await?;
+    Ok(())
+}
+
+/// Eight clients notify eight users until the server is gone; it is killed when they have been promised a hundred.
+async fn what_was_answered_with_202_is_delivered_after_a_kill(target: &Target) -> Outcome {
+    let api = Api(target);
+    let killing = Killing::default();
+    let clients = (0..8).map(|client| {
+        let killing = &killing;
+        async move {
+            let user = api.name(&format!("wwaw2idaak-{client}"));
+            let mut promised = Vec::new();
+            for n in 0.. {
+                if killing.is_over() {
+                    break;
+                }
+                let job = format!("{user}-{n}");
+                let Ok(response) = target.post("notifications", &notification(&job, &user)).await
+                else {
+                    break;
+                };
+                if response.status() == 202 {
+                    promised.push(job);
+                    killing.promised();
+                } else {
+                    // Too many at once: then a little later.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+            (user, promised)
+        }
+    });
+    let promised = killing.after(100, target, clients).await?;
+    for (user, jobs) in promised {
+        for job in &jobs {
+            let progress = api.until(job, "delivered").await;
+            progress.context("it was answered with 202 before the kill")?;
+        }
+        let mut stream = api.stream(&user, 0).await?;
+        let mut times: HashMap<String, u32> = HashMap::new();
+        while jobs.iter().any(|job| !times.contains_key(job)) {
+            *times.entry(stream.soon().await?.job_id).or_default() += 1;
+        }
+        let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
+        ensure!(twice.is_empty(), "more than once in the stream: {twice:?}");
+    }
+    Ok(())
+}

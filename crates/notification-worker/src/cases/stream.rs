@@ -1,0 +1,131 @@
+//! How does a case read a user's stream? By a WebSocket that a ticket has opened.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async, tungstenite::protocol::Message,
+};
+
+use super::Api;
+use conform::{case::Outcome, target::Target};
+
+/// For what has to come.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For what must not come. Too short a wait lets a fault pass; none is made up by it.
+const A_MOMENT: Duration = Duration::from_millis(300);
+
+/// What a frame holds, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frame {
+    /// Rises for each user.
+    pub seq: i64,
+    /// The job.
+    pub job_id: String,
+    /// The headline.
+    pub title: String,
+    /// The text.
+    pub body: String,
+}
+
+/// An open stream.
+pub struct Stream<'a> {
+    target: &'a Target,
+    path: String,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl<'a> Stream<'a> {
+    /// Opens the stream of a user after this number, with a ticket of its own.
+    pub async fn open(api: Api<'a>, user: &str, after: i64) -> anyhow::Result<Self> {
+        let ticket = api.ticket(user).await?;
+        Self::with(api.0, user, &format!("ticket={ticket}&after={after}")).await
+    }
+
+    /// Opens it with this query.
+    pub async fn with(target: &'a Target, user: &str, query: &str) -> anyhow::Result<Self> {
+        // The ticket is long, and says nothing to a reader.
+        let ticket = query.split('&').find(|part| part.starts_with("ticket=")).unwrap_or_default();
+        let shown = query.replacen(ticket, "ticket=…", 1);
+        let path = format!("WebSocket /users/{user}/stream?{shown}");
+        target.note(&path, "no answer");
+        let root = target.url().replacen("http", "ws", 1);
+        let opening = connect_async(format!("{root}/users/{user}/stream?{query}"));
+        let opened = timeout(PATIENCE, opening).await.context("it does not open")?;
+        target.note(&path, &opened.as_ref().map_or_else(ToString::to_string, |_| "open".into()));
+        Ok(Self { target, path, socket: opened.context("the stream does not open")?.0 })
+    }
+
+    /// The next frame; nothing when the server has closed the stream.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Frame>> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => {
+                    self.target.note(&self.path, &text);
+                    let frame = serde_json::from_str(&text);
+                    return Ok(Some(frame.with_context(|| format!("a frame is {text}"))?));
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(None),
+                Some(Ok(other)) => bail!("a frame that is no text: {other:?}"),
+            }
+        }
+    }
+
+    /// The next frame, which has to come.
+    pub async fn soon(&mut self) -> anyhow::Result<Frame> {
+        let frame = timeout(PATIENCE, self.next()).await.context("no frame came in 20 s")??;
+        frame.context("the stream was closed")
+    }
+
+    /// Nothing else comes.
+    pub async fn nothing_more(&mut self) -> Outcome {
+        match timeout(A_MOMENT, self.next()).await {
+            Err(_) => Ok(()),
+            Ok(more) => bail!("something more came: {:?}", more?),
+        }
+    }
+
+    /// Says this, as far as the server listens.
+    pub async fn say(&mut self, said: Vec<Message>) {
+        for message in said {
+            // The server may have had enough before it has heard all.
+            if self.socket.send(message).await.is_err() {
+                break;
+            }
+        }
+    }
+
+    /// The code with which the server closes it; nothing if it is closed without one.
+    pub async fn closed(&mut self) -> anyhow::Result<Option<u16>> {
+        let end = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Close(close))) => return close.map(|it| it.code.into()),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return None,
+                }
+            }
+        };
+        let code: Option<u16> = timeout(PATIENCE, end).await.context("the stream stays open")?;
+        self.target.note(&self.path, &format!("closed: {code:?}"));
+        Ok(code)
+    }
+
+    /// These jobs come, in this order, with rising numbers.
+    pub async fn brings(&mut self, jobs: &[String]) -> anyhow::Result<Vec<Frame>> {
+        let mut frames: Vec<Frame> = Vec::new();
+        for job in jobs {
+            let frame = self.soon().await?;
+            ensure!(frame.job_id == *job, "{job} should come, and {} came", frame.job_id);
+            let before = frames.last().map_or(0, |before| before.seq);
+            ensure!(frame.seq > before, "number {} came after number {before}", frame.seq);
+            frames.push(frame);
+        }
+        Ok(frames)
+    }
+}

@@ -1,0 +1,244 @@
+//! The rate limiter's table of calls.
+
+mod greeting;
+mod told;
+
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use futures_util::future::try_join_all;
+use reqwest::{Method, RequestBuilder, Response};
+use serde_json::json;
+
+use conform::{
+    case::{Outcome, Suite},
+    cases,
+    http::{header, problem},
+    target::Target,
+};
+
+use told::Told;
+
+cases! {
+    Plain a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused: "200 as long as there is quota, then 429 with Retry-After and the problem quota-exceeded, which names the policy", "Less than was promised is an outage; more is no limit.";
+    Plain every_answer_below_api_costs_and_says_where_the_client_stands: "RateLimit-Policy and RateLimit in every answer below /api, 404 and 405 included", "A client that is told slows down by itself; a scanner that walks through paths pays for each.";
+    Plain a_dear_request_costs_more: "GET /api/report costs ten units", "One request can be as much work as a hundred.";
+    Plain each_client_has_its_own_quota_and_one_ipv6_network_is_one_client: "Another address: another quota; another address of the same /64: the same", "Whoever has one IPv6 address has 2⁶⁴ of them.";
+    Plain a_forged_header_buys_nothing: "What a client writes to the left of what its proxy appends counts for nothing", "Read from the left, the limit is a matter of taste.";
+    Plain health_is_never_limited: "GET /healthz and GET /readyz: 200 without RateLimit, also for a client without quota", "A limiter that takes its own service out of the balancer is the outage.";
+    Load a_burst_of_concurrent_requests_gets_exactly_the_limit: "Of more requests at once than the limit, exactly the limit pass", "Read, compare and write in three steps, and two requests take the same unit.";
+    Restart quota_that_was_used_is_used_after_a_kill: "SIGKILL: afterwards the client has no more than before", "Whoever can make the server fall over must not get a fresh quota for it.";
+}
+
+/// What the program has to be, and to be told.
+const NEEDS: &str = "\
+    Each case is a client of its own, behind a proxy: the server has to trust the address that the suite comes \
+    from (ours: `--trusted-proxy 127.0.0.1`) and to read its `X-Forwarded-For`. Limit and window are read from \
+    the first policy of `RateLimit-Policy`: from 50 to 1,000 units, in a window of whole seconds, five minutes \
+    at least, so that next to nothing comes back while a case asks; what does come back is allowed for. `GET \
+    /api/report` costs ten units, everything else below `/api` one, and a refused request none. For the case \
+    that kills the server its counters must be kept outside of it.";
+
+/// The table, and the greetings.
+pub fn suite() -> Suite {
+    Suite { needs: NEEDS, cases: [cases(), greeting::cases()].concat() }
+}
+
+/// One client, as a trusted proxy tells of it.
+struct Client<'a> {
+    target: &'a Target,
+    /// The first half of its IPv6 address.
+    network: String,
+    begun: Instant,
+}
+
+impl<'a> Client<'a> {
+    /// One that no other case and no other run has been.
+    fn of(target: &'a Target) -> Self {
+        let (high, low) = (rand::random::<u16>(), rand::random::<u16>());
+        Self { target, network: format!("2001:db8:{high:x}:{low:x}"), begun: Instant::now() }
+    }
+
+    fn address(&self) -> String {
+        format!("{}::1", self.network)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.target.request(method, path).header("x-forwarded-for", self.address())
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Response> {
+        self.target.send(self.request(method, path)).await
+    }
+
+    async fn hello(&self) -> anyhow::Result<Response> {
+        self.ask(Method::GET, "api/hello").await
+    }
+
+    async fn hello_from(&self, forwarded: &str) -> anyhow::Result<Response> {
+        let request = self.target.request(Method::GET, "api/hello");
+        self.target.send(request.header("x-forwarded-for", forwarded)).await
+    }
+
+    /// The first request, which must pass, and what it tells.
+    async fn first(&self) -> anyhow::Result<Told> {
+        let response = self.hello().await?;
+        ensure!(response.status() == 200, "a new client got {}", response.status());
+        let told = Told::by(&response)?;
+        ensure!(
+            (50..=1_000).contains(&told.limit),
+            "start it with a limit of 50 to 1,000: {told:?}"
+        );
+        ensure!(told.window >= 300, "start it with a window of five minutes or more: {told:?}");
+        ensure!(
+            told.remaining == told.limit - 1,
+            "a new client has its whole quota, less one: {told:?}. Is X-Forwarded-For believed?"
+        );
+        Ok(told)
+    }
+
+    /// Units that may have come back since the client came.
+    fn back(&self, told: &Told) -> u64 {
+        let micros = self.begun.elapsed().as_micros() * u128::from(told.limit);
+        u64::try_from(micros / (u128::from(told.window) * 1_000_000)).unwrap_or(u64::MAX)
+    }
+
+    /// So many are left now, or a few more that have come back meanwhile.
+    fn left(&self, response: &Response, expected: u64) -> Outcome {
+        let told = Told::by(response)?;
+        let most = expected + self.back(&told);
+        ensure!((expected..=most).contains(&told.remaining), "{expected} should be left: {told:?}");
+        Ok(())
+    }
+
+    /// Asks until there is nothing left; returns the refusal, and how many have passed.
+    async fn exhaust(&self, told: &Told) -> anyhow::Result<(Response, u64)> {
+        let mut passed = 0;
+        loop {
+            let response = self.hello().await?;
+            if response.status() == 429 {
+                return Ok((response, passed));
+            }
+            ensure!(response.status() == 200, "{}", response.status());
+            passed += 1;
+            ensure!(passed <= told.limit + self.back(told), "{passed} passed: there is no limit");
+        }
+    }
+}
+
+async fn a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused(
+    target: &Target,
+) -> Outcome {
+    let client = Client::of(target);
+    let told = client.first().await?;
+    let (refused, passed) = client.exhaust(&told).await?;
+    ensure!(passed + 1 >= told.limit, "{} of {} passed", passed + 1, told.limit);
+    client.left(&refused, 0)?;
+    let after: u64 = header(&refused, "retry-after").parse().context("Retry-After")?;
+    ensure!((1..=2 * told.window).contains(&after), "Retry-After: {after}");
+    let problem = problem(refused, 429).await?;
+    let kind = "https://iana.org/assignments/http-problem-types#quota-exceeded";
+    ensure!(problem["type"] == kind, "{problem}");
+    let violated = problem["violated-policies"].as_array().context("violated-policies")?;
+    ensure!(violated.contains(&json!(told.name)), "{problem}");
+    Ok(())
+}
+
+async fn every_answer_below_api_costs_and_says_where_the_client_stands(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let told = client.first().await?;
+    for (n, (method, path, status)) in (2..).zip([
+        (Method::GET, "api/nowhere", 404),
+        (Method::DELETE, "api/hello", 405),
+        (Method::HEAD, "api/hello", 200),
+        (Method::GET, "api/hello", 200),
+        (Method::POST, "api/hello", 415),
+    ]) {
+        let response = client.ask(method.clone(), path).await?;
+        ensure!(response.status() == status, "{method} {path}: {}", response.status());
+        client.left(&response, told.limit - n).with_context(|| format!("{method} {path}"))?;
+    }
+    Ok(())
+}
+
+async fn a_dear_request_costs_more(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let told = client.first().await?;
+    for spent in [11, 21] {
+        let report = client.ask(Method::GET, "api/report").await?;
+        ensure!(report.status() == 200, "{}", report.status());
+        client.left(&report, told.limit - spent)?;
+    }
+    Ok(())
+}
+
+async fn each_client_has_its_own_quota_and_one_ipv6_network_is_one_client(
+    target: &Target,
+) -> Outcome {
+    let (one, other) = (Client::of(target), Client::of(target));
+    let told = one.first().await?;
+    other.first().await?;
+    for (n, host) in (2..).zip(["::2", "::ffff:1:2", ":1:2:3:4"]) {
+        let response = one.hello_from(&format!("{}{host}", one.network)).await?;
+        one.left(&response, told.limit - n).with_context(|| format!("{}{host}", one.network))?;
+    }
+    Ok(())
+}
+
+async fn a_forged_header_buys_nothing(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let told = client.first().await?;
+    let address = client.address();
+    for (n, forged) in (2..).zip([
+        format!("198.51.100.7, {address}"),
+        format!("198.51.100.8,198.51.100.9, {address}"),
+        format!("unknown, {address}"),
+        format!("\", {address}"),
+        format!(",,, {address}"),
+    ]) {
+        let response = client.hello_from(&forged).await?;
+        ensure!(response.status() == 200, "{forged}: {}", response.status());
+        client.left(&response, told.limit - n).context(forged)?;
+    }
+    for (n, name) in (7..).zip(["x-real-ip", "x-api-key", "forwarded"]) {
+        let request = client.request(Method::GET, "api/hello").header(name, "for=198.51.100.7");
+        let response = target.send(request).await?;
+        client.left(&response, told.limit - n).context(name)?;
+    }
+    Ok(())
+}
+
+async fn health_is_never_limited(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let told = client.first().await?;
+    client.exhaust(&told).await?;
+    for path in ["healthz", "readyz"] {
+        let response = client.ask(Method::GET, path).await?;
+        ensure!(response.status() == 200, "{path}: {}", response.status());
+        ensure!(header(&response, "ratelimit").is_empty(), "{path} is counted");
+    }
+    Ok(())
+}
+
+async fn a_burst_of_concurrent_requests_gets_exactly_the_limit(target: &Target) -> Outcome {
+    let told = Client::of(target).first().await?;
+    // One that has taken nothing yet.
+    let client = Client::of(target);
+    let answers = try_join_all((0..told.limit + 100).map(|_| client.hello())).await?;
+    let count = |wanted| answers.iter().filter(|it| it.status() == wanted).count() as u64;
+    let (passed, refused) = (count(200_u16), count(429_u16));
+    ensure!(passed + refused == told.limit + 100, "others than 200 and 429 among {answers:?}");
+    let most = told.limit + client.back(&told);
+    ensure!((told.limit..=most).contains(&passed), "{passed} passed, the limit is {}", told.limit);
+    Ok(())
+}
+
+async fn quota_that_was_used_is_used_after_a_kill(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let told = client.first().await?;
+    for _ in 0..20 {
+        client.hello().await?;
+    }
+    target.restart().await?;
+    client.left(&client.hello().await?, told.limit - 22).context("after the kill")
+}

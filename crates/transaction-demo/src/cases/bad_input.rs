@@ -1,0 +1,250 @@
+//! What a client may send by mistake or on purpose, and what it gets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, ensure};
+use reqwest::{Method, header::HeaderValue};
+use serde_json::{Value, json};
+
+use super::{Api, MOST};
+use conform::{
+    case::Outcome,
+    cases,
+    http::{invalid, not_allowed, not_found, problem, refuses_bad_bodies},
+    target::Target,
+};
+
+cases! {
+    Plain a_page_that_cannot_be_is_refused: "422 that names the limit; 400 for what is no number", "A page of a million entries is an attack, and a typing error should be told.";
+    Plain a_key_is_needed: "400 without Idempotency-Key, and it is named", "A payment that cannot be repeated will be made twice one day.";
+    Plain a_bad_key_is_refused: "400 for a key that is empty, too long, no visible ASCII, or there twice; 255 letters are good", "Of two keys the retry might find the other.";
+    Plain a_transfer_that_makes_no_sense_is_refused: "422 that names the account", "To oneself, to nobody, or from the bank's own vault.";
+    Plain an_amount_that_is_none_is_refused: "422 or 400 for anything but 1 to 2^53 - 1 whole cents", "A negative amount is a way to take money; 1.5 and 1e400 are ways to lose it.";
+    Plain an_account_that_makes_no_sense_is_refused: "422 that names the owner or the balance", "A name has to be shown on one line, and nobody starts in debt.";
+    Plain a_body_that_is_none_is_refused: "400, 413, 415 or 422, and the next good one is served", "One bad client must not cost the others anything.";
+    Plain an_array_moves_no_money: "400 for the values of a transfer in an array, in any order, and no cent is moved", "Some libraries take an array for an object, by the order of its fields: who pays whom is then a matter of luck.";
+    Plain what_is_not_there_is_not_found: "404 for every number that is none, and for the vault", "Paths are input too.";
+    Plain a_wrong_method_is_not_allowed: "405 with Allow", "It tells a client's author what the path is for.";
+}
+
+async fn a_page_that_cannot_be_is_refused(target: &Target) -> Outcome {
+    let api = Api(target);
+    let ada = api.open(1).await?;
+    for limit in ["0", "201", "4000000000"] {
+        let path = format!("accounts/{ada}/entries?limit={limit}");
+        invalid(api.get(&path).await?, "limit").await.context(limit)?;
+    }
+    for query in ["limit=-1", "limit=x", "after=x", "after=99999999999999999999", "after=%ff"] {
+        let response = api.get(&format!("accounts/{ada}/entries?{query}")).await?;
+        problem(response, 400).await.context(query)?;
+    }
+    let beyond: Value =
+        api.get(&format!("accounts/{ada}/entries?after={}", i64::MAX)).await?.json().await?;
+    ensure!(beyond == json!({ "entries": [], "next": null }), "{beyond}");
+    Ok(())
+}
+
+async fn a_key_is_needed(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (ada, bob) = api.two(1_000, 0).await?;
+    let transfer = json!({ "from": ada, "to": bob, "amount_cents": 5 });
+    let problem = problem(target.send(api.post("transfers").json(&transfer)).await?, 400).await?;
+    let detail = problem["detail"].as_str().unwrap_or_default();
+    ensure!(detail.contains("Idempotency-Key"), "{problem}");
+    ensure!(api.balance(bob).await? == 0);
+    Ok(())
+}
+
+async fn a_bad_key_is_refused(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (ada, bob) = api.two(1_000, 0).await?;
+    let transfer = json!({ "from": ada, "to": bob, "amount_cents": 5 });
+    let long = "k".repeat(10_000);
+    for key in
+        [&b""[..], b" ", b"two words", b"\xff\xfe", "schl\u{fc}ssel".as_bytes(), long.as_bytes()]
+    {
+        let words = String::from_utf8_lossy(&key[..key.len().min(40)]).into_owned();
+        let key = HeaderValue::from_bytes(key)?;
+        let request = api.post("transfers").header("idempotency-key", key).json(&transfer);
+        problem(target.send(request).await?, 400).await.context(words)?;
+    }
+    let twice = api.post("transfers").header("idempotency-key", "a").header("idempotency-key", "a");
+    problem(target.send(twice.json(&transfer)).await?, 400).await?;
+    ensure!(api.balance(bob).await? == 0);
+    // The longest is good, and after all that the bank still works.
+    ensure!(api.pay(&"k".repeat(255 - api.key("").len()), (ada, bob), 5).await?.status() == 201);
+    Ok(())
+}
+
+async fn a_transfer_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (ada, bob) = api.two(1_000, 0).await?;
+    for ((from, to), field) in [
+        ((ada, ada), "to"),
+        ((ada, MOST), "to"),
+        ((MOST, bob), "from"),
+        ((ada, i64::MAX), "to"),
+        ((ada, -1), "to"),
+        ((i64::MIN, bob), "from"),
+        // The vault is nobody's.
+        ((0, bob), "from"),
+        ((ada, 0), "to"),
+    ] {
+        let response = api.pay("attmnsir", (from, to), 1).await?;
+        invalid(response, field).await.with_context(|| format!("{from} to {to}"))?;
+    }
+    ensure!((api.balance(ada).await?, api.balance(bob).await?) == (1_000, 0));
+    Ok(())
+}
+
+async fn an_amount_that_is_none_is_refused(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (ada, bob) = api.two(1_000, 0).await?;
+    for cents in [0, -1, i64::MIN, i64::MAX, MOST + 1] {
+        let response = api.pay("aatinir", (ada, bob), cents).await?;
+        invalid(response, "amount_cents").await.context(cents.to_string())?;
+    }
+    for cents in [
+        "1.5",
+        "1.0",
+        "1e2",
+        "1e400",
+        "-0.1",
+        "99999999999999999999999",
+        "\"5\"",
+        "true",
+        "null",
+        "[5]",
+        "NaN",
+        "0x10",
+        "05",
+        "+5",
+    ] {
+        let body = format!(r#"{{"from":{ada},"to":{bob},"amount_cents":{cents}}}"#);
+        let request = api.post("transfers").header("idempotency-key", api.key("aatinir"));
+        let response =
+            target.send(request.header("content-type", "application/json").body(body)).await?;
+        let status = response.status().as_u16();
+        ensure!(matches!(status, 400 | 422), "{cents}: {status}");
+        problem(response, status).await.context(cents)?;
+    }
+    ensure!(api.pay("aatinir", (ada, bob), 5).await?.status() == 201);
+    ensure!(api.balance(bob).await? == 5);
+    Ok(())
+}
+
+async fn an_account_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
+    let api = Api(target);
+    let long = "x".repeat(201);
+    for owner in ["", "  ", "a\0b", "a\nb", &long] {
+        let account = json!({ "owner": owner, "balance_cents": 1 });
+        let response = target.send(api.post("accounts").json(&account)).await?;
+        invalid(response, "owner").await.with_context(|| format!("{owner:?}"))?;
+    }
+    for cents in [-1, i64::MIN, i64::MAX, MOST + 1] {
+        let account = json!({ "owner": "Ada", "balance_cents": cents });
+        let response = target.send(api.post("accounts").json(&account)).await?;
+        invalid(response, "balance_cents").await.context(cents.to_string())?;
+    }
+    for account in [
+        json!({ "owner": 7, "balance_cents": 1 }),
+        json!({ "owner": "Ada", "balance_cents": 1.5 }),
+        json!({ "owner": "Ada", "balance_cents": "1" }),
+        json!({ "owner": "Ada" }),
+        json!({ "balance_cents": 1 }),
+        json!({ "owner": "Ada", "balance_cents": 1, "id": 7 }),
+    ] {
+        let response = target.send(api.post("accounts").json(&account)).await?;
+        problem(response, 422).await.context(account)?;
+    }
+    Ok(())
+}
+
+async fn a_body_that_is_none_is_refused(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (ada, bob) = api.two(1_000_000, 0).await?;
+    let account = json!({ "owner": "Ada", "balance_cents": 5 });
+    refuses_bad_bodies(|| api.post("accounts"), &account).await?;
+    let good = json!({ "from": ada, "to": bob, "amount_cents": 5 });
+    let keys = AtomicU64::new(0);
+    let request = || {
+        let key = keys.fetch_add(1, Ordering::Relaxed);
+        api.post("transfers").header("idempotency-key", api.key(&format!("abtinir-{key}")))
+    };
+    refuses_bad_bodies(request, &good).await?;
+    for body in [
+        json!({ "from": null, "to": bob, "amount_cents": 5 }),
+        json!({ "from": ada, "to": "bob", "amount_cents": 5 }),
+        json!({ "from": ada, "to": bob }),
+        json!({ "from": ada, "to": bob, "amount_cents": 5, "fee_cents": 1 }),
+    ] {
+        problem(target.send(request().json(&body)).await?, 422).await.context(body)?;
+    }
+    // One was good: the one with an odd header beside it.
+    ensure!(api.balance(bob).await? == 5, "{}", api.balance(bob).await?);
+    api.audit((ada, bob), (999_995, 5)).await
+}
+
+async fn an_array_moves_no_money(target: &Target) -> Outcome {
+    let api = Api(target);
+    let (ada, bob) = api.two(1_000_000, 1_000_000).await?;
+    let arrays = [
+        json!([ada, bob, 2_500]),
+        json!([bob, ada, 2_500]),
+        json!([2_500, ada, bob]),
+        json!([[ada, bob, 2_500]]),
+        json!([{ "from": ada, "to": bob, "amount_cents": 2_500 }]),
+    ];
+    for (n, array) in arrays.into_iter().enumerate() {
+        let key = api.key(&format!("aamnm-{n}"));
+        let request = api.post("transfers").header("idempotency-key", key).json(&array);
+        problem(target.send(request).await?, 400).await.context(array)?;
+    }
+    api.audit((ada, bob), (1_000_000, 1_000_000)).await
+}
+
+async fn what_is_not_there_is_not_found(target: &Target) -> Outcome {
+    let api = Api(target);
+    for number in [
+        "9007199254740991",
+        "0",
+        "-1",
+        "abc",
+        "1.0",
+        "01",
+        "%2B1",
+        "1%20",
+        "%00",
+        "9223372036854775808",
+        "%ff",
+        "1'%20or%201=1--",
+    ] {
+        for path in [
+            format!("accounts/{number}"),
+            format!("accounts/{number}/entries"),
+            format!("transfers/{number}"),
+        ] {
+            problem(api.get(&path).await?, 404).await.context(path)?;
+        }
+    }
+    not_found(target, &["", "accounts/", "account", "accounts/1/entries/1", "transfers/1/entries"])
+        .await?;
+    Ok(())
+}
+
+async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
+    not_allowed(
+        target,
+        &[
+            (Method::GET, "accounts"),
+            (Method::DELETE, "accounts/1"),
+            (Method::PUT, "accounts/1"),
+            (Method::POST, "accounts/1/entries"),
+            (Method::GET, "transfers"),
+            (Method::DELETE, "transfers/1"),
+            (Method::POST, "healthz"),
+        ],
+    )
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,301 @@
+//! Does the URL shortener do what its table of calls says? Over HTTP, as its clients would.
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use conform::{
+    http::{client, header, invalid, problem},
+    program::Program,
+    run::Tried,
+    target::Target,
+};
+use lab::{
+    child::Child,
+    database::Database,
+    harness::{Completion, Outcome, Served, run, trial},
+};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+use url_shortener::MIGRATIONS;
+
+fn main() -> ExitCode {
+    let mut tests = tests();
+    tests.push(trial(
+        module_path!(),
+        "a_shortener_in_python_conforms",
+        a_shortener_in_python_conforms,
+    ));
+    run(url_shortener::answer(), || Box::pin(serve_for_cases()), tests)
+}
+
+/// The program as its cases want it.
+async fn serve_for_cases() -> anyhow::Result<Served> {
+    let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
+    let child = Child::serve("url-shortener").database(&database).start().await?;
+    Ok(Served::new(child, database))
+}
+
+lab::tests![
+    a_clean_stop_writes_every_click,
+    a_url_that_must_not_be_shortened_is_refused,
+    a_url_in_every_good_shape_is_kept_as_it_is,
+    too_many_creates_are_slowed_down,
+    every_strategy_makes_codes_of_seven_characters,
+    links_are_spread_over_shards,
+    a_deleted_link_is_gone_from_another_process_within_the_bound,
+    thousands_of_silent_connections_do_not_keep_others_out,
+];
+
+/// A shortener of the test's own, spoken to in its own words.
+struct Api {
+    child: Child,
+    databases: Vec<Database>,
+    http: reqwest::Client,
+}
+
+impl Api {
+    async fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
+        let child = Child::serve("url-shortener").database(&database).args(arguments);
+        Ok(Self { child: child.start().await?, databases: vec![database], http: client()? })
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Response> {
+        let url = format!("{}/{path}", self.child.url());
+        Ok(self.http.request(method, url).send().await?)
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Response> {
+        self.ask(Method::GET, path).await
+    }
+
+    async fn post(&self, link: &Value) -> anyhow::Result<Response> {
+        let url = format!("{}/links", self.child.url());
+        Ok(self.http.post(url).json(link).send().await?)
+    }
+
+    /// Creates a link that must succeed, and returns its code.
+    async fn create(&self, link: &Value) -> anyhow::Result<String> {
+        let response = self.post(link).await?;
+        ensure!(response.status() == 201, "{link}: {}", response.text().await?);
+        let body: Value = response.json().await?;
+        Ok(body["code"].as_str().context("no code")?.to_owned())
+    }
+
+    async fn clicks(&self, code: &str) -> anyhow::Result<Value> {
+        Ok(self.get(&format!("links/{code}/stats")).await?.json().await?)
+    }
+}
+
+async fn a_clean_stop_writes_every_click() -> Outcome {
+    let mut api = Api::start(&[]).await?;
+    let code = api.create(&json!({ "url": "https://example.com/" })).await?;
+    for _ in 0..50 {
+        api.get(&code).await?;
+    }
+    let status = api.child.stop().await?;
+    ensure!(status.success(), "SIGTERM should end in exit status 0: {status}");
+    api.child.restart().await?;
+    let stats = api.clicks(&code).await?;
+    ensure!(stats["clicks"] == 50, "{stats}");
+    Ok(())
+}
+
+/// Shapes from the WHATWG URL test cases (urltestdata.json), and what an attacker would try.
+async fn a_url_that_must_not_be_shortened_is_refused() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let long = format!("https://example.com/{}", "a".repeat(2_048));
+    for url in [
+        "",
+        " ",
+        "example.com",
+        "//example.com/",
+        "/path",
+        "javascript:alert(1)",
+        "JaVaScRiPt:alert(1)",
+        "data:text/html,<script>",
+        "file:///etc/passwd",
+        "ftp://example.com/",
+        "mailto:a@example.com",
+        "ws://example.com/",
+        "http://",
+        "http:///",
+        "https://?x",
+        "http://user@example.com/",
+        "http://user:password@example.com/",
+        "https://example.com@evil.example/",
+        "http://:80/",
+        "http://example.com:99999/",
+        "http://exa mple.com/",
+        "http://example.com/a b",
+        " https://example.com/",
+        "https://example.com/\t",
+        "https://example.com/\r\nSet-Cookie: a=b",
+        "https://exam\nple.com/",
+        "https://example.com/\u{0}",
+        "https://example.com/\u{7f}",
+        "http://[::1",
+        "http://[::1::2]/",
+        "http://256.256.256.256/",
+        "http://a%00b/",
+        "http://%zz/",
+        "http://xn--a/",
+        &long,
+    ] {
+        let response = api.post(&json!({ "url": url })).await?;
+        invalid(response, "url").await.with_context(|| format!("{url:?}"))?;
+    }
+    Ok(())
+}
+
+async fn a_url_in_every_good_shape_is_kept_as_it_is() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let fits = format!("https://example.com/{}", "a".repeat(2_048 - 20));
+    for (url, target) in [
+        ("http://example.com", "http://example.com/"),
+        ("HTTPS://EXAMPLE.com:443/A", "https://example.com/A"),
+        ("http://[2001:db8::1]:8080/x", "http://[2001:db8::1]:8080/x"),
+        ("http://192.0.2.1/", "http://192.0.2.1/"),
+        ("https://bücher.example/ü?q=ö#ä", "https://xn--bcher-kva.example/%C3%BC?q=%C3%B6#%C3%A4"),
+        ("https://例え.テスト/", "https://xn--r8jz45g.xn--zckzah/"),
+        ("https://example.com/a/../b", "https://example.com/b"),
+        (
+            "https://example.com/%0d%0aSet-Cookie:%20a=b",
+            "https://example.com/%0d%0aSet-Cookie:%20a=b",
+        ),
+        ("https://example.com/?a=%20&b=+", "https://example.com/?a=%20&b=+"),
+        (&fits, &fits),
+    ] {
+        let code = api.create(&json!({ "url": url })).await?;
+        let redirect = api.get(&code).await?;
+        ensure!(header(&redirect, "location") == target, "{url}: {redirect:?}");
+        ensure!(header(&redirect, "set-cookie").is_empty());
+    }
+    Ok(())
+}
+
+async fn too_many_creates_are_slowed_down() -> Outcome {
+    let api = Api::start(&["--creates-per-second", "1"]).await?;
+    let mut statuses = Vec::new();
+    for n in 0..5 {
+        let link = json!({ "url": format!("https://example.com/{n}") });
+        let response = api.post(&link).await?;
+        statuses.push(response.status().as_u16());
+        if response.status() == 429 {
+            let after: u64 = header(&response, "retry-after").parse().context("Retry-After")?;
+            ensure!((1..=5).contains(&after), "Retry-After: {after}");
+            problem(response, 429).await?;
+        }
+    }
+    ensure!(statuses[..2] == [201, 201] && statuses.contains(&429), "{statuses:?}");
+    // Redirects are not limited.
+    ensure!(api.get("unknown").await?.status() == 404);
+    Ok(())
+}
+
+async fn every_strategy_makes_codes_of_seven_characters() -> Outcome {
+    for strategy in ["crc32", "sequence", "random"] {
+        let api = Api::start(&["--codes", strategy]).await?;
+        let mut codes = std::collections::HashSet::new();
+        for n in 0..20 {
+            let url = format!("https://example.com/{n}");
+            let code = api.create(&json!({ "url": url })).await?;
+            ensure!(code.len() == 7 && code.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+            ensure!(header(&api.get(&code).await?, "location") == url);
+            ensure!(codes.insert(code), "{strategy} gave a code twice");
+        }
+    }
+    Ok(())
+}
+
+async fn links_are_spread_over_shards() -> Outcome {
+    let shards = [
+        Database::fresh("url-shortener", &MIGRATIONS).await?,
+        Database::fresh("url-shortener", &MIGRATIONS).await?,
+    ];
+    let arguments = ["--shard", shards[0].url(), "--shard", shards[1].url()];
+    let mut api = Api::start(&arguments).await?;
+    let mut codes = Vec::new();
+    for n in 0..60 {
+        codes.push(api.create(&json!({ "url": format!("https://example.com/{n}") })).await?);
+    }
+    for code in &codes {
+        ensure!(api.get(code).await?.status() == 302);
+    }
+    for shard in &shards {
+        let pool = shard.pool().await?;
+        let links: i64 = sqlx::query_scalar("select count(*) from links").fetch_one(&pool).await?;
+        ensure!((5..=55).contains(&links), "a shard holds {links} of 60 links");
+        pool.close().await;
+    }
+    api.databases.extend(shards);
+    Ok(())
+}
+
+async fn a_deleted_link_is_gone_from_another_process_within_the_bound() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let other = Child::serve("url-shortener").database(&api.databases[0]).start().await?;
+    let code = api.create(&json!({ "url": "https://example.com/" })).await?;
+    let elsewhere = format!("{}/{code}", other.url());
+    ensure!(api.http.get(&elsewhere).send().await?.status() == 302, "now hot over there");
+    api.ask(Method::DELETE, &format!("links/{code}")).await?;
+    let begun = Instant::now();
+    ensure!(api.get(&code).await?.status() == 404, "at once where it was deleted");
+    let bound = url_shortener::cache::FRESH_FOR + Duration::from_secs(5);
+    while api.http.get(&elsewhere).send().await?.status() == 302 {
+        ensure!(begun.elapsed() < bound, "the other process still redirects");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+async fn thousands_of_silent_connections_do_not_keep_others_out() -> Outcome {
+    let api = Api::start(&[]).await?;
+    let code = api.create(&json!({ "url": "https://example.com/" })).await?;
+    let mut silent = Vec::new();
+    for _ in 0..2_000 {
+        silent.push(TcpStream::connect(api.child.address()).await?);
+    }
+    ensure!(api.get(&code).await?.status() == 302, "others are kept out");
+    // Each is cut off, with an answer or without one.
+    for stream in &mut silent {
+        let mut answer = Vec::new();
+        let end = stream.read_to_end(&mut answer);
+        let end = tokio::time::timeout(Duration::from_secs(40), end).await;
+        end.context("a silent connection stays open")?.ok();
+    }
+    ensure!(api.get(&code).await?.status() == 302);
+    Ok(())
+}
+
+/// Every case, those that kill it included, as a reader would have it.
+async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
+    let python = std::process::Command::new("python3").arg("--version").output();
+    if python.is_err() {
+        return Ok(Completion::ignored_with("needs python3"));
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let folder = std::env::temp_dir().join(format!("conform-python-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let program = lab::stack::workspace().join("examples/python/url_shortener.py");
+    let text = std::fs::read_to_string(&program)?;
+    ensure!(text.lines().count() <= 150, "it has {} lines", text.lines().count());
+    let command =
+        format!("exec python3 '{}' {port} '{}/links.db'", program.display(), folder.display());
+    let url = format!("http://127.0.0.1:{port}");
+    let program = Program::of(command, &url).await?;
+    let target = Target::new(&url, Some(program.restart()))?;
+    let cases = url_shortener::answer().suite.cases;
+    let results =
+        conform::run::run(&cases, &target, Tried { load: true, restart: true }, |_| {}).await;
+    drop(program);
+    std::fs::remove_dir_all(&folder)?;
+    let results = results?;
+    let wrong: Vec<_> = results.iter().filter(|result| result.wrong.is_some()).collect();
+    ensure!(wrong.is_empty() && results.len() == cases.len(), "{wrong:#?}");
+    Ok(Completion::Completed)
+}
