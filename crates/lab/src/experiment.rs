@@ -13,6 +13,7 @@ use crate::{
     child::{Child, ChildBuilder},
     database::Database,
     erased::Start,
+    group::ServerGroup,
     keys::Keys,
     needs::Need,
     queues::Queues,
@@ -284,6 +285,16 @@ impl Lab {
         let server = OwnServer::start(service).await?;
         self.recorder.server(server.version().await?);
         Ok(server)
+    }
+
+    /// A group of servers of the experiment's own: `lab.group::<EtcdGroup>()`. It is declared as
+    /// `Need::Group(EtcdGroup::GROUP)`.
+    pub async fn group<G: ServerGroup>(&self) -> anyhow::Result<G> {
+        let group = G::start().await?;
+        if let Some(member) = group.members().first() {
+            self.recorder.server(member.version().await?);
+        }
+        Ok(group)
     }
 
     /// Prepares the answer's server as a process of its own: `lab.serve().arg("--codes").arg("random")`.

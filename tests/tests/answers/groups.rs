@@ -14,8 +14,8 @@ use lab::harness::{Completion, Trial};
 use lab::{
     Service,
     group::{
-        ContainerEngine, EtcdGroup, Group, PgBouncer, PostgresGroup, RabbitMqGroup, RedisCluster,
-        SentinelGroup,
+        ContainerEngine, EtcdGroup, PgBouncer, PostgresGroup, RabbitMqGroup, RedisCluster,
+        SentinelGroup, ServerGroup,
         etcd::Read,
         postgres::{ASYNCHRONOUS, PRIMARY, SYNCHRONOUS},
         until,
@@ -76,10 +76,15 @@ fn where_it_can_run(outcome: Outcome) -> anyhow::Result<Completion> {
 const SOON: Duration = Duration::from_secs(30);
 
 /// Starts a group and says how long it took.
-async fn start<G: Group>() -> anyhow::Result<G> {
+async fn start<G: ServerGroup>() -> anyhow::Result<G> {
     let begun = Instant::now();
     let group = G::start().await?;
-    eprintln!("{} × {}: started in {:.2?}", G::SERVICE, group.members().len(), begun.elapsed());
+    eprintln!(
+        "{} × {}: started in {:.2?}",
+        G::GROUP.service(),
+        group.members().len(),
+        begun.elapsed()
+    );
     Ok(group)
 }
 

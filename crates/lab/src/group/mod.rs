@@ -29,16 +29,22 @@ use anyhow::anyhow;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
-use crate::{Service, stack::own::OwnServer};
+use crate::{
+    needs::Group,
+    stack::{
+        own::OwnServer,
+        service::{Launch, Stop},
+    },
+};
 
 /// How long a group may take to become whole. RabbitMQ's takes ten seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A group of servers that work as one.
-pub trait Group: Sized + Send {
-    /// What its members are. Where this service can run, the group can.
-    const SERVICE: Service;
+pub trait ServerGroup: Sized + Send + Sync {
+    /// What an experiment says that it needs.
+    const GROUP: Group;
 
     /// Starts all members and waits until the group takes writes.
     fn start() -> impl Future<Output = anyhow::Result<Self>> + Send;
@@ -74,15 +80,24 @@ where
 }
 
 /// The homes of so many servers, which know one password.
-fn prepare(service: Service, count: usize) -> anyhow::Result<Vec<OwnServer>> {
+fn prepare(group: Group, count: usize) -> anyhow::Result<Vec<OwnServer>> {
     let password = format!("{:032x}", rand::random::<u128>());
     (0..count)
         .map(|_| {
-            let server = OwnServer::prepare(service)?;
+            let server = OwnServer::prepare(group.service())?;
             server.home().write("password", &password)?;
             Ok(server)
         })
         .collect()
+}
+
+/// Changes how a member is started.
+fn adapt(member: &mut OwnServer, change: impl Fn(&mut Launch) + Send + Sync + 'static) {
+    member.adapt(move |launch| {
+        // etcd would wait seconds for dead peers before it stops, and RabbitMQ for a majority.
+        launch.stop = Stop::Kill;
+        change(launch);
+    });
 }
 
 /// Starts them side by side, and waits until each one answers.

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use crate::{Service, stack::own::OwnServer};
+use crate::stack::{Service, own::OwnServer};
 
 /// A pooler. It ends when this is dropped.
 #[derive(Debug)]

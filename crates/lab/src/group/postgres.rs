@@ -8,8 +8,11 @@ use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{process::Command, time::timeout};
 
-use super::{Group, PATIENCE, prepare, start_all, until};
-use crate::{Service, stack::own::OwnServer};
+use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
+use crate::{
+    needs::Group,
+    stack::{own::OwnServer, programs::undisturbed},
+};
 
 /// The member that is the primary at first.
 pub const PRIMARY: usize = 0;
@@ -28,15 +31,15 @@ pub struct PostgresGroup {
     pub members: Vec<OwnServer>,
 }
 
-impl Group for PostgresGroup {
-    const SERVICE: Service = Service::Postgres;
+impl ServerGroup for PostgresGroup {
+    const GROUP: Group = Group::PostgresStandbys;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::SERVICE, 3)?;
+        let mut members = prepare(Self::GROUP, 3)?;
         for member in &mut members {
             // A standby whose primary has gone looks for the next one at once, not after five seconds.
             let setting = "wal_retrieve_retry_interval=100ms".to_owned();
-            member.adapt(move |launch| launch.command.extend(["-c".to_owned(), setting.clone()]));
+            adapt(member, move |launch| launch.command.extend(["-c".to_owned(), setting.clone()]));
         }
         members[PRIMARY].restart().await?;
         let mut group = Self { members };
@@ -156,7 +159,7 @@ impl PostgresGroup {
         let standby = &self.members[member];
         let home = standby.home();
         let mut backup = Command::new(standby.programs().folder.join("pg_basebackup"));
-        backup
+        undisturbed(backup.as_std_mut())
             .arg("--pgdata")
             .arg(home.path.join("data"))
             .args(["--dbname", &self.conninfo(member, primary)?])
@@ -164,10 +167,8 @@ impl PostgresGroup {
             .args(["--write-recovery-conf", "--wal-method=stream", "--slot", &name(member)])
             .args(["--checkpoint=fast", "--no-sync"])
             .current_dir(&home.path)
-            // No `PG…` variable of the reader's.
-            .env_clear()
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+            .stdin(Stdio::null());
+        backup.kill_on_drop(true);
         if let Some(account) = home.account {
             backup.uid(account.uid).gid(account.gid);
         }
