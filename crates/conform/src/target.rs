@@ -9,11 +9,15 @@ use std::{
 
 use anyhow::{Context, bail};
 use futures_util::future::BoxFuture;
-use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, redirect::Policy};
+use reqwest::{
+    Client, Method, RequestBuilder, Response, StatusCode, header::RETRY_AFTER, redirect::Policy,
+};
 use serde_json::Value;
 
 /// How long a case waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two attempts, where the answer does not say how long.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// As much of a body as fits beside the rest of its line.
 const SHOWN: usize = 120;
 
@@ -103,8 +107,7 @@ impl Target {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
-    /// A POST of JSON, again while the answer is 503, as that asks for; and whether it was ever told so. What a
-    /// request did that was answered with 503, nobody knows.
+    /// A POST of JSON, sent as [`send_patiently`](Self::send_patiently) sends it.
     pub async fn post_patiently(
         &self,
         path: &str,
@@ -113,20 +116,25 @@ impl Target {
         self.send_patiently(|| self.request(Method::POST, path).json(body)).await
     }
 
-    /// Sends a request, again while the answer is 503; and whether it was ever told so.
+    /// Sends a request, and sends it again while the answer is 503, after as many seconds as `Retry-After` says.
+    /// Returns the last answer, and whether there was a 503: nobody knows what a request did that got one.
     pub async fn send_patiently(
         &self,
         request: impl Fn() -> RequestBuilder,
     ) -> anyhow::Result<(Response, bool)> {
-        let mut response = self.send(request()).await?;
-        let unsure = response.status() == StatusCode::SERVICE_UNAVAILABLE;
-        for _ in 0..20 {
-            if response.status() != StatusCode::SERVICE_UNAVAILABLE {
-                break;
+        let deadline = Instant::now() + PATIENCE;
+        let mut unsure = false;
+        loop {
+            let response = self.send(request()).await?;
+            if response.status() != StatusCode::SERVICE_UNAVAILABLE || Instant::now() > deadline {
+                return Ok((response, unsure));
             }
-            response = self.send(request()).await?;
+            unsure = true;
+            let seconds = response.headers().get(RETRY_AFTER);
+            let seconds = seconds.and_then(|it| it.to_str().ok()?.parse().ok()).unwrap_or(0);
+            let pause = Duration::from_secs(seconds).clamp(SHORTEST_PAUSE, PATIENCE);
+            tokio::time::sleep(pause).await;
         }
-        Ok((response, unsure))
     }
 
     /// Any request without a body.
