@@ -35,7 +35,7 @@ impl ServerGroup for PostgresGroup {
     const GROUP: Group = Group::PostgresStandbys;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::GROUP, 3)?;
+        let mut members = prepare(Self::GROUP, 3).await?;
         for member in &mut members {
             // A standby whose primary has gone looks for the next one at once, not after five seconds.
             let setting = "wal_retrieve_retry_interval=100ms".to_owned();
@@ -43,11 +43,13 @@ impl ServerGroup for PostgresGroup {
         }
         members[PRIMARY].restart().await?;
         let mut group = Self { members };
-        for standby in
-            join_all([SYNCHRONOUS, ASYNCHRONOUS].map(|it| group.base_backup(it, PRIMARY))).await
-        {
-            standby?;
+        // Both slots before any backup: a backup makes a checkpoint, and a checkpoint that does not know a slot yet
+        // removes what it needs.
+        for standby in [SYNCHRONOUS, ASYNCHRONOUS] {
+            group.slot(standby, PRIMARY).await?;
         }
+        let copies = [SYNCHRONOUS, ASYNCHRONOUS].map(|it| group.base_backup(it, PRIMARY));
+        join_all(copies).await.into_iter().collect::<anyhow::Result<()>>()?;
         start_all(&mut group.members[SYNCHRONOUS..]).await?;
         group.wait_for_commits_on(PRIMARY, Some(SYNCHRONOUS)).await?;
         until("both standbys to follow", PATIENCE, || group.follow_state(PRIMARY)).await?;
@@ -178,11 +180,11 @@ impl PostgresGroup {
         Ok(())
     }
 
-    /// Keeps on the primary what this standby has not yet received, also while it is away.
+    /// Keeps on the primary from now on what this standby has not yet received, also while it is away.
     async fn slot(&self, member: usize, primary: usize) -> anyhow::Result<()> {
         let query = sqlx::query(
             r#"
-            select pg_create_physical_replication_slot($1)
+            select pg_create_physical_replication_slot($1, immediately_reserve => true)
             where not exists (select from pg_replication_slots where slot_name = $1)
             "#,
         );

@@ -28,7 +28,7 @@ impl ServerGroup for RabbitMqGroup {
     const GROUP: Group = Group::RabbitMqCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::GROUP, NODES)?;
+        let mut members = prepare(Self::GROUP, NODES).await?;
         // They find each other by name through one `epmd`. The first node starts it. Each keeper tells it to end when
         // its node has ended, and it refuses as long as it knows another node: the last one takes it along.
         let epmd_port = port::free()?;

@@ -25,7 +25,7 @@ impl ServerGroup for RedisCluster {
     const GROUP: Group = Group::RedisCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::GROUP, 2 * MASTERS)?;
+        let mut members = prepare(Self::GROUP, 2 * MASTERS).await?;
         let mut buses = Vec::new();
         for member in &mut members {
             // By default it is the port and 10,000, where somebody else may listen.
