@@ -22,7 +22,7 @@ pub const SYNCHRONOUS: usize = 1;
 pub const ASYNCHRONOUS: usize = 2;
 
 /// A server that does not answer for so long is paused or gone.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The group.
 #[derive(Debug)]
@@ -65,9 +65,11 @@ impl PostgresGroup {
     /// The primary: of those that take writes, the one that was promoted last. An old primary that comes back takes
     /// writes too, on the old timeline.
     pub async fn leader(&self) -> Option<usize> {
-        let timelines = join_all((0..self.members.len()).map(|member| self.timeline(member))).await;
-        let primaries = timelines.into_iter().enumerate();
-        primaries.filter_map(|(member, it)| Some((it.ok()??, member))).max().map(|(_, it)| it)
+        let members = 0..self.members.len();
+        let timelines = members.map(|member| timeout(ANSWERS_WITHIN, self.timeline(member)));
+        let timelines = join_all(timelines).await.into_iter().enumerate();
+        let primaries = timelines.filter_map(|(member, it)| Some((it.ok()?.ok()??, member)));
+        primaries.max().map(|(_, member)| member)
     }
 
     /// The timeline that this member writes, if it is a primary.
@@ -81,7 +83,7 @@ impl PostgresGroup {
                    end
             "#,
         );
-        Ok(timeout(ANSWERS_WITHIN, query.fetch_one(&mut connection)).await??)
+        Ok(query.fetch_one(&mut connection).await?)
     }
 
     /// Makes a standby the primary, and returns when it takes writes. The other standby goes on following the old
@@ -98,14 +100,7 @@ impl PostgresGroup {
     pub async fn follow(&self, member: usize, primary: usize) -> anyhow::Result<()> {
         self.slot(member, primary).await?;
         let conninfo = self.conninfo(member, primary)?;
-        let mut connection = self.connect(member).await?;
-        for statement in [
-            format!("alter system set primary_conninfo = '{conninfo}'"),
-            "select pg_reload_conf()".to_owned(),
-        ] {
-            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
-        }
-        Ok(())
+        self.set(member, "primary_conninfo", &conninfo).await
     }
 
     /// Makes a member a standby of this primary from nothing. This always works, also for an old primary whose last
@@ -127,14 +122,16 @@ impl PostgresGroup {
         standby: Option<usize>,
     ) -> anyhow::Result<()> {
         let names = standby.map_or_else(String::new, |it| format!("FIRST 1 ({})", name(it)));
-        let mut connection = self.connect(primary).await?;
-        // One statement at a time: `alter system` refuses company.
-        for statement in [
-            format!("alter system set synchronous_standby_names = '{names}'"),
-            "select pg_reload_conf()".to_owned(),
-        ] {
-            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
-        }
+        self.set(primary, "synchronous_standby_names", &names).await
+    }
+
+    /// Changes a setting of a running member.
+    async fn set(&self, member: usize, name: &str, value: &str) -> anyhow::Result<()> {
+        let mut connection = self.connect(member).await?;
+        // It takes no parameters, and no other statement beside it.
+        let statement = AssertSqlSafe(format!("alter system set {name} = '{value}'"));
+        sqlx::query(statement).execute(&mut connection).await?;
+        sqlx::query("select pg_reload_conf()").execute(&mut connection).await?;
         Ok(())
     }
 
@@ -204,9 +201,7 @@ impl PostgresGroup {
     }
 
     async fn connect(&self, member: usize) -> anyhow::Result<PgConnection> {
-        let url = self.members[member].url()?;
-        let connection = timeout(ANSWERS_WITHIN, PgConnection::connect(&url)).await;
-        Ok(connection.context("it does not answer")??)
+        Ok(PgConnection::connect(&self.members[member].url()?).await?)
     }
 }
 

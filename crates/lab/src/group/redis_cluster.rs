@@ -1,6 +1,6 @@
 //! Redis Cluster: three masters, each with a third of the slots, and a replica for each of them.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use futures_util::future::join_all;
 
 use super::{
@@ -63,7 +63,7 @@ impl RedisCluster {
                 return Ok(command.query_async(&mut connection).await?);
             }
         }
-        anyhow::bail!("no member answers")
+        bail!("no member answers")
     }
 
     /// The master that has this slot. Of two that say so, it is the one that was elected later; the other has not yet
