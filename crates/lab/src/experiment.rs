@@ -13,7 +13,7 @@ use crate::{
     child::{Child, ChildBuilder},
     database::Database,
     erased::Start,
-    group::ServerGroup,
+    group::{ContainerEngine, PgBouncer, ServerGroup},
     keys::Keys,
     needs::Need,
     queues::Queues,
@@ -295,6 +295,24 @@ impl Lab {
             self.recorder.server(member.version().await?);
         }
         Ok(group)
+    }
+
+    /// A PgBouncer of the experiment's own, in front of the PostgreSQL of this URL: see [`PgBouncer::in_front_of`].
+    pub async fn pgbouncer(
+        &self,
+        postgres: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<PgBouncer> {
+        let pooler = PgBouncer::in_front_of(postgres, settings).await?;
+        self.recorder.server(pooler.server.version().await?);
+        Ok(pooler)
+    }
+
+    /// A container engine of the experiment's own, without any image.
+    pub async fn container_engine(&self) -> anyhow::Result<ContainerEngine> {
+        let engine = ContainerEngine::start().await?;
+        self.recorder.server(engine.version().await?);
+        Ok(engine)
     }
 
     /// Prepares the answer's server as a process of its own: `lab.serve().arg("--codes").arg("random")`.

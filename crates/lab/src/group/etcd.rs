@@ -42,7 +42,7 @@ impl ServerGroup for EtcdGroup {
     const GROUP: Group = Group::EtcdCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::GROUP, NODES)?;
+        let mut members = prepare(Self::GROUP, NODES).await?;
         // No such hosts exist. For a host on loopback, Go would go past the proxy.
         let host = |number| format!("n{number}.lab");
         let ports: Vec<u16> = (0..NODES).map(|_| port::free()).collect::<anyhow::Result<_>>()?;

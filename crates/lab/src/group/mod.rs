@@ -71,24 +71,22 @@ where
         };
         if begun.elapsed() > patience {
             let waited = format!("waited {:.0} s for {what}", begun.elapsed().as_secs_f64());
-            return Err(
-                error.map_or_else(|| anyhow!(waited.clone()), |it| it.context(waited.clone()))
-            );
+            return Err(error.unwrap_or_else(|| anyhow!("not yet")).context(waited));
         }
         sleep(POLL).await;
     }
 }
 
 /// The homes of so many servers, which know one password.
-fn prepare(group: Group, count: usize) -> anyhow::Result<Vec<OwnServer>> {
+async fn prepare(group: Group, count: usize) -> anyhow::Result<Vec<OwnServer>> {
     let password = format!("{:032x}", rand::random::<u128>());
-    (0..count)
-        .map(|_| {
-            let server = OwnServer::prepare(group.service())?;
-            server.home().write("password", &password)?;
-            Ok(server)
-        })
-        .collect()
+    let mut members = Vec::new();
+    for _ in 0..count {
+        let member = OwnServer::prepare(group.service()).await?;
+        member.home().write("password", &password)?;
+        members.push(member);
+    }
+    Ok(members)
 }
 
 /// Changes how a member is started.

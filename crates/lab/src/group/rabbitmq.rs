@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -28,7 +28,7 @@ impl ServerGroup for RabbitMqGroup {
     const GROUP: Group = Group::RabbitMqCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::GROUP, NODES)?;
+        let mut members = prepare(Self::GROUP, NODES).await?;
         // They find each other by name through one `epmd`. The first node starts it. Each keeper tells it to end when
         // its node has ended, and it refuses as long as it knows another node: the last one takes it along.
         let epmd_port = port::free()?;
@@ -42,11 +42,8 @@ impl ServerGroup for RabbitMqGroup {
                 set(launch, "RABBITMQ_ADVANCED_CONFIG_FILE", extra.clone());
                 set(launch, "ERL_EPMD_PORT", epmd_port.to_string());
                 set(launch, "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ERLANG.to_owned());
-                for word in &mut launch.after {
-                    if word.parse::<u16>().is_ok() {
-                        *word = epmd_port.to_string();
-                    }
-                }
+                launch.after.truncate(1);
+                launch.after.extend(["-port".into(), epmd_port.to_string(), "-kill".into()]);
             });
         }
         // The others join a node that has made its own database. Three that begin together compete for a lock, and who
@@ -61,9 +58,7 @@ impl ServerGroup for RabbitMqGroup {
             until("the first node", PATIENCE, can_be_joined).await?;
             start_all(others).await
         };
-        let (first, others) = tokio::join!(first.restart(), joined);
-        first?;
-        others?;
+        tokio::try_join!(first.restart(), joined)?;
         Ok(Self { members, epmd_port })
     }
 
@@ -77,7 +72,8 @@ impl RabbitMqGroup {
     /// choose one, declare the queue through a connection to it, with `x-queue-leader-locator` as `client-local`.
     pub async fn leader(&self, queue: &str) -> anyhow::Result<Option<usize>> {
         for (number, member) in self.members.iter().enumerate() {
-            if !member.is_running()? {
+            // One that is paused or gone would keep the tool waiting.
+            if member.version().await.is_err() {
                 continue;
             }
             let queues = self.ask(number, &["list_queues", "name", "leader"]).await?;
@@ -85,7 +81,7 @@ impl RabbitMqGroup {
             let found = queues.iter().find(|it| it["name"] == queue).context("no such queue")?;
             return Ok((0..NODES).find(|&node| found["leader"] == name(node)));
         }
-        anyhow::bail!("no node runs")
+        bail!("no node answers")
     }
 
     /// Asks this node with RabbitMQ's own tool.

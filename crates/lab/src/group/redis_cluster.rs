@@ -1,6 +1,6 @@
 //! Redis Cluster: three masters, each with a third of the slots, and a replica for each of them.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use futures_util::future::join_all;
 
 use super::{
@@ -25,7 +25,7 @@ impl ServerGroup for RedisCluster {
     const GROUP: Group = Group::RedisCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::GROUP, 2 * MASTERS)?;
+        let mut members = prepare(Self::GROUP, 2 * MASTERS).await?;
         let mut buses = Vec::new();
         for member in &mut members {
             // By default it is the port and 10,000, where somebody else may listen.
@@ -63,7 +63,7 @@ impl RedisCluster {
                 return Ok(command.query_async(&mut connection).await?);
             }
         }
-        anyhow::bail!("no member answers")
+        bail!("no member answers")
     }
 
     /// The master that has this slot. Of two that say so, it is the one that was elected later; the other has not yet

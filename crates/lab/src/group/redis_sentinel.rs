@@ -25,7 +25,7 @@ impl ServerGroup for SentinelGroup {
     const GROUP: Group = Group::RedisSentinel;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::GROUP, 3)?;
+        let mut members = prepare(Self::GROUP, 3).await?;
         let master = members[0].port()?;
         for (number, member) in members.iter_mut().enumerate() {
             let mut config = replicated(member)?;
@@ -34,7 +34,7 @@ impl ServerGroup for SentinelGroup {
             }
             configure(member, &config, &[])?;
         }
-        let mut sentinels = prepare(Self::GROUP, 3)?;
+        let mut sentinels = prepare(Self::GROUP, 3).await?;
         let password = members[0].home().read("password")?;
         for sentinel in &mut sentinels {
             let config = format!(
