@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use crate::{MIGRATIONS, app::App, cases::client::Client, tuning::Tuning, user::UserId};
+use crate::{MIGRATIONS, cases::client::Client, service::App, tuning::Tuning, user::UserId};
 
 /// Options for where no time-out is tried: a busy machine must not run into one.
 pub const CALM: [&str; 6] = ["--redis-timeout", "3", "--database-timeout", "10", "--lease", "30"];
