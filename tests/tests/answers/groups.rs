@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use lab::harness::{Completion, Trial};
 use lab::{
     Service,
     group::{
@@ -26,7 +27,6 @@ use lapin::{
     options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
-use lab::harness::{Completion, Trial};
 use redis::AsyncCommands;
 use sqlx::{Connection as _, PgConnection};
 use tokio::{
