@@ -60,9 +60,9 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres, Service::Redis],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -i -X POST {url}/users -H 'content-type: application/json' -d '{\"name\":\"Ada\",\"email\":\"ada@example.org\"}'",
-            "curl -i {url}/users/1    # twice: see Cache-Status",
-            "curl -i -X PUT {url}/users/1 -H 'content-type: application/json' -d '{\"name\":\"Ada L.\",\"email\":\"ada@example.org\"}'",
+            r#"id=$(curl -s {url}/users -H 'content-type: application/json' -d "{\"name\":\"Ada\",\"email\":\"ada-$(date +%s)@example.org\"}" | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
+            "curl -i {url}/users/$id    # twice: see Cache-Status",
+            r#"curl -i -X PUT {url}/users/$id -H 'content-type: application/json' -d "{\"name\":\"Ada L.\",\"email\":\"ada-$id@example.org\"}""#,
         ],
         serve: Serve::new(serve),
         suite: cases::suite(),

@@ -6,7 +6,7 @@
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, Request},
+    extract::{FromRequest, Request, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
@@ -62,12 +62,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         if !says_json(request.headers()) {
             return Err(JsonRejection::NotJson);
         }
-        let body =
-            Bytes::from_request(request, state).await.map_err(|error| match error.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => JsonRejection::TooLarge,
-                _ => JsonRejection::Malformed("it ended too soon".to_owned()),
-            })?;
-        parse(&body).map(Self)
+        parse(&Bytes::from_request(request, state).await?).map(Self)
+    }
+}
+
+impl From<BytesRejection> for JsonRejection {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            _ => Self::Malformed("it ended too soon".to_owned()),
+        }
     }
 }
 

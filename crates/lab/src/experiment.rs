@@ -13,6 +13,7 @@ use crate::{
     child::{Child, ChildBuilder},
     database::Database,
     erased::Start,
+    group::{ContainerEngine, PgBouncer, ServerGroup},
     keys::Keys,
     needs::Need,
     queues::Queues,
@@ -284,6 +285,34 @@ impl Lab {
         let server = OwnServer::start(service).await?;
         self.recorder.server(server.version().await?);
         Ok(server)
+    }
+
+    /// A group of servers of the experiment's own: `lab.group::<EtcdGroup>()`. It is declared as
+    /// `Need::Group(EtcdGroup::GROUP)`.
+    pub async fn group<G: ServerGroup>(&self) -> anyhow::Result<G> {
+        let group = G::start().await?;
+        if let Some(member) = group.members().first() {
+            self.recorder.server(member.version().await?);
+        }
+        Ok(group)
+    }
+
+    /// A PgBouncer of the experiment's own, in front of the PostgreSQL of this URL: see [`PgBouncer::in_front_of`].
+    pub async fn pgbouncer(
+        &self,
+        postgres: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<PgBouncer> {
+        let pooler = PgBouncer::in_front_of(postgres, settings).await?;
+        self.recorder.server(pooler.server.version().await?);
+        Ok(pooler)
+    }
+
+    /// A container engine of the experiment's own, without any image.
+    pub async fn container_engine(&self) -> anyhow::Result<ContainerEngine> {
+        let engine = ContainerEngine::start().await?;
+        self.recorder.server(engine.version().await?);
+        Ok(engine)
     }
 
     /// Prepares the answer's server as a process of its own: `lab.serve().arg("--codes").arg("random")`.

@@ -3,8 +3,9 @@
 //! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a claim is tried and
 //! what a run leaves, [`needs`] is what it asks of the machine, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
-//! RabbitMQ, and `claim` deletes what a killed process left there; [`child`], [`fault`], [`load`] and [`patience`] are
-//! what experiments break, measure and ask with; [`serve`] and [`cli`] run it all, and [`harness`] tries it all.
+//! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] is several servers that work as one;
+//! [`child`], [`fault`], [`load`] and [`patience`] are what experiments break, measure and ask with; [`serve`] and
+//! [`cli`] run it all, and [`harness`] tries it all.
 
 pub mod answer;
 pub mod child;

@@ -73,9 +73,10 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -i -X POST {url}/links -H 'content-type: application/json' -d '{\"url\":\"https://www.rust-lang.org/\",\"alias\":\"rust\"}'",
-            "curl -i {url}/rust",
-            "curl -s {url}/links/rust/stats",
+            "alias=rust-$(date +%s)",
+            r#"curl -i {url}/links -H 'content-type: application/json' -d "{\"url\":\"https://www.rust-lang.org/\",\"alias\":\"$alias\"}""#,
+            "curl -i {url}/$alias",
+            "curl -s {url}/links/$alias/stats",
         ],
         serve: Serve::new(serve),
         suite: cases::suite(),

@@ -7,20 +7,21 @@ use std::{
 
 use anyhow::{Context, ensure};
 use conform::{
-    http::{client, header, invalid, problem},
+    http::{header, invalid, problem},
     program::Program,
     run::Tried,
     target::Target,
 };
 use lab::{
-    child::Child,
-    database::Database,
+    fault::{Fault, Proxy},
     harness::{Completion, Outcome, Served, run, trial},
 };
-use reqwest::{Method, Response};
-use serde_json::{Value, json};
-use tokio::{io::AsyncReadExt, net::TcpStream};
-use url_shortener::MIGRATIONS;
+use serde_json::json;
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch, task::JoinSet};
+use url_shortener::{
+    cases::client::Client,
+    experiments::fixture::{Fixture, start},
+};
 
 fn main() -> ExitCode {
     let mut tests = tests();
@@ -34,9 +35,8 @@ fn main() -> ExitCode {
 
 /// The program as its cases want it.
 async fn serve_for_cases() -> anyhow::Result<Served> {
-    let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
-    let child = Child::serve("url-shortener").database(&database).start().await?;
-    Ok(Served::new(child, database))
+    let fixture = Fixture::fresh().await?;
+    Ok(Served::new(fixture.serve().start().await?, fixture))
 }
 
 lab::tests![
@@ -48,66 +48,28 @@ lab::tests![
     links_are_spread_over_shards,
     a_deleted_link_is_gone_from_another_process_within_the_bound,
     thousands_of_silent_connections_do_not_keep_others_out,
+    a_crowd_is_served_again_soon_after_a_black_hole,
 ];
 
-/// A shortener of the test's own, spoken to in its own words.
-struct Api {
-    child: Child,
-    databases: Vec<Database>,
-    http: reqwest::Client,
-}
-
-impl Api {
-    async fn start(arguments: &[&str]) -> anyhow::Result<Self> {
-        let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
-        let child = Child::serve("url-shortener").database(&database).args(arguments);
-        Ok(Self { child: child.start().await?, databases: vec![database], http: client()? })
-    }
-
-    async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Response> {
-        let url = format!("{}/{path}", self.child.url());
-        Ok(self.http.request(method, url).send().await?)
-    }
-
-    async fn get(&self, path: &str) -> anyhow::Result<Response> {
-        self.ask(Method::GET, path).await
-    }
-
-    async fn post(&self, link: &Value) -> anyhow::Result<Response> {
-        let url = format!("{}/links", self.child.url());
-        Ok(self.http.post(url).json(link).send().await?)
-    }
-
-    /// Creates a link that must succeed, and returns its code.
-    async fn create(&self, link: &Value) -> anyhow::Result<String> {
-        let response = self.post(link).await?;
-        ensure!(response.status() == 201, "{link}: {}", response.text().await?);
-        let body: Value = response.json().await?;
-        Ok(body["code"].as_str().context("no code")?.to_owned())
-    }
-
-    async fn clicks(&self, code: &str) -> anyhow::Result<Value> {
-        Ok(self.get(&format!("links/{code}/stats")).await?.json().await?)
-    }
-}
-
 async fn a_clean_stop_writes_every_click() -> Outcome {
-    let mut api = Api::start(&[]).await?;
-    let code = api.create(&json!({ "url": "https://example.com/" })).await?;
+    let fixture = Fixture::fresh().await?;
+    let (mut child, client) = fixture.start(&[]).await?;
+    let code = client.shorten("https://example.com/").await?;
     for _ in 0..50 {
-        api.get(&code).await?;
+        client.follow(&code).await?;
     }
-    let status = api.child.stop().await?;
+    let status = child.stop().await?;
     ensure!(status.success(), "SIGTERM should end in exit status 0: {status}");
-    api.child.restart().await?;
-    let stats = api.clicks(&code).await?;
-    ensure!(stats["clicks"] == 50, "{stats}");
+    child.restart().await?;
+    let clicks = client.clicks(&code).await?;
+    ensure!(clicks == 50, "{clicks} clicks are written");
     Ok(())
 }
 
 /// Shapes from the WHATWG URL test cases (urltestdata.json), and what an attacker would try.
 async fn a_url_that_must_not_be_shortened_is_refused() -> Outcome {
-    let api = Api::start(&[]).await?;
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start(&[]).await?;
     let long = format!("https://example.com/{}", "a".repeat(2_048));
     for url in [
         "",
@@ -146,14 +108,15 @@ async fn a_url_that_must_not_be_shortened_is_refused() -> Outcome {
         "http://xn--a/",
         &long,
     ] {
-        let response = api.post(&json!({ "url": url })).await?;
+        let response = client.create(&json!({ "url": url })).await?;
         invalid(response, "url").await.with_context(|| format!("{url:?}"))?;
     }
     Ok(())
 }
 
 async fn a_url_in_every_good_shape_is_kept_as_it_is() -> Outcome {
-    let api = Api::start(&[]).await?;
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start(&[]).await?;
     let fits = format!("https://example.com/{}", "a".repeat(2_048 - 20));
     for (url, target) in [
         ("http://example.com", "http://example.com/"),
@@ -170,8 +133,8 @@ async fn a_url_in_every_good_shape_is_kept_as_it_is() -> Outcome {
         ("https://example.com/?a=%20&b=+", "https://example.com/?a=%20&b=+"),
         (&fits, &fits),
     ] {
-        let code = api.create(&json!({ "url": url })).await?;
-        let redirect = api.get(&code).await?;
+        let code = client.shorten(url).await?;
+        let redirect = client.follow(&code).await?;
         ensure!(header(&redirect, "location") == target, "{url}: {redirect:?}");
         ensure!(header(&redirect, "set-cookie").is_empty());
     }
@@ -179,11 +142,12 @@ async fn a_url_in_every_good_shape_is_kept_as_it_is() -> Outcome {
 }
 
 async fn too_many_creates_are_slowed_down() -> Outcome {
-    let api = Api::start(&["--creates-per-second", "1"]).await?;
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start(&["--creates-per-second", "1"]).await?;
     let mut statuses = Vec::new();
     for n in 0..5 {
         let link = json!({ "url": format!("https://example.com/{n}") });
-        let response = api.post(&link).await?;
+        let response = client.create_once(&link).await?;
         statuses.push(response.status().as_u16());
         if response.status() == 429 {
             let after: u64 = header(&response, "retry-after").parse().context("Retry-After")?;
@@ -193,19 +157,20 @@ async fn too_many_creates_are_slowed_down() -> Outcome {
     }
     ensure!(statuses[..2] == [201, 201] && statuses.contains(&429), "{statuses:?}");
     // Redirects are not limited.
-    ensure!(api.get("unknown").await?.status() == 404);
+    ensure!(client.follow("unknown").await?.status() == 404);
     Ok(())
 }
 
 async fn every_strategy_makes_codes_of_seven_characters() -> Outcome {
     for strategy in ["crc32", "sequence", "random"] {
-        let api = Api::start(&["--codes", strategy]).await?;
+        let fixture = Fixture::fresh().await?;
+        let (_child, client) = fixture.start(&["--codes", strategy]).await?;
         let mut codes = std::collections::HashSet::new();
         for n in 0..20 {
             let url = format!("https://example.com/{n}");
-            let code = api.create(&json!({ "url": url })).await?;
+            let code = client.shorten(&url).await?;
             ensure!(code.len() == 7 && code.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-            ensure!(header(&api.get(&code).await?, "location") == url);
+            ensure!(client.destination(&code).await? == url);
             ensure!(codes.insert(code), "{strategy} gave a code twice");
         }
     }
@@ -213,40 +178,36 @@ async fn every_strategy_makes_codes_of_seven_characters() -> Outcome {
 }
 
 async fn links_are_spread_over_shards() -> Outcome {
-    let shards = [
-        Database::fresh("url-shortener", &MIGRATIONS).await?,
-        Database::fresh("url-shortener", &MIGRATIONS).await?,
-    ];
-    let arguments = ["--shard", shards[0].url(), "--shard", shards[1].url()];
-    let mut api = Api::start(&arguments).await?;
+    let mut fixture = Fixture::fresh().await?;
+    fixture.add_shard().await?;
+    let (_child, client) = fixture.start(&[]).await?;
     let mut codes = Vec::new();
     for n in 0..60 {
-        codes.push(api.create(&json!({ "url": format!("https://example.com/{n}") })).await?);
+        codes.push(client.shorten(&format!("https://example.com/{n}")).await?);
     }
     for code in &codes {
-        ensure!(api.get(code).await?.status() == 302);
+        ensure!(client.follow(code).await?.status() == 302);
     }
-    for shard in &shards {
+    for shard in &fixture.shards {
         let pool = shard.pool().await?;
         let links: i64 = sqlx::query_scalar("select count(*) from links").fetch_one(&pool).await?;
         ensure!((5..=55).contains(&links), "a shard holds {links} of 60 links");
         pool.close().await;
     }
-    api.databases.extend(shards);
     Ok(())
 }
 
 async fn a_deleted_link_is_gone_from_another_process_within_the_bound() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let other = Child::serve("url-shortener").database(&api.databases[0]).start().await?;
-    let code = api.create(&json!({ "url": "https://example.com/" })).await?;
-    let elsewhere = format!("{}/{code}", other.url());
-    ensure!(api.http.get(&elsewhere).send().await?.status() == 302, "now hot over there");
-    api.ask(Method::DELETE, &format!("links/{code}")).await?;
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start(&[]).await?;
+    let (_other_child, other) = fixture.start(&[]).await?;
+    let code = client.shorten("https://example.com/").await?;
+    ensure!(other.follow(&code).await?.status() == 302, "now hot over there");
+    client.delete(&code).await?;
     let begun = Instant::now();
-    ensure!(api.get(&code).await?.status() == 404, "at once where it was deleted");
+    ensure!(client.follow(&code).await?.status() == 404, "at once where it was deleted");
     let bound = url_shortener::cache::FRESH_FOR + Duration::from_secs(5);
-    while api.http.get(&elsewhere).send().await?.status() == 302 {
+    while other.follow(&code).await?.status() == 302 {
         ensure!(begun.elapsed() < bound, "the other process still redirects");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -254,13 +215,14 @@ async fn a_deleted_link_is_gone_from_another_process_within_the_bound() -> Outco
 }
 
 async fn thousands_of_silent_connections_do_not_keep_others_out() -> Outcome {
-    let api = Api::start(&[]).await?;
-    let code = api.create(&json!({ "url": "https://example.com/" })).await?;
+    let fixture = Fixture::fresh().await?;
+    let (child, client) = fixture.start(&[]).await?;
+    let code = client.shorten("https://example.com/").await?;
     let mut silent = Vec::new();
     for _ in 0..2_000 {
-        silent.push(TcpStream::connect(api.child.address()).await?);
+        silent.push(TcpStream::connect(child.address()).await?);
     }
-    ensure!(api.get(&code).await?.status() == 302, "others are kept out");
+    ensure!(client.follow(&code).await?.status() == 302, "others are kept out");
     // Each is cut off, with an answer or without one.
     for stream in &mut silent {
         let mut answer = Vec::new();
@@ -268,7 +230,8 @@ async fn thousands_of_silent_connections_do_not_keep_others_out() -> Outcome {
         let end = tokio::time::timeout(Duration::from_secs(40), end).await;
         end.context("a silent connection stays open")?.ok();
     }
-    ensure!(api.get(&code).await?.status() == 302);
+    // Not on the connection from before, which the server may be closing at this moment.
+    ensure!(Client::at(child.url())?.follow(&code).await?.status() == 302);
     Ok(())
 }
 
@@ -298,4 +261,44 @@ async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
     let wrong: Vec<_> = results.iter().filter(|result| result.wrong.is_some()).collect();
     ensure!(wrong.is_empty() && results.len() == cases.len(), "{wrong:#?}");
     Ok(Completion::Completed)
+}
+
+/// A crowd asks on while the network swallows everything. Each request gives up within a second; were a connection
+/// given up with the request that waits for it, the crowd would connect for ever, and never be served again.
+async fn a_crowd_is_served_again_soon_after_a_black_hole() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let database = fixture.database().url();
+    let proxy = Proxy::to_url(database).await?;
+    // Far away: a connection takes several round trips, and a request two.
+    let far = Fault::Delay(Duration::from_millis(20));
+    proxy.set(far);
+    let program = fixture.serve().env("DATABASE_URL", proxy.url(database)?);
+    let (_child, client) = start(program).await?;
+    let code = client.shorten("https://example.com/").await?;
+    let (served, mut last_served) = watch::channel(Instant::now());
+    let mut crowd = JoinSet::new();
+    for _ in 0..64 {
+        let (client, code, served) = (client.clone(), code.clone(), served.clone());
+        crowd.spawn(async move {
+            loop {
+                if client.look_at(&code).await.is_ok_and(|answer| answer.status() == 200) {
+                    served.send_replace(Instant::now());
+                }
+            }
+        });
+    }
+    let mut served_after = async |moment: Instant| {
+        let served = last_served.wait_for(|last| *last > moment);
+        let served = tokio::time::timeout(Duration::from_secs(5), served).await;
+        anyhow::Ok(served.context("nobody is served")??.duration_since(moment))
+    };
+    served_after(Instant::now()).await.context("before")?;
+    proxy.set(Fault::BlackHole);
+    // Longer than an attempt to connect may take, so that no old one is left.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let healed = Instant::now();
+    proxy.set(far);
+    let back = served_after(healed).await.context("after the black hole")?;
+    ensure!(back < Duration::from_secs(3), "served again after {back:?}");
+    Ok(())
 }

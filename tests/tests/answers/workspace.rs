@@ -12,7 +12,6 @@ tests![
     the_compose_file_agrees_with_lab,
     the_readme_names_every_answer_and_every_experiment,
     every_answer_has_the_shape_of_an_answer,
-    what_answers_copy_from_each_other_stays_the_same,
 ];
 
 async fn the_compose_file_agrees_with_lab() -> Outcome {
@@ -82,42 +81,4 @@ async fn every_answer_has_the_shape_of_an_answer() -> Outcome {
         }
     }
     Ok(())
-}
-
-/// An answer knows no other, so that it can be lifted as it is; what several of them need is copied.
-async fn what_answers_copy_from_each_other_stays_the_same() -> Outcome {
-    for (file, items) in [
-        (
-            "src/error.rs",
-            &["pub struct FieldError", "impl From<JsonRejection>", "fn field_error", "fn cause"][..],
-        ),
-        ("src/database.rs", &["struct Resting", "async fn connection(", "fn resting("]),
-    ] {
-        for item in items {
-            let mut first: Option<(&str, String)> = None;
-            for answer in guide::answers() {
-                let text = fs::read_to_string(format!("{}/{file}", answer.folder));
-                let Some(copy) = text.ok().and_then(|text| item_of(&text, item)) else { continue };
-                match &first {
-                    None => first = Some((answer.name, copy)),
-                    Some((other, before)) => {
-                        let name = answer.name;
-                        ensure!(copy == *before, "{other} and {name} differ in {item} of {file}");
-                    }
-                }
-            }
-            ensure!(first.is_some(), "no answer has {item}");
-        }
-    }
-    Ok(())
-}
-
-/// From the line that begins like this to the brace that ends it.
-fn item_of(text: &str, begins: &str) -> Option<String> {
-    let lines: Vec<_> = text.lines().collect();
-    let start = lines.iter().position(|line| line.trim_start().starts_with(begins))?;
-    let margin = lines[start].len() - lines[start].trim_start().len();
-    let end = format!("{}}}", " ".repeat(margin));
-    let length = lines[start..].iter().position(|line| *line == end)?;
-    Some(lines[start..=start + length].join("\n"))
 }

@@ -41,7 +41,8 @@ fn an_answer_is_a_folder_a_line_of_the_guides_list_and_a_row_of_the_readme() {
         "case::the_service_says_that_it_lives_and_is_ready",
         "answer::the_answer_says_ok",
     ] {
-        assert!(tried.contains(&format!("{test} ... ok")), "{test} did not run:\n{tried}");
+        let passed = tried.lines().any(|line| line.contains(test) && line.ends_with("... ok"));
+        assert!(passed, "{test} did not run:\n{tried}");
     }
 }
 

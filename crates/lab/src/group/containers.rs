@@ -6,7 +6,7 @@ use std::{path::Path, process::Stdio};
 use anyhow::{Context, ensure};
 use tokio::process::Command;
 
-use crate::{Service, stack::own::OwnServer};
+use crate::stack::{Service, own::OwnServer, programs::undisturbed};
 
 /// The engine. It ends when this is dropped, and its containers with it.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ impl ContainerEngine {
 
     fn command(&self) -> anyhow::Result<Command> {
         let mut docker = Command::new("docker");
+        undisturbed(docker.as_std_mut());
         // The classic builder: it needs no plugin.
         docker.args(["--host", &self.url()?]).env("DOCKER_BUILDKIT", "0").kill_on_drop(true);
         Ok(docker)

@@ -8,11 +8,11 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{
-    Group, PATIENCE,
+    PATIENCE, ServerGroup, adapt,
     links::{Links, Node},
     prepare, start_all, until,
 };
-use crate::{Service, port, stack::own::OwnServer};
+use crate::{needs::Group, port, stack::own::OwnServer};
 
 const NODES: usize = 3;
 
@@ -38,11 +38,11 @@ pub enum Read {
     Serializable,
 }
 
-impl Group for EtcdGroup {
-    const SERVICE: Service = Service::Etcd;
+impl ServerGroup for EtcdGroup {
+    const GROUP: Group = Group::EtcdCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::SERVICE, NODES)?;
+        let mut members = prepare(Self::GROUP, NODES).await?;
         // No such hosts exist. For a host on loopback, Go would go past the proxy.
         let host = |number| format!("n{number}.lab");
         let ports: Vec<u16> = (0..NODES).map(|_| port::free()).collect::<anyhow::Result<_>>()?;
@@ -64,7 +64,7 @@ impl Group for EtcdGroup {
                 ("--initial-cluster", cluster.join(",")),
             ];
             let proxy = links.proxy(n);
-            member.adapt(move |launch| {
+            adapt(member, move |launch| {
                 launch.command.truncate(1);
                 for (name, value) in &arguments {
                     launch.command.extend([(*name).to_owned(), value.clone()]);

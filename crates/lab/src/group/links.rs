@@ -6,7 +6,7 @@
 
 use std::{collections::HashSet, io, net::SocketAddr, sync::Arc};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -134,7 +134,7 @@ async fn connection(
 fn redirect(head: &str, nodes: &[Node]) -> anyhow::Result<(usize, String)> {
     let (line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
     let [method, target, version] = line.split(' ').collect::<Vec<_>>()[..] else {
-        anyhow::bail!("no request line: {line}");
+        bail!("no request line: {line}");
     };
     let url = url::Url::parse(target).with_context(|| format!("no absolute URL: {target}"))?;
     let to = nodes.iter().position(|node| url.host_str() == Some(&node.host));

@@ -29,16 +29,22 @@ use anyhow::anyhow;
 use futures_util::future::join_all;
 use tokio::time::sleep;
 
-use crate::{Service, stack::own::OwnServer};
+use crate::{
+    needs::Group,
+    stack::{
+        own::OwnServer,
+        service::{Launch, Stop},
+    },
+};
 
 /// How long a group may take to become whole. RabbitMQ's takes ten seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A group of servers that work as one.
-pub trait Group: Sized + Send {
-    /// What its members are. Where this service can run, the group can.
-    const SERVICE: Service;
+pub trait ServerGroup: Sized + Send + Sync {
+    /// What an experiment says that it needs.
+    const GROUP: Group;
 
     /// Starts all members and waits until the group takes writes.
     fn start() -> impl Future<Output = anyhow::Result<Self>> + Send;
@@ -65,24 +71,31 @@ where
         };
         if begun.elapsed() > patience {
             let waited = format!("waited {:.0} s for {what}", begun.elapsed().as_secs_f64());
-            return Err(
-                error.map_or_else(|| anyhow!(waited.clone()), |it| it.context(waited.clone()))
-            );
+            return Err(error.unwrap_or_else(|| anyhow!("not yet")).context(waited));
         }
         sleep(POLL).await;
     }
 }
 
 /// The homes of so many servers, which know one password.
-fn prepare(service: Service, count: usize) -> anyhow::Result<Vec<OwnServer>> {
+async fn prepare(group: Group, count: usize) -> anyhow::Result<Vec<OwnServer>> {
     let password = format!("{:032x}", rand::random::<u128>());
-    (0..count)
-        .map(|_| {
-            let server = OwnServer::prepare(service)?;
-            server.home().write("password", &password)?;
-            Ok(server)
-        })
-        .collect()
+    let mut members = Vec::new();
+    for _ in 0..count {
+        let member = OwnServer::prepare(group.service()).await?;
+        member.home().write("password", &password)?;
+        members.push(member);
+    }
+    Ok(members)
+}
+
+/// Changes how a member is started.
+fn adapt(member: &mut OwnServer, change: impl Fn(&mut Launch) + Send + Sync + 'static) {
+    member.adapt(move |launch| {
+        // etcd would wait seconds for dead peers before it stops, and RabbitMQ for a majority.
+        launch.stop = Stop::Kill;
+        change(launch);
+    });
 }
 
 /// Starts them side by side, and waits until each one answers.

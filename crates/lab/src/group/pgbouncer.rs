@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use crate::{Service, stack::own::OwnServer};
+use crate::stack::{Service, own::OwnServer};
 
 /// A pooler. It ends when this is dropped.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ impl PgBouncer {
     /// Starts one in front of the PostgreSQL of this URL. Clients log in with the user and the password in it. The
     /// settings are PgBouncer's, such as `("pool_mode", "session")`; unless they say otherwise, it pools transactions.
     pub async fn in_front_of(postgres: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let mut server = OwnServer::prepare(Service::PgBouncer)?;
+        let mut server = OwnServer::prepare(Service::PgBouncer).await?;
         server.home().write("upstream", postgres)?;
         let settings: String =
             settings.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();

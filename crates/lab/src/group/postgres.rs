@@ -8,8 +8,11 @@ use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::{process::Command, time::timeout};
 
-use super::{Group, PATIENCE, prepare, start_all, until};
-use crate::{Service, stack::own::OwnServer};
+use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
+use crate::{
+    needs::Group,
+    stack::{own::OwnServer, programs::undisturbed},
+};
 
 /// The member that is the primary at first.
 pub const PRIMARY: usize = 0;
@@ -19,7 +22,7 @@ pub const SYNCHRONOUS: usize = 1;
 pub const ASYNCHRONOUS: usize = 2;
 
 /// A server that does not answer for so long is paused or gone.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The group.
 #[derive(Debug)]
@@ -28,23 +31,25 @@ pub struct PostgresGroup {
     pub members: Vec<OwnServer>,
 }
 
-impl Group for PostgresGroup {
-    const SERVICE: Service = Service::Postgres;
+impl ServerGroup for PostgresGroup {
+    const GROUP: Group = Group::PostgresStandbys;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::SERVICE, 3)?;
+        let mut members = prepare(Self::GROUP, 3).await?;
         for member in &mut members {
             // A standby whose primary has gone looks for the next one at once, not after five seconds.
             let setting = "wal_retrieve_retry_interval=100ms".to_owned();
-            member.adapt(move |launch| launch.command.extend(["-c".to_owned(), setting.clone()]));
+            adapt(member, move |launch| launch.command.extend(["-c".to_owned(), setting.clone()]));
         }
         members[PRIMARY].restart().await?;
         let mut group = Self { members };
-        for standby in
-            join_all([SYNCHRONOUS, ASYNCHRONOUS].map(|it| group.base_backup(it, PRIMARY))).await
-        {
-            standby?;
+        // Both slots before any backup: a backup makes a checkpoint, and a checkpoint that does not know a slot yet
+        // removes what it needs.
+        for standby in [SYNCHRONOUS, ASYNCHRONOUS] {
+            group.slot(standby, PRIMARY).await?;
         }
+        let copies = [SYNCHRONOUS, ASYNCHRONOUS].map(|it| group.base_backup(it, PRIMARY));
+        join_all(copies).await.into_iter().collect::<anyhow::Result<()>>()?;
         start_all(&mut group.members[SYNCHRONOUS..]).await?;
         group.wait_for_commits_on(PRIMARY, Some(SYNCHRONOUS)).await?;
         until("both standbys to follow", PATIENCE, || group.follow_state(PRIMARY)).await?;
@@ -60,9 +65,11 @@ impl PostgresGroup {
     /// The primary: of those that take writes, the one that was promoted last. An old primary that comes back takes
     /// writes too, on the old timeline.
     pub async fn leader(&self) -> Option<usize> {
-        let timelines = join_all((0..self.members.len()).map(|member| self.timeline(member))).await;
-        let primaries = timelines.into_iter().enumerate();
-        primaries.filter_map(|(member, it)| Some((it.ok()??, member))).max().map(|(_, it)| it)
+        let members = 0..self.members.len();
+        let timelines = members.map(|member| timeout(ANSWERS_WITHIN, self.timeline(member)));
+        let timelines = join_all(timelines).await.into_iter().enumerate();
+        let primaries = timelines.filter_map(|(member, it)| Some((it.ok()?.ok()??, member)));
+        primaries.max().map(|(_, member)| member)
     }
 
     /// The timeline that this member writes, if it is a primary.
@@ -76,7 +83,7 @@ impl PostgresGroup {
                    end
             "#,
         );
-        Ok(timeout(ANSWERS_WITHIN, query.fetch_one(&mut connection)).await??)
+        Ok(query.fetch_one(&mut connection).await?)
     }
 
     /// Makes a standby the primary, and returns when it takes writes. The other standby goes on following the old
@@ -93,14 +100,7 @@ impl PostgresGroup {
     pub async fn follow(&self, member: usize, primary: usize) -> anyhow::Result<()> {
         self.slot(member, primary).await?;
         let conninfo = self.conninfo(member, primary)?;
-        let mut connection = self.connect(member).await?;
-        for statement in [
-            format!("alter system set primary_conninfo = '{conninfo}'"),
-            "select pg_reload_conf()".to_owned(),
-        ] {
-            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
-        }
-        Ok(())
+        self.set(member, "primary_conninfo", &conninfo).await
     }
 
     /// Makes a member a standby of this primary from nothing. This always works, also for an old primary whose last
@@ -122,14 +122,16 @@ impl PostgresGroup {
         standby: Option<usize>,
     ) -> anyhow::Result<()> {
         let names = standby.map_or_else(String::new, |it| format!("FIRST 1 ({})", name(it)));
-        let mut connection = self.connect(primary).await?;
-        // One statement at a time: `alter system` refuses company.
-        for statement in [
-            format!("alter system set synchronous_standby_names = '{names}'"),
-            "select pg_reload_conf()".to_owned(),
-        ] {
-            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
-        }
+        self.set(primary, "synchronous_standby_names", &names).await
+    }
+
+    /// Changes a setting of a running member.
+    async fn set(&self, member: usize, name: &str, value: &str) -> anyhow::Result<()> {
+        let mut connection = self.connect(member).await?;
+        // It takes no parameters, and no other statement beside it.
+        let statement = AssertSqlSafe(format!("alter system set {name} = '{value}'"));
+        sqlx::query(statement).execute(&mut connection).await?;
+        sqlx::query("select pg_reload_conf()").execute(&mut connection).await?;
         Ok(())
     }
 
@@ -156,7 +158,7 @@ impl PostgresGroup {
         let standby = &self.members[member];
         let home = standby.home();
         let mut backup = Command::new(standby.programs().folder.join("pg_basebackup"));
-        backup
+        undisturbed(backup.as_std_mut())
             .arg("--pgdata")
             .arg(home.path.join("data"))
             .args(["--dbname", &self.conninfo(member, primary)?])
@@ -164,10 +166,8 @@ impl PostgresGroup {
             .args(["--write-recovery-conf", "--wal-method=stream", "--slot", &name(member)])
             .args(["--checkpoint=fast", "--no-sync"])
             .current_dir(&home.path)
-            // No `PG…` variable of the reader's.
-            .env_clear()
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+            .stdin(Stdio::null());
+        backup.kill_on_drop(true);
         if let Some(account) = home.account {
             backup.uid(account.uid).gid(account.gid);
         }
@@ -177,11 +177,11 @@ impl PostgresGroup {
         Ok(())
     }
 
-    /// Keeps on the primary what this standby has not yet received, also while it is away.
+    /// Keeps on the primary from now on what this standby has not yet received, also while it is away.
     async fn slot(&self, member: usize, primary: usize) -> anyhow::Result<()> {
         let query = sqlx::query(
             r#"
-            select pg_create_physical_replication_slot($1)
+            select pg_create_physical_replication_slot($1, immediately_reserve => true)
             where not exists (select from pg_replication_slots where slot_name = $1)
             "#,
         );
@@ -201,9 +201,7 @@ impl PostgresGroup {
     }
 
     async fn connect(&self, member: usize) -> anyhow::Result<PgConnection> {
-        let url = self.members[member].url()?;
-        let connection = timeout(ANSWERS_WITHIN, PgConnection::connect(&url)).await;
-        Ok(connection.context("it does not answer")??)
+        Ok(PgConnection::connect(&self.members[member].url()?).await?)
     }
 }
 

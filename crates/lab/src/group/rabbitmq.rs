@@ -2,14 +2,15 @@
 
 use std::process::Stdio;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::{Group, PATIENCE, prepare, start_all, until};
+use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
 use crate::{
-    Service, port,
-    stack::{own::OwnServer, service::Launch},
+    needs::Group,
+    port,
+    stack::{own::OwnServer, programs::undisturbed, service::Launch},
 };
 
 const NODES: usize = 3;
@@ -23,11 +24,11 @@ pub struct RabbitMqGroup {
     epmd_port: u16,
 }
 
-impl Group for RabbitMqGroup {
-    const SERVICE: Service = Service::RabbitMq;
+impl ServerGroup for RabbitMqGroup {
+    const GROUP: Group = Group::RabbitMqCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::SERVICE, NODES)?;
+        let mut members = prepare(Self::GROUP, NODES).await?;
         // They find each other by name through one `epmd`. The first node starts it. Each keeper tells it to end when
         // its node has ended, and it refuses as long as it knows another node: the last one takes it along.
         let epmd_port = port::free()?;
@@ -36,16 +37,13 @@ impl Group for RabbitMqGroup {
             member.home().write(".erlang.cookie", &cookie)?;
             let extra = member.home().write("cluster.config", &cluster(number))?;
             let extra = extra.to_str().context("a folder that is not UTF-8")?.to_owned();
-            member.adapt(move |launch| {
+            adapt(member, move |launch| {
                 set(launch, "RABBITMQ_NODENAME", name(number));
                 set(launch, "RABBITMQ_ADVANCED_CONFIG_FILE", extra.clone());
                 set(launch, "ERL_EPMD_PORT", epmd_port.to_string());
                 set(launch, "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ERLANG.to_owned());
-                for word in &mut launch.after {
-                    if word.parse::<u16>().is_ok() {
-                        *word = epmd_port.to_string();
-                    }
-                }
+                launch.after.truncate(1);
+                launch.after.extend(["-port".into(), epmd_port.to_string(), "-kill".into()]);
             });
         }
         // The others join a node that has made its own database. Three that begin together compete for a lock, and who
@@ -60,9 +58,7 @@ impl Group for RabbitMqGroup {
             until("the first node", PATIENCE, can_be_joined).await?;
             start_all(others).await
         };
-        let (first, others) = tokio::join!(first.restart(), joined);
-        first?;
-        others?;
+        tokio::try_join!(first.restart(), joined)?;
         Ok(Self { members, epmd_port })
     }
 
@@ -76,7 +72,8 @@ impl RabbitMqGroup {
     /// choose one, declare the queue through a connection to it, with `x-queue-leader-locator` as `client-local`.
     pub async fn leader(&self, queue: &str) -> anyhow::Result<Option<usize>> {
         for (number, member) in self.members.iter().enumerate() {
-            if !member.is_running()? {
+            // One that is paused or gone would keep the tool waiting.
+            if member.version().await.is_err() {
                 continue;
             }
             let queues = self.ask(number, &["list_queues", "name", "leader"]).await?;
@@ -84,13 +81,15 @@ impl RabbitMqGroup {
             let found = queues.iter().find(|it| it["name"] == queue).context("no such queue")?;
             return Ok((0..NODES).find(|&node| found["leader"] == name(node)));
         }
-        anyhow::bail!("no node runs")
+        bail!("no node answers")
     }
 
     /// Asks this node with RabbitMQ's own tool.
     async fn ask(&self, member: usize, words: &[&str]) -> anyhow::Result<Value> {
         let server = &self.members[member];
-        let output = Command::new(server.programs().folder.join("rabbitmqctl"))
+        let mut rabbitmqctl = Command::new(server.programs().folder.join("rabbitmqctl"));
+        undisturbed(rabbitmqctl.as_std_mut());
+        let output = rabbitmqctl
             .args(["--node", &name(member), "--formatter", "json", "--quiet"])
             .args(words)
             .env("HOME", &server.home().path)
@@ -111,9 +110,8 @@ impl RabbitMqGroup {
 /// The nodes talk to each other on loopback only.
 const LOOPBACK: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
 
-/// And they share the machine: two schedulers each, which sleep when there is nothing to do.
-const ERLANG: &str =
-    "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none";
+/// And they share the machine: two schedulers each.
+const ERLANG: &str = "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2";
 
 fn name(number: usize) -> String {
     format!("n{number}@localhost")

@@ -1,14 +1,14 @@
 //! Redis Cluster: three masters, each with a third of the slots, and a replica for each of them.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use futures_util::future::join_all;
 
 use super::{
-    Group, PATIENCE, prepare,
+    PATIENCE, ServerGroup, prepare,
     redis_sentinel::{configure, connect, is_in_sync, replicated},
     start_all, until,
 };
-use crate::{Service, port, stack::own::OwnServer};
+use crate::{needs::Group, port, stack::own::OwnServer};
 
 /// How many of the members are masters at first. The member `MASTERS + n` is the replica of `n`.
 pub const MASTERS: usize = 3;
@@ -21,11 +21,11 @@ pub struct RedisCluster {
     pub members: Vec<OwnServer>,
 }
 
-impl Group for RedisCluster {
-    const SERVICE: Service = Service::Redis;
+impl ServerGroup for RedisCluster {
+    const GROUP: Group = Group::RedisCluster;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::SERVICE, 2 * MASTERS)?;
+        let mut members = prepare(Self::GROUP, 2 * MASTERS).await?;
         let mut buses = Vec::new();
         for member in &mut members {
             // By default it is the port and 10,000, where somebody else may listen.
@@ -63,7 +63,7 @@ impl RedisCluster {
                 return Ok(command.query_async(&mut connection).await?);
             }
         }
-        anyhow::bail!("no member answers")
+        bail!("no member answers")
     }
 
     /// The master that has this slot. Of two that say so, it is the one that was elected later; the other has not yet

@@ -6,8 +6,8 @@ use anyhow::Context;
 use futures_util::future::join_all;
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 
-use super::{Group, PATIENCE, prepare, start_all, until};
-use crate::{Service, stack::own::OwnServer};
+use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
+use crate::{needs::Group, stack::own::OwnServer};
 
 /// What the Sentinels call the master.
 pub const MASTER: &str = "lab";
@@ -21,11 +21,11 @@ pub struct SentinelGroup {
     pub sentinels: Vec<OwnServer>,
 }
 
-impl Group for SentinelGroup {
-    const SERVICE: Service = Service::Redis;
+impl ServerGroup for SentinelGroup {
+    const GROUP: Group = Group::RedisSentinel;
 
     async fn start() -> anyhow::Result<Self> {
-        let mut members = prepare(Self::SERVICE, 3)?;
+        let mut members = prepare(Self::GROUP, 3).await?;
         let master = members[0].port()?;
         for (number, member) in members.iter_mut().enumerate() {
             let mut config = replicated(member)?;
@@ -34,7 +34,7 @@ impl Group for SentinelGroup {
             }
             configure(member, &config, &[])?;
         }
-        let mut sentinels = prepare(Self::SERVICE, 3)?;
+        let mut sentinels = prepare(Self::GROUP, 3).await?;
         let password = members[0].home().read("password")?;
         for sentinel in &mut sentinels {
             let config = format!(
@@ -138,7 +138,7 @@ pub(super) fn configure(
 ) -> anyhow::Result<()> {
     let config = server.home().write("group.conf", config)?;
     let config = config.to_str().context("a folder that is not UTF-8")?.to_owned();
-    server.adapt(move |launch| {
+    adapt(server, move |launch| {
         launch.command.truncate(1);
         launch.command.push(config.clone());
         launch.command.extend(arguments.iter().map(|&it| it.to_owned()));

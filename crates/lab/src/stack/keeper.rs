@@ -51,7 +51,7 @@ pub struct Duty {
     pub idle: Duration,
     /// How often users and orders are looked at.
     pub look: Duration,
-    /// Whether its home goes when it is stopped. It stays if the server ends in another way.
+    /// Whether its home goes when it is stopped, or when its owner goes after it was killed.
     pub remove: bool,
 }
 
@@ -104,10 +104,29 @@ fn keep(path: &Path) -> anyhow::Result<()> {
     let stopped = runtime.block_on(look_after(&home, &duty));
     clean_up(&duty.launch);
     fs::remove_file(home.path.join(DUTY))?;
-    if stopped? && duty.remove {
+    if duty.remove && (stopped? || owner_has_gone(&home)?) {
         fs::remove_dir_all(&home.path)?;
     }
     Ok(())
+}
+
+/// Waits beside the home of a server that was killed: whether its owner goes (true), or starts it again with a keeper of
+/// its own (false).
+fn owner_has_gone(home: &Home) -> anyhow::Result<bool> {
+    // Lets go of the lock `running`.
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    let owner = home.lock_file("owner.lock")?;
+    loop {
+        if home.is_running()? {
+            return Ok(false);
+        }
+        match owner.try_lock() {
+            // It may have removed the home itself.
+            Ok(()) => return Ok(home.path.exists()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(200)),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
 }
 
 fn read_duty(home: &Home) -> anyhow::Result<Duty> {
@@ -192,7 +211,8 @@ impl Server {
     /// Tells it to stop, each second: one that is just starting may not have heard it. At last, kills it.
     async fn stop(&mut self, signal: Signal) -> anyhow::Result<()> {
         self.obey(Order::Resume)?;
-        for _ in 0..REMINDERS {
+        let reminders = if signal == Signal::KILL { 0 } else { REMINDERS };
+        for _ in 0..reminders {
             let Some(pid) = self.pid() else { return Ok(()) };
             kill_process(pid, signal)?;
             if timeout(Duration::from_secs(1), self.process.wait()).await.is_ok() {

@@ -18,7 +18,7 @@ pub(crate) mod keeper;
 pub mod own;
 mod private;
 mod probe;
-mod programs;
+pub(crate) mod programs;
 pub mod service;
 
 pub(crate) use home::parent as folder;
@@ -141,6 +141,9 @@ pub(crate) fn why_none(service: Service) -> Option<String> {
 
 /// Why no server of one's own can be had here.
 pub(crate) fn why_none_of_its_own(service: Service) -> Option<String> {
+    if service.needs_root() && !rustix::process::geteuid().is_root() {
+        return Some(format!("only root can run {service}"));
+    }
     let here = service.programs().is_some() || install::is_allowed();
     (!here).then(|| format!("{service} is not installed here ({})", install::command(service)))
 }

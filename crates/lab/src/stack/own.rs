@@ -33,19 +33,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 
 impl OwnServer {
-    /// Starts a server with no data. Skips the experiment where only given servers are to be had.
+    /// Starts a server with no data. Installs it, if it is missing and may be installed; otherwise the experiment is
+    /// skipped.
     pub async fn start(service: Service) -> anyhow::Result<Self> {
-        let mut server = Self::prepare(service)?;
+        let mut server = Self::prepare(service).await?;
         server.restart().await?;
         Ok(server)
     }
 
     /// Makes the home of a server and starts nothing. For a server that is to be a member of a group: its folder can
     /// be filled and its launch changed before [`restart`](Self::restart).
-    pub(crate) fn prepare(service: Service) -> anyhow::Result<Self> {
-        let programs = service.programs().ok_or_else(|| {
-            skip(format!("needs a {service} of its own, which is not installed here"))
-        })?;
+    pub(crate) async fn prepare(service: Service) -> anyhow::Result<Self> {
+        if let Some(why) = super::why_none_of_its_own(service) {
+            return Err(skip(format!("it needs a {service} of its own, and {why}")));
+        }
+        super::bring(service).await?;
+        let programs = service.programs().context("its programs are not where they should be")?;
         remove_what_was_left(service)?;
         let home = service.own_home()?;
         home.create()?;

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use super::Client;
+use super::newcomer;
 use conform::{
     case::Outcome,
     cases,
@@ -18,12 +18,13 @@ cases! {
     Plain an_unknown_path_or_method_is_a_problem: "404, and 405 with Allow", "It tells a client's author what the path is for.";
 }
 
-async fn greet(client: &Client<'_>, greeting: &Value) -> anyhow::Result<Response> {
-    client.target.send(client.request(Method::POST, "api/hello").json(greeting)).await
+/// Sends a greeting as a client of its own.
+async fn greet(target: &Target, greeting: &Value) -> anyhow::Result<Response> {
+    target.send(newcomer(target).request(Method::POST, "api/hello").json(greeting)).await
 }
 
 async fn a_body_that_is_no_greeting_is_refused(target: &Target) -> Outcome {
-    let client = Client::of(target);
+    let client = newcomer(target);
     let good = json!({ "name": "Ada" });
     refuses_bad_bodies(|| client.request(Method::POST, "api/hello"), &good).await?;
     for body in [r#"{"name": null}"#, r#"{"name": 7}"#, r#"{"name": "Ada", "nmae": 1}"#] {
@@ -31,25 +32,24 @@ async fn a_body_that_is_no_greeting_is_refused(target: &Target) -> Outcome {
         let request = request.header("content-type", "application/json").body(body);
         problem(target.send(request).await?, 422).await.context(body)?;
     }
-    let greeted: Value = greet(&client, &good).await?.json().await?;
+    let greeted: Value = greet(target, &good).await?.json().await?;
     ensure!(greeted == json!({ "hello": "Ada" }), "{greeted}");
     Ok(())
 }
 
 async fn a_name_that_is_none_is_invalid(target: &Target) -> Outcome {
-    let client = Client::of(target);
     for name in ["", "  ", &"a".repeat(201)] {
-        let response = greet(&client, &json!({ "name": name })).await?;
+        let response = greet(target, &json!({ "name": name })).await?;
         invalid(response, "name").await.with_context(|| format!("{name:?}"))?;
     }
     let name = "é".repeat(100);
-    let greeted: Value = greet(&client, &json!({ "name": name })).await?.json().await?;
+    let greeted: Value = greet(target, &json!({ "name": name })).await?.json().await?;
     ensure!(greeted == json!({ "hello": name }), "{greeted}");
     Ok(())
 }
 
 async fn an_unknown_path_or_method_is_a_problem(target: &Target) -> Outcome {
-    let client = Client::of(target);
+    let client = newcomer(target);
     for path in [
         "",
         "api",
@@ -61,7 +61,7 @@ async fn an_unknown_path_or_method_is_a_problem(target: &Target) -> Outcome {
         "%ff%fe",
         "api/%00",
     ] {
-        problem(client.ask(Method::GET, path).await?, 404).await.context(path)?;
+        problem(client.get(path).await?, 404).await.context(path)?;
     }
     for (method, path) in [
         (Method::PUT, "api/hello"),

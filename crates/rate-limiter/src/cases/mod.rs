@@ -1,13 +1,14 @@
 //! The rate limiter's table of calls.
 
+pub mod client;
 mod greeting;
-mod told;
+pub mod told;
 
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Method, Response};
 use serde_json::json;
 
 use conform::{
@@ -17,6 +18,7 @@ use conform::{
     target::Target,
 };
 
+use client::Client;
 use told::Told;
 
 cases! {
@@ -44,96 +46,52 @@ pub fn suite() -> Suite {
     Suite { needs: NEEDS, cases: [cases(), greeting::cases()].concat() }
 }
 
-/// One client, as a trusted proxy tells of it.
-struct Client<'a> {
-    target: &'a Target,
-    /// The first half of its IPv6 address.
-    network: String,
-    begun: Instant,
+/// The first half of an IPv6 address that no other case and no other run has.
+fn network() -> String {
+    format!("2001:db8:{:x}:{:x}", rand::random::<u16>(), rand::random::<u16>())
 }
 
-impl<'a> Client<'a> {
-    /// One that no other case and no other run has been.
-    fn of(target: &'a Target) -> Self {
-        let (high, low) = (rand::random::<u16>(), rand::random::<u16>());
-        Self { target, network: format!("2001:db8:{high:x}:{low:x}"), begun: Instant::now() }
-    }
+/// A client that no other case and no other run has been, behind a proxy.
+fn newcomer(target: &Target) -> Client {
+    Client::of(target).forwarded_for(format!("{}::1", network()))
+}
 
-    fn address(&self) -> String {
-        format!("{}::1", self.network)
-    }
+/// Its first request, which must pass, and what that tells.
+async fn first(client: &Client) -> anyhow::Result<Told> {
+    let response = client.hello().await?;
+    ensure!(response.status() == 200, "a new client got {}", response.status());
+    let told = Told::by(&response)?;
+    ensure!((50..=1_000).contains(&told.limit), "start it with a limit of 50 to 1,000: {told:?}");
+    ensure!(told.window >= 300, "start it with a window of five minutes or more: {told:?}");
+    ensure!(
+        told.remaining == told.limit - 1,
+        "a new client has its whole quota, less one: {told:?}. Is X-Forwarded-For believed?"
+    );
+    Ok(told)
+}
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.target.request(method, path).header("x-forwarded-for", self.address())
-    }
-
-    async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Response> {
-        self.target.send(self.request(method, path)).await
-    }
-
-    async fn hello(&self) -> anyhow::Result<Response> {
-        self.ask(Method::GET, "api/hello").await
-    }
-
-    async fn hello_from(&self, forwarded: &str) -> anyhow::Result<Response> {
-        let request = self.target.request(Method::GET, "api/hello");
-        self.target.send(request.header("x-forwarded-for", forwarded)).await
-    }
-
-    /// The first request, which must pass, and what it tells.
-    async fn first(&self) -> anyhow::Result<Told> {
-        let response = self.hello().await?;
-        ensure!(response.status() == 200, "a new client got {}", response.status());
-        let told = Told::by(&response)?;
-        ensure!(
-            (50..=1_000).contains(&told.limit),
-            "start it with a limit of 50 to 1,000: {told:?}"
-        );
-        ensure!(told.window >= 300, "start it with a window of five minutes or more: {told:?}");
-        ensure!(
-            told.remaining == told.limit - 1,
-            "a new client has its whole quota, less one: {told:?}. Is X-Forwarded-For believed?"
-        );
-        Ok(told)
-    }
-
-    /// Units that may have come back since the client came.
-    fn back(&self, told: &Told) -> u64 {
-        let micros = self.begun.elapsed().as_micros() * u128::from(told.limit);
-        u64::try_from(micros / (u128::from(told.window) * 1_000_000)).unwrap_or(u64::MAX)
-    }
-
-    /// So many are left now, or a few more that have come back meanwhile.
-    fn left(&self, response: &Response, expected: u64) -> Outcome {
-        let told = Told::by(response)?;
-        let most = expected + self.back(&told);
-        ensure!((expected..=most).contains(&told.remaining), "{expected} should be left: {told:?}");
-        Ok(())
-    }
-
-    /// Asks until there is nothing left; returns the refusal, and how many have passed.
-    async fn exhaust(&self, told: &Told) -> anyhow::Result<(Response, u64)> {
-        let mut passed = 0;
-        loop {
-            let response = self.hello().await?;
-            if response.status() == 429 {
-                return Ok((response, passed));
-            }
-            ensure!(response.status() == 200, "{}", response.status());
-            passed += 1;
-            ensure!(passed <= told.limit + self.back(told), "{passed} passed: there is no limit");
+/// Asks until there is nothing left; returns the refusal, and how many have passed.
+async fn exhaust(client: &Client, told: &Told) -> anyhow::Result<(Response, u64)> {
+    let mut passed = 0;
+    loop {
+        let response = client.hello().await?;
+        if response.status() == 429 {
+            return Ok((response, passed));
         }
+        ensure!(response.status() == 200, "{}", response.status());
+        passed += 1;
+        ensure!(passed <= told.limit + told.back(), "{passed} passed: there is no limit");
     }
 }
 
 async fn a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused(
     target: &Target,
 ) -> Outcome {
-    let client = Client::of(target);
-    let told = client.first().await?;
-    let (refused, passed) = client.exhaust(&told).await?;
+    let client = newcomer(target);
+    let told = first(&client).await?;
+    let (refused, passed) = exhaust(&client, &told).await?;
     ensure!(passed + 1 >= told.limit, "{} of {} passed", passed + 1, told.limit);
-    client.left(&refused, 0)?;
+    told.left(&refused, 0)?;
     let after: u64 = header(&refused, "retry-after").parse().context("Retry-After")?;
     ensure!((1..=2 * told.window).contains(&after), "Retry-After: {after}");
     let problem = problem(refused, 429).await?;
@@ -145,8 +103,8 @@ async fn a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused(
 }
 
 async fn every_answer_below_api_costs_and_says_where_the_client_stands(target: &Target) -> Outcome {
-    let client = Client::of(target);
-    let told = client.first().await?;
+    let client = newcomer(target);
+    let told = first(&client).await?;
     for (n, (method, path, status)) in (2..).zip([
         (Method::GET, "api/nowhere", 404),
         (Method::DELETE, "api/hello", 405),
@@ -156,18 +114,18 @@ async fn every_answer_below_api_costs_and_says_where_the_client_stands(target: &
     ]) {
         let response = client.ask(method.clone(), path).await?;
         ensure!(response.status() == status, "{method} {path}: {}", response.status());
-        client.left(&response, told.limit - n).with_context(|| format!("{method} {path}"))?;
+        told.left(&response, told.limit - n).with_context(|| format!("{method} {path}"))?;
     }
     Ok(())
 }
 
 async fn a_dear_request_costs_more(target: &Target) -> Outcome {
-    let client = Client::of(target);
-    let told = client.first().await?;
+    let client = newcomer(target);
+    let told = first(&client).await?;
     for spent in [11, 21] {
-        let report = client.ask(Method::GET, "api/report").await?;
+        let report = client.report().await?;
         ensure!(report.status() == 200, "{}", report.status());
-        client.left(&report, told.limit - spent)?;
+        told.left(&report, told.limit - spent)?;
     }
     Ok(())
 }
@@ -175,20 +133,22 @@ async fn a_dear_request_costs_more(target: &Target) -> Outcome {
 async fn each_client_has_its_own_quota_and_one_ipv6_network_is_one_client(
     target: &Target,
 ) -> Outcome {
-    let (one, other) = (Client::of(target), Client::of(target));
-    let told = one.first().await?;
-    other.first().await?;
+    let network = network();
+    let (proxy, other) = (Client::of(target), newcomer(target));
+    let told = first(&proxy.forwarded_for(format!("{network}::1"))).await?;
+    first(&other).await?;
     for (n, host) in (2..).zip(["::2", "::ffff:1:2", ":1:2:3:4"]) {
-        let response = one.hello_from(&format!("{}{host}", one.network)).await?;
-        one.left(&response, told.limit - n).with_context(|| format!("{}{host}", one.network))?;
+        let address = format!("{network}{host}");
+        let response = proxy.forwarded_for(&address).hello().await?;
+        told.left(&response, told.limit - n).context(address)?;
     }
     Ok(())
 }
 
 async fn a_forged_header_buys_nothing(target: &Target) -> Outcome {
-    let client = Client::of(target);
-    let told = client.first().await?;
-    let address = client.address();
+    let address = format!("{}::1", network());
+    let client = Client::of(target).forwarded_for(&address);
+    let told = first(&client).await?;
     for (n, forged) in (2..).zip([
         format!("198.51.100.7, {address}"),
         format!("198.51.100.8,198.51.100.9, {address}"),
@@ -196,24 +156,23 @@ async fn a_forged_header_buys_nothing(target: &Target) -> Outcome {
         format!("\", {address}"),
         format!(",,, {address}"),
     ]) {
-        let response = client.hello_from(&forged).await?;
+        let response = client.forwarded_for(&forged).hello().await?;
         ensure!(response.status() == 200, "{forged}: {}", response.status());
-        client.left(&response, told.limit - n).context(forged)?;
+        told.left(&response, told.limit - n).context(forged)?;
     }
     for (n, name) in (7..).zip(["x-real-ip", "x-api-key", "forwarded"]) {
-        let request = client.request(Method::GET, "api/hello").header(name, "for=198.51.100.7");
-        let response = target.send(request).await?;
-        client.left(&response, told.limit - n).context(name)?;
+        let response = client.hello_with(name, "for=198.51.100.7").await?;
+        told.left(&response, told.limit - n).context(name)?;
     }
     Ok(())
 }
 
 async fn health_is_never_limited(target: &Target) -> Outcome {
-    let client = Client::of(target);
-    let told = client.first().await?;
-    client.exhaust(&told).await?;
+    let client = newcomer(target);
+    let told = first(&client).await?;
+    exhaust(&client, &told).await?;
     for path in ["healthz", "readyz"] {
-        let response = client.ask(Method::GET, path).await?;
+        let response = client.get(path).await?;
         ensure!(response.status() == 200, "{path}: {}", response.status());
         ensure!(header(&response, "ratelimit").is_empty(), "{path} is counted");
     }
@@ -221,24 +180,25 @@ async fn health_is_never_limited(target: &Target) -> Outcome {
 }
 
 async fn a_burst_of_concurrent_requests_gets_exactly_the_limit(target: &Target) -> Outcome {
-    let told = Client::of(target).first().await?;
+    let told = first(&newcomer(target)).await?;
     // One that has taken nothing yet.
-    let client = Client::of(target);
+    let client = newcomer(target);
+    let told = Told { at: Instant::now(), ..told };
     let answers = try_join_all((0..told.limit + 100).map(|_| client.hello())).await?;
     let count = |wanted| answers.iter().filter(|it| it.status() == wanted).count() as u64;
     let (passed, refused) = (count(200_u16), count(429_u16));
     ensure!(passed + refused == told.limit + 100, "others than 200 and 429 among {answers:?}");
-    let most = told.limit + client.back(&told);
+    let most = told.limit + told.back();
     ensure!((told.limit..=most).contains(&passed), "{passed} passed, the limit is {}", told.limit);
     Ok(())
 }
 
 async fn quota_that_was_used_is_used_after_a_kill(target: &Target) -> Outcome {
-    let client = Client::of(target);
-    let told = client.first().await?;
+    let client = newcomer(target);
+    let told = first(&client).await?;
     for _ in 0..20 {
         client.hello().await?;
     }
     target.restart().await?;
-    client.left(&client.hello().await?, told.limit - 22).context("after the kill")
+    told.left(&client.hello().await?, told.limit - 22).context("after the kill")
 }

@@ -1,11 +1,13 @@
 //! What does an answer tell its client? `RateLimit-Policy` and `RateLimit`.
 
-use anyhow::{Context, ensure};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow, bail, ensure};
+use conform::{case::Outcome, http::header};
 use reqwest::Response;
+use sfv::{BareItem, List, ListEntry, Parser};
 
-use conform::http::header;
-
-/// What an answer says of the first policy.
+/// What an answer says of its first policy.
 #[derive(Clone, Debug)]
 pub struct Told {
     /// Its name.
@@ -16,35 +18,72 @@ pub struct Told {
     pub window: u64,
     /// Units that are left.
     pub remaining: u64,
+    /// When we were told.
+    pub at: Instant,
 }
 
 impl Told {
     /// Reads both fields.
     pub fn by(response: &Response) -> anyhow::Result<Self> {
-        let (name, policy) = item(header(response, "ratelimit-policy"), "RateLimit-Policy")?;
-        let (same, state) = item(header(response, "ratelimit"), "RateLimit")?;
-        ensure!(name == same, "RateLimit-Policy begins with {name}, RateLimit with {same}");
-        let number = |parameters: &[(String, String)], name: &str| {
-            let found = parameters.iter().find(|(key, _)| key == name);
-            let (_, value) = found.with_context(|| format!("no {name} in {parameters:?}"))?;
-            value.parse::<u64>().with_context(|| format!("{name} is {value}"))
-        };
-        number(&state, "t")?;
+        let first = field(response, "ratelimit-policy")?.into_iter().next();
+        let (name, _) = first.context("RateLimit-Policy is empty")?;
+        let number =
+            |field, key| anyhow::Ok(u64::try_from(parameter(response, field, &name, key)?)?);
+        number("ratelimit", "t")?;
         Ok(Self {
+            limit: number("ratelimit-policy", "q")?,
+            window: number("ratelimit-policy", "w")?,
+            remaining: number("ratelimit", "r")?,
+            at: Instant::now(),
             name,
-            limit: number(&policy, "q")?,
-            window: number(&policy, "w")?,
-            remaining: number(&state, "r")?,
         })
+    }
+
+    /// Units that may have come back since then.
+    pub fn back(&self) -> u64 {
+        let micros = self.at.elapsed().as_micros() * u128::from(self.limit);
+        u64::try_from(micros / (u128::from(self.window) * 1_000_000)).unwrap_or(u64::MAX)
+    }
+
+    /// Checks that a later answer tells of this many units left, or of a few more that have come back meanwhile.
+    pub fn left(&self, response: &Response, expected: u64) -> Outcome {
+        let told = Self::by(response)?;
+        let most = expected + self.back();
+        ensure!((expected..=most).contains(&told.remaining), "{expected} should be left: {told:?}");
+        Ok(())
     }
 }
 
-/// The first item of a list, and its parameters: RFC 9651, of which these fields need no more.
-fn item(field: &str, name: &str) -> anyhow::Result<(String, Vec<(String, String)>)> {
-    let first = field.split(',').next().unwrap_or_default();
-    let mut parts = first.split(';').map(str::trim);
-    let string = parts.next().and_then(|it| it.strip_prefix('"')?.strip_suffix('"'));
-    let string = string.with_context(|| format!("{name} is {field:?}, no list of strings"))?;
-    let pairs = parts.filter_map(|part| part.split_once('='));
-    Ok((string.to_owned(), pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()))
+/// An item's parameters that are whole numbers.
+type Parameters = Vec<(String, i64)>;
+
+/// A field, parsed as RFC 9651 has it: the name of each item, and its parameters.
+pub fn field(response: &Response, name: &str) -> anyhow::Result<Vec<(String, Parameters)>> {
+    let text = header(response, name);
+    let list: List =
+        Parser::new(text).parse().map_err(|error| anyhow!("{name} is {text:?}: {error}"))?;
+    let item = |entry| {
+        let ListEntry::Item(item) = entry else { bail!("{name} is {text:?}: an inner list") };
+        let BareItem::String(of) = item.bare_item else { bail!("{name} is {text:?}: no string") };
+        let parameters = item.params.into_iter().filter_map(|(key, value)| match value {
+            BareItem::Integer(value) => Some((key.as_str().to_owned(), value.into())),
+            _ => None,
+        });
+        Ok((of.as_str().to_owned(), parameters.collect()))
+    };
+    list.into_iter().map(item).collect()
+}
+
+/// One parameter of one policy: `parameter(&response, "ratelimit", "api", "r")` units are left.
+pub fn parameter(response: &Response, name: &str, policy: &str, key: &str) -> anyhow::Result<i64> {
+    let field = field(response, name)?;
+    let item = field.iter().find(|(name, _)| name == policy);
+    let (_, parameters) = item.with_context(|| format!("{name} has no policy {policy}"))?;
+    let found = parameters.iter().find(|(name, _)| name == key);
+    Ok(found.with_context(|| format!("no {key} in {parameters:?}"))?.1)
+}
+
+/// The units that are left by the policy `api`.
+pub fn units_left(response: &Response) -> anyhow::Result<i64> {
+    parameter(response, "ratelimit", "api", "r")
 }

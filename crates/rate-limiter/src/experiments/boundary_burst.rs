@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lab::{Experiment, Lab, child::Child, load::http::Connection};
 use tokio::{task::JoinSet, time::sleep_until};
 
-use super::client::{in_redis, request};
+use super::fixture::{Fixture, request};
 use crate::{
     algorithm::Algorithm,
     quota::{Micros, Quota},
@@ -51,12 +51,12 @@ struct Story {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let keys = lab.keys().await?;
+    let fixture = Fixture::of(&lab).await?;
     let quota = Quota::new(params.limit, Duration::from_millis(params.window))?;
     let mut stories = JoinSet::new();
     for (n, algorithm) in Algorithm::ALL.into_iter().enumerate() {
         let (limit, window) = (params.limit.to_string(), format!("{}ms", params.window));
-        let serve = in_redis(&lab, &keys, "edge").args(&["--algorithm", algorithm.name()]);
+        let serve = fixture.in_redis().args(&["--algorithm", algorithm.name()]);
         let serve = serve.args(&["--limit", &limit, "--window", &window]);
         let child = serve.args(&["--trusted-proxy", "127.0.0.1"]).start().await?;
         stories.spawn(async move { anyhow::Ok((n, patiently(&child, &quota).await?)) });

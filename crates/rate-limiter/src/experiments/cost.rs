@@ -18,7 +18,8 @@ use redis::aio::MultiplexedConnection;
 use crate::{
     algorithm::Algorithm,
     key::Key,
-    limiter::{Limits, STORE_TIMEOUT},
+    limiter::STORE_TIMEOUT,
+    limits::Limits,
     memory::{Memory, monotonic},
     quota::{Policy, Quota},
     shared::Shared,

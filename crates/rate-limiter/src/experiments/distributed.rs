@@ -1,9 +1,14 @@
 //! How many get through when several processes are hammered at once?
 
 use anyhow::Context;
-use lab::{Experiment, Lab, child::ChildBuilder};
+use lab::{
+    Experiment, Lab,
+    child::{Child, ChildBuilder},
+    load::http::Connection,
+};
+use tokio::task::JoinSet;
 
-use super::client::{Tally, hammer, in_redis};
+use super::fixture::{Fixture, Tally, in_memory, request};
 use crate::algorithm::Algorithm;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -31,13 +36,13 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let keys = lab.keys().await?;
+    let fixture = Fixture::of(&lab).await?;
     let mut rows = Vec::new();
     for (done, algorithm) in (0..).zip(Algorithm::ALL) {
         lab.progress(done, 6, format!("{} on one Redis", algorithm.name()));
-        let serve = || in_redis(&lab, &keys, "together").args(&["--algorithm", algorithm.name()]);
+        let serve = || fixture.in_redis().args(&["--algorithm", algorithm.name()]);
         let tally = hammered(&params, serve).await?;
-        rows.push(row(&format!("{}, one Redis", algorithm.name()), tally));
+        rows.push(tally.row(&format!("{}, one Redis", algorithm.name())));
         lab.check_eq(
             format!(
                 "{}: let through by {} processes on one Redis",
@@ -54,8 +59,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         );
     }
     lab.progress(5, 6, "each in its own memory");
-    let tally = hammered(&params, || lab.serve().args(&["--store", "memory"])).await?;
-    rows.push(row("token-bucket, each in its own memory", tally));
+    let tally = hammered(&params, in_memory).await?;
+    rows.push(tally.row("token-bucket, each in its own memory"));
     lab.check_eq(
         format!("let through by {} processes that count alone", params.processes),
         params.processes * params.limit,
@@ -63,10 +68,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.table("One client against all processes", &["limiter", "let through", "refused"], rows);
     Ok(())
-}
-
-fn row(name: &str, tally: Tally) -> Vec<String> {
-    vec![name.to_owned(), tally.passed.to_string(), tally.refused.to_string()]
 }
 
 /// Starts the processes and sends twice as much as all of them together would let through.
@@ -79,4 +80,30 @@ async fn hammered(params: &Params, serve: impl Fn() -> ChildBuilder) -> anyhow::
     }
     let requests = 2 * params.processes * params.limit;
     hammer(&children, params.connections.max(params.processes), requests).await.context("hammering")
+}
+
+/// Each of the clients sends one request after another, the first to the first child and so on.
+async fn hammer(children: &[Child], clients: u64, requests: u64) -> anyhow::Result<Tally> {
+    let mut hammering = JoinSet::new();
+    for n in 0..clients {
+        let child = &children[usize::try_from(n)? % children.len()];
+        let (host, request) = (child.address().to_owned(), request(child, &[]));
+        let requests = requests / clients + u64::from(n < requests % clients);
+        hammering.spawn(async move {
+            let mut tally = Tally::default();
+            let mut connection = Connection::open(&host).await?;
+            for _ in 0..requests {
+                tally.add(connection.send(&request).await?);
+            }
+            anyhow::Ok(tally)
+        });
+    }
+    let mut all = Tally::default();
+    for tally in hammering.join_all().await {
+        let tally = tally?;
+        all.passed += tally.passed;
+        all.refused += tally.refused;
+        all.other += tally.other;
+    }
+    Ok(all)
 }

@@ -2,10 +2,10 @@
 
 pub mod accuracy;
 pub mod boundary_burst;
-mod client;
 pub mod clock;
 pub mod cost;
 pub mod distributed;
+pub mod fixture;
 mod naive;
 pub mod naive_redis;
 pub mod spoofing;

@@ -1,8 +1,8 @@
 //! Does a header that a client has made up buy it anything?
 
-use lab::{Experiment, Lab, child::Child};
+use lab::{Experiment, Lab, child::Child, load::http::Connection};
 
-use super::client::{Tally, request, send_all};
+use super::fixture::{Tally, in_memory, request};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -27,7 +27,7 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let limit = params.limit.to_string();
-    let serve = || lab.serve().args(&["--store", "memory", "--limit", &limit, "--window", "1d"]);
+    let serve = || in_memory().args(&["--limit", &limit, "--window", "1d"]);
     let mut rows = Vec::new();
     // Another forged address for each request.
     let forged: Vec<_> =
@@ -42,7 +42,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             _ => request(&child, &[(header, it)]),
         });
         let tally = send_all(&child, &requests.collect::<Vec<_>>()).await?;
-        rows.push(row(&format!("no proxy, forged {header}"), tally));
+        rows.push(tally.row(&format!("no proxy, forged {header}")));
         // All are the one client: the first header uses its quota up, and the others buy nothing either.
         let expected = if done == 1 { params.limit } else { 0 };
         lab.check_eq(
@@ -69,7 +69,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             request(&child, &[("X-Forwarded-For", &format!("{}, 203.0.113.7", forge(it)))])
         });
         let tally = send_all(&child, &requests.collect::<Vec<_>>()).await?;
-        rows.push(row(&format!("behind a proxy, {name}"), tally));
+        rows.push(tally.row(&format!("behind a proxy, {name}")));
         lab.check_eq(
             format!("behind a trusted proxy: let through with {name}"),
             expected,
@@ -85,12 +85,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         request(&child, &[("X-Forwarded-For", &format!("2001:db8::{:x}:{n:x}", n ^ 0xabc))])
     });
     let tally = send_all(&child, &requests.collect::<Vec<_>>()).await?;
-    rows.push(row("behind a proxy, addresses of one /64", tally));
+    rows.push(tally.row("behind a proxy, addresses of one /64"));
     lab.check_eq("let through from addresses of one IPv6 /64", params.limit, tally.passed);
 
     lab.progress(3, 4, "the same, read from the left");
     let tally = from_the_left(&child, &forged).await?;
-    rows.push(row("the leftmost address believed", tally));
+    rows.push(tally.row("the leftmost address believed"));
     lab.check_eq("let through if the leftmost address were believed", tried, tally.passed);
     lab.table("One client, a thousand stories", &["way", "let through", "refused"], rows);
     Ok(())
@@ -99,8 +99,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 /// A name, and what the client writes in front of what the proxy appends.
 type Way = (&'static str, fn(&str) -> String);
 
-fn row(way: &str, tally: Tally) -> Vec<String> {
-    vec![way.to_owned(), tally.passed.to_string(), tally.refused.to_string()]
+/// Sends these requests one after another.
+async fn send_all(child: &Child, requests: &[Vec<u8>]) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    let mut connection = Connection::open(child.address()).await?;
+    for request in requests {
+        tally.add(connection.send(request).await?);
+    }
+    Ok(tally)
 }
 
 /// Who reads from the left believes what stands there, as if the proxy had appended nothing: so we send just that.

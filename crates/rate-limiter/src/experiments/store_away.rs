@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use lab::{
     Experiment, Lab, Target,
-    child::{Child, ChildBuilder},
+    child::Child,
     fault::{Fault, Proxy},
 };
 use reqwest::header::RETRY_AFTER;
 use tokio::task::JoinSet;
+
+use super::fixture::{Fixture, start};
+use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -36,25 +38,15 @@ pub fn experiment() -> Experiment {
 const BEFORE: u64 = 3;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let keys = lab.keys().await?;
     // Half of what comes at once, so that the local limiter has something to refuse.
     let limit = params.requests / 2 + BEFORE;
-    let (timeout, limit_text) = (format!("{}ms", params.timeout), limit.to_string());
     let faults = [("cut", Fault::Cut), ("black-holed", Fault::BlackHole)];
     let cases =
         ["fail-open", "fail-closed"].into_iter().flat_map(|mode| faults.map(|it| (mode, it)));
     for (done, (mode, (name, fault))) in (0..).zip(cases) {
         lab.progress(done, 4, format!("{mode}, network {name}"));
-        let proxy = Proxy::to_url(keys.url()).await?;
-        let url = proxy.url(keys.url())?;
-        let serve = |attempt| {
-            let prefix = format!("{}{mode}:{name}:{attempt}:", keys.prefix());
-            let serve = lab.serve().env("REDIS_URL", &url).args(&["--prefix", &prefix]);
-            let serve = serve.args(&["--when-away", mode, "--limit", &limit_text]);
-            serve.args(&["--window", "1d", "--store-timeout", &timeout])
-        };
         let case = Case { mode, fault, limit, params: &params };
-        let (child, story) = calmly(serve, &proxy, &case).await?;
+        let (child, story) = case.calmly(&lab).await?;
         let what = format!("{mode}, {name}");
         case.judge(&lab, &what, &story);
         told(&lab, &child, &what, mode, (params.requests, story.away));
@@ -82,17 +74,38 @@ struct Story {
 }
 
 impl Case<'_> {
-    async fn tell(&self, child: &Child, proxy: &Proxy) -> anyhow::Result<Option<Story>> {
-        let before = ask(child, BEFORE).await?;
-        if store_away(child, self.mode).await? > 0 {
+    /// Starts it and tells the story. A pause of this machine may look like a Redis that is away while we harm
+    /// nothing: then it begins again, in another part of Redis.
+    async fn calmly(&self, lab: &Lab) -> anyhow::Result<(Child, Story)> {
+        let (timeout, limit) = (format!("{}ms", self.params.timeout), self.limit.to_string());
+        for _ in 0..5 {
+            let fixture = Fixture::of(lab).await?;
+            let url = fixture.keys.url();
+            let proxy = Proxy::to_url(url).await?;
+            let serve = fixture.in_redis_within(&timeout).env("REDIS_URL", proxy.url(url)?);
+            let serve = serve.args(&["--when-away", self.mode, "--limit", &limit]);
+            let (child, client) = start(serve.args(&["--window", "1d"])).await?;
+            if let Some(story) = self.tell(&client, &proxy).await? {
+                return Ok((child, story));
+            }
+        }
+        anyhow::bail!(
+            "this machine is too busy to tell a Redis that is away from one that waits its turn"
+        )
+    }
+
+    async fn tell(&self, client: &Client, proxy: &Proxy) -> anyhow::Result<Option<Story>> {
+        let metric = format!("rate_limiter_store_away_total{{mode=\"{}\"}}", self.mode);
+        let before = ask(client, BEFORE).await?;
+        if client.metric(&metric).await? > 0 {
             return Ok(None);
         }
         proxy.set(self.fault);
-        let during = ask(child, self.params.requests).await?;
+        let during = ask(client, self.params.requests).await?;
         proxy.heal();
-        let next = ask(child, 1).await?;
-        let after = ask(child, self.limit).await?;
-        let away = store_away(child, self.mode).await?;
+        let next = ask(client, 1).await?;
+        let after = ask(client, self.limit).await?;
+        let away = client.metric(&metric).await?;
         // Only who waited a whole time-out has met a pause. Who was decided without Redis at once, when it was
         // there, has met a fault of ours, which must stay in the story.
         let paused = next.slowest.max(after.slowest) >= Duration::from_millis(self.params.timeout);
@@ -140,32 +153,6 @@ impl Case<'_> {
     }
 }
 
-/// Starts it and tells the story. A pause of this machine may look like a Redis that is away while we harm nothing:
-/// then it begins again, under other names in Redis.
-async fn calmly(
-    serve: impl Fn(u32) -> ChildBuilder,
-    proxy: &Proxy,
-    case: &Case<'_>,
-) -> anyhow::Result<(Child, Story)> {
-    for attempt in 0..5 {
-        let child = serve(attempt).start().await?;
-        if let Some(story) = case.tell(&child, proxy).await? {
-            return Ok((child, story));
-        }
-    }
-    anyhow::bail!(
-        "this machine is too busy to tell a Redis that is away from one that waits its turn"
-    )
-}
-
-/// How many requests Redis did not decide.
-async fn store_away(child: &Child, mode: &str) -> anyhow::Result<u64> {
-    let metrics = reqwest::get(format!("{}/metrics", child.url())).await?.text().await?;
-    let name = format!("rate_limiter_store_away_total{{mode=\"{mode}\"}} ");
-    let away = metrics.lines().find_map(|line| line.strip_prefix(&name));
-    Ok(away.context("the metric is missing")?.parse()?)
-}
-
 /// The metric counts every request that Redis did not decide, and the log has a line without any header.
 fn told(lab: &Lab, child: &Child, what: &str, mode: &str, (requests, away): (u64, u64)) {
     lab.check_eq(
@@ -205,16 +192,15 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// An answer that takes a minute counts as none: how long it took is a figure.
-async fn ask(child: &Child, requests: u64) -> anyhow::Result<Answers> {
-    let client = reqwest::Client::builder().timeout(Duration::from_mins(1)).build()?;
+/// An answer that does not come counts as none: how long it took is a figure.
+async fn ask(client: &Client, requests: u64) -> anyhow::Result<Answers> {
+    let client = client.forwarded_for("203.0.113.9");
     let mut asking = JoinSet::new();
     for _ in 0..requests {
-        let request = client.get(format!("{}/api/hello", child.url()));
-        let request = request.header("X-Forwarded-For", "203.0.113.9");
+        let client = client.clone();
         asking.spawn(async move {
             let begun = Instant::now();
-            let answer = request.send().await.ok();
+            let answer = client.hello().await.ok();
             let seen =
                 answer.map(|it| (it.status().as_u16(), it.headers().contains_key(RETRY_AFTER)));
             (seen.unwrap_or_default(), begun.elapsed())

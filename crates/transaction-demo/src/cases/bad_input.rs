@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 
-use super::{Api, MOST};
+use super::{MOST, client::Client};
 use conform::{
     case::Outcome,
     cases,
@@ -28,36 +28,38 @@ cases! {
 }
 
 async fn a_page_that_cannot_be_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let ada = api.open(1).await?;
+    let client = Client::of(target);
+    let ada = client.open(1).await?;
     for limit in ["0", "201", "4000000000"] {
         let path = format!("accounts/{ada}/entries?limit={limit}");
-        invalid(api.get(&path).await?, "limit").await.context(limit)?;
+        invalid(target.get(&path).await?, "limit").await.context(limit)?;
     }
     for query in ["limit=-1", "limit=x", "after=x", "after=99999999999999999999", "after=%ff"] {
-        let response = api.get(&format!("accounts/{ada}/entries?{query}")).await?;
+        let response = target.get(&format!("accounts/{ada}/entries?{query}")).await?;
         problem(response, 400).await.context(query)?;
     }
     let beyond: Value =
-        api.get(&format!("accounts/{ada}/entries?after={}", i64::MAX)).await?.json().await?;
+        target.get(&format!("accounts/{ada}/entries?after={}", i64::MAX)).await?.json().await?;
     ensure!(beyond == json!({ "entries": [], "next": null }), "{beyond}");
     Ok(())
 }
 
 async fn a_key_is_needed(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 0).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 0).await?;
     let transfer = json!({ "from": ada, "to": bob, "amount_cents": 5 });
-    let problem = problem(target.send(api.post("transfers").json(&transfer)).await?, 400).await?;
+    let problem =
+        problem(target.send(target.request(Method::POST, "transfers").json(&transfer)).await?, 400)
+            .await?;
     let detail = problem["detail"].as_str().unwrap_or_default();
     ensure!(detail.contains("Idempotency-Key"), "{problem}");
-    ensure!(api.balance(bob).await? == 0);
+    ensure!(client.balance(bob).await? == 0);
     Ok(())
 }
 
 async fn a_bad_key_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 0).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 0).await?;
     let transfer = json!({ "from": ada, "to": bob, "amount_cents": 5 });
     let long = "k".repeat(10_000);
     for key in
@@ -65,20 +67,28 @@ async fn a_bad_key_is_refused(target: &Target) -> Outcome {
     {
         let words = String::from_utf8_lossy(&key[..key.len().min(40)]).into_owned();
         let key = HeaderValue::from_bytes(key)?;
-        let request = api.post("transfers").header("idempotency-key", key).json(&transfer);
+        let request = target
+            .request(Method::POST, "transfers")
+            .header("idempotency-key", key)
+            .json(&transfer);
         problem(target.send(request).await?, 400).await.context(words)?;
     }
-    let twice = api.post("transfers").header("idempotency-key", "a").header("idempotency-key", "a");
+    let twice = target
+        .request(Method::POST, "transfers")
+        .header("idempotency-key", "a")
+        .header("idempotency-key", "a");
     problem(target.send(twice.json(&transfer)).await?, 400).await?;
-    ensure!(api.balance(bob).await? == 0);
+    ensure!(client.balance(bob).await? == 0);
     // The longest is good, and after all that the bank still works.
-    ensure!(api.pay(&"k".repeat(255 - api.key("").len()), (ada, bob), 5).await?.status() == 201);
+    ensure!(
+        client.pay(&"k".repeat(255 - client.key("").len()), (ada, bob), 5).await?.status() == 201
+    );
     Ok(())
 }
 
 async fn a_transfer_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 0).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 0).await?;
     for ((from, to), field) in [
         ((ada, ada), "to"),
         ((ada, MOST), "to"),
@@ -90,18 +100,18 @@ async fn a_transfer_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
         ((0, bob), "from"),
         ((ada, 0), "to"),
     ] {
-        let response = api.pay("attmnsir", (from, to), 1).await?;
+        let response = client.pay("attmnsir", (from, to), 1).await?;
         invalid(response, field).await.with_context(|| format!("{from} to {to}"))?;
     }
-    ensure!((api.balance(ada).await?, api.balance(bob).await?) == (1_000, 0));
+    ensure!(client.balances((ada, bob)).await? == (1_000, 0));
     Ok(())
 }
 
 async fn an_amount_that_is_none_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 0).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 0).await?;
     for cents in [0, -1, i64::MIN, i64::MAX, MOST + 1] {
-        let response = api.pay("aatinir", (ada, bob), cents).await?;
+        let response = client.pay("aatinir", (ada, bob), cents).await?;
         invalid(response, "amount_cents").await.context(cents.to_string())?;
     }
     for cents in [
@@ -121,29 +131,30 @@ async fn an_amount_that_is_none_is_refused(target: &Target) -> Outcome {
         "+5",
     ] {
         let body = format!(r#"{{"from":{ada},"to":{bob},"amount_cents":{cents}}}"#);
-        let request = api.post("transfers").header("idempotency-key", api.key("aatinir"));
+        let request = target
+            .request(Method::POST, "transfers")
+            .header("idempotency-key", client.key("aatinir"));
         let response =
             target.send(request.header("content-type", "application/json").body(body)).await?;
         let status = response.status().as_u16();
         ensure!(matches!(status, 400 | 422), "{cents}: {status}");
         problem(response, status).await.context(cents)?;
     }
-    ensure!(api.pay("aatinir", (ada, bob), 5).await?.status() == 201);
-    ensure!(api.balance(bob).await? == 5);
+    ensure!(client.pay("aatinir", (ada, bob), 5).await?.status() == 201);
+    ensure!(client.balance(bob).await? == 5);
     Ok(())
 }
 
 async fn an_account_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
     let long = "x".repeat(201);
     for owner in ["", "  ", "a\0b", "a\nb", &long] {
         let account = json!({ "owner": owner, "balance_cents": 1 });
-        let response = target.send(api.post("accounts").json(&account)).await?;
+        let response = target.send(target.request(Method::POST, "accounts").json(&account)).await?;
         invalid(response, "owner").await.with_context(|| format!("{owner:?}"))?;
     }
     for cents in [-1, i64::MIN, i64::MAX, MOST + 1] {
         let account = json!({ "owner": "Ada", "balance_cents": cents });
-        let response = target.send(api.post("accounts").json(&account)).await?;
+        let response = target.send(target.request(Method::POST, "accounts").json(&account)).await?;
         invalid(response, "balance_cents").await.context(cents.to_string())?;
     }
     for account in [
@@ -154,22 +165,24 @@ async fn an_account_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
         json!({ "balance_cents": 1 }),
         json!({ "owner": "Ada", "balance_cents": 1, "id": 7 }),
     ] {
-        let response = target.send(api.post("accounts").json(&account)).await?;
+        let response = target.send(target.request(Method::POST, "accounts").json(&account)).await?;
         problem(response, 422).await.context(account)?;
     }
     Ok(())
 }
 
 async fn a_body_that_is_none_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000_000, 0).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000_000, 0).await?;
     let account = json!({ "owner": "Ada", "balance_cents": 5 });
-    refuses_bad_bodies(|| api.post("accounts"), &account).await?;
+    refuses_bad_bodies(|| target.request(Method::POST, "accounts"), &account).await?;
     let good = json!({ "from": ada, "to": bob, "amount_cents": 5 });
     let keys = AtomicU64::new(0);
     let request = || {
         let key = keys.fetch_add(1, Ordering::Relaxed);
-        api.post("transfers").header("idempotency-key", api.key(&format!("abtinir-{key}")))
+        target
+            .request(Method::POST, "transfers")
+            .header("idempotency-key", client.key(&format!("abtinir-{key}")))
     };
     refuses_bad_bodies(request, &good).await?;
     for body in [
@@ -181,13 +194,13 @@ async fn a_body_that_is_none_is_refused(target: &Target) -> Outcome {
         problem(target.send(request().json(&body)).await?, 422).await.context(body)?;
     }
     // One was good: the one with an odd header beside it.
-    ensure!(api.balance(bob).await? == 5, "{}", api.balance(bob).await?);
-    api.audit((ada, bob), (999_995, 5)).await
+    ensure!(client.balance(bob).await? == 5, "{}", client.balance(bob).await?);
+    client.audit((ada, bob), (999_995, 5)).await
 }
 
 async fn an_array_moves_no_money(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000_000, 1_000_000).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000_000, 1_000_000).await?;
     let arrays = [
         json!([ada, bob, 2_500]),
         json!([bob, ada, 2_500]),
@@ -196,15 +209,15 @@ async fn an_array_moves_no_money(target: &Target) -> Outcome {
         json!([{ "from": ada, "to": bob, "amount_cents": 2_500 }]),
     ];
     for (n, array) in arrays.into_iter().enumerate() {
-        let key = api.key(&format!("aamnm-{n}"));
-        let request = api.post("transfers").header("idempotency-key", key).json(&array);
+        let key = client.key(&format!("aamnm-{n}"));
+        let request = target.request(Method::POST, "transfers").header("idempotency-key", key);
+        let request = request.json(&array);
         problem(target.send(request).await?, 400).await.context(array)?;
     }
-    api.audit((ada, bob), (1_000_000, 1_000_000)).await
+    client.audit((ada, bob), (1_000_000, 1_000_000)).await
 }
 
 async fn what_is_not_there_is_not_found(target: &Target) -> Outcome {
-    let api = Api(target);
     for number in [
         "9007199254740991",
         "0",
@@ -224,7 +237,7 @@ async fn what_is_not_there_is_not_found(target: &Target) -> Outcome {
             format!("accounts/{number}/entries"),
             format!("transfers/{number}"),
         ] {
-            problem(api.get(&path).await?, 404).await.context(path)?;
+            problem(target.get(&path).await?, 404).await.context(path)?;
         }
     }
     not_found(target, &["", "accounts/", "account", "accounts/1/entries/1", "transfers/1/entries"])

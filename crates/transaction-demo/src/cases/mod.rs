@@ -1,13 +1,15 @@
 //! The bank's table of calls.
 
 mod bad_input;
+pub mod client;
 mod races;
 
 use anyhow::{Context, ensure};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::Method;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use client::Client;
 use conform::{
     case::{Outcome, Suite},
     cases,
@@ -43,102 +45,11 @@ pub fn suite() -> Suite {
 /// The most that an account can hold.
 const MOST: i64 = 9_007_199_254_740_991;
 
-/// The bank in its own words.
-#[derive(Clone, Copy)]
-struct Api<'a>(&'a Target);
-
-impl Api<'_> {
-    /// A key that no other run uses.
-    fn key(self, name: &str) -> String {
-        format!("{name}-{}", self.0.tag())
-    }
-
-    fn post(self, path: &str) -> RequestBuilder {
-        self.0.request(Method::POST, path)
-    }
-
-    async fn get(self, path: &str) -> anyhow::Result<Response> {
-        self.0.get(path).await
-    }
-
-    /// Opens an account that must be opened, and returns its number. If this is not heard, another is as good.
-    async fn open(self, balance_cents: i64) -> anyhow::Result<i64> {
-        let account = json!({ "owner": "Ada", "balance_cents": balance_cents });
-        let (response, _) = self.0.post_patiently("accounts", &account).await?;
-        ensure!(response.status() == 201, "{account}: {}", response.text().await?);
-        response.json::<Value>().await?["id"].as_i64().context("no id")
-    }
-
-    async fn two(self, from: i64, to: i64) -> anyhow::Result<(i64, i64)> {
-        Ok((self.open(from).await?, self.open(to).await?))
-    }
-
-    /// Sends a payment, and as often as the answer is "try again with the same key".
-    async fn pay(self, key: &str, (from, to): (i64, i64), cents: i64) -> anyhow::Result<Response> {
-        let key = self.key(key);
-        let transfer = json!({ "from": from, "to": to, "amount_cents": cents });
-        eventually("the payment is decided", async || {
-            let request = self.post("transfers").header("idempotency-key", &key).json(&transfer);
-            let response = self.0.send(request).await?;
-            Ok((response.status() != 503).then_some(response))
-        })
-        .await
-    }
-
-    /// A payment that must be made; returns its number.
-    async fn paid(self, key: &str, accounts: (i64, i64), cents: i64) -> anyhow::Result<i64> {
-        let response = self.pay(key, accounts, cents).await?;
-        ensure!(response.status() == 201, "{}: {}", response.status(), response.text().await?);
-        response.json::<Value>().await?["id"].as_i64().context("no id")
-    }
-
-    async fn balance(self, account: i64) -> anyhow::Result<i64> {
-        let account: Value = self.get(&format!("accounts/{account}")).await?.json().await?;
-        account["balance_cents"].as_i64().with_context(|| account.to_string())
-    }
-
-    async fn balances(self, (one, two): (i64, i64)) -> anyhow::Result<(i64, i64)> {
-        Ok((self.balance(one).await?, self.balance(two).await?))
-    }
-
-    /// All entries of an account, page by page.
-    async fn entries(self, account: i64) -> anyhow::Result<Vec<Value>> {
-        let mut entries = Vec::new();
-        let mut next = Some(format!("/accounts/{account}/entries"));
-        while let Some(path) = next {
-            let page: Value = self.get(&path).await?.json().await?;
-            let shown = page["entries"].as_array();
-            let shown =
-                shown.with_context(|| format!("account {account} has no ledger: {page}"))?;
-            entries.extend(shown.iter().cloned());
-            next = page["next"].as_str().map(str::to_owned);
-        }
-        Ok(entries)
-    }
-
-    async fn amounts(self, account: i64) -> anyhow::Result<Vec<i64>> {
-        let entries = self.entries(account).await?;
-        let amounts = entries.iter().map(|entry| entry["amount_cents"].as_i64().context("amount"));
-        amounts.collect()
-    }
-
-    /// The accounts hold what they should, and each balance is the sum of its entries.
-    async fn audit(self, (one, two): (i64, i64), expected: (i64, i64)) -> Outcome {
-        let balances = self.balances((one, two)).await?;
-        ensure!(balances == expected, "the balances are {balances:?}, and should be {expected:?}");
-        for (account, balance) in [(one, balances.0), (two, balances.1)] {
-            let sum: i64 = self.amounts(account).await?.iter().sum();
-            ensure!(sum == balance, "the entries sum to {sum}, the balance is {balance}");
-        }
-        Ok(())
-    }
-}
-
 async fn an_account_is_opened_and_can_be_looked_at(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     for (owner, cents) in [("Ada", 12_345), ("Łukasz & Søn", 0), ("Max", 1_i64 << 52)] {
         let account = json!({ "owner": owner, "balance_cents": cents });
-        let (created, _) = target.post_patiently("accounts", &account).await?;
+        let created = client.open_account(&account).await?;
         ensure!(created.status() == 201, "{}", created.text().await?);
         let location = header(&created, "location").to_owned();
         let body: Value = created.json().await?;
@@ -146,53 +57,53 @@ async fn an_account_is_opened_and_can_be_looked_at(target: &Target) -> Outcome {
         ensure!(location == format!("/accounts/{}", body["id"]), "Location: {location}: {body}");
         let at = body["created_at"].as_str().unwrap_or_default();
         ensure!(OffsetDateTime::parse(at, &Rfc3339)?.offset().is_utc(), "created_at: {at}");
-        let shown: Value = api.get(&location).await?.json().await?;
+        let shown: Value = target.get(&location).await?.json().await?;
         ensure!(shown == body, "{shown} is not {body}");
     }
     Ok(())
 }
 
 async fn a_transfer_moves_money(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(10_000, 500).await?;
-    let response = api.pay("atmm-1", (ada, bob), 2_500).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(10_000, 500).await?;
+    let response = client.pay("atmm-1", (ada, bob), 2_500).await?;
     ensure!(response.status() == 201, "{}", response.text().await?);
     let location = header(&response, "location").to_owned();
     let body: Value = response.json().await?;
     ensure!(location == format!("/transfers/{}", body["id"]), "Location: {location}: {body}");
     ensure!(body["from"] == ada && body["to"] == bob && body["amount_cents"] == 2_500, "{body}");
-    api.audit((ada, bob), (7_500, 3_000)).await?;
+    client.audit((ada, bob), (7_500, 3_000)).await?;
     // Back again, to the last cent.
-    api.paid("atmm-2", (bob, ada), 3_000).await?;
-    api.audit((ada, bob), (10_500, 0)).await
+    client.paid("atmm-2", (bob, ada), 3_000).await?;
+    client.audit((ada, bob), (10_500, 0)).await
 }
 
 async fn a_transfer_can_be_looked_at(target: &Target) -> Outcome {
-    let api = Api(target);
-    let accounts = api.two(100, 0).await?;
-    let created = api.pay("atcbla", accounts, 1).await?;
+    let client = Client::of(target);
+    let accounts = client.open_two(100, 0).await?;
+    let created = client.pay("atcbla", accounts, 1).await?;
     let location = header(&created, "location").to_owned();
     let created: Value = created.json().await?;
-    let shown: Value = api.get(&location).await?.json().await?;
+    let shown: Value = target.get(&location).await?.json().await?;
     ensure!(shown == created, "{shown} is not {created}");
     Ok(())
 }
 
 async fn entries_come_in_pages_and_sum_to_the_balance(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 0).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 0).await?;
     for cents in 1..=6 {
-        api.paid(&format!("ecipastb-{cents}"), (ada, bob), cents).await?;
+        client.paid(&format!("ecipastb-{cents}"), (ada, bob), cents).await?;
     }
     // The opening is an entry too.
-    let amounts = api.amounts(ada).await?;
+    let amounts = client.amounts(ada).await?;
     ensure!(amounts == [1_000, -1, -2, -3, -4, -5, -6], "{amounts:?}");
-    let amounts = api.amounts(bob).await?;
+    let amounts = client.amounts(bob).await?;
     ensure!(amounts == [1, 2, 3, 4, 5, 6], "{amounts:?}");
     let (mut path, mut sizes, mut transfers) =
         (format!("/accounts/{bob}/entries?limit=4"), Vec::new(), Vec::new());
     loop {
-        let page: Value = api.get(&path).await?.json().await?;
+        let page: Value = target.get(&path).await?.json().await?;
         let entries = page["entries"].as_array().with_context(|| page.to_string())?;
         sizes.push(entries.len());
         transfers.extend(entries.iter().map(|entry| entry["transfer"].clone()));
@@ -201,52 +112,52 @@ async fn entries_come_in_pages_and_sum_to_the_balance(target: &Target) -> Outcom
     }
     ensure!(sizes == [4, 2], "the pages have {sizes:?} entries");
     for transfer in transfers {
-        let transfer: Value = api.get(&format!("transfers/{transfer}")).await?.json().await?;
+        let transfer: Value = target.get(&format!("transfers/{transfer}")).await?.json().await?;
         ensure!(transfer["from"] == ada && transfer["to"] == bob, "{transfer}");
     }
-    api.audit((ada, bob), (979, 21)).await
+    client.audit((ada, bob), (979, 21)).await
 }
 
 async fn the_same_key_again_gets_the_same_answer_and_moves_nothing(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(100, 0).await?;
-    let first = api.pay("rent", (ada, bob), 60).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(100, 0).await?;
+    let first = client.pay("rent", (ada, bob), 60).await?;
     ensure!(first.status() == 201, "{}", first.text().await?);
     let (location, first) = (header(&first, "location").to_owned(), first.json::<Value>().await?);
     for _ in 0..3 {
         // There would not be enough money for a second one.
-        let again = api.pay("rent", (ada, bob), 60).await?;
+        let again = client.pay("rent", (ada, bob), 60).await?;
         ensure!(again.status() == 201 && header(&again, "location") == location, "another answer");
         let again: Value = again.json().await?;
         ensure!(again == first, "{again} is not {first}");
     }
-    api.audit((ada, bob), (40, 60)).await?;
-    ensure!(api.amounts(bob).await? == [60]);
+    client.audit((ada, bob), (40, 60)).await?;
+    ensure!(client.amounts(bob).await? == [60]);
     // Another key is another payment.
-    api.paid("rent-2", (ada, bob), 40).await?;
-    api.audit((ada, bob), (0, 100)).await
+    client.paid("rent-2", (ada, bob), 40).await?;
+    client.audit((ada, bob), (0, 100)).await
 }
 
 async fn the_same_key_with_another_body_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 0).await?;
-    let eve = api.open(1_000).await?;
-    api.paid("k-tskwabir", (ada, bob), 10).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 0).await?;
+    let eve = client.open(1_000).await?;
+    client.paid("k-tskwabir", (ada, bob), 10).await?;
     for (accounts, cents) in [((ada, bob), 11), ((ada, eve), 10), ((bob, ada), 10)] {
-        problem(api.pay("k-tskwabir", accounts, cents).await?, 422).await?;
+        problem(client.pay("k-tskwabir", accounts, cents).await?, 422).await?;
     }
     // A key is a name, letter by letter.
-    api.paid("K-tskwabir", (ada, bob), 11).await?;
-    api.audit((ada, eve), (979, 1_000)).await
+    client.paid("K-tskwabir", (ada, bob), 11).await?;
+    client.audit((ada, eve), (979, 1_000)).await
 }
 
 async fn the_same_body_in_other_words_is_the_same(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 0).await?;
-    let key = api.key("words");
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 0).await?;
+    let key = client.key("words");
     let send = async |body: String| {
         let response = eventually("the payment is decided", async || {
-            let request = api.post("transfers").header("idempotency-key", &key);
+            let request = target.request(Method::POST, "transfers").header("idempotency-key", &key);
             let request = request.header("content-type", "application/json").body(body.clone());
             let response = target.send(request).await?;
             Ok((response.status() != 503).then_some(response))
@@ -258,49 +169,49 @@ async fn the_same_body_in_other_words_is_the_same(target: &Target) -> Outcome {
     let one = send(format!(r#"{{"from":{ada},"to":{bob},"amount_cents":5}}"#)).await?;
     let two = send(format!(" {{ \"amount_cents\" : 5, \"to\":{bob},\n\"from\":{ada} }} ")).await?;
     ensure!(one == two, "{one}, {two}");
-    api.audit((ada, bob), (995, 5)).await
+    client.audit((ada, bob), (995, 5)).await
 }
 
 async fn more_than_there_is_cannot_be_paid(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(100, 0).await?;
-    problem(api.pay("mttcbp-1", (ada, bob), 101).await?, 409).await?;
-    problem(api.pay("mttcbp-2", (bob, ada), 1).await?, 409).await?;
-    api.audit((ada, bob), (100, 0)).await?;
-    api.paid("mttcbp-3", (ada, bob), 100).await?;
-    problem(api.pay("mttcbp-4", (ada, bob), 1).await?, 409).await?;
-    ensure!(api.amounts(ada).await? == [100, -100]);
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(100, 0).await?;
+    problem(client.pay("mttcbp-1", (ada, bob), 101).await?, 409).await?;
+    problem(client.pay("mttcbp-2", (bob, ada), 1).await?, 409).await?;
+    client.audit((ada, bob), (100, 0)).await?;
+    client.paid("mttcbp-3", (ada, bob), 100).await?;
+    problem(client.pay("mttcbp-4", (ada, bob), 1).await?, 409).await?;
+    ensure!(client.amounts(ada).await? == [100, -100]);
     Ok(())
 }
 
 async fn a_refusal_stays_the_answer_of_its_key(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(10, 1_000).await?;
-    problem(api.pay("early", (ada, bob), 50).await?, 409).await?;
-    api.paid("wages", (bob, ada), 500).await?;
-    problem(api.pay("early", (ada, bob), 50).await?, 409).await?;
-    problem(api.pay("early", (ada, bob), 5).await?, 422).await?;
-    api.paid("late", (ada, bob), 50).await?;
-    api.audit((ada, bob), (460, 550)).await
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(10, 1_000).await?;
+    problem(client.pay("early", (ada, bob), 50).await?, 409).await?;
+    client.paid("wages", (bob, ada), 500).await?;
+    problem(client.pay("early", (ada, bob), 50).await?, 409).await?;
+    problem(client.pay("early", (ada, bob), 5).await?, 422).await?;
+    client.paid("late", (ada, bob), 50).await?;
+    client.audit((ada, bob), (460, 550)).await
 }
 
 async fn a_mistake_does_not_use_up_the_key(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(10, 0).await?;
-    invalid(api.pay("amdnuutk", (ada, MOST), 1).await?, "to").await?;
-    invalid(api.pay("amdnuutk", (MOST, bob), 1).await?, "from").await?;
-    invalid(api.pay("amdnuutk", (ada, bob), 0).await?, "amount_cents").await?;
-    api.paid("amdnuutk", (ada, bob), 1).await?;
-    api.audit((ada, bob), (9, 1)).await
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(10, 0).await?;
+    invalid(client.pay("amdnuutk", (ada, MOST), 1).await?, "to").await?;
+    invalid(client.pay("amdnuutk", (MOST, bob), 1).await?, "from").await?;
+    invalid(client.pay("amdnuutk", (ada, bob), 0).await?, "amount_cents").await?;
+    client.paid("amdnuutk", (ada, bob), 1).await?;
+    client.audit((ada, bob), (9, 1)).await
 }
 
 async fn an_account_holds_no_more_than_an_account_can(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(MOST, 1).await?;
-    problem(api.pay("aahnmtaac-1", (bob, ada), 1).await?, 409).await?;
-    ensure!(api.balances((ada, bob)).await? == (MOST, 1), "something is lost");
-    api.paid("aahnmtaac-2", (ada, bob), MOST - 1).await?;
-    api.audit((ada, bob), (1, MOST)).await
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(MOST, 1).await?;
+    problem(client.pay("aahnmtaac-1", (bob, ada), 1).await?, 409).await?;
+    ensure!(client.balances((ada, bob)).await? == (MOST, 1), "something is lost");
+    client.paid("aahnmtaac-2", (ada, bob), MOST - 1).await?;
+    client.audit((ada, bob), (1, MOST)).await
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {

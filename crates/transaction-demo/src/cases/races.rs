@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::Api;
+use super::client::{Client, said};
 use conform::{case::Outcome, cases, http::problem, killing::Killing, target::Target};
 
 cases! {
@@ -19,92 +19,86 @@ cases! {
 }
 
 async fn the_same_key_by_fifty_at_once_is_one_transfer(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 0).await?;
-    let answers = try_join_all((0..50).map(|_| async {
-        let response = api.pay("once", (ada, bob), 7).await?;
-        anyhow::Ok((response.status().as_u16(), response.json::<Value>().await?))
-    }))
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 0).await?;
+    let answers = try_join_all(
+        (0..50).map(|_| async { said(client.pay("once", (ada, bob), 7).await?).await }),
+    )
     .await?;
     for (status, body) in &answers {
         ensure!(*status == 201 && *body == answers[0].1, "{status} {body}");
     }
-    api.audit((ada, bob), (993, 7)).await
+    client.audit((ada, bob), (993, 7)).await
 }
 
 async fn the_same_key_at_once_with_two_bodies_is_one_transfer_and_one_refusal(
     target: &Target,
 ) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 0).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 0).await?;
     for round in 0..10 {
         let key = format!("tskaowtb-{round}");
         let (one, two) =
-            tokio::try_join!(api.pay(&key, (ada, bob), 1), api.pay(&key, (ada, bob), 2))?;
+            tokio::try_join!(client.pay(&key, (ada, bob), 1), client.pay(&key, (ada, bob), 2))?;
         let mut statuses = [one.status().as_u16(), two.status().as_u16()];
         statuses.sort_unstable();
         ensure!(statuses == [201, 422], "{statuses:?}");
     }
-    ensure!(api.amounts(bob).await?.len() == 10, "{:?}", api.amounts(bob).await?);
+    ensure!(client.amounts(bob).await?.len() == 10, "{:?}", client.amounts(bob).await?);
     Ok(())
 }
 
 async fn an_account_wanted_by_many_is_never_overdrawn(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(100, 0).await?;
-    let statuses = try_join_all((0..40).map(|n| async move {
-        let response = api.pay(&format!("aawbmino-{n}"), (ada, bob), 3).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(100, 0).await?;
+    let statuses = try_join_all((0..40).map(async |n| {
+        let response = client.pay(&format!("aawbmino-{n}"), (ada, bob), 3).await?;
         anyhow::Ok(response.status().as_u16())
     }))
     .await?;
     let of = |wanted| statuses.iter().filter(|&&status| status == wanted).count();
     ensure!((of(201), of(409)) == (33, 7), "{statuses:?}");
-    api.audit((ada, bob), (1, 99)).await
+    client.audit((ada, bob), (1, 99)).await
 }
 
 async fn transfers_in_both_directions_all_succeed(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000, 1_000).await?;
-    let statuses = try_join_all((0..60).map(|n| async move {
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000, 1_000).await?;
+    let statuses = try_join_all((0..60).map(async |n| {
         let direction = if n % 2 == 0 { (ada, bob) } else { (bob, ada) };
-        let response = api.pay(&format!("tibdas-{n}"), direction, 10).await?;
+        let response = client.pay(&format!("tibdas-{n}"), direction, 10).await?;
         anyhow::Ok(response.status().as_u16())
     }))
     .await?;
     ensure!(statuses.iter().all(|&status| status == 201), "{statuses:?}");
-    api.audit((ada, bob), (1_000, 1_000)).await
+    client.audit((ada, bob), (1_000, 1_000)).await
 }
 
 /// Eight clients pay a cent at a time until the bank is gone; it is killed when they have paid a hundred times.
 async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000_000, 0).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000_000, 0).await?;
     let killing = Killing::default();
-    let clients = (0..8).map(|client| {
-        let killing = &killing;
+    let clients = (0..8).map(|worker| {
+        let (client, killing) = (&client, &killing);
         async move {
             let mut sent = Vec::new();
             for n in 0.. {
                 if killing.is_over() {
                     break;
                 }
-                let key = api.key(&format!("killed-{client}-{n}"));
-                let transfer = json!({ "from": ada, "to": bob, "amount_cents": 1 });
-                let request = api.post("transfers").header("idempotency-key", &key);
-                let answer = target.send(request.json(&transfer)).await;
-                let heard = match &answer {
-                    Ok(response) => response.status().as_u16(),
-                    Err(_) => 0,
-                };
+                let name = format!("killed-{worker}-{n}");
+                let answer = client.send(&client.payment(&name, (ada, bob), 1)).await;
+                let unheard = answer.is_err();
                 let promised = match answer {
-                    Ok(response) if heard == 201 => response.json().await.ok(),
+                    Ok(response) if response.status() == 201 => response.json().await.ok(),
                     _ => None,
                 };
                 if promised.is_some() {
                     killing.promised();
                 }
-                sent.push((format!("killed-{client}-{n}"), promised));
-                if heard == 0 {
+                sent.push((name, promised));
+                if unheard {
                     break;
                 }
             }
@@ -114,7 +108,7 @@ async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &
     let sent = killing.after(100, target, clients).await?;
     let sent: Vec<(String, Option<Value>)> = sent.concat();
     let mut entries = HashMap::new();
-    for entry in api.entries(bob).await? {
+    for entry in client.entries(bob).await? {
         *entries.entry(entry["transfer"].as_i64().context("transfer")?).or_insert(0) += 1;
     }
     for (key, promised) in &sent {
@@ -126,22 +120,22 @@ async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &
     // The payments without an answer are sent again, and so are some with one.
     let unheard = sent.iter().filter(|(_, promised)| promised.is_none());
     for (key, promised) in unheard.chain(sent.iter().take(20)) {
-        let again = api.pay(key, (ada, bob), 1).await?;
+        let again = client.pay(key, (ada, bob), 1).await?;
         ensure!(again.status() == 201, "{key}, again: {}", again.text().await?);
         let again: Value = again.json().await?;
         let same = promised.as_ref().is_none_or(|promised| *promised == again);
         ensure!(same, "{key} was {promised:?}, and is {again} now");
     }
     let cents = i64::try_from(sent.len())?;
-    api.audit((ada, bob), (1_000_000 - cents, cents)).await
+    client.audit((ada, bob), (1_000_000 - cents, cents)).await
 }
 
 async fn a_refusal_before_a_kill_is_the_answer_after_it(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(10, 1_000).await?;
-    problem(api.pay("arbakitaai-early", (ada, bob), 50).await?, 409).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(10, 1_000).await?;
+    problem(client.pay("arbakitaai-early", (ada, bob), 50).await?, 409).await?;
     target.restart().await?;
-    api.paid("arbakitaai-wages", (bob, ada), 500).await?;
-    problem(api.pay("arbakitaai-early", (ada, bob), 50).await?, 409).await?;
-    api.audit((ada, bob), (510, 500)).await
+    client.paid("arbakitaai-wages", (bob, ada), 500).await?;
+    problem(client.pay("arbakitaai-early", (ada, bob), 50).await?, 409).await?;
+    client.audit((ada, bob), (510, 500)).await
 }

@@ -10,16 +10,17 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use lab::{Experiment, Lab, child::Child, database::Database};
-use sqlx::{Connection, PgConnection};
+use lab::{Experiment, Lab, child::Child};
+use sqlx::PgConnection;
 use tokio::{task::JoinSet, time::sleep};
 
 use super::{
     books::Books,
-    client::{Api, Payment, until_paid},
+    fixture::{Fixture, start, until_paid},
     random::Random,
     watch::{HALF_WAY, Open, STEPS, named, open_transactions},
 };
+use crate::cases::client::{Client, Payment};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -84,26 +85,26 @@ impl Shared {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
+    let fixture = Fixture::of(&lab).await?;
     let shared = Arc::new(Shared {
         kills_left: AtomicU64::new(params.kills),
         answered: (0..params.processes).map(|_| AtomicU64::new(0)).collect(),
         stop: AtomicBool::new(false),
         seen: Mutex::default(),
     });
-    let (mut banks, mut apis) = (Vec::new(), Vec::new());
+    let (mut banks, mut processes) = (Vec::new(), Vec::new());
     for number in 0..params.processes {
         let name = format!("bank-{number}");
-        let url = named(database.url(), &name)?;
-        let child = lab.serve().env("DATABASE_URL", url).start().await?;
-        apis.push(Api::of(&child)?);
+        let url = named(fixture.database.url(), &name)?;
+        let (child, client) = start(fixture.serve().env("DATABASE_URL", url)).await?;
+        processes.push(client);
         banks.push((name, child));
     }
-    let accounts = apis[0].open_all(ACCOUNTS, START).await?;
-    let clients = clients(&params, &apis, &accounts, &shared);
+    let accounts = processes[0].open_all(ACCOUNTS, START).await?;
+    let clients = clients(&params, &processes, &accounts, &shared);
     let mut killers = JoinSet::new();
     for (number, (name, child)) in banks.into_iter().enumerate() {
-        let observer = PgConnection::connect(database.url()).await?;
+        let observer = fixture.connect().await?;
         killers.spawn(kill_again_and_again(number, name, child, observer, shared.clone()));
     }
     let mut alive = Vec::new();
@@ -121,19 +122,19 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         client?;
     }
     drop(alive);
-    report(&params, &lab, &database, &accounts, &shared).await
+    report(&params, &lab, &fixture, &accounts, &shared).await
 }
 
 /// Each pays again and again, and sends each payment until it is answered: if the process has died, to the next.
 fn clients(
     params: &Params,
-    apis: &[Api],
+    processes: &[Client],
     accounts: &[i64],
     shared: &Arc<Shared>,
 ) -> JoinSet<anyhow::Result<()>> {
     let mut clients = JoinSet::new();
     for client in 0..usize::try_from(params.processes * params.clients).unwrap_or(0) {
-        let (apis, accounts, shared) = (apis.to_vec(), accounts.to_vec(), shared.clone());
+        let (processes, accounts, shared) = (processes.to_vec(), accounts.to_vec(), shared.clone());
         clients.spawn(async move {
             let mut random = Random::new();
             for number in 0_u64.. {
@@ -141,7 +142,7 @@ fn clients(
                     break;
                 }
                 let payment = random.payment(format!("{client}-{number}"), &accounts);
-                let (body, at, sent) = until_paid(&apis, client, &payment).await?;
+                let (body, at, sent) = until_paid(&processes, client, &payment).await?;
                 shared.answered[at].fetch_add(1, Ordering::Relaxed);
                 let transfer = body["id"].as_i64().context("no id")?;
                 let mut seen = shared.seen();
@@ -225,11 +226,11 @@ async fn stop_it(
 async fn report(
     params: &Params,
     lab: &Lab,
-    database: &Database,
+    fixture: &Fixture,
     accounts: &[i64],
     shared: &Shared,
 ) -> anyhow::Result<()> {
-    let mut connection = PgConnection::connect(database.url()).await?;
+    let mut connection = fixture.connect().await?;
     let seen = std::mem::take(&mut *shared.seen());
     let count = |step, done| seen.killed_after.get(&Open { step, done }).copied().unwrap_or(0);
     let row = |step: &&'static str| {

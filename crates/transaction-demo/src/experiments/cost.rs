@@ -5,16 +5,13 @@ use std::time::Duration;
 use anyhow::ensure;
 use lab::{
     Experiment, Lab, Target,
-    database::Database,
     load::{self, Outcome, Stop, http::Connection},
 };
-use sqlx::{Connection as _, PgConnection};
 
-use super::{books::Books, client::Api, pgbench, random::Random};
+use super::{books::Books, fixture::Fixture, pgbench, random::Random};
 use crate::database::CONNECTIONS;
 
 /// As many as there are connections.
-#[expect(clippy::cast_possible_wrap, reason = "it is sixteen")]
 const MOST_CLIENTS: i64 = CONNECTIONS as i64;
 
 /// What can be chosen.
@@ -50,16 +47,16 @@ const START: i64 = 1_000_000_000;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // Two databases, so that neither finds the other's tables grown; on one server, with one disk.
-    let (ours, theirs) = (lab.database().await?, lab.database().await?);
-    for database in [&ours, &theirs] {
-        open_accounts(database, params.accounts).await?;
+    let (ours, theirs) = (Fixture::of(&lab).await?, Fixture::of(&lab).await?);
+    for fixture in [&ours, &theirs] {
+        open_accounts(fixture, params.accounts).await?;
     }
     let program = pgbench::find();
     if program.is_none() {
         lab.text("pgbench is not installed here: its half of this experiment is skipped.");
     }
     let script = pgbench::write(&pgbench::script(params.accounts))?;
-    let mut child = lab.serve().database(&ours).start().await?;
+    let mut child = ours.serve().start().await?;
     let (mut ratios, mut rates, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     let (mut paid, mut failed, mut benched) = (0, 0, 0);
     for round in 0..params.rounds {
@@ -71,8 +68,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             match (who, &program) {
                 (Who::Pgbench, Some(program)) => {
                     let Params { clients, seconds, .. } = params;
+                    let database = &theirs.database;
                     let bench =
-                        pgbench::run(program, &script, &theirs, clients, seconds, n).await?;
+                        pgbench::run(program, &script, database, clients, seconds, n).await?;
                     theirs_at.push(bench.rate);
                     benched += bench.transactions;
                     rows.push(row("pgbench", bench.rate, bench.latency));
@@ -128,12 +126,12 @@ fn row(who: &str, rate: f64, latency: f64) -> Vec<String> {
 /// What was measured has to be the real thing: whoever made them, the transfers are there and right.
 async fn check_books(
     lab: &Lab,
-    database: &Database,
+    fixture: &Fixture,
     params: &Params,
     who: &str,
     made: u64,
 ) -> anyhow::Result<()> {
-    let mut connection = PgConnection::connect(database.url()).await?;
+    let mut connection = fixture.connect().await?;
     let (transfers, bytes): (i64, i64) = sqlx::query_as(
         r#"
         select
@@ -160,8 +158,8 @@ async fn check_books(
 
 /// Accounts 1 to n, with the same in each. In one statement: thousands of requests would take longer than
 /// all that is measured.
-async fn open_accounts(database: &Database, accounts: u32) -> anyhow::Result<()> {
-    let mut connection = PgConnection::connect(database.url()).await?;
+async fn open_accounts(fixture: &Fixture, accounts: u32) -> anyhow::Result<()> {
+    let mut connection = fixture.connect().await?;
     let open = sqlx::query(
         r#"
         with opened as (
@@ -193,7 +191,6 @@ async fn open_accounts(database: &Database, accounts: u32) -> anyhow::Result<()>
 /// A client of the service, over one connection.
 struct Client {
     connection: Connection,
-    host: String,
     key: u64,
     random: Random,
     accounts: Vec<i64>,
@@ -204,7 +201,6 @@ async fn pay(host: &str, params: &Params, round: u32) -> anyhow::Result<Outcome>
     for client in 0..params.clients {
         clients.push(Client {
             connection: Connection::open(host).await?,
-            host: host.to_owned(),
             key: pgbench::first_key(round) + u64::from(client) * 1_000_000_000,
             random: Random::new(),
             accounts: (1..=i64::from(params.accounts)).collect(),
@@ -217,7 +213,9 @@ async fn pay(host: &str, params: &Params, round: u32) -> anyhow::Result<Outcome>
 async fn one(client: &mut Client) -> anyhow::Result<()> {
     client.key += 1;
     let payment = client.random.payment(client.key.to_string(), &client.accounts);
-    let request = Api::request(&client.host, &payment);
+    let body = payment.body().to_string();
+    let key = [("idempotency-key", payment.key)];
+    let request = client.connection.post_with("/transfers", &key, &body);
     let mut status = client.connection.send(&request).await?;
     // Told to try again, with the same key: it does. The time that this takes is in the figures.
     for _ in 0..10 {

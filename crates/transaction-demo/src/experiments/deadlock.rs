@@ -15,13 +15,14 @@ use tokio::sync::Mutex;
 
 use super::{
     books::Books,
-    client::{Api, Payment},
+    fixture::Fixture,
     random::Random,
     sessions::{Stage, hasten_deadlocks},
     steps::{Step, columns, t1, t2},
 };
 use crate::{
     amount::AmountCents,
+    cases::client::{Client, Payment},
     database::{Isolation, Work, attempt},
     error::Error,
     retry::retry,
@@ -210,13 +211,12 @@ async fn open(url: &str, accounts: i64) -> anyhow::Result<Vec<i64>> {
     for _ in 0..accounts {
         opened.push(bank.open("Somebody", Some(start)).await?.id);
     }
-    bank.close().await;
     Ok(opened)
 }
 
 /// A client of the service.
 struct Customer {
-    api: Api,
+    client: Client,
     random: Random,
     accounts: Vec<i64>,
     /// Of all customers together, so that no two use one key.
@@ -224,12 +224,12 @@ struct Customer {
 }
 
 async fn in_order(lab: &Lab, params: &Params) -> anyhow::Result<Seen> {
-    let database = lab.database().await?;
-    let accounts = open(database.url(), params.accounts).await?;
-    let mut child = lab.serve().database(&database).start().await?;
-    let (api, number) = (Api::of(&child)?, Arc::new(AtomicU64::new(0)));
+    let fixture = Fixture::of(lab).await?;
+    let accounts = open(fixture.database.url(), params.accounts).await?;
+    let (mut child, client) = fixture.start(&[]).await?;
+    let number = Arc::new(AtomicU64::new(0));
     let customer = || Customer {
-        api: api.clone(),
+        client: client.clone(),
         random: Random::new(),
         accounts: accounts.clone(),
         number: number.clone(),
@@ -239,15 +239,15 @@ async fn in_order(lab: &Lab, params: &Params) -> anyhow::Result<Seen> {
         Box::pin(async move {
             let key = format!("key-{}", customer.number.fetch_add(1, Ordering::Relaxed));
             let payment = customer.random.payment(key, &customer.accounts);
-            let (status, body) = customer.api.pay_until_decided(&payment).await?;
-            ensure!(status == 201, "{status}: {body}");
+            let answer = customer.client.send_until_decided(&payment).await?;
+            ensure!(answer.status() == 201, "{}: {}", answer.status(), answer.text().await?);
             Ok(())
         })
     })
     .await?;
     // Its connections close, and with that PostgreSQL's counters are up to date.
     child.stop().await?;
-    look(database.url(), outcome).await
+    look(fixture.database.url(), outcome).await
 }
 
 /// The books, and how many deadlocks PostgreSQL has counted in this database. A backend hands in its counts

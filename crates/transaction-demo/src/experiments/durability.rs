@@ -7,17 +7,12 @@ use std::{
 };
 
 use anyhow::Context;
-use lab::{
-    Experiment, Lab, Need, Service, Target, child::Child, database::Database, stack::own::OwnServer,
-};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use lab::{Experiment, Lab, Need, Service, Target, stack::own::OwnServer};
+use sqlx::{AssertSqlSafe, Executor};
 use tokio::task::JoinSet;
 
-use super::{
-    books::Books,
-    client::{Api, Payment},
-    random::Random,
-};
+use super::{books::Books, fixture::Fixture, random::Random};
+use crate::cases::client::{Client, Payment};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -51,13 +46,12 @@ const ENOUGH: usize = 20;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut server = lab.own_server(Service::Postgres).await?;
-    let migrations = &crate::MIGRATIONS;
-    let database = Database::fresh_on(&server.url()?, "transaction-demo", migrations).await?;
+    let fixture = Fixture::on(&server.url()?).await?;
     let (mut rows, mut done) = (Vec::new(), 0);
     for setting in ["on", "off"] {
-        set_synchronous_commit(&database, setting).await?;
-        let bank = lab.serve().database(&database).start().await?;
-        let accounts = Api::of(&bank)?.open_all(ACCOUNTS, START).await?;
+        set_synchronous_commit(&fixture, setting).await?;
+        let (_bank, client) = fixture.start(&[]).await?;
+        let accounts = client.open_all(ACCOUNTS, START).await?;
         let mut all = Kill::default();
         let mut kills = 0;
         // A kill just after PostgreSQL has flushed finds nothing to lose. That all kills of a run do is rare;
@@ -67,7 +61,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         {
             lab.progress(done, 2 * params.kills, format!("kills, synchronous_commit = {setting}"));
             (kills, done) = (kills + 1, done + 1);
-            let kill = once(&params, &mut server, &database, &bank, &accounts, done).await?;
+            let kill = once(&params, &mut server, &fixture, &client, &accounts, done).await?;
             rows.push(kill.row(setting));
             all.acknowledged += kill.acknowledged;
             all.under_load += kill.under_load;
@@ -91,7 +85,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
          survives in the operating system, and would not survive a power cut.",
     );
     // Its lock is on a connection to the server that we killed; the server goes with the experiment.
-    drop(database);
+    drop(fixture);
     Ok(())
 }
 
@@ -157,8 +151,8 @@ impl Kill {
 
 /// For connections that are made from now on. Not a setting of the bank: it does not know how safe its
 /// database is.
-async fn set_synchronous_commit(database: &Database, setting: &str) -> anyhow::Result<()> {
-    let mut connection = PgConnection::connect(database.url()).await?;
+async fn set_synchronous_commit(fixture: &Fixture, setting: &str) -> anyhow::Result<()> {
+    let mut connection = fixture.connect().await?;
     let name: String =
         sqlx::query_scalar("select current_database()::text").fetch_one(&mut connection).await?;
     // Names cannot be bound; these are our own.
@@ -170,14 +164,14 @@ async fn set_synchronous_commit(database: &Database, setting: &str) -> anyhow::R
 async fn once(
     params: &Params,
     server: &mut OwnServer,
-    database: &Database,
-    bank: &Child,
+    fixture: &Fixture,
+    client: &Client,
     accounts: &[i64],
     round: u64,
 ) -> anyhow::Result<Kill> {
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let began = Instant::now();
-    let load = load(params, &Api::of(bank)?, accounts, round, &acknowledged);
+    let load = load(params, client, accounts, round, &acknowledged);
     tokio::time::sleep(Duration::from_secs_f64(params.seconds)).await;
     enough(&acknowledged).await?;
     let under_load = began.elapsed();
@@ -189,7 +183,7 @@ async fn once(
 
     let acknowledged =
         std::mem::take(&mut *acknowledged.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut connection = PgConnection::connect(database.url()).await?;
+    let mut connection = fixture.connect().await?;
     let kept: HashSet<String> = sqlx::query_scalar(
         r#"
         select key
@@ -210,7 +204,7 @@ async fn once(
     let right = whole && Books::right(books.customers) == books;
     let again =
         Payment { key: format!("again-{round}"), from: accounts[0], to: accounts[1], cents: 1 };
-    let works_again = until_it_pays(&Api::of(bank)?, &again).await;
+    let works_again = until_it_pays(client, &again).await;
     Ok(Kill {
         acknowledged: acknowledged.len() as u64,
         under_load,
@@ -237,19 +231,22 @@ async fn enough(acknowledged: &Acknowledged) -> anyhow::Result<()> {
 /// Each client pays until the database does not answer any more.
 fn load(
     params: &Params,
-    api: &Api,
+    client: &Client,
     accounts: &[i64],
     round: u64,
     acknowledged: &Acknowledged,
 ) -> JoinSet<()> {
     let mut load = JoinSet::new();
-    for client in 0..params.clients {
-        let (api, accounts, all) = (api.clone(), accounts.to_vec(), acknowledged.clone());
+    for worker in 0..params.clients {
+        let (client, accounts, all) = (client.clone(), accounts.to_vec(), acknowledged.clone());
         load.spawn(async move {
             let mut random = Random::new();
             for number in 0_u64.. {
-                let payment = random.payment(format!("{round}-{client}-{number}"), &accounts);
-                let Ok((201, _)) = api.pay(&payment).await else { break };
+                let payment = random.payment(format!("{round}-{worker}-{number}"), &accounts);
+                let Ok(answer) = client.send(&payment).await else { break };
+                if answer.status() != 201 {
+                    break;
+                }
                 let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
                 all.push((payment.key, Instant::now()));
             }
@@ -259,10 +256,10 @@ fn load(
 }
 
 /// The bank was not restarted, and its connections are all broken.
-async fn until_it_pays(api: &Api, payment: &Payment) -> anyhow::Result<()> {
+async fn until_it_pays(client: &Client, payment: &Payment) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     while Instant::now() < deadline {
-        if let Ok((201, _)) = api.pay(payment).await {
+        if client.send(payment).await.is_ok_and(|answer| answer.status() == 201) {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -6,19 +6,19 @@ use anyhow::{Context, bail, ensure};
 use lab::{
     Experiment, Lab,
     child::Child,
-    database::Database,
     fault::{Proxy, Side},
 };
 use serde_json::Value;
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use tokio::{sync::Barrier, task::JoinSet, time::sleep};
 
 use super::{
     books::Books,
-    client::{Api, Payment, until_paid},
+    fixture::{Fixture, start, until_paid},
     random::Random,
     watch::{named, open_transactions},
 };
+use crate::cases::client::{Client, Payment, said};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -44,15 +44,14 @@ pub fn experiment() -> Experiment {
 const START: i64 = 1_000_000;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
-    let mut connection = PgConnection::connect(database.url()).await?;
-    let serve = || lab.serve().database(&database);
-    let (one, two) = tokio::try_join!(serve().start(), serve().start())?;
-    let accounts = Api::of(&one)?.open_all(2, START).await?;
-    let mut banks = [one, two];
-    at_once(&params, &lab, &mut banks, &accounts, &mut connection).await?;
-    each_message(&lab, &database, &banks[0], &accounts, &mut connection).await?;
-    refused(&lab, &Api::of(&banks[0])?, accounts[0]).await?;
+    let fixture = Fixture::of(&lab).await?;
+    let mut connection = fixture.connect().await?;
+    let ((one, client), (two, other)) = tokio::try_join!(fixture.start(&[]), fixture.start(&[]))?;
+    let accounts = client.open_all(2, START).await?;
+    let (mut banks, clients) = ([one, two], [client, other]);
+    at_once(&params, &lab, &mut banks, &clients, &accounts, &mut connection).await?;
+    each_message(&lab, &fixture, &clients[0], &accounts, &mut connection).await?;
+    refused(&lab, &clients[0], accounts[0]).await?;
     let books = Books::read(&mut connection).await?;
     lab.check_eq("the books at the end", Books::right(2 * START).words(), books.words());
     Ok(())
@@ -63,15 +62,15 @@ async fn at_once(
     params: &Params,
     lab: &Lab,
     banks: &mut [Child; 2],
+    clients: &[Client; 2],
     accounts: &[i64],
     connection: &mut PgConnection,
 ) -> anyhow::Result<()> {
-    let apis = [Api::of(&banks[0])?, Api::of(&banks[1])?];
     let (mut random, mut answers, mut different, mut sent) = (Random::new(), 0, 0, 0);
     for number in 0..params.payments {
         lab.progress(number, params.payments, "payments, each sent many times at once");
         let payment = random.payment(format!("payment-{number}"), accounts);
-        let crowd = crowd(&apis, params.copies.into(), &payment);
+        let crowd = crowd(clients, params.copies.into(), &payment);
         // Not to wait for anything: a random moment.
         sleep(Duration::from_millis(random.below(15))).await;
         let victim = &mut banks[usize::try_from(number % 2)?];
@@ -101,16 +100,16 @@ async fn at_once(
 
 /// Lets all loose at once; each sends until it is answered. Returns the answer, and how often it was sent.
 fn crowd(
-    apis: &[Api; 2],
+    clients: &[Client; 2],
     copies: usize,
     payment: &Payment,
 ) -> JoinSet<anyhow::Result<(Value, u64)>> {
     let (mut crowd, start) = (JoinSet::new(), Arc::new(Barrier::new(copies)));
     for copy in 0..copies {
-        let (apis, payment, start) = (apis.clone(), payment.clone(), start.clone());
+        let (clients, payment, start) = (clients.clone(), payment.clone(), start.clone());
         crowd.spawn(async move {
             start.wait().await;
-            let (body, _, sent) = until_paid(&apis, copy, &payment).await?;
+            let (body, _, sent) = until_paid(&clients, copy, &payment).await?;
             Ok((body, sent))
         });
     }
@@ -120,15 +119,14 @@ fn crowd(
 /// Kills a process after each message of its transaction in turn, and lets another one take the payment.
 async fn each_message(
     lab: &Lab,
-    database: &Database,
-    other: &Child,
+    fixture: &Fixture,
+    other: &Client,
     accounts: &[i64],
     connection: &mut PgConnection,
 ) -> anyhow::Result<()> {
-    let proxy = Proxy::to_url(database.url()).await?;
-    let url = named(&proxy.url(database.url())?, "victim")?;
-    let mut victim = lab.serve().env("DATABASE_URL", url).start().await?;
-    let (api, other) = (Api::of(&victim)?, Api::of(other)?);
+    let proxy = Proxy::to_url(fixture.database.url()).await?;
+    let url = named(&proxy.url(fixture.database.url())?, "victim")?;
+    let (mut victim, client) = start(fixture.serve().env("DATABASE_URL", url)).await?;
     let payment = |key| Payment { key, from: accounts[0], to: accounts[1], cents: 1 };
     let (mut rows, mut not_once, mut undone, mut done) = (Vec::new(), 0, 0, 0);
     let mut was_the_last = false;
@@ -136,13 +134,13 @@ async fn each_message(
     for message in 1..=30 {
         lab.progress(message, 10, "kills after each message");
         // A connection is there, and its statements are prepared.
-        let warm = api.pay_until_decided(&payment(format!("warm-{message}"))).await?;
-        ensure!(warm.0 == 201, "{}: {}", warm.0, warm.1);
+        let warm = client.send_until_decided(&payment(format!("warm-{message}"))).await?;
+        ensure!(warm.status() == 201, "{}: {}", warm.status(), warm.text().await?);
         let payment = payment(format!("message-{message}"));
         let held = proxy.at_message(proxy.messages() + message, Side::After);
         let sending = {
-            let (api, payment) = (api.clone(), payment.clone());
-            tokio::spawn(async move { api.pay(&payment).await })
+            let (client, payment) = (client.clone(), payment.clone());
+            tokio::spawn(async move { said(client.send(&payment).await?).await })
         };
         let abort = sending.abort_handle();
         let held = tokio::select! {
@@ -161,7 +159,7 @@ async fn each_message(
         drop(held);
         gone(connection).await?;
         let before = transfers(connection, &payment.key).await?;
-        let (status, _) = other.pay_until_decided(&payment).await?;
+        let status = other.send_until_decided(&payment).await?.status();
         let after = transfers(connection, &payment.key).await?;
         not_once += u64::from(status != 201 || after != 1);
         undone += u64::from(before == 0);
@@ -170,7 +168,7 @@ async fn each_message(
             message.to_string(),
             at.to_owned(),
             before.to_string(),
-            status.to_string(),
+            status.as_str().to_owned(),
             after.to_string(),
         ]);
         victim.restart().await?;
@@ -210,8 +208,8 @@ async fn standing(
 }
 
 /// A payment for which there is no money, and which is sent again when there is.
-async fn refused(lab: &Lab, api: &Api, rich: i64) -> anyhow::Result<()> {
-    let poor = api.open(0).await?;
+async fn refused(lab: &Lab, client: &Client, rich: i64) -> anyhow::Result<()> {
+    let poor = client.open(0).await?;
     let payment = |key: &str, from, to| Payment { key: key.to_owned(), from, to, cents: 5 };
     let mut seen = Vec::new();
     for payment in [
@@ -220,7 +218,7 @@ async fn refused(lab: &Lab, api: &Api, rich: i64) -> anyhow::Result<()> {
         payment("refused", poor, rich),
         payment("another", poor, rich),
     ] {
-        seen.push(api.pay_until_decided(&payment).await?.0.to_string());
+        seen.push(client.send_until_decided(&payment).await?.status().as_str().to_owned());
     }
     lab.check_eq(
         "refused for lack of money; money comes; sent again; as another payment",

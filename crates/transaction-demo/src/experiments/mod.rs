@@ -2,7 +2,6 @@
 
 mod anomalies;
 mod books;
-mod client;
 mod pgbench;
 mod random;
 mod sessions;
@@ -12,6 +11,7 @@ pub mod atomicity;
 pub mod cost;
 pub mod deadlock;
 pub mod durability;
+pub mod fixture;
 pub mod idempotency;
 pub mod isolation;
 pub mod lost_update;

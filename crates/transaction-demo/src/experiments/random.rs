@@ -1,6 +1,6 @@
 //! Who pays whom, and when does who die?
 
-use super::client::Payment;
+use crate::cases::client::Payment;
 
 /// Random enough to choose accounts and moments with, and another one in each run.
 #[derive(Debug)]

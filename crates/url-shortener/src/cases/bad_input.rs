@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde_json::json;
 
-use super::Api;
+use super::client::Client;
 use conform::{
     case::Outcome,
     cases,
@@ -23,7 +23,7 @@ cases! {
 }
 
 async fn a_url_that_must_not_be_shortened_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     let long = format!("https://example.com/{}", "a".repeat(2_048));
     for url in [
         "",
@@ -45,67 +45,72 @@ async fn a_url_that_must_not_be_shortened_is_refused(target: &Target) -> Outcome
         "http://[::1",
         &long,
     ] {
-        let response = api.post(&json!({ "url": url })).await?;
+        let response = client.create(&json!({ "url": url })).await?;
         invalid(response, "url").await.with_context(|| format!("{url:?}"))?;
     }
     Ok(())
 }
 
 async fn a_link_to_ourselves_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     let ourselves = format!("{}/abc", target.url());
-    invalid(api.post(&json!({ "url": ourselves })).await?, "url").await?;
+    invalid(client.create(&json!({ "url": ourselves })).await?, "url").await?;
     // Another service on this machine is not us.
-    api.create(&json!({ "url": "http://127.0.0.1:9/" })).await?;
+    client.code_for(&json!({ "url": "http://127.0.0.1:9/" })).await?;
     Ok(())
 }
 
 async fn a_bad_alias_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     let long = "a".repeat(33);
     for alias in [
         "", "ab", &long, "a/b", "../etc", "a.b", "a b", "a%2fb", "äöü", "abc\n", "links",
         "healthz", "readyz",
     ] {
-        let response = api.post(&json!({ "url": api.page("abair"), "alias": alias })).await?;
+        let response =
+            client.create(&json!({ "url": client.page("abair"), "alias": alias })).await?;
         invalid(response, "alias").await.with_context(|| format!("{alias:?}"))?;
     }
     Ok(())
 }
 
 async fn a_bad_expiry_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
+    let page = client.page("abeir");
     for seconds in [json!(0), json!(-1), json!(315_360_001), json!(i64::MAX), json!(i64::MIN)] {
-        let link = json!({ "url": api.page("abeir"), "expires_in_seconds": seconds });
-        invalid(api.post(&link).await?, "expires_in_seconds").await.context(seconds.to_string())?;
+        let link = json!({ "url": page, "expires_in_seconds": seconds });
+        invalid(client.create(&link).await?, "expires_in_seconds")
+            .await
+            .context(seconds.to_string())?;
     }
     for seconds in ["1.5", "1e400", "99999999999999999999999", "\"60\"", "true"] {
-        let body = format!(r#"{{"url":api.page("abeir"),"expires_in_seconds":{seconds}}}"#);
+        let body = format!(r#"{{"url":"{page}","expires_in_seconds":{seconds}}}"#);
         let request = target.request(Method::POST, "links");
         let request = request.header("content-type", "application/json").body(body);
-        let status = target.send(request).await?;
-        ensure!(matches!(status.status().as_u16(), 400 | 422), "{seconds}: {}", status.status());
-        let code = status.status().as_u16();
-        problem(status, code).await?;
+        let response = target.send(request).await?;
+        let status = response.status().as_u16();
+        ensure!(matches!(status, 400 | 422), "{seconds}: {status}");
+        problem(response, status).await?;
     }
     // Ten years are allowed.
-    api.create(&json!({ "url": api.page("abeir"), "expires_in_seconds": 315_360_000 })).await?;
+    client.code_for(&json!({ "url": page, "expires_in_seconds": 315_360_000 })).await?;
     Ok(())
 }
 
 async fn a_body_that_is_no_link_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let good = json!({ "url": api.page("abtinlir") });
+    let client = Client::of(target);
+    let good = json!({ "url": client.page("abtinlir") });
     let request = || target.request(Method::POST, "links");
     refuses_bad_bodies(request, &good).await?;
-    invalid(api.post(&json!({ "url": 7 })).await?, "url").await?;
+    invalid(client.create(&json!({ "url": 7 })).await?, "url").await?;
+    let unknown_field = format!(r#"{{"url": {}, "ulr": 1}}"#, good["url"]);
     for body in [
         r#"{"url": null}"#,
         r#"{"url": 7}"#,
-        r#"{"url": api.page("abtinlir"), "ulr": 1}"#,
+        &unknown_field,
         r#"{"url": "https://a.example/", "url": "https://b.example/"}"#,
     ] {
-        let request = request().header("content-type", "application/json").body(body);
+        let request = request().header("content-type", "application/json").body(body.to_owned());
         let response = target.send(request).await?;
         let status = response.status().as_u16();
         ensure!(matches!(status, 400 | 422), "{body}: {status}");
@@ -115,9 +120,9 @@ async fn a_body_that_is_no_link_is_refused(target: &Target) -> Outcome {
 }
 
 async fn a_code_that_can_be_none_is_not_found(target: &Target) -> Outcome {
-    let api = Api(target);
-    let alias = api.alias("plain");
-    let code = api.create(&json!({ "url": api.page("actcbninf"), "alias": alias })).await?;
+    let client = Client::of(target);
+    let alias = client.alias("plain");
+    let code = client.code_for(&json!({ "url": client.page("actcbninf"), "alias": alias })).await?;
     let long = "a".repeat(1_000);
     for path in [
         long.as_str(),
@@ -131,14 +136,14 @@ async fn a_code_that_can_be_none_is_not_found(target: &Target) -> Outcome {
         "%ff%fe",
     ] {
         for path in [path.to_owned(), format!("links/{path}")] {
-            let response = api.get(&path).await?;
+            let response = target.get(&path).await?;
             let status = response.status().as_u16();
             ensure!(matches!(status, 400 | 404), "{path:.60}: {status}");
             problem(response, status).await.context(path)?;
         }
     }
     // Percent-encoded letters are the letters: RFC 3986, section 2.3.
-    ensure!(code == alias && api.get(&alias.replacen('p', "%70", 1)).await?.status() == 302);
+    ensure!(code == alias && client.follow(&alias.replacen('p', "%70", 1)).await?.status() == 302);
     Ok(())
 }
 

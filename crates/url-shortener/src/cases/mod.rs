@@ -1,18 +1,20 @@
 //! The URL shortener's table of calls.
 
 mod bad_input;
+pub mod client;
 
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use reqwest::{
-    Method, Response, StatusCode,
+    Method, StatusCode,
     header::{HeaderValue, REFERER},
 };
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use client::Client;
 use conform::{
     case::{Outcome, Suite},
     cases,
@@ -48,54 +50,10 @@ pub fn suite() -> Suite {
     Suite { needs: NEEDS, cases: [cases(), bad_input::cases()].concat() }
 }
 
-/// The shortener in its own words.
-#[derive(Clone, Copy)]
-struct Api<'a>(&'a Target);
-
-impl Api<'_> {
-    /// A page that no other run shortens.
-    fn page(self, path: &str) -> String {
-        format!("https://example.com/{}/{path}", self.0.tag())
-    }
-
-    /// An alias that no other run takes.
-    fn alias(self, name: &str) -> String {
-        format!("{name}-{}", self.0.tag())
-    }
-
-    async fn get(self, path: &str) -> anyhow::Result<Response> {
-        self.0.get(path).await
-    }
-
-    async fn ask(self, method: Method, path: &str) -> anyhow::Result<Response> {
-        self.0.ask(method, path).await
-    }
-
-    async fn post(self, link: &Value) -> anyhow::Result<Response> {
-        Ok(self.0.post_patiently("links", link).await?.0)
-    }
-
-    /// Creates a link that must succeed, and returns its code.
-    async fn create(self, link: &Value) -> anyhow::Result<String> {
-        let response = self.post(link).await?;
-        ensure!(response.status() == 201, "{link}: {}", response.text().await?);
-        let body: Value = response.json().await?;
-        Ok(body["code"].as_str().context("no code")?.to_owned())
-    }
-
-    async fn follow_from(self, code: &str, referrer: HeaderValue) -> anyhow::Result<Response> {
-        self.0.send(self.0.request(Method::GET, code).header(REFERER, referrer)).await
-    }
-
-    async fn clicks(self, code: &str) -> anyhow::Result<Value> {
-        Ok(self.get(&format!("links/{code}/stats")).await?.json().await?)
-    }
-}
-
 async fn a_link_redirects(target: &Target) -> Outcome {
-    let api = Api(target);
-    let long = api.page("a?b=c#d");
-    let created = api.post(&json!({ "url": long })).await?;
+    let client = Client::of(target);
+    let long = client.page("a?b=c#d");
+    let created = client.create(&json!({ "url": long })).await?;
     ensure!(created.status() == 201);
     let location = header(&created, "location").to_owned();
     let body: Value = created.json().await?;
@@ -106,7 +64,7 @@ async fn a_link_redirects(target: &Target) -> Outcome {
     ensure!(body["url"] == long && body["expires_at"].is_null(), "{body}");
     // Twice: from the database, and from the cache.
     for _ in 0..2 {
-        let redirect = api.get(code).await?;
+        let redirect = client.follow(code).await?;
         ensure!(redirect.status() == StatusCode::FOUND);
         ensure!(header(&redirect, "location") == long);
         ensure!(header(&redirect, "cache-control") == "private, max-age=0");
@@ -115,11 +73,11 @@ async fn a_link_redirects(target: &Target) -> Outcome {
 }
 
 async fn a_link_can_be_looked_at(target: &Target) -> Outcome {
-    let api = Api(target);
-    let link = json!({ "url": api.page("alcbla"), "expires_in_seconds": 60 });
-    let created: Value = api.post(&link).await?.json().await?;
+    let client = Client::of(target);
+    let link = json!({ "url": client.page("alcbla"), "expires_in_seconds": 60 });
+    let created: Value = client.create(&link).await?.json().await?;
     let code = created["code"].as_str().context("no code")?;
-    let shown: Value = api.get(&format!("links/{code}")).await?.json().await?;
+    let shown: Value = client.look_at(code).await?.json().await?;
     ensure!(shown == created, "{shown} is not {created}");
     let format = &Rfc3339;
     let instant =
@@ -131,18 +89,18 @@ async fn a_link_can_be_looked_at(target: &Target) -> Outcome {
 }
 
 async fn the_same_plain_url_gets_the_same_link(target: &Target) -> Outcome {
-    let api = Api(target);
-    let link = json!({ "url": api.page("tspugtsl/twice") });
-    let first: Value = api.post(&link).await?.json().await?;
-    let second = api.post(&link).await?;
+    let client = Client::of(target);
+    let link = json!({ "url": client.page("tspugtsl/twice") });
+    let first: Value = client.create(&link).await?.json().await?;
+    let second = client.create(&link).await?;
     ensure!(second.status() == 200, "{}", second.status());
     ensure!(second.json::<Value>().await? == first);
     Ok(())
 }
 
 async fn the_same_url_wanted_by_fifty_at_once_becomes_one_link(target: &Target) -> Outcome {
-    let api = Api(target);
-    let link = json!({ "url": api.page("crowd") });
+    let client = Client::of(target);
+    let link = json!({ "url": client.page("crowd") });
     let answers = try_join_all((0..50).map(|_| async {
         let (response, unsure) = target.post_patiently("links", &link).await?;
         anyhow::Ok((response.status().as_u16(), unsure, response.json::<Value>().await?))
@@ -158,135 +116,128 @@ async fn the_same_url_wanted_by_fifty_at_once_becomes_one_link(target: &Target) 
 }
 
 async fn a_url_with_an_expiry_or_an_alias_gets_a_link_of_its_own(target: &Target) -> Outcome {
-    let api = Api(target);
-    let url = api.page("auwaeoaagaloio/many");
-    let alias = api.alias("many");
-    let plain = api.create(&json!({ "url": url })).await?;
-    let short_lived = api.create(&json!({ "url": url, "expires_in_seconds": 60 })).await?;
-    let another = api.create(&json!({ "url": url, "expires_in_seconds": 60 })).await?;
-    let named = api.create(&json!({ "url": url, "alias": alias })).await?;
+    let client = Client::of(target);
+    let url = client.page("auwaeoaagaloio/many");
+    let alias = client.alias("many");
+    let plain = client.code_for(&json!({ "url": url })).await?;
+    let short_lived = client.code_for(&json!({ "url": url, "expires_in_seconds": 60 })).await?;
+    let another = client.code_for(&json!({ "url": url, "expires_in_seconds": 60 })).await?;
+    let named = client.code_for(&json!({ "url": url, "alias": alias })).await?;
     ensure!(plain != short_lived && short_lived != another && named == alias);
     for code in [plain, short_lived, another, named] {
-        ensure!(header(&api.get(&code).await?, "location") == url);
+        ensure!(client.destination(&code).await? == url);
     }
     Ok(())
 }
 
 async fn a_taken_alias_is_a_conflict(target: &Target) -> Outcome {
-    let api = Api(target);
-    let alias = api.alias("Sale_2026-x");
-    api.create(&json!({ "url": api.page("ataiac/1"), "alias": alias })).await?;
-    let again = json!({ "url": api.page("ataiac/2"), "alias": alias });
-    problem(api.post(&again).await?, 409).await?;
+    let client = Client::of(target);
+    let alias = client.alias("Sale_2026-x");
+    client.code_for(&json!({ "url": client.page("ataiac/1"), "alias": alias })).await?;
+    let again = json!({ "url": client.page("ataiac/2"), "alias": alias });
+    problem(client.create(&again).await?, 409).await?;
     // Letters differ by case.
-    api.create(&json!({ "url": api.page("ataiac/2"), "alias": alias.to_lowercase() })).await?;
-    ensure!(header(&api.get(&alias).await?, "location").ends_with('1'));
+    client
+        .code_for(&json!({ "url": client.page("ataiac/2"), "alias": alias.to_lowercase() }))
+        .await?;
+    ensure!(client.destination(&alias).await?.ends_with('1'));
     Ok(())
 }
 
 async fn an_expired_link_is_gone(target: &Target) -> Outcome {
-    let api = Api(target);
-    let link = json!({ "url": api.page("aelig"), "expires_in_seconds": 1 });
-    let code = api.create(&link).await?;
-    ensure!(api.get(&code).await?.status() == 302, "it has a second to live");
+    let client = Client::of(target);
+    let link = json!({ "url": client.page("aelig"), "expires_in_seconds": 1 });
+    let code = client.code_for(&link).await?;
+    ensure!(client.follow(&code).await?.status() == 302, "it has a second to live");
     eventually("the link expires", async || {
-        Ok((api.get(&code).await?.status() != 302).then_some(()))
+        Ok((client.follow(&code).await?.status() != 302).then_some(()))
     })
     .await?;
-    problem(api.get(&code).await?, 410).await?;
-    problem(api.get(&format!("links/{code}")).await?, 410).await?;
-    ensure!(api.ask(Method::HEAD, &code).await?.status() == 410);
+    problem(client.follow(&code).await?, 410).await?;
+    problem(client.look_at(&code).await?, 410).await?;
+    ensure!(client.preview(&code).await?.status() == 410);
     Ok(())
 }
 
 async fn an_expired_alias_can_be_taken_again(target: &Target) -> Outcome {
-    let api = Api(target);
-    let alias = api.alias("again");
-    let link = json!({ "url": api.page("aeacbta/old"), "alias": alias, "expires_in_seconds": 1 });
-    api.create(&link).await?;
-    api.get(&alias).await?;
-    let link = json!({ "url": api.page("aeacbta/new"), "alias": alias });
+    let client = Client::of(target);
+    let alias = client.alias("again");
+    let link =
+        json!({ "url": client.page("aeacbta/old"), "alias": alias, "expires_in_seconds": 1 });
+    client.code_for(&link).await?;
+    client.follow(&alias).await?;
+    let link = json!({ "url": client.page("aeacbta/new"), "alias": alias });
     eventually("the alias is free again", async || {
-        let response = api.post(&link).await?;
+        let response = client.create(&link).await?;
         ensure!(response.status() == 201 || response.status() == 409);
         Ok((response.status() == 201).then_some(()))
     })
     .await?;
-    ensure!(header(&api.get(&alias).await?, "location").ends_with("new"));
+    ensure!(client.destination(&alias).await?.ends_with("new"));
     // The new owner does not inherit the old one's clicks, only the one just made.
-    let clicks = eventually("the new link's click is written", async || {
-        let stats = api.clicks(&alias).await?;
-        Ok((stats["clicks"] != 0).then_some(stats))
-    })
-    .await?;
+    let clicks = client.stats_with(&alias, 1).await?;
     ensure!(clicks["clicks"] == 1, "{clicks}");
     Ok(())
 }
 
 async fn a_deleted_link_is_not_found(target: &Target) -> Outcome {
-    let api = Api(target);
-    let code = api.create(&json!({ "url": api.page("adlinf") })).await?;
-    ensure!(api.get(&code).await?.status() == 302);
-    let path = format!("links/{code}");
-    ensure!(api.ask(Method::DELETE, &path).await?.status() == 204);
-    problem(api.get(&code).await?, 404).await?;
-    problem(api.get(&path).await?, 404).await?;
-    problem(api.get(&format!("{path}/stats")).await?, 404).await?;
-    problem(api.ask(Method::DELETE, &path).await?, 404).await?;
+    let client = Client::of(target);
+    let code = client.code_for(&json!({ "url": client.page("adlinf") })).await?;
+    ensure!(client.follow(&code).await?.status() == 302);
+    ensure!(client.delete(&code).await?.status() == 204);
+    problem(client.follow(&code).await?, 404).await?;
+    problem(client.look_at(&code).await?, 404).await?;
+    problem(client.stats(&code).await?, 404).await?;
+    problem(client.delete(&code).await?, 404).await?;
     Ok(())
 }
 
 async fn an_unknown_code_is_not_found(target: &Target) -> Outcome {
-    let api = Api(target);
-    let nobodys = api.alias("nobody");
+    let client = Client::of(target);
+    let nobodys = client.alias("nobody");
     for path in [
         nobodys.clone(),
         format!("links/{nobodys}"),
         format!("links/{nobodys}/stats"),
         "no/such/path".to_owned(),
     ] {
-        problem(api.get(&path).await?, 404).await.context(path)?;
+        problem(target.get(&path).await?, 404).await.context(path)?;
     }
     Ok(())
 }
 
 async fn head_redirects_and_counts_no_click(target: &Target) -> Outcome {
-    let api = Api(target);
-    let code = api.create(&json!({ "url": api.page("hracnc/head") })).await?;
+    let client = Client::of(target);
+    let code = client.code_for(&json!({ "url": client.page("hracnc/head") })).await?;
     for _ in 0..5 {
-        let head = api.ask(Method::HEAD, &code).await?;
+        let head = client.preview(&code).await?;
         ensure!(head.status() == 302 && header(&head, "location").ends_with("head"));
     }
-    api.get(&code).await?;
-    let stats = eventually("the one click is written", async || {
-        let stats = api.clicks(&code).await?;
-        Ok((stats["clicks"] != 0).then_some(stats))
-    })
-    .await?;
+    client.follow(&code).await?;
+    let stats = client.stats_with(&code, 1).await?;
     ensure!(stats["clicks"] == 1, "{stats}");
     Ok(())
 }
 
 async fn clicks_are_counted_by_day_and_by_referrer(target: &Target) -> Outcome {
-    let api = Api(target);
-    let code = api.create(&json!({ "url": api.page("cacbdabr") })).await?;
-    let none = api.clicks(&code).await?;
+    let client = Client::of(target);
+    let code = client.code_for(&json!({ "url": client.page("cacbdabr") })).await?;
+    let none: Value = client.stats(&code).await?.json().await?;
     ensure!(none == json!({ "code": code, "clicks": 0, "by_day": [], "referrers": [] }), "{none}");
-    for (referrer, times) in [("https://news.example/item?id=1", 3), ("http://blog.example", 2)] {
+    for (referrer, times) in [
+        (&b"https://news.example/item?id=1"[..], 3),
+        (b"http://blog.example", 2),
+        // One that is no web page, and one that is no text, are no referrers.
+        (b"javascript:alert(1)", 1),
+        (b"\xff\xfe", 1),
+    ] {
         for _ in 0..times {
-            api.follow_from(&code, HeaderValue::from_static(referrer)).await?;
+            let follow = target.request(Method::GET, &code);
+            target.send(follow.header(REFERER, HeaderValue::from_bytes(referrer)?)).await?;
         }
     }
-    // A referrer that is no web page, and one that is no text, are no referrers.
-    api.follow_from(&code, HeaderValue::from_static("javascript:alert(1)")).await?;
-    let bytes = HeaderValue::from_bytes(b"\xff\xfe")?;
-    api.follow_from(&code, bytes).await?;
-    api.get(&code).await?;
-    let stats = eventually("eight clicks are written", async || {
-        let stats = api.clicks(&code).await?;
-        Ok((stats["clicks"] == 8).then_some(stats))
-    })
-    .await?;
+    client.follow(&code).await?;
+    let stats = client.stats_with(&code, 8).await?;
     ensure!(stats["by_day"].as_array().context("by_day")?.len() <= 2, "{stats}");
     let day = stats["by_day"][0]["day"].as_str().with_context(|| stats.to_string())?;
     ensure!(day.len() == 10 && day.as_bytes()[4] == b'-', "{day}");
@@ -305,10 +256,10 @@ async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome
 }
 
 async fn an_alias_that_fifty_want_has_one_owner(target: &Target) -> Outcome {
-    let api = Api(target);
-    let alias = api.alias("wanted");
+    let client = Client::of(target);
+    let alias = client.alias("wanted");
     let answers = try_join_all((0..50).map(|n| {
-        let link = json!({ "url": api.page(&format!("wanted/{n}")), "alias": alias });
+        let link = json!({ "url": client.page(&format!("wanted/{n}")), "alias": alias });
         async move {
             let (response, unsure) = target.post_patiently("links", &link).await?;
             anyhow::Ok((response.status().as_u16(), unsure))
@@ -320,24 +271,24 @@ async fn an_alias_that_fifty_want_has_one_owner(target: &Target) -> Outcome {
     let unsure = answers.iter().any(|(_, unsure)| *unsure);
     ensure!(won + lost == 50, "{answers:?}");
     ensure!(won == 1 || won == 0 && unsure, "{won} own it");
-    ensure!(api.get(&alias).await?.status() == StatusCode::FOUND, "nobody owns it");
+    ensure!(client.follow(&alias).await?.status() == StatusCode::FOUND, "nobody owns it");
     Ok(())
 }
 
 /// Eight clients create until the server is gone or has been started again; it is killed when they have made a hundred.
 async fn what_was_answered_with_201_is_there_after_a_kill(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     let killing = Killing::default();
-    let clients = (0..8).map(|client| {
-        let killing = &killing;
+    let clients = (0..8).map(|worker| {
+        let (client, killing) = (&client, &killing);
         async move {
             let mut promised = Vec::new();
             for n in 0.. {
-                let url = api.page(&format!("killed/{client}/{n}"));
+                let url = client.page(&format!("killed/{worker}/{n}"));
                 if killing.is_over() {
                     break;
                 }
-                let Ok(response) = api.post(&json!({ "url": url })).await else { break };
+                let Ok(response) = client.create(&json!({ "url": url })).await else { break };
                 if response.status() == 201 {
                     let body: Value = response.json().await?;
                     promised.push((body["code"].as_str().context("no code")?.to_owned(), url));
@@ -353,11 +304,8 @@ async fn what_was_answered_with_201_is_there_after_a_kill(target: &Target) -> Ou
     let promised = killing.after(100, target, clients).await?;
     let promised: Vec<_> = promised.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
     for (code, url) in promised {
-        let redirect = api.get(&code).await?;
-        ensure!(
-            header(&redirect, "location") == url,
-            "{code} was promised, and does not lead to {url}"
-        );
+        let leads_to = client.destination(&code).await?;
+        ensure!(leads_to == url, "{code} was promised {url}, and leads to {leads_to:?}");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Context;
 use lab::{Experiment, Lab};
 
-use super::client::Api;
+use super::fixture::{Fixture, UNLIMITED};
 use crate::{code, permutation::Permutation};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -132,24 +132,18 @@ fn rand_seed() -> u64 {
 /// Creates both URLs of each pair on the real service.
 async fn resolve(params: &Params, lab: &Lab, pairs: &[(String, String)]) -> anyhow::Result<()> {
     let pairs = &pairs[..pairs.len().min(usize::try_from(params.pairs)?)];
-    let database = lab.database().await?;
-    let serve = lab.serve().database(&database).args(&["--creates-per-second", "1000000"]);
-    let child = serve.start().await?;
-    let api = Api::of(&child)?;
+    let fixture = Fixture::of(lab).await?;
+    let (_child, client) = fixture.start(&UNLIMITED).await?;
     let (mut resolved, mut first_choice, mut inseparable) = (0, 0, 0);
     for (n, (one, two)) in pairs.iter().enumerate() {
         lab.progress(n as u64, pairs.len() as u64, "colliding pairs created");
-        let codes = (api.shorten(one).await?, api.shorten(two).await?);
-        let (_, leads_to_one) = api.follow(&codes.0).await?;
-        let (_, leads_to_two) = api.follow(&codes.1).await?;
+        let codes = (client.shorten(one).await?, client.shorten(two).await?);
+        let leads_to_one = client.destination(&codes.0).await?;
+        let leads_to_two = client.destination(&codes.1).await?;
         first_choice += u64::from(codes.0 == code::crc32_code(two, 0).to_string());
         let salted = |salt| code::crc32_code(one, salt) == code::crc32_code(two, salt);
         inseparable += u64::from((1..=10).all(salted));
-        resolved += u64::from(
-            codes.0 != codes.1
-                && leads_to_one.as_ref() == Some(one)
-                && leads_to_two.as_ref() == Some(two),
-        );
+        resolved += u64::from(codes.0 != codes.1 && leads_to_one == *one && leads_to_two == *two);
     }
     let count = pairs.len() as u64;
     lab.check("there were pairs to try", "1 or more", count, count > 0);

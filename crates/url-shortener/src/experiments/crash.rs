@@ -10,7 +10,8 @@ use anyhow::Context;
 use lab::{Experiment, Lab};
 use tokio::task::JoinSet;
 
-use super::client::Api;
+use super::fixture::{Fixture, UNLIMITED, lost};
+use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -48,30 +49,27 @@ struct Promises {
 type Shared = Arc<Mutex<Promises>>;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
-    let serve = lab.serve().database(&database).args(&["--creates-per-second", "1000000"]);
-    let mut child = serve.start().await?;
+    let fixture = Fixture::of(&lab).await?;
+    let (mut child, client) = fixture.start(&UNLIMITED).await?;
     let (mut promised, mut lost_links) = (0, 0);
     let (mut all_due, mut early_losses, mut invented) = (0, 0, 0);
     let mut rows = Vec::new();
     for round in 0..params.rounds {
         lab.progress(round, params.rounds, "kills under load");
-        let target =
-            Api::of(&child)?.shorten(&format!("https://example.com/clicked/{round}")).await?;
+        let target = client.shorten(&format!("https://example.com/clicked/{round}")).await?;
         let promises = Shared::default();
-        let load = load(&Api::of(&child)?, &target, &promises, params.clients.into(), round);
+        let load = load(&client, &target, &promises, params.clients.into(), round);
         tokio::time::sleep(Duration::from_secs_f64(params.seconds)).await;
         let killed = Instant::now();
         child.kill().await?;
         load.join_all().await;
         child.restart().await?;
 
-        let api = Api::of(&child)?;
         let promises =
             std::mem::take(&mut *promises.lock().unwrap_or_else(PoisonError::into_inner));
         let links: Vec<_> = promises.links.into_iter().collect();
-        let lost = api.lost(&links).await?;
-        let kept = api.clicks(&target).await?;
+        let lost = lost(&client, &links).await?;
+        let kept = client.clicks(&target).await?;
         let answered = promises.clicks.iter().filter(|&&answered| answered <= killed).count();
         // Clicks that had been answered a second before the kill have to be there.
         let due = killed.checked_sub(Duration::from_secs(1)).context("a short uptime")?;
@@ -109,21 +107,27 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 /// Half of the clients create, half click, each until the service is gone.
-fn load(api: &Api, target: &str, promises: &Shared, clients: usize, round: u64) -> JoinSet<()> {
+fn load(
+    client: &Client,
+    target: &str,
+    promises: &Shared,
+    clients: usize,
+    round: u64,
+) -> JoinSet<()> {
     let mut load = JoinSet::new();
-    for client in 0..clients {
-        let (create, links) = (api.clone(), promises.clone());
+    for worker in 0..clients {
+        let (create, links) = (client.clone(), promises.clone());
         load.spawn(async move {
             for n in 0.. {
-                let url = format!("https://example.com/{round}/{client}/{n}");
+                let url = format!("https://example.com/{round}/{worker}/{n}");
                 let Ok(code) = create.shorten(&url).await else { break };
                 links.lock().unwrap_or_else(PoisonError::into_inner).links.insert(code, url);
             }
         });
-        let (click, clicks, target) = (api.clone(), promises.clone(), target.to_owned());
+        let (click, clicks, target) = (client.clone(), promises.clone(), target.to_owned());
         load.spawn(async move {
-            while let Ok((status, _)) = click.follow(&target).await {
-                if status == 302 {
+            while let Ok(redirect) = click.follow(&target).await {
+                if redirect.status() == 302 {
                     let now = Instant::now();
                     clicks.lock().unwrap_or_else(PoisonError::into_inner).clicks.push(now);
                 }

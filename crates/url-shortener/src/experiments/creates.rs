@@ -8,6 +8,7 @@ use lab::{
 };
 use sqlx::{Connection as _, PgConnection};
 
+use super::fixture::{Fixture, UNLIMITED};
 use crate::store::Store;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -35,14 +36,13 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // Two databases, so that neither finds the other's index grown; on one server, with one disk.
-    let (ours, bare) = (lab.database().await?, lab.database().await?);
-    let child = lab.serve().database(&ours).args(&["--creates-per-second", "4000000000"]);
-    let child = child.start().await?;
+    let (ours, bare) = (Fixture::of(&lab).await?, Fixture::of(&lab).await?);
+    let child = ours.serve().args(&UNLIMITED).start().await?;
     let (mut ratios, mut rows) = (Vec::new(), Vec::new());
     let (mut created, mut inserted, mut failed) = (0, 0, 0);
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
-        let insert = inserts(bare.url(), &params, round).await?;
+        let insert = inserts(bare.database().url(), &params, round).await?;
         let create = creates(child.address(), &params, round).await?;
         ratios.push(create.throughput() / insert.throughput());
         created += create.ok;
@@ -63,8 +63,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
 
     lab.check_eq("calls that failed", 0, failed);
-    for (name, database, expected) in [("created", &ours, created), ("inserted", &bare, inserted)] {
-        let pool = database.pool().await?;
+    for (name, fixture, expected) in [("created", &ours, created), ("inserted", &bare, inserted)] {
+        let pool = fixture.database().pool().await?;
         let (rows, bytes): (i64, i64) =
             sqlx::query_as("select count(*), pg_total_relation_size('links') from links")
                 .fetch_one(&pool)

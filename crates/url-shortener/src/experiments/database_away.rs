@@ -6,9 +6,11 @@ use lab::{
     Experiment, Lab, Target,
     fault::{Fault, Proxy},
 };
+use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::client::Api;
+use super::fixture::{Fixture, UNLIMITED, start};
+use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -37,36 +39,33 @@ struct Answers {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
-    let proxy = Proxy::to_url(database.url()).await?;
-    let child = lab
-        .serve()
-        .env("DATABASE_URL", proxy.url(database.url())?)
-        .args(&["--creates-per-second", "1000000"])
-        .start()
-        .await?;
-    let (api, clients) = (Api::of(&child)?, usize::from(params.clients));
+    let fixture = Fixture::of(&lab).await?;
+    let database = fixture.database().url();
+    let proxy = Proxy::to_url(database).await?;
+    let serve = fixture.serve().env("DATABASE_URL", proxy.url(database)?);
+    let (_child, client) = start(serve.args(&UNLIMITED)).await?;
+    let clients = usize::from(params.clients);
     let faults = [("connections cut", Fault::Cut), ("network black-holed", Fault::BlackHole)];
     for (done, (name, fault)) in (0_u64..).zip(faults) {
         lab.progress(done, 2, format!("{name}: {} clients at once", params.clients));
-        let hot = api.shorten(&format!("https://example.com/hot/{done}")).await?;
+        let hot = client.shorten(&format!("https://example.com/hot/{done}")).await?;
         let mut cold = Vec::new();
         for n in 0..=clients {
             // Made, and never followed: it is in no cache.
-            cold.push(api.shorten(&format!("https://example.com/cold/{done}/{n}")).await?);
+            cold.push(client.shorten(&format!("https://example.com/cold/{done}/{n}")).await?);
         }
-        api.follow(&hot).await?;
+        client.follow(&hot).await?;
 
         proxy.set(fault);
         let last = cold.pop().unwrap_or_default();
         let (hot, cold, creates) = tokio::join!(
-            ask(&api, clients, 302, move |_| Ask::Follow(hot.clone())),
-            ask(&api, clients, 503, move |n| Ask::Follow(cold[n].clone())),
-            ask(&api, clients, 503, move |n| Ask::Create(format!("https://example.com/{n}"))),
+            ask(&client, clients, 302, move |_| Ask::Follow(hot.clone())),
+            ask(&client, clients, 503, move |n| Ask::Follow(cold[n].clone())),
+            ask(&client, clients, 503, move |n| Ask::Create(format!("https://example.com/{n}"))),
         );
         proxy.heal();
         let back = Instant::now();
-        let (first, _) = api.follow(&last).await?;
+        let first = client.follow(&last).await?.status();
         let back = back.elapsed();
 
         for (what, answers, status) in [
@@ -95,16 +94,16 @@ enum Ask {
 
 /// All clients ask at once. An answer that takes three seconds counts as none: the claim is one second,
 /// and the rest is for a machine that is busy with other tests.
-async fn ask(api: &Api, clients: usize, hoped: u16, what: impl Fn(usize) -> Ask) -> Answers {
+async fn ask(client: &Client, clients: usize, hoped: u16, what: impl Fn(usize) -> Ask) -> Answers {
     let mut asking = JoinSet::new();
     for n in 0..clients {
-        let (api, what) = (api.clone(), what(n));
+        let (client, what) = (client.clone(), what(n));
         asking.spawn(async move {
             let begun = Instant::now();
             let answer = async {
                 match what {
-                    Ask::Follow(code) => api.get(&code).await,
-                    Ask::Create(url) => api.post(&serde_json::json!({ "url": url })).await,
+                    Ask::Follow(code) => client.follow(&code).await,
+                    Ask::Create(url) => client.create_once(&json!({ "url": url })).await,
                 }
             };
             let answer = tokio::time::timeout(Duration::from_secs(3), answer).await;

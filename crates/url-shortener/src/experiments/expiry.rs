@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Target, patience::patiently};
+use lab::{Experiment, Lab, Target};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::task::JoinSet;
 
-use super::client::Api;
+use super::fixture::Fixture;
+use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -40,23 +41,21 @@ struct Seen {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
-    let child = lab.serve().database(&database).start().await?;
-    let api = Api::of(&child)?;
+    let fixture = Fixture::of(&lab).await?;
+    let (_child, client) = fixture.start(&[]).await?;
     lab.progress(0, 0, format!("{} links live for {} s", params.links, params.seconds));
     let mut clients = JoinSet::new();
     for n in 0..params.links {
-        let api = api.clone();
-        clients.spawn(async move { watch(&api, n, params.seconds).await });
+        let client = client.clone();
+        clients.spawn(async move { watch(&client, n, params.seconds).await });
     }
     let seen: Vec<Seen> = clients.join_all().await.into_iter().collect::<anyhow::Result<_>>()?;
 
     // One that nobody asked for while it lived has to be found expired in the database.
     let cold = json!({ "url": "https://example.com/cold", "expires_in_seconds": 1 });
-    let cold = api.create(&cold).await?;
-    let (cold, deadline) = (cold, tokio::time::Instant::now() + Duration::from_secs(2));
-    tokio::time::sleep_until(deadline).await;
-    let (cold_status, _) = api.follow(&cold).await?;
+    let cold = client.code_for(&cold).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let cold_status = client.follow(&cold).await?.status();
 
     let latest = |value: fn(&Seen) -> f64| seen.iter().map(value).fold(f64::MIN, f64::max);
     let (last_redirect, first_gone) = (latest(|s| s.last_redirect), latest(|s| s.first_gone));
@@ -95,13 +94,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn watch(api: &Api, n: u64, seconds: u64) -> anyhow::Result<Seen> {
+async fn watch(client: &Client, n: u64, seconds: u64) -> anyhow::Result<Seen> {
     let link = json!({
         "url": format!("https://example.com/{n}"),
         "expires_in_seconds": seconds,
     });
-    let (created, _) = patiently(|| api.post(&link)).await?;
-    let created: Value = created.json().await?;
+    let created: Value = client.create(&link).await?.json().await?;
     let code = created["code"].as_str().context("no code")?;
     let expires = created["expires_at"].as_str().context("no expires_at")?;
     let expires = OffsetDateTime::parse(expires, &Rfc3339)?;
@@ -110,8 +108,7 @@ async fn watch(api: &Api, n: u64, seconds: u64) -> anyhow::Result<Seen> {
         Seen { last_redirect: f64::MIN, first_gone: f64::MAX, redirects: 0, afterwards: 0 };
     loop {
         let asked = since_expiry();
-        let (status, _) = api.follow(code).await?;
-        match status.as_u16() {
+        match client.follow(code).await?.status().as_u16() {
             // Asked at this time at the earliest: a slow answer is not held against the service.
             302 => (seen.last_redirect, seen.redirects) = (asked, seen.redirects + 1),
             // Answered by this time at the latest: and an early one is not excused.
@@ -125,6 +122,6 @@ async fn watch(api: &Api, n: u64, seconds: u64) -> anyhow::Result<Seen> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    seen.afterwards = api.follow(code).await?.0.as_u16();
+    seen.afterwards = client.follow(code).await?.status().as_u16();
     Ok(seen)
 }

@@ -1,11 +1,11 @@
 //! Which claims does this answer make, and what could refute each?
 
-mod client;
 pub mod collisions;
 pub mod crash;
 pub mod creates;
 pub mod database_away;
 pub mod expiry;
+pub mod fixture;
 pub mod race;
 pub mod redirects;
 pub mod sharding;

@@ -7,7 +7,8 @@ use lab::{Experiment, Lab};
 use serde_json::json;
 use tokio::{sync::Barrier, task::JoinSet};
 
-use super::client::Api;
+use super::fixture::{Fixture, UNLIMITED};
+use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -34,19 +35,19 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // Two processes on one database: a lock inside a process would not help, the unique index does.
-    let database = lab.database().await?;
-    let serve = || lab.serve().database(&database).args(&["--creates-per-second", "1000000"]);
-    let (one, two) = tokio::try_join!(serve().start(), serve().start())?;
-    let apis = [Api::of(&one)?, Api::of(&two)?];
+    let fixture = Fixture::of(&lab).await?;
+    let start = || fixture.start(&UNLIMITED);
+    let ((_one, client), (_two, other)) = tokio::try_join!(start(), start())?;
+    let processes = [client, other];
     let (mut winners, mut losers, mut others) = (0, 0, Vec::new());
     let (mut retries, mut mistaken) = (0, 0);
     for round in 0..params.rounds {
         lab.progress(round, params.rounds, "aliases fought for");
         let alias = format!("alias-{round}");
-        let contest = contest(&apis, params.clients.into(), &alias).await?;
+        let contest = contest(&processes, params.clients.into(), &alias).await?;
         // One who was told 503 at first may have been given it all the same, and lost to himself.
-        let (_, owner) = apis[0].follow(&alias).await?;
-        let unsure = contest.iter().find(|it| it.retries > 0 && owner == Some(url(it.client)));
+        let owner = processes[0].destination(&alias).await?;
+        let unsure = contest.iter().find(|it| it.retries > 0 && owner == url(it.client));
         let unsure = unsure.map(|it| it.client);
         let mut won = None;
         for Contender { client, status, retries: tried } in contest {
@@ -65,9 +66,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             }
         }
         let winner = won.context("nobody got the alias")?;
-        for api in &apis {
-            let (_, location) = api.follow(&alias).await?;
-            mistaken += u64::from(location != Some(url(winner)));
+        for process in &processes {
+            mistaken += u64::from(process.destination(&alias).await? != url(winner));
         }
     }
     let clients = u64::from(params.clients);
@@ -97,19 +97,23 @@ struct Contender {
 }
 
 /// Lets all clients loose at once, half on each process. A 503 is tried again, as it asks for.
-async fn contest(apis: &[Api; 2], clients: usize, alias: &str) -> anyhow::Result<Vec<Contender>> {
+async fn contest(
+    processes: &[Client; 2],
+    clients: usize,
+    alias: &str,
+) -> anyhow::Result<Vec<Contender>> {
     let start = Arc::new(Barrier::new(clients));
     let mut contest = JoinSet::new();
-    for client in 0..clients {
-        let (api, start) = (apis[client % 2].clone(), start.clone());
-        let link = json!({ "url": url(client), "alias": alias });
+    for n in 0..clients {
+        let (client, start) = (processes[n % 2].clone(), start.clone());
+        let link = json!({ "url": url(n), "alias": alias });
         contest.spawn(async move {
             start.wait().await;
             let mut retries = 0;
             loop {
-                let status = api.post(&link).await?.status().as_u16();
+                let status = client.create_once(&link).await?.status().as_u16();
                 if status != 503 || retries == MOST_RETRIES {
-                    return Ok(Contender { client, status, retries });
+                    return Ok(Contender { client: n, status, retries });
                 }
                 retries += 1;
             }

@@ -9,6 +9,7 @@ use lab::{
     serve,
 };
 
+use super::fixture::Fixture;
 use crate::{
     api,
     code::Codes,
@@ -39,9 +40,9 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
+    let fixture = Fixture::of(&lab).await?;
     let app = App::start(Config {
-        shards: vec![database.url().to_owned()],
+        shards: vec![fixture.database().url().to_owned()],
         codes: Codes::Crc32,
         public_url: "http://sho.rt".parse()?,
         creates_per_second: std::num::NonZeroU32::MAX,
@@ -91,7 +92,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         reqwest::get(format!("http://{}/readyz", ours.host)).await?.json().await?;
     let dropped = ready["dropped_clicks"].as_u64().unwrap_or(u64::MAX);
     app.stop().await;
-    let pool = database.pool().await?;
+    let pool = fixture.database().pool().await?;
     let counted: i64 = sqlx::query_scalar("select coalesce(sum(clicks), 0)::bigint from clicks")
         .fetch_one(&pool)
         .await?;

@@ -1,10 +1,10 @@
 //! How many links have to move when a shard is added, and is every one found afterwards?
 
-use lab::{Experiment, Lab, database::Database};
-use tokio::task::JoinSet;
+use futures_util::future::try_join_all;
+use lab::{Experiment, Lab};
 
-use super::client::Api;
-use crate::{code, reshard, ring::Ring, shards::Shards};
+use super::fixture::{Fixture, UNLIMITED, lost};
+use crate::{cases::client::Client, code, reshard, ring::Ring, shards::Shards};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -121,25 +121,25 @@ fn spread(params: &Params, lab: &Lab) {
 
 /// Creates links on n shards, adds one, moves what has to move, and follows every link.
 async fn on_real_databases(params: &Params, lab: &Lab) -> anyhow::Result<()> {
-    let mut databases = Vec::new();
-    for _ in 0..=params.shards {
-        databases.push(lab.database().await?);
+    let mut fixture = Fixture::of(lab).await?;
+    for _ in 1..params.shards {
+        fixture.add_shard().await?;
     }
-    let n = params.shards as usize;
-    let child = serve(lab, &databases[..n]).start().await?;
-    let links = create(&Api::of(&child)?, params.links, lab).await?;
-    let mut child = child;
+    let (mut child, client) = fixture.start(&UNLIMITED).await?;
+    let links = create(&client, params.links, lab).await?;
     child.stop().await?;
 
-    let urls: Vec<String> = databases.iter().map(|database| database.url().to_owned()).collect();
+    fixture.add_shard().await?;
     // Without the move, the added shard hides what it should hold: this is the failure that the move mends.
-    let child = serve(lab, &databases).start().await?;
-    let lost_before = Api::of(&child)?.lost(&links).await?;
+    let (child, client) = fixture.start(&[]).await?;
+    let lost_before = lost(&client, &links).await?;
     drop(child);
+    let urls: Vec<_> = fixture.shards.iter().map(|shard| shard.url().to_owned()).collect();
     let moved = reshard::reshard(&Shards::new(&urls)?).await?;
-    let child = serve(lab, &databases).start().await?;
-    let lost_after = Api::of(&child)?.lost(&links).await?;
+    let (_child, client) = fixture.start(&[]).await?;
+    let lost_after = lost(&client, &links).await?;
 
+    let n = params.shards as usize;
     let share = moved as f64 / f64::from(params.links);
     let fair = 1.0 / (n as f64 + 1.0);
     // The ring's own unevenness, and chance, which matters more the fewer links there are.
@@ -160,31 +160,18 @@ async fn on_real_databases(params: &Params, lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve(lab: &Lab, shards: &[Database]) -> lab::child::ChildBuilder {
-    let mut serve = lab.serve().args(&["--creates-per-second", "1000000"]);
-    for shard in shards {
-        serve = serve.arg("--shard").arg(shard.url());
-    }
-    serve
-}
-
 /// Creates the links, eight at a time; returns the code and the URL of each.
-async fn create(api: &Api, links: u32, lab: &Lab) -> anyhow::Result<Vec<(String, String)>> {
-    let mut workers = JoinSet::new();
-    for worker in 0..8 {
-        let (api, lab) = (api.clone(), lab.clone());
-        workers.spawn(async move {
-            let mut made = Vec::new();
-            for n in (worker..links).step_by(8) {
-                let url = format!("https://example.com/page/{n}");
-                made.push((api.shorten(&url).await?, url));
-                if worker == 0 {
-                    lab.progress(n.into(), links.into(), "links created");
-                }
+async fn create(client: &Client, links: u32, lab: &Lab) -> anyhow::Result<Vec<(String, String)>> {
+    let workers = (0..8).map(|worker| async move {
+        let mut made = Vec::new();
+        for n in (worker..links).step_by(8) {
+            let url = format!("https://example.com/page/{n}");
+            made.push((client.shorten(&url).await?, url));
+            if worker == 0 {
+                lab.progress(n.into(), links.into(), "links created");
             }
-            anyhow::Ok(made)
-        });
-    }
-    let made: Vec<_> = workers.join_all().await.into_iter().collect::<anyhow::Result<_>>()?;
-    Ok(made.concat())
+        }
+        anyhow::Ok(made)
+    });
+    Ok(try_join_all(workers).await?.concat())
 }

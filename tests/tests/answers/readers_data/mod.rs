@@ -10,7 +10,7 @@ use std::process::{Output, Stdio};
 
 use anyhow::{Context, ensure};
 use lab::Service;
-use libtest_mimic::Trial;
+use lab::harness::Trial;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -31,7 +31,7 @@ async fn run(reader: &Reader, words: &[&str]) -> anyhow::Result<Output> {
 
 fn command(reader: &Reader, words: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    for service in Service::ALL {
+    for service in Service::STACK {
         if let Ok(url) = reader.url(service) {
             command.env(service.variable(), url);
         }

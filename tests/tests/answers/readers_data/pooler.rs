@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures_util::future::join_all;
+use lab::harness::{Completion, Trial};
 use lab::{Service, child, database::Database};
-use libtest_mimic::{Completion, Trial};
 use url::Url;
 use url_shortener::MIGRATIONS;
 

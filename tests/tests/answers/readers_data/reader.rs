@@ -98,7 +98,7 @@ impl Reader {
 
     /// A child that is given these servers.
     pub fn gives(&self, mut child: ChildBuilder) -> anyhow::Result<ChildBuilder> {
-        for service in Service::ALL {
+        for service in Service::STACK {
             if self.servers.contains_key(service.variable()) {
                 child = child.env(service.variable(), self.url(service)?);
             }

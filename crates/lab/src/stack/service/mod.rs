@@ -63,6 +63,11 @@ impl Service {
         }
     }
 
+    /// Whether nobody but root can run it.
+    pub(crate) const fn needs_root(self) -> bool {
+        matches!(self, Self::ContainerEngine)
+    }
+
     /// The variable that gives its URL.
     pub const fn variable(self) -> &'static str {
         self.about().variable
@@ -153,6 +158,8 @@ pub enum Stop {
     Terminate,
     /// SIGINT.
     Interrupt,
+    /// SIGKILL, to all of its processes: it has nothing to finish, because its data goes too.
+    Kill,
 }
 
 impl Stop {
@@ -160,6 +167,7 @@ impl Stop {
         match self {
             Self::Terminate => Signal::TERM,
             Self::Interrupt => Signal::INT,
+            Self::Kill => Signal::KILL,
         }
     }
 
@@ -168,6 +176,7 @@ impl Stop {
         match self {
             Self::Terminate => "TERM",
             Self::Interrupt => "INT",
+            Self::Kill => "KILL",
         }
     }
 }

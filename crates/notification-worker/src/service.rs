@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
 use tokio::{sync::RwLock, time::timeout};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -12,7 +11,6 @@ use url::Url;
 
 use crate::{
     accept::{self, Acceptor},
-    api,
     backoff::Backoff,
     broker::Broker,
     deliver::Deliverer,
@@ -164,12 +162,14 @@ impl App {
         self.service.stop.clone()
     }
 
-    /// What it serves.
-    pub fn router(&self) -> Router {
-        match self.role {
-            Role::Worker => api::worker_router(Arc::clone(&self.service)),
-            Role::All | Role::Api => api::router(Arc::clone(&self.service)),
-        }
+    /// What this process does.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What the handlers share.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
     }
 
     /// Finishes what has begun, and gives back the rest. To be called when no request is in flight any more.
@@ -186,6 +186,5 @@ impl App {
         if timeout(LAST_WORDS, ended).await.is_err() {
             tracing::warn!("stopped in the middle of something; it will be done again");
         }
-        self.service.store.close().await;
     }
 }

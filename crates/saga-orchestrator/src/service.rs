@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
 use time::OffsetDateTime;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -11,32 +10,16 @@ use tokio_util::{
 use uuid::Uuid;
 
 use crate::{
-    api,
     choreography::{self, Choreography},
-    database::Database,
+    database::{Database, Databases, connect},
     error::Error,
-    inventory,
     log::{Log, Status},
     orchestrator::{Orchestrator, Patience},
     order::Order,
     participants::{Addresses, Participants},
-    payment, shipping,
     store::Store,
     two_phase_commit::TwoPhaseCommit,
 };
-
-/// The URLs of the databases, migrated. A service that does not run here has none.
-#[derive(Clone, Debug, Default)]
-pub struct Databases {
-    /// The orchestrator's.
-    pub orders: Option<String>,
-    /// The inventory's.
-    pub inventory: Option<String>,
-    /// The payment service's.
-    pub payment: Option<String>,
-    /// The shipping service's.
-    pub shipping: Option<String>,
-}
 
 /// How an order finds its way through the services.
 #[derive(Clone, Debug)]
@@ -125,8 +108,11 @@ impl Health {
 
 /// The running service.
 pub struct App {
-    router: Router,
-    databases: Vec<Database>,
+    /// What the handlers of orders share, if the orchestrator runs here.
+    pub(crate) service: Option<Arc<Service>>,
+    /// The databases of the inventory, of payments and of shipping: of those that run here.
+    pub(crate) participants: [Option<Database>; 3],
+    pub(crate) health: Arc<Health>,
     /// All that runs in the background.
     tasks: TaskTracker,
     /// Tells it to stop, also when the app is only dropped.
@@ -137,17 +123,16 @@ impl App {
     /// Starts what runs in the background. Must be called within a tokio runtime. The databases need not be there
     /// yet; the error is a malformed URL, or none.
     pub fn start(urls: &Databases, flow: Flow) -> Result<Self, StartError> {
-        let connect = |url: &Option<String>| url.as_deref().map(Database::new).transpose();
-        let orders = connect(&urls.orders)?.map(Store::new);
-        let parts = [connect(&urls.inventory)?, connect(&urls.payment)?, connect(&urls.shipping)?];
+        let open = |url: &Option<String>| url.as_deref().map(connect).transpose();
+        let orders = open(&urls.orders)?.map(Store::new);
+        let participants = [open(&urls.inventory)?, open(&urls.payment)?, open(&urls.shipping)?];
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let mut databases: Vec<_> = parts.iter().flatten().cloned().collect();
+        let mut databases: Vec<_> = participants.iter().flatten().cloned().collect();
         databases.extend(orders.as_ref().map(|store| store.database().clone()));
-        let mut router = participants(&parts, orders.is_none());
         let mut orchestrator = None;
         let way = match (flow, &orders) {
             (Flow::Choreography(config), _) => {
-                let services = choreography::services(orders.as_ref(), &parts);
+                let services = choreography::services(orders.as_ref(), &participants);
                 let choreography = Arc::new(Choreography::new(config, services));
                 tasks.spawn(Arc::clone(&choreography).run(stop.clone()));
                 Some(Way::Choreography(choreography))
@@ -160,52 +145,20 @@ impl App {
                 Some(Way::Saga(it))
             }
             (Flow::TwoPhaseCommit, _) => {
-                Some(Way::TwoPhaseCommit(Box::new(TwoPhaseCommit::new(urls)?)))
+                let coordinator = TwoPhaseCommit::new(urls)?.ok_or(StartError::Incomplete)?;
+                Some(Way::TwoPhaseCommit(Box::new(coordinator)))
             }
             (Flow::Saga(..), None) => None,
         };
         tasks.close();
-        if let (Some(store), Some(way)) = (orders, way) {
-            router = router.merge(api::orders(Arc::new(Service { store, way })));
-        }
-        let health = Arc::new(Health { databases: databases.clone(), orchestrator });
-        Ok(Self {
-            router: api::whole(router, health),
-            databases,
-            tasks,
-            running: stop.drop_guard(),
-        })
-    }
-
-    /// To be served.
-    pub fn router(&self) -> Router {
-        self.router.clone()
+        let service = orders.zip(way).map(|(store, way)| Arc::new(Service { store, way }));
+        let health = Arc::new(Health { databases, orchestrator });
+        Ok(Self { service, participants, health, tasks, running: stop.drop_guard() })
     }
 
     /// Lets each saga come to its next record, and ends what runs in the background; takes seconds at most.
     pub async fn stop(self) {
         drop(self.running);
         self.tasks.wait().await;
-        for database in self.databases {
-            database.close().await;
-        }
     }
-}
-
-/// The participants' calls, each under its name. One that runs without an orchestrator has them also without it.
-fn participants([inventory, payment, shipping]: &[Option<Database>; 3], apart: bool) -> Router {
-    let mut router = Router::new();
-    let parts = [
-        ("/inventory", inventory.clone().map(inventory::router)),
-        ("/payment", payment.clone().map(payment::router)),
-        ("/shipping", shipping.clone().map(shipping::router)),
-    ];
-    for (path, calls) in parts {
-        let Some(calls) = calls else { continue };
-        if apart {
-            router = router.merge(calls.clone());
-        }
-        router = router.nest(path, calls);
-    }
-    router
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, http::HeaderValue};
+use axum::http::HeaderValue;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -10,15 +10,15 @@ use tokio_util::{
 use url::Url;
 
 use crate::{
-    api,
     claims::Policy,
     deny::DenyList,
     error::Error,
     housekeeping,
-    issuer::{Issuer, Schedule},
+    issuer::Issuer,
     jwks::Remote,
     keyring::Keyring,
     password::{Cost, Passwords},
+    schedule::Schedule,
     sessions::Sessions,
     store::Store,
     throttle::Limits,
@@ -113,15 +113,14 @@ impl App {
         Ok(Self { service: Arc::new(service), background })
     }
 
-    /// To be served with the client's address as `ConnectInfo<SocketAddr>` in each request.
-    pub fn router(&self) -> Router {
-        api::router(Arc::clone(&self.service))
+    /// What the handlers share.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
     }
 
     /// Ends what runs in the background. To be called when no request is in flight any more.
     pub async fn stop(self) {
         self.background.stop().await;
-        self.service.sessions.store.close().await;
     }
 }
 
@@ -148,9 +147,9 @@ impl Guarded {
         Ok(Self { verifier: Verifier::new(policy, keyring, deny), background })
     }
 
-    /// What it serves.
-    pub fn router(&self) -> Router {
-        api::guarded_router(self.verifier.clone())
+    /// Who says which tokens are good.
+    pub fn verifier(&self) -> Verifier {
+        self.verifier.clone()
     }
 
     /// Ends what runs in the background.

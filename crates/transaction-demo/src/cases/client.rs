@@ -1,0 +1,172 @@
+//! How do cases, tests and experiments speak to a bank? As a client of its table of calls.
+
+use anyhow::{Context, ensure};
+use conform::{
+    case::Outcome,
+    target::{Target, eventually},
+};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+/// One payment, which may have to be sent more than once.
+#[derive(Clone, Debug)]
+pub struct Payment {
+    /// What the client calls it: its idempotency key.
+    pub key: String,
+    /// Who pays.
+    pub from: i64,
+    /// Who is paid.
+    pub to: i64,
+    /// How much.
+    pub cents: i64,
+}
+
+impl Payment {
+    /// The body of its request.
+    pub fn body(&self) -> Value {
+        json!({ "from": self.from, "to": self.to, "amount_cents": self.cents })
+    }
+}
+
+/// A client of one running bank.
+#[derive(Clone, Debug)]
+pub struct Client {
+    target: Target,
+}
+
+impl Client {
+    /// Speaks to this program.
+    pub fn of(target: &Target) -> Self {
+        Self { target: target.clone() }
+    }
+
+    /// Speaks to the program at this URL.
+    pub fn at(url: &str) -> anyhow::Result<Self> {
+        Ok(Self { target: Target::new(url, None)? })
+    }
+
+    /// Asks for an account, and asks again while the bank is too busy. If an answer is not heard, another account
+    /// is as good.
+    pub async fn open_account(&self, account: &Value) -> anyhow::Result<Response> {
+        Ok(self.target.post_patiently("accounts", account).await?.0)
+    }
+
+    /// Opens an account that must be opened, and returns its number.
+    pub async fn open(&self, balance_cents: i64) -> anyhow::Result<i64> {
+        let account = json!({ "owner": "Ada", "balance_cents": balance_cents });
+        let response = self.open_account(&account).await?;
+        ensure!(response.status() == 201, "{account}: {}", response.text().await?);
+        response.json::<Value>().await?["id"].as_i64().context("no id")
+    }
+
+    /// Opens two accounts.
+    pub async fn open_two(&self, one: i64, two: i64) -> anyhow::Result<(i64, i64)> {
+        Ok((self.open(one).await?, self.open(two).await?))
+    }
+
+    /// Opens several accounts with the same in each.
+    pub async fn open_all(&self, accounts: usize, cents: i64) -> anyhow::Result<Vec<i64>> {
+        let mut all = Vec::new();
+        for _ in 0..accounts {
+            all.push(self.open(cents).await?);
+        }
+        Ok(all)
+    }
+
+    /// Looks at an account.
+    pub async fn account(&self, account: i64) -> anyhow::Result<Response> {
+        self.target.get(&format!("accounts/{account}")).await
+    }
+
+    /// What is in an account.
+    pub async fn balance(&self, account: i64) -> anyhow::Result<i64> {
+        let account: Value = self.account(account).await?.json().await?;
+        account["balance_cents"].as_i64().with_context(|| account.to_string())
+    }
+
+    /// What is in two accounts.
+    pub async fn balances(&self, (one, two): (i64, i64)) -> anyhow::Result<(i64, i64)> {
+        Ok((self.balance(one).await?, self.balance(two).await?))
+    }
+
+    /// All entries of an account, page by page.
+    pub async fn entries(&self, account: i64) -> anyhow::Result<Vec<Value>> {
+        let mut entries = Vec::new();
+        let mut next = Some(format!("/accounts/{account}/entries"));
+        while let Some(path) = next {
+            let page: Value = self.target.get(&path).await?.json().await?;
+            let shown = page["entries"].as_array();
+            let shown =
+                shown.with_context(|| format!("account {account} has no ledger: {page}"))?;
+            entries.extend(shown.iter().cloned());
+            next = page["next"].as_str().map(str::to_owned);
+        }
+        Ok(entries)
+    }
+
+    /// The amounts of all entries of an account.
+    pub async fn amounts(&self, account: i64) -> anyhow::Result<Vec<i64>> {
+        let entries = self.entries(account).await?;
+        let amounts = entries.iter().map(|entry| entry["amount_cents"].as_i64().context("amount"));
+        amounts.collect()
+    }
+
+    /// Checks that two accounts hold what they should, and that each balance is the sum of its entries.
+    pub async fn audit(&self, (one, two): (i64, i64), expected: (i64, i64)) -> Outcome {
+        let balances = self.balances((one, two)).await?;
+        ensure!(balances == expected, "the balances are {balances:?}, and should be {expected:?}");
+        for (account, balance) in [(one, balances.0), (two, balances.1)] {
+            let sum: i64 = self.amounts(account).await?.iter().sum();
+            ensure!(sum == balance, "the entries sum to {sum}, the balance is {balance}");
+        }
+        Ok(())
+    }
+
+    /// A key that no other run uses.
+    pub fn key(&self, name: &str) -> String {
+        format!("{name}-{}", self.target.tag())
+    }
+
+    /// A payment with a key that no other run uses.
+    pub fn payment(&self, name: &str, (from, to): (i64, i64), cents: i64) -> Payment {
+        Payment { key: self.key(name), from, to, cents }
+    }
+
+    /// Sends a payment, once.
+    pub async fn send(&self, payment: &Payment) -> anyhow::Result<Response> {
+        let request = self.target.request(Method::POST, "transfers");
+        let request = request.header("idempotency-key", &payment.key).json(&payment.body());
+        self.target.send(request).await
+    }
+
+    /// Sends a payment, and sends it again as long as the answer is 503, which means "try again with the same key".
+    pub async fn send_until_decided(&self, payment: &Payment) -> anyhow::Result<Response> {
+        eventually("the payment is decided", async || {
+            let response = self.send(payment).await?;
+            Ok((response.status() != 503).then_some(response))
+        })
+        .await
+    }
+
+    /// Makes a payment with a key that no other run uses, and waits until it is decided.
+    pub async fn pay(
+        &self,
+        name: &str,
+        accounts: (i64, i64),
+        cents: i64,
+    ) -> anyhow::Result<Response> {
+        self.send_until_decided(&self.payment(name, accounts, cents)).await
+    }
+
+    /// Makes a payment that must be made, and returns the transfer's number.
+    pub async fn paid(&self, name: &str, accounts: (i64, i64), cents: i64) -> anyhow::Result<i64> {
+        let response = self.pay(name, accounts, cents).await?;
+        ensure!(response.status() == 201, "{}: {}", response.status(), response.text().await?);
+        response.json::<Value>().await?["id"].as_i64().context("no id")
+    }
+}
+
+/// The status of an answer, and its body.
+pub async fn said(response: Response) -> anyhow::Result<(u16, Value)> {
+    Ok((response.status().as_u16(), response.json().await?))
+}

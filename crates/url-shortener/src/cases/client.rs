@@ -1,0 +1,108 @@
+//! How do cases, tests and experiments speak to a shortener? As a client of its table of calls.
+
+use anyhow::{Context, ensure};
+use conform::{
+    http::header,
+    target::{Target, eventually},
+};
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+/// A client of one shortener. It does not follow redirects: it came to see them.
+#[derive(Clone, Debug)]
+pub struct Client {
+    target: Target,
+}
+
+impl Client {
+    /// Speaks to this program.
+    pub fn of(target: &Target) -> Self {
+        Self { target: target.clone() }
+    }
+
+    /// Speaks to the program at this URL.
+    pub fn at(url: &str) -> anyhow::Result<Self> {
+        Ok(Self { target: Target::new(url, None)? })
+    }
+
+    /// A page that no other run shortens.
+    pub fn page(&self, path: &str) -> String {
+        format!("https://example.com/{}/{path}", self.target.tag())
+    }
+
+    /// An alias that no other run takes.
+    pub fn alias(&self, name: &str) -> String {
+        format!("{name}-{}", self.target.tag())
+    }
+
+    /// Asks for a link, once.
+    pub async fn create_once(&self, link: &Value) -> anyhow::Result<Response> {
+        self.target.post("links", link).await
+    }
+
+    /// Asks for a link, and asks again while the service is too busy.
+    pub async fn create(&self, link: &Value) -> anyhow::Result<Response> {
+        Ok(self.target.post_patiently("links", link).await?.0)
+    }
+
+    /// Gets a link that the service must not refuse, and returns its code.
+    pub async fn code_for(&self, link: &Value) -> anyhow::Result<String> {
+        let response = self.create(link).await?;
+        let status = response.status();
+        let body: Value = response.json().await?;
+        ensure!(status.is_success(), "{link}: {status} {body}");
+        Ok(body["code"].as_str().context("no code")?.to_owned())
+    }
+
+    /// Gets a plain link, and returns its code.
+    pub async fn shorten(&self, url: &str) -> anyhow::Result<String> {
+        self.code_for(&json!({ "url": url })).await
+    }
+
+    /// Follows a code.
+    pub async fn follow(&self, code: &str) -> anyhow::Result<Response> {
+        self.target.get(code).await
+    }
+
+    /// Where a code leads; an empty text if it leads nowhere.
+    pub async fn destination(&self, code: &str) -> anyhow::Result<String> {
+        let follow = || self.target.request(Method::GET, code);
+        let (response, _) = self.target.send_patiently(follow).await?;
+        Ok(header(&response, "location").to_owned())
+    }
+
+    /// Asks where a code leads without following it, as a preview does.
+    pub async fn preview(&self, code: &str) -> anyhow::Result<Response> {
+        self.target.ask(Method::HEAD, code).await
+    }
+
+    /// Looks at the link of a code.
+    pub async fn look_at(&self, code: &str) -> anyhow::Result<Response> {
+        self.target.get(&format!("links/{code}")).await
+    }
+
+    /// Deletes the link of a code.
+    pub async fn delete(&self, code: &str) -> anyhow::Result<Response> {
+        self.target.ask(Method::DELETE, &format!("links/{code}")).await
+    }
+
+    /// The clicks on a code that are written: all, by day and by referrer.
+    pub async fn stats(&self, code: &str) -> anyhow::Result<Response> {
+        self.target.get(&format!("links/{code}/stats")).await
+    }
+
+    /// How many clicks on a code are written.
+    pub async fn clicks(&self, code: &str) -> anyhow::Result<u64> {
+        let stats: Value = self.stats(code).await?.json().await?;
+        stats["clicks"].as_u64().with_context(|| format!("no clicks in {stats}"))
+    }
+
+    /// Waits until clicks are written, at least this many, and returns the statistics.
+    pub async fn stats_with(&self, code: &str, clicks: u64) -> anyhow::Result<Value> {
+        eventually(&format!("clicks are written: {clicks}"), async || {
+            let stats: Value = self.stats(code).await?.json().await?;
+            Ok((stats["clicks"].as_u64() >= Some(clicks)).then_some(stats))
+        })
+        .await
+    }
+}
