@@ -25,7 +25,7 @@ def sql(text, *values):
 
 def checked(body):
     if not isinstance(body, dict) or set(body) - {"url", "alias", "expires_in_seconds"} or not isinstance(body.get("url"), str):
-        raise Problem(422, "an object with `url` and perhaps `alias` and `expires_in_seconds`", "url")
+        raise Problem(422 if isinstance(body, dict) else 400, "an object with `url` and perhaps `alias` and `expires_in_seconds`", "url")
     url, alias, seconds = body["url"], body.get("alias"), body.get("expires_in_seconds")
     try:
         parts = urlsplit(url)
@@ -78,7 +78,7 @@ def stats(code):
 def unique(pairs):
     if len(dict(pairs)) == len(pairs):
         return dict(pairs)
-    raise Problem(422, "a field stands there twice", pairs[0][0])
+    raise Problem(400, "a field stands there twice")
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version, timeout = "HTTP/1.1", 10

@@ -1,29 +1,30 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{
-        DefaultBodyLimit, FromRequestParts, Path, Query, Request, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    Router,
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{
         HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, LOCATION},
         request::Parts,
     },
-    middleware::{Next, from_fn_with_state},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
+};
+use edge::{
+    Json,
+    frame::{alive, in_time, method_not_allowed, panicked},
 };
 use serde_json::{Value, json};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
-    app::Service,
     body::{self, IdsQuery, UserBody},
     error::Error,
+    service::Service,
     user::{User, UserId},
 };
 
@@ -37,25 +38,26 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// All of the service.
 pub fn router(service: Arc<Service>) -> Router {
+    let longest = TIMEOUT + service.reader.trust.period;
     Router::new()
         .route("/users", post(create).get(show_many))
         .route("/users/{id}", get(show).put(update).delete(delete))
         .route("/readyz", get(ready))
-        .layer(from_fn_with_state(Arc::clone(&service), in_time))
+        .layer(from_fn_with_state(longest, in_time))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TraceLayer::new_for_http().on_failure(()))
-        .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
+        .route("/healthz", get(alive))
         .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(service)
 }
 
 async fn create(
     State(service): State<Arc<Service>>,
-    body: Result<Json<UserBody>, JsonRejection>,
+    Json(body): Json<UserBody>,
 ) -> Result<impl IntoResponse, Error> {
-    let (name, email) = body?.0.parse()?;
+    let (name, email) = body.parse()?;
     let user = service.writer.create(&name, &email).await?;
     let location = format!("/users/{}", user.id.get());
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(user)))
@@ -65,7 +67,7 @@ async fn create(
 async fn show(State(service): State<Arc<Service>>, id: UserId) -> Result<Response, Error> {
     let read = service.reader.get(id).await?;
     let answer = match read.user {
-        Some(user) => ([JSON], user.into_string()).into_response(),
+        Some(user) => ([JSON], user.into_string() + "\n").into_response(),
         None => Error::NotFound.into_response(),
     };
     Ok(([(CACHE_STATUS, read.source.to_string())], answer).into_response())
@@ -85,9 +87,9 @@ async fn show_many(
 async fn update(
     State(service): State<Arc<Service>>,
     id: UserId,
-    body: Result<Json<UserBody>, JsonRejection>,
+    Json(body): Json<UserBody>,
 ) -> Result<Json<User>, Error> {
-    let (name, email) = body?.0.parse()?;
+    let (name, email) = body.parse()?;
     Ok(Json(service.writer.update(id, &name, &email).await?))
 }
 
@@ -111,18 +113,4 @@ impl<S: Send + Sync> FromRequestParts<S> for UserId {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.ok().and_then(|Path(id)| Self::parse(&id)).ok_or(Error::NotFound)
     }
-}
-
-async fn in_time(
-    State(service): State<Arc<Service>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Error> {
-    let longest = TIMEOUT + service.reader.trust.period;
-    tokio::time::timeout(longest, next.run(request)).await.map_err(|_| Error::TooSlow)
-}
-
-/// The panic's message has gone to the log by its hook.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Error::internal(std::io::Error::other("a handler panicked")).into_response()
 }

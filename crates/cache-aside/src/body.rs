@@ -1,9 +1,10 @@
 //! What do requests and answers look like?
 
+use edge::FieldError;
 use serde::Deserialize;
 
 use crate::{
-    error::{Error, FieldError},
+    error::Error,
     many::Many,
     user::{Email, Name, UserId},
 };
@@ -24,7 +25,7 @@ impl UserBody {
     pub fn parse(&self) -> Result<(Name, Email), Error> {
         let mut errors = Vec::new();
         let mut wrong = |field: &str, message: &str| {
-            errors.push(FieldError { field: field.to_owned(), message: message.to_owned() });
+            errors.push(FieldError::new(field, message));
         };
         let name = Name::parse(&self.name).map_err(|message| wrong("name", message));
         let email = Email::parse(&self.email).map_err(|message| wrong("email", message));
@@ -67,9 +68,9 @@ pub fn many(ids: &[UserId], mut many: Many) -> (&'static str, String) {
             None => {}
         }
     }
-    // Each user is JSON already.
+    // Each user is JSON already. A line, as all that we send.
     let (users, missing) = (users.join(","), missing.join(","));
-    (status, format!(r#"{{"users":[{users}],"missing":[{missing}]}}"#))
+    (status, format!("{{\"users\":[{users}],\"missing\":[{missing}]}}\n"))
 }
 
 #[cfg(test)]
@@ -95,7 +96,7 @@ mod tests {
         ] {
             let users = ids.iter().map(|&id| (id, None)).collect();
             let told = many(&ids, Many { users, hits });
-            assert_eq!(told, (status, r#"{"users":[],"missing":[1,2]}"#.to_owned()));
+            assert_eq!(told, (status, "{\"users\":[],\"missing\":[1,2]}\n".to_owned()));
         }
     }
 

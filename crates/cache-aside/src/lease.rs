@@ -15,7 +15,7 @@ use crate::{
     absence::Lives,
     gate::Gate,
     link::{Added, Link},
-    read::{Read, Source},
+    source::{Read, Source},
     trust::Trouble,
     user::{UserId, UserJson},
     value::{self, Content, Value},

@@ -4,13 +4,13 @@
 //! the textbook leaves out is here: who loads when a thousand miss at once, what keeps an old value from being
 //! filled in after the delete, and what happens to a delete that cannot reach Redis.
 //!
-//! In reading order: what is cached ([`user`], [`database`], [`store`]), in what form ([`value`]) and for how
+//! In reading order: what is cached ([`user`], [`store`]), in what form ([`value`]) and for how
 //! long ([`ttl`], [`absence`], [`refresh`]); how Redis is spoken to ([`link`]) and when it is believed
-//! ([`trust`]); who loads ([`flight`], [`gate`], [`lease`]), how that makes a read ([`read`], [`many`]) and a
-//! change ([`write`](mod@write)); how it is tuned ([`tuning`]) and speaks HTTP ([`error`], [`body`], [`api`], [`app`]).
+//! ([`trust`]); who loads ([`flight`], [`gate`], [`lease`]), how that makes a read ([`source`], [`read`],
+//! [`many`]) and a change ([`write`](mod@write)); how it is tuned ([`tuning`]), put together ([`service`]) and speaks
+//! HTTP ([`error`], [`body`], [`api`]).
 
 pub mod user;
-pub mod database;
 pub mod store;
 pub mod value;
 pub mod ttl;
@@ -21,20 +21,23 @@ pub mod trust;
 pub mod flight;
 pub mod gate;
 pub mod lease;
+pub mod source;
 pub mod read;
 pub mod many;
 pub mod write;
 pub mod tuning;
+pub mod service;
 pub mod error;
 pub mod body;
 pub mod api;
-pub mod app;
 pub mod cases;
 pub mod experiments;
 
+use std::sync::Arc;
+
 use lab::{Answer, Serve, Service, Serving};
 
-use crate::{app::App, tuning::Tuning};
+use crate::{service::App, tuning::Tuning};
 
 pub use store::MIGRATIONS;
 
@@ -57,9 +60,9 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres, Service::Redis],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -i -X POST {url}/users -H 'content-type: application/json' -d '{\"name\":\"Ada\",\"email\":\"ada@example.org\"}'",
-            "curl -i {url}/users/1    # twice: see Cache-Status",
-            "curl -i -X PUT {url}/users/1 -H 'content-type: application/json' -d '{\"name\":\"Ada L.\",\"email\":\"ada@example.org\"}'",
+            r#"id=$(curl -s {url}/users -H 'content-type: application/json' -d "{\"name\":\"Ada\",\"email\":\"ada-$(date +%s)@example.org\"}" | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
+            "curl -i {url}/users/$id    # twice: see Cache-Status",
+            r#"curl -i -X PUT {url}/users/$id -H 'content-type: application/json' -d "{\"name\":\"Ada L.\",\"email\":\"ada-$id@example.org\"}""#,
         ],
         serve: Serve::new(serve),
         suite: cases::suite(),
@@ -76,7 +79,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     };
     let started = App::start(&database, &redis, &options.tuning).await;
     let app = started.map_err(|error| anyhow::anyhow!("{error}"))?;
-    serving.run(app.router()).await?;
+    serving.run(api::router(Arc::clone(&app.service))).await?;
     app.stop().await;
     Ok(())
 }

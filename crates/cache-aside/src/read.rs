@@ -1,6 +1,6 @@
-//! How is one user read? Redis first, then the database; and what does the client learn of that?
+//! How is one user read? Redis first, then the database.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -11,9 +11,10 @@ use crate::{
     lease::Loader,
     link::Link,
     refresh,
+    source::{Read, Source},
     trust::{Trouble, Trust},
-    user::{UserId, UserJson},
-    value::{self, Content, Value},
+    user::UserId,
+    value::{self, Content},
 };
 
 /// What keeps many readers of one key from becoming many queries.
@@ -26,52 +27,6 @@ pub enum Stampede {
     /// One loader for a key in all processes, and no stale fill.
     #[default]
     Lease,
-}
-
-/// What was read.
-#[derive(Clone, Debug)]
-pub struct Read {
-    /// `None`: nobody has this id.
-    pub user: Option<UserJson>,
-    /// From where.
-    pub source: Source,
-}
-
-impl Read {
-    /// Found in Redis.
-    pub fn hit(value: Value, link: &Link) -> Self {
-        let ttl = Duration::from_millis(value.expires_at.saturating_sub(link.now()));
-        Self { user: value.user, source: Source::Hit { ttl } }
-    }
-}
-
-/// Where an answer came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Redis, where it stays for so long.
-    Hit {
-        /// What is left of its time to live.
-        ttl: Duration,
-    },
-    /// The database, and perhaps it was put into Redis.
-    Miss {
-        /// Whether it was.
-        stored: bool,
-    },
-    /// The database, and Redis was not asked.
-    Bypass,
-}
-
-/// As `Cache-Status` says it: RFC 9211.
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Hit { ttl } => write!(f, "redis; hit; ttl={}", ttl.as_secs()),
-            Self::Miss { stored: true } => f.write_str("redis; fwd=miss; stored"),
-            Self::Miss { stored: false } => f.write_str("redis; fwd=miss"),
-            Self::Bypass => f.write_str("redis; fwd=bypass"),
-        }
-    }
 }
 
 /// Reads users.

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, FromRow, PgConnection, migrate::Migrator};
+use edge::database::{Database, Limits};
+use sqlx::{FromRow, PgConnection, migrate::Migrator};
 
 use crate::{
-    database::Database,
     error::Error,
     user::{Email, Name, User, UserId},
 };
@@ -17,7 +17,7 @@ use crate::{
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// One for each of PostgreSQL's cores, and some to wait for the disk. More would make it slower.
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: u32 = 16;
 
 /// A user that was just written, and the invalidation that went with it.
 #[derive(Debug, FromRow)]
@@ -41,17 +41,18 @@ pub struct Pending {
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Database,
+    database: Database<Error>,
     /// For the watcher alone: it must get through when all others are taken.
-    reserved: Database,
+    reserved: Database<Error>,
 }
 
 impl Store {
     /// Connects when it is first asked something. The error is a malformed URL.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, sqlx::Error> {
+        let limits = Limits { connections: CONNECTIONS, timeout, pause: timeout };
         Ok(Self {
-            database: Database::new(url, CONNECTIONS, timeout)?,
-            reserved: Database::new(url, 1, timeout)?,
+            database: Database::new(url, limits)?,
+            reserved: Database::new(url, Limits { connections: 1, ..limits })?,
         })
     }
 
@@ -196,7 +197,7 @@ impl Store {
         Self::settle(&self.reserved, invalidations).await
     }
 
-    async fn settle(database: &Database, invalidations: &[i64]) -> Result<(), Error> {
+    async fn settle(database: &Database<Error>, invalidations: &[i64]) -> Result<(), Error> {
         let delete = async |connection: &mut PgConnection| {
             sqlx::query("delete from invalidations where id = any($1)")
                 .bind(invalidations)
@@ -208,6 +209,6 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database.within(async |connection| connection.ping().await).await
+        self.database.ping().await
     }
 }

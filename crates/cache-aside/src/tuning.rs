@@ -10,7 +10,7 @@ use crate::{absence::Lives, read::Stampede, ttl::Ttl};
 #[derive(clap::Args, Clone, Debug)]
 pub struct Tuning {
     /// What the keys in Redis begin with: the key of user 1 is this and `user:1`
-    #[arg(long, default_value = "", value_name = "PREFIX")]
+    #[arg(long, default_value = "worked-answers:cache-aside:", value_name = "PREFIX")]
     pub key_prefix: String,
     /// Seconds that a user stays in Redis, at most
     #[arg(long, default_value = "3600", value_parser = seconds, value_name = "SECONDS")]
@@ -100,7 +100,10 @@ mod tests {
     fn the_defaults_are_those_that_the_chapter_states() {
         let tuning = Tuning::default();
         assert_eq!((tuning.ttl.as_secs(), tuning.absence_ttl.as_secs()), (3_600, 10));
-        assert_eq!((tuning.stampede, tuning.key_prefix.as_str()), (Stampede::Lease, ""));
+        assert_eq!(
+            (tuning.stampede, tuning.key_prefix.as_str()),
+            (Stampede::Lease, "worked-answers:cache-aside:")
+        );
         // A load waits for a place and then for its answer, and is to be stored all the same.
         assert!(tuning.lease > 2 * tuning.database_timeout);
         assert!(tuning.trust / 3 > tuning.redis_timeout);

@@ -180,16 +180,28 @@ fn shown(bytes: &[u8]) -> String {
 }
 
 /// Polls until the condition gives a value. Never sleeps longer than it must, never waits for ever.
-pub async fn eventually<T, W>(what: &str, mut condition: impl FnMut() -> W) -> anyhow::Result<T>
+pub async fn eventually<T, W>(what: &str, condition: impl FnMut() -> W) -> anyhow::Result<T>
 where
     W: Future<Output = anyhow::Result<Option<T>>>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    within(PATIENCE, what, condition).await
+}
+
+/// The same, for what may take longer.
+pub async fn within<T, W>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> W,
+) -> anyhow::Result<T>
+where
+    W: Future<Output = anyhow::Result<Option<T>>>,
+{
+    let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
         if let Some(value) = condition().await? {
             return Ok(value);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    bail!("waited {} s in vain: {what}", PATIENCE.as_secs())
+    bail!("waited {} s in vain: {what}", patience.as_secs())
 }

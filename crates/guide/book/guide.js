@@ -122,10 +122,10 @@ class GuideStack extends HTMLElement {
         if (!document.hidden) {
             try {
                 const servers = await (await fetch('/api/stack')).json();
-                const rows = servers.map(({ kind, state, source, address }) => {
+                const rows = servers.map(({ service, state, source, address }) => {
                     const row = document.createElement('tr');
                     row.className = state;
-                    for (const text of [kind, state, source, address]) {
+                    for (const text of [service, state, source, address]) {
                         row.insertCell().textContent = text;
                     }
                     return row;

@@ -10,13 +10,15 @@ use std::{
 
 use anyhow::Context;
 use base64::prelude::{BASE64_STANDARD, Engine};
-use lab::{Answer, Report, stack::workspace};
+use lab::{Answer, stack::workspace};
 use mdbook_driver::{MDBook, config::Config};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    chapter, checks, live, measure,
-    questions::{Level, QUESTIONS},
+    chapter, checks,
+    live::{self, Mode},
+    measure,
+    questions::{self, Level, QUESTIONS},
 };
 
 /// The pages and everything that they load, by path, as mdBook made them.
@@ -26,7 +28,7 @@ pub struct Book {
     pub files: BTreeMap<String, Vec<u8>>,
     /// What is wrong with the book. It can be read all the same.
     pub problems: Vec<String>,
-    pub(crate) answers: Vec<Answer>,
+    answers: Vec<Answer>,
 }
 
 /// Nothing is fetched from anywhere, and code is shown, not edited.
@@ -54,15 +56,6 @@ boost-title = 4
 limit-results = 20
 "#;
 
-/// Whether a page can run experiments, or only show what was recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Served by the guide.
-    Live,
-    /// Written down, for any web server.
-    Static,
-}
-
 impl Book {
     /// Makes the book.
     pub fn build(answers: Vec<Answer>) -> anyhow::Result<Self> {
@@ -76,7 +69,8 @@ impl Book {
         let mut files = BTreeMap::new();
         read_all(&folder.path().join("book"), &mut PathBuf::new(), &mut files)?;
         let mut book = Self { files, problems, answers };
-        book.problems.extend(checks::links(&book));
+        let links = checks::links(&book.all(Mode::Static));
+        book.problems.extend(links);
         Ok(book)
     }
 
@@ -88,6 +82,12 @@ impl Book {
             Ok(text) if is_page => Some(live::fill(text, &self.answers, mode).into_bytes()),
             _ => Some(file.clone()),
         }
+    }
+
+    /// Every page as it is now, and every other file.
+    pub fn all(&self, mode: Mode) -> BTreeMap<String, Vec<u8>> {
+        let file = |path: &String| Some((path.clone(), self.file(path, mode)?));
+        self.files.keys().filter_map(file).collect()
     }
 
     /// The hashes of the scripts that mdBook writes into pages, as a content security policy names them.
@@ -111,7 +111,7 @@ fn write_source(
     fs::create_dir(&source)?;
     fs::write(source.join("SUMMARY.md"), summary(answers))?;
     fs::write(source.join("index.md"), include_str!("../book/introduction.md"))?;
-    fs::write(source.join("measured.md"), measure::page(problems))?;
+    fs::write(source.join("measured.md"), measure::page(answers, problems))?;
     fs::write(folder.join("guide.css"), include_str!("../book/guide.css"))?;
     fs::write(folder.join("guide.js"), include_str!("../book/guide.js"))?;
     for answer in answers {
@@ -122,7 +122,7 @@ fn write_source(
     Ok(())
 }
 
-/// The contents: all eighteen. mdBook shows one without a page as not written yet.
+/// The contents: all eighteen, and what else is answered. mdBook shows one without a page as not written yet.
 fn summary(answers: &[Answer]) -> String {
     let mut summary =
         "# Summary\n\n[The workbench](index.md)\n[Measured](measured.md)\n".to_owned();
@@ -133,6 +133,13 @@ fn summary(answers: &[Answer]) -> String {
             let page = answer.map(|answer| format!("{}.md", answer.name)).unwrap_or_default();
             let _ = writeln!(summary, "- [{}]({page})", question.title);
         }
+    }
+    let others = questions::others(answers);
+    if !others.is_empty() {
+        summary += "\n# Other questions\n\n";
+    }
+    for Answer { question, name, .. } in others {
+        let _ = writeln!(summary, "- [{question}]({name}.md)");
     }
     summary
 }
@@ -155,8 +162,14 @@ fn read_all(
     Ok(())
 }
 
-/// The last results of an answer, one for each experiment that has one.
-pub fn last_results(answer: &Answer) -> Vec<Report> {
-    let load = |name| lab::results::load(answer.name, name).map(|(report, _)| report);
-    answer.experiments.iter().filter_map(|experiment| load(experiment.name)).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_book_has_no_problems() {
+        let book = Book::build(crate::answers()).unwrap();
+        assert_eq!(book.problems, Vec::<String>::new());
+        assert!(book.files.contains_key("url-shortener.html"));
+    }
 }

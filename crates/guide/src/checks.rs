@@ -1,13 +1,16 @@
 //! What is wrong with the book? What a reader would stumble over: a part that is missing, an experiment that
 //! does not exist, a link that leads nowhere.
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::LazyLock,
+};
 
 use lab::Answer;
 use regex::Regex;
 use url::Url;
 
-use crate::book::Book;
+use crate::element::{EXERCISES, EXPERIMENT, pattern};
 
 /// The parts of every chapter, in this order.
 const PARTS: [&str; 12] = [
@@ -25,23 +28,8 @@ const PARTS: [&str; 12] = [
     "Sources",
 ];
 
-/// A live experiment in a chapter's text.
-pub static EXPERIMENT: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r#"<live-experiment answer="([^"]*)" name="([^"]*)"></live-experiment>"#)
-});
-
-/// Where a chapter lists its exercises.
-pub static EXERCISES: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r#"<exercise-list answer="([^"]*)"></exercise-list>"#));
-
 static LINK: LazyLock<Regex> = LazyLock::new(|| pattern(r#"\s(?:href|src)="([^"]*)""#));
 static ID: LazyLock<Regex> = LazyLock::new(|| pattern(r#"\sid="?([^"\s>]+)"#));
-
-/// A pattern of our own.
-#[expect(clippy::expect_used, reason = "each is compiled by a test")]
-pub fn pattern(text: &str) -> Regex {
-    Regex::new(text).expect("a pattern of our own")
-}
 
 /// What is wrong with an answer's chapter.
 pub fn chapter(answer: &Answer, text: &str) -> Vec<String> {
@@ -75,15 +63,16 @@ pub fn chapter(answer: &Answer, text: &str) -> Vec<String> {
     problems.into_iter().map(|problem| format!("{}: chapter.md: {problem}", answer.name)).collect()
 }
 
-/// The links inside of the book that lead nowhere, and what would be loaded from outside.
-pub fn links(book: &Book) -> Vec<String> {
+/// The links that lead nowhere, and what would be loaded from outside, in these files by path: the pages as a
+/// reader gets them, and everything that they load.
+pub fn links(files: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
     let mut problems = Vec::new();
-    for path in book.files.keys().filter(|path| path.ends_with(".html")) {
-        let Some(page) = page(book, path) else { continue };
+    for path in files.keys().filter(|path| path.ends_with(".html")) {
+        let page = page(files, path);
         for found in LINK.captures_iter(&page) {
             let link = found[1].replace("&amp;", "&");
             let loads = found[0].trim_start().starts_with("src");
-            if let Some(problem) = broken(book, path, &page, &link, loads) {
+            if let Some(problem) = broken(files, path, &link, loads) {
                 problems.push(format!("{path}: {link}: {problem}"));
             }
         }
@@ -98,13 +87,18 @@ pub fn inline_scripts(page: &str) -> Vec<String> {
     SCRIPT.captures_iter(page).map(|script| script[1].to_owned()).collect()
 }
 
-/// The page as a reader gets it, without what its scripts say.
-fn page(book: &Book, path: &str) -> Option<String> {
-    let page = book.file(path, crate::book::Mode::Static)?;
-    Some(SCRIPT.replace_all(&String::from_utf8(page).ok()?, "").into_owned())
+/// A page without what its scripts say.
+fn page(files: &BTreeMap<String, Vec<u8>>, path: &str) -> String {
+    let page = String::from_utf8_lossy(&files[path]);
+    SCRIPT.replace_all(&page, "").into_owned()
 }
 
-fn broken(book: &Book, path: &str, page: &str, link: &str, loads: bool) -> Option<&'static str> {
+fn broken(
+    files: &BTreeMap<String, Vec<u8>>,
+    path: &str,
+    link: &str,
+    loads: bool,
+) -> Option<&'static str> {
     // As a browser does it, on a host that no link names.
     let here = Url::parse("http://book.invalid/").and_then(|root| root.join(path));
     let Ok(url) = here.and_then(|here| here.join(link)) else { return Some("is no link") };
@@ -114,20 +108,14 @@ fn broken(book: &Book, path: &str, page: &str, link: &str, loads: bool) -> Optio
     let target = url.path().trim_start_matches('/');
     let target = if target.is_empty() { "index.html" } else { target };
     let fragment = url.fragment().unwrap_or_default();
-    if !book.files.contains_key(target) {
+    if !files.contains_key(target) {
         return Some("there is no such page");
     }
     if fragment.is_empty() {
         return None;
     }
-    let other;
-    let page = if target == path {
-        page
-    } else {
-        other = self::page(book, target)?;
-        &other
-    };
-    let ids: HashSet<_> = ID.captures_iter(page).map(|id| id[1].to_owned()).collect();
+    let page = page(files, target);
+    let ids: HashSet<_> = ID.captures_iter(&page).map(|id| id[1].to_owned()).collect();
     (!ids.contains(fragment)).then_some("there is no such place on the page")
 }
 
@@ -136,19 +124,11 @@ mod tests {
     use super::*;
 
     fn shortener() -> Answer {
-        crate::answers().remove(0)
+        crate::answers().into_iter().find(|answer| answer.name == "url-shortener").unwrap()
     }
 
-    fn book(pages: &[(&str, &str)]) -> Book {
-        let files = pages.iter().map(|(path, page)| ((*path).to_owned(), page.as_bytes().to_vec()));
-        Book { files: files.collect(), problems: Vec::new(), answers: vec![shortener()] }
-    }
-
-    #[test]
-    fn the_book_has_no_problems() {
-        let book = Book::build(crate::answers()).unwrap();
-        assert_eq!(book.problems, Vec::<String>::new());
-        assert!(book.files.contains_key("url-shortener.html"));
+    fn files(pages: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
+        pages.iter().map(|(path, page)| ((*path).to_owned(), page.as_bytes().to_vec())).collect()
     }
 
     #[test]
@@ -172,11 +152,11 @@ mod tests {
         let other = ("b/c.html", r#"<p id="there"><a href="../a.html#here">a</a></p>"#);
         let page = |link: &str| format!(r#"<p id=here><a href="{link}">x</a></p>"#);
         for good in ["b/c.html#there", "#here", "b/c.html", "https://example.com/", "/b/c.html"] {
-            let problems = links(&book(&[("a.html", &page(good)), other]));
+            let problems = links(&files(&[("a.html", &page(good)), other]));
             assert!(problems.is_empty(), "{good}: {problems:?}");
         }
         for bad in ["b/d.html", "c.html", "#there", "b/c.html#here", "/c.html"] {
-            let problems = links(&book(&[("a.html", &page(bad)), other]));
+            let problems = links(&files(&[("a.html", &page(bad)), other]));
             assert!(problems.len() == 1 && problems[0].contains(bad), "{bad}: {problems:?}");
         }
     }
@@ -184,7 +164,7 @@ mod tests {
     #[test]
     fn what_would_be_loaded_from_another_host_is_a_problem() {
         let page = r#"<script src="https://cdn.example/a.js"></script>"#;
-        let problems = links(&book(&[("a.html", page)]));
+        let problems = links(&files(&[("a.html", page)]));
         assert!(problems.len() == 1 && problems[0].contains("another host"), "{problems:?}");
     }
 }

@@ -3,14 +3,13 @@
 
 use std::sync::LazyLock;
 
-use lab::{Answer, Experiment, experiment::Param, report::escaped};
+use lab::{Answer, Experiment, Report, experiment::Param, report::escaped};
 use practice::{exercise::Exercise, progress::Progress};
 use regex::{Captures, Regex};
 
 use crate::{
-    book::{Mode, last_results},
-    checks::{EXERCISES, EXPERIMENT, pattern},
-    questions::{Level, QUESTIONS, Question},
+    element::{EXERCISES, EXPERIMENT, pattern},
+    questions::{self, Level, QUESTIONS},
     render::{self, Verdict},
 };
 
@@ -19,6 +18,15 @@ static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| {
         r"<p>\s*(<(?:live-experiment|exercise-list|guide-contents|guide-stack)[^>]*></[a-z-]*>)\s*</p>",
     )
 });
+
+/// Whether a page can run experiments, or only show what was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Served by the guide.
+    Live,
+    /// Written down, for any web server.
+    Static,
+}
 
 /// Fills in what depends on the moment: the experiments with their last results, and the contents.
 pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
@@ -141,32 +149,39 @@ fn field(param: &Param) -> String {
     )
 }
 
-/// The eighteen questions, by level.
+/// The eighteen questions by level, and what else is answered.
 fn contents(answers: &[Answer]) -> String {
     let mut html = String::new();
     let mut number = 0;
+    let mut numbered = |title, shows, answer| {
+        number += 1;
+        row(number, title, shows, answer)
+    };
     for level in Level::ALL {
-        let rows: String = QUESTIONS
-            .iter()
-            .filter(|question| question.level == level)
-            .map(|question| {
-                number += 1;
-                row(number, question, answers.iter().find(|a| a.name == question.answer))
-            })
-            .collect();
-        html += &format!(
-            "<h2 id=\"{id}\">{name}</h2><div class=\"table-wrapper\"><table class=\"contents\">\
-             <thead><tr><th>#</th><th>Question</th><th>What you will see</th>\
-             <th>Last result here</th></tr></thead><tbody>{rows}</tbody></table></div>",
-            id = level.name().to_lowercase(),
-            name = level.name(),
-        );
+        let rows = QUESTIONS.iter().filter(|question| question.level == level).map(|question| {
+            let answer = answers.iter().find(|answer| answer.name == question.answer);
+            numbered(question.title, question.shows, answer)
+        });
+        html += &table(level.name(), &rows.collect::<String>());
+    }
+    let others = questions::others(answers);
+    if !others.is_empty() {
+        let rows = others.iter().map(|answer| numbered(answer.question, "", Some(answer)));
+        html += &table("Other questions", &rows.collect::<String>());
     }
     html
 }
 
-fn row(number: usize, question: &Question, answer: Option<&Answer>) -> String {
-    let Question { title, shows, .. } = question;
+fn table(heading: &str, rows: &str) -> String {
+    format!(
+        "<h2 id=\"{id}\">{heading}</h2><div class=\"table-wrapper\"><table class=\"contents\">\
+         <thead><tr><th>#</th><th>Question</th><th>What you will see</th>\
+         <th>Last result here</th></tr></thead><tbody>{rows}</tbody></table></div>",
+        id = heading.to_lowercase().replace(' ', "-"),
+    )
+}
+
+fn row(number: usize, title: &str, shows: &str, answer: Option<&Answer>) -> String {
     let (title, last) = match answer {
         Some(answer) => (
             format!("<a href=\"{}.html\">{}</a>", answer.name, escaped(title)),
@@ -196,6 +211,12 @@ fn results_in_words(answer: &Answer) -> String {
         words.push(format!("{left} not run"));
     }
     words.join(", ")
+}
+
+/// The last results of an answer, one for each experiment that has one.
+fn last_results(answer: &Answer) -> Vec<Report> {
+    let load = |name| lab::results::load(answer.name, name).map(|(report, _)| report);
+    answer.experiments.iter().filter_map(|experiment| load(experiment.name)).collect()
 }
 
 /// The state of the servers, which only a guide that runs can tell.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use guide::{book::Book, measure, runs::Runs, server, site};
 use lab::{
-    Service, child,
+    Service,
     cli::{answers_command, answers_words, block_on, log},
     serve, stack,
 };
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let answers = guide::answers();
-    if let Some(code) = child::take_over(&answers) {
+    if let Some(code) = lab::take_over(&answers) {
         return code;
     }
     let matches = command(&answers).get_matches();
@@ -72,7 +72,7 @@ async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     }
     // The book can be read while the servers start; what needs them waits for them.
     tokio::spawn(async {
-        match stack::up(&Service::ALL).await {
+        match stack::up(&Service::STACK).await {
             Ok(_) => eprintln!("  every server is ready"),
             Err(error) => eprintln!("error: {error:#}"),
         }

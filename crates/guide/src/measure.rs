@@ -1,14 +1,18 @@
-//! What came of every experiment, on which machine? `cargo run --release -- measure` runs them all and writes it
-//! down in `measured.json`, which is committed; the book shows it on a page.
+//! What came of every experiment, on which machine? `cargo run --release -- measure` runs them all and writes the
+//! results of each answer to `measured.json` in its folder, which is committed; the book shows them on a page.
 
-use std::{collections::HashSet, fmt::Write, fs, path::PathBuf, process::Command};
+use std::{
+    fmt::Write,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, bail};
 use lab::{
     Answer, Report,
     report::{escaped, number},
     results,
-    stack::workspace,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -19,7 +23,6 @@ use crate::render::{Verdict, day_and_time};
 /// All of one answer's experiments, run one after another.
 #[derive(Debug, Serialize, Deserialize)]
 struct Measured {
-    answer: String,
     machine: Machine,
     /// One for each experiment, without what its own chapter shows: tables and charts.
     reports: Vec<Report>,
@@ -37,12 +40,12 @@ struct Machine {
     at: OffsetDateTime,
 }
 
-fn path() -> PathBuf {
-    workspace().join("crates/guide/book/measured.json")
+fn path(answer: &Answer) -> PathBuf {
+    Path::new(answer.folder).join("measured.json")
 }
 
-/// Runs every experiment of these answers with its default parameters and writes down what came of it. What
-/// is written of other answers stays. Whether every claim held.
+/// Runs every experiment of these answers with its default parameters and writes the results down. Says whether
+/// every claim held.
 pub async fn measure(answers: &[Answer]) -> anyhow::Result<bool> {
     if cfg!(debug_assertions) {
         bail!("a debug build measures nothing worth keeping: cargo run --release -- measure");
@@ -65,54 +68,48 @@ pub async fn measure(answers: &[Answer]) -> anyhow::Result<bool> {
                 ..report
             });
         }
-        write(Measured { answer: answer.name.to_owned(), machine: Machine::this(), reports })?;
+        let measured = Measured { machine: Machine::this(), reports };
+        let path = path(answer);
+        fs::write(&path, serde_json::to_string_pretty(&measured)? + "\n")
+            .with_context(|| path.display().to_string())?;
     }
     Ok(good)
 }
 
-/// In place of what was measured of this answer before.
-fn write(measured: Measured) -> anyhow::Result<()> {
-    let mut all = read()?;
-    all.retain(|other| other.answer != measured.answer);
-    all.push(measured);
-    let order: Vec<_> = crate::answers().iter().map(|answer| answer.name).collect();
-    all.sort_by_key(|one| order.iter().position(|name| *name == one.answer));
-    let path = path();
-    fs::write(&path, serde_json::to_vec_pretty(&all)?).with_context(|| path.display().to_string())
-}
-
-fn read() -> anyhow::Result<Vec<Measured>> {
-    let path = path();
-    if !path.exists() {
-        return Ok(Vec::new());
+/// What was measured of an answer. Nothing if that was never done.
+fn read(answer: &Answer) -> anyhow::Result<Option<Measured>> {
+    let path = path(answer);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| path.display().to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
-    let read = || anyhow::Ok(serde_json::from_slice(&fs::read(&path)?)?);
-    read().with_context(|| path.display().to_string())
 }
 
 /// The page.
-pub fn page(problems: &mut Vec<String>) -> String {
-    let measured = read().unwrap_or_else(|error| {
-        problems.push(format!("{error:#}"));
-        Vec::new()
-    });
+pub fn page(answers: &[Answer], problems: &mut Vec<String>) -> String {
+    let mut measured = Vec::new();
+    for answer in answers {
+        match read(answer) {
+            Ok(one) => measured.extend(one.map(|one| (answer.name, one))),
+            Err(error) => problems.push(format!("{error:#}")),
+        }
+    }
     let mut page = "# Measured\n\nEvery experiment with its default parameters in a release build, as `cargo run \
                     --release -- measure` wrote it down, the servers and the load on the same machine. Yours will \
                     differ: run it, and see by how much.\n"
         .to_owned();
-    let reports = measured.iter().flat_map(|one| &one.reports);
-    let there: HashSet<_> =
-        reports.map(|it| (it.answer.as_str(), it.experiment.as_str())).collect();
-    for answer in crate::answers() {
+    let reports = || measured.iter().flat_map(|(_, one)| &one.reports);
+    for answer in answers {
         for experiment in &answer.experiments {
             let (of, name) = (answer.name, experiment.name);
-            if !there.contains(&(of, name)) {
+            if !reports().any(|it| it.answer == of && it.experiment == name) {
                 problems.push(format!("{of} {name} was never measured: `measure {of}` does it"));
             }
         }
     }
-    page += &targets(&measured);
-    for Measured { answer, machine, reports } in &measured {
+    page += &targets(reports());
+    for (answer, Measured { machine, reports }) in &measured {
         let Machine { processor, cores, memory_gib, system, rust, at } = machine;
         let _ = write!(
             page,
@@ -138,11 +135,10 @@ pub fn page(problems: &mut Vec<String>) -> String {
 }
 
 /// Every figure that has a target, of all answers: a reader of the page wants to know first what was missed.
-fn targets(measured: &[Measured]) -> String {
+fn targets<'a>(reports: impl Iterator<Item = &'a Report>) -> String {
     let mut table = "\n## Targets\n\n| answer | experiment | figure | measured | target | |\n\
                      |---|---|---|---|---|---|\n"
         .to_owned();
-    let reports = measured.iter().flat_map(|one| &one.reports);
     for (report, figure) in reports.flat_map(|it| it.figures.iter().map(move |one| (it, one))) {
         let Some(target) = figure.target else { continue };
         let Report { answer, experiment, .. } = report;
@@ -174,29 +170,64 @@ fn cell(text: &str) -> String {
 
 impl Machine {
     fn this() -> Self {
-        // Where there is no /proc, as on macOS, some of it stays unknown.
+        let Found { processor, memory, system } =
+            if cfg!(target_os = "macos") { Found::on_macos() } else { Found::on_linux() };
+        let unknown = || "unknown".to_owned();
+        Self {
+            processor: processor.unwrap_or_else(unknown),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_gib: memory.unwrap_or_default().div_ceil(1 << 30),
+            system: system.unwrap_or_else(|| std::env::consts::OS.to_owned()),
+            rust: rust_version().unwrap_or_else(unknown),
+            at: OffsetDateTime::now_utc(),
+        }
+    }
+}
+
+/// What the system says of the machine, where it can be asked.
+struct Found {
+    processor: Option<String>,
+    /// In bytes.
+    memory: Option<u64>,
+    system: Option<String>,
+}
+
+impl Found {
+    fn on_linux() -> Self {
         let find = |file: &str, key: &str| {
             let text = fs::read_to_string(file).ok()?;
             let line = text.lines().find(|line| line.starts_with(key))?;
             Some(line.split_once([':', '='])?.1.trim().trim_matches('"').to_owned())
         };
-        let memory = find("/proc/meminfo", "MemTotal");
-        let kib: Option<u64> = memory.and_then(|text| text.split(' ').next()?.parse().ok());
-        let system = find("/etc/os-release", "PRETTY_NAME");
+        let kib = find("/proc/meminfo", "MemTotal");
+        let kib: Option<u64> = kib.and_then(|text| text.split(' ').next()?.parse().ok());
         Self {
-            processor: find("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".to_owned()),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_gib: kib.unwrap_or(0).div_ceil(1024 * 1024),
-            system: system.unwrap_or_else(|| std::env::consts::OS.to_owned()),
-            rust: rust_version().unwrap_or_else(|| "an unknown rustc".to_owned()),
-            at: OffsetDateTime::now_utc(),
+            processor: find("/proc/cpuinfo", "model name"),
+            memory: kib.map(|kib| kib * 1024),
+            system: find("/etc/os-release", "PRETTY_NAME"),
+        }
+    }
+
+    fn on_macos() -> Self {
+        let bytes = output("sysctl", &["-n", "hw.memsize"]);
+        let version = output("sw_vers", &["-productVersion"]);
+        Self {
+            processor: output("sysctl", &["-n", "machdep.cpu.brand_string"]),
+            memory: bytes.and_then(|bytes| bytes.parse().ok()),
+            system: version.map(|version| format!("macOS {version}")),
         }
     }
 }
 
 /// `rustc 1.95.0`
 fn rust_version() -> Option<String> {
-    let output = Command::new("rustc").arg("--version").output().ok()?;
-    let words = String::from_utf8(output.stdout).ok()?;
+    let words = output("rustc", &["--version"])?;
     Some(words.split(' ').take(2).collect::<Vec<_>>().join(" "))
+}
+
+/// What a program prints, without the line's end.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
 }

@@ -1,5 +1,7 @@
 //! Which questions does the book answer? These eighteen, in the order in which one learns them.
 
+use lab::Answer;
+
 /// How far an interview has come when it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -160,3 +162,9 @@ pub const QUESTIONS: [Question; 18] = [
         "signals, draining and health checks of a process that is number one",
     ),
 ];
+
+/// The answers to other questions than these: a reader's own, say.
+pub fn others(answers: &[Answer]) -> Vec<&Answer> {
+    let is_other = |answer: &&Answer| QUESTIONS.iter().all(|known| known.answer != answer.name);
+    answers.iter().filter(is_other).collect()
+}

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use crate::{render, server::problem};
+use crate::{problem::problem, render};
 
 /// Runs one experiment at a time: two would measure each other.
 #[derive(Clone, Debug)]

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    body::Body,
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use serde_json::json;
 
 use crate::{
-    book::{Book, Mode},
+    book::Book,
+    live::Mode,
+    problem::problem,
     runs::{self, Runs},
 };
 
@@ -99,16 +99,4 @@ fn content_security_policy(book: &Book) -> HeaderValue {
          frame-ancestors 'self'"
     );
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'self'"))
-}
-
-/// An error as `application/problem+json` (RFC 9457).
-pub fn problem(status: StatusCode, detail: &str) -> Response {
-    let body = json!({
-        "type": "about:blank",
-        "title": status.canonical_reason(),
-        "status": status.as_u16(),
-        "detail": detail,
-    });
-    let headers = [(header::CONTENT_TYPE, "application/problem+json")];
-    (status, headers, Body::from(body.to_string())).into_response()
 }

@@ -1,38 +1,42 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
 use std::{
-    any::Any,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use axum::{
-    Json, Router,
+    Router,
     body::Bytes,
     extract::{
         ConnectInfo, DefaultBodyLimit, Extension, FromRef, FromRequest, FromRequestParts, Request,
-        State, rejection::JsonRejection,
+        State,
     },
     http::{
         HeaderValue, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION},
         request::Parts,
     },
-    middleware::{Next, from_fn},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
+};
+use edge::{
+    Json,
+    frame::{alive, in_time, method_not_allowed, panicked},
+    json::JsonRejection,
 };
 use serde_json::{Value, json};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
-    app::Service,
     bearer::RequireToken,
     body::{Credentials, Refresh, Tokens, User},
     claims::Claims,
     error::Error,
     jwks,
+    service::Service,
     sessions::Proof,
     verifier::Verifier,
 };
@@ -45,7 +49,7 @@ const MAX_BODY: usize = 8 * 1_024;
 const NO_STORE: [(axum::http::HeaderName, HeaderValue); 1] =
     [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
 
-/// All of the service.
+/// All of the service, to be served with the client's address as `ConnectInfo<SocketAddr>` in each request.
 pub fn router(service: Arc<Service>) -> Router {
     let calls = Router::new()
         .route("/register", post(register))
@@ -74,19 +78,18 @@ pub fn guarded_router(verifier: Verifier) -> Router {
 /// What every request gets, whatever it asks for.
 fn framed<S: Clone + Send + Sync + 'static>(calls: Router<S>) -> Router<S> {
     calls
-        .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
+        .route("/healthz", get(alive))
         .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(from_fn(in_time))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(TIMEOUT, in_time))
         .layer(TraceLayer::new_for_http().on_failure(()))
         .layer(CatchPanicLayer::custom(panicked))
 }
 
 async fn register(
     State(service): State<Arc<Service>>,
-    body: Result<Json<Credentials>, JsonRejection>,
+    Json(body): Json<Credentials>,
 ) -> Result<impl IntoResponse, Error> {
-    let Json(body) = body?;
     let (email, password) = body.parse_new()?;
     let account = service.sessions.register(&email, password).await?;
     let location = [(LOCATION, HeaderValue::from_static("/me"))];
@@ -96,9 +99,8 @@ async fn register(
 async fn login(
     State(service): State<Arc<Service>>,
     Client(client): Client,
-    body: Result<Json<Credentials>, JsonRejection>,
+    Json(body): Json<Credentials>,
 ) -> Result<impl IntoResponse, Error> {
-    let Json(body) = body?;
     let (email, password) = body.parse_given()?;
     let pair = service.sessions.login(&email, password, client).await?;
     Ok((NO_STORE, Json(Tokens::from(pair))))
@@ -106,9 +108,8 @@ async fn login(
 
 async fn refresh(
     State(service): State<Arc<Service>>,
-    body: Result<Json<Refresh>, JsonRejection>,
+    Json(body): Json<Refresh>,
 ) -> Result<impl IntoResponse, Error> {
-    let Json(body) = body?;
     let pair = service.sessions.refresh(&body.parse()?).await?;
     Ok((NO_STORE, Json(Tokens::from(pair))))
 }
@@ -139,7 +140,7 @@ async fn key_set(State(service): State<Arc<Service>>) -> Result<impl IntoRespons
         (CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json")),
         (CACHE_CONTROL, service.key_set_caching.clone()),
     ];
-    Ok((headers, jwks::set(&keys).to_string()))
+    Ok((headers, jwks::set(&keys).to_string() + "\n"))
 }
 
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Value>, Error> {
@@ -158,20 +159,22 @@ fn user(claims: Claims) -> Json<User> {
 
 /// A refresh token in the body, or else an access token in the header.
 impl FromRequest<Arc<Service>> for Proof {
-    type Rejection = Error;
+    type Rejection = Response;
 
-    async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Error> {
+    async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Response> {
         let (mut parts, body) = request.into_parts();
         let body = Request::from_parts(parts.clone(), body);
-        let bytes = Bytes::from_request(body, service).await.map_err(JsonRejection::from)?;
+        let bytes = Bytes::from_request(body, service).await;
+        let bytes = bytes.map_err(|error| JsonRejection::from(error).into_response())?;
         // An empty object is what a client sends that always sends JSON.
         if bytes.trim_ascii().is_empty() || bytes.trim_ascii() == b"{}" {
-            let claims = Claims::from_request_parts(&mut parts, service).await?;
-            return Ok(Self::Access(claims));
+            let claims = Claims::from_request_parts(&mut parts, service).await;
+            return claims.map(Self::Access).map_err(IntoResponse::into_response);
         }
         let body = Request::from_parts(parts, bytes.into());
-        let Json(body) = Json::<Refresh>::from_request(body, service).await?;
-        Ok(Self::Refresh(body.parse()?))
+        let body = Json::<Refresh>::from_request(body, service).await;
+        let Json(body) = body.map_err(IntoResponse::into_response)?;
+        body.parse().map(Self::Refresh).map_err(IntoResponse::into_response)
     }
 }
 
@@ -192,13 +195,4 @@ impl FromRef<Arc<Service>> for Verifier {
     fn from_ref(service: &Arc<Service>) -> Self {
         service.verifier.clone()
     }
-}
-
-async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
-    tokio::time::timeout(TIMEOUT, next.run(request)).await.map_err(|_| Error::TooSlow)
-}
-
-/// The panic's message has gone to the log by its hook.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Error::internal(std::io::Error::other("a handler panicked")).into_response()
 }

@@ -1,14 +1,11 @@
 //! What do the bodies of requests and answers look like?
 
+use edge::FieldError;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    email::Email,
-    error::{Error, FieldError},
-    password::Password,
-    refresh::RefreshToken,
-    sessions::Pair,
+    email::Email, error::Error, password::Password, refresh::RefreshToken, sessions::Pair,
     store::Account,
 };
 
@@ -40,9 +37,8 @@ impl Credentials {
             (Ok(email), Ok(password)) => Ok((email, password)),
             (email, password) => {
                 let errors = [("email", email.err()), ("password", password.err())];
-                let error = |(field, message): (&str, Option<&str>)| {
-                    Some(FieldError { field: field.to_owned(), message: message?.to_owned() })
-                };
+                let error =
+                    |(field, message): (&str, Option<&str>)| Some(FieldError::new(field, message?));
                 Err(Error::Invalid(errors.into_iter().filter_map(error).collect()))
             }
         }

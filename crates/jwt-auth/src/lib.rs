@@ -5,9 +5,9 @@
 //! is used twice ends its whole family; passwords are hashed by Argon2id, for unknown addresses too.
 //!
 //! In reading order: what comes in ([`email`], [`password`]), what a token says and who believes it ([`claims`],
-//! [`jwks`], [`keyring`], [`verifier`], [`deny`], [`bearer`]), who signs ([`issuer`]), how one stays logged in
-//! ([`refresh`]) and how guessing is made slow ([`throttle`]), where it is kept ([`database`], [`store`]), how it
-//! fits together ([`sessions`], [`housekeeping`]), and how it speaks HTTP ([`error`], [`body`], [`api`], [`app`]).
+//! [`jwks`], [`keyring`], [`verifier`], [`deny`], [`bearer`]), who signs ([`schedule`], [`issuer`]), how one stays logged in
+//! ([`refresh`]) and how guessing is made slow ([`throttle`]), where it is kept ([`store`]), how it
+//! fits together ([`sessions`], [`housekeeping`], [`service`]), and how it speaks HTTP ([`error`], [`body`], [`api`]).
 
 pub mod email;
 pub mod password;
@@ -17,17 +17,17 @@ pub mod keyring;
 pub mod verifier;
 pub mod deny;
 pub mod bearer;
+pub mod schedule;
 pub mod issuer;
 pub mod refresh;
 pub mod throttle;
-pub mod database;
 pub mod store;
 pub mod sessions;
 pub mod housekeeping;
+pub mod service;
 pub mod error;
 pub mod body;
 pub mod api;
-pub mod app;
 pub mod cases;
 pub mod experiments;
 
@@ -37,10 +37,10 @@ use lab::{Answer, Serve, Service, Serving};
 use url::Url;
 
 use crate::{
-    app::{App, Config, Guarded},
     deny::DenyList,
-    issuer::Schedule,
     password::{Cost, OWASP},
+    schedule::Schedule,
+    service::{App, Config, Guarded},
     throttle::Limits,
 };
 
@@ -62,7 +62,7 @@ struct Options {
     #[arg(long)]
     deny_list: bool,
     /// What its keys in Redis begin with
-    #[arg(long, default_value = "jwt-auth:", value_name = "PREFIX")]
+    #[arg(long, default_value = "worked-answers:jwt-auth:", value_name = "PREFIX")]
     redis_prefix: String,
     /// Seconds that an access token lives
     #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -140,9 +140,10 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -i {url}/register -H 'content-type: application/json' -d '{\"email\":\"ann@example.com\",\"password\":\"correct horse battery\"}'",
-            "curl -s {url}/login -H 'content-type: application/json' -d '{\"email\":\"ann@example.com\",\"password\":\"correct horse battery\"}'",
-            "curl -i {url}/me -H 'authorization: Bearer ACCESS_TOKEN'",
+            "email=ann-$(date +%s)@example.com",
+            r#"curl -i {url}/register -H 'content-type: application/json' -d "{\"email\":\"$email\",\"password\":\"correct horse battery\"}""#,
+            r#"token=$(curl -s {url}/login -H 'content-type: application/json' -d "{\"email\":\"$email\",\"password\":\"correct horse battery\"}" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')"#,
+            r#"curl -i {url}/me -H "authorization: Bearer $token""#,
             "curl -s {url}/.well-known/jwks.json",
         ],
         serve: Serve::new(serve),
@@ -161,11 +162,11 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     };
     if let Some(key_set) = options.jwks {
         let guarded = Guarded::start(key_set, deny, &config)?;
-        serving.run(guarded.router()).await?;
+        serving.run(api::guarded_router(guarded.verifier())).await?;
         guarded.stop().await;
     } else {
         let app = App::start(&serving.database().await?, deny, &config)?;
-        serving.run(app.router()).await?;
+        serving.run(api::router(app.service())).await?;
         app.stop().await;
     }
     Ok(())

@@ -8,7 +8,10 @@ mod revocation;
 mod sessions;
 mod throttle;
 
-use sqlx::{Connection, migrate::Migrator};
+use std::time::Duration;
+
+use edge::database::{Database, Limits};
+use sqlx::migrate::Migrator;
 use uuid::Uuid;
 
 pub use self::{
@@ -16,10 +19,14 @@ pub use self::{
     revocation::Revoked,
     sessions::{NewToken, Refreshed, Session},
 };
-use crate::{database::Database, email::Email, error::Error};
+use crate::{email::Email, error::Error};
 
 /// The schema. Whoever starts the service has run it.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// For one call. A login makes four, and all of them together should be answered before anybody gives up on it.
+const TIMEOUT: Duration = Duration::from_secs(2);
+const LIMITS: Limits = Limits { connections: 8, timeout: TIMEOUT, pause: TIMEOUT };
 
 /// Rows that one statement of a sweep deletes at most.
 const SWEPT_AT_ONCE: i64 = 1_000;
@@ -90,13 +97,13 @@ pub struct Credentials {
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Database,
+    database: Database<Error>,
 }
 
 impl Store {
     /// Connects when it is first asked something. The error is a malformed URL.
     pub fn new(url: &str) -> Result<Self, sqlx::Error> {
-        Ok(Self { database: Database::new(url)? })
+        Ok(Self { database: Database::new(url, LIMITS)? })
     }
 
     // ANCHOR: insert_user
@@ -173,11 +180,6 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database.within(async |connection| connection.ping().await).await
-    }
-
-    /// Closes the connections.
-    pub async fn close(&self) {
-        self.database.close().await;
+        self.database.ping().await
     }
 }

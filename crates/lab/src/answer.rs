@@ -1,12 +1,18 @@
 //! What is an answer? A name, a question, the servers it needs, a way to serve it, its experiments.
 
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use clap::{ArgMatches, Args, Command};
 use conform::case::Suite;
 use sqlx::migrate::Migrator;
 
-use crate::{Experiment, Service, Serving};
+use crate::{
+    erased::{Start, Work},
+    experiment::Experiment,
+    serve::Serving,
+    stack::Service,
+    subject::Subject,
+};
 
 /// One answered question: what its crate's `answer()` declares, and all that `lab` knows of it.
 #[derive(Clone, Debug)]
@@ -38,11 +44,11 @@ impl Answer {
     }
 }
 
-/// A boxed future, as type erasure wants it.
-pub(crate) type Work = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
-
-/// What parses its arguments and begins its work in `C`, with the type of its arguments erased.
-pub(crate) type Start<C> = Arc<dyn Fn(&ArgMatches, C) -> anyhow::Result<Work> + Send + Sync>;
+impl From<&Answer> for Subject {
+    fn from(answer: &Answer) -> Self {
+        Self { name: answer.name, needs: answer.needs, migrations: answer.migrations }
+    }
+}
 
 /// The `serve` function of an answer, with the type of its options erased.
 #[derive(Clone)]

@@ -1,11 +1,11 @@
 //! How does an experiment kill an answer? The answer runs as a process of its own: this very executable
-//! with other arguments, which every binary made by `lab` understands ([`take_over`]).
+//! with other arguments, which every binary made by `lab` understands ([`take_over`](crate::take_over)).
 
 use std::{
     collections::VecDeque,
     ffi::OsString,
     io::Read,
-    process::{ExitCode, ExitStatus, Stdio},
+    process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Answer, cli, database::Database, port};
+use crate::{database::Database, executable, open_files, port};
 
 /// Set in a child's environment.
 const MARK: &str = "LAB_CHILD";
@@ -27,15 +27,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How many of a child's last lines are kept for an error message.
 const LINES: usize = 40;
 
-/// If this process is such a child, does its work and returns how it ended. Called first in `main`.
-pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
-    std::env::var_os(MARK)?;
+/// Whether this process is such a child. It then ends with its parent from here on.
+pub(crate) fn is_this() -> bool {
+    if std::env::var_os(MARK).is_none() {
+        return false;
+    }
     // The parent holds the other end. When it dies, however it dies, this ends with it.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(1);
     });
-    Some(cli::run_all(answers))
+    true
 }
 
 /// A server or worker that is about to be started.
@@ -73,7 +75,8 @@ impl ChildBuilder {
 
     /// Starts it on a free port, or on the port given by `--port`, and waits until it listens.
     pub async fn start(self) -> anyhow::Result<Child> {
-        let mut command = Command::new(this_executable()?);
+        let mut command = Command::new(executable::path()?);
+        open_files::as_before(command.as_std_mut());
         if let Some(answer) = &self.serves {
             // Each time that it is started from a copy of this builder, another. A later `--port` counts more.
             command.arg(answer).args(["serve", "--port", &port::free()?.to_string()]);
@@ -121,7 +124,7 @@ pub struct Child {
     url: String,
     log: Log,
     builder: ChildBuilder,
-    /// Open as long as we live; see [`take_over`].
+    /// Open as long as we live; see [`is_this`].
     _stdin: Option<ChildStdin>,
 }
 
@@ -146,11 +149,18 @@ impl Child {
         self.url.trim_start_matches("http://")
     }
 
-    /// Its memory that is in use, in bytes (resident set size), as `ps` says on Linux and on macOS.
+    /// Its memory that is in use, in bytes (resident set size).
     pub async fn memory(&self) -> anyhow::Result<u64> {
         let pid = self.process.id().context("it has ended already")?.to_string();
-        let output = Command::new("ps").args(["-o", "rss=", "-p", &pid]).output().await?;
-        let kibibytes: u64 = String::from_utf8_lossy(&output.stdout).trim().parse()?;
+        let kibibytes: u64 = if cfg!(target_os = "linux") {
+            // A small container has no `ps`.
+            let status = tokio::fs::read_to_string(format!("/proc/{pid}/status")).await?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            line.context("no VmRSS")?.trim().trim_end_matches(" kB").parse()?
+        } else {
+            let output = Command::new("ps").args(["-o", "rss=", "-p", &pid]).output().await?;
+            String::from_utf8_lossy(&output.stdout).trim().parse()?
+        };
         Ok(kibibytes * 1_024)
     }
 
@@ -196,14 +206,6 @@ impl Child {
         let pid = Pid::from_raw(i32::try_from(pid)?).context("no pid")?;
         Ok(kill_process(pid, signal)?)
     }
-}
-
-/// On Linux this name stays right also after cargo has put a new build in the old one's place.
-fn this_executable() -> anyhow::Result<std::path::PathBuf> {
-    if cfg!(target_os = "linux") {
-        return Ok("/proc/self/exe".into());
-    }
-    Ok(std::env::current_exe()?)
 }
 
 /// The last lines of a child's output.

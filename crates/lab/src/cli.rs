@@ -1,36 +1,55 @@
 //! What words does every binary understand? The same: `serve`, `experiment`, `stack`.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode, slice};
 
 use anyhow::Context;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
-    Answer, Experiment, Service, Serving, child,
+    answer::Answer,
+    child, database, environment, executable,
+    experiment::Experiment,
+    open_files,
     report::terminal::{self, Progress},
-    results, stack,
+    results,
+    serve::Serving,
+    stack::{self, Service},
 };
 
 /// The whole `main` of an answer.
 #[expect(clippy::needless_pass_by_value, reason = "so that `main` is one line")]
 pub fn run(answer: Answer) -> ExitCode {
-    if let Some(code) = child::take_over(std::slice::from_ref(&answer)) {
+    if let Some(code) = take_over(slice::from_ref(&answer)) {
         return code;
     }
-    let matches = answer_command(&answer).subcommand(stack_command()).get_matches();
+    let matches =
+        answer_command(&answer).subcommand(stack_command(slice::from_ref(&answer))).get_matches();
     block_on(async {
         match matches.subcommand() {
-            Some(("stack", matches)) => stack_words(matches).await,
+            Some(("stack", matches)) => stack_words(slice::from_ref(&answer), matches).await,
             _ => answer_words(&answer, &matches).await,
         }
     })
 }
 
-/// What a [child](crate::child) understands: an answer's name and its words, or `stack` and its.
-pub(crate) fn run_all(answers: &[Answer]) -> ExitCode {
-    let matches = answers_command(Command::new("lab"), answers).get_matches();
-    block_on(answers_words(answers, &matches))
+/// Called first in the `main` of every program that builds on `lab`. If this process was started by another one of
+/// ours, as its [child](crate::child) or as the keeper of a private server, does that work and returns how it ended.
+pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
+    executable::knows_its_parts();
+    open_files::begin();
+    if let Some(code) = stack::keeper::take_over() {
+        return Some(code);
+    }
+    if let Err(error) = environment::begin_undisturbed() {
+        eprintln!("error: {error:#}");
+        return Some(ExitCode::FAILURE);
+    }
+    // An answer's name and its words, or `stack` and its.
+    child::is_this().then(|| {
+        let matches = answers_command(Command::new("lab"), answers).get_matches();
+        block_on(answers_words(answers, &matches))
+    })
 }
 
 /// Adds to `command` one word for each answer, and `list` and `stack`.
@@ -38,14 +57,14 @@ pub fn answers_command(command: Command, answers: &[Answer]) -> Command {
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("For machines");
     command
         .subcommand(Command::new("list").about("The answers and their experiments").arg(json))
-        .subcommand(stack_command())
+        .subcommand(stack_command(answers))
         .subcommands(answers.iter().map(answer_command))
 }
 
 /// Does what [`answers_command`] understood. The exit code is 1 if a check failed.
 pub async fn answers_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
-        Some(("stack", matches)) => stack_words(matches).await,
+        Some(("stack", matches)) => stack_words(answers, matches).await,
         Some(("list", matches)) => {
             list(answers, matches.get_flag("json"));
             Ok(ExitCode::SUCCESS)
@@ -76,11 +95,14 @@ pub fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCod
     code
 }
 
-/// Logs to standard error, as much as `RUST_LOG` asks for.
+/// Logs to standard error, as much as `RUST_LOG` asks for. Colour on a terminal, unless `NO_COLOR` is set.
 pub fn log(default: &str) {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = std::io::stderr().is_terminal() && !refused;
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| default.into()))
+        .with_ansi(colour)
         .with_writer(std::io::stderr);
     // Fails only if somebody has set one already, which then serves.
     let _ = subscriber.try_init();
@@ -137,10 +159,12 @@ async fn answer_words(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<E
 }
 
 async fn serve(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    log("info");
+    // That a table is there already is no news to a reader.
+    log("info,sqlx::postgres::notice=warn");
     let host = matches.get_one::<String>("host").context("it has a default")?;
     let port = *matches.get_one::<u16>("port").context("it has a default")?;
-    let serving = Serving::bind(answer, host, port, matches.get_flag("reset")).await?;
+    let serving =
+        Serving::bind(answer, answer.try_it, host, port, matches.get_flag("reset")).await?;
     answer.serve.start(matches, serving)?.await?;
     Ok(ExitCode::SUCCESS)
 }
@@ -179,7 +203,8 @@ async fn try_claim(
             }
         }
     };
-    let run = async { tokio::join!(experiment.run_matches(answer, matches, events), show).0 };
+    let run =
+        async { tokio::join!(experiment.run_matches(answer.into(), matches, events), show).0 };
     // Ctrl-C drops the run, and with it everything that it started.
     let report = tokio::select! {
         report = run => report,
@@ -197,14 +222,23 @@ async fn try_claim(
 
 fn list(answers: &[Answer], json: bool) {
     if json {
-        let experiment = |e: &Experiment| serde_json::json!({ "name": e.name, "claim": e.claim, "params": e.params() });
+        let experiment = |answer: &Answer, e: &Experiment| {
+            let needs = e.all_needs(answer).iter().map(ToString::to_string).collect::<Vec<_>>();
+            serde_json::json!({
+                "name": e.name,
+                "claim": e.claim,
+                "params": e.params(),
+                "needs": needs,
+                "obstacle": e.obstacle(answer),
+            })
+        };
         let answers = answers.iter().map(|answer| {
-            let experiments: Vec<_> = answer.experiments.iter().map(experiment).collect();
+            let experiments = answer.experiments.iter().map(|it| experiment(answer, it));
             serde_json::json!({
                 "name": answer.name,
                 "question": answer.question,
                 "needs": answer.needs,
-                "experiments": experiments,
+                "experiments": experiments.collect::<Vec<_>>(),
             })
         });
         println!("{}", answers.collect::<serde_json::Value>());
@@ -214,34 +248,81 @@ fn list(answers: &[Answer], json: bool) {
         println!("{}: {}", answer.name, answer.question);
         for experiment in &answer.experiments {
             println!("  {:<16} {}", experiment.name, experiment.claim);
+            let needs = experiment.all_needs(answer);
+            let needs = needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let needs = if needs.is_empty() { "nothing".to_owned() } else { needs };
+            match experiment.obstacle(answer) {
+                None => println!("  {:<16} needs {needs}: can run here", ""),
+                Some(why) => println!("  {:<16} cannot run here: {why}", ""),
+            }
         }
     }
 }
 
-fn stack_command() -> Command {
+/// What is done with the servers. Where there are several answers, some words want to know which.
+fn stack_command(answers: &[Answer]) -> Command {
+    let names = || PossibleValuesParser::new(answers.iter().map(|answer| answer.name));
+    let answer = || match answers {
+        [only] => Arg::new("answer").value_parser(names()).default_value(only.name),
+        _ => Arg::new("answer").value_parser(names()),
+    };
+    let arguments = |program: &str| {
+        let help = format!("Arguments for {program}, after --");
+        Arg::new("arguments").num_args(0..).last(true).help(help).allow_hyphen_values(true)
+    };
     Command::new("stack")
         .about("The servers: PostgreSQL, Redis, RabbitMQ")
         .subcommand_required(true)
         .subcommand(Command::new("up").about("Finds or starts all of them"))
         .subcommand(Command::new("status").about("Shows where each comes from; starts none"))
         .subcommand(Command::new("down").about("Stops the private ones at once"))
-        .subcommand(Command::new("env").about("Prints their URLs, for `eval`; starts them"))
+        .subcommand(
+            Command::new("env")
+                .about("Prints their URLs, for `eval`; starts them")
+                .arg(Arg::new("answer").value_parser(names()).help("With this one's own database")),
+        )
+        .subcommand(
+            Command::new("psql")
+                .about("Opens the database that an answer keeps")
+                .arg(answer().required(true))
+                .arg(arguments("psql")),
+        )
+        .subcommand(Command::new("redis-cli").about("Opens Redis").arg(arguments("redis-cli")))
 }
 
-async fn stack_words(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    match matches.subcommand_name() {
-        Some("up") => {
-            stack::up(&Service::ALL).await?;
+async fn stack_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let named = |matches: &ArgMatches| {
+        let name = matches.get_one::<String>("answer")?;
+        answers.iter().find(|answer| answer.name == name)
+    };
+    match matches.subcommand() {
+        Some(("up", _)) => {
+            stack::up(&Service::STACK).await?;
         }
-        Some("env") => {
-            for server in stack::up(&Service::ALL).await? {
-                println!("export {}='{}'", server.kind.variable(), server.url);
+        Some(("env", matches)) => {
+            let kept = match named(matches) {
+                Some(answer) => Some(kept_database(answer).await?),
+                None => None,
+            };
+            for server in stack::up(&Service::STACK).await? {
+                let kept = kept.as_ref().filter(|_| server.service == Service::Postgres);
+                let url = kept.unwrap_or(&server.url);
+                println!("export {}='{url}'", server.service.variable());
             }
         }
-        Some("down") => {
+        Some(("psql", matches)) => {
+            let url = kept_database(named(matches).context("it is required")?).await?;
+            return run_program("psql", &[url], matches);
+        }
+        Some(("redis-cli", matches)) => {
+            let server = stack::server(Service::Redis).await?;
+            let url = ["-u".to_owned(), server.url.clone(), "--no-auth-warning".to_owned()];
+            return run_program("redis-cli", &url, matches);
+        }
+        Some(("down", _)) => {
             let stopped = stack::down().await?;
-            for kind in &stopped {
-                println!("stopped {kind}");
+            for service in &stopped {
+                println!("stopped {service}");
             }
             if stopped.is_empty() {
                 println!("no private server was running");
@@ -249,10 +330,24 @@ async fn stack_words(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
         _ => {
             for status in stack::status().await {
-                let stack::Status { kind, state, source, address } = status;
-                println!("{kind:<11} {state:<8} {source:<8} {address}");
+                let stack::Status { service, state, source, address } = status;
+                println!("{service:<11} {state:<8} {source:<8} {address}");
             }
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The URL of the database in which an answer keeps what a reader makes.
+async fn kept_database(answer: &Answer) -> anyhow::Result<String> {
+    let migrations = answer.migrations.context("this answer has no database")?;
+    database::kept(answer.name, None, migrations, false).await
+}
+
+/// Runs a program with the reader's terminal, and ends as it ends.
+fn run_program(name: &str, first: &[String], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let arguments = matches.get_many::<String>("arguments").into_iter().flatten();
+    let status = std::process::Command::new(name).args(first).args(arguments).status();
+    let status = status.with_context(|| format!("{name} is not installed, or cannot be run"))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -10,14 +10,17 @@ use sqlx::migrate::Migrator;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    Answer, Report, Service,
-    answer::Start,
     child::{Child, ChildBuilder},
     database::Database,
+    erased::Start,
+    group::{ContainerEngine, PgBouncer, ServerGroup},
     keys::Keys,
+    needs::Need,
     queues::Queues,
-    recorder::{Event, Recorder},
-    stack::{self, own::OwnServer},
+    recorder::{Event, Recorder, Report},
+    skip::why_skipped,
+    stack::{self, Service, own::OwnServer},
+    subject::Subject,
 };
 
 /// A claim, and the code that tries to refute it.
@@ -29,6 +32,8 @@ pub struct Experiment {
     pub claim: &'static str,
     /// The arguments with which the tests run it: seconds, not tens of them.
     pub quick: &'static [&'static str],
+    /// What it needs beside the servers of its answer.
+    pub needs: &'static [Need],
     params: fn(Command) -> Command,
     start: Start<Lab>,
 }
@@ -50,11 +55,28 @@ impl Experiment {
             name,
             claim,
             quick,
+            needs: &[],
             params: |command| P::augment_args(command),
             start: Arc::new(move |matches, lab| {
                 Ok(Box::pin(run(P::from_arg_matches(matches)?, lab)))
             }),
         }
+    }
+
+    /// Says what it needs beside the servers of its answer: `.needs(&[Need::Own(Service::Postgres)])`.
+    pub fn needs(self, needs: &'static [Need]) -> Self {
+        Self { needs, ..self }
+    }
+
+    /// All that it needs, with the servers of its answer.
+    pub fn all_needs(&self, answer: impl Into<Subject>) -> Vec<Need> {
+        let shared = answer.into().needs.iter().copied().map(Need::Shared);
+        shared.chain(self.needs.iter().copied()).collect()
+    }
+
+    /// Why it cannot run on this machine. Cheap: it looks for programs and asks no server.
+    pub fn obstacle(&self, answer: impl Into<Subject>) -> Option<String> {
+        self.all_needs(answer).into_iter().find_map(Need::obstacle)
     }
 
     /// The command that parses the parameters: the same for the command line, the form, the tests.
@@ -73,17 +95,17 @@ impl Experiment {
     /// Arguments that do not parse are an error; a run that fails is a report that says so.
     pub async fn run(
         &self,
-        answer: &Answer,
+        answer: impl Into<Subject>,
         arguments: &[String],
         events: UnboundedSender<Event>,
     ) -> Result<Report, clap::Error> {
         let matches = self.command().try_get_matches_from(arguments)?;
-        Ok(self.run_matches(answer, &matches, events).await)
+        Ok(self.run_matches(answer.into(), &matches, events).await)
     }
 
     pub(crate) async fn run_matches(
         &self,
-        answer: &Answer,
+        answer: Subject,
         matches: &ArgMatches,
         events: UnboundedSender<Event>,
     ) -> Report {
@@ -104,7 +126,17 @@ impl Experiment {
             error: None,
         };
         let recorder = Recorder::new(report, events);
-        let lab = Lab { answer: answer.clone(), recorder: recorder.clone() };
+        if let Some(obstacle) = self.obstacle(answer) {
+            recorder.end(None, Some(obstacle));
+            return recorder.report();
+        }
+        for need in self.needs {
+            if let Err(error) = need.bring().await {
+                recorder.end(Some(format!("{error:#}")), None);
+                return recorder.report();
+            }
+        }
+        let lab = Lab { answer, recorder: recorder.clone() };
         let outcome = match (self.start)(matches, lab) {
             // What panics has refuted something too, and the report has to say so.
             Ok(work) => AssertUnwindSafe(work)
@@ -114,8 +146,8 @@ impl Experiment {
             Err(error) => Err(error),
         };
         if let Err(error) = outcome {
-            match error.downcast_ref::<Skipped>() {
-                Some(Skipped(why)) => recorder.end(None, Some(why.clone())),
+            match why_skipped(&error) {
+                Some(why) => recorder.end(None, Some(why.to_owned())),
                 None => recorder.end(Some(format!("{error:#}")), None),
             }
         }
@@ -202,34 +234,18 @@ pub fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Ends a run that cannot be made on this machine: `return Err(skip("no binaries"))`.
-pub fn skip(why: impl fmt::Display) -> anyhow::Error {
-    Skipped(why.to_string()).into()
-}
-
-#[derive(Debug)]
-struct Skipped(String);
-
-impl fmt::Display for Skipped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "skipped: {}", self.0)
-    }
-}
-
-impl std::error::Error for Skipped {}
-
 /// What a running experiment works with: real servers, real processes, and the [`Recorder`], whose
 /// methods it has.
 #[derive(Clone, Debug)]
 pub struct Lab {
-    answer: Answer,
+    answer: Subject,
     recorder: Recorder,
 }
 
 impl Lab {
     /// The address of a shared server, found or started.
-    pub async fn server(&self, kind: Service) -> anyhow::Result<String> {
-        let server = stack::server(kind).await?;
+    pub async fn server(&self, service: Service) -> anyhow::Result<String> {
+        let server = stack::server(service).await?;
         self.recorder.server(server.version().await?);
         Ok(server.url)
     }
@@ -265,10 +281,38 @@ impl Lab {
     }
 
     /// A PostgreSQL, Redis or RabbitMQ of the experiment's own, to be harmed at will.
-    pub async fn own_server(&self, kind: Service) -> anyhow::Result<OwnServer> {
-        let server = OwnServer::start(kind).await?;
+    pub async fn own_server(&self, service: Service) -> anyhow::Result<OwnServer> {
+        let server = OwnServer::start(service).await?;
         self.recorder.server(server.version().await?);
         Ok(server)
+    }
+
+    /// A group of servers of the experiment's own: `lab.group::<EtcdGroup>()`. It is declared as
+    /// `Need::Group(EtcdGroup::GROUP)`.
+    pub async fn group<G: ServerGroup>(&self) -> anyhow::Result<G> {
+        let group = G::start().await?;
+        if let Some(member) = group.members().first() {
+            self.recorder.server(member.version().await?);
+        }
+        Ok(group)
+    }
+
+    /// A PgBouncer of the experiment's own, in front of the PostgreSQL of this URL: see [`PgBouncer::in_front_of`].
+    pub async fn pgbouncer(
+        &self,
+        postgres: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<PgBouncer> {
+        let pooler = PgBouncer::in_front_of(postgres, settings).await?;
+        self.recorder.server(pooler.server.version().await?);
+        Ok(pooler)
+    }
+
+    /// A container engine of the experiment's own, without any image.
+    pub async fn container_engine(&self) -> anyhow::Result<ContainerEngine> {
+        let engine = ContainerEngine::start().await?;
+        self.recorder.server(engine.version().await?);
+        Ok(engine)
     }
 
     /// Prepares the answer's server as a process of its own: `lab.serve().arg("--codes").arg("random")`.
@@ -292,25 +336,29 @@ mod tests {
     #[derive(Args, Clone, Debug)]
     struct Nothing {}
 
+    const SOME: Subject = Subject { name: "some", needs: &[], migrations: None };
+
     #[tokio::test]
     async fn an_experiment_that_panics_is_a_report_that_says_so() {
         let panics = Experiment::new("panics", "It does not panic", &[], |Nothing {}, _| async {
             panic!("no {}", "way")
         });
-        let answer = Answer {
-            name: "some",
-            question: "",
-            folder: "",
-            needs: &[],
-            migrations: None,
-            try_it: &[],
-            serve: crate::Serve::new(|Nothing {}, _| async { Ok(()) }),
-            suite: conform::case::Suite { needs: "", cases: Vec::new() },
-            experiments: Vec::new(),
-        };
         let (events, _unread) = tokio::sync::mpsc::unbounded_channel();
-        let report = panics.run(&answer, &[], events).await.unwrap();
+        let report = panics.run(SOME, &[], events).await.unwrap();
         assert_eq!(report.error.as_deref(), Some("it panicked: no way"));
         assert!(!report.held());
+    }
+
+    #[tokio::test]
+    async fn an_experiment_without_what_it_needs_is_skipped_before_it_starts() {
+        let needs: &[Need] = if cfg!(target_os = "linux") { &[] } else { &[Need::Linux] };
+        let starts =
+            Experiment::new("starts", "It starts", &[], |Nothing {}, lab: Lab| async move {
+                lab.check_eq("it has started", true, true);
+                Ok(())
+            });
+        let (events, _unread) = tokio::sync::mpsc::unbounded_channel();
+        let report = starts.needs(needs).run(SOME, &[], events).await.unwrap();
+        assert_eq!(report.checks.is_empty(), report.skipped.is_some());
     }
 }

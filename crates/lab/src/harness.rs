@@ -9,9 +9,10 @@ use std::{
     fmt,
     process::ExitCode,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
-use anyhow::{anyhow, bail};
+use anyhow::{anyhow, bail, ensure};
 use conform::{
     case::{Case, Kind},
     target::{Restart, Target},
@@ -20,11 +21,13 @@ use futures_util::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed};
 pub use libtest_mimic::{Completion, Trial};
 use tokio::{
+    process::Command,
     runtime::{Builder, Runtime},
     sync::{Mutex, mpsc::unbounded_channel},
+    time::sleep,
 };
 
-use crate::{Answer, Experiment, child, child::Child, report::terminal};
+use crate::{Answer, Experiment, child::Child, report::terminal, take_over};
 
 pub use conform::{case::Outcome, target::eventually};
 
@@ -34,7 +37,7 @@ const AT_ONCE: usize = 6;
 /// `tests![a, b]`: a function `tests()` that lists them. One that is forgotten is dead code, and a lint.
 #[macro_export]
 macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
+    ($($name:path),* $(,)?) => {
         /// The tests of this file.
         pub fn tests() -> Vec<$crate::harness::Trial> {
             vec![$($crate::harness::trial(module_path!(), stringify!($name), || async {
@@ -99,12 +102,13 @@ pub type Serve = fn() -> BoxFuture<'static, anyhow::Result<Served>>;
 /// The whole `main` of an answer's test binary.
 pub fn run(answer: Answer, serve: Serve, tests: Vec<Trial>) -> ExitCode {
     let answers = [answer];
-    if let Some(code) = child::take_over(&answers) {
+    if let Some(code) = take_over(&answers) {
         return code;
     }
     let [answer] = answers;
     let mut trials = experiments(&answer);
     trials.extend(answer.suite.cases.iter().map(|&case| case_trial(case, serve)));
+    trials.push(try_it_trial(answer.try_it, serve));
     trials.extend(tests);
     run_trials(trials)
 }
@@ -154,6 +158,30 @@ async fn shared(serve: Serve) -> anyhow::Result<Arc<Served>> {
     let served = Arc::new(SHARED_RUNTIME.spawn(serve()).await??);
     *shared = Some(Arc::clone(&served));
     Ok(served)
+}
+
+/// The lines that a server prints work as they stand, and again: a reader starts a server more than once.
+fn try_it_trial(lines: &'static [&'static str], serve: Serve) -> Trial {
+    trial("serve", "the_lines_that_a_server_prints_work_twice", move || async move {
+        let served = serve().await?;
+        let script = lines.join("\n").replace("{url}", &served.url);
+        for time in ["first", "second"] {
+            let output = Command::new("sh").arg("-ec").arg(&script).output().await?;
+            if output.status.code() == Some(127) {
+                return Ok(Completion::ignored_with("needs curl"));
+            }
+            let shown = String::from_utf8_lossy(&output.stdout);
+            // A rate limiter's 429 is no failure, and its problem has a type of its own.
+            ensure!(
+                output.status.success() && shown.ends_with('\n') && !shown.contains("about:blank"),
+                "the {time} time: {}\n{script}\n{shown}",
+                output.status
+            );
+            // Names are made of the seconds.
+            sleep(Duration::from_secs(1)).await;
+        }
+        Ok(Completion::Completed)
+    })
 }
 
 fn case_trial(case: Case, serve: Serve) -> Trial {

@@ -1,51 +1,47 @@
 //! How does everyone have Redis keys of their own? By a prefix that nobody else has.
 //!
-//! Invariant: a prefix is in use exactly as long as a connection bears its name. When its process is killed
-//! Redis drops the connection, and the next process deletes the keys.
-
-use std::collections::HashSet;
+//! Invariant: keys are deleted only under a full prefix, with its sixteen random digits, that stands in
+//! [`OWNERS`]. Only this code writes there, and only before the first key of a prefix. Nobody looks for
+//! prefixes among the keys of others. A prefix is deleted by its owner, or by the next process of this workspace
+//! when its owner was killed (see [`claim`](crate::claim)), or by anybody after a day.
 
 use anyhow::Context;
-use redis::{Client, aio::MultiplexedConnection};
+use redis::{AsyncCommands, Client, aio::MultiplexedConnection};
 use tokio::sync::OnceCell;
 
-use crate::{Service, farewell::farewell, stack};
+use crate::{
+    Service,
+    claim::{Claim, DAY, left_behind},
+    farewell::farewell,
+    stack,
+};
 
-/// Every fresh prefix is `lab:<answer>:<16 hexadecimal digits>:`.
-const FRESH: &str = "lab:";
+/// What every key of this project begins with.
+const OURS: &str = "worked-answers:";
+/// A hash: each prefix in use, and since when, in seconds since 1970 by the server's clock.
+const OWNERS: &str = "worked-answers:owners";
 
 /// A prefix for the keys of one test or one experiment. They are deleted with this value.
 #[derive(Debug)]
 pub struct Keys {
     prefix: String,
     url: String,
-    /// Bears the prefix as its name.
-    _named: MultiplexedConnection,
+    claim: Option<Claim>,
 }
 
 impl Keys {
-    /// A prefix on the shared server.
+    /// A prefix on the shared server: `worked-answers:<answer>:<16 hexadecimal digits>:`.
     pub async fn fresh(answer: &str) -> anyhow::Result<Self> {
         let url = stack::server(Service::Redis).await?.url;
-        static LEFT_BEHIND: OnceCell<()> = OnceCell::const_new();
-        LEFT_BEHIND.get_or_try_init(|| Self::delete_what_was_left(&url)).await?;
-        let prefix = format!("{FRESH}{answer}:{:016x}:", rand::random::<u64>());
-        let mut named = connect(&url).await?;
-        redis::cmd("CLIENT").arg("SETNAME").arg(&prefix).exec_async(&mut named).await?;
-        Ok(Self { prefix, url, _named: named })
-    }
-
-    /// Deletes the keys under fresh prefixes that no living connection bears.
-    pub async fn delete_what_was_left(url: &str) -> anyhow::Result<()> {
-        let mut connection = connect(url).await?;
-        // The keys first: a prefix that is made meanwhile has no keys among these.
-        let mut keys = scan(&mut connection, FRESH).await?;
-        let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await?;
-        let in_use: HashSet<_> =
-            clients.split_whitespace().filter_map(|word| word.strip_prefix("name=")).collect();
-        let prefix = |key: &str| key.splitn(4, ':').take(3).collect::<Vec<_>>().join(":") + ":";
-        keys.retain(|key| !in_use.contains(prefix(key).as_str()));
-        unlink(&mut connection, &keys).await
+        static CLEAN: OnceCell<()> = OnceCell::const_new();
+        CLEAN.get_or_try_init(|| clean(&url)).await?;
+        let prefix = format!("{OURS}{answer}:{:016x}:", rand::random::<u64>());
+        let claim = Some(Claim::stake(Service::Redis, &url, &prefix)?);
+        let keys = Self { prefix, url, claim };
+        let mut connection = keys.connection().await?;
+        let now = now(&mut connection).await?;
+        let () = connection.hset(OWNERS, &keys.prefix, now).await?;
+        Ok(keys)
     }
 
     /// What every key begins with; it ends in a colon.
@@ -66,39 +62,99 @@ impl Keys {
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        let (prefix, url) = (self.prefix.clone(), self.url.clone());
+        let (prefix, url, claim) = (self.prefix.clone(), self.url.clone(), self.claim.take());
         farewell(&self.prefix, async move {
-            let mut connection = connect(&url).await?;
-            let keys = scan(&mut connection, &prefix).await?;
-            unlink(&mut connection, &keys).await
+            delete(&mut connect(&url).await?, &prefix).await?;
+            claim.map(Claim::release);
+            Ok(())
         });
     }
+}
+
+/// Deletes the keys under prefixes that nobody uses any more.
+async fn clean(url: &str) -> anyhow::Result<()> {
+    let mut connection = connect(url).await?;
+    for (claim, prefix) in left_behind::<String>(Service::Redis, url)? {
+        delete(&mut connection, &prefix).await?;
+        claim.release();
+    }
+    let now = now(&mut connection).await?;
+    let owners: Vec<(String, u64)> = connection.hgetall(OWNERS).await?;
+    for (prefix, since) in owners {
+        if now.saturating_sub(since) > DAY.as_secs() {
+            delete(&mut connection, &prefix).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the keys under this prefix, if it is one of ours.
+async fn delete(connection: &mut MultiplexedConnection, prefix: &str) -> anyhow::Result<()> {
+    if !is_random(prefix) || !connection.hexists(OWNERS, prefix).await? {
+        return Ok(());
+    }
+    let mut cursor = 0_u64;
+    loop {
+        // No letter of such a prefix means anything in a pattern.
+        let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg(&["MATCH", &format!("{prefix}*"), "COUNT", "1000"])
+            .query_async(connection)
+            .await?;
+        if !keys.is_empty() {
+            let () = connection.unlink(keys).await?;
+        }
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    let () = connection.hdel(OWNERS, prefix).await?;
+    Ok(())
+}
+
+/// Whether this is a whole prefix of [`Keys::fresh`].
+fn is_random(prefix: &str) -> bool {
+    let parts = prefix.strip_prefix(OURS).and_then(|it| it.strip_suffix(':')?.split_once(':'));
+    let plain = |it: u8| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    parts.is_some_and(|(answer, digits)| {
+        answer.bytes().all(plain)
+            && digits.len() == 16
+            && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {
     Client::open(url)?.get_multiplexed_async_connection().await.context("cannot connect to Redis")
 }
 
-/// Every key that begins like this.
-async fn scan(connection: &mut MultiplexedConnection, prefix: &str) -> anyhow::Result<Vec<String>> {
-    let (mut cursor, mut all) = (0_u64, Vec::new());
-    loop {
-        let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
-            .arg(cursor)
-            .arg(&["MATCH", &format!("{prefix}*"), "COUNT", "1000"])
-            .query_async(connection)
-            .await?;
-        all.extend(keys);
-        cursor = next;
-        if cursor == 0 {
-            return Ok(all);
-        }
-    }
+/// The server's clock, in seconds since 1970.
+async fn now(connection: &mut MultiplexedConnection) -> anyhow::Result<u64> {
+    let (seconds, _microseconds): (u64, u64) = redis::cmd("TIME").query_async(connection).await?;
+    Ok(seconds)
 }
 
-async fn unlink(connection: &mut MultiplexedConnection, keys: &[String]) -> anyhow::Result<()> {
-    for some in keys.chunks(1_000) {
-        redis::cmd("UNLINK").arg(some).exec_async(connection).await?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_prefix_is_one() {
+        assert!(is_random("worked-answers:cache-aside:0123456789abcdef:"));
+        for prefix in [
+            "",
+            "worked-answers:",
+            "worked-answers:cache-aside:",
+            "worked-answers:cache-aside:0123456789abcdef",
+            "worked-answers:cache-aside:0123456789abcde:",
+            "worked-answers:cache-aside:0123456789abcdef0:",
+            "worked-answers:cache-aside:0123456789ABCDEF:",
+            "worked-answers:cache*:0123456789abcdef:",
+            "worked-answers:[a-z]:0123456789abcdef:",
+            "lab:cache-aside:0123456789abcdef:",
+            "my:worked-answers:cache-aside:0123456789abcdef:",
+        ] {
+            assert!(!is_random(prefix), "{prefix:?}");
+        }
     }
-    Ok(())
 }

@@ -3,31 +3,45 @@
 //! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a
 //! claim is tried and what a run leaves, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
-//! RabbitMQ; [`child`], [`fault`], [`load`] and [`patience`] are what experiments break, measure and ask with;
-//! [`serve`] and [`cli`] run it all, and [`harness`] tries it all.
+//! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] is several servers that work as one;
+//! [`child`], [`fault`], [`load`] and [`patience`] are what experiments break, measure and ask with; [`serve`] and
+//! [`cli`] run it all, and [`harness`] tries it all.
 
 pub mod answer;
 pub mod child;
+mod claim;
 pub mod cli;
 pub mod database;
+mod environment;
+mod erased;
+mod executable;
 pub mod experiment;
 mod farewell;
 pub mod fault;
+pub mod group;
 pub mod harness;
 pub mod keys;
 pub mod load;
+pub mod needs;
+pub mod open_files;
 pub mod patience;
 mod port;
 pub mod queues;
 pub mod recorder;
 pub mod report;
 pub mod results;
+mod connection;
 pub mod serve;
+mod skip;
 pub mod stack;
+mod subject;
 
 pub use answer::{Answer, Serve};
-pub use cli::run;
-pub use experiment::{Experiment, Lab, skip};
+pub use cli::{run, take_over};
+pub use experiment::{Experiment, Lab};
+pub use needs::Need;
 pub use recorder::{Report, Target};
 pub use serve::Serving;
+pub use skip::{skip, why_skipped};
 pub use stack::Service;
+pub use subject::Subject;

@@ -1,25 +1,27 @@
 //! How is a router served well? With a limit on how long a client may take to ask, and a stop that lets
 //! what is in flight finish. `axum::serve` has the second only, so this is hyper, a page of it.
 
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use anyhow::Context;
-use axum::{Router, extract::ConnectInfo};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use anyhow::{Context, anyhow};
+use axum::Router;
 use sqlx::migrate::Migrator;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     task::AbortHandle,
     time::{sleep, timeout},
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service as _;
 use url::Url;
 
-use crate::{Answer, Service, database, stack};
+use crate::{
+    connection::Connections,
+    database, open_files,
+    stack::{self, Service},
+    subject::Subject,
+};
 
 /// A client that has not sent the head of its request by then is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +31,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an answer's `serve` function is given: a bound port, and the way to its servers.
 #[derive(Debug)]
 pub struct Serving {
-    answer: Answer,
+    answer: Subject,
+    /// Command lines to try, printed when it listens; `{url}` stands for its address.
+    try_it: &'static [&'static str],
     listener: TcpListener,
     url: Url,
     reset: bool,
@@ -37,13 +41,14 @@ pub struct Serving {
 
 impl Serving {
     pub(crate) async fn bind(
-        answer: &Answer,
+        answer: impl Into<Subject>,
+        try_it: &'static [&'static str],
         host: &str,
         port: u16,
         reset: bool,
     ) -> anyhow::Result<Self> {
         let (listener, url) = bind(host, port).await?;
-        Ok(Self { answer: answer.clone(), listener, url, reset })
+        Ok(Self { answer: answer.into(), try_it, listener, url, reset })
     }
 
     /// The address at which it will be served.
@@ -54,7 +59,7 @@ impl Serving {
     /// The URL of the answer's own database, migrated; what is in it stays from run to run.
     pub async fn database(&self) -> anyhow::Result<String> {
         let migrations = self.answer.migrations.context("this answer has no migrations")?;
-        database::kept(self.answer.name, migrations, self.reset).await
+        database::kept(self.answer.name, None, migrations, self.reset).await
     }
 
     /// The URL of a further database beside the answer's own, for an answer of several services, each with
@@ -64,7 +69,7 @@ impl Serving {
         part: &str,
         migrations: &Migrator,
     ) -> anyhow::Result<String> {
-        database::kept_part(self.answer.name, part, migrations, self.reset).await
+        database::kept(self.answer.name, Some(part), migrations, self.reset).await
     }
 
     /// Migrates another database, which the reader has named.
@@ -74,17 +79,28 @@ impl Serving {
     }
 
     /// The URL of a server.
-    pub async fn server(&self, kind: Service) -> anyhow::Result<String> {
-        Ok(stack::server(kind).await?.url)
+    pub async fn server(&self, service: Service) -> anyhow::Result<String> {
+        Ok(stack::server(service).await?.url)
     }
 
     /// Serves until SIGTERM or Ctrl-C, and then until what is in flight is done.
     pub async fn run(self, router: Router) -> anyhow::Result<()> {
+        self.announce();
+        serve(self.listener, router, asked_to_stop()).await
+    }
+
+    /// The same over TLS.
+    pub async fn run_tls(mut self, router: Router, config: ServerConfig) -> anyhow::Result<()> {
+        self.url.set_scheme("https").map_err(|()| anyhow!("{} has no host", self.url))?;
+        self.announce();
+        serve_tls(self.listener, router, config, asked_to_stop()).await
+    }
+
+    fn announce(&self) {
         println!("listening on {}", self.url);
-        for line in self.answer.try_it {
+        for line in self.try_it {
             eprintln!("  {}", line.replace("{url}", self.url.as_str().trim_end_matches('/')));
         }
-        serve(self.listener, router, asked_to_stop()).await
     }
 }
 
@@ -139,8 +155,37 @@ pub async fn serve(
     router: Router,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    allow_many_connections();
-    let (connections, stopping) = (TaskTracker::new(), CancellationToken::new());
+    serve_within(listener, router, None, HEAD_TIMEOUT, stop).await
+}
+
+/// The same over TLS. Clients choose between HTTP/2 and HTTP/1.1, unless the configuration says what they may speak.
+pub async fn serve_tls(
+    listener: TcpListener,
+    router: Router,
+    config: ServerConfig,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    serve_within(listener, router, Some(acceptor(config)), HEAD_TIMEOUT, stop).await
+}
+
+fn acceptor(mut config: ServerConfig) -> TlsAcceptor {
+    if config.alpn_protocols.is_empty() {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    }
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn serve_within(
+    listener: TcpListener,
+    router: Router,
+    tls: Option<TlsAcceptor>,
+    head_timeout: Duration,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    open_files::allow_many();
+    let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+    let connections =
+        Connections { router, tls, head_timeout, tasks: tasks.clone(), stopping: stopping.clone() };
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -148,9 +193,7 @@ pub async fn serve(
             () = &mut stop => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                connections.spawn(answer(stream, peer, router.clone(), stopping.clone()));
-            }
+            Ok((stream, peer)) => connections.spawn(stream, peer),
             Err(error) => {
                 // Out of file descriptors, most likely: those that are open will time out.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -160,45 +203,12 @@ pub async fn serve(
     }
     drop(listener);
     stopping.cancel();
-    connections.close();
-    if timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+    tasks.close();
+    if timeout(DRAIN_TIMEOUT, tasks.wait()).await.is_err() {
         tracing::warn!("gave up waiting for requests in flight");
     }
     Ok(())
 }
 
-/// Answers one connection's requests, until it ends or we are stopping and its last one is answered.
-async fn answer(stream: TcpStream, peer: SocketAddr, router: Router, stopping: CancellationToken) {
-    // Answers are small and whole: there is nothing to wait for.
-    let _ = stream.set_nodelay(true);
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        // A router is always ready.
-        router.clone().call(request)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, %peer, "connection ended");
-    }
-}
-
-/// Raises the soft limit on open files to the hard one: 256 (macOS) and 1,024 are soon used up. For those who
-/// serve many, and for those who open many to try it.
-pub fn allow_many_connections() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        tracing::debug!(%error, "the limit on open files stays");
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -17,8 +17,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::Broker, database, error::Error, ids::UserId, notification::NewNotification,
-    store::Store,
+    broker::Broker,
+    error::Error,
+    ids::UserId,
+    notification::NewNotification,
+    store::{self, Store},
 };
 
 /// Confirms that wait to be written down. When it is full they are not: the sweep then publishes a job once
@@ -72,7 +75,7 @@ impl Acceptor {
         let (is_new, message, confirm) = {
             // A user's jobs are published in the order of their numbers. Two processes may still cross; then
             // the calls were under way side by side, and neither is the first.
-            let turn = timeout(database::TIMEOUT, self.turn(&new.user_id).lock()).await;
+            let turn = timeout(store::TIMEOUT, self.turn(&new.user_id).lock()).await;
             let _turn = turn.map_err(|_| Error::DatabaseAway)?;
             let is_new = self.store.record(new).await?;
             let known = if is_new { None } else { self.store.known(&new.job_id).await? };

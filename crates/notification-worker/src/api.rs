@@ -1,22 +1,25 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Router,
     extract::{
         DefaultBodyLimit, FromRequestParts, Path, Query, Request, State, WebSocketUpgrade,
-        rejection::{JsonRejection, QueryRejection},
-        ws::rejection::WebSocketUpgradeRejection,
+        rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
     },
     http::{
         HeaderName, StatusCode,
         header::{AUTHORIZATION, LOCATION},
         request::Parts,
     },
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post, put},
+};
+use edge::{
+    Json,
+    frame::{alive, in_time, method_not_allowed, panicked},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -24,10 +27,10 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
     accept::Accepted,
-    app::Service,
     body::{Job, Notify, ProgressBody, StreamQuery, TicketBody},
     error::Error,
     ids::{DeviceToken, JobId, UserId},
+    service::{App, Role, Service},
     socket::{LONGEST_MESSAGE, Socket},
     ticket::Ticket,
 };
@@ -39,8 +42,16 @@ const MAX_BODY: usize = 24 * 1_024;
 /// For each socket. The default of 128 KiB is for those who have much to say.
 const READ_BUFFER: usize = 1_024;
 
+/// What this process serves.
+pub fn router(app: &App) -> Router {
+    match app.role() {
+        Role::Worker => worker(app.service()),
+        Role::All | Role::Api => calls(app.service()),
+    }
+}
+
 /// All of the service.
-pub fn router(service: Arc<Service>) -> Router {
+fn calls(service: Arc<Service>) -> Router {
     Router::new()
         .route("/notifications", post(notify))
         .route("/notifications/{job_id}", get(progress))
@@ -50,12 +61,12 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/readyz", get(ready))
         .route("/healthz", get(alive))
         .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&service), with_key))
         // After the layer: whoever opens a stream shows a ticket, and no key.
         .merge(Router::new().route("/users/{id}/stream", get(stream)))
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(from_fn(in_time))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(TIMEOUT, in_time))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(span))
         .layer(CatchPanicLayer::custom(panicked))
@@ -63,14 +74,14 @@ pub fn router(service: Arc<Service>) -> Router {
 }
 
 /// What a process that is only a worker says.
-pub fn worker_router(service: Arc<Service>) -> Router {
+fn worker(service: Arc<Service>) -> Router {
     Router::new()
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&service), with_key))
-        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(TIMEOUT, in_time))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(service)
 }
@@ -78,9 +89,8 @@ pub fn worker_router(service: Arc<Service>) -> Router {
 // ANCHOR: notify
 async fn notify(
     State(service): State<Arc<Service>>,
-    body: Result<Json<Notify>, JsonRejection>,
+    Json(body): Json<Notify>,
 ) -> Result<impl IntoResponse, Error> {
-    let Json(body) = body?;
     let new = body.parse()?;
     let status = match service.acceptor.accept(&new).await? {
         Accepted::New => StatusCode::ACCEPTED,
@@ -172,10 +182,6 @@ async fn remove_device(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn alive() -> Json<Value> {
-    Json(json!({ "status": "alive" }))
-}
-
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Value>, Error> {
     service.store.ping().await?;
     service.live.ping().await?;
@@ -248,16 +254,7 @@ async fn with_key(
 }
 // ANCHOR_END: with_key
 
-async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
-    tokio::time::timeout(TIMEOUT, next.run(request)).await.map_err(|_| Error::TooSlow)
-}
-
 /// Without the query: tickets do not belong into a log.
 fn span(request: &Request) -> tracing::Span {
     tracing::debug_span!("request", method = %request.method(), path = request.uri().path())
-}
-
-/// The panic's message has gone to the log by its hook.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Error::internal(std::io::Error::other("a handler panicked")).into_response()
 }

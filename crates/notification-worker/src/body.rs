@@ -1,9 +1,10 @@
 //! What do the bodies of requests and answers look like?
 
+use edge::FieldError;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, FieldError},
+    error::Error,
     ids::{JobId, UserId},
     notification::{Channel, NewNotification, Priority},
     store::Progress,
@@ -34,7 +35,7 @@ impl Notify {
     pub fn parse(self) -> Result<NewNotification, Error> {
         let mut errors = Vec::new();
         let mut wrong = |field: &str, message: &str| {
-            errors.push(FieldError { field: field.to_owned(), message: message.to_owned() });
+            errors.push(FieldError::new(field, message));
         };
         let job_id = match self.job_id {
             Some(job_id) => JobId::parse(job_id).map_err(|message| wrong("job_id", message)).ok(),

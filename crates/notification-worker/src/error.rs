@@ -1,22 +1,21 @@
 //! What can go wrong, and what does the client see of it?
 
-use std::{error::Error as StdError, sync::Arc};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use axum::{
-    extract::rejection::{JsonDataError, JsonRejection},
     http::{
         HeaderName, HeaderValue, StatusCode,
-        header::{RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE},
+        header::{UPGRADE, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
-use problem_details::{ProblemDetails, ProblemType};
-use serde::Serialize;
+use edge::{FieldError, Problem, database::is_away};
 
-/// Everything that can go wrong. What it displays is what the client may read.
+/// Everything that can go wrong behind the edge, which refuses what cannot be read. What it displays is what the
+/// client may read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// 400: the body is no JSON, or the query no query.
+    /// 400: the path or the query is none.
     #[error("the request cannot be read: {0}")]
     Malformed(String),
     /// 401: the call has no key, or a wrong one.
@@ -28,21 +27,9 @@ pub enum Error {
     /// 404: there is no such job, or no such path.
     #[error("there is nothing here")]
     NotFound,
-    /// 405.
-    #[error("this path does not take this method")]
-    MethodNotAllowed,
-    /// 408: the client took too long to send its request, or we took too long to answer it.
-    #[error("the request took too long")]
-    TooSlow,
     /// 409: only what is dead can be queued again.
     #[error("this notification is not dead")]
     NotDead,
-    /// 413: the body is longer than we read.
-    #[error("the body is too long")]
-    TooLarge,
-    /// 415: the body does not say that it is JSON.
-    #[error("send JSON, with `content-type: application/json`")]
-    NotJson,
     /// 422: well-formed, but not something that we do.
     #[error("this cannot be done as it was asked for")]
     Invalid(Vec<FieldError>),
@@ -66,15 +53,6 @@ pub enum Error {
     Internal(Arc<dyn StdError + Send + Sync>),
 }
 
-/// What is wrong with one field.
-#[derive(Clone, Debug, Serialize)]
-pub struct FieldError {
-    /// Its name.
-    pub field: String,
-    /// What is wrong.
-    pub message: String,
-}
-
 impl Error {
     /// Our own fault.
     pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
@@ -88,7 +66,7 @@ impl Error {
 
     /// A field that is not as it should be.
     pub fn invalid(field: &str, message: &str) -> Self {
-        Self::Invalid(vec![FieldError { field: field.to_owned(), message: message.to_owned() }])
+        Self::Invalid(vec![FieldError::new(field, message)])
     }
 
     fn status(&self) -> StatusCode {
@@ -96,11 +74,7 @@ impl Error {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoKey | Self::NoTicket => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NotDead => StatusCode::CONFLICT,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
             Self::DatabaseAway | Self::BrokerAway | Self::BrokerFull | Self::RedisAway => {
@@ -110,13 +84,12 @@ impl Error {
         }
     }
 
-    /// The header that tells the client what to do, where there is one.
-    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+    /// What the client has to show, or to ask for.
+    fn wanted(&self) -> Option<(HeaderName, &'static str)> {
         match self {
-            error if error.is_passing() => Some((RETRY_AFTER, HeaderValue::from_static("1"))),
-            Self::NoKey => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Self::NoTicket => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Ticket"))),
-            Self::NoUpgrade => Some((UPGRADE, HeaderValue::from_static("websocket"))),
+            Self::NoKey => Some((WWW_AUTHENTICATE, "Bearer")),
+            Self::NoTicket => Some((WWW_AUTHENTICATE, "Ticket")),
+            Self::NoUpgrade => Some((UPGRADE, "websocket")),
             _ => None,
         }
     }
@@ -125,44 +98,27 @@ impl Error {
 // ANCHOR: error_response
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Errors {
-            errors: Vec<FieldError>,
-        }
         if let Self::Internal(cause) = &self {
             tracing::error!(error = cause.as_ref(), "answered 500");
         }
-        let problem = ProblemDetails::from_status_code(self.status())
-            .with_type(ProblemType::default())
-            .with_detail(self.to_string());
-        let header = self.header();
-        let mut response = match self {
-            Self::Invalid(errors) => problem.with_extensions(Errors { errors }).into_response(),
-            _ => problem.into_response(),
-        };
-        if let Some((name, value)) = header {
-            response.headers_mut().insert(name, value);
+        let mut problem = Problem::new(self.status(), self.to_string());
+        if self.is_passing() {
+            problem = problem.retry_after(Duration::from_secs(1));
         }
-        response
+        if let Some((name, value)) = self.wanted() {
+            problem = problem.header(name, HeaderValue::from_static(value));
+        }
+        match self {
+            Self::Invalid(errors) => problem.errors(errors).into_response(),
+            _ => problem.into_response(),
+        }
     }
 }
 // ANCHOR_END: error_response
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        let is_away = match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            // 08 connection exception, 53 insufficient resources, 57 operator intervention (shutting
-            // down, starting up, statement timeout): PostgreSQL's documentation, appendix A.
-            sqlx::Error::Database(error) => error
-                .code()
-                .is_some_and(|code| ["08", "53", "57"].iter().any(|class| code.starts_with(class))),
-            _ => false,
-        };
-        if is_away {
+        if is_away(&error) {
             // Not louder: there would be one for each request as long as it is away.
             tracing::debug!(%error, "a database is away");
             Self::DatabaseAway
@@ -184,32 +140,4 @@ impl From<redis::RedisError> for Error {
         tracing::debug!(%error, "Redis is away");
         Self::RedisAway
     }
-}
-
-impl From<JsonRejection> for Error {
-    fn from(rejection: JsonRejection) -> Self {
-        match rejection {
-            JsonRejection::JsonDataError(error) => Self::Invalid(vec![field_error(&error)]),
-            JsonRejection::MissingJsonContentType(_) => Self::NotJson,
-            JsonRejection::JsonSyntaxError(error) => Self::Malformed(cause(&error)),
-            other if other.status() == StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
-            other => Self::Malformed(cause(&other)),
-        }
-    }
-}
-
-/// axum reads JSON with `serde_path_to_error`, which knows the field that was wrong, and wraps it more than once.
-fn field_error(error: &JsonDataError) -> FieldError {
-    type AtPath = serde_path_to_error::Error<serde_json::Error>;
-    let mut causes = std::iter::successors(error.source(), |&cause| cause.source());
-    match causes.find_map(|cause| cause.downcast_ref::<AtPath>()) {
-        Some(error) => {
-            FieldError { field: error.path().to_string(), message: error.inner().to_string() }
-        }
-        None => FieldError { field: ".".to_owned(), message: cause(error) },
-    }
-}
-
-fn cause(error: &dyn StdError) -> String {
-    error.source().unwrap_or(error).to_string()
 }

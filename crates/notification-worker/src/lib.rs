@@ -5,16 +5,16 @@
 //! over anywhere. Sockets read a stream in the database, and Redis only tells them when to look.
 //!
 //! In reading order: what comes in ([`ids`], [`notification`]), where it goes ([`shard`], [`topology`],
-//! [`broker`]), where it is kept ([`database`], [`store`]), when it is accepted ([`accept`]), how it is
+//! [`broker`]), where it is kept ([`store`]), when it is accepted ([`accept`]), how it is
 //! delivered ([`worker`], [`deliver`], [`backoff`]), to sockets ([`live`], [`hub`], [`ticket`], [`socket`]) and to
-//! devices ([`https`], [`oauth`], [`push`]), and how it speaks HTTP ([`error`], [`body`], [`api`], [`app`]).
+//! devices ([`https`], [`oauth`], [`push`]), and how it is put together ([`service`]) and speaks HTTP ([`error`],
+//! [`body`], [`api`]).
 
 pub mod ids;
 pub mod notification;
 pub mod shard;
 pub mod topology;
 pub mod broker;
-pub mod database;
 pub mod store;
 pub mod accept;
 pub mod worker;
@@ -27,10 +27,10 @@ pub mod socket;
 pub mod https;
 pub mod oauth;
 pub mod push;
+pub mod service;
 pub mod error;
 pub mod body;
 pub mod api;
-pub mod app;
 pub mod cases;
 pub mod experiments;
 
@@ -41,8 +41,8 @@ use lab::{Answer, Serve, Service, Serving};
 use url::{Host, Url};
 
 use crate::{
-    app::{App, Config, Role},
     backoff::Backoff,
+    service::{App, Config, Role},
     socket::Patience,
     topology::Topology,
 };
@@ -101,10 +101,10 @@ struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     slow_seconds: u64,
     /// What the names of queues and exchanges begin with
-    #[arg(long, default_value = "notifications")]
+    #[arg(long, default_value = "worked-answers.notification-worker")]
     queue_prefix: String,
     /// What keys and channels in Redis begin with
-    #[arg(long, default_value = "notifications:")]
+    #[arg(long, default_value = "worked-answers:notification-worker:")]
     key_prefix: String,
 }
 
@@ -125,8 +125,9 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres, Service::Redis, Service::RabbitMq],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -i -X POST {url}/notifications -H 'content-type: application/json' -d '{\"job_id\":\"hello\",\"user_id\":\"ann\",\"channel\":\"websocket\",\"title\":\"Hello\",\"body\":\"It works.\"}'",
-            "curl -s {url}/notifications/hello",
+            "job=hello-$(date +%s)",
+            r#"curl -i {url}/notifications -H 'content-type: application/json' -d "{\"job_id\":\"$job\",\"user_id\":\"ann\",\"channel\":\"websocket\",\"title\":\"Hello\",\"body\":\"It works.\"}""#,
+            "curl -s {url}/notifications/$job",
             "curl -s -X POST {url}/users/ann/stream-tickets",
         ],
         serve: Serve::new(serve),
@@ -151,7 +152,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     )?;
     let app = App::start(options.config(database, redis, broker)?)?;
     app.connected().await;
-    let (router, stopping) = (app.router(), app.stopping());
+    let (router, stopping) = (api::router(&app), app.stopping());
     // The sockets end first: the server waits for what is open.
     let said = tokio::spawn(async move {
         lab::serve::asked_to_stop().await;

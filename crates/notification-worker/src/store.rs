@@ -6,14 +6,16 @@ mod members;
 mod quiet;
 mod streams;
 
-use sqlx::{Connection, migrate::Migrator};
+use std::time::Duration;
+
+use edge::database::{Database, Limits};
+use sqlx::migrate::Migrator;
 
 pub use self::{
     attempts::{Begun, Settlement, State},
     streams::Entry,
 };
 use crate::{
-    database::Database,
     error::Error,
     ids::{JobId, UserId},
     notification::{Message, NewNotification, Priority, Status},
@@ -21,6 +23,10 @@ use crate::{
 
 /// The schema. Whoever starts the service has run it.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// For one call. With the broker's, a client has its answer within five seconds.
+pub const TIMEOUT: Duration = Duration::from_secs(2);
+const LIMITS: Limits = Limits { connections: 12, timeout: TIMEOUT, pause: TIMEOUT };
 
 /// A job, as far as clients see it.
 #[derive(Debug, sqlx::FromRow)]
@@ -36,13 +42,13 @@ pub struct Progress {
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Database,
+    database: Database<Error>,
 }
 
 impl Store {
     /// Connects when it is first asked something. The error is a malformed URL.
     pub fn new(url: &str) -> Result<Self, sqlx::Error> {
-        Ok(Self { database: Database::new(url)? })
+        Ok(Self { database: Database::new(url, LIMITS)? })
     }
 
     // ANCHOR: record
@@ -255,11 +261,6 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database.within(async |connection| connection.ping().await).await
-    }
-
-    /// Closes the connections.
-    pub async fn close(&self) {
-        self.database.close().await;
+        self.database.ping().await
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! In reading order: an [`exercise`] says what is cut and what must hold, [`gap`] cuts it, [`progress`]
 //! remembers how far the reader is, [`check`] tries what they wrote, [`desk`] leads them through it, [`words`]
-//! are the commands, and [`proof`] shows that every exercise is worth doing.
+//! are the commands, [`proof`] shows that every exercise is worth doing, and [`proved`] remembers which are.
 
 pub mod exercise;
 pub mod gap;
@@ -12,6 +12,7 @@ pub mod check;
 pub mod desk;
 pub mod words;
 pub mod proof;
+pub mod proved;
 
 use std::path::{Path, PathBuf};
 

@@ -5,6 +5,7 @@
 //! so that little has to be compiled.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -16,23 +17,48 @@ use anyhow::{Context, bail, ensure};
 use crate::{
     check::{self, Outcome},
     exercise::Exercise,
-    gap,
+    gap, proved,
 };
 
-/// Proves those exercises whose key begins like this.
-pub fn prove(workspace: &Path, exercises: &[Exercise], key: &str) -> anyhow::Result<ExitCode> {
-    let copy = copy(workspace)?;
-    let mut good = true;
-    let wanted: Vec<_> =
+/// Proves those exercises whose key begins like this: every one, or those that have changed since their last proof.
+pub fn prove(
+    workspace: &Path,
+    exercises: &[Exercise],
+    key: &str,
+    every: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut wanted: Vec<_> =
         exercises.iter().filter(|exercise| exercise.key.to_string().starts_with(key)).collect();
     ensure!(!wanted.is_empty(), "no exercise begins with {key}");
+    if !every {
+        let all = wanted.len();
+        let mut changed = Vec::new();
+        for exercise in wanted {
+            if !proved::is_proved(exercise)? {
+                changed.push(exercise);
+            }
+        }
+        wanted = changed;
+        println!(
+            "{} of {all} exercises have not changed since they were proved",
+            all - wanted.len()
+        );
+        if wanted.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let copy = copy(workspace, "practice")?;
+    let mut good = true;
     // All exercises of an answer with one build of its real code, then each of the changed ones.
     for answer in wanted.chunk_by(|one, next| one.key.answer == next.key.answer) {
         let whole: Vec<_> =
             answer.iter().map(|exercise| prove_whole(&copy, workspace, exercise)).collect();
         for (exercise, whole) in answer.iter().zip(whole) {
             let begun = Instant::now();
-            match whole.and_then(|()| prove_changed(&copy, workspace, exercise)) {
+            let outcome = whole
+                .and_then(|()| prove_changed(&copy, workspace, exercise))
+                .and_then(|()| proved::note(exercise));
+            match outcome {
                 Ok(()) => println!("{}: proved in {} s", exercise.key, begun.elapsed().as_secs()),
                 Err(error) => {
                     good = false;
@@ -87,19 +113,30 @@ fn attempt(place: &Path, code: &str, copy: &Path, exercise: &Exercise) -> anyhow
     check::run(copy, exercise)
 }
 
-/// Copies what git would: the files that it tracks and those that it does not ignore, as they are now.
-fn copy(workspace: &Path) -> anyhow::Result<PathBuf> {
-    let copy = workspace.join("target/practice/workspace");
+/// Copies what git would, as it is now, to `target/<name>/workspace`: the files that git tracks and those that it
+/// does not ignore. The copy shares the target folder and the servers of the original.
+pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let copy = workspace.join("target").join(name).join("workspace");
     let listed = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(workspace)
         .output()
         .context("git cannot be run")?;
     ensure!(listed.status.success(), "this is no git checkout");
-    for file in String::from_utf8(listed.stdout)?.split('\0').filter(|file| !file.is_empty()) {
+    let listed = String::from_utf8(listed.stdout)?;
+    let files: HashSet<_> = listed.split('\0').filter(|file| !file.is_empty()).collect();
+    // What is gone from the workspace goes from its copy too.
+    for old in proved::files_below(&copy)? {
+        let place = old.strip_prefix(&copy)?;
+        let is_ours = place.starts_with(".cargo");
+        if !is_ours && place.to_str().is_none_or(|place| !files.contains(place)) {
+            fs::remove_file(&old).with_context(|| old.display().to_string())?;
+        }
+    }
+    for file in files {
         let Ok(mut now) = fs::read(workspace.join(file)) else { continue };
         if file == "Cargo.toml" {
-            now = with_another_version(&String::from_utf8(now)?).into_bytes();
+            now = with_another_version(&String::from_utf8(now)?, name).into_bytes();
         }
         let to = copy.join(file);
         // One that did not change keeps its time, and cargo need not build it again.
@@ -110,7 +147,6 @@ fn copy(workspace: &Path) -> anyhow::Result<PathBuf> {
         fs::write(&to, now).with_context(|| to.display().to_string())?;
     }
     fs::create_dir_all(copy.join(".cargo"))?;
-    // The copy uses the servers of the original.
     let target = workspace.join("target");
     let target = target.to_str().context("the path is not UTF-8")?;
     let config = format!(
@@ -123,9 +159,10 @@ fn copy(workspace: &Path) -> anyhow::Result<PathBuf> {
 
 /// To cargo a crate at the same place of two workspaces is one crate, and it would take what was built of the copy
 /// for what was built of the original. Another version makes it two, and the dependencies are still shared.
-fn with_another_version(manifest: &str) -> String {
-    let lines = manifest.lines().map(|line| {
-        if line.starts_with("version = ") { "version = \"0.0.0-practice\"" } else { line }
-    });
+fn with_another_version(manifest: &str, name: &str) -> String {
+    let another = format!("version = \"0.0.0-{name}\"");
+    let lines = manifest
+        .lines()
+        .map(|line| if line.starts_with("version = ") { another.as_str() } else { line });
     lines.collect::<Vec<_>>().join("\n") + "\n"
 }

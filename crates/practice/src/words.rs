@@ -10,6 +10,7 @@ use crate::{desk::Desk, proof, workspace};
 /// `practice` and its words.
 pub fn command() -> Command {
     let which = |required| Arg::new("exercise").value_name("ANSWER/NAME").required(required);
+    let all = Arg::new("all").long("all").action(ArgAction::SetTrue);
     let watch = Arg::new("watch").long("watch").action(ArgAction::SetTrue);
     Command::new("practice")
         .about("Exercises on the answers' real code; without a word, lists them")
@@ -25,7 +26,8 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("prove")
                 .about("For authors: shows that each exercise's checks catch what they should")
-                .arg(which(false)),
+                .arg(which(false))
+                .arg(all.help("Also those that have not changed since they were proved")),
         )
 }
 
@@ -47,7 +49,9 @@ pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         Some(("reset", _)) => desk.reset().map(|()| ExitCode::SUCCESS),
         Some(("prove", matches)) => {
             let key = matches.get_one::<String>("exercise").map_or("", String::as_str);
-            proof::prove(desk.workspace(), desk.exercises(), key)
+            // One that is named is proved in any case.
+            let every = matches.get_flag("all") || key.contains('/');
+            proof::prove(desk.workspace(), desk.exercises(), key, every)
         }
         _ => {
             desk.list();

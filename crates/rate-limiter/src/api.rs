@@ -1,14 +1,18 @@
 //! What does the service say, and to whom? An API that is limited, and what must never be.
 
-use std::{any::Any, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{DefaultBodyLimit, Request, State, rejection::JsonRejection},
+    Router,
+    extract::{DefaultBodyLimit, State},
     http::header::CONTENT_TYPE,
-    middleware::{Next, from_fn_with_state},
-    response::{IntoResponse, Response},
+    middleware::from_fn_with_state,
+    response::IntoResponse,
     routing::get,
+};
+use edge::{
+    Json,
+    frame::{alive, in_time, method_not_allowed, panicked},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,22 +33,22 @@ const LONGEST_NAME: usize = 200;
 // ANCHOR: router
 /// All of the service. Everything below `/api` is limited, also what is not there: a scanner that walks through
 /// paths pays for each. `store_timeout` comes on top of the request's own: a store that is away must end in what was
-/// chosen for that, not in 408.
+/// chosen for that.
 pub fn router(limit: RateLimitLayer, store_timeout: Duration) -> Router {
     let limiter = limit.limiter();
     let api = Router::new()
         .route("/hello", get(hello).post(hello_to))
         .route("/report", get(report))
         .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(limit);
     Router::new()
         .nest("/api", api)
-        .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(TIMEOUT.saturating_add(store_timeout), in_time))
         .layer(CatchPanicLayer::custom(panicked))
@@ -63,8 +67,7 @@ struct Greeting {
     name: String,
 }
 
-async fn hello_to(greeting: Result<Json<Greeting>, JsonRejection>) -> Result<Json<Value>, Error> {
-    let Json(Greeting { name }) = greeting?;
+async fn hello_to(Json(Greeting { name }): Json<Greeting>) -> Result<Json<Value>, Error> {
     if name.trim().is_empty() || name.len() > LONGEST_NAME {
         return Err(Error::invalid("name", "must have 1 to 200 bytes"));
     }
@@ -104,17 +107,4 @@ async fn metrics(State(limiter): State<Arc<Limiter>>) -> impl IntoResponse {
     text += "# TYPE rate_limiter_store_away_total counter\n";
     text += &format!("rate_limiter_store_away_total{{mode=\"{mode}\"}} {away}\n");
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text)
-}
-
-async fn in_time(
-    State(time): State<Duration>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Error> {
-    tokio::time::timeout(time, next.run(request)).await.map_err(|_| Error::TooSlow)
-}
-
-/// The panic's message has gone to the log by its hook.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Error::Internal.into_response()
 }

@@ -20,7 +20,8 @@ use crate::{
     error::Error,
     fields,
     key::Key,
-    limiter::{Limiter, Limits, Store},
+    limiter::{Limiter, Store},
+    limits::Limits,
     quota::{InvalidQuota, Policy, Quota},
 };
 

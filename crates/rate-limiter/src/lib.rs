@@ -5,7 +5,7 @@
 //! client where it stands. Whose quota it is decides nothing that a client can write.
 //!
 //! In reading order: what is allowed and what is decided ([`quota`], [`decision`]), how it is counted ([`algorithm`],
-//! [`fixed_window`], [`sliding_log`], [`sliding_window`], [`token_bucket`], [`gcra`]), for whom ([`key`], [`client`]),
+//! [`fixed_window`], [`sliding_log`], [`sliding_window`], [`token_bucket`], [`gcra`], [`limits`]), for whom ([`key`], [`client`]),
 //! where ([`memory`], [`connection`], [`shared`]), by whom ([`limiter`]), and how it speaks HTTP ([`fields`], [`error`],
 //! [`layer`], [`api`]).
 
@@ -17,6 +17,7 @@ pub mod sliding_log;
 pub mod sliding_window;
 pub mod token_bucket;
 pub mod gcra;
+pub mod limits;
 pub mod key;
 pub mod client;
 pub mod memory;
@@ -43,7 +44,8 @@ use crate::{
     client::{Clients, KeyBy, ProxyHeader},
     key::Key,
     layer::{MAX_KEYS, RateLimitLayer},
-    limiter::{Limits, Store, WhenAway},
+    limiter::{Store, WhenAway},
+    limits::Limits,
     quota::{Policy, Quota, parse_duration},
     shared::Shared,
 };
@@ -82,7 +84,7 @@ struct Options {
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     store_timeout: Duration,
     /// What every Redis key begins with
-    #[arg(long, default_value = "rate-limiter:")]
+    #[arg(long, default_value = "worked-answers:rate-limiter:")]
     prefix: String,
     /// Clients to remember in this process at most
     #[arg(long, default_value_t = MAX_KEYS)]
@@ -118,7 +120,7 @@ pub fn answer() -> Answer {
         try_it: &[
             "curl -i {url}/api/hello",
             "curl -i {url}/api/report     # costs ten",
-            "for i in $(seq 120); do curl -s -o /dev/null -w '%{http_code} ' {url}/api/hello; done",
+            "for i in $(seq 120); do curl -s -o /dev/null -w '%{http_code} ' {url}/api/hello; done; echo",
             "curl -s {url}/metrics",
         ],
         serve: Serve::new(serve),

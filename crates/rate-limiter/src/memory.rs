@@ -18,7 +18,7 @@ use crate::{
     fixed_window::FixedWindow,
     gcra::Gcra,
     key::Key,
-    limiter::Limits,
+    limits::Limits,
     quota::{MAX_POLICIES, Micros, Policy, Quota},
     sliding_log::SlidingLog,
     sliding_window::SlidingWindow,

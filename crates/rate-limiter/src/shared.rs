@@ -15,7 +15,7 @@ use crate::{
     connection::Connection,
     decision::{Decision, Outcome},
     key::Key,
-    limiter::Limits,
+    limits::Limits,
     quota::Micros,
 };
 

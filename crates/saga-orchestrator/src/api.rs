@@ -1,17 +1,18 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{
-        DefaultBodyLimit, FromRequestParts, Path, Query, Request, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    Router,
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{HeaderName, StatusCode, header::LOCATION, request::Parts},
-    middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
+    middleware::from_fn_with_state,
+    response::IntoResponse,
     routing::{get, post},
+};
+use edge::{
+    FieldError, Json,
+    frame::{alive, in_time, method_not_allowed, panicked},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,12 +21,15 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 use uuid::Uuid;
 
 use crate::{
-    app::{Health, Service},
-    error::{Error, FieldError},
+    error::Error,
+    inventory,
     log::Status,
     order::Order,
-    participant::{Key, body},
+    participant::Key,
+    payment,
     saga::Record,
+    service::{App, Health, Service},
+    shipping,
     view::OrderBody,
 };
 
@@ -37,8 +41,31 @@ const MAX_BODY: usize = 64 * 1_024;
 const PAGE: i64 = 20;
 const MAX_PAGE: i64 = 100;
 
+/// All that runs here: the calls of orders, and the participants', each under its name. A participant that runs
+/// without an orchestrator has them also without it.
+pub fn router(app: &App) -> Router {
+    let [inventory, payment, shipping] = app.participants.clone();
+    let participants = [
+        ("/inventory", inventory.map(inventory::router)),
+        ("/payment", payment.map(payment::router)),
+        ("/shipping", shipping.map(shipping::router)),
+    ];
+    let mut router = Router::new();
+    for (path, calls) in participants {
+        let Some(calls) = calls else { continue };
+        if app.service.is_none() {
+            router = router.merge(calls.clone());
+        }
+        router = router.nest(path, calls);
+    }
+    if let Some(service) = &app.service {
+        router = router.merge(orders(Arc::clone(service)));
+    }
+    whole(router, Arc::clone(&app.health))
+}
+
 /// The calls of the orchestrator.
-pub fn orders(service: Arc<Service>) -> Router {
+fn orders(service: Arc<Service>) -> Router {
     Router::new()
         .route("/orders", get(list).post(create))
         .route("/orders/{id}", get(show))
@@ -47,13 +74,13 @@ pub fn orders(service: Arc<Service>) -> Router {
 }
 
 /// What every part of the service has round it.
-pub fn whole(calls: Router, health: Arc<Health>) -> Router {
+fn whole(calls: Router, health: Arc<Health>) -> Router {
     calls
         .merge(Router::new().route("/readyz", get(ready)).with_state(health))
-        .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
+        .route("/healthz", get(alive))
         .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(from_fn(in_time))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(TIMEOUT, in_time))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TraceLayer::new_for_http().on_failure(()))
         .layer(CatchPanicLayer::custom(panicked))
@@ -63,9 +90,9 @@ pub fn whole(calls: Router, health: Arc<Health>) -> Router {
 async fn create(
     State(service): State<Arc<Service>>,
     Key(key): Key,
-    order: Result<Json<Order>, JsonRejection>,
+    Json(order): Json<Order>,
 ) -> Result<impl IntoResponse, Error> {
-    let order = body(order)?.parse()?;
+    let order = order.parse()?;
     // The key decides whether it is a new order. A client that got no answer asks again with the same one.
     let (id, status, log) = service.place(&key, &order).await?;
     Ok((StatusCode::ACCEPTED, [location(id)], Json(OrderBody::new(id, status, &log))))
@@ -145,7 +172,7 @@ fn location(id: Uuid) -> (HeaderName, String) {
 impl Error {
     /// One mistake.
     fn wrong(field: &str, message: &str) -> Self {
-        Self::Invalid(vec![FieldError { field: field.to_owned(), message: message.to_owned() }])
+        Self::Invalid(vec![FieldError::new(field, message)])
     }
 }
 
@@ -159,13 +186,4 @@ impl<S: Send + Sync> FromRequestParts<S> for OrderId {
         let path = Path::<Uuid>::from_request_parts(parts, state).await;
         path.map(|Path(id)| Self(id)).map_err(|_| Error::NotFound)
     }
-}
-
-async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
-    tokio::time::timeout(TIMEOUT, next.run(request)).await.map_err(|_| Error::TooSlow)
-}
-
-/// The panic's message has gone to the log by its hook.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Error::internal(std::io::Error::other("a handler panicked")).into_response()
 }

@@ -1,10 +1,11 @@
 //! Who gets the last item? Whoever the stock's row lets reserve it: a reserved item is not sold again.
 
 use axum::{
-    Json, Router,
-    extract::{Path, State, rejection::JsonRejection},
+    Router,
+    extract::{Path, State},
     routing::{get, post},
 };
+use edge::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use crate::{
     database::Database,
     error::Error,
     order::{Errors, Item, MAX_QUANTITY, is_name},
-    participant::{Key, Plain, asked, body, respond},
+    participant::{Key, Plain, asked, respond},
     store::inventory::{self, Stock},
 };
 
@@ -44,9 +45,8 @@ pub fn router(database: Database) -> Router {
 async fn put(
     State(database): State<Database>,
     sku: Result<Path<String>, axum::extract::rejection::PathRejection>,
-    quantity: Result<Json<Quantity>, JsonRejection>,
+    Json(Quantity { quantity }): Json<Quantity>,
 ) -> Result<Json<Stock>, Error> {
-    let Quantity { quantity } = body(quantity)?;
     let sku = sku.map_or_else(|_| String::new(), |Path(sku)| sku);
     let mut errors = Errors::default();
     errors.name("sku", &sku);
@@ -68,9 +68,8 @@ async fn show(
 async fn reserve(
     State(database): State<Database>,
     key: Key,
-    request: Result<Json<Reserve>, JsonRejection>,
+    Json(request): Json<Reserve>,
 ) -> Result<Json<Value>, Error> {
-    let request = body(request)?;
     let mut errors = Errors::default();
     errors.items(&request.items);
     let request = errors.or(request)?;
@@ -82,9 +81,8 @@ async fn reserve(
 async fn release(
     State(database): State<Database>,
     key: Key,
-    request: Result<Json<Plain>, JsonRejection>,
+    Json(request): Json<Plain>,
 ) -> Result<Json<Value>, Error> {
-    let request = body(request)?;
     let asked = asked(key, request.order_id, &request)?;
     let answer = database.within(async |c| inventory::release(c, &asked).await).await?;
     respond(&asked, answer)
@@ -93,9 +91,8 @@ async fn release(
 async fn sell(
     State(database): State<Database>,
     key: Key,
-    request: Result<Json<Plain>, JsonRejection>,
+    Json(request): Json<Plain>,
 ) -> Result<Json<Value>, Error> {
-    let request = body(request)?;
     let asked = asked(key, request.order_id, &request)?;
     let answer = database.within(async |c| inventory::sell(c, &asked).await).await?;
     respond(&asked, answer)

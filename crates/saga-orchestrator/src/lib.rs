@@ -6,8 +6,8 @@
 //!
 //! In reading order: what comes in ([`order`]), the saga as data ([`saga`], [`log`], [`next`]), what is kept ([`database`],
 //! [`store`]), who is called and what the answer means ([`participants`]), who drives it ([`orchestrator`]); the other
-//! side of the calls ([`participant`], [`inventory`], [`payment`], [`shipping`]); how it speaks HTTP ([`error`],
-//! [`view`], [`api`], [`app`]). To compare: [`choreography`] and [`two_phase_commit`].
+//! side of the calls ([`participant`], [`inventory`], [`payment`], [`shipping`]); how it is put together
+//! ([`service`]) and speaks HTTP ([`error`], [`view`], [`api`]). To compare: [`choreography`] and [`two_phase_commit`].
 
 pub mod order;
 pub mod saga;
@@ -21,10 +21,10 @@ pub mod participant;
 pub mod inventory;
 pub mod payment;
 pub mod shipping;
+pub mod service;
 pub mod error;
 pub mod view;
 pub mod api;
-pub mod app;
 pub mod choreography;
 pub mod two_phase_commit;
 pub mod cases;
@@ -38,9 +38,10 @@ use sqlx::migrate::Migrator;
 use url::Url;
 
 use crate::{
-    app::{App, Databases, Flow},
+    database::Databases,
     orchestrator::Patience,
     participants::Addresses,
+    service::{App, Flow},
 };
 
 pub use store::{
@@ -118,7 +119,7 @@ struct Options {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     concurrency: u16,
     /// Choreography: what the names of the exchange and the queues begin with
-    #[arg(long, default_value = "saga.")]
+    #[arg(long, default_value = "worked-answers.saga-orchestrator.")]
     queue_prefix: String,
     /// Choreography: the broker, if not the one that is found
     #[arg(long, value_name = "URL")]
@@ -134,8 +135,8 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -s -X PUT {url}/inventory/stock/book -H 'content-type: application/json' -d '{\"quantity\":3}'",
-            "curl -i -X POST {url}/orders -H 'content-type: application/json' -H 'idempotency-key: first' -d '{\"customer_id\":\"c-1\",\"items\":[{\"sku\":\"book\",\"quantity\":1}],\"amount_cents\":2500,\"payment_method\":\"pm_card_visa\",\"address\":{\"name\":\"Ada\",\"street\":\"1 Lane\",\"city\":\"London\",\"country\":\"GB\"}}'",
+            r#"curl -s -X PUT {url}/inventory/stock/book -H 'content-type: application/json' -d '{"quantity":3}'"#,
+            r#"curl -i -X POST {url}/orders -H 'content-type: application/json' -H "idempotency-key: order-$(date +%s)" -d '{"customer_id":"c-1","items":[{"sku":"book","quantity":1}],"amount_cents":2500,"payment_method":"pm_card_visa","address":{"name":"Ada","street":"1 Lane","city":"London","country":"GB"}}'"#,
             "curl -s {url}/orders",
             "curl -s {url}/inventory/stock/book",
         ],
@@ -148,7 +149,7 @@ pub fn answer() -> Answer {
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let databases = databases(&options, &serving).await?;
     let app = App::start(&databases, flow(options, &serving).await?)?;
-    serving.run(app.router()).await?;
+    serving.run(api::router(&app)).await?;
     app.stop().await;
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! What can be ordered? Parsed once, at the edge; behind it there is no bad order.
 
+use edge::{FieldError, text::is_line};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::error::{Error, FieldError};
+use crate::error::Error;
 
 /// Lines of an order.
 const MAX_ITEMS: usize = 100;
@@ -74,7 +75,7 @@ impl Address {
     pub fn check(&self, errors: &mut Errors) {
         for (field, value) in [("name", &self.name), ("street", &self.street), ("city", &self.city)]
         {
-            let is_text = value.trim() == value && !value.chars().any(char::is_control);
+            let is_text = value.trim() == value && is_line(value);
             if value.is_empty() || value.chars().count() > 200 || !is_text {
                 errors.add(format!("address.{field}"), "must be 1 to 200 printable characters");
             }
@@ -94,7 +95,7 @@ pub struct Errors(Vec<FieldError>);
 impl Errors {
     /// One more mistake.
     pub fn add(&mut self, field: impl Into<String>, message: &str) {
-        self.0.push(FieldError { field: field.into(), message: message.to_owned() });
+        self.0.push(FieldError::new(field, message));
     }
 
     /// Checks an identifier.

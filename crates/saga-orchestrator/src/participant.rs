@@ -1,16 +1,16 @@
 //! What do the three participants have in common? The order and the key that each call names, and how it is answered.
 
 use axum::{
-    Json,
-    extract::{FromRequestParts, Query, rejection::JsonRejection},
+    extract::{FromRequestParts, Query},
     http::request::Parts,
 };
+use edge::{FieldError, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    error::{Error, FieldError},
+    error::Error,
     store::calls::{Answer, Asked},
 };
 
@@ -44,12 +44,6 @@ pub fn asked<T: Serialize>(Key(key): Key, order_id: Uuid, request: &T) -> Result
     Ok(Asked { order_id, key, request: serde_json::to_value(request).map_err(Error::internal)? })
 }
 
-/// Reads a body.
-pub fn body<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, Error> {
-    let Json(body) = body?;
-    Ok(body)
-}
-
 /// The answer names the order, so that who asked can see that it is theirs.
 pub fn respond(asked: &Asked, answer: Answer) -> Result<Json<Value>, Error> {
     match answer {
@@ -72,8 +66,7 @@ impl<S: Send + Sync> FromRequestParts<S> for OfOrder {
             order_id: Uuid,
         }
         let wanted = Query::<Wanted>::from_request_parts(parts, state).await;
-        let wrong =
-            FieldError { field: "order_id".to_owned(), message: "must be a UUID".to_owned() };
+        let wrong = FieldError::new("order_id", "must be a UUID");
         wanted.map(|Query(wanted)| Self(wanted.order_id)).map_err(|_| Error::Invalid(vec![wrong]))
     }
 }

@@ -1,10 +1,11 @@
 //! Whose money moves? The customer's, once; and back, once.
 
 use axum::{
-    Json, Router,
-    extract::{State, rejection::JsonRejection},
+    Router,
+    extract::State,
     routing::{get, post},
 };
+use edge::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -14,7 +15,7 @@ use crate::{
     database::Database,
     error::Error,
     order::Errors,
-    participant::{Key, OfOrder, Plain, asked, body, respond},
+    participant::{Key, OfOrder, Plain, asked, respond},
     store::payment,
 };
 
@@ -53,9 +54,8 @@ pub fn refusal(payment_method: &str) -> Option<&'static str> {
 async fn charge(
     State(database): State<Database>,
     key: Key,
-    request: Result<Json<Charge>, JsonRejection>,
+    Json(request): Json<Charge>,
 ) -> Result<Json<Value>, Error> {
-    let request = body(request)?;
     let mut errors = Errors::default();
     errors.range("amount_cents", request.amount_cents, 1, i64::MAX);
     errors.name("payment_method", &request.payment_method);
@@ -69,9 +69,8 @@ async fn charge(
 async fn refund(
     State(database): State<Database>,
     key: Key,
-    request: Result<Json<Plain>, JsonRejection>,
+    Json(request): Json<Plain>,
 ) -> Result<Json<Value>, Error> {
-    let request = body(request)?;
     let asked = asked(key, request.order_id, &request)?;
     let answer = database.within(async |c| payment::refund(c, &asked).await).await?;
     respond(&asked, answer)

@@ -1,10 +1,11 @@
 //! Where does the parcel go? Nowhere twice.
 
 use axum::{
-    Json, Router,
-    extract::{State, rejection::JsonRejection},
+    Router,
+    extract::State,
     routing::{get, post},
 };
+use edge::Json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use crate::{
     database::Database,
     error::Error,
     order::{Address, Errors},
-    participant::{Key, OfOrder, Plain, asked, body, respond},
+    participant::{Key, OfOrder, Plain, asked, respond},
     payment::instant,
     store::shipping,
 };
@@ -43,9 +44,8 @@ pub fn refusal(country: &str) -> Option<&'static str> {
 async fn book(
     State(database): State<Database>,
     key: Key,
-    request: Result<Json<Book>, JsonRejection>,
+    Json(request): Json<Book>,
 ) -> Result<Json<Value>, Error> {
-    let request = body(request)?;
     let mut errors = Errors::default();
     request.address.check(&mut errors);
     let request = errors.or(request)?;
@@ -58,9 +58,8 @@ async fn book(
 async fn cancel(
     State(database): State<Database>,
     key: Key,
-    request: Result<Json<Plain>, JsonRejection>,
+    Json(request): Json<Plain>,
 ) -> Result<Json<Value>, Error> {
-    let request = body(request)?;
     let asked = asked(key, request.order_id, &request)?;
     let answer = database.within(async |c| shipping::cancel(c, &asked).await).await?;
     respond(&asked, answer)

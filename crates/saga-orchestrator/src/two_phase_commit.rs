@@ -8,8 +8,7 @@ use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use uuid::Uuid;
 
 use crate::{
-    app::{Databases, StartError},
-    database::{Database, TIMEOUT},
+    database::{Database, Databases, TIMEOUT, connect},
     error::Error,
     order::Order,
     participants::body,
@@ -31,20 +30,21 @@ pub struct TwoPhaseCommit {
 }
 
 impl TwoPhaseCommit {
-    /// Needs all four databases.
-    pub fn new(urls: &Databases) -> Result<Self, StartError> {
-        let named = [
-            ("inventory", &urls.inventory),
-            ("payment", &urls.payment),
-            ("shipping", &urls.shipping),
-        ];
-        let mut parts = Vec::new();
-        for (name, url) in named {
-            let url = url.as_deref().ok_or(StartError::Incomplete)?;
-            parts.push((name, PgConnectOptions::from_str(url)?));
-        }
-        let orders = urls.orders.as_deref().ok_or(StartError::Incomplete)?;
-        Ok(Self { orders: Database::new(orders)?, parts })
+    /// Needs all four databases; `None` if one is missing. The error is a malformed URL.
+    pub fn new(urls: &Databases) -> Result<Option<Self>, sqlx::Error> {
+        let Databases {
+            orders: Some(orders),
+            inventory: Some(inventory),
+            payment: Some(payment),
+            shipping: Some(shipping),
+        } = urls
+        else {
+            return Ok(None);
+        };
+        let parts = [("inventory", inventory), ("payment", payment), ("shipping", shipping)];
+        let options = |(name, url): (_, &String)| Ok((name, PgConnectOptions::from_str(url)?));
+        let parts = parts.into_iter().map(options).collect::<Result<_, sqlx::Error>>()?;
+        Ok(Some(Self { orders: connect(orders)?, parts }))
     }
 
     // ANCHOR: two_phase

@@ -443,7 +443,7 @@ async fn without_its_database_it_answers_503_and_then_works_again() -> Outcome {
 
 async fn queues() -> anyhow::Result<(String, Queues)> {
     let amqp = lab::stack::server(lab::Service::RabbitMq).await?.url;
-    let queues = Queues::fresh(&amqp);
+    let queues = Queues::fresh().await?;
     Ok((amqp, queues))
 }
 

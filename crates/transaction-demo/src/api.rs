@@ -1,17 +1,18 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{
-        DefaultBodyLimit, FromRequestParts, Path, Query, Request, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    Router,
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{StatusCode, header::LOCATION, request::Parts},
-    middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
+    middleware::from_fn_with_state,
+    response::IntoResponse,
     routing::{get, post},
+};
+use edge::{
+    Json,
+    frame::{alive, in_time, method_not_allowed, panicked},
 };
 use serde_json::{Value, json};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
@@ -37,10 +38,10 @@ pub fn router(bank: Arc<Bank>) -> Router {
         .route("/transfers", post(transfer))
         .route("/transfers/{id}", get(show_transfer))
         .route("/readyz", get(ready))
-        .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
+        .route("/healthz", get(alive))
         .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .layer(from_fn(in_time))
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(TIMEOUT, in_time))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(TraceLayer::new_for_http().on_failure(()))
@@ -49,9 +50,9 @@ pub fn router(bank: Arc<Bank>) -> Router {
 
 async fn open(
     State(bank): State<Arc<Bank>>,
-    body: Result<Json<OpenAccount>, JsonRejection>,
+    Json(body): Json<OpenAccount>,
 ) -> Result<impl IntoResponse, Error> {
-    let (owner, amount) = body?.0.parse()?;
+    let (owner, amount) = body.parse()?;
     let account = bank.open(&owner, amount).await?;
     let location = format!("/accounts/{}", account.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(AccountBody::from(account))))
@@ -75,9 +76,9 @@ async fn entries(
 async fn transfer(
     State(bank): State<Arc<Bank>>,
     key: IdempotencyKey,
-    body: Result<Json<CreateTransfer>, JsonRejection>,
+    Json(body): Json<CreateTransfer>,
 ) -> Result<impl IntoResponse, Error> {
-    let order = body?.0.parse()?;
+    let order = body.parse()?;
     // The first time and each time again: nothing tells the answers apart.
     let transfer = bank.transfer(&order, &key).await?;
     let location = format!("/transfers/{}", transfer.id);
@@ -109,13 +110,4 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
             _ => Err(Error::NotFound),
         }
     }
-}
-
-async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
-    tokio::time::timeout(TIMEOUT, next.run(request)).await.map_err(|_| Error::TooSlow)
-}
-
-/// The panic's message has gone to the log by its hook.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Error::internal(std::io::Error::other("a handler panicked")).into_response()
 }

@@ -3,12 +3,13 @@
 //! Invariant: a key has one answer. It is written in the transaction that makes the transfer, so there is
 //! neither a transfer without its key nor a key without its transfer.
 
+use edge::FieldError;
 use sqlx::PgConnection;
 
 use crate::{
     amount::AmountCents,
     database::{Database, Isolation, Work},
-    error::{Error, FieldError},
+    error::Error,
     idempotency::{Fingerprint, IdempotencyKey},
     store::{self, Account, Entry, Transfer, VAULT},
 };
@@ -81,12 +82,7 @@ impl Bank {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database.read(store::ping).await
-    }
-
-    /// Closes the connections.
-    pub async fn close(&self) {
-        self.database.close().await;
+        self.database.ping().await
     }
 }
 
@@ -169,6 +165,5 @@ impl Payment<'_> {
 // ANCHOR_END: pay
 
 fn unknown(field: &str) -> Error {
-    let message = "is not the number of an account".to_owned();
-    Error::Invalid(vec![FieldError { field: field.to_owned(), message }])
+    Error::Invalid(vec![FieldError::new(field, "is not the number of an account")])
 }

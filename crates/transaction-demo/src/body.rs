@@ -1,12 +1,13 @@
 //! What do the bodies of requests and answers look like?
 
+use edge::{FieldError, text::is_line};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
     amount::AmountCents,
     bank::Order,
-    error::{Error, FieldError},
+    error::Error,
     store::{Account, Entry, Transfer, VAULT},
 };
 
@@ -23,8 +24,7 @@ struct Mistakes(Vec<FieldError>);
 
 impl Mistakes {
     fn note<T>(&mut self, field: &str, parsed: Result<T, &str>) -> Option<T> {
-        let wrong = |message: &str| FieldError { field: field.into(), message: message.into() };
-        parsed.map_err(|message| self.0.push(wrong(message))).ok()
+        parsed.map_err(|message| self.0.push(FieldError::new(field, message))).ok()
     }
 }
 
@@ -62,8 +62,8 @@ fn parse_owner(owner: String) -> Result<String, &'static str> {
         Err("must not be blank")
     } else if owner.chars().count() > LONGEST_OWNER {
         Err("is longer than 200 characters")
-    } else if owner.chars().any(char::is_control) {
-        Err("contains a control character")
+    } else if !is_line(&owner) {
+        Err("contains a line end, or another control character")
     } else {
         Ok(owner)
     }
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn an_owner_is_a_line_of_text() {
         let long = "x".repeat(201);
-        for bad in ["", "  ", "a\0", "a\nb", "\u{7f}", &long] {
+        for bad in ["", "  ", "a\0", "a\nb", "\u{7f}", "a\u{2028}b", &long] {
             assert!(parse_owner(bad.to_owned()).is_err(), "{bad:?}");
         }
         for good in ["Ada", "Ł. Ω", "'; drop table accounts; --", &"ä".repeat(200)] {

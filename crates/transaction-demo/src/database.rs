@@ -2,22 +2,12 @@
 //!
 //! Invariant: no call takes longer than [`TIMEOUT`], and no transaction of a process that hangs keeps its
 //! locks for longer than [`IDLE_TIMEOUT`].
-//!
-//! The pool is a page of our own. sqlx's waits, with no limit, for a sign of life from each connection that is
-//! given back: a round trip more for each call, and with the network gone there is no end to it.
 
-use std::{
-    str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
-use futures_util::future::join_all;
-use sqlx::{Connection, Executor, PgConnection, postgres::PgConnectOptions};
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout},
-};
+use edge::database::Limits;
+use sqlx::{Executor, PgConnection};
+use tokio::time::timeout;
 
 use crate::{error::Error, retry::retry};
 
@@ -28,12 +18,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(4);
 /// with both accounts locked. PostgreSQL would wait for hours, and everybody else for PostgreSQL. Shorter than
 /// [`TIMEOUT`], so that those who wait for these locks still get them in time.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// For finding out whether a connection is still alive.
-const PING_TIMEOUT: Duration = Duration::from_millis(200);
-/// A connection that has rested longer is tried before it is used.
-const TRUSTED_FOR: Duration = Duration::from_millis(100);
 /// More would make PostgreSQL slower, not faster: it has few cores to run them on.
-pub const CONNECTIONS: usize = 16;
+pub const CONNECTIONS: u32 = 16;
 
 /// How well transactions are kept apart: the I of ACID is a choice, and this is the menu.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -102,35 +88,17 @@ pub async fn attempt<W: Work>(
 }
 // ANCHOR_END: attempt
 
-/// A database, and the connections to it. Without `Debug`, which would print the password.
-#[derive(Clone)]
+/// A database, and the connections to it.
+#[derive(Clone, Debug)]
 pub struct Database {
-    options: PgConnectOptions,
-    /// One for each connection that may be in use.
-    permits: Arc<Semaphore>,
-    resting: Arc<Mutex<Vec<Resting>>>,
-}
-
-/// A connection that is between two transactions.
-struct Resting {
-    connection: PgConnection,
-    since: Instant,
+    connections: edge::database::Database<Error>,
 }
 
 impl Database {
     /// Connects when it is first asked something, so it need not be there yet. The error is a malformed URL.
     pub fn new(url: &str) -> Result<Self, sqlx::Error> {
-        let milliseconds = |limit: Duration| limit.as_millis().to_string();
-        let options = PgConnectOptions::from_str(url)?.options([
-            // A statement nobody waits for any more does not run on, nor wait for a lock.
-            ("statement_timeout", milliseconds(TIMEOUT)),
-            ("idle_in_transaction_session_timeout", milliseconds(IDLE_TIMEOUT)),
-        ]);
-        Ok(Self {
-            options,
-            permits: Arc::new(Semaphore::new(CONNECTIONS)),
-            resting: Arc::default(),
-        })
+        let limits = Limits { connections: CONNECTIONS, timeout: TIMEOUT, pause: IDLE_TIMEOUT };
+        Ok(Self { connections: edge::database::Database::new(url, limits)? })
     }
 
     // ANCHOR: transaction
@@ -140,8 +108,9 @@ impl Database {
         isolation: Isolation,
         work: &W,
     ) -> Result<W::Answer, Error> {
-        let attempts =
-            retry(|| self.lend(async |connection| attempt(connection, isolation, work).await));
+        let attempts = retry(|| async {
+            self.connections.lend(async |it| attempt(it, isolation, work).await).await?
+        });
         timeout(TIMEOUT, attempts).await.map_err(|_| Error::DatabaseAway)?
     }
     // ANCHOR_END: transaction
@@ -151,53 +120,11 @@ impl Database {
         &self,
         statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let call = self.lend(async |connection| Ok(Ok(statements(connection).await?)));
-        timeout(TIMEOUT, call).await.map_err(|_| Error::DatabaseAway)?
+        self.connections.lend(statements).await
     }
 
-    /// Lends a connection. It comes back if the outer result is good. If not, or if the call is dropped
-    /// because its client or its time has gone, it is closed: an answer may still be on its way to it.
-    /// PostgreSQL rolls back what a closed connection leaves open.
-    async fn lend<T>(
-        &self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<Result<T, Error>, Error>,
-    ) -> Result<T, Error> {
-        let _permit = self.permits.acquire().await.map_err(Error::internal)?;
-        let mut connection = self.connection().await?;
-        let answer = work(&mut connection).await?;
-        self.resting().push(Resting { connection, since: Instant::now() });
-        answer
-    }
-
-    /// The connection that was used last, if it still lives, or a new one.
-    async fn connection(&self) -> Result<PgConnection, sqlx::Error> {
-        loop {
-            // A statement of its own: the lock is not held while we wait.
-            let last = self.resting().pop();
-            let Some(Resting { mut connection, since }) = last else {
-                return PgConnection::connect_with(&self.options).await;
-            };
-            if since.elapsed() < TRUSTED_FOR
-                || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(())))
-            {
-                return Ok(connection);
-            }
-            // Those below it have rested even longer. A ping for each would use up the time for a new one.
-            self.resting().clear();
-        }
-    }
-
-    /// Closes the connections, and waits for it no longer than for anything else.
-    pub async fn close(&self) {
-        let resting = std::mem::take(&mut *self.resting());
-        let goodbyes = join_all(resting.into_iter().map(|resting| resting.connection.close()));
-        if timeout(TIMEOUT, goodbyes).await.is_err() {
-            tracing::debug!("a database did not say goodbye");
-        }
-    }
-
-    /// A panic cannot leave the list half changed, so poison is ignored.
-    fn resting(&self) -> std::sync::MutexGuard<'_, Vec<Resting>> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether it answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.connections.ping().await
     }
 }

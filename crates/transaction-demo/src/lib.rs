@@ -45,10 +45,10 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -i -X POST {url}/accounts -H 'content-type: application/json' -d '{\"owner\":\"Ada\",\"balance_cents\":10000}'",
-            "curl -i -X POST {url}/accounts -H 'content-type: application/json' -d '{\"owner\":\"Bob\",\"balance_cents\":0}'",
-            "curl -i -X POST {url}/transfers -H 'content-type: application/json' -H 'idempotency-key: rent-may' -d '{\"from\":1,\"to\":2,\"amount_cents\":2500}'",
-            "curl -s {url}/accounts/1/entries",
+            r#"ada=$(curl -s {url}/accounts -H 'content-type: application/json' -d '{"owner":"Ada","balance_cents":10000}' | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
+            r#"bob=$(curl -s {url}/accounts -H 'content-type: application/json' -d '{"owner":"Bob","balance_cents":0}' | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
+            r#"curl -i {url}/transfers -H 'content-type: application/json' -H "idempotency-key: rent-$(date +%s)" -d "{\"from\":$ada,\"to\":$bob,\"amount_cents\":2500}""#,
+            "curl -s {url}/accounts/$ada/entries",
         ],
         serve: Serve::new(serve),
         suite: cases::suite(),
@@ -57,8 +57,6 @@ pub fn answer() -> Answer {
 }
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
-    let bank = Arc::new(Bank::new(&serving.database().await?, options.isolation)?);
-    serving.run(api::router(Arc::clone(&bank))).await?;
-    bank.close().await;
-    Ok(())
+    let bank = Bank::new(&serving.database().await?, options.isolation)?;
+    serving.run(api::router(Arc::new(bank))).await
 }

@@ -6,7 +6,7 @@
 
 mod keys;
 
-use sqlx::{Connection, PgConnection, migrate::Migrator};
+use sqlx::{PgConnection, migrate::Migrator};
 use time::OffsetDateTime;
 
 pub(crate) use self::keys::CLAIM_KEY;
@@ -214,8 +214,3 @@ pub async fn entries_after(
     Ok(page.bind(account).bind(after).bind(limit).fetch_all(connection).await?)
 }
 // ANCHOR_END: entries_after
-
-/// Whether the database answers.
-pub async fn ping(connection: &mut PgConnection) -> Result<(), Error> {
-    Ok(connection.ping().await?)
-}

@@ -1,37 +1,37 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
 use std::{
-    any::Any,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use axum::{
-    Json, Router,
-    extract::{
-        ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, Request, State,
-        rejection::JsonRejection,
-    },
+    Router,
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, State},
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, LOCATION},
         request::Parts,
     },
-    middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
+    middleware::from_fn_with_state,
+    response::IntoResponse,
     routing::{get, post},
+};
+use edge::{
+    Json,
+    frame::{alive, in_time, method_not_allowed, panicked},
 };
 use serde_json::{Value, json};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
-    app::Service,
     body::{CreateLink, LinkBody, Stats},
     code::Code,
     create::Created,
     error::Error,
     referrer::Referrer,
+    service::Service,
 };
 
 /// For a whole request and its answer.
@@ -41,22 +41,23 @@ const MAX_BODY: usize = 16 * 1_024;
 /// Everyone's browser asks again each time, or clicks would not be counted nor deletions seen.
 const CACHING: HeaderValue = HeaderValue::from_static("private, max-age=0");
 
-/// All of the service. The redirect is the hot path: no layer that it does not need.
+/// All of the service, to be served with the client's address as `ConnectInfo<SocketAddr>` in each request. The
+/// redirect is the hot path: no layer that it does not need.
 pub fn router(service: Arc<Service>) -> Router {
     let calls = Router::new()
         .route("/links", post(create))
         .route("/links/{code}", get(show).delete(delete))
         .route("/links/{code}/stats", get(stats))
         .route("/readyz", get(ready))
-        .layer(from_fn(in_time))
+        .layer(from_fn_with_state(TIMEOUT, in_time))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TraceLayer::new_for_http().on_failure(()));
     Router::new()
         .route("/{code}", get(redirect))
-        .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
+        .route("/healthz", get(alive))
         .merge(calls)
         .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(service)
 }
@@ -81,9 +82,8 @@ async fn redirect(
 async fn create(
     State(service): State<Arc<Service>>,
     _: WithinLimit,
-    body: Result<Json<CreateLink>, JsonRejection>,
+    Json(body): Json<CreateLink>,
 ) -> Result<impl IntoResponse, Error> {
-    let Json(body) = body?;
     let (status, link) = match service.creator.create(&body.parse(&service.public_url)?).await? {
         Created::New(link) => (StatusCode::CREATED, link),
         Created::Existing(link) => (StatusCode::OK, link),
@@ -139,13 +139,4 @@ impl FromRequestParts<Arc<Service>> for WithinLimit {
             .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip());
         service.limit.check(client).map(|()| Self)
     }
-}
-
-async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
-    tokio::time::timeout(TIMEOUT, next.run(request)).await.map_err(|_| Error::TooSlow)
-}
-
-/// The panic's message has gone to the log by its hook.
-fn panicked(_: Box<dyn Any + Send>) -> Response {
-    Error::internal(std::io::Error::other("a handler panicked")).into_response()
 }

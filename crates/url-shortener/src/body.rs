@@ -1,5 +1,6 @@
 //! What do the bodies of requests and answers look like?
 
+use edge::FieldError;
 use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime};
 use url::Url;
@@ -8,7 +9,7 @@ use crate::{
     alias::Alias,
     code::Code,
     create::NewLink,
-    error::{Error, FieldError},
+    error::Error,
     long_url::LongUrl,
     store::{Link, Sum},
 };
@@ -35,7 +36,7 @@ impl CreateLink {
     pub fn parse(self, own: &Url) -> Result<NewLink, Error> {
         let mut errors = Vec::new();
         let mut wrong = |field: &str, message: &str| {
-            errors.push(FieldError { field: field.to_owned(), message: message.to_owned() });
+            errors.push(FieldError::new(field, message));
         };
         let url = LongUrl::parse(&self.url, own).map_err(|message| wrong("url", message)).ok();
         let alias = self

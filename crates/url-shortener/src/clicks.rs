@@ -16,7 +16,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use time::{Date, OffsetDateTime};
+use time::OffsetDateTime;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep},
@@ -24,7 +24,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cache::HotLink, code::Code, error::Error, referrer::Referrer, shards::Shards, store::Store,
+    cache::HotLink,
+    error::Error,
+    referrer::Referrer,
+    shards::Shards,
+    store::{Store, Visit},
 };
 
 /// How often the queue is emptied: a click is written at most a second after it was made, unless the
@@ -40,17 +44,6 @@ const CHUNK: usize = 1_024;
 const BATCH: usize = 1_000;
 /// On a clean stop, how long we wait for a database that is away.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-
-/// What is counted together. Its order is that of the table's primary key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Visit {
-    /// The link's code.
-    pub code: Code,
-    /// In UTC.
-    pub day: Date,
-    /// The host of the page with the link on it.
-    pub referrer: Referrer,
-}
 
 /// The near end of the queue.
 pub struct Clicks {

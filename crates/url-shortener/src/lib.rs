@@ -5,17 +5,15 @@
 //! their expiry. Clicks are queued, added up and written in batches, so no redirect waits for one.
 //!
 //! In reading order: what comes in ([`long_url`], [`alias`]), how it becomes a code ([`code`],
-//! [`permutation`]), where it is kept ([`ring`],
-//! [`database`], [`store`], [`shards`]), how it comes to be there
+//! [`permutation`]), where it is kept ([`ring`], [`store`], [`shards`]), how it comes to be there
 //! ([`create`], [`reshard`]), how it is served ([`cache`], [`referrer`], [`clicks`]), what keeps the service well
-//! ([`sweep`], [`limit`]), and how it speaks HTTP ([`error`], [`body`], [`api`], [`app`]).
+//! ([`sweep`], [`limit`]), and how it is put together ([`service`]) and speaks HTTP ([`error`], [`body`], [`api`]).
 
 pub mod long_url;
 pub mod alias;
 pub mod code;
 pub mod permutation;
 pub mod ring;
-pub mod database;
 pub mod store;
 pub mod shards;
 pub mod create;
@@ -25,10 +23,10 @@ pub mod referrer;
 pub mod clicks;
 pub mod sweep;
 pub mod limit;
+pub mod service;
 pub mod error;
 pub mod body;
 pub mod api;
-pub mod app;
 pub mod cases;
 pub mod experiments;
 
@@ -38,8 +36,8 @@ use lab::{Answer, Serve, Service, Serving};
 use url::Url;
 
 use crate::{
-    app::{App, Config},
     code::Codes,
+    service::{App, Config},
     shards::Shards,
 };
 
@@ -75,9 +73,10 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            "curl -i -X POST {url}/links -H 'content-type: application/json' -d '{\"url\":\"https://www.rust-lang.org/\",\"alias\":\"rust\"}'",
-            "curl -i {url}/rust",
-            "curl -s {url}/links/rust/stats",
+            "alias=rust-$(date +%s)",
+            r#"curl -i {url}/links -H 'content-type: application/json' -d "{\"url\":\"https://www.rust-lang.org/\",\"alias\":\"$alias\"}""#,
+            "curl -i {url}/$alias",
+            "curl -s {url}/links/$alias/stats",
         ],
         serve: Serve::new(serve),
         suite: cases::suite(),
@@ -104,7 +103,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         public_url: options.public_url.unwrap_or_else(|| serving.url().clone()),
         creates_per_second: options.creates_per_second,
     })?;
-    serving.run(app.router()).await?;
+    serving.run(api::router(app.service())).await?;
     app.stop().await;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! How do several databases look like one? Each code has its place on the ring.
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::try_join_all;
 
 use crate::{
     code::Code,
@@ -60,10 +60,5 @@ impl Shards {
     pub async fn ping(&self) -> Result<(), Error> {
         try_join_all(self.stores.iter().map(Store::ping)).await?;
         Ok(())
-    }
-
-    /// Closes all connections.
-    pub async fn close(&self) {
-        join_all(self.stores.iter().map(Store::close)).await;
     }
 }

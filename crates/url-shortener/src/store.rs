@@ -7,14 +7,22 @@ mod moves;
 
 use std::time::Duration;
 
-use sqlx::{Connection, migrate::Migrator};
+use edge::database::{Database, Limits};
+use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
 
-pub use self::{clicks::Sum, moves::Cargo};
-use crate::{code::Code, database::Database, error::Error};
+pub use self::{
+    clicks::{Sum, Visit},
+    moves::Cargo,
+};
+use crate::{code::Code, error::Error};
 
 /// The schema. Whoever starts the service has run it on every shard.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// For one call. Leaves room for an answer within a second.
+const TIMEOUT: Duration = Duration::from_millis(700);
+const LIMITS: Limits = Limits { connections: 16, timeout: TIMEOUT, pause: TIMEOUT };
 
 /// A row of `links`.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -44,14 +52,14 @@ impl Link {
 /// One database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Database,
+    database: Database<Error>,
 }
 
 impl Store {
     /// Connects when it is first asked something. Must be called within a tokio runtime; the error is a
     /// malformed URL.
     pub fn new(url: &str) -> Result<Self, sqlx::Error> {
-        Ok(Self { database: Database::new(url)? })
+        Ok(Self { database: Database::new(url, LIMITS)? })
     }
 
     // ANCHOR: insert_link
@@ -197,11 +205,6 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database.within(async |connection| connection.ping().await).await
-    }
-
-    /// Closes the connections.
-    pub async fn close(&self) {
-        self.database.close().await;
+        self.database.ping().await
     }
 }

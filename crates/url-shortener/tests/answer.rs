@@ -12,10 +12,16 @@ use conform::{
     run::Tried,
     target::Target,
 };
-use lab::harness::{Completion, Outcome, Served, run, trial};
+use lab::{
+    fault::{Fault, Proxy},
+    harness::{Completion, Outcome, Served, run, trial},
+};
 use serde_json::json;
-use tokio::{io::AsyncReadExt, net::TcpStream};
-use url_shortener::{cases::client::Client, experiments::fixture::Fixture};
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch, task::JoinSet};
+use url_shortener::{
+    cases::client::Client,
+    experiments::fixture::{Fixture, start},
+};
 
 fn main() -> ExitCode {
     let mut tests = tests();
@@ -42,6 +48,7 @@ lab::tests![
     links_are_spread_over_shards,
     a_deleted_link_is_gone_from_another_process_within_the_bound,
     thousands_of_silent_connections_do_not_keep_others_out,
+    a_crowd_is_served_again_soon_after_a_black_hole,
 ];
 
 async fn a_clean_stop_writes_every_click() -> Outcome {
@@ -254,4 +261,44 @@ async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
     let wrong: Vec<_> = results.iter().filter(|result| result.wrong.is_some()).collect();
     ensure!(wrong.is_empty() && results.len() == cases.len(), "{wrong:#?}");
     Ok(Completion::Completed)
+}
+
+/// A crowd asks on while the network swallows everything. Each request gives up within a second; were a connection
+/// given up with the request that waits for it, the crowd would connect for ever, and never be served again.
+async fn a_crowd_is_served_again_soon_after_a_black_hole() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let database = fixture.database().url();
+    let proxy = Proxy::to_url(database).await?;
+    // Far away: a connection takes several round trips, and a request two.
+    let far = Fault::Delay(Duration::from_millis(20));
+    proxy.set(far);
+    let program = fixture.serve().env("DATABASE_URL", proxy.url(database)?);
+    let (_child, client) = start(program).await?;
+    let code = client.shorten("https://example.com/").await?;
+    let (served, mut last_served) = watch::channel(Instant::now());
+    let mut crowd = JoinSet::new();
+    for _ in 0..64 {
+        let (client, code, served) = (client.clone(), code.clone(), served.clone());
+        crowd.spawn(async move {
+            loop {
+                if client.look_at(&code).await.is_ok_and(|answer| answer.status() == 200) {
+                    served.send_replace(Instant::now());
+                }
+            }
+        });
+    }
+    let mut served_after = async |moment: Instant| {
+        let served = last_served.wait_for(|last| *last > moment);
+        let served = tokio::time::timeout(Duration::from_secs(5), served).await;
+        anyhow::Ok(served.context("nobody is served")??.duration_since(moment))
+    };
+    served_after(Instant::now()).await.context("before")?;
+    proxy.set(Fault::BlackHole);
+    // Longer than an attempt to connect may take, so that no old one is left.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let healed = Instant::now();
+    proxy.set(far);
+    let back = served_after(healed).await.context("after the black hole")?;
+    ensure!(back < Duration::from_secs(3), "served again after {back:?}");
+    Ok(())
 }

@@ -20,7 +20,6 @@ tests![
     a_fresh_database_is_gone_when_it_is_dropped,
     a_message_makes_the_round_trip_once_the_broker_has_confirmed_it,
     keys_are_deleted_with_their_prefix,
-    keys_of_a_killed_process_are_deleted_by_the_next,
     a_killed_child_comes_back_on_the_same_port,
     a_paused_child_answers_after_it_is_resumed,
     a_server_of_ones_own_is_killed_and_restarted_and_nobody_else_notices,
@@ -99,17 +98,6 @@ async fn keys_are_deleted_with_their_prefix() -> Outcome {
     drop(one);
     ensure!(!connection.exists::<_, bool>(&key).await?, "it was left behind");
     ensure!(connection.exists::<_, bool>(&other).await?, "somebody else's is gone");
-    Ok(())
-}
-
-async fn keys_of_a_killed_process_are_deleted_by_the_next() -> Outcome {
-    let living = Keys::fresh("some").await?;
-    let mut connection = living.connection().await?;
-    let [left, kept] = ["lab:some:0123456789abcdef:", living.prefix()].map(|it| format!("{it}key"));
-    let (): () = connection.mset(&[(&left, 7), (&kept, 8)]).await?;
-    Keys::delete_what_was_left(living.url()).await?;
-    ensure!(!connection.exists::<_, bool>(&left).await?, "it is still there");
-    ensure!(connection.exists::<_, bool>(&kept).await?, "it is in use");
     Ok(())
 }
 

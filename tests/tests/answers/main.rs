@@ -2,9 +2,12 @@
 //! workspace's own rules, on real servers, in parallel. Each answer's tests are in its own folder.
 
 mod command_line;
+mod edge;
+mod groups;
 mod guide_in_a_browser;
 mod guide_over_http;
 mod lab_parts;
+mod readers_data;
 mod stack;
 mod support;
 mod workspace;
@@ -13,14 +16,20 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let answers = guide::answers();
-    if let Some(code) = lab::child::take_over(&answers) {
+    if let Some(code) = lab::take_over(&answers) {
+        return code;
+    }
+    if let Some(code) = groups::take_over() {
         return code;
     }
     let tests = [
         command_line::tests(),
+        edge::tests(),
+        groups::tests(),
         guide_in_a_browser::tests(),
         guide_over_http::tests(),
         lab_parts::tests(),
+        readers_data::tests(),
         stack::tests(),
         workspace::tests(),
     ];

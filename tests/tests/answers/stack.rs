@@ -163,16 +163,16 @@ async fn a_url_with_the_wrong_scheme_is_an_error() -> Outcome {
 }
 
 async fn a_url_that_is_set_is_used() -> Outcome {
-    let given = lab::stack::up(&lab::Service::ALL).await?;
+    let given = lab::stack::up(&lab::Service::STACK).await?;
     let stack = Stack::new("stack-given")?;
     let mut command = stack.command(&["stack", "env"]);
     for server in &given {
-        command.env(server.kind.variable(), &server.url);
+        command.env(server.service.variable(), &server.url);
     }
     let output = finish(command).await?;
     let text = String::from_utf8(output.stdout)?;
     for server in &given {
-        ensure!(text.contains(&server.url), "{} is not used: {text}", server.kind);
+        ensure!(text.contains(&server.url), "{} is not used: {text}", server.service);
     }
     ensure!(!stack.folder.join("postgres").exists(), "it started a server of its own");
     Ok(())
@@ -299,7 +299,7 @@ async fn the_compose_stack_is_brought_up_and_then_used() -> Outcome {
     let (words, text) = (errors(&output), String::from_utf8(output.stdout)?);
     ensure!(words.matches("docker compose up").count() == 1, "not brought up once: {words}");
     ensure!(words.contains("Redis       using the Compose stack"), "not used: {words}");
-    ensure!(text.contains("REDIS_URL='redis://:answers@127.0.0.1:63790/'"), "{text}");
+    ensure!(text.contains("REDIS_URL='redis://default:answers@127.0.0.1:63790/'"), "{text}");
     ensure!(text.contains("Redis       running  compose"), "{text}");
     ensure!(text.contains("PostgreSQL  running  private"), "each on its own: {text}");
     Ok(())

@@ -12,39 +12,37 @@ tests![
     the_compose_file_agrees_with_lab,
     the_readme_names_every_answer_and_every_experiment,
     every_answer_has_the_shape_of_an_answer,
-    what_answers_copy_from_each_other_stays_the_same,
 ];
 
 async fn the_compose_file_agrees_with_lab() -> Outcome {
     let text = fs::read_to_string(lab::stack::workspace().join("docker-compose.yml"))?;
     let file: Value = serde_saphyr::from_str(&text)?;
     let services = file["services"].as_object().context("no services")?;
-    ensure!(services.len() == Service::ALL.len(), "one service for each kind of server");
-    for (kind, service, inside) in [
+    ensure!(services.len() == Service::STACK.len(), "one service for each server of the stack");
+    for (lab, service, inside) in [
         (Service::Postgres, "postgres", 5432),
         (Service::Redis, "redis", 6379),
         (Service::RabbitMq, "rabbitmq", 5672),
     ] {
-        let service = services.get(service).with_context(|| format!("{kind} is missing"))?;
+        let url = url::Url::parse(compose::url(lab).context("no address")?)?;
+        let port = url.port().context("no port")?;
+        let service = services.get(service).with_context(|| format!("{lab} is missing"))?;
         let image = service["image"].as_str().context("no image")?;
+        ensure!(lab.image() == Some(image), "{lab}: {image} is not lab's image");
         let version = image.split_once(':').context("the image has no version")?.1;
         ensure!(version.starts_with(|c: char| c.is_ascii_digit()), "{image} is not pinned");
-        let port = format!("127.0.0.1:{}:{inside}", compose::port(kind));
-        ensure!(service["ports"] == serde_json::json!([port]), "{kind}: ports are not [{port}]");
-        ensure!(service["healthcheck"]["test"].is_array(), "{kind} has no health check");
+        let port = format!("127.0.0.1:{port}:{inside}");
+        ensure!(url.host_str() == Some("127.0.0.1"));
+        ensure!(service["ports"] == serde_json::json!([port]), "{lab}: ports are not [{port}]");
+        ensure!(service["healthcheck"]["test"].is_array(), "{lab} has no health check");
         let volume = service["volumes"][0].as_str().context("no volume")?;
         let volume = volume.split(':').next().unwrap_or_default();
-        ensure!(file["volumes"].get(volume).is_some(), "{kind}: {volume} is not a named volume");
+        ensure!(file["volumes"].get(volume).is_some(), "{lab}: {volume} is not a named volume");
         // Credentials: in the environment, or, for Redis, on the command line.
         let words = format!("{} {}", service["environment"], service["command"]);
-        ensure!(words.contains(&format!("\"{}\"", compose::PASSWORD)), "{kind}: another password");
-        let url = url::Url::parse(&compose::url(kind))?;
-        ensure!(url.port() == Some(compose::port(kind)) && url.host_str() == Some("127.0.0.1"));
-        ensure!(url.password() == Some(compose::PASSWORD));
-        if kind != Service::Redis {
-            ensure!(words.contains(&format!("\"{}\"", compose::USER)), "{kind}: another user");
-            ensure!(url.username() == compose::USER);
-        }
+        let has = |word| words.contains(&format!("\"{word}\""));
+        ensure!(url.password().is_some_and(has), "{lab}: another password");
+        ensure!(lab == Service::Redis || has(url.username()), "{lab}: another user");
     }
     Ok(())
 }
@@ -83,42 +81,4 @@ async fn every_answer_has_the_shape_of_an_answer() -> Outcome {
         }
     }
     Ok(())
-}
-
-/// An answer knows no other, so that it can be lifted as it is; what several of them need is copied.
-async fn what_answers_copy_from_each_other_stays_the_same() -> Outcome {
-    for (file, items) in [
-        (
-            "src/error.rs",
-            &["pub struct FieldError", "impl From<JsonRejection>", "fn field_error", "fn cause"][..],
-        ),
-        ("src/database.rs", &["struct Resting", "async fn connection(", "fn resting("]),
-    ] {
-        for item in items {
-            let mut first: Option<(&str, String)> = None;
-            for answer in guide::answers() {
-                let text = fs::read_to_string(format!("{}/{file}", answer.folder));
-                let Some(copy) = text.ok().and_then(|text| item_of(&text, item)) else { continue };
-                match &first {
-                    None => first = Some((answer.name, copy)),
-                    Some((other, before)) => {
-                        let name = answer.name;
-                        ensure!(copy == *before, "{other} and {name} differ in {item} of {file}");
-                    }
-                }
-            }
-            ensure!(first.is_some(), "no answer has {item}");
-        }
-    }
-    Ok(())
-}
-
-/// From the line that begins like this to the brace that ends it.
-fn item_of(text: &str, begins: &str) -> Option<String> {
-    let lines: Vec<_> = text.lines().collect();
-    let start = lines.iter().position(|line| line.trim_start().starts_with(begins))?;
-    let margin = lines[start].len() - lines[start].trim_start().len();
-    let end = format!("{}}}", " ".repeat(margin));
-    let length = lines[start..].iter().position(|line| *line == end)?;
-    Some(lines[start..=start + length].join("\n"))
 }

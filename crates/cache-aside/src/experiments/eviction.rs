@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Need};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use redis::{aio::MultiplexedConnection, cmd};
 use tokio::task::JoinSet;
 
 use super::fixture::{self, Fixture};
-use crate::{app::Service, read::Source};
+use crate::{service::Service, source::Source};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -36,6 +36,7 @@ pub fn experiment() -> Experiment {
         &["--users", "4000", "--reads", "6000"],
         run,
     )
+    .needs(&[Need::Own(lab::Service::Redis)])
 }
 
 fn exponent(text: &str) -> Result<f64, String> {

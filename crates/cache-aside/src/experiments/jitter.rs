@@ -13,7 +13,7 @@ use redis::Pipeline;
 use tokio::task::JoinSet;
 
 use super::fixture::{self, Fixture};
-use crate::{app::Service, read::Source, tuning::Tuning, user::UserId};
+use crate::{service::Service, source::Source, tuning::Tuning, user::UserId};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {

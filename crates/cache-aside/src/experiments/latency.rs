@@ -11,7 +11,7 @@ use lab::{
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection, cmd};
 
 use super::fixture::{self, Fixture};
-use crate::{app::Service, read::Source, user::UserId};
+use crate::{service::Service, source::Source, user::UserId};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use lab::{
-    Experiment, Lab, Service,
+    Experiment, Lab, Need, Service,
     fault::{Fault, Proxy},
 };
 use redis::cmd;
@@ -36,6 +36,7 @@ pub fn experiment() -> Experiment {
         &["--seconds", "0.4", "--trust", "0.3", "--clients", "6"],
         run,
     )
+    .needs(&[Need::Own(Service::Redis)])
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

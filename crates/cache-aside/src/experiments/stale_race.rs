@@ -12,9 +12,10 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::fixture::{self, Fixture, believing, renamed};
 use crate::{
-    app::{App, Service},
     cases::client::{name, ttl},
-    read::{Source, Stampede},
+    read::Stampede,
+    service::{App, Service},
+    source::Source,
     tuning::Tuning,
     user::{Email, Name},
 };

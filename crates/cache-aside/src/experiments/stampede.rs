@@ -37,7 +37,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    lab::serve::allow_many_connections();
+    lab::open_files::allow_many();
     let (rounds, readers) = (u64::from(params.rounds), u64::from(params.readers));
     let processes = u64::from(params.processes);
     let mut rows = Vec::new();

@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Api, PASSWORD, credentials, tokens, unauthorized};
+use super::client::{Client, PASSWORD, credentials, tokens, unauthorized};
 use conform::{
     case::Outcome,
     cases,
@@ -24,11 +24,11 @@ cases! {
 }
 
 async fn an_address_that_is_none_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     let long = format!("{}@example.com", "a".repeat(288));
     for email in ["", "ann", "@example.com", "ann@", "a b@example.com", "a\0@b.example", &long] {
         for path in ["register", "login"] {
-            let response = api.post(path, &credentials(email, PASSWORD)).await?;
+            let response = client.post(path, &credentials(email, PASSWORD)).await?;
             invalid(response, "email").await.with_context(|| format!("{path} {email:?}"))?;
         }
     }
@@ -36,20 +36,20 @@ async fn an_address_that_is_none_is_refused(target: &Target) -> Outcome {
 }
 
 async fn a_password_that_is_too_short_too_long_or_common_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let email = api.email("aptitstlocir");
+    let client = Client::of(target);
+    let email = client.email("aptitstlocir");
     let (long, longer) = ("x".repeat(129), "🦀".repeat(600));
     for password in
         ["", "7 chars", "password", "Password123", "12345678", "with a \0 NUL", &long, &longer]
     {
-        let response = api.post("register", &credentials(&email, password)).await?;
+        let response = client.post("register", &credentials(&email, password)).await?;
         invalid(response, "password").await.with_context(|| format!("{password:?}"))?;
     }
     for password in [&long, &longer] {
-        invalid(api.try_login(&email, password).await?, "password").await?;
+        invalid(client.try_login(&email, password).await?, "password").await?;
     }
     // Both mistakes at once.
-    let response = api.post("register", &credentials("ann", "short")).await?;
+    let response = client.post("register", &credentials("ann", "short")).await?;
     let problem = problem(response, 422).await?;
     let fields = problem["errors"].as_array().context("no errors")?;
     ensure!(fields.len() == 2, "{problem}");
@@ -57,8 +57,8 @@ async fn a_password_that_is_too_short_too_long_or_common_is_refused(target: &Tar
 }
 
 async fn a_password_of_a_megabyte_is_refused_unread(target: &Target) -> Outcome {
-    let api = Api(target);
-    let email = api.email("apoamiru");
+    let client = Client::of(target);
+    let email = client.email("apoamiru");
     for path in ["register", "login"] {
         let body = credentials(&email, &"x".repeat(1_000_000));
         let request = target.request(Method::POST, path).header("connection", "close").json(&body);
@@ -70,38 +70,38 @@ async fn a_password_of_a_megabyte_is_refused_unread(target: &Target) -> Outcome 
             Err(error) => ensure!(error.is_request() || error.is_body(), "{error:?}"),
         }
     }
-    api.register(&email).await
+    client.register(&email).await
 }
 
 async fn what_is_no_refresh_token_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let pair = api.somebody("winrtir").await?;
+    let client = Client::of(target);
+    let pair = client.join(&client.email("winrtir")).await?;
     let unknown = URL_SAFE_NO_PAD.encode([7; 32]);
     let padded = format!("{}=", pair.refresh_token);
     let long = "a".repeat(4_000);
     for token in
         ["", "abc", "' or 1=1 --", "\0", &unknown, &padded, &long, &pair.access_token, "🦀"]
     {
-        unauthorized(api.refresh(token).await?).await.with_context(|| format!("{token:.60}"))?;
+        unauthorized(client.refresh(token).await?).await.with_context(|| format!("{token:.60}"))?;
     }
     for token in [json!(null), json!(7), json!([pair.refresh_token])] {
         let body = json!({ "refresh_token": token });
-        invalid(api.post("token/refresh", &body).await?, "refresh_token").await?;
+        invalid(client.post("token/refresh", &body).await?, "refresh_token").await?;
     }
-    tokens(api.refresh(&pair.refresh_token).await?).await?;
+    tokens(client.refresh(&pair.refresh_token).await?).await?;
     Ok(())
 }
 
 async fn a_logout_needs_a_token(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     for path in ["logout", "logout/everywhere"] {
         problem(target.ask(Method::POST, path).await?, 401).await?;
-        problem(api.post(path, &json!({})).await?, 401).await?;
-        unauthorized(api.with(Method::POST, path, "x.y.z").await?).await?;
+        problem(client.post(path, &json!({})).await?, 401).await?;
+        unauthorized(client.show(Method::POST, path, "x.y.z").await?).await?;
         let unknown = json!({ "refresh_token": URL_SAFE_NO_PAD.encode([7; 32]) });
-        unauthorized(api.post(path, &unknown).await?).await?;
+        unauthorized(client.post(path, &unknown).await?).await?;
         let request = || target.request(Method::POST, path);
-        for (body, status) in [("{", 400), ("[]", 422), (r#"{"token":"x"}"#, 422)] {
+        for (body, status) in [("{", 400), ("[]", 400), (r#"{"token":"x"}"#, 422)] {
             let request = request().header("content-type", "application/json").body(body);
             problem(target.send(request).await?, status).await.context(body)?;
         }
@@ -119,12 +119,11 @@ async fn a_logout_needs_a_token(target: &Target) -> Outcome {
 }
 
 async fn a_body_that_is_none_of_ours_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let email = api.email("abtinooir");
-    api.register(&email).await?;
-    let pair = api.login(&email).await?;
+    let client = Client::of(target);
+    let email = client.email("abtinooir");
+    let pair = client.join(&email).await?;
     for (path, good) in [
-        ("register", credentials(&api.email("abtinooir-new"), PASSWORD)),
+        ("register", credentials(&client.email("abtinooir-new"), PASSWORD)),
         ("login", credentials(&email, PASSWORD)),
         ("token/refresh", json!({ "refresh_token": pair.refresh_token })),
     ] {

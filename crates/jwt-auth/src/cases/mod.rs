@@ -2,14 +2,15 @@
 
 mod accounts;
 mod bad_input;
+pub mod client;
 mod sessions;
 
 use anyhow::{Context, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use reqwest::{Method, Response, header::HeaderValue};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use reqwest::{Method, header::HeaderValue};
+use serde_json::Value;
 
+use self::client::{Client, PASSWORD, credentials, part, tokens, unauthorized};
 use conform::{
     case::{Outcome, Suite},
     cases,
@@ -41,102 +42,9 @@ pub fn suite() -> Suite {
     }
 }
 
-/// Everybody's password here.
-const PASSWORD: &str = "correct horse battery staple";
-
-/// The service in its own words.
-#[derive(Clone, Copy)]
-struct Api<'a>(&'a Target);
-
-/// What a login gives.
-#[derive(Clone, Debug, Deserialize)]
-struct Tokens {
-    access_token: String,
-    token_type: String,
-    expires_in: u64,
-    refresh_token: String,
-}
-
-fn credentials(email: &str, password: &str) -> Value {
-    json!({ "email": email, "password": password })
-}
-
-impl Api<'_> {
-    /// An address that nobody has.
-    fn email(self, name: &str) -> String {
-        format!("{name}-{}@example.com", self.0.tag())
-    }
-
-    /// Comes back when told to.
-    async fn post(self, path: &str, body: &Value) -> anyhow::Result<Response> {
-        Ok(self.0.post_patiently(path, body).await?.0)
-    }
-
-    async fn register(self, email: &str) -> Outcome {
-        let (response, unsure) =
-            self.0.post_patiently("register", &credentials(email, PASSWORD)).await?;
-        let made = response.status() == 201 || unsure && response.status() == 409;
-        ensure!(made, "{email} is not registered: {}", response.text().await?);
-        Ok(())
-    }
-
-    async fn try_login(self, email: &str, password: &str) -> anyhow::Result<Response> {
-        self.post("login", &credentials(email, password)).await
-    }
-
-    async fn login(self, email: &str) -> anyhow::Result<Tokens> {
-        tokens(self.try_login(email, PASSWORD).await?).await
-    }
-
-    /// A user who has just logged in.
-    async fn somebody(self, name: &str) -> anyhow::Result<Tokens> {
-        let email = self.email(name);
-        self.register(&email).await?;
-        self.login(&email).await
-    }
-
-    async fn refresh(self, token: &str) -> anyhow::Result<Response> {
-        self.post("token/refresh", &json!({ "refresh_token": token })).await
-    }
-
-    /// By a refresh token.
-    async fn logout(self, token: &str) -> anyhow::Result<Response> {
-        self.post("logout", &json!({ "refresh_token": token })).await
-    }
-
-    async fn me(self, token: &str) -> anyhow::Result<Response> {
-        self.with(Method::GET, "me", token).await
-    }
-
-    /// Shows an access token, and nothing else.
-    async fn with(self, method: Method, path: &str, token: &str) -> anyhow::Result<Response> {
-        self.0.send(self.0.request(method, path).bearer_auth(token)).await
-    }
-}
-
-/// The pair in an answer that must be one.
-async fn tokens(response: Response) -> anyhow::Result<Tokens> {
-    ensure!(response.status() == 200, "{}: {}", response.status(), response.text().await?);
-    Ok(response.json().await?)
-}
-
-/// A 401 whose challenge says that the token is no good.
-async fn unauthorized(response: Response) -> Outcome {
-    let challenge = header(&response, "www-authenticate").to_owned();
-    problem(response, 401).await?;
-    ensure!(challenge == r#"Bearer error="invalid_token""#, "the challenge is {challenge:?}");
-    Ok(())
-}
-
-/// One part of a token, as JSON.
-fn part(token: &str, n: usize) -> anyhow::Result<Value> {
-    let part = token.split('.').nth(n).context("the token has no such part")?;
-    Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part)?)?)
-}
-
 async fn a_user_registers_and_logs_in_and_is_known_by_the_token(target: &Target) -> Outcome {
-    let api = Api(target);
-    let email = api.email("aurali");
+    let client = Client::of(target);
+    let email = client.email("aurali");
     let (created, unsure) =
         target.post_patiently("register", &credentials(&email, PASSWORD)).await?;
     if !unsure {
@@ -145,7 +53,7 @@ async fn a_user_registers_and_logs_in_and_is_known_by_the_token(target: &Target)
         ensure!(user["email"] == email && user["id"].is_string(), "{user}");
         ensure!(user.as_object().context("no object")?.len() == 2, "it says too much: {user}");
     }
-    let response = api.try_login(&email, PASSWORD).await?;
+    let response = client.try_login(&email, PASSWORD).await?;
     ensure!(header(&response, "cache-control") == "no-store", "a cache may keep the tokens");
     let tokens = tokens(response).await?;
     ensure!(tokens.token_type == "Bearer" && tokens.expires_in > 0, "{tokens:?}");
@@ -153,7 +61,7 @@ async fn a_user_registers_and_logs_in_and_is_known_by_the_token(target: &Target)
         URL_SAFE_NO_PAD.decode(&tokens.refresh_token)?.len() >= 32,
         "a refresh token has fewer than 256 bits"
     );
-    let me = api.me(&tokens.access_token).await?;
+    let me = client.me(&tokens.access_token).await?;
     ensure!(me.status() == 200 && header(&me, "cache-control") == "no-store");
     let me: Value = me.json().await?;
     ensure!(me["email"] == email && me["id"] == part(&tokens.access_token, 1)?["sub"], "{me}");
@@ -161,13 +69,13 @@ async fn a_user_registers_and_logs_in_and_is_known_by_the_token(target: &Target)
 }
 
 async fn an_access_token_says_what_rfc_9068_asks_for(target: &Target) -> Outcome {
-    let api = Api(target);
-    let email = api.email("aatswr9af");
-    api.register(&email).await?;
-    let (one, two) = (api.login(&email).await?, api.login(&email).await?);
+    let client = Client::of(target);
+    let email = client.email("aatswr9af");
+    client.register(&email).await?;
+    let (one, two) = (client.log_in(&email).await?, client.log_in(&email).await?);
     let (head, claims) = (part(&one.access_token, 0)?, part(&one.access_token, 1)?);
     ensure!(head["alg"] == "EdDSA" && head["typ"] == "at+jwt" && head["kid"].is_string(), "{head}");
-    let user: Value = api.me(&one.access_token).await?.json().await?;
+    let user: Value = client.me(&one.access_token).await?.json().await?;
     ensure!(claims["sub"] == user["id"] && claims["email"] == email, "{claims}");
     for claim in ["iss", "aud", "client_id", "jti", "sid"] {
         ensure!(claims[claim].as_str().is_some_and(|text| !text.is_empty()), "{claim}: {claims}");
@@ -181,8 +89,8 @@ async fn an_access_token_says_what_rfc_9068_asks_for(target: &Target) -> Outcome
 }
 
 async fn me_needs_one_bearer_token_and_says_so(target: &Target) -> Outcome {
-    let api = Api(target);
-    let good = format!("Bearer {}", api.somebody("mnobtass").await?.access_token);
+    let client = Client::of(target);
+    let good = format!("Bearer {}", client.join(&client.email("mnobtass")).await?.access_token);
     let me = async |values: &[&[u8]]| {
         let mut request = target.request(Method::GET, "me");
         for value in values {
@@ -235,24 +143,24 @@ async fn me_needs_one_bearer_token_and_says_so(target: &Target) -> Outcome {
 }
 
 async fn a_token_that_was_changed_anywhere_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let token = api.somebody("attwcair").await?.access_token;
+    let client = Client::of(target);
+    let token = client.join(&client.email("attwcair")).await?.access_token;
     let letters = token.len();
     for at in (0..letters).step_by(7).chain([letters - 1]) {
         let mut changed = token.clone().into_bytes();
         changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
         let changed = String::from_utf8(changed)?;
-        let seen = unauthorized(api.me(&changed).await?).await;
+        let seen = unauthorized(client.me(&changed).await?).await;
         seen.with_context(|| format!("letter {at} of {letters} was changed"))?;
     }
-    ensure!(api.me(&token).await?.status() == 200);
+    ensure!(client.me(&token).await?.status() == 200);
     Ok(())
 }
 
 async fn the_key_set_is_published_without_secrets_and_may_be_cached(target: &Target) -> Outcome {
-    let api = Api(target);
-    let pair = api.somebody("tksipwsambc").await?;
-    let response = target.get(".well-known/jwks.json").await?;
+    let client = Client::of(target);
+    let pair = client.join(&client.email("tksipwsambc")).await?;
+    let response = client.key_set().await?;
     ensure!(response.status() == 200);
     ensure!(header(&response, "content-type") == "application/jwk-set+json");
     let caching = header(&response, "cache-control");

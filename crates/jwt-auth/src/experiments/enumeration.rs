@@ -6,11 +6,14 @@ use anyhow::{bail, ensure};
 use lab::{Experiment, Lab, Target, load::median};
 use rand::seq::SliceRandom;
 use reqwest::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::sleep;
 
-use super::client::Api;
-use crate::password::OWASP;
+use super::fixture::{Fixture, start};
+use crate::{
+    cases::client::{Client, credentials},
+    password::OWASP,
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -32,16 +35,17 @@ pub fn experiment() -> Experiment {
     )
 }
 
+const WRONG: &str = "a wrong password";
+
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
+    let fixture = Fixture::of(&lab).await?;
     let memory = params.memory.to_string();
     // Each login is for another address, or the accounts would be slowed down; the client's limit is out of the way.
     let limits = ["--failures-per-client", "1000000", "--argon2-memory", &memory];
-    let child = lab.serve().database(&database).args(&limits).start().await?;
-    let api = Api::of(&child)?;
+    let (_child, client) = start(fixture.serve().args(&limits)).await?;
     for n in 0..params.logins {
         lab.progress(n.into(), u64::from(params.logins) * 3, "accounts made");
-        api.register(&format!("known{n}@example.com")).await?;
+        client.register(&format!("known{n}@example.com")).await?;
     }
     // In pairs, each in a random order: whatever else this machine does falls on both of a pair alike.
     let mut order = Vec::new();
@@ -54,9 +58,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut words = Vec::new();
     for (done, (kind, n)) in (u64::from(params.logins)..).zip(order) {
         lab.progress(done, u64::from(params.logins) * 3, "logins that fail, in pairs");
-        let body =
-            json!({ "email": format!("{kind}{n}@example.com"), "password": "a wrong password" });
-        let (took, status, text) = timed_login(&api, &body).await?;
+        let body = credentials(&format!("{kind}{n}@example.com"), WRONG);
+        let (took, status, text) = timed_login(&client, &body).await?;
         ensure!(status == 401, "{kind}: {status} {text}");
         if !words.contains(&text) {
             words.push(text);
@@ -67,19 +70,19 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut unhashed = Vec::new();
     for _ in 0..20 {
         let begun = Instant::now();
-        api.post("login", &json!({ "email": "nobody", "password": "a wrong password" })).await?;
+        client.target.post("login", &credentials("nobody", WRONG)).await?;
         unhashed.push(begun.elapsed().as_secs_f64() * 1e3);
     }
     report(&lab, &known, &unknown, unhashed, &words);
     Ok(())
 }
 
-/// How long a login took, and what came of it. One that was sent away because the machine was busy is tried again: its
-/// time says nothing of a hash.
-async fn timed_login(api: &Api, body: &Value) -> anyhow::Result<(f64, StatusCode, String)> {
+/// How long a login took, and what came of it. One that got a 503 because the machine was busy is tried again: its
+/// time says nothing about a hash.
+async fn timed_login(client: &Client, body: &Value) -> anyhow::Result<(f64, StatusCode, String)> {
     for _ in 0..3 {
         let begun = Instant::now();
-        let response = api.post("login", body).await?;
+        let response = client.target.post("login", body).await?;
         let (status, text) = (response.status(), response.text().await?);
         if status != StatusCode::SERVICE_UNAVAILABLE {
             return Ok((begun.elapsed().as_secs_f64() * 1e3, status, text));

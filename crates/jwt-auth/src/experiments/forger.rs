@@ -6,12 +6,6 @@ use jsonwebtoken::get_current_timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// A part of a token, as JSON.
-pub fn part(token: &str, n: usize) -> anyhow::Result<Value> {
-    let part = token.split('.').nth(n).unwrap_or_default();
-    Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part)?)?)
-}
-
 fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }

@@ -19,7 +19,8 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::client::{Api, CHEAP, Tokens, stolen_keys, verifier};
+use super::fixture::{Fixture, start, verifier};
+use crate::cases::client::{Client, Tokens, tokens};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -67,43 +68,43 @@ fn lock(seen: &Shared) -> std::sync::MutexGuard<'_, Seen> {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
+    let fixture = Fixture::of(&lab).await?;
     // A key is published three times this long before it signs.
     let (age, key_life) = ((params.key_life / 4.0).to_string(), params.key_life.to_string());
     let token_life = params.token_life.to_string();
-    let times =
-        ["--key-seconds", &key_life, "--jwks-seconds", &age, "--access-seconds", &token_life];
-    let no_leeway = ["--leeway-seconds", "0"];
-    let serve = || lab.serve().database(&database).args(&CHEAP).args(&times).args(&no_leeway);
-    let (one, two) = tokio::try_join!(serve().start(), serve().start())?;
-    let issuers = [Api::of(&one)?, Api::of(&two)?];
-    let other = verifier(&lab, &issuers[1].key_set()).args(&times).args(&no_leeway).start().await?;
-    let verifiers = [issuers[0].clone(), issuers[1].clone(), Api::of(&other)?];
+    let times = [
+        ["--key-seconds", &key_life],
+        ["--jwks-seconds", &age],
+        ["--access-seconds", &token_life],
+        ["--leeway-seconds", "0"],
+    ];
+    let times = times.as_flattened();
+    let ((_one, one), (second, two)) =
+        tokio::try_join!(fixture.start(times), fixture.start(times))?;
+    let (_other, other) = start(verifier(second.url()).args(times)).await?;
+    let verifiers = [one.clone(), two.clone(), other];
+    let issuers = [one, two];
 
-    issuers[0].register("ann@example.com").await?;
-    let first = issuers[0].login("ann@example.com").await?;
+    let first = issuers[0].join("ann@example.com").await?;
     // The very key that signed it: on a slow machine an older one may be there still.
     let kid = decode_header(&first.access_token)?.kid.context("no kid")?;
-    let stolen = stolen_keys(&database).await?.into_iter().find(|key| key.kid == kid);
-    let stolen = stolen.context("the first key has gone already")?;
-    let retired = long_lived(&first, &stolen.private_key)?;
-    let mut believed = 0_u64;
-    for api in &verifiers {
-        believed += u64::from(api.me(&retired).await?.0 == 200);
-    }
+    let stolen = fixture.stolen_keys().await?.into_iter().find(|key| key.0 == kid);
+    let (_, private_key) = stolen.context("the first key has gone already")?;
+    let retired = long_lived(&first, &private_key)?;
+    let believed = statuses(&verifiers, &retired).await?.iter().filter(|it| **it == 200).count();
     let (seen, stop) = (Shared::default(), Arc::new(AtomicBool::new(false)));
     let published = published_by_both(&issuers).await?;
     lock(&seen).published.extend(published);
     let mut load = JoinSet::new();
     load.spawn(watch_key_set(issuers.clone(), Arc::clone(&seen), Arc::clone(&stop)));
     for client in 0..usize::from(params.clients) {
-        let tokens = issuers[client % 2].login("ann@example.com").await?;
-        let client = Client {
+        let tokens = issuers[client % 2].log_in("ann@example.com").await?;
+        let user = User {
             issuers: issuers.clone(),
             verifiers: verifiers.clone(),
             seen: Arc::clone(&seen),
         };
-        load.spawn(client.live(tokens, Arc::clone(&stop)));
+        load.spawn(user.live(tokens, Arc::clone(&stop)));
     }
     // Until that many keys have signed, and the first one's last token has ended.
     let mut refused_by = None;
@@ -111,13 +112,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     while Instant::now() < deadline {
         let keys = lock(&seen).signed.len() as u64;
         lab.progress(keys.min(params.keys), params.keys, "keys that have signed");
-        let mut statuses = Vec::new();
-        for api in &verifiers {
-            statuses.push(api.me(&retired).await?.0);
-        }
-        match refused_by {
-            None if statuses == [401; 3] => refused_by = Some(keys),
-            _ => {}
+        if refused_by.is_none() && statuses(&verifiers, &retired).await? == [401; 3] {
+            refused_by = Some(keys);
         }
         if keys >= params.keys && refused_by.is_some() {
             break;
@@ -128,13 +124,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for client in load.join_all().await {
         client?;
     }
-    let first_statuses = verifiers[2].me(&first.access_token).await?.0;
+    let first_status = verifiers[2].me(&first.access_token).await?.status();
     report(&lab, &params, &lock(&seen), believed, refused_by);
-    lab.check_eq("the first token, after its life", 401, first_statuses);
+    lab.check_eq("the first token, after its life", 401, first_status.as_u16());
     Ok(())
 }
 
-fn report(lab: &Lab, params: &Params, seen: &Seen, believed: u64, refused_by: Option<u64>) {
+fn report(lab: &Lab, params: &Params, seen: &Seen, believed: usize, refused_by: Option<u64>) {
     lab.figure("tokens made", seen.signed.values().sum::<u64>() as f64, "");
     lab.figure("uses of a token within its life", seen.used as f64, "");
     let keys = seen.signed.len() as u64;
@@ -183,15 +179,27 @@ fn long_lived(tokens: &Tokens, private_key: &[u8]) -> anyhow::Result<String> {
 }
 
 /// The keys that each of the two issuers publishes.
-async fn published_by_both([one, two]: &[Api; 2]) -> anyhow::Result<Vec<String>> {
-    let (mut one, two) = tokio::try_join!(one.key_ids(), two.key_ids())?;
+async fn published_by_both([one, two]: &[Client; 2]) -> anyhow::Result<Vec<String>> {
+    let (mut one, two) = tokio::try_join!(key_ids(one), key_ids(two))?;
     one.retain(|key| two.contains(key));
     Ok(one)
 }
 
+async fn key_ids(issuer: &Client) -> anyhow::Result<Vec<String>> {
+    let set: Value = issuer.key_set().await?.json().await?;
+    let keys = set["keys"].as_array().into_iter().flatten();
+    Ok(keys.filter_map(|key| Some(key["kid"].as_str()?.to_owned())).collect())
+}
+
+/// What each of the three answers to a token.
+async fn statuses([one, two, three]: &[Client; 3], token: &str) -> anyhow::Result<[u16; 3]> {
+    let (one, two, three) = tokio::try_join!(one.me(token), two.me(token), three.me(token))?;
+    Ok([one, two, three].map(|response| response.status().as_u16()))
+}
+
 /// Notes each key when it is published.
 async fn watch_key_set(
-    issuers: [Api; 2],
+    issuers: [Client; 2],
     seen: Shared,
     stop: Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
@@ -204,26 +212,26 @@ async fn watch_key_set(
 }
 
 /// Somebody who is logged in.
-struct Client {
-    issuers: [Api; 2],
-    verifiers: [Api; 3],
+struct User {
+    issuers: [Client; 2],
+    verifiers: [Client; 3],
     seen: Shared,
 }
 
-impl Client {
+impl User {
     /// Uses each token until its last second at all three verifiers, and then refreshes.
-    async fn live(self, mut tokens: Tokens, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
+    async fn live(self, mut pair: Tokens, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
         let mut turn = 0_usize;
         while !stop.load(Ordering::Relaxed) {
-            let kid = decode_header(&tokens.access_token)?.kid.unwrap_or_default();
+            let kid = decode_header(&pair.access_token)?.kid.unwrap_or_default();
             self.note_new(&kid).await?;
             let claims: Value =
-                jsonwebtoken::dangerous::insecure_decode_claims(&tokens.access_token)?;
+                jsonwebtoken::dangerous::insecure_decode_claims(&pair.access_token)?;
             let end = claims["exp"].as_u64().context("no exp")?;
             // Some tokens are used to their end, some are refreshed early, so that every moment has fresh ones.
             let uses = if turn.is_multiple_of(2) { usize::MAX } else { 10 };
             for _ in 0..uses {
-                let statuses = self.use_once(&tokens.access_token).await?;
+                let statuses = statuses(&self.verifiers, &pair.access_token).await?;
                 // Answered within its life, so it was asked within it.
                 if get_current_timestamp() > end || stop.load(Ordering::Relaxed) {
                     break;
@@ -232,8 +240,8 @@ impl Client {
                 sleep(Duration::from_millis(5)).await;
             }
             turn += 1;
-            let next = self.issuers[turn % 2].refresh(&tokens.refresh_token).await?;
-            tokens = next.map_err(|status| anyhow::anyhow!("a refresh got {status}"))?;
+            let next = self.issuers[turn % 2].refresh(&pair.refresh_token).await?;
+            pair = tokens(next).await.context("a refresh")?;
         }
         Ok(())
     }
@@ -256,11 +264,5 @@ impl Client {
         seen.used += statuses.len() as u64;
         let refused = statuses.iter().enumerate().filter(|(_, status)| **status != 200);
         seen.refused.extend(refused.map(|(n, status)| format!("{n}: {status} for {kid}")));
-    }
-
-    async fn use_once(&self, token: &str) -> anyhow::Result<[u16; 3]> {
-        let [one, two, three] = &self.verifiers;
-        let (one, two, three) = tokio::try_join!(one.me(token), two.me(token), three.me(token))?;
-        Ok([one.0, two.0, three.0])
     }
 }

@@ -1,7 +1,7 @@
 //! Which claims does this answer make, and what could refute each?
 
-mod client;
 pub mod enumeration;
+pub mod fixture;
 mod forger;
 pub mod forgeries;
 pub mod key_rotation;

@@ -15,8 +15,8 @@ use lab::{Experiment, Lab, Target, load::median};
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
-use super::client::{Api, PASSWORD};
-use crate::password::OWASP;
+use super::fixture::{Fixture, start};
+use crate::{cases::client::PASSWORD, password::OWASP};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -41,11 +41,11 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // The real thing: a hash that the service itself has made, with nothing chosen by us.
-    let database = lab.database().await?;
-    let child = lab.serve().database(&database).start().await?;
-    Api::of(&child)?.register("ann@example.com").await?;
+    let fixture = Fixture::of(&lab).await?;
+    let (child, client) = start(fixture.serve()).await?;
+    client.register("ann@example.com").await?;
     drop(child);
-    let pool = database.pool().await?;
+    let pool = fixture.database.pool().await?;
     let hash: String =
         sqlx::query_scalar("select password_hash from users").fetch_one(&pool).await?;
     pool.close().await;

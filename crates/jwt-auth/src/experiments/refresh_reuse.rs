@@ -8,7 +8,8 @@ use std::{
 use lab::{Experiment, Lab, database::Database};
 use tokio::{task::JoinSet, time::sleep};
 
-use super::client::{Api, CHEAP, Tokens};
+use super::fixture::Fixture;
+use crate::cases::client::{Client, Tokens, tokens};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -35,30 +36,32 @@ pub fn experiment() -> Experiment {
 }
 
 /// Four processes on one database: a lock inside a process would not help, the lock on the row does.
-struct Scene {
+struct Scene<'a> {
     /// With the service's own grace: however slow this machine is, a race ends within it.
-    lenient: [Api; 2],
+    lenient: [Client; 2],
     /// With a short one, which is soon over.
-    strict: [Api; 2],
+    strict: [Client; 2],
     /// How long to wait until it is.
     over: Duration,
-    database: Database,
+    database: &'a Database,
     logins: AtomicU32,
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
+    let fixture = Fixture::of(&lab).await?;
     let grace = params.grace.to_string();
-    let serve = |grace: &str| {
-        lab.serve().database(&database).args(&CHEAP).args(&["--grace-seconds", grace]).start()
-    };
-    let (one, two, three, four) =
-        tokio::try_join!(serve("10"), serve("10"), serve(&grace), serve(&grace))?;
+    let (lenient, strict) = (["--grace-seconds", "10"], ["--grace-seconds", &grace]);
+    let ((_one, one), (_two, two), (_three, three), (_four, four)) = tokio::try_join!(
+        fixture.start(&lenient),
+        fixture.start(&lenient),
+        fixture.start(&strict),
+        fixture.start(&strict),
+    )?;
     let scene = Scene {
-        lenient: [Api::of(&one)?, Api::of(&two)?],
-        strict: [Api::of(&three)?, Api::of(&four)?],
+        lenient: [one, two],
+        strict: [three, four],
         over: Duration::from_secs_f64(params.grace + 0.1),
-        database,
+        database: &fixture.database,
         logins: 0.into(),
     };
 
@@ -140,64 +143,71 @@ impl Tally {
 
 /// All clients refresh at once, half of them at each process; one logs out in their midst, if it is to.
 async fn all_at_once(
-    apis: &[Api; 2],
+    services: &[Client; 2],
     clients: u16,
-    tokens: &Tokens,
+    pair: &Tokens,
     logout: Option<u16>,
 ) -> anyhow::Result<Vec<Result<Tokens, u16>>> {
     let (mut race, mut leaving) = (JoinSet::new(), JoinSet::new());
     for client in 0..clients {
-        let (api, token) = (apis[usize::from(client % 2)].clone(), tokens.refresh_token.clone());
+        let (service, token) =
+            (services[usize::from(client % 2)].clone(), pair.refresh_token.clone());
         if logout == Some(client) {
-            let (api, body) = (api.clone(), serde_json::json!({ "refresh_token": token }));
-            leaving.spawn(async move {
-                api.post_patiently("logout", &body).await?.0.error_for_status()
-            });
+            let (service, token) = (service.clone(), token.clone());
+            leaving.spawn(async move { service.log_out(&token).await });
         }
-        race.spawn(async move { api.refresh(&token).await });
+        race.spawn(async move { refresh(&service, &token).await });
     }
     for left in leaving.join_all().await {
-        left?;
+        left?.error_for_status()?;
     }
     race.join_all().await.into_iter().collect()
 }
 
-impl Scene {
+/// A new pair, or the status that came instead.
+async fn refresh(service: &Client, token: &str) -> anyhow::Result<Result<Tokens, u16>> {
+    let response = service.refresh(token).await?;
+    match response.status().as_u16() {
+        200 => Ok(Ok(tokens(response).await?)),
+        status => Ok(Err(status)),
+    }
+}
+
+impl Scene<'_> {
     /// A user of their own, with a session.
     async fn login(&self) -> anyhow::Result<(String, Tokens)> {
         let n = self.logins.fetch_add(1, Ordering::Relaxed);
         let email = format!("{n}@example.com");
-        self.lenient[0].register(&email).await?;
-        let tokens = self.lenient[0].login(&email).await?;
-        Ok((email, tokens))
+        let pair = self.lenient[0].join(&email).await?;
+        Ok((email, pair))
     }
 
     /// Somebody refreshes; somebody else uses the same token when the grace is over.
     async fn after_the_grace(&self) -> anyhow::Result<String> {
         let (_, stolen) = self.login().await?;
-        let first = self.strict[0].refresh(&stolen.refresh_token).await?;
+        let first = refresh(&self.strict[0], &stolen.refresh_token).await?;
         let first = first.map_err(|status| anyhow::anyhow!("the first got {status}"))?;
         sleep(self.over).await;
-        let second = status(&self.strict[1].refresh(&stolen.refresh_token).await?);
-        let first = status(&self.strict[0].refresh(&first.refresh_token).await?);
-        let again = status(&self.strict[1].refresh(&stolen.refresh_token).await?);
+        let second = status(&refresh(&self.strict[1], &stolen.refresh_token).await?);
+        let first = status(&refresh(&self.strict[0], &first.refresh_token).await?);
+        let again = status(&refresh(&self.strict[1], &stolen.refresh_token).await?);
         Ok(format!("second use {second}, then {first} for the first and {again} for the second"))
     }
 
     /// The thief is quick. Then the user refreshes as usual, and later the thief does.
     async fn within_the_grace(&self) -> anyhow::Result<String> {
         let (_, stolen) = self.login().await?;
-        let user = self.lenient[0].refresh(&stolen.refresh_token).await?;
-        let thief = self.lenient[1].refresh(&stolen.refresh_token).await?;
+        let user = refresh(&self.lenient[0], &stolen.refresh_token).await?;
+        let thief = refresh(&self.lenient[1], &stolen.refresh_token).await?;
         let mut seen = vec![format!("thief {}", status(&thief))];
         let (Ok(user), Ok(thief)) = (user, thief) else { return Ok(seen.join(", ")) };
-        let user = self.lenient[0].refresh(&user.refresh_token).await?;
+        let user = refresh(&self.lenient[0], &user.refresh_token).await?;
         seen.push(format!("user {}", status(&user)));
         sleep(self.over).await;
-        let thief = self.strict[1].refresh(&thief.refresh_token).await?;
+        let thief = refresh(&self.strict[1], &thief.refresh_token).await?;
         seen.push(format!("thief {}", status(&thief)));
         if let Ok(user) = user {
-            let user = self.strict[0].refresh(&user.refresh_token).await?;
+            let user = refresh(&self.strict[0], &user.refresh_token).await?;
             seen.push(format!("user {}", status(&user)));
         }
         Ok(seen.join(", "))
@@ -205,14 +215,14 @@ impl Scene {
 
     /// All clients use one token at once: a fresh one, or one that was used long ago.
     async fn race(&self, clients: u16, used: bool) -> anyhow::Result<Tally> {
-        let (email, tokens) = self.login().await?;
+        let (email, pair) = self.login().await?;
         if used {
-            let _ = self.strict[0].refresh(&tokens.refresh_token).await?;
+            let _ = refresh(&self.strict[0], &pair.refresh_token).await?;
             sleep(self.over).await;
         }
-        let apis = if used { &self.strict } else { &self.lenient };
+        let services = if used { &self.strict } else { &self.lenient };
         let mut tally = Tally::default();
-        for answer in all_at_once(apis, clients, &tokens, None).await? {
+        for answer in all_at_once(services, clients, &pair, None).await? {
             tally.count(&answer);
         }
         let after = self.families(&email).await?;
@@ -221,13 +231,13 @@ impl Scene {
 
     /// All clients refresh while one logs out. Afterwards every token that was given out is tried.
     async fn logout_race(&self, clients: u16) -> anyhow::Result<Tally> {
-        let (_, tokens) = self.login().await?;
+        let (_, pair) = self.login().await?;
         let mut tally = Tally::default();
         let middle = Some(clients / 2);
-        for answer in all_at_once(&self.lenient, clients, &tokens, middle).await? {
+        for answer in all_at_once(&self.lenient, clients, &pair, middle).await? {
             tally.count(&answer);
             if let Ok(pair) = answer {
-                let usable = self.lenient[0].refresh(&pair.refresh_token).await?.is_ok();
+                let usable = refresh(&self.lenient[0], &pair.refresh_token).await?.is_ok();
                 tally.usable += u64::from(usable);
             }
         }

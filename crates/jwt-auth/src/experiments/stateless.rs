@@ -11,7 +11,8 @@ use lab::{
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::{Instant, sleep};
 
-use super::client::{Api, CHEAP, Tokens, verifier};
+use super::fixture::{Fixture, start, verifier};
+use crate::cases::client::Tokens;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -35,31 +36,33 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
+    let fixture = Fixture::of(&lab).await?;
     let started = Instant::now();
-    let child = lab.serve().database(&database).args(&CHEAP).start().await?;
-    let api = Api::of(&child)?;
-    api.register("ann@example.com").await?;
-    let tokens = api.login("ann@example.com").await?;
-    let other = verifier(&lab, &api.key_set()).start().await?;
+    let (child, client) = fixture.start(&[]).await?;
+    let tokens = client.join("ann@example.com").await?;
+    let (other, other_client) = start(verifier(child.url())).await?;
 
-    let before = transactions(&lab, &database).await?;
+    let before = transactions(&lab, &fixture.database).await?;
     let mut outcomes = Vec::new();
-    let services = [("the issuer", &child), ("the process that has the JWKS alone", &other)];
-    for (done, (name, service)) in (0..).zip(services) {
+    let services = [
+        ("the issuer", &child, &client),
+        ("the process that has the JWKS alone", &other, &other_client),
+    ];
+    for (done, (name, service, client)) in (0..).zip(services) {
         lab.progress(done, 2, format!("{} requests to {name}", params.requests));
         let outcome = ask(service.address(), &tokens, params.requests).await?;
         let forged = format!("{}A", tokens.access_token);
-        outcomes.push((name, outcome, Api::of(service)?.me(&forged).await?.0));
+        let status = client.me(&forged).await?.status().as_u16();
+        outcomes.push((name, outcome, status));
     }
-    let between = transactions(&lab, &database).await?;
+    let between = transactions(&lab, &fixture.database).await?;
     // Nobody asks for these: the service deletes what has ended by four statements a minute, and reads its keys every
     // five. Only a machine that takes a minute for all this sees any.
     let housekeeping = 5 * (started.elapsed().as_secs() / 60);
     for _ in 0..params.logins {
-        api.login("ann@example.com").await?;
+        client.log_in("ann@example.com").await?;
     }
-    let after = transactions(&lab, &database).await?;
+    let after = transactions(&lab, &fixture.database).await?;
 
     for (name, outcome, forged) in outcomes {
         lab.figure(format!("requests to {name}"), outcome.throughput(), "requests/s");

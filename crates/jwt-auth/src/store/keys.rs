@@ -3,7 +3,7 @@
 use sqlx::{Connection, PgConnection};
 
 use super::Store;
-use crate::{error::Error, issuer::Schedule, jwks::PublicKey};
+use crate::{error::Error, jwks::PublicKey, schedule::Schedule};
 
 /// A row of `signing_keys`.
 #[derive(Clone, sqlx::FromRow)]

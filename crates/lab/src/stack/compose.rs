@@ -1,42 +1,36 @@
-//! Is the Compose stack up, and can we bring it up? `docker-compose.yml` and these constants agree:
-//! a test reads the file.
+//! Is the Compose stack up, and can we bring it up? `docker-compose.yml` and the services' files agree: a test reads
+//! them.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::{net::TcpStream, process::Command, sync::Mutex, time::timeout};
 
-use super::{Service, announce, home, probe};
+use super::{announce, home, probe, programs::on_path, service::Service};
 
-/// The user of every server in the file.
-pub const USER: &str = "answers";
-/// The password of every server in the file. It protects nothing: the ports are on loopback.
-pub const PASSWORD: &str = "answers";
-
-/// The published port on 127.0.0.1. Not the usual ones, which are often taken.
-pub const fn port(kind: Service) -> u16 {
-    match kind {
-        Service::Postgres => 54320,
-        Service::Redis => 63790,
-        Service::RabbitMq => 56720,
-    }
+/// The server's address when the stack is up, if the file has this service.
+pub fn url(service: Service) -> Option<&'static str> {
+    service.about().compose_url
 }
 
-/// The server's address when the stack is up.
-pub fn url(kind: Service) -> String {
-    let port = port(kind);
-    match kind {
-        Service::Postgres => format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres"),
-        Service::Redis => format!("redis://:{PASSWORD}@127.0.0.1:{port}/"),
-        Service::RabbitMq => format!("amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/%2f"),
-    }
+/// Its address, if the published port answers with the file's credentials.
+pub(super) async fn found(service: Service) -> Option<&'static str> {
+    let url = url(service)?;
+    let connect = TcpStream::connect(("127.0.0.1", url::Url::parse(url).ok()?.port()?));
+    let listens = matches!(timeout(Duration::from_millis(300), connect).await, Ok(Ok(_)));
+    (listens && probe::answers(service, url).await.is_ok()).then_some(url)
 }
 
-/// Whether the published port answers with the file's credentials.
-pub(super) async fn is_up(kind: Service) -> bool {
-    let connect = TcpStream::connect(("127.0.0.1", port(kind)));
-    matches!(timeout(Duration::from_millis(300), connect).await, Ok(Ok(_)))
-        && probe::answers(kind, &url(kind)).await.is_ok()
+/// Whether there seems to be a container engine, as far as can be seen without asking it.
+pub(super) fn has_engine() -> bool {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let sockets = [
+        "/var/run/docker.sock".into(),
+        home.join(".docker/run/docker.sock"), // Docker Desktop
+        home.join(".colima/default/docker.sock"),
+    ];
+    let socket = std::env::var_os("DOCKER_HOST").is_some() || sockets.iter().any(|it| it.exists());
+    socket && on_path("docker").is_some()
 }
 
 /// Whether there is a container engine. The client alone will not do.
@@ -51,13 +45,13 @@ pub(super) async fn engine_answers() -> bool {
 }
 
 /// Brings up one service and waits until it is healthy.
-pub(super) async fn up(kind: Service) -> anyhow::Result<()> {
+pub(super) async fn up(service: Service, url: &str) -> anyhow::Result<()> {
     // Compose does not like to be run twice at the same time on one project.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
     let _turn = ONE_AT_A_TIME.lock().await;
-    announce(kind, "docker compose up --wait (the first time downloads an image) …");
+    announce(service, "docker compose up --wait (the first time downloads an image) …");
     let up = Command::new("docker")
-        .args(["compose", "up", "--detach", "--wait", kind.word()])
+        .args(["compose", "up", "--detach", "--wait", service.about().word])
         .current_dir(home::workspace())
         .stdin(std::process::Stdio::null())
         .output();
@@ -68,7 +62,7 @@ pub(super) async fn up(kind: Service) -> anyhow::Result<()> {
     if !up.status.success() {
         bail!("docker compose up failed:\n{}", String::from_utf8_lossy(&up.stderr));
     }
-    probe::answers(kind, &url(kind)).await.with_context(|| {
-        format!("{kind} is healthy in Compose, and yet port {} does not answer", port(kind))
+    probe::answers(service, url).await.with_context(|| {
+        format!("{service} is healthy in Compose, and yet its published port does not answer")
     })
 }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use anyhow::{Context, bail};
 
-use super::{Service, home};
+use super::{home, service::Service};
 
 /// The variables of `.env`, read once. The environment goes before the file.
 static DOTENV: LazyLock<Result<HashMap<String, String>, String>> = LazyLock::new(|| {
@@ -17,8 +17,8 @@ static DOTENV: LazyLock<Result<HashMap<String, String>, String>> = LazyLock::new
 });
 
 /// The URL that was given for this server, if one was.
-pub fn url(kind: Service) -> anyhow::Result<Option<String>> {
-    let variable = kind.variable();
+pub fn url(service: Service) -> anyhow::Result<Option<String>> {
+    let variable = service.variable();
     let from_file = || match DOTENV.as_ref() {
         Ok(variables) => Ok(variables.get(variable).cloned()),
         Err(error) => Err(anyhow::anyhow!("{error}")),
@@ -29,11 +29,7 @@ pub fn url(kind: Service) -> anyhow::Result<Option<String>> {
     };
     let Some(url) = url.filter(|url| !url.is_empty()) else { return Ok(None) };
     let parsed = url::Url::parse(&url).with_context(|| format!("{variable} is not a URL"))?;
-    let schemes: &[&str] = match kind {
-        Service::Postgres => &["postgres", "postgresql"],
-        Service::Redis => &["redis", "rediss"],
-        Service::RabbitMq => &["amqp", "amqps"],
-    };
+    let schemes = service.about().schemes;
     if !schemes.contains(&parsed.scheme()) {
         bail!("{variable} should begin with {}://, not {}://", schemes[0], parsed.scheme());
     }

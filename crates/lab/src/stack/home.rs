@@ -5,8 +5,9 @@
 //! |---|---|
 //! | `running.lock` | locked by the kernel as long as the server or its keeper lives |
 //! | `start.lock` | held while somebody starts or stops it |
-//! | `users` | the FIFO that every user holds open (see `keeper.sh`) |
-//! | `port`, `password`, `pid`, `log` | what they say |
+//! | `users` | every user holds a shared lock on it |
+//! | `stop`, `kill`, `pause`, `resume` | an order to the keeper, as long as it is not carried out |
+//! | `port`, `password`, `log` | what they say |
 
 use std::{
     fs::{self, File, TryLockError},
@@ -14,18 +15,17 @@ use std::{
     net::TcpListener,
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
 
-use super::Service;
 use crate::port;
 
 /// The folder of one private server.
 #[derive(Clone, Debug)]
 pub struct Home {
-    /// Which server lives here.
-    pub kind: Service,
     /// Where.
     pub path: PathBuf,
     /// Who runs it, where that is not ourselves: PostgreSQL refuses to run as root.
@@ -33,7 +33,7 @@ pub struct Home {
 }
 
 /// A user of the system.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Account {
     /// Its number.
     pub uid: u32,
@@ -41,52 +41,83 @@ pub struct Account {
     pub gid: u32,
 }
 
+/// What can be asked of a keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Stop the server in good order.
+    Stop,
+    /// SIGKILL to all of its processes at once.
+    Kill,
+    /// SIGSTOP to all of its processes: they keep their connections and answer nothing.
+    Pause,
+    /// SIGCONT: ends the pause.
+    Resume,
+}
+
+impl Order {
+    /// All of them.
+    pub const EVERY: [Self; 4] = [Self::Stop, Self::Kill, Self::Pause, Self::Resume];
+}
+
 impl Home {
-    /// The home of the server that the whole workspace shares.
-    pub fn shared(kind: Service) -> anyhow::Result<Self> {
-        Self::named(kind, Path::new(kind.word()))
-    }
-
-    /// A home for a server of one experiment's own.
-    pub fn own(kind: Service) -> anyhow::Result<Self> {
-        let name = format!("{}-{:08x}", kind.word(), rand::random::<u32>());
-        Self::named(kind, &Path::new("own").join(name))
-    }
-
-    fn named(kind: Service, name: &Path) -> anyhow::Result<Self> {
+    /// The home of this name among those of the private servers.
+    pub fn new(name: &Path, refuses_root: bool) -> anyhow::Result<Self> {
         let mut parent = parent()?;
         let root = rustix::process::geteuid().is_root();
-        let account = if kind == Service::Postgres && root { Some(unprivileged()?) } else { None };
+        let account = if refuses_root && root { Some(unprivileged()?) } else { None };
         if account.is_some() && !everyone_can_reach(&parent)? {
             // For example a checkout under /root. One folder for each checkout.
             let words = parent.to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
             parent = PathBuf::from(format!("/var/tmp/worked-answers{words}"));
+            make_our_own(&parent)?;
         }
-        Ok(Self { kind, path: parent.join(name), account })
+        Ok(Self { path: parent.join(name), account })
     }
 
     /// Makes the folder, readable by nobody but the server's user.
     pub fn create(&self) -> anyhow::Result<()> {
+        self.refuse_the_homes_of_others()?;
         let make = || {
-            fs::create_dir_all(&self.path)?;
-            // Its keeper removes a home of one's own at the end, and for that has to own the folder above.
-            if let Some(parent) = self.path.parent().filter(|parent| parent.ends_with("own")) {
-                self.give(parent)?;
-            }
+            make_folders(&self.path)?;
             fs::set_permissions(&self.path, fs::Permissions::from_mode(0o700))?;
             self.give(&self.path)
         };
         make().with_context(|| format!("cannot make {}", self.path.display()))
     }
 
+    /// A copy of `target/` belongs to whoever copied it, and then the server cannot read its data.
+    fn refuse_the_homes_of_others(&self) -> anyhow::Result<()> {
+        let expected = self.account.map_or(rustix::process::geteuid().as_raw(), |it| it.uid);
+        let Ok(entries) = self.path.read_dir() else { return Ok(()) };
+        let folders = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        for folder in folders.chain([self.path.clone()]) {
+            let owner = fs::metadata(&folder)?.uid();
+            if owner != expected && folder.read_dir().is_ok_and(|mut it| it.next().is_some()) {
+                bail!(
+                    "{} belongs to the user {owner}, but its server runs as the user {expected}: it was made by \
+                     somebody else, or is a copy. `rm -rf {}` makes a fresh one",
+                    folder.display(),
+                    self.path.display(),
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a file that the server's user can read, and nobody else.
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+        let path = self.write_for_us(name, text)?;
+        self.give(&path).with_context(|| format!("cannot give away {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Writes a file that the server has no business with.
+    pub fn write_for_us(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
         let write = || {
             let _ = fs::remove_file(&path);
             let options = File::options().write(true).create_new(true).mode(0o600).open(&path);
-            io::Write::write_all(&mut options?, text.as_bytes())?;
-            self.give(&path)
+            io::Write::write_all(&mut options?, text.as_bytes())
         };
         write().with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
@@ -125,22 +156,45 @@ impl Home {
 
     /// Whether the server, or its keeper, lives.
     pub fn is_running(&self) -> anyhow::Result<bool> {
-        Ok(self.path.join("running.lock").exists() && self.claim()?.is_none())
+        if !self.path.join("running.lock").exists() {
+            return Ok(false);
+        }
+        // Shared, so that two who look do not take each other for the server.
+        match self.lock_file("running.lock")?.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
     }
 
-    /// Becomes a user: as long as the file is open, the server stays. `None` while nobody listens.
+    /// Becomes a user: as long as the file is open, the server stays. `None` while its keeper looks, or stops it.
     pub fn enter(&self) -> anyhow::Result<Option<File>> {
-        let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits())?;
-        let users = File::options().write(true).custom_flags(flags).open(self.path.join("users"));
-        match users {
-            Ok(users) => Ok(Some(users)),
-            // No reader yet, or no FIFO yet or any more.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
-                Ok(None)
+        let users = self.lock_file("users")?;
+        match users.try_lock_shared() {
+            Ok(()) => {
+                users.set_modified(SystemTime::now())?;
+                Ok(Some(users))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| self.path.display().to_string()),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error.into()),
         }
+    }
+
+    /// Gives an order to the keeper. Its file is there until the order has been carried out, or until the next start.
+    pub fn order(&self, order: Order) -> anyhow::Result<PathBuf> {
+        let file = self.order_file(order);
+        File::create(&file).with_context(|| format!("cannot make {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// The file of an order.
+    pub fn order_file(&self, order: Order) -> PathBuf {
+        self.path.join(match order {
+            Order::Stop => "stop",
+            Order::Kill => "kill",
+            Order::Pause => "pause",
+            Order::Resume => "resume",
+        })
     }
 
     /// The password, made on first use.
@@ -160,18 +214,6 @@ impl Home {
         let port = if is_free { last } else { port::free()? };
         self.write("port", &port.to_string())?;
         Ok(port)
-    }
-
-    /// The server's address.
-    pub fn url(&self) -> anyhow::Result<String> {
-        let (port, password) = (self.read("port")?, self.read("password")?);
-        Ok(match self.kind {
-            Service::Postgres => {
-                format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres")
-            }
-            Service::Redis => format!("redis://:{password}@127.0.0.1:{port}/"),
-            Service::RabbitMq => format!("amqp://lab:{password}@127.0.0.1:{port}/%2f"),
-        })
     }
 
     /// The server's own words about itself, lately.
@@ -198,9 +240,40 @@ pub fn workspace() -> PathBuf {
 /// The folder of all private servers: `target/stack`, unless `STACK_DIR` names another.
 pub fn parent() -> anyhow::Result<PathBuf> {
     let parent = std::env::var_os("STACK_DIR")
-        .map_or_else(|| workspace().join("target/stack"), PathBuf::from);
-    fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        .map_or_else(|| Ok(workspace().join("target/stack")), std::path::absolute)?;
+    make_folders(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
     Ok(parent)
+}
+
+/// Makes a folder and those above it that are missing. Everybody can go through them, whatever the umask is.
+fn make_folders(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_folders(parent)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        // By another process, just now.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a folder in a place where everybody can make one, or makes sure that the one there is ours.
+fn make_our_own(path: &Path) -> anyhow::Result<()> {
+    make_folders(path).with_context(|| format!("cannot make {}", path.display()))?;
+    // Not of what a link points to.
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+        bail!(
+            "{} is a link or belongs to another user, so PostgreSQL's data is not safe there. Have it removed, or \
+             name another folder with STACK_DIR",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 /// The last lines of a log.
@@ -221,18 +294,39 @@ fn everyone_can_reach(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The user that PostgreSQL runs as when we are root.
+/// The user that a server runs as which refuses to run as root, when we are root.
 fn unprivileged() -> anyhow::Result<Account> {
     let users = fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
-    for wanted in ["postgres", "nobody"] {
-        for user in users.lines() {
-            let fields: Vec<_> = user.split(':').collect();
-            if let [name, _, uid, gid, ..] = fields[..]
-                && name == wanted
-            {
-                return Ok(Account { uid: uid.parse()?, gid: gid.parse()? });
-            }
+    let accounts = ["postgres", "_postgres", "nobody"];
+    accounts.iter().find_map(|name| account(&users, name)).context(
+        "PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody",
+    )
+}
+
+/// Its line in `/etc/passwd`.
+fn account(users: &str, name: &str) -> Option<Account> {
+    // On macOS `nobody` has the number -2.
+    let number =
+        |text: &str| text.parse().ok().or_else(|| text.parse().map(i32::cast_unsigned).ok());
+    users.lines().find_map(|user| match user.split(':').collect::<Vec<_>>()[..] {
+        [found, _, uid, gid, ..] if found == name => {
+            Some(Account { uid: number(uid)?, gid: number(gid)? })
         }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_of_macos_has_a_negative_number() {
+        let users = "# a comment\nnobody:*:-2:-2:Unprivileged User:/var/empty:/usr/bin/false\n\
+                     _postgres:*:216:216:PostgreSQL Server:/var/empty:/usr/bin/false\n";
+        let nobody = account(users, "nobody").unwrap();
+        assert_eq!((nobody.uid, nobody.gid), (4_294_967_294, 4_294_967_294));
+        assert_eq!(account(users, "_postgres").unwrap().uid, 216);
+        assert!(account(users, "postgres").is_none());
     }
-    bail!("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
 }

@@ -7,33 +7,45 @@ use anyhow::{Context, bail};
 use tokio::process::Command;
 
 use super::{
-    Service, announce, home,
-    programs::{find, on_path},
+    announce, compose, home,
+    programs::on_path,
+    service::{Packages, Service},
 };
 
-/// Installs what is missing for this kind, or says how to.
-pub async fn install(kind: Service) -> anyhow::Result<()> {
-    let apt = on_path("apt-get").is_some();
-    let root = rustix::process::geteuid().is_root();
-    let refused = std::env::var("STACK_INSTALL").is_ok_and(|word| word == "never");
-    if !apt || !root || refused {
-        bail!("{}", how_to(kind, refused && apt && root));
+/// Whether this system lets us.
+fn is_possible() -> bool {
+    on_path("apt-get").is_some() && rustix::process::geteuid().is_root()
+}
+
+fn is_forbidden() -> bool {
+    std::env::var("STACK_INSTALL").is_ok_and(|word| word == "never")
+}
+
+/// Whether what is missing is installed when it is needed.
+pub fn is_allowed() -> bool {
+    is_possible() && !is_forbidden()
+}
+
+/// Installs what is missing for this service, or says how to.
+pub async fn install(service: Service) -> anyhow::Result<()> {
+    if !is_allowed() {
+        bail!("{}", how_to(service, is_possible()));
     }
     let parent = home::parent()?;
     // One `apt-get` at a time, whichever process and whichever server asks.
     let path = parent.join("install.lock");
     let lock = fs::File::create(&path).with_context(|| path.display().to_string())?;
     let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
-    if find(kind).is_some() {
+    if service.programs().is_some() {
         return Ok(());
     }
-    let package = debian_package(kind);
-    announce(kind, format_args!("not found; apt-get install {package} …"));
+    let package = service.about().packages.debian;
+    announce(service, format_args!("not found; apt-get install {package} …"));
     let log = parent.join("apt.log");
     // A fresh image has no package lists, and an old one has stale ones.
     apt_get(&["update", "-q"], &log).await?;
     apt_get(&["install", "-q", "-y", "--no-install-recommends", package], &log).await?;
-    announce(kind, "installed");
+    announce(service, "installed");
     Ok(())
 }
 
@@ -53,36 +65,38 @@ async fn apt_get(arguments: &[&str], log: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn debian_package(kind: Service) -> &'static str {
-    match kind {
-        Service::Postgres => "postgresql",
-        Service::Redis => "redis-server",
-        Service::RabbitMq => "rabbitmq-server",
+/// The commands that install it on this system.
+fn commands(service: Service) -> Vec<String> {
+    let Packages { debian, fedora, brew } = service.about().packages;
+    let mut commands = Vec::new();
+    if on_path("apt-get").is_some() {
+        commands.push(format!("sudo apt-get install -y {debian}"));
     }
+    if on_path("dnf").is_some() {
+        commands.push(format!("sudo dnf install -y {fedora}"));
+    }
+    if cfg!(target_os = "macos") || on_path("brew").is_some() {
+        commands.push(format!("brew install {brew}"));
+    }
+    commands
+}
+
+/// The first of them, or where to look.
+pub fn command(service: Service) -> String {
+    commands(service).into_iter().next().unwrap_or_else(|| "no package manager is known".to_owned())
 }
 
 /// What to type on this system.
-fn how_to(kind: Service, refused: bool) -> String {
-    let (fedora, brew) = match kind {
-        Service::Postgres => ("postgresql-server", "postgresql@17"),
-        Service::Redis => ("redis", "redis"),
-        Service::RabbitMq => ("rabbitmq-server", "rabbitmq"),
-    };
-    let mut lines = vec![format!("{kind} is missing. Any one of these brings it:")];
-    if refused {
-        lines[0] = format!("{kind} is missing, and STACK_INSTALL=never forbids installing it.");
+fn how_to(service: Service, forbidden: bool) -> String {
+    let mut lines = vec![format!("{service} is missing. Any one of these brings it:")];
+    if forbidden {
+        lines[0] = format!("{service} is missing, and STACK_INSTALL=never forbids installing it.");
     }
-    if on_path("apt-get").is_some() {
-        lines.push(format!("  sudo apt-get install -y {}", debian_package(kind)));
+    lines.extend(commands(service).into_iter().map(|command| format!("  {command}")));
+    if compose::url(service).is_some() {
+        lines.push("  docker compose up --wait     (with a container engine)".to_owned());
     }
-    if on_path("dnf").is_some() {
-        lines.push(format!("  sudo dnf install -y {fedora}"));
-    }
-    if cfg!(target_os = "macos") || on_path("brew").is_some() {
-        lines.push(format!("  brew install {brew}"));
-    }
-    lines.push("  docker compose up --wait     (with a container engine)".to_owned());
-    lines.push(format!("  export {}=…          (a server that you have)", kind.variable()));
+    lines.push(format!("  export {}=…          (a server that you have)", service.variable()));
     lines.join("\n")
 }
 
@@ -92,10 +106,14 @@ mod tests {
 
     #[test]
     fn a_missing_server_is_an_error_that_can_be_acted_on() {
-        for kind in Service::ALL {
-            let text = how_to(kind, false);
-            assert!(text.contains(&kind.to_string()) && text.contains(kind.variable()), "{text}");
-            assert!(text.contains("docker compose up --wait"), "{text}");
+        for service in Service::EVERY {
+            let text = how_to(service, false);
+            assert!(
+                text.contains(&service.to_string()) && text.contains(service.variable()),
+                "{text}"
+            );
+            let compose = text.contains("docker compose up --wait");
+            assert_eq!(compose, Service::STACK.contains(&service), "{text}");
         }
     }
 }

@@ -10,17 +10,20 @@
 //! Invariant: a URL that is set is used or is an error; nothing ever falls through to another server.
 
 pub mod compose;
+mod family;
 mod given;
 mod home;
 mod install;
-mod launch;
-
+pub(crate) mod keeper;
 pub mod own;
 mod private;
 mod probe;
-mod programs;
+pub(crate) mod programs;
+pub mod service;
 
+pub(crate) use home::parent as folder;
 pub use home::workspace;
+pub use service::Service;
 
 use std::{fmt, fs::File, sync::Arc};
 
@@ -28,51 +31,6 @@ use anyhow::{Context, bail};
 use futures_util::future::join_all;
 use serde::Serialize;
 use tokio::sync::Mutex;
-
-/// A kind of server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Service {
-    /// PostgreSQL 15 to 18.
-    Postgres,
-    /// Redis 7 or 8.
-    Redis,
-    /// RabbitMQ 3.10 to 4.x.
-    RabbitMq,
-}
-
-impl Service {
-    /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Postgres, Self::Redis, Self::RabbitMq];
-
-    /// The variable that gives its URL.
-    pub fn variable(self) -> &'static str {
-        match self {
-            Self::Postgres => "DATABASE_URL",
-            Self::Redis => "REDIS_URL",
-            Self::RabbitMq => "AMQP_URL",
-        }
-    }
-
-    /// Its name in files, and as a service of `docker-compose.yml`.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Postgres => "postgres",
-            Self::Redis => "redis",
-            Self::RabbitMq => "rabbitmq",
-        }
-    }
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Postgres => "PostgreSQL",
-            Self::Redis => "Redis",
-            Self::RabbitMq => "RabbitMQ",
-        })
-    }
-}
 
 /// Where a server was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +57,7 @@ impl fmt::Display for Source {
 #[derive(Clone, Debug)]
 pub struct Server {
     /// What it is.
-    pub kind: Service,
+    pub service: Service,
     /// Its address, with credentials.
     pub url: String,
     /// Where it was found.
@@ -111,75 +69,104 @@ pub struct Server {
 impl Server {
     /// Its name and version, asked of the server itself: `PostgreSQL 15.18`.
     pub async fn version(&self) -> anyhow::Result<String> {
-        probe::version(self.kind, &self.url).await
+        probe::version(self.service, &self.url).await
     }
 
     /// Whether it can still be used. A private one may have been stopped by `stack down`.
     fn lives(&self) -> anyhow::Result<bool> {
         match self.user {
-            Some(_) => home::Home::shared(self.kind)?.is_running(),
+            Some(_) => self.service.shared_home()?.is_running(),
             None => Ok(true),
         }
     }
 }
 
 /// The servers that this process uses. Each has a lock of its own, so they start side by side.
-static USED: [Mutex<Option<Server>>; 3] = [const { Mutex::const_new(None) }; 3];
+static USED: [Mutex<Option<Server>>; Service::EVERY.len()] =
+    [const { Mutex::const_new(None) }; Service::EVERY.len()];
 
-/// The server of this kind: found or started by the first caller, shared by all others.
-pub async fn server(kind: Service) -> anyhow::Result<Server> {
-    let mut used = USED[kind as usize].lock().await;
+/// The server of this service: found or started by the first caller, shared by all others.
+pub async fn server(service: Service) -> anyhow::Result<Server> {
+    let mut used = USED[service as usize].lock().await;
     if let Some(server) = used.as_ref()
         && server.lives()?
     {
         return Ok(server.clone());
     }
-    let server = find(kind).await?;
+    let server = find(service).await?;
     *used = Some(server.clone());
     Ok(server)
 }
 
-async fn find(kind: Service) -> anyhow::Result<Server> {
-    let server = |url, source| Server { kind, url, source, user: None };
-    if let Some(url) = given::url(kind)? {
-        probe::answers(kind, &url).await.with_context(|| {
-            format!("{} is set to {}, which does not answer", kind.variable(), masked(&url))
+async fn find(service: Service) -> anyhow::Result<Server> {
+    let server = |url, source| Server { service, url, source, user: None };
+    if let Some(url) = given::url(service)? {
+        probe::answers(service, &url).await.with_context(|| {
+            format!("{} is set to {}, which does not answer", service.variable(), masked(&url))
         })?;
-        announce(kind, format_args!("using {} ({})", kind.variable(), masked(&url)));
+        announce(service, format_args!("using {} ({})", service.variable(), masked(&url)));
         return Ok(server(url, Source::Given));
     }
-    if compose::is_up(kind).await {
-        announce(kind, "using the Compose stack");
-        return Ok(server(compose::url(kind), Source::Compose));
+    if let Some(url) = compose::found(service).await {
+        announce(service, "using the Compose stack");
+        return Ok(server(url.to_owned(), Source::Compose));
     }
-    if programs::find(kind).is_none() {
-        if compose::engine_answers().await {
-            compose::up(kind).await?;
-            return Ok(server(compose::url(kind), Source::Compose));
+    if service.programs().is_none() {
+        if let Some(url) = compose::url(service)
+            && compose::engine_answers().await
+        {
+            compose::up(service, url).await?;
+            return Ok(server(url.to_owned(), Source::Compose));
         }
-        install::install(kind).await?;
+        install::install(service).await?;
     }
-    let Some(programs) = programs::find(kind) else {
-        bail!("{kind} was installed, and still its programs are not to be found");
+    let Some(programs) = service.programs() else {
+        bail!("{service} was installed, and still its programs are not to be found");
     };
-    let (url, user) = private::join(kind, &programs).await?;
-    Ok(Server { kind, url, source: Source::Private, user: Some(Arc::new(user)) })
+    let (url, user) = private::join(service, programs).await?;
+    Ok(Server { service, url, source: Source::Private, user: Some(Arc::new(user)) })
+}
+
+/// Whether the reader has set its URL.
+pub(crate) fn is_given(service: Service) -> bool {
+    // One that is no URL was set too.
+    !matches!(given::url(service), Ok(None))
+}
+
+/// Why no server of this service can be had here. Looks for programs and asks no server.
+pub(crate) fn why_none(service: Service) -> Option<String> {
+    let brought = service.image().is_some() && compose::has_engine();
+    if is_given(service) || brought { None } else { why_none_of_its_own(service) }
+}
+
+/// Why no server of one's own can be had here.
+pub(crate) fn why_none_of_its_own(service: Service) -> Option<String> {
+    if service.needs_root() && !rustix::process::geteuid().is_root() {
+        return Some(format!("only root can run {service}"));
+    }
+    let here = service.programs().is_some() || install::is_allowed();
+    (!here).then(|| format!("{service} is not installed here ({})", install::command(service)))
+}
+
+/// Installs the programs of a service, if they are missing.
+pub(crate) async fn bring(service: Service) -> anyhow::Result<()> {
+    if service.programs().is_some() { Ok(()) } else { install::install(service).await }
 }
 
 /// Finds or starts the given servers, side by side.
-pub async fn up(kinds: &[Service]) -> anyhow::Result<Vec<Server>> {
+pub async fn up(services: &[Service]) -> anyhow::Result<Vec<Server>> {
     // Not `try_join_all`: the failure of one must not cut another's start short.
-    join_all(kinds.iter().map(|&kind| server(kind))).await.into_iter().collect()
+    join_all(services.iter().map(|&service| server(service))).await.into_iter().collect()
 }
 
 /// Stops the private servers, whoever uses them. Returns those that ran.
 pub async fn down() -> anyhow::Result<Vec<Service>> {
-    let stopped = join_all(Service::ALL.map(private::stop)).await;
+    let stopped = join_all(Service::EVERY.map(private::stop)).await;
     let stopped: Vec<bool> = stopped.into_iter().collect::<anyhow::Result<_>>()?;
-    Ok(Service::ALL
+    Ok(Service::EVERY
         .into_iter()
         .zip(stopped)
-        .filter_map(|(kind, ran)| ran.then_some(kind))
+        .filter_map(|(service, ran)| ran.then_some(service))
         .collect())
 }
 
@@ -187,7 +174,7 @@ pub async fn down() -> anyhow::Result<Vec<Service>> {
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// Which server.
-    pub kind: String,
+    pub service: String,
     /// `running`, `stopped` (it starts when it is needed) or `missing`.
     pub state: &'static str,
     /// `given`, `compose`, `private`; what would be used, if it does not run.
@@ -196,33 +183,34 @@ pub struct Status {
     pub address: String,
 }
 
-/// Looks at every server and starts none.
+/// Looks at every server of the stack and starts none.
 pub async fn status() -> Vec<Status> {
-    join_all(Service::ALL.map(|kind| async move {
-        let (state, source, address) = look(kind)
+    join_all(Service::STACK.map(|service| async move {
+        let (state, source, address) = look(service)
             .await
             .unwrap_or_else(|error| ("missing", Source::Given.to_string(), format!("{error:#}")));
-        Status { kind: kind.to_string(), state, source, address }
+        Status { service: service.to_string(), state, source, address }
     }))
     .await
 }
 
-async fn look(kind: Service) -> anyhow::Result<(&'static str, String, String)> {
-    if let Some(url) = given::url(kind)? {
-        let error = probe::answers(kind, &url).await.err();
+async fn look(service: Service) -> anyhow::Result<(&'static str, String, String)> {
+    if let Some(url) = given::url(service)? {
+        let error = probe::answers(service, &url).await.err();
         let state = if error.is_none() { "running" } else { "missing" };
         return Ok((state, Source::Given.to_string(), masked(&url)));
     }
-    if compose::is_up(kind).await {
-        return Ok(("running", Source::Compose.to_string(), masked(&compose::url(kind))));
+    if let Some(url) = compose::found(service).await {
+        return Ok(("running", Source::Compose.to_string(), masked(url)));
     }
     let source = Source::Private.to_string();
-    let home = home::Home::shared(kind)?;
+    let home = service.shared_home()?;
     if home.is_running()? {
-        let address = home.url().map_or_else(|_| "starting".to_owned(), |url| masked(&url));
+        let address =
+            (service.about().url)(&home).map_or_else(|_| "starting".to_owned(), |url| masked(&url));
         return Ok(("running", source, address));
     }
-    Ok(match programs::find(kind) {
+    Ok(match service.programs() {
         Some(_) => ("stopped", source, "starts when it is needed".to_owned()),
         None => ("missing", source, "is installed when it is needed".to_owned()),
     })
@@ -241,6 +229,6 @@ pub fn masked(url: &str) -> String {
 }
 
 /// A progress line. Standard error, because standard output belongs to the reports.
-fn announce(kind: Service, what: impl fmt::Display) {
-    eprintln!("  {kind:<10}  {what}");
+fn announce(service: Service, what: impl fmt::Display) {
+    eprintln!("  {service:<10}  {what}");
 }

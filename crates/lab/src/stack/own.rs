@@ -1,141 +1,152 @@
 //! How does an experiment harm a server without harming anyone? It starts one of its own, from the same
 //! programs, on a port of its own; the keeper removes it when the experiment ends, however it ends.
 
-use std::{fs, fs::File, process::Command, time::Duration};
-
-use anyhow::Context;
-use rustix::{
-    io::Errno,
-    process::{Pid, Signal, kill_process},
+use std::{
+    fs::{self, File},
+    time::{Duration, Instant},
 };
-use tokio::time::{sleep, timeout};
+
+use anyhow::{Context, ensure};
+use tokio::time::sleep;
 
 use super::{
-    Service,
-    home::Home,
-    private, probe,
-    programs::{Programs, find},
+    home::{Home, Order},
+    private::{self, Place},
+    probe,
+    programs::Programs,
+    service::{Launch, Service},
 };
-use crate::experiment::skip;
+use crate::skip::skip;
 
 /// A private server that nobody shares.
 #[derive(Debug)]
 pub struct OwnServer {
-    home: Home,
-    programs: Programs,
+    place: Place,
     /// Closing it tells the keeper to stop the server.
     user: Option<File>,
     /// Locked as long as this lives: what is not locked was left behind.
     _owner: File,
 }
 
-/// Run by the keeper when the last user has gone, and not when the server was killed.
-const REMOVE: &str = r#"[ -z "$told" ] || rm -rf "$PWD""#;
+/// How long a keeper may take to carry out an order.
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(5);
 
 impl OwnServer {
-    /// Starts a server with no data. Skips the experiment where only given servers are to be had.
-    pub async fn start(kind: Service) -> anyhow::Result<Self> {
-        let programs = find(kind).ok_or_else(|| {
-            skip(format!("needs a {kind} of its own, which is not installed here"))
-        })?;
-        remove_what_was_left(kind)?;
-        let home = Home::own(kind)?;
+    /// Starts a server with no data. Installs it, if it is missing and may be installed; otherwise the experiment is
+    /// skipped.
+    pub async fn start(service: Service) -> anyhow::Result<Self> {
+        let mut server = Self::prepare(service).await?;
+        server.restart().await?;
+        Ok(server)
+    }
+
+    /// Makes the home of a server and starts nothing. For a server that is to be a member of a group: its folder can
+    /// be filled and its launch changed before [`restart`](Self::restart).
+    pub(crate) async fn prepare(service: Service) -> anyhow::Result<Self> {
+        if let Some(why) = super::why_none_of_its_own(service) {
+            return Err(skip(format!("it needs a {service} of its own, and {why}")));
+        }
+        super::bring(service).await?;
+        let programs = service.programs().context("its programs are not where they should be")?;
+        remove_what_was_left(service)?;
+        let home = service.own_home()?;
         home.create()?;
+        home.free_port()?;
         let owner = home.lock_file("owner.lock")?;
         owner.try_lock().context("a home of our own, and yet locked")?;
-        let user = private::start(&home, &programs, 0, REMOVE).await?;
-        Ok(Self { home, programs, user: Some(user), _owner: owner })
+        Ok(Self { place: Place::new(service, home, programs), user: None, _owner: owner })
+    }
+
+    /// Changes how it is started, each time.
+    pub(crate) fn adapt(&mut self, change: impl Fn(&mut Launch) + Send + Sync + 'static) {
+        self.place.adapt = Box::new(change);
+    }
+
+    /// Its folder.
+    pub(crate) fn home(&self) -> &Home {
+        &self.place.home
+    }
+
+    /// What runs it.
+    pub(crate) fn programs(&self) -> &Programs {
+        &self.place.programs
+    }
+
+    /// Its port, the same after a restart.
+    pub fn port(&self) -> anyhow::Result<u16> {
+        Ok(self.place.home.read("port")?.parse()?)
     }
 
     /// Its address, the same after a restart.
     pub fn url(&self) -> anyhow::Result<String> {
-        self.home.url()
+        self.place.url()
     }
 
     /// Its name and version.
     pub async fn version(&self) -> anyhow::Result<String> {
-        probe::version(self.home.kind, &self.url()?).await
+        probe::version(self.place.service, &self.url()?).await
     }
 
     /// SIGKILL to all of the server's processes, the nearest thing to a power cut that they can see. Returns
     /// when they are gone.
-    ///
-    /// PostgreSQL has a process for each connection, and those outlive the first by a moment, in which they could
-    /// still write and answer. So all are stopped before any is killed: no process sees another one die.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
-        let file = if self.home.kind == Service::RabbitMq { "rabbitmq.pid" } else { "pid" };
-        let pid = self.home.read(file)?.parse().ok().and_then(Pid::from_raw);
-        let pid = pid.context("no pid")?;
-        // While it is stopped it starts no others.
-        kill_process(pid, Signal::STOP)?;
-        let mut all = children(pid)?;
-        all.push(pid);
-        for signal in [Signal::STOP, Signal::KILL] {
-            for &process in &all {
-                match kill_process(process, signal) {
-                    // It had just ended by itself.
-                    Err(Errno::SRCH) => {}
-                    outcome => outcome?,
-                }
-            }
+        self.order(Order::Kill).await?;
+        while self.place.home.is_running()? {
+            sleep(POLL).await;
         }
-        self.gone().await
-    }
-
-    /// Starts it again after [`kill`](Self::kill), with its data, on its port.
-    pub async fn restart(&mut self) -> anyhow::Result<()> {
-        self.user = Some(private::start(&self.home, &self.programs, 0, REMOVE).await?);
-        Ok(())
-    }
-
-    async fn gone(&mut self) -> anyhow::Result<()> {
-        let gone = async {
-            while self.home.is_running()? {
-                sleep(Duration::from_millis(5)).await;
-            }
-            anyhow::Ok(())
-        };
-        timeout(Duration::from_secs(30), gone).await.context("killed, and it still runs")??;
         self.user = None;
         Ok(())
     }
+
+    /// SIGSTOP to all of the server's processes: it keeps its connections and answers nothing.
+    pub async fn pause(&self) -> anyhow::Result<()> {
+        self.order(Order::Pause).await
+    }
+
+    /// SIGCONT: ends the pause.
+    pub async fn resume(&self) -> anyhow::Result<()> {
+        self.order(Order::Resume).await
+    }
+
+    /// Starts it, or starts it again after [`kill`](Self::kill), with its data, on its port.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        let running = self.place.home.claim()?.context("it runs")?;
+        self.user = Some(private::start(&self.place, running, Duration::ZERO, true).await?);
+        Ok(())
+    }
+
+    /// Whether it runs, perhaps paused.
+    pub fn is_running(&self) -> anyhow::Result<bool> {
+        self.place.home.is_running()
+    }
+
+    /// Gives an order to the keeper, and waits until it has been carried out.
+    async fn order(&self, order: Order) -> anyhow::Result<()> {
+        let home = &self.place.home;
+        let file = home.order(order)?;
+        let deadline = Instant::now() + PATIENCE;
+        while file.exists() {
+            ensure!(home.is_running()?, "{} does not run. {}", self.place.service, home.log_tail());
+            ensure!(Instant::now() < deadline, "{} has no keeper any more", self.place.service);
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
 }
 
-/// The processes that this one started and that still live.
-fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
-    if !cfg!(target_os = "linux") {
-        let output = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().context("ps")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        return Ok(text
-            .lines()
-            .filter_map(|line| child(line.split_whitespace(), parent))
-            .collect());
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        // Its keeper removes the home of a server that it stops. Nobody does that for one that was killed.
+        if self.user.is_none() && self.place.home.is_running().is_ok_and(|runs| !runs) {
+            let _ = fs::remove_dir_all(&self.place.home.path);
+        }
     }
-    // A small container has no `ps`.
-    let mut children = Vec::new();
-    for process in fs::read_dir("/proc")?.flatten() {
-        // `pid (name) state ppid …`, and the name may hold spaces and parentheses. It may end as we look.
-        let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { continue };
-        let (Some((pid, _)), Some((_, rest))) = (stat.split_once(' '), stat.rsplit_once(')'))
-        else {
-            continue;
-        };
-        let fields = [pid].into_iter().chain(rest.split_whitespace().skip(1));
-        children.extend(child(fields, parent));
-    }
-    Ok(children)
-}
-
-/// The pid, if the parent's pid, which follows it, is this one.
-fn child<'a>(mut fields: impl Iterator<Item = &'a str>, parent: Pid) -> Option<Pid> {
-    let pid = fields.next()?.parse().ok()?;
-    let of: i32 = fields.next()?.parse().ok()?;
-    if of == parent.as_raw_nonzero().get() { Pid::from_raw(pid) } else { None }
 }
 
 /// Homes of experiments that were killed between a server's death and its restart.
-fn remove_what_was_left(kind: Service) -> anyhow::Result<()> {
-    let example = Home::own(kind)?;
+fn remove_what_was_left(service: Service) -> anyhow::Result<()> {
+    let example = service.own_home()?;
     let Some(Ok(homes)) = example.path.parent().map(fs::read_dir) else { return Ok(()) };
     for path in homes.flatten().map(|entry| entry.path()) {
         let home = Home { path, ..example.clone() };
@@ -151,20 +162,4 @@ fn remove_what_was_left(kind: Service) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn children_are_found_by_their_parent() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let pid = Pid::from_child(&child);
-        let found = children(rustix::process::getpid());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(found.unwrap().contains(&pid));
-        assert!(!children(rustix::process::getpid()).unwrap().contains(&pid));
-    }
 }

@@ -1,8 +1,9 @@
-//! Is the server installed? Looks where Debian, Fedora, Homebrew and a plain `PATH` put it.
+//! Is a program installed? These look where systems put programs; each service's file says which of them apply.
 
-use std::path::{Path, PathBuf};
-
-use super::Service;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The program to run, and the folder that holds what belongs to it.
 #[derive(Clone, Debug)]
@@ -13,37 +14,20 @@ pub struct Programs {
     pub folder: PathBuf,
 }
 
-/// The newest installed server of this kind.
-pub fn find(kind: Service) -> Option<Programs> {
-    match kind {
-        Service::Postgres => on_path("postgres")
-            .into_iter()
-            .chain(versions("/usr/lib/postgresql", "", "bin/postgres"))
-            .chain(versions("/opt/homebrew/opt", "postgresql@", "bin/postgres"))
-            .chain(versions("/usr/local/opt", "postgresql@", "bin/postgres"))
-            .chain(versions("/usr", "pgsql-", "bin/postgres"))
-            .filter_map(programs)
-            // Client packages and hand-made links bring a `postgres` without its `initdb`.
-            .find(|programs| programs.folder.join("initdb").exists()),
-        Service::Redis => on_path("redis-server")
-            .into_iter()
-            .chain(["/opt/homebrew/bin/redis-server".into(), "/usr/local/bin/redis-server".into()])
-            .find_map(programs),
-        // The wrapper that Debian puts on the path insists on the user `rabbitmq`: it comes last.
-        Service::RabbitMq => versions("/usr/lib/rabbitmq/lib", "rabbitmq_server-", RABBIT)
-            .into_iter()
-            .chain(["/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server".into()])
-            .chain(["/usr/local/opt/rabbitmq/sbin/rabbitmq-server".into()])
-            .chain(on_path("rabbitmq-server").filter(|path| !path.starts_with("/usr/sbin")))
-            .find_map(programs),
-    }
-}
-
-const RABBIT: &str = "sbin/rabbitmq-server";
+/// Not on everybody's path: what only administrators run, Homebrew, MacPorts.
+const ELSEWHERE: [&str; 7] = [
+    "/usr/sbin",
+    "/opt/homebrew/bin",
+    "/opt/homebrew/sbin",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/opt/local/bin",
+    "/opt/local/sbin",
+];
 
 /// Follows links, so that the helpers are looked for beside the real program. The program keeps its
 /// name: Redis looks at it to know whether to be a server or one of its tools.
-fn programs(server: PathBuf) -> Option<Programs> {
+pub fn programs(server: PathBuf) -> Option<Programs> {
     let folder = server.canonicalize().ok()?.parent()?.to_owned();
     Some(Programs { server, folder })
 }
@@ -54,8 +38,33 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
+/// Every program of this name, on the `PATH` and in the folders that are not on everybody's.
+pub fn installed(name: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let elsewhere = ELSEWHERE.map(|folder| Path::new(folder).join(name));
+    on_path(name).into_iter().chain(elsewhere).filter(|program| program.is_file())
+}
+
+/// What a server gets of the reader's environment. The rest (`PGOPTIONS`, `RABBITMQ_…`, `ETCD_…`) would change it.
+const ENVIRONMENT: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "LOCALE_ARCHIVE",
+];
+
+/// Takes everything else of the reader's environment from this command.
+pub fn undisturbed(command: &mut Command) -> &mut Command {
+    let kept = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.env_clear().envs(kept)
+}
+
 /// `parent/<prefix><version>/<program>` for every version, the newest first.
-fn versions(parent: impl AsRef<Path>, prefix: &str, program: &str) -> Vec<PathBuf> {
+pub fn versions(parent: impl AsRef<Path>, prefix: &str, program: &str) -> Vec<PathBuf> {
     let Ok(folders) = parent.as_ref().read_dir() else { return Vec::new() };
     let mut found: Vec<(Vec<u32>, PathBuf)> = folders
         .flatten()

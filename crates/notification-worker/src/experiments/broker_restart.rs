@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Experiment, Lab, Service, queues::Queues};
+use lab::{Experiment, Lab, Need, Service, queues::Queues};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -36,6 +36,7 @@ pub fn experiment() -> Experiment {
         &["--rounds", "1", "--seconds", "0.7", "--clients", "4"],
         run,
     )
+    .needs(&[Need::Own(Service::RabbitMq)])
 }
 
 /// What is killed within a second of its declaration comes back without a leader on one node of 3.10.8, for good
@@ -63,7 +64,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut broker = lab.own_server(Service::RabbitMq).await?;
     let queues = Queues::fresh_on(&broker.url()?, "notification-worker");
     let (database, keys) = tokio::try_join!(lab.database(), lab.keys())?;
-    let stand = Stand::on(database, keys, queues, 2, 100, 8);
+    let stand = Stand::on(database, keys, queues, 2, 100, 8)?;
     let server = stand.serve(&[]).start().await?;
     let (api, told, stop) =
         (Api::of(&server)?, Arc::new(Mutex::new(Told::default())), CancellationToken::new());

@@ -33,7 +33,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    lab::serve::allow_many_connections();
+    lab::open_files::allow_many();
     let stand = Stand::of(&lab, 8, 200, 8).await?;
     let server = stand.serve(&["--role", "api", "--ping-seconds", "3600"]).start().await?;
     let _worker = stand.serve(&["--role", "worker"]).start().await?;

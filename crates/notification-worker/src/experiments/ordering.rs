@@ -193,7 +193,7 @@ async fn sharded(
 async fn competing(lab: &Lab, params: &Params) -> anyhow::Result<Vec<Sent>> {
     let mut queues = lab.queues().await?;
     let queue = format!("{}.plain", queues.prefix());
-    queues.expect([queue.clone()], []);
+    queues.expect([queue.clone()], [])?;
     let connection = queues.connection().await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;

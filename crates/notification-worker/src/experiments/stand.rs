@@ -56,7 +56,7 @@ impl Stand {
         attempts: u16,
     ) -> anyhow::Result<Self> {
         let (database, keys, queues) = tokio::try_join!(lab.database(), lab.keys(), lab.queues())?;
-        Ok(Self::on(database, keys, queues, shards, backoff_ms, attempts))
+        Self::on(database, keys, queues, shards, backoff_ms, attempts)
     }
 
     /// For a test.
@@ -66,7 +66,7 @@ impl Stand {
             Keys::fresh(NAME),
             Queues::fresh(NAME),
         )?;
-        Ok(Self::on(database, keys, queues, shards, backoff_ms, attempts))
+        Self::on(database, keys, queues, shards, backoff_ms, attempts)
     }
 
     /// On parts that are there.
@@ -77,13 +77,13 @@ impl Stand {
         shards: u16,
         backoff_ms: u64,
         attempts: u16,
-    ) -> Self {
+    ) -> anyhow::Result<Self> {
         let topology =
             Topology { prefix: queues.prefix().to_owned(), shards, max_queue: 1_000_000 };
         let backoff = Backoff { first: Duration::from_millis(backoff_ms), attempts };
         let (names, exchanges) = topology.names(backoff.rungs());
-        queues.expect(names, exchanges);
-        Self { database, keys, queues, topology, backoff }
+        queues.expect(names, exchanges)?;
+        Ok(Self { database, keys, queues, topology, backoff })
     }
 
     /// Prepares a process on these parts.

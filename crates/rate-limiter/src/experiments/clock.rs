@@ -12,7 +12,8 @@ use super::naive::OwnTime;
 use crate::{
     algorithm::Algorithm,
     key::Key,
-    limiter::{Limiter, Limits, STORE_TIMEOUT, Store, WhenAway},
+    limiter::{Limiter, STORE_TIMEOUT, Store, WhenAway},
+    limits::Limits,
     memory::Clock,
     quota::{Micros, Policy, Quota},
     shared::Shared,

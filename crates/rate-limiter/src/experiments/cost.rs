@@ -18,7 +18,8 @@ use redis::aio::MultiplexedConnection;
 use crate::{
     algorithm::Algorithm,
     key::Key,
-    limiter::{Limits, STORE_TIMEOUT},
+    limiter::STORE_TIMEOUT,
+    limits::Limits,
     memory::{Memory, monotonic},
     quota::{Policy, Quota},
     shared::Shared,
@@ -256,8 +257,17 @@ async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow:
     Ok(())
 }
 
-/// Bytes of this process that are in memory, where the system tells.
+/// Bytes of this process that are in memory, where the system tells. Both sources count in KiB, whatever the size of
+/// a page is.
 fn resident() -> Option<u64> {
-    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
-    Some(pages.split(' ').nth(1)?.parse::<u64>().ok()? * 4_096)
+    let text = if cfg!(target_os = "macos") {
+        let id = std::process::id().to_string();
+        let output = std::process::Command::new("ps").args(["-o", "rss=", "-p", &id]).output();
+        String::from_utf8(output.ok()?.stdout).ok()?
+    } else {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim_end_matches("kB").to_owned()
+    };
+    Some(text.trim().parse::<u64>().ok()? * 1024)
 }

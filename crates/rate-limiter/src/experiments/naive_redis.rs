@@ -9,7 +9,8 @@ use super::naive;
 use crate::{
     algorithm::Algorithm,
     key::Key,
-    limiter::{Limits, STORE_TIMEOUT},
+    limiter::STORE_TIMEOUT,
+    limits::Limits,
     quota::{Policy, Quota},
     shared::Shared,
 };

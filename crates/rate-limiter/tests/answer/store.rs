@@ -20,7 +20,7 @@ use rate_limiter::{
     cases::told::units_left,
     experiments::fixture::{Fixture, start},
     key::Key,
-    limiter::Limits,
+    limits::Limits,
     memory::Memory,
     shared::Shared,
 };

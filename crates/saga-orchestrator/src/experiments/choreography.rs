@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Experiment, Lab, child::Child, database::Database, fault::Proxy, load::median};
+use lab::{Experiment, Lab, Need, child::Child, database::Database, fault::Proxy, load::median};
 
 use super::{
     crash::{self, Path, What},
@@ -37,6 +37,7 @@ pub fn experiment() -> Experiment {
         &["--at", "shipping", "--lanes", "3", "--orders", "3"],
         run,
     )
+    .needs(&[Need::Shared(lab::Service::RabbitMq)])
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
@@ -148,7 +149,7 @@ async fn choreographed(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
     let (database, parts) = (lab.database().await?, Participants::new(lab).await?);
     parts.stock(1_000).await?;
     let amqp = lab.server(lab::Service::RabbitMq).await?;
-    let queues = Queues::fresh(&amqp);
+    let queues = Queues::fresh().await?;
     let mut proxies = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(database.url()).await?];
     let mut serve = lab
         .serve()

@@ -208,7 +208,7 @@ impl Lane {
         let (orders, parts) = (lab.database().await?, Participants::new(lab).await?);
         parts.stock(STOCK).await?;
         let amqp = lab.server(Service::RabbitMq).await?;
-        let queues = Queues::fresh(&amqp);
+        let queues = Queues::fresh().await?;
         let mut servers = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(orders.url()).await?];
         let mut serve = lab
             .serve()

@@ -1,7 +1,7 @@
 //! What is so bad about two-phase commit? Kill its coordinator at the wrong moment and look.
 
 use lab::{
-    Experiment, Lab, Service,
+    Experiment, Lab, Need, Service,
     database::Database,
     fault::{Fault, Proxy, Side},
 };
@@ -26,6 +26,7 @@ pub fn experiment() -> Experiment {
         &["--wait-ms", "200"],
         run,
     )
+    .needs(&[Need::Own(Service::Postgres)])
 }
 
 /// Four databases on one server of the experiment's own.

@@ -22,6 +22,7 @@ cases! {
     Plain an_amount_that_is_none_is_refused: "422 or 400 for anything but 1 to 2^53 - 1 whole cents", "A negative amount is a way to take money; 1.5 and 1e400 are ways to lose it.";
     Plain an_account_that_makes_no_sense_is_refused: "422 that names the owner or the balance", "A name has to be shown on one line, and nobody starts in debt.";
     Plain a_body_that_is_none_is_refused: "400, 413, 415 or 422, and the next good one is served", "One bad client must not cost the others anything.";
+    Plain an_array_moves_no_money: "400 for the values of a transfer in an array, in any order, and no cent is moved", "Some libraries take an array for an object, by the order of its fields: who pays whom is then a matter of luck.";
     Plain what_is_not_there_is_not_found: "404 for every number that is none, and for the vault", "Paths are input too.";
     Plain a_wrong_method_is_not_allowed: "405 with Allow", "It tells a client's author what the path is for.";
 }
@@ -195,6 +196,25 @@ async fn a_body_that_is_none_is_refused(target: &Target) -> Outcome {
     // One was good: the one with an odd header beside it.
     ensure!(client.balance(bob).await? == 5, "{}", client.balance(bob).await?);
     client.audit((ada, bob), (999_995, 5)).await
+}
+
+async fn an_array_moves_no_money(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000_000, 1_000_000).await?;
+    let arrays = [
+        json!([ada, bob, 2_500]),
+        json!([bob, ada, 2_500]),
+        json!([2_500, ada, bob]),
+        json!([[ada, bob, 2_500]]),
+        json!([{ "from": ada, "to": bob, "amount_cents": 2_500 }]),
+    ];
+    for (n, array) in arrays.into_iter().enumerate() {
+        let key = client.key(&format!("aamnm-{n}"));
+        let request = target.request(Method::POST, "transfers").header("idempotency-key", key);
+        let request = request.json(&array);
+        problem(target.send(request).await?, 400).await.context(array)?;
+    }
+    client.audit((ada, bob), (1_000_000, 1_000_000)).await
 }
 
 async fn what_is_not_there_is_not_found(target: &Target) -> Outcome {

@@ -12,7 +12,6 @@ use super::{books::Books, fixture::Fixture, pgbench, random::Random};
 use crate::database::CONNECTIONS;
 
 /// As many as there are connections.
-#[expect(clippy::cast_possible_wrap, reason = "it is sixteen")]
 const MOST_CLIENTS: i64 = CONNECTIONS as i64;
 
 /// What can be chosen.
@@ -68,8 +67,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         {
             match (who, &program) {
                 (Who::Pgbench, Some(program)) => {
+                    let Params { clients, seconds, .. } = params;
+                    let database = &theirs.database;
                     let bench =
-                        pgbench::run(program, &script, &theirs.database, &params, n).await?;
+                        pgbench::run(program, &script, database, clients, seconds, n).await?;
                     theirs_at.push(bench.rate);
                     benched += bench.transactions;
                     rows.push(row("pgbench", bench.rate, bench.latency));

@@ -211,7 +211,6 @@ async fn open(url: &str, accounts: i64) -> anyhow::Result<Vec<i64>> {
     for _ in 0..accounts {
         opened.push(bank.open("Somebody", Some(start)).await?.id);
     }
-    bank.close().await;
     Ok(opened)
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Service, Target, stack::own::OwnServer};
+use lab::{Experiment, Lab, Need, Service, Target, stack::own::OwnServer};
 use sqlx::{AssertSqlSafe, Executor};
 use tokio::task::JoinSet;
 
@@ -36,6 +36,7 @@ pub fn experiment() -> Experiment {
         &["--kills", "1", "--seconds", "0.3", "--clients", "8"],
         run,
     )
+    .needs(&[Need::Own(Service::Postgres)])
 }
 
 const ACCOUNTS: usize = 50;

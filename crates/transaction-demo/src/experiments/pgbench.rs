@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use lab::database::Database;
 use tokio::process::Command;
 
-use super::{cost::Params, random::Random};
+use super::random::Random;
 use crate::{database::Isolation, store};
 
 // ANCHOR: script
@@ -89,7 +89,8 @@ pub async fn run(
     program: &Path,
     script: &Script,
     database: &Database,
-    params: &Params,
+    clients: u16,
+    seconds: u32,
     round: u32,
 ) -> anyhow::Result<Bench> {
     let url = url::Url::parse(database.url())?;
@@ -98,13 +99,13 @@ pub async fn run(
     let _ = address.set_password(None);
     let password = url.password().unwrap_or_default().to_owned();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = threads.min(params.clients.into());
+    let threads = threads.min(clients.into());
     let output = Command::new(program)
         .args(["--no-vacuum", "--protocol=prepared", "--define"])
         .arg(format!("n={}", first_key(round)))
-        .arg(format!("--client={}", params.clients))
+        .arg(format!("--client={clients}"))
         .arg(format!("--jobs={threads}"))
-        .arg(format!("--time={}", params.seconds))
+        .arg(format!("--time={seconds}"))
         .arg(format!("--file={}", script.0.display()))
         .arg(address.as_str())
         .env("PGPASSWORD", password)

@@ -11,8 +11,9 @@ use lab::{
 
 use super::fixture::Fixture;
 use crate::{
-    app::{App, Config},
+    api,
     code::Codes,
+    service::{App, Config},
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -46,7 +47,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         public_url: "http://sho.rt".parse()?,
         creates_per_second: std::num::NonZeroU32::MAX,
     })?;
-    let ours = serve::here(app.router()).await?;
+    let ours = serve::here(api::router(app.service())).await?;
     let nothing = serve::here(Router::new().route("/{code}", get(async || ()))).await?;
 
     let mut connection = Connection::open(&ours.host).await?;

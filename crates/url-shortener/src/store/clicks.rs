@@ -3,7 +3,18 @@
 use time::Date;
 
 use super::Store;
-use crate::{clicks::Visit, code::Code, error::Error};
+use crate::{code::Code, error::Error, referrer::Referrer};
+
+/// What is counted together. Its order is that of the table's primary key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Visit {
+    /// The link's code.
+    pub code: Code,
+    /// In UTC.
+    pub day: Date,
+    /// The host of the page with the link on it.
+    pub referrer: Referrer,
+}
 
 /// Some of the clicks of one link; `day` and `referrer` where they are summed up for those.
 #[derive(Debug, sqlx::FromRow)]

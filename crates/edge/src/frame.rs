@@ -1,0 +1,78 @@
+//! What does every request get, whatever it asks for? A time-out, and an answer also when a handler panics.
+
+use std::{any::Any, time::Duration};
+
+use axum::{
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use crate::{json::Json, problem::Problem};
+
+/// `GET /healthz`: the process is alive. It asks nobody, so it says nothing about others.
+#[allow(clippy::unused_async, reason = "handlers are")]
+pub async fn alive() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+/// 405. axum adds `Allow`.
+#[allow(clippy::unused_async, reason = "handlers are")]
+pub async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+}
+
+/// 503 for what takes longer: `layer(from_fn_with_state(TIMEOUT, in_time))`. Not 408, which says that the *client*
+/// was too slow and asks it to send the same at once again. What a request that ran out of time has done, nobody
+/// knows.
+pub async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this took too long; try again")
+            .retry_after(Duration::from_secs(1))
+            .into_response(),
+    }
+}
+
+/// 500 for a handler that panicked: `layer(CatchPanicLayer::custom(panicked))`. The panic's message has gone to the
+/// log by its hook, and goes nowhere else.
+pub fn panicked(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a handler panicked: answered 500");
+    Problem::internal().into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(method: &str, path: &str) -> Response {
+        let router = Router::new()
+            .route("/healthz", get(alive))
+            .route("/slow", get(std::future::pending::<()>))
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn_with_state(Duration::from_millis(10), in_time));
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        router.oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn our_own_slowness_is_503_and_never_408() {
+        let response = ask("GET", "/slow").await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(ask("GET", "/healthz").await.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_wrong_method_is_told_which_are_right() {
+        let response = ask("POST", "/healthz").await;
+        assert_eq!(response.status(), 405);
+        assert_eq!(response.headers()["allow"], "GET,HEAD");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+}

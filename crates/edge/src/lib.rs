@@ -1,0 +1,20 @@
+//! What do all HTTP services need at their edge, whatever they do behind it?
+//!
+//! Errors that a client can read, bodies that are what they should be, a time-out and an answer for what goes
+//! wrong unforeseen, and a database that does not answer or not in time. It knows no answer and no `lab`: a
+//! folder of an answer and this one make a project of their own.
+//!
+//! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`])
+//! and what its text may be ([`text`]), what each request gets around it ([`frame`]), and how long we wait for
+//! PostgreSQL ([`database`], with the feature `postgres`).
+
+pub mod problem;
+pub mod json;
+pub mod strict;
+pub mod text;
+pub mod frame;
+#[cfg(feature = "postgres")]
+pub mod database;
+
+pub use json::Json;
+pub use problem::{FieldError, Problem};

@@ -1,0 +1,134 @@
+//! How long does a session last, and what ends it?
+
+use anyhow::{Context, ensure};
+use conform::http::{header, lives_and_is_ready, problem};
+use jwt_auth::{
+    cases::client::{part, tokens, unauthorized},
+    experiments::fixture::{self, CHEAP, Fixture},
+};
+use lab::{
+    fault::{Fault, Proxy},
+    harness::{Outcome, eventually},
+    keys::Keys,
+};
+use reqwest::Method;
+
+use crate::start;
+
+lab::tests![
+    a_token_is_refused_after_its_life_and_the_leeway,
+    a_refresh_token_used_again_after_the_grace_ends_its_whole_family,
+    a_refresh_token_that_is_too_old_is_refused,
+    with_a_deny_list_a_revoked_sessions_access_tokens_end_at_once,
+    while_the_deny_list_is_away_no_token_passes_and_then_they_do_again,
+    the_service_says_that_it_lives_and_is_ready_and_stops_when_asked,
+];
+
+async fn a_token_is_refused_after_its_life_and_the_leeway() -> Outcome {
+    let (_fixture, _child, client) =
+        start(&["--access-seconds", "1", "--leeway-seconds", "1"]).await?;
+    let tokens = client.join("ann@example.com").await?;
+    ensure!(tokens.expires_in == 1);
+    ensure!(client.me(&tokens.access_token).await?.status() == 200);
+    let refused = eventually("the token ends", async || {
+        let response = client.me(&tokens.access_token).await?;
+        Ok((response.status() != 200).then_some(response))
+    });
+    unauthorized(refused.await?).await
+}
+
+async fn a_refresh_token_used_again_after_the_grace_ends_its_whole_family() -> Outcome {
+    let (_fixture, _child, client) = start(&["--grace-seconds", "0.5"]).await?;
+    let first = client.join("ann@example.com").await?;
+    let other = client.log_in("ann@example.com").await?;
+    let second = tokens(client.refresh(&first.refresh_token).await?).await?;
+    // Within the grace this gives a pair, and changes nothing.
+    let refused = eventually("the grace is over", async || {
+        let response = client.refresh(&first.refresh_token).await?;
+        Ok((response.status() != 200).then_some(response))
+    });
+    unauthorized(refused.await?).await?;
+    unauthorized(client.refresh(&second.refresh_token).await?).await?;
+    // Another login of the same user goes on.
+    tokens(client.refresh(&other.refresh_token).await?).await?;
+    Ok(())
+}
+
+async fn a_refresh_token_that_is_too_old_is_refused() -> Outcome {
+    let (fixture, _child, client) = start(&[]).await?;
+    let pair = client.join("ann@example.com").await?;
+    let pool = fixture.database.pool().await?;
+    sqlx::query("update refresh_tokens set expires_at = now()").execute(&pool).await?;
+    pool.close().await;
+    unauthorized(client.refresh(&pair.refresh_token).await?).await
+}
+
+async fn with_a_deny_list_a_revoked_sessions_access_tokens_end_at_once() -> Outcome {
+    let keys = Keys::fresh("jwt-auth").await?;
+    let deny = ["--deny-list", "--redis-prefix", keys.prefix(), "--grace-seconds", "0.1"];
+    let (_fixture, _child, client) = start(&deny).await?;
+    let first = client.join("ann@example.com").await?;
+    let second = tokens(client.refresh(&first.refresh_token).await?).await?;
+    let other = client.log_in("ann@example.com").await?;
+    ensure!(client.log_out(&second.refresh_token).await?.status() == 204);
+    // Every token of the session, not only the last.
+    for token in [&first.access_token, &second.access_token] {
+        unauthorized(client.me(token).await?).await?;
+    }
+    ensure!(client.me(&other.access_token).await?.status() == 200);
+    // A theft ends them too.
+    let next = tokens(client.refresh(&other.refresh_token).await?).await?;
+    eventually("the grace is over", async || {
+        Ok((client.refresh(&other.refresh_token).await?.status() == 401).then_some(()))
+    })
+    .await?;
+    unauthorized(client.me(&next.access_token).await?).await?;
+    // What is kept goes by itself when the tokens would have ended.
+    let mut redis = keys.connection().await?;
+    let claims = part(&next.access_token, 1)?;
+    let key = format!("{}denied:{}", keys.prefix(), claims["jti"].as_str().context("jti")?);
+    let left: i64 = redis::cmd("TTL").arg(key).query_async(&mut redis).await?;
+    // And not sooner than the last verifier, by a clock that is behind by the leeway, believes it.
+    let exp = claims["exp"].as_i64().context("exp")?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let still_believed = exp + 2 * 30 + 1 - i64::try_from(now)?;
+    ensure!((still_believed..=971).contains(&left), "{left} s, believed for {still_believed}");
+    Ok(())
+}
+
+async fn while_the_deny_list_is_away_no_token_passes_and_then_they_do_again() -> Outcome {
+    let keys = Keys::fresh("jwt-auth").await?;
+    let proxy = Proxy::to_url(keys.url()).await?;
+    let fixture = Fixture::fresh().await?;
+    let service = fixture.serve().args(&CHEAP).env("REDIS_URL", proxy.url(keys.url())?);
+    let deny = ["--deny-list", "--redis-prefix", keys.prefix()];
+    let (_child, client) = fixture::start(service.args(&deny)).await?;
+    let pair = client.join("ann@example.com").await?;
+    ensure!(client.me(&pair.access_token).await?.status() == 200);
+    for fault in [Fault::Cut, Fault::BlackHole] {
+        proxy.set(fault);
+        let response = client.show(Method::GET, "me", &pair.access_token).await?;
+        ensure!(header(&response, "retry-after") == "1", "{fault:?}");
+        problem(response, 503).await.with_context(|| format!("{fault:?}"))?;
+        problem(client.target.get("readyz").await?, 503).await?;
+        proxy.heal();
+        eventually("tokens pass again", async || {
+            Ok((client.me(&pair.access_token).await?.status() == 200).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+async fn the_service_says_that_it_lives_and_is_ready_and_stops_when_asked() -> Outcome {
+    let (_fixture, mut child, client) = start(&[]).await?;
+    lives_and_is_ready(&client.target).await?;
+    let pair = client.join("ann@example.com").await?;
+    let status = child.stop().await?;
+    ensure!(status.success(), "SIGTERM should end in exit status 0: {status}");
+    // What was given out is good after a restart: the keys are in the database.
+    child.restart().await?;
+    ensure!(client.me(&pair.access_token).await?.status() == 200);
+    tokens(client.refresh(&pair.refresh_token).await?).await?;
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Who cleans up after a process that was killed? The next one, and it knows exactly what to delete.
+//!
+//! Before a process makes anything with a random name on a server, it writes that name into a file under
+//! `target/stack/made`, which it keeps locked. It removes the file after it has deleted the thing. The kernel
+//! releases the lock when the process dies, however it dies. So a file that nobody locks names what a dead
+//! process left behind.
+//!
+//! Invariant: clean-up deletes only what such a file names, or what bears our mark and is older than a
+//! [`DAY`]. It never deletes anything because of what its name begins with.
+//!
+//! Why not a lock on the server? PostgreSQL's advisory locks are per database: two processes whose URLs name
+//! different databases of one server do not see each other's. Behind a pooler, a session that holds a lock is
+//! not there at all. RabbitMQ cannot even list what is left. A heartbeat would work, but a process that is
+//! paused, or a laptop that sleeps, misses it. The lock on a file has none of these faults; what it does not
+//! cover, another machine or a `target/` that was deleted, the rule of the day does.
+
+use std::{
+    fs::{self, File},
+    hash::{DefaultHasher, Hash, Hasher},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Context;
+use serde::{Serialize, de::DeserializeOwned};
+use url::Url;
+
+use crate::{Service, stack};
+
+/// What bears our mark and is older than this is nobody's any more: no experiment and no test takes a day.
+pub(crate) const DAY: Duration = Duration::from_hours(24);
+/// A file that is older than this names something on a server that has not been used since.
+const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
+
+/// A locked file that names something that this process makes on a server.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _locked: File,
+}
+
+impl Claim {
+    /// Writes down what is about to be made.
+    pub(crate) fn stake(
+        service: Service,
+        server: &str,
+        names: &impl Serialize,
+    ) -> anyhow::Result<Self> {
+        let name = format!("{}{:016x}", file_prefix(service, server), rand::random::<u64>());
+        let path = folder()?.join(name);
+        let locked = write_locked(&path, names)?;
+        Ok(Self { path, _locked: locked })
+    }
+
+    /// Replaces what is written down.
+    pub(crate) fn amend(&mut self, names: &impl Serialize) -> anyhow::Result<()> {
+        self._locked = write_locked(&self.path, names)?;
+        Ok(())
+    }
+
+    /// Forgets it. Call this after the thing has gone.
+    pub(crate) fn release(self) {
+        // Whoever finds the file finds that there is nothing to delete.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// What dead processes have left behind on this server, with claims that are now ours.
+pub(crate) fn left_behind<T: DeserializeOwned>(
+    service: Service,
+    server: &str,
+) -> anyhow::Result<Vec<(Claim, T)>> {
+    let (prefix, mut left) = (file_prefix(service, server), Vec::new());
+    for entry in fs::read_dir(folder()?)?.flatten() {
+        let path = entry.path();
+        // The file of another user, or one that has just gone.
+        let Ok(file) = File::open(&path) else { continue };
+        if file.try_lock().is_err() {
+            continue;
+        }
+        let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if entry.file_name().to_string_lossy().starts_with(&prefix)
+            && let Ok(names) = serde_json::from_reader(&file)
+        {
+            left.push((Claim { path, _locked: file }, names));
+        } else if age > FORGOTTEN {
+            let _ = fs::remove_file(path);
+        }
+    }
+    Ok(left)
+}
+
+/// One file for each thing.
+fn folder() -> anyhow::Result<PathBuf> {
+    let folder = stack::folder()?.join("made");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The file's name tells the server by a digest. The URL itself may hold a password.
+fn file_prefix(service: Service, server: &str) -> String {
+    format!("{}-{}-", service.about().word, fingerprint(&place(service, server)))
+}
+
+/// The server, whoever logs in; for PostgreSQL, whichever database the URL names.
+fn place(service: Service, server: &str) -> String {
+    let Ok(mut url) = Url::parse(server) else { return server.to_owned() };
+    // These fail only for URLs that cannot have a user.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    if service == Service::Postgres {
+        url.set_path("");
+    }
+    url.into()
+}
+
+/// Sixteen hexadecimal digits that stand for the value, in every process built by the same compiler.
+pub(crate) fn fingerprint(value: &impl Hash) -> String {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// The file is locked before it has its name, so nobody ever finds it unlocked.
+fn write_locked(path: &PathBuf, names: &impl Serialize) -> anyhow::Result<File> {
+    let write = || {
+        let draft = path.with_extension("draft");
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.lock()?;
+        file.write_all(&serde_json::to_vec(names)?)?;
+        fs::rename(&draft, path)?;
+        io::Result::Ok(file)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_the_same_whichever_database_and_user_the_url_names() {
+        let [one, two] = ["postgres://a:secret@host:5433/shop", "postgres://b@host:5433/postgres"]
+            .map(|url| file_prefix(Service::Postgres, url));
+        assert_eq!(one, two);
+        let other = file_prefix(Service::Postgres, "postgres://a:secret@host:5434/shop");
+        assert_ne!(one, other);
+        // A number is a part of Redis of its own, and a virtual host of RabbitMQ.
+        let [one, two] = ["redis://h/0", "redis://h/1"].map(|url| file_prefix(Service::Redis, url));
+        assert_ne!(one, two);
+    }
+
+    #[test]
+    fn what_a_living_process_made_is_not_left_behind_and_what_it_dropped_is() {
+        // No server: the file is all that matters here.
+        let server = format!("redis://nowhere-{:x}/", rand::random::<u64>());
+        let left = || left_behind::<Vec<String>>(Service::Redis, &server).unwrap();
+        let mut claim = Claim::stake(Service::Redis, &server, &["one"]).unwrap();
+        assert!(left().is_empty(), "it is locked");
+        claim.amend(&["one", "two"]).unwrap();
+        assert!(left().is_empty(), "it is locked after it was written again");
+        // As if the process had died: the lock goes, the file stays.
+        drop(claim);
+        let mut found = left();
+        let (claim, names) = found.pop().unwrap();
+        assert_eq!(names, ["one", "two"]);
+        assert!(left().is_empty(), "it is ours now");
+        claim.release();
+        assert!(left().is_empty(), "it is gone");
+    }
+}

@@ -1,0 +1,191 @@
+//! What can be done to a database from outside? Every statement about databases as a whole is in this file.
+//!
+//! Invariant: no statement here counts on a session. Behind a pooler, two statements of one connection may run
+//! in two sessions, so nothing is locked, prepared or set; each statement stands alone.
+
+use anyhow::{Context, bail};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, postgres::PgRow};
+use url::Url;
+
+use super::mark::Mark;
+
+/// A connection to a server, for statements about its databases.
+#[derive(Debug)]
+pub(super) struct Admin {
+    connection: PgConnection,
+}
+
+impl Admin {
+    pub(super) async fn connect(server: &str) -> anyhow::Result<Self> {
+        Ok(Self { connection: PgConnection::connect(server).await? })
+    }
+
+    pub(super) async fn close(self) -> anyhow::Result<()> {
+        Ok(self.connection.close().await?)
+    }
+
+    /// The server's clock, in seconds since 1970.
+    pub(super) async fn now(&mut self) -> anyhow::Result<i64> {
+        self.one("select extract(epoch from now())::bigint").await
+    }
+
+    /// Who we are here.
+    pub(super) async fn role(&mut self) -> anyhow::Result<String> {
+        self.one("select current_user::text").await
+    }
+
+    /// The database that the URL named.
+    pub(super) async fn current(&mut self) -> anyhow::Result<String> {
+        self.one("select current_database()::text").await
+    }
+
+    /// Every database that bears our mark and belongs to our role.
+    pub(super) async fn marked(&mut self) -> anyhow::Result<Vec<(String, Mark)>> {
+        let rows = self
+            .rows(
+                r#"
+                select datname::text, shobj_description(oid, 'pg_database')
+                from pg_database
+                where datdba = (select oid from pg_roles where rolname = current_user)
+                "#
+                .to_owned(),
+            )
+            .await?;
+        let marked = |row: PgRow| -> anyhow::Result<Option<(String, Mark)>> {
+            let comment: Option<String> = row.try_get(1)?;
+            let mark = comment.and_then(|it| Mark::parse(&it));
+            Ok(mark.map(|mark| anyhow::Ok((row.try_get(0)?, mark))).transpose()?)
+        };
+        rows.into_iter().filter_map(|row| marked(row).transpose()).collect()
+    }
+
+    /// The comment on a database: `None` if there is no such database.
+    pub(super) async fn comment(&mut self, name: &str) -> anyhow::Result<Option<Comment>> {
+        let rows = self
+            .rows(format!(
+                r#"
+                select shobj_description(oid, 'pg_database')
+                from pg_database
+                where datname = {}
+                "#,
+                literal(name)
+            ))
+            .await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let comment: Option<String> = row.try_get(0)?;
+        Ok(Some(match comment {
+            None => Comment::None,
+            Some(text) => Mark::parse(&text).map_or(Comment::Foreign, Comment::Ours),
+        }))
+    }
+
+    /// Marks it as ours.
+    pub(super) async fn mark(&mut self, name: &str, mark: &Mark) -> anyhow::Result<()> {
+        let mark = literal(&mark.to_string());
+        let sql = format!("comment on database {} is {mark}", identifier(name));
+        Ok(self.execute(sql).await?)
+    }
+
+    /// A copy of `template`; of PostgreSQL's own empty one, where none is given. Not of `template1`: a reader may
+    /// have put something there.
+    pub(super) async fn create(
+        &mut self,
+        name: &str,
+        template: Option<&str>,
+    ) -> anyhow::Result<()> {
+        let template = identifier(template.unwrap_or("template0"));
+        let sql = format!("create database {} template {template}", identifier(name));
+        match self.execute(sql).await {
+            Err(error) if code(&error) == Some(INSUFFICIENT_PRIVILEGE) => {
+                let role = identifier(&self.role().await?);
+                bail!(
+                    "the role {role} may not create databases on this server, and every answer and \
+                     experiment needs one of its own. Allow it with\n\n    alter role {role} createdb;\n"
+                )
+            }
+            outcome => outcome.with_context(|| format!("cannot create the database {name}")),
+        }
+    }
+
+    /// Drops it, whoever is connected.
+    pub(super) async fn drop(&mut self, name: &str) -> anyhow::Result<()> {
+        let sql = format!("drop database if exists {} with (force)", identifier(name));
+        Ok(self.execute(sql).await?)
+    }
+
+    /// Gives it a name, if that name is free and nobody is connected.
+    pub(super) async fn rename(&mut self, name: &str, to: &str) -> sqlx::Result<()> {
+        let sql = format!("alter database {} rename to {}", identifier(name), identifier(to));
+        self.execute(sql).await
+    }
+
+    /// Ends every session there. A pooler keeps them open after its clients have gone.
+    pub(super) async fn disconnect(&mut self, name: &str) -> anyhow::Result<()> {
+        let sql = format!(
+            r#"
+            select pg_terminate_backend(pid, 5000)
+            from pg_stat_activity
+            where datname = {} and pid <> pg_backend_pid()
+            "#,
+            literal(name)
+        );
+        Ok(self.execute(sql).await?)
+    }
+
+    async fn execute(&mut self, sql: String) -> sqlx::Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    async fn rows(&mut self, sql: String) -> anyhow::Result<Vec<PgRow>> {
+        Ok(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await?)
+    }
+
+    async fn one<T>(&mut self, sql: &'static str) -> anyhow::Result<T>
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        Ok(sqlx::raw_sql(sql).fetch_one(&mut self.connection).await?.try_get(0)?)
+    }
+}
+
+/// What stands on a database.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Comment {
+    None,
+    Foreign,
+    Ours(Mark),
+}
+
+/// There is a database of this name.
+pub(super) const DUPLICATE_DATABASE: &str = "42P04";
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+/// There is no database of this name.
+pub(super) const NO_SUCH_DATABASE: &str = "3D000";
+
+/// PostgreSQL's code for what went wrong.
+pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
+    match error {
+        sqlx::Error::Database(error) => {
+            error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().map(|error| error.code())
+        }
+        _ => None,
+    }
+}
+
+/// The server's URL, with this database in it.
+pub(super) fn with_database(server: &str, name: &str) -> anyhow::Result<String> {
+    let mut url = Url::parse(server)?;
+    url.set_path(name);
+    Ok(url.into())
+}
+
+/// Names and comments cannot be bound.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    // The other way to escape, by a backslash, is off unless a string begins with an E.
+    format!("'{}'", text.replace('\'', "''"))
+}

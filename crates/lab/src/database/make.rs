@@ -1,0 +1,41 @@
+//! How does a database bear our mark from its first moment on? It gets its name last.
+//!
+//! PostgreSQL creates and comments in two statements, and whoever dies in between leaves a database that nobody
+//! can prove to be ours. So it is made under a random name, which is written down before (see
+//! [`claim`](crate::claim)), and renamed when all is done.
+
+use sqlx::migrate::Migrator;
+
+use super::{
+    admin::{Admin, DUPLICATE_DATABASE, code, with_database},
+    mark::{Kind, Mark, random_name},
+    migrate::migrate,
+};
+use crate::{Service, claim::Claim};
+
+/// Writes down that a database of this name is about to be made.
+pub(super) fn claim(server: &str, name: &str) -> anyhow::Result<Claim> {
+    Claim::stake(Service::Postgres, server, &name)
+}
+
+/// Makes a migrated database of this name, unless somebody else is faster.
+pub(super) async fn make(
+    admin: &mut Admin,
+    server: &str,
+    name: &str,
+    mark: &Mark,
+    migrations: &Migrator,
+) -> anyhow::Result<()> {
+    let draft = random_name(Kind::Fresh);
+    let claim = claim(server, &draft)?;
+    admin.create(&draft, None).await?;
+    migrate(&with_database(server, &draft)?, migrations).await?;
+    admin.mark(&draft, mark).await?;
+    admin.disconnect(&draft).await?;
+    match admin.rename(&draft, name).await {
+        Err(error) if code(&error) == Some(DUPLICATE_DATABASE) => admin.drop(&draft).await?,
+        outcome => outcome?,
+    }
+    claim.release();
+    Ok(())
+}

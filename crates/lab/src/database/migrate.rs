@@ -1,0 +1,43 @@
+//! How does a database get the newest schema? By sqlx's migrations, in one transaction.
+//!
+//! One transaction, because a pooler may give each one another session: sqlx's own lock, and what it prepares,
+//! would be left behind in a session that others use.
+
+use anyhow::{Context, anyhow};
+use sqlx::{
+    Connection, PgConnection,
+    migrate::{MigrateError, Migrator},
+};
+
+/// Brings a database to the newest schema, or says what a reader who changed a migration can do.
+pub async fn migrate(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
+    let mut connection = PgConnection::connect(url).await?;
+    let mut transaction = connection.begin().await?;
+    sqlx::raw_sql(
+        r#"
+        set local client_min_messages = warning; -- not a word about a table that is there already
+        select pg_advisory_xact_lock(hashtextextended('worked-answers migrate', 0));
+        "#,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    let mut unlocked = Migrator::with_migrations(migrations.iter().cloned().collect());
+    unlocked.set_locking(false);
+    // What `run` calls. The compiler cannot see that the future of `run` itself is `Send`.
+    let outcome = unlocked.run_direct(None, &mut *transaction, false).await;
+    match outcome {
+        Ok(()) => {
+            transaction.clear_cached_statements().await?;
+            transaction.commit().await?;
+            Ok(connection.close().await?)
+        }
+        Err(MigrateError::VersionMismatch(version) | MigrateError::VersionMissing(version)) => {
+            Err(anyhow!(
+                "migration {version} was changed after this database had been made with it. Either \
+                 undo the change and add a new migration, or start again with `serve --reset`, which \
+                 deletes what the database holds"
+            ))
+        }
+        Err(error) => Err(error).context("cannot migrate the database"),
+    }
+}

@@ -1,0 +1,105 @@
+//! How does an experiment lose a leader? It starts a whole group of servers of its own, whose members it kills, pauses
+//! and starts again, and asks the group who leads now.
+//!
+//! A member is an [`OwnServer`]: it has a folder, a port and a keeper of its own. So whatever ends the experiment, each
+//! member ends too and its folder goes, and a member that is started again has its old port and its old data.
+//!
+//! Beside the groups, two tools: [`pgbouncer`] is a pooler in front of a PostgreSQL, [`containers`] runs containers.
+
+pub mod containers;
+pub mod etcd;
+mod links;
+pub mod pgbouncer;
+pub mod postgres;
+pub mod rabbitmq;
+pub mod redis_cluster;
+pub mod redis_sentinel;
+
+pub use containers::ContainerEngine;
+pub use etcd::EtcdGroup;
+pub use pgbouncer::PgBouncer;
+pub use postgres::PostgresGroup;
+pub use rabbitmq::RabbitMqGroup;
+pub use redis_cluster::RedisCluster;
+pub use redis_sentinel::SentinelGroup;
+
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use futures_util::future::join_all;
+use tokio::time::sleep;
+
+use crate::{
+    needs::Group,
+    stack::{
+        own::OwnServer,
+        service::{Launch, Stop},
+    },
+};
+
+/// How long a group may take to become whole. RabbitMQ's takes ten seconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A group of servers that work as one.
+pub trait ServerGroup: Sized + Send + Sync {
+    /// What an experiment says that it needs.
+    const GROUP: Group;
+
+    /// Starts all members and waits until the group takes writes.
+    fn start() -> impl Future<Output = anyhow::Result<Self>> + Send;
+
+    /// The servers that hold the data.
+    fn members(&self) -> &[OwnServer];
+}
+
+/// Polls until `look` finds something. An error counts as "not yet": while a leader is being replaced, there are many.
+pub async fn until<T, W>(
+    what: &str,
+    patience: Duration,
+    mut look: impl FnMut() -> W,
+) -> anyhow::Result<T>
+where
+    W: Future<Output = anyhow::Result<Option<T>>>,
+{
+    let begun = Instant::now();
+    loop {
+        let error = match look().await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        if begun.elapsed() > patience {
+            let waited = format!("waited {:.0} s for {what}", begun.elapsed().as_secs_f64());
+            return Err(error.unwrap_or_else(|| anyhow!("not yet")).context(waited));
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// The homes of so many servers, which know one password.
+async fn prepare(group: Group, count: usize) -> anyhow::Result<Vec<OwnServer>> {
+    let password = format!("{:032x}", rand::random::<u128>());
+    let mut members = Vec::new();
+    for _ in 0..count {
+        let member = OwnServer::prepare(group.service()).await?;
+        member.home().write("password", &password)?;
+        members.push(member);
+    }
+    Ok(members)
+}
+
+/// Changes how a member is started.
+fn adapt(member: &mut OwnServer, change: impl Fn(&mut Launch) + Send + Sync + 'static) {
+    member.adapt(move |launch| {
+        // etcd would wait seconds for dead peers before it stops, and RabbitMQ for a majority.
+        launch.stop = Stop::Kill;
+        change(launch);
+    });
+}
+
+/// Starts them side by side, and waits until each one answers.
+async fn start_all(members: &mut [OwnServer]) -> anyhow::Result<()> {
+    // Not `try_join_all`: the failure of one must not cut another's start short.
+    join_all(members.iter_mut().map(OwnServer::restart)).await.into_iter().collect()
+}

@@ -1,0 +1,295 @@
+//! What looks after a private server? Its keeper: this very executable, started again as a process that holds the server
+//! as its child, stops it when nobody has used it for a while, and cleans up.
+//!
+//! Invariant: nobody but the keeper signals a server, and the keeper only while it has not waited for it: until then the
+//! system gives the pid to nobody else.
+//!
+//! Users hold a shared lock on the file `users`, which the system takes from them when they end, however they end. An
+//! order is an empty file of that name (`stop`, `kill`), which stays until it has been carried out. So both can be
+//! looked at from time to time, and neither can be missed.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::Path,
+    process::{self, ExitCode, Stdio},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+    time::{interval, timeout},
+};
+
+use super::{
+    family,
+    home::{Account, Home, Order},
+    programs::undisturbed,
+    service::Launch,
+};
+use crate::{executable, open_files};
+
+/// Set in a keeper's environment: the home of its server.
+const MARK: &str = "LAB_KEEPER";
+/// What it has to do, as JSON. It is there as long as the keeper is.
+const DUTY: &str = "keeper.json";
+/// How often a server is told to stop, once a second, before it is killed.
+const REMINDERS: u32 = 20;
+
+/// What a keeper has to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Duty {
+    /// How the server is started, and what ends it.
+    pub launch: Launch,
+    /// Who runs it, if that is not the keeper's own user.
+    pub account: Option<Account>,
+    /// How long it may be unused.
+    pub idle: Duration,
+    /// How often users and orders are looked at.
+    pub look: Duration,
+    /// Whether its home goes when it is stopped, or when its owner goes after it was killed.
+    pub remove: bool,
+}
+
+/// Starts a keeper, and with it the server. `running` is the lock that says so; it is released when both have ended.
+pub fn start(home: &Home, duty: &Duty, running: File) -> anyhow::Result<process::Child> {
+    for order in Order::EVERY {
+        let _ = fs::remove_file(home.order_file(order));
+    }
+    // The last keeper was killed and could not do this.
+    if let Ok(last) = read_duty(home) {
+        clean_up(&last.launch);
+    }
+    home.write_for_us(DUTY, &serde_json::to_string(duty)?)?;
+    let log = home.path.join("log");
+    let _ = fs::rename(&log, home.path.join("log.old"));
+    let log = File::options().append(true).open(home.write_for_us("log", "")?)?;
+    let mut keeper = process::Command::new(executable::path()?);
+    open_files::as_before(&mut keeper)
+        // Nobody reads it, but `ps` shows it.
+        .arg("keeper")
+        .arg(&home.path)
+        .env(MARK, &home.path)
+        .current_dir(&home.path)
+        .stdin(Stdio::from(running))
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("cannot start a keeper")
+}
+
+/// If this process is such a keeper, does its work and returns how it ended.
+pub fn take_over() -> Option<ExitCode> {
+    let path = std::env::var_os(MARK)?;
+    Some(match keep(Path::new(&path)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // This goes to the server's log, whose end whoever waits for the server shows.
+            eprintln!("the keeper of this server: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn keep(path: &Path) -> anyhow::Result<()> {
+    // A session of its own: neither Ctrl-C nor the end of the reader's terminal is meant for the servers.
+    rustix::process::setsid().context("no session of its own")?;
+    let home = Home { path: path.to_owned(), account: None };
+    let duty = read_duty(&home)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stopped = runtime.block_on(look_after(&home, &duty));
+    clean_up(&duty.launch);
+    fs::remove_file(home.path.join(DUTY))?;
+    if duty.remove && (stopped? || owner_has_gone(&home)?) {
+        fs::remove_dir_all(&home.path)?;
+    }
+    Ok(())
+}
+
+/// Waits beside the home of a server that was killed: whether its owner goes (true), or starts it again with a keeper of
+/// its own (false).
+fn owner_has_gone(home: &Home) -> anyhow::Result<bool> {
+    // Lets go of the lock `running`.
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    let owner = home.lock_file("owner.lock")?;
+    loop {
+        if home.is_running()? {
+            return Ok(false);
+        }
+        match owner.try_lock() {
+            // It may have removed the home itself.
+            Ok(()) => return Ok(home.path.exists()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(200)),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
+}
+
+fn read_duty(home: &Home) -> anyhow::Result<Duty> {
+    Ok(serde_json::from_str(&home.read(DUTY)?)?)
+}
+
+/// Starts the server and returns when it has ended: whether because it was to.
+async fn look_after(home: &Home, duty: &Duty) -> anyhow::Result<bool> {
+    // From here on these do not end the keeper, which never goes without its server.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut server = Server::start(home, duty)?;
+    let to_stop = tokio::select! {
+        to_stop = server.is_to_stop(home, duty) => to_stop,
+        _ = terminate.recv() => Ok(true),
+        _ = interrupt.recv() => Ok(true),
+        _ = hang_up.recv() => Ok(true),
+    };
+    server.stop(duty.launch.stop.signal()).await?;
+    to_stop
+}
+
+struct Server {
+    process: Child,
+    /// Whether its processes were stopped, and not yet told to go on.
+    paused: bool,
+}
+
+impl Server {
+    fn start(home: &Home, duty: &Duty) -> anyhow::Result<Self> {
+        let process = command(home, duty)?.spawn();
+        Ok(Self { process: process.context(duty.launch.command[0].clone())?, paused: false })
+    }
+
+    /// Its pid, as long as we have not waited for it. After that it may be somebody else's.
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.process.id()?).ok()?)
+    }
+
+    /// Carries out orders until the server is to stop (true) or ends by itself (false).
+    async fn is_to_stop(&mut self, home: &Home, duty: &Duty) -> anyhow::Result<bool> {
+        let mut unused = Unused::since_now(home)?;
+        let mut look = interval(duty.look);
+        loop {
+            tokio::select! {
+                _ = self.process.wait() => return Ok(false),
+                _ = look.tick() => {}
+            }
+            let orders = Order::EVERY.map(|order| (order, home.order_file(order)));
+            for (order, file) in orders.into_iter().filter(|(_, file)| file.exists()) {
+                if order == Order::Stop {
+                    return Ok(true);
+                }
+                self.obey(order)?;
+                fs::remove_file(file)?;
+            }
+            if unused.is_longer_than(duty.idle)? {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) -> anyhow::Result<()> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        match order {
+            Order::Kill => family::kill(pid)?,
+            Order::Pause => {
+                family::pause(pid)?;
+                self.paused = true;
+            }
+            Order::Resume | Order::Stop => {
+                if self.paused {
+                    family::resume(pid)?;
+                }
+                self.paused = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells it to stop, each second: one that is just starting may not have heard it. At last, kills it.
+    async fn stop(&mut self, signal: Signal) -> anyhow::Result<()> {
+        self.obey(Order::Resume)?;
+        let reminders = if signal == Signal::KILL { 0 } else { REMINDERS };
+        for _ in 0..reminders {
+            let Some(pid) = self.pid() else { return Ok(()) };
+            kill_process(pid, signal)?;
+            if timeout(Duration::from_secs(1), self.process.wait()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.obey(Order::Kill)?;
+        self.process.wait().await?;
+        Ok(())
+    }
+}
+
+/// The command that becomes the server. Standard input is the lock `running`, which ends with the last process that
+/// has it: so nobody starts a second server on the data of one that has lost its keeper.
+fn command(home: &Home, duty: &Duty) -> anyhow::Result<Command> {
+    let mut words = Vec::new();
+    // With it Linux stops the server if its keeper is killed. Elsewhere the server then goes on without one.
+    let with_keeper = ["setpriv", "--pdeathsig", duty.launch.stop.name()];
+    // BusyBox has one that does not know this.
+    let known = process::Command::new("setpriv").args(&with_keeper[1..]).arg("true").output();
+    if known.is_ok_and(|output| output.status.success()) {
+        words.extend(with_keeper);
+    }
+    words.extend(duty.launch.command.iter().map(String::as_str));
+    let (program, arguments) = words.split_first().context("a launch without a program")?;
+    let mut server = Command::new(program);
+    undisturbed(server.as_std_mut())
+        .args(arguments)
+        .envs(duty.launch.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(&home.path);
+    if let Some(account) = duty.account {
+        server.uid(account.uid).gid(account.gid);
+    }
+    Ok(server)
+}
+
+/// What the server leaves behind, such as Erlang's port mapper.
+fn clean_up(launch: &Launch) {
+    if let Some((program, arguments)) = launch.after.split_first() {
+        let mut after = process::Command::new(program);
+        after.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let _ = after.status();
+    }
+}
+
+/// How long nobody has used the server.
+struct Unused {
+    users: File,
+    since: Instant,
+    /// When somebody last came.
+    came: SystemTime,
+}
+
+impl Unused {
+    fn since_now(home: &Home) -> anyhow::Result<Self> {
+        let users = home.lock_file("users")?;
+        let came = users.metadata()?.modified()?;
+        Ok(Self { users, since: Instant::now(), came })
+    }
+
+    /// If it says yes, nobody can come any more.
+    fn is_longer_than(&mut self, idle: Duration) -> io::Result<bool> {
+        match self.users.try_lock() {
+            Ok(()) => {
+                let came = self.users.metadata()?.modified()?;
+                if came != self.came {
+                    // Somebody came and went between two looks.
+                    (self.came, self.since) = (came, Instant::now());
+                }
+                if self.since.elapsed() >= idle {
+                    return Ok(true);
+                }
+                self.users.unlock()?;
+            }
+            Err(TryLockError::WouldBlock) => self.since = Instant::now(),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        Ok(false)
+    }
+}

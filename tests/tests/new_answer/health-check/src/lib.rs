@@ -1,0 +1,35 @@
+//! "What does a health check say?"
+//!
+//! That the process is alive (`/healthz`), and that it can do its work (`/readyz`). This one needs no server to do
+//! its work, so both say the same: it is the smallest answer, and shows the shape of one.
+//!
+//! In reading order: [`api`].
+
+pub mod api;
+pub mod cases;
+pub mod experiments;
+
+use lab::{Answer, Serve, Serving};
+
+/// What `serve` understands: nothing.
+#[derive(clap::Args, Clone, Debug)]
+struct Options {}
+
+/// This answer, for the command line, the guide and the tests.
+pub fn answer() -> Answer {
+    Answer {
+        name: "health-check",
+        question: "What does a health check say?",
+        folder: env!("CARGO_MANIFEST_DIR"),
+        needs: &[],
+        migrations: None,
+        try_it: &["curl -i {url}/healthz"],
+        serve: Serve::new(serve),
+        suite: cases::suite(),
+        experiments: experiments::all(),
+    }
+}
+
+async fn serve(_: Options, serving: Serving) -> anyhow::Result<()> {
+    serving.run(api::router()).await
+}

@@ -1,0 +1,107 @@
+//! Can each answer be read in one sitting? An answer's own code has a limit; what does not fit is not the heart of
+//! the question.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use guide::questions::{Level, QUESTIONS};
+
+/// An answer has at most this many files.
+const FILES: usize = 16;
+/// A file has at most this many lines of code.
+const LINES_OF_A_FILE: usize = 250;
+
+/// An answer has at most this many lines of code.
+fn limit(answer: &str) -> usize {
+    // Its question is one for beginners, but the answer is a whole issuer of tokens.
+    if answer == "jwt-auth" {
+        return 1_400;
+    }
+    let question = QUESTIONS.iter().find(|question| question.answer == answer);
+    match question.map_or(Level::Advanced, |question| question.level) {
+        Level::Beginner => 900,
+        Level::Intermediate => 1_200,
+        Level::Advanced => 1_600,
+    }
+}
+
+/// The answers that are not within the limits yet, with the lines and files that they have at most until then. This
+/// list may only get shorter, and its numbers smaller.
+const NOT_YET: [(&str, usize, usize); 6] = [
+    ("jwt-auth", 2_326, 25),
+    ("cache-aside", 1_591, 22),
+    ("url-shortener", 1_568, 23),
+    ("rate-limiter", 1_670, 26),
+    ("notification-worker", 3_097, 29),
+    ("saga-orchestrator", 2_965, 29),
+];
+
+#[test]
+fn every_answer_fits_into_one_sitting() {
+    let mut wrong = Vec::new();
+    println!("{:<20} {:>13} {:>8} {:>13}", "answer", "lines", "files", "longest file");
+    for answer in guide::answers() {
+        let name = answer.name;
+        let files = lines_of_code(&Path::new(answer.folder).join("src")).unwrap();
+        let lines: usize = files.values().sum();
+        let longest = files.values().copied().max().unwrap_or_default();
+        let limit = limit(name);
+        println!(
+            "{name:<20} {lines:>5} of {limit:>4} {:>2} of {FILES} {longest:>6} of {LINES_OF_A_FILE}",
+            files.len(),
+        );
+        let fits = lines <= limit && files.len() <= FILES;
+        match NOT_YET.iter().find(|(listed, ..)| *listed == name) {
+            None if !fits => wrong.push(format!("{name} is over its limit")),
+            Some(_) if fits => wrong.push(format!("{name} fits: take it off the list NOT_YET")),
+            Some((_, most, most_files)) if lines > *most || files.len() > *most_files => {
+                wrong.push(format!("{name} has grown; it had {most} lines, {most_files} files"));
+            }
+            _ => {}
+        }
+        for (file, lines) in files.iter().filter(|(_, lines)| **lines > LINES_OF_A_FILE) {
+            wrong.push(format!("{} has {lines} lines", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn only_answers_that_exist_are_not_within_the_limits_yet() {
+    for (name, ..) in NOT_YET {
+        assert!(guide::answers().iter().any(|answer| answer.name == name), "there is no {name}");
+    }
+}
+
+/// The files of an answer with their lines of code: no blank lines, comments, tests, experiments and cases.
+fn lines_of_code(source: &Path) -> anyhow::Result<BTreeMap<PathBuf, usize>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(source).with_context(|| source.display().to_string())? {
+        let path = entry?.path();
+        let name = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+        if ["experiments", "cases", "tests"].contains(&name) {
+            continue;
+        }
+        let comment = match path.extension().and_then(OsStr::to_str) {
+            Some("rs") => "//",
+            Some("lua") => "--",
+            None if path.is_dir() => {
+                files.extend(lines_of_code(&path)?);
+                continue;
+            }
+            // A list of passwords is no code.
+            _ => continue,
+        };
+        let text = fs::read_to_string(&path)?;
+        // Unit tests are at the end of their file; clippy sees to it.
+        let code = text.lines().take_while(|line| *line != "#[cfg(test)]").map(str::trim);
+        let lines = code.filter(|line| !line.is_empty() && !line.starts_with(comment)).count();
+        files.insert(path, lines);
+    }
+    Ok(files)
+}

@@ -1,0 +1,7 @@
+//! Does the workspace keep the rules that no compiler enforces? These tests read its source and start no server.
+
+mod modules;
+mod workspace;
+mod circles;
+mod layers;
+mod budget;
