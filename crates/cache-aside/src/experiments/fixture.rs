@@ -80,6 +80,13 @@ impl Fixture {
         serve.args(&["--redis", redis_url, "--key-prefix", &self.key_prefix])
     }
 
+    /// Starts a [`CALM`] process with these options, which believes Redis; and a client of it.
+    pub async fn start(&self, options: &[&str]) -> anyhow::Result<(Child, Client)> {
+        let child = self.serve().args(&CALM).args(options).start().await?;
+        let client = believing(&child).await?;
+        Ok((child, client))
+    }
+
     /// The defaults, but with [`NO_TIMEOUTS`], for a service within this process.
     pub fn no_timeouts(&self) -> Tuning {
         Tuning {
