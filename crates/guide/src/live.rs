@@ -100,7 +100,13 @@ fn own_program(answer: &Answer) -> String {
 /// One experiment.
 fn element(answer: &Answer, experiment: &Experiment, mode: Mode) -> String {
     let (of, name) = (answer.name, experiment.name);
-    let form = if mode == Mode::Live { form(experiment) } else { String::new() };
+    let form = match (mode, experiment.obstacle(answer)) {
+        (Mode::Static, _) => String::new(),
+        (Mode::Live, None) => form(experiment),
+        (Mode::Live, Some(why)) => {
+            format!("<p class=\"made-on\">It cannot run here: {}.</p>", escaped(&why))
+        }
+    };
     let last = lab::results::load(of, name).map_or_else(
         || "<p class=\"made-on\">Not run here yet.</p>".to_owned(),
         |(report, at)| render::report(&report, at.into()),

@@ -1,6 +1,6 @@
 //! What words does every binary understand? The same: `serve`, `experiment`, `stack`.
 
-use std::{io::IsTerminal, process::ExitCode, slice};
+use std::{io::IsTerminal, path::Path, process::ExitCode, slice};
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
@@ -284,7 +284,7 @@ fn stack_command(answers: &[Answer]) -> Command {
         .subcommand(
             Command::new("psql")
                 .about("Opens the database that an answer keeps")
-                .arg(answer().required(true))
+                .arg(answer().required(answers.len() != 1))
                 .arg(arguments("psql")),
         )
         .subcommand(Command::new("redis-cli").about("Opens Redis").arg(arguments("redis-cli")))
@@ -312,12 +312,12 @@ async fn stack_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result
         }
         Some(("psql", matches)) => {
             let url = kept_database(named(matches).context("it is required")?).await?;
-            return run_program("psql", &[url], matches);
+            return run_program(&stack::tool(Service::Postgres, "psql"), &[url], matches);
         }
         Some(("redis-cli", matches)) => {
             let server = stack::server(Service::Redis).await?;
             let url = ["-u".to_owned(), server.url.clone(), "--no-auth-warning".to_owned()];
-            return run_program("redis-cli", &url, matches);
+            return run_program(&stack::tool(Service::Redis, "redis-cli"), &url, matches);
         }
         Some(("down", _)) => {
             let stopped = stack::down().await?;
@@ -345,9 +345,10 @@ async fn kept_database(answer: &Answer) -> anyhow::Result<String> {
 }
 
 /// Runs a program with the reader's terminal, and ends as it ends.
-fn run_program(name: &str, first: &[String], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+fn run_program(program: &Path, first: &[String], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let arguments = matches.get_many::<String>("arguments").into_iter().flatten();
-    let status = std::process::Command::new(name).args(first).args(arguments).status();
-    let status = status.with_context(|| format!("{name} is not installed, or cannot be run"))?;
+    let status = std::process::Command::new(program).args(first).args(arguments).status();
+    let status =
+        status.with_context(|| format!("{} cannot be run; is it installed?", program.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

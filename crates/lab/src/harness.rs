@@ -27,7 +27,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{Answer, Experiment, child::Child, report::terminal, take_over};
+use crate::{Answer, Experiment, child::Child, report::terminal, take_over, why_skipped};
 
 pub use conform::{case::Outcome, target::eventually};
 
@@ -47,7 +47,7 @@ macro_rules! tests {
     };
 }
 
-/// A test named after its module and its function. It may find that it cannot run here.
+/// A test named after its module and its function. If it cannot run here, it says so with [`skip`](crate::skip()).
 pub fn trial<F, W>(module: &str, name: &str, test: F) -> Trial
 where
     F: FnOnce() -> W + Send + 'static,
@@ -56,7 +56,10 @@ where
     let module = module.rsplit("::").next().unwrap_or_default();
     Trial::ignorable_test(format!("{module}::{name}"), move || {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(test()).map_err(|error| Failed::from(format!("{error:#}")))
+        runtime.block_on(test()).or_else(|error| match why_skipped(&error) {
+            Some(why) => Ok(Completion::ignored_with(why)),
+            None => Err(Failed::from(format!("{error:#}"))),
+        })
     })
 }
 

@@ -2,6 +2,7 @@
 //! workspace's own rules, on real servers, in parallel. Each answer's tests are in its own folder.
 
 mod command_line;
+mod edge;
 mod groups;
 mod guide_in_a_browser;
 mod guide_over_http;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     }
     let tests = [
         command_line::tests(),
+        edge::tests(),
         groups::tests(),
         guide_in_a_browser::tests(),
         guide_over_http::tests(),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use lab::{Need, Service};
 use tokio::{
     net::TcpListener,
     process::{Child, Command},
@@ -34,6 +35,14 @@ tests![
     a_server_that_cannot_start_shows_the_end_of_its_log,
     an_ordinary_user_gets_a_stack_too,
     a_cold_stack_is_up_within_seconds_on_a_path_with_a_space,
+    a_server_that_ends_at_once_leaves_no_process_behind,
+    a_server_ends_with_its_keeper_and_is_started_again,
+    a_stack_starts_under_any_umask,
+    variables_for_other_servers_change_nothing,
+    a_copy_that_belongs_to_somebody_else_is_refused,
+    a_folder_that_everybody_could_have_made_is_refused_if_it_is_not_ours,
+    tools_open_what_an_answer_keeps,
+    what_cannot_run_here_says_why_and_is_skipped,
 ];
 
 /// A folder for a stack of the test's own, and the words that act on it.
@@ -49,6 +58,11 @@ impl Stack {
 
     /// One whose servers stop when they have been idle for so many seconds.
     fn stopping_after(idle: &'static str, name: &str) -> anyhow::Result<Self> {
+        // Where all servers are given, the programs may be missing.
+        let needs = Service::STACK.map(Need::Own);
+        if let Some(why) = needs.into_iter().find_map(Need::obstacle) {
+            return Err(lab::skip(why));
+        }
         // Under /var/tmp, because PostgreSQL's user has to be able to go there.
         let folder = PathBuf::from(format!("/var/tmp/{name}-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
@@ -79,7 +93,7 @@ impl Stack {
     /// `stack up` with the RabbitMQ that all tests share: it takes seconds to start.
     async fn up(&self) -> anyhow::Result<Command> {
         let mut command = self.command(&["stack", "up"]);
-        command.env("AMQP_URL", lab::stack::server(lab::Service::RabbitMq).await?.url);
+        command.env("AMQP_URL", lab::stack::server(Service::RabbitMq).await?.url);
         Ok(command)
     }
 
@@ -151,7 +165,7 @@ async fn a_url_that_is_set_and_does_not_answer_is_an_error() -> Outcome {
     let output = finish(command).await?;
     says(&output, &["REDIS_URL", "does not answer"])?;
     ensure!(!errors(&output).contains("secret"), "the password is in the error");
-    ensure!(!stack.folder.join("redis/pid").exists(), "it fell through to a private server");
+    ensure!(!stack.folder.join("redis").exists(), "it fell through to a private server");
     Ok(())
 }
 
@@ -163,7 +177,7 @@ async fn a_url_with_the_wrong_scheme_is_an_error() -> Outcome {
 }
 
 async fn a_url_that_is_set_is_used() -> Outcome {
-    let given = lab::stack::up(&lab::Service::STACK).await?;
+    let given = lab::stack::up(&Service::STACK).await?;
     let stack = Stack::new("stack-given")?;
     let mut command = stack.command(&["stack", "env"]);
     for server in &given {
@@ -208,8 +222,29 @@ fn redis() -> anyhow::Result<PathBuf> {
     programs.into_iter().find(|program| program.exists()).context("Redis is not on the PATH")
 }
 
-fn is_root() -> anyhow::Result<bool> {
-    Ok(fs::metadata("/proc/self")?.uid() == 0)
+/// Some things only root can try.
+fn only_root(stack: &Stack) -> Outcome {
+    // Whoever runs this has just made the folder.
+    let root = fs::metadata(&stack.folder)?.uid() == 0;
+    if root { Ok(()) } else { Err(lab::skip("only root can do this")) }
+}
+
+fn only_linux() -> Outcome {
+    if cfg!(target_os = "linux") { Ok(()) } else { Err(lab::skip("it is about Linux")) }
+}
+
+/// The command lines of the processes that belong to this stack.
+fn processes(stack: &Stack) -> anyhow::Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc")?.flatten() {
+        // It may end as we look.
+        let Ok(words) = fs::read(process.path().join("cmdline")) else { continue };
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        if words.contains(&*stack.folder.to_string_lossy()) {
+            found.push((process.file_name().to_string_lossy().into_owned(), words));
+        }
+    }
+    Ok(found)
 }
 
 async fn a_missing_server_is_an_error_that_says_what_to_type() -> Outcome {
@@ -233,10 +268,8 @@ async fn a_container_engine_goes_before_installing_and_its_error_is_shown() -> O
 }
 
 async fn what_apt_get_installs_is_used_and_its_error_is_shown() -> Outcome {
-    if !is_root()? {
-        return Ok(());
-    }
     let stack = Stack::new("stack-apt")?;
+    only_root(&stack)?;
     let broken = [("apt-get", "echo 'E: Unable to locate package redis-server'; exit 100")];
     let mut command = stack.up().await?;
     command.env("PATH", path_with(&stack, &broken)?);
@@ -260,10 +293,9 @@ async fn what_apt_get_installs_is_used_and_its_error_is_shown() -> Outcome {
 
 /// In a network of its own, since the Compose stack's ports are the same for everybody.
 async fn the_compose_stack_is_brought_up_and_then_used() -> Outcome {
-    if !is_root()? || !cfg!(target_os = "linux") {
-        return Ok(());
-    }
     let stack = Stack::new("stack-compose")?;
+    only_linux()?;
+    only_root(&stack)?;
     let docker = format!(
         "[ \"$1\" = info ] && exit
          '{}' --daemonize yes --port 63790 --requirepass answers --save ''
@@ -359,8 +391,8 @@ async fn down_stops_them_at_once_although_somebody_uses_them() -> Outcome {
 async fn down_stops_a_server_that_is_just_starting() -> Outcome {
     let stack = Stack::new("stack-hasty")?;
     let mut up = stack.command(&["stack", "up"]).spawn()?;
-    let pid = stack.folder.join("rabbitmq/rabbitmq.pid");
-    eventually("RabbitMQ begins to start", async || Ok(pid.exists().then_some(()))).await?;
+    let begun = stack.folder.join("rabbitmq/mnesia");
+    eventually("RabbitMQ begins to start", async || Ok(begun.exists().then_some(()))).await?;
     up.kill().await?;
     let down = stack.run(&["stack", "down"]).await?;
     ensure!(down.status.success(), "{}", errors(&down));
@@ -393,11 +425,9 @@ async fn a_server_that_cannot_start_shows_the_end_of_its_log() -> Outcome {
 }
 
 async fn an_ordinary_user_gets_a_stack_too() -> Outcome {
-    // Only root can become somebody else; an ordinary user's tests show it by running at all.
-    if !is_root()? {
-        return Ok(());
-    }
     let stack = Stack::new("stack-ordinary")?;
+    // Only root can become somebody else; an ordinary user's tests show it by running at all.
+    only_root(&stack)?;
     const NOBODY: u32 = 65_534;
     chown(&stack.folder, Some(NOBODY), Some(NOBODY))?;
     // The executable itself may lie where only root can go.
@@ -410,6 +440,9 @@ async fn an_ordinary_user_gets_a_stack_too() -> Outcome {
         .env("STACK_DIR", &stack.folder)
         .env("STACK_IDLE_SECONDS", "1")
         .env("HOME", &stack.folder)
+        .env_remove("DATABASE_URL")
+        .env_remove("REDIS_URL")
+        .env_remove("AMQP_URL")
         .current_dir(&stack.folder)
         .uid(NOBODY)
         .gid(NOBODY)
@@ -432,5 +465,165 @@ async fn a_cold_stack_is_up_within_seconds_on_a_path_with_a_space() -> Outcome {
     // A figure, not a check: other tests load the machine. On an idle one it should be under 6 s.
     eprintln!("cold stack: {:.1} s", begun.elapsed().as_secs_f64());
     ensure!(stack.running().await? == 3);
+    Ok(())
+}
+
+/// Once in fifty times a signal is lost that comes while a process is just starting.
+async fn a_server_that_ends_at_once_leaves_no_process_behind() -> Outcome {
+    only_linux()?;
+    let stack = Stack::new("stack-ends-at-once")?;
+    for n in 0..50 {
+        let ends = format!("sleep 0.0{:02}; exit 7", n % 25);
+        let path = path_with(&stack, &[("redis-server", &ends)])?;
+        let mut command = stack.command(&["stack", "redis-cli"]);
+        command.env("PATH", path);
+        says(&finish(command).await?, &["Redis did not start"])?;
+    }
+    let left = processes(&stack)?;
+    ensure!(left.is_empty(), "still there: {left:?}");
+    Ok(())
+}
+
+async fn a_server_ends_with_its_keeper_and_is_started_again() -> Outcome {
+    only_linux()?;
+    let stack = Stack::new("stack-keeper")?;
+    let (_user, url) = stack.user().await?;
+    let processes = processes(&stack)?;
+    let keeper = processes.iter().find(|(_, words)| words.contains(" keeper "));
+    let (pid, _) = keeper.context("no keeper")?;
+    ensure!(Command::new("sh").args(["-c", "kill -9 $0", pid]).status().await?.success());
+    eventually("PostgreSQL stops with its keeper", async || {
+        Ok((stack.running().await? == 0).then_some(()))
+    })
+    .await?;
+    let again = stack.run(&["stack", "env", "url-shortener"]).await?;
+    ensure!(again.status.success(), "{}", errors(&again));
+    ensure!(reqwest::get(format!("{url}readyz")).await?.status() == 200, "on another port");
+    Ok(())
+}
+
+async fn a_stack_starts_under_any_umask() -> Outcome {
+    let stack = Stack::new("stack-umask")?;
+    let ours = stack.command(&[]);
+    let mut strict = Command::new("sh");
+    strict.args(["-c", "umask 077; exec \"$0\" stack env url-shortener"]);
+    strict.arg(std::env::current_exe()?);
+    let variables = ours.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)));
+    strict.envs(variables).env("STACK_DIR", stack.folder.join("not/yet"));
+    for variable in ["DATABASE_URL", "REDIS_URL", "AMQP_URL"] {
+        strict.env_remove(variable);
+    }
+    strict.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = finish(strict).await?;
+    let mut down = stack.command(&["stack", "down"]);
+    down.env("STACK_DIR", stack.folder.join("not/yet"));
+    let down = finish(down).await?;
+    ensure!(output.status.success(), "{}", errors(&output));
+    ensure!(down.status.success(), "{}", errors(&down));
+    ensure!(String::from_utf8(output.stdout)?.contains("/url_shortener"));
+    Ok(())
+}
+
+async fn variables_for_other_servers_change_nothing() -> Outcome {
+    let stack = Stack::new("stack-variables")?;
+    let answers = guide::answers();
+    let answer = answers.iter().find(|it| it.name == "url-shortener").context("no answer")?;
+    let race = answer.experiment("race").context("no experiment")?;
+    let mut command = stack.command(&["url-shortener", "experiment", "race", "--json"]);
+    command.args(race.quick);
+    for (name, value) in [
+        ("PGHOST", "192.0.2.1"),
+        ("PGSSLMODE", "require"),
+        ("PGOPTIONS", "-c default_transaction_read_only=on"),
+        ("HTTP_PROXY", "http://127.0.0.1:1"),
+        ("http_proxy", "http://127.0.0.1:1"),
+        ("ALL_PROXY", "http://127.0.0.1:1"),
+        // Those who start a server as a service may have these.
+        ("PGPORT", "1"),
+        ("RABBITMQ_NODENAME", "another"),
+    ] {
+        command.env(name, value);
+    }
+    let output = finish(command).await?;
+    ensure!(output.status.success(), "{}", errors(&output));
+    Ok(())
+}
+
+async fn a_copy_that_belongs_to_somebody_else_is_refused() -> Outcome {
+    let stack = Stack::new("stack-original")?;
+    only_root(&stack)?;
+    ensure!(stack.run(&["stack", "env", "url-shortener"]).await?.status.success());
+    ensure!(stack.run(&["stack", "down"]).await?.status.success());
+    let copy = Stack::new("stack-copy")?;
+    let from = stack.folder.join("postgres");
+    // Without the owners.
+    let copied = Command::new("cp").arg("-r").args([&from, &copy.folder]).status().await?;
+    ensure!(copied.success());
+    let output = finish(copy.up().await?).await?;
+    says(&output, &["postgres/data belongs to the user 0", "or is a copy", "rm -rf"])
+}
+
+async fn a_folder_that_everybody_could_have_made_is_refused_if_it_is_not_ours() -> Outcome {
+    let stack = Stack::new("stack-closed")?;
+    only_root(&stack)?;
+    // PostgreSQL's user cannot go here, so its data would be somewhere else.
+    let closed = stack.folder.join("closed");
+    fs::create_dir(&closed)?;
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700))?;
+    let words = closed.to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let elsewhere = PathBuf::from(format!("/var/tmp/worked-answers{words}"));
+    symlink(&stack.folder, &elsewhere)?;
+    let mut command = stack.command(&["stack", "psql", "url-shortener"]);
+    command.env("STACK_DIR", &closed);
+    let output = finish(command).await;
+    fs::remove_file(&elsewhere)?;
+    says(&output?, &["is a link or belongs to another user", "STACK_DIR"])
+}
+
+async fn tools_open_what_an_answer_keeps() -> Outcome {
+    let stack = Stack::new("stack-tools")?;
+    let query = "select count(*) from links";
+    let psql = stack.run(&["stack", "psql", "url-shortener", "--", "-Atc", query]).await?;
+    ensure!(psql.status.success(), "{}", errors(&psql));
+    ensure!(psql.stdout == b"0\n", "{:?}", String::from_utf8(psql.stdout));
+    let redis = stack.run(&["stack", "redis-cli", "--", "ping"]).await?;
+    ensure!(redis.stdout == b"PONG\n", "{}", errors(&redis));
+    // The same with the URLs alone.
+    let env = stack.run(&["stack", "env", "url-shortener"]).await?;
+    let script = format!(
+        "{}\npsql \"$DATABASE_URL\" -Atc '{query}' && redis-cli -u \"$REDIS_URL\" ping",
+        String::from_utf8(env.stdout)?
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().await?;
+    ensure!(output.stdout == b"0\nPONG\n", "{}", errors(&output));
+    Ok(())
+}
+
+async fn what_cannot_run_here_says_why_and_is_skipped() -> Outcome {
+    let stack = Stack::new("stack-needs")?;
+    let without_redis = |words: &[&str]| {
+        let mut command = stack.command(words);
+        // Another server will not do: the experiment kills this one.
+        command.env("REDIS_URL", "redis://127.0.0.1:1/").env("STACK_INSTALL", "never");
+        anyhow::Ok(finish({
+            command.env("PATH", path_with(&stack, &[])?);
+            command
+        }))
+    };
+    let list = without_redis(&["list", "--json"])?.await?;
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout)?;
+    let experiments = list.as_array().context("an array")?.iter();
+    let experiments = experiments.flat_map(|it| it["experiments"].as_array().into_iter().flatten());
+    let obstacles: Vec<_> = experiments
+        .filter_map(|it| Some((it["name"].as_str()?, it["obstacle"].as_str()?)))
+        .collect();
+    ensure!(obstacles.iter().map(|it| it.0).eq(["eviction", "redis-away"]), "{obstacles:?}");
+    ensure!(obstacles[0].1.contains("it needs Redis of its own, and Redis is not installed here"));
+
+    let run = without_redis(&["cache-aside", "experiment", "eviction", "--json"])?.await?;
+    ensure!(run.status.success(), "{}", errors(&run));
+    let report: serde_json::Value = serde_json::from_slice(&run.stdout)?;
+    ensure!(report["skipped"] == obstacles[0].1, "{report}");
+    ensure!(!errors(&run).contains("starting"), "it started something: {}", errors(&run));
     Ok(())
 }

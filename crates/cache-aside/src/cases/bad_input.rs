@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde_json::json;
 
-use super::{Api, name};
+use super::client::{Client, name};
 use conform::{
     case::Outcome,
     cases,
@@ -31,8 +31,8 @@ async fn a_list_of_ids_that_is_none_is_refused(target: &Target) -> Outcome {
 }
 
 async fn an_id_that_can_be_none_is_not_found(target: &Target) -> Outcome {
-    let api = Api(target);
-    let id = api.create("Ids").await?;
+    let client = Client::of(target);
+    let id = client.sign_up("Ids").await?;
     for path in [
         "-1",
         "0",
@@ -58,24 +58,24 @@ async fn an_id_that_can_be_none_is_not_found(target: &Target) -> Outcome {
     ] {
         let path = format!("users/{path}");
         for method in [Method::GET, Method::DELETE] {
-            problem(api.ask(method, &path).await?, 404).await.with_context(|| path.clone())?;
+            problem(target.ask(method, &path).await?, 404).await.with_context(|| path.clone())?;
         }
-        let put = target.request(Method::PUT, &path).json(&api.user("Eve"));
+        let put = target.request(Method::PUT, &path).json(&client.user("Eve"));
         problem(target.send(put).await?, 404).await.with_context(|| path.clone())?;
     }
     // The largest that there can be is looked for.
-    problem(api.get(i64::MAX).await?, 404).await?;
-    ensure!(name(api.get(id).await?).await? == "Ids");
+    problem(client.read(i64::MAX).await?, 404).await?;
+    ensure!(name(client.read(id).await?).await? == "Ids");
     Ok(())
 }
 
 async fn a_body_that_is_no_user_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let id = api.create("Bodies").await?;
-    refuses_bad_bodies(|| target.request(Method::POST, "users"), &api.user("Good")).await?;
+    let client = Client::of(target);
+    let id = client.sign_up("Bodies").await?;
+    refuses_bad_bodies(|| target.request(Method::POST, "users"), &client.user("Good")).await?;
     let one = format!("users/{id}");
-    refuses_bad_bodies(|| target.request(Method::PUT, &one), &api.user("Better")).await?;
-    ensure!(name(api.get(id).await?).await? == "Better", "only the good one counted");
+    refuses_bad_bodies(|| target.request(Method::PUT, &one), &client.user("Better")).await?;
+    ensure!(name(client.read(id).await?).await? == "Better", "only the good one counted");
     for body in [
         r#"{"name":"Eve"}"#,
         r#"{"email":"eve@example.org"}"#,
@@ -91,8 +91,8 @@ async fn a_body_that_is_no_user_is_refused(target: &Target) -> Outcome {
 }
 
 async fn a_name_or_an_email_address_that_cannot_be_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let id = api.create("Fields").await?;
+    let client = Client::of(target);
+    let id = client.sign_up("Fields").await?;
     let long = format!("{}@example.org", "a".repeat(300 - 12));
     for email in [
         "",
@@ -109,17 +109,21 @@ async fn a_name_or_an_email_address_that_cannot_be_is_refused(target: &Target) -
         &long,
     ] {
         let body = json!({ "name": "Eve", "email": email });
-        invalid(api.post(&body).await?, "email").await.with_context(|| format!("{email:?}"))?;
-        invalid(api.put(id, &body).await?, "email").await.with_context(|| format!("{email:?}"))?;
+        invalid(client.create(&body).await?, "email")
+            .await
+            .with_context(|| format!("{email:?}"))?;
+        invalid(client.change(id, &body).await?, "email")
+            .await
+            .with_context(|| format!("{email:?}"))?;
     }
     for name in ["", " ", "\u{0}", "a\nb", &"x".repeat(201)] {
         let body = json!({ "name": name, "email": "eve@example.org" });
-        invalid(api.post(&body).await?, "name").await.with_context(|| format!("{name:?}"))?;
+        invalid(client.create(&body).await?, "name").await.with_context(|| format!("{name:?}"))?;
     }
-    let both = api.post(&json!({ "name": "", "email": "" })).await?;
+    let both = client.create(&json!({ "name": "", "email": "" })).await?;
     let both = problem(both, 422).await?;
     ensure!(both["errors"].as_array().map(Vec::len) == Some(2), "{both}");
-    ensure!(name(api.get(id).await?).await? == "Fields");
+    ensure!(name(client.read(id).await?).await? == "Fields");
     Ok(())
 }
 

@@ -12,10 +12,8 @@ use lab::{
     load::{self, Outcome},
 };
 
-use super::{
-    client::{Api, Seen},
-    ground,
-};
+use super::fixture::{Fixture, NO_TIMEOUTS};
+use crate::cases::client::{Client, is_hit};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -45,8 +43,8 @@ const FAR: Duration = Duration::from_millis(50);
 const TITLE: &str = "The slowest reader of each tenth of a second";
 const AXES: (&str, &str) = ("seconds", "milliseconds");
 
-/// When each reader came, what it saw, and how long it took.
-type Log = Arc<Mutex<Vec<(Duration, Duration, Seen)>>>;
+/// When each reader came, how long it took, and whether it was a hit.
+type Log = Arc<Mutex<Vec<(Duration, Duration, bool)>>>;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (without, with) = tokio::try_join!(
@@ -95,30 +93,31 @@ struct Hot {
 }
 
 async fn hot(params: &Params, lab: &Lab, name: &str, beta: &str) -> anyhow::Result<Hot> {
-    let (database, keys) = (lab.database().await?, lab.keys().await?);
-    ground::users(&database, 1).await?;
-    let before = ground::queries(&database).await?;
-    let proxy = Proxy::to_url(database.url()).await?;
+    let fixture = Fixture::of(lab).await?;
+    fixture.make_users(1).await?;
+    let before = fixture.queries().await?;
+    let proxy = Proxy::to_url(fixture.database.url()).await?;
     let ttl = params.ttl.to_string();
-    let mut child = ground::serve(lab, &database, &keys)
-        .env("DATABASE_URL", proxy.url(database.url())?)
+    let mut child = fixture
+        .serve()
+        .env("DATABASE_URL", proxy.url(fixture.database.url())?)
         .args(&["--ttl", &ttl, "--jitter", "0", "--beta", beta])
-        .args(&ground::CALM)
+        .args(&NO_TIMEOUTS)
         .start()
         .await?;
     proxy.set(Fault::Delay(FAR));
-    let api = Api::of(&child)?;
-    ensure!(api.get(1).await?.status == 200, "the first reader, who has to wait");
+    let client = Client::at(child.url())?;
+    ensure!(client.read(1).await?.status() == 200, "the first reader, who has to wait");
     let (log, begun) = (Log::default(), Instant::now());
     let time = Duration::from_secs_f64(params.ttl * (f64::from(params.expiries) + 0.3));
     let outcome = load::open(params.readers_per_second.into(), time, 10_000, |n| {
-        let (api, log, lab) = (api.clone(), Arc::clone(&log), lab.clone());
+        let (client, log, lab) = (client.clone(), Arc::clone(&log), lab.clone());
         let every = u64::from(params.readers_per_second) / 2;
         async move {
             let came = Instant::now();
-            let seen = api.get(1).await?;
-            ensure!(seen.status == 200, "{}", seen.status);
-            let entry = (came - begun, came.elapsed(), seen);
+            let read = client.read(1).await?;
+            ensure!(read.status() == 200, "{}", read.status());
+            let entry = (came - begun, came.elapsed(), is_hit(&read));
             log.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
             if n % every == 0 {
                 lab.progress(came.duration_since(begun).as_secs(), time.as_secs(), "seconds");
@@ -128,22 +127,22 @@ async fn hot(params: &Params, lab: &Lab, name: &str, beta: &str) -> anyhow::Resu
     })
     .await?;
     child.stop().await?;
-    let queries = ground::queries(&database).await? - before;
+    let queries = fixture.queries().await? - before;
     let log = std::mem::take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
     draw(lab, name, &log);
     tell(lab, name, &outcome, queries);
-    let expired = log.iter().filter(|(came, _, seen)| {
+    let expired = log.iter().filter(|(came, _, hit)| {
         // Chance needs readers: where this machine held them up before the expiry, it says nothing.
         let before = came.saturating_sub(Duration::from_millis(800))..*came;
         let hits = log.iter().filter(|(came, took, _)| before.contains(&(*came + *took))).count();
-        !seen.is_hit() && hits >= params.readers_per_second as usize * 4 / 10
+        !hit && hits >= params.readers_per_second as usize * 4 / 10
     });
     let expired = expired.count() as u64;
-    let misses = log.iter().filter(|(_, _, seen)| !seen.is_hit()).count() as u64;
+    let misses = log.iter().filter(|(_, _, hit)| !hit).count() as u64;
     Ok(Hot { misses, expired, failed: outcome.failed, queries })
 }
 
-fn draw(lab: &Lab, name: &str, log: &[(Duration, Duration, Seen)]) {
+fn draw(lab: &Lab, name: &str, log: &[(Duration, Duration, bool)]) {
     let mut slowest: Vec<f64> = Vec::new();
     for (came, took, _) in log {
         let tenth = usize::try_from(came.as_millis() / 100).unwrap_or(0);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use lab::{Experiment, Lab, Need};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use redis::{Client, aio::MultiplexedConnection, cmd};
+use redis::{aio::MultiplexedConnection, cmd};
 use tokio::task::JoinSet;
 
-use super::ground;
+use super::fixture::{self, Fixture};
 use crate::{service::Service, source::Source};
 
 #[derive(clap::Args, Clone, Debug)]
@@ -45,12 +45,12 @@ fn exponent(text: &str) -> Result<f64, String> {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
-    ground::users(&database, params.users).await?;
     let server = lab.own_server(lab::Service::Redis).await?;
-    let mut redis = Client::open(server.url()?)?.get_multiplexed_async_connection().await?;
+    let fixture = Fixture::with_redis(&lab, server.url()?).await?;
+    fixture.make_users(params.users).await?;
+    let mut redis = fixture.redis().await?;
     set(&mut redis, "appendonly", "no").await?;
-    let app = ground::app(&database, &server.url()?, &ground::calm("")).await?;
+    let app = fixture.app(&fixture.no_timeouts()).await?;
     let room = room(&params, &mut redis, &app.service).await?;
     let ids = Arc::new(zipf(&params));
     let (mut rows, mut ratios) = (Vec::new(), Vec::new());
@@ -111,7 +111,7 @@ async fn room(
     service: &Arc<Service>,
 ) -> anyhow::Result<u64> {
     let empty = stat(redis, "memory", "used_memory:").await?;
-    let sample = (1..=500).map(ground::id).collect::<anyhow::Result<Vec<_>>>()?;
+    let sample = (1..=500).map(fixture::id).collect::<anyhow::Result<Vec<_>>>()?;
     for ids in sample.chunks(100) {
         service.reader.get_many(ids).await?;
     }
@@ -172,7 +172,7 @@ async fn read(service: &Arc<Service>, ids: &Arc<Vec<u32>>, third: usize) -> anyh
             let mut seen = Seen::default();
             let part = ids.len() / 3;
             for n in (third * part..(third + 1) * part).skip(reader).step_by(16) {
-                let read = service.reader.get(ground::id(ids[n])?).await?;
+                let read = service.reader.get(fixture::id(ids[n])?).await?;
                 seen.reads += u64::from(read.user.is_some());
                 match read.source {
                     Source::Hit { .. } => seen.hits += 1,

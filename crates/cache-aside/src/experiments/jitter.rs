@@ -12,7 +12,7 @@ use lab::{Experiment, Lab, Target};
 use redis::Pipeline;
 use tokio::task::JoinSet;
 
-use super::ground;
+use super::fixture::{self, Fixture};
 use crate::{service::Service, source::Source, tuning::Tuning, user::UserId};
 
 #[derive(clap::Args, Clone, Debug)]
@@ -89,21 +89,19 @@ struct Expiries {
 
 /// Fills all keys, and asks Redis when each expires.
 async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Expiries, Duration)> {
-    let (database, keys) = (lab.database().await?, lab.keys().await?);
-    ground::users(&database, params.keys).await?;
-    let tuning = Tuning { jitter, ..ground::calm(keys.prefix()) };
-    let app = ground::app(&database, keys.url(), &tuning).await?;
+    let fixture = Fixture::of(lab).await?;
+    fixture.make_users(params.keys).await?;
+    let app = fixture.app(&Tuning { jitter, ..fixture.no_timeouts() }).await?;
     let begun = Instant::now();
     fill(&app.service, params.keys, lab).await?;
     let took = begun.elapsed();
-    let mut redis = keys.connection().await?;
-    redis.set_response_timeout(Duration::from_secs(10));
+    let mut redis = fixture.redis().await?;
     let mut times = Vec::new();
     for first in (1..=params.keys).step_by(1_000) {
         let mut ask = Pipeline::new();
         for n in first..(first + 1_000).min(params.keys + 1) {
             // A time of Redis' clock and not what is left, which depends on when the answer comes.
-            ask.cmd("PEXPIRETIME").arg(format!("{}user:{n}", keys.prefix()));
+            ask.cmd("PEXPIRETIME").arg(fixture.key(n));
         }
         let ends: Vec<i64> = ask.query_async(&mut redis).await?;
         ensure!(ends.iter().all(|end| *end > 0), "a key was not filled");
@@ -122,7 +120,7 @@ async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Ex
 
 /// Reads every user once, a hundred at a time.
 async fn fill(service: &Arc<Service>, keys: u32, lab: &Lab) -> anyhow::Result<()> {
-    let ids = (1..=keys).map(ground::id).collect::<anyhow::Result<Vec<_>>>()?;
+    let ids = (1..=keys).map(fixture::id).collect::<anyhow::Result<Vec<_>>>()?;
     for (n, ids) in ids.chunks(1_000).enumerate() {
         try_join_all(ids.chunks(100).map(|ids| service.reader.get_many(ids))).await?;
         lab.progress(n as u64 * 1_000, keys.into(), "keys filled");
@@ -183,15 +181,14 @@ async fn queries(
     name: &str,
     jitter: f64,
 ) -> anyhow::Result<ReallyRead> {
-    let (database, keys) = (lab.database().await?, lab.keys().await?);
-    ground::users(&database, params.hot).await?;
+    let fixture = Fixture::of(lab).await?;
+    fixture.make_users(params.hot).await?;
     let ttl = Duration::from_secs_f64(params.ttl);
-    let tuning = Tuning { ttl, jitter, beta: 0.0, ..ground::calm(keys.prefix()) };
-    let app = ground::app(&database, keys.url(), &tuning).await?;
+    let app = fixture.app(&Tuning { ttl, jitter, beta: 0.0, ..fixture.no_timeouts() }).await?;
     let filled_from = Instant::now();
     fill(&app.service, params.hot, lab).await?;
     let (begun, filling) = (Instant::now(), filled_from.elapsed());
-    let ids = (1..=params.hot).map(ground::id).collect::<anyhow::Result<Vec<_>>>()?;
+    let ids = (1..=params.hot).map(fixture::id).collect::<anyhow::Result<Vec<_>>>()?;
     let ids: Arc<[UserId]> = ids.into();
     // The last expiry, and time enough to read them all once more.
     let end = begun + Duration::from_secs_f64(params.ttl * 1.25);

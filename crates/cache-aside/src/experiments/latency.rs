@@ -10,7 +10,7 @@ use lab::{
 };
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection, cmd};
 
-use super::ground;
+use super::fixture::{self, Fixture};
 use crate::{service::Service, source::Source, user::UserId};
 
 #[derive(clap::Args, Clone, Debug)]
@@ -47,16 +47,16 @@ struct Hand {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let (database, keys) = (lab.database().await?, lab.keys().await?);
-    ground::users(&database, 1_000).await?;
-    let app = ground::app(&database, keys.url(), &ground::calm(keys.prefix())).await?;
+    let fixture = Fixture::of(&lab).await?;
+    fixture.make_users(1_000).await?;
+    let app = fixture.app(&fixture.no_timeouts()).await?;
     let service = Arc::clone(&app.service);
-    let id = ground::id(500)?;
+    let id = fixture::id(500)?;
     service.reader.get(id).await?;
-    let key = format!("{}user:{}", keys.prefix(), id.get());
+    let key = fixture.key(id.get());
     // With room for all readers, as ours has it.
     let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(4_096);
-    let bare = Client::open(keys.url())?;
+    let bare = Client::open(fixture.redis_url.as_str())?;
     let bare = bare.get_multiplexed_async_connection_with_config(&config).await?;
     let hand = Hand { service, bare, key, id };
 

@@ -8,7 +8,8 @@ use lab::{
     load::{self, Stop, http::Connection},
 };
 
-use super::{client::Api, ground};
+use super::fixture::{Fixture, NO_TIMEOUTS, believing};
+use crate::cases::client::{Client, is_hit, name};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -80,15 +81,13 @@ struct Seen {
 }
 
 async fn run_one(params: &Params, lab: &Lab, ttl: &str, ids: u32) -> anyhow::Result<Seen> {
-    let (database, keys) = (lab.database().await?, lab.keys().await?);
-    ground::users(&database, 10).await?;
-    let before = ground::queries(&database).await?;
+    let fixture = Fixture::of(lab).await?;
+    fixture.make_users(10).await?;
+    let before = fixture.queries().await?;
     // No early refreshes: on a busy machine a slow load would make some, and lives are counted here.
-    let serve = ground::serve(lab, &database, &keys)
-        .args(&["--absence-ttl", ttl, "--beta", "0"])
-        .args(&ground::CALM);
+    let serve = fixture.serve().args(&["--absence-ttl", ttl, "--beta", "0"]).args(&NO_TIMEOUTS);
     let mut child = serve.start().await?;
-    Api::of(&child)?.believes().await?;
+    believing(&child).await?;
     let mut clients = Vec::new();
     for client in 0..params.clients {
         // Each begins elsewhere, and asks for every so many-th.
@@ -112,26 +111,26 @@ async fn run_one(params: &Params, lab: &Lab, ttl: &str, ids: u32) -> anyhow::Res
     let took = begun.elapsed();
     ensure!(outcome.failed == 0, "a request failed: {:?}", outcome.first_error);
     child.stop().await?;
-    let queries = ground::queries(&database).await? - before;
+    let queries = fixture.queries().await? - before;
     child.restart().await?;
-    let api = Api::of(&child)?;
-    api.believes().await?;
-    let found = made_where_nobody_was(&api, ttl != "0").await?;
+    let client = believing(&child).await?;
+    let found = made_where_nobody_was(&client, ttl != "0").await?;
     Ok(Seen { queries, took, found })
 }
 
-async fn made_where_nobody_was(api: &Api, cached: bool) -> anyhow::Result<u32> {
+async fn made_where_nobody_was(client: &Client, cached: bool) -> anyhow::Result<u32> {
     let mut found = 0;
     for n in 0..10 {
-        let name = format!("new{n}");
+        let new = format!("new{n}");
         // The next ids are known: users are counted.
         let id = 11 + n;
-        let nobody = api.get(id).await?;
-        let nobody_cached = api.get(id).await?;
-        ensure!((nobody.status, nobody_cached.status) == (404, 404), "somebody has id {id}");
-        ensure!(nobody_cached.is_hit() == cached, "an absence: {}", nobody_cached.cache);
-        ensure!(api.create(&name).await? == id, "another id than the next");
-        found += u32::from(api.get(id).await?.name == name);
+        for again in [false, true] {
+            let nobody = client.read(id).await?;
+            ensure!(nobody.status() == 404, "somebody has id {id}");
+            ensure!(is_hit(&nobody) == (again && cached), "an absence: {nobody:?}");
+        }
+        ensure!(client.sign_up(&new).await? == id, "another id than the next");
+        found += u32::from(name(client.read(id).await?).await? == new);
     }
     Ok(found)
 }

@@ -1,16 +1,15 @@
 //! Which claims does this answer make, and what could refute each?
 
-mod client;
 pub mod early_refresh;
 pub mod eviction;
-mod field;
-mod ground;
+pub mod fixture;
 pub mod jitter;
 pub mod latency;
 pub mod missing_keys;
 pub mod redis_away;
 pub mod stale_race;
 pub mod stampede;
+mod witnesses;
 
 use lab::Experiment;
 

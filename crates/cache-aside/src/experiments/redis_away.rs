@@ -5,14 +5,14 @@ use std::{sync::atomic::Ordering, time::Duration};
 use lab::{
     Experiment, Lab, Need, Service,
     fault::{Fault, Proxy},
-    stack::own::OwnServer,
 };
-use redis::{Client, cmd};
+use redis::cmd;
 
 use super::{
-    field::{Field, QUIET},
-    ground,
+    fixture::Fixture,
+    witnesses::{QUIET, Witnesses},
 };
+use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -40,45 +40,42 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let database = lab.database().await?;
     let mut server = lab.own_server(Service::Redis).await?;
-    let redis = server.url()?;
-    let proxy = Proxy::to_url(&redis).await?;
-    let serve = |redis: &str| {
-        let trust = params.trust.to_string();
-        // The database may take its time: a slow disk is not what this is about.
-        let calm = ["--database-timeout", "5"];
-        lab.serve().database(&database).args(&["--redis", redis, "--trust", &trust]).args(&calm)
-    };
-    let far = serve(&proxy.url(&redis)?).start().await?;
-    let near = serve(&redis).start().await?;
+    let fixture = Fixture::with_redis(&lab, server.url()?).await?;
+    let proxy = Proxy::to_url(&fixture.redis_url).await?;
+    let trust = params.trust.to_string();
+    // The database may take its time: a slow disk is not what this is about.
+    let calm = ["--trust", &trust, "--database-timeout", "5"];
+    let far = fixture.serve_through(&proxy.url(&fixture.redis_url)?).args(&calm).start().await?;
+    let near = fixture.serve().args(&calm).start().await?;
     let writers = params.clients;
-    ground::users(&database, Field::users(writers)).await?;
-    let field = Field::new([&far, &near], writers)?;
-    let load = field.load(params.clients);
+    fixture.make_users(Witnesses::users(writers)).await?;
+    let clients = [Client::at(far.url())?, Client::at(near.url())?];
+    let witnesses = Witnesses::new(clients, writers)?;
+    let load = witnesses.load(params.clients);
 
     let lasts = Duration::from_secs_f64(params.seconds);
-    field.phase(&lab, "all is well", lasts).await?;
+    witnesses.phase(&lab, "all is well", lasts).await?;
     let faults = [("cut off from one", Fault::Cut), ("black-holed for one", Fault::BlackHole)];
     for (change, (name, fault)) in (1..).zip(faults) {
         proxy.set(fault);
-        let (phase, ()) = tokio::join!(field.phase(&lab, name, lasts), field.probe(change));
+        let (phase, ()) = tokio::join!(witnesses.phase(&lab, name, lasts), witnesses.probe(change));
         phase?;
         proxy.heal();
-        field.hits_return(&lab, name).await?;
+        witnesses.hits_return(&lab, name).await?;
     }
-    forget(&redis, &field).await?;
+    forget(&fixture, &witnesses).await?;
     server.kill().await?;
-    field.phase(&lab, "killed", lasts).await?;
+    witnesses.phase(&lab, "killed", lasts).await?;
     // The old values are counted before a reader has replaced them, however slow this machine is; then come
     // the readers.
-    field.hold.store(true, Ordering::Relaxed);
+    witnesses.hold.store(true, Ordering::Relaxed);
     server.restart().await?;
-    let old = old_values(&server).await?;
-    field.hold.store(false, Ordering::Relaxed);
-    field.hits_return(&lab, "killed, restarted with old data").await?;
-    field.phase(&lab, "after all that", lasts).await?;
-    field.end.store(true, Ordering::Relaxed);
+    let old = old_values(&fixture).await?;
+    witnesses.hold.store(false, Ordering::Relaxed);
+    witnesses.hits_return(&lab, "killed, restarted with old data").await?;
+    witnesses.phase(&lab, "after all that", lasts).await?;
+    witnesses.end.store(true, Ordering::Relaxed);
     load.join_all().await;
 
     lab.check(
@@ -87,34 +84,32 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         old,
         old > 0,
     );
-    field.report(&lab).await
+    witnesses.report(&lab).await
 }
 
 /// Makes the quiet users hot, and lets Redis lose what it does from now on, as a power cut would: what is
 /// deleted now will be there again.
-async fn forget(redis: &str, field: &Field) -> anyhow::Result<()> {
+async fn forget(fixture: &Fixture, witnesses: &Witnesses) -> anyhow::Result<()> {
     for id in 1..=QUIET {
-        for api in &field.apis {
-            api.get(id).await?;
+        for client in &witnesses.clients {
+            client.read(id).await?;
         }
     }
-    let mut connection = Client::open(redis)?.get_multiplexed_async_connection().await?;
-    connection.set_response_timeout(Duration::from_secs(10));
+    let mut connection = fixture.redis().await?;
     cmd("CONFIG").arg("SET").arg("appendonly").arg("no").exec_async(&mut connection).await?;
     for id in 1..=QUIET {
-        field.write(&field.apis[usize::from(id % 2 == 0)], id, 1).await?;
+        witnesses.write(&witnesses.clients[usize::from(id % 2 == 0)], id, 1).await?;
     }
     Ok(())
 }
 
 /// How many quiet users are there in Redis as they were.
-async fn old_values(server: &OwnServer) -> anyhow::Result<u64> {
-    let mut connection = Client::open(server.url()?)?.get_multiplexed_async_connection().await?;
-    connection.set_response_timeout(Duration::from_secs(10));
+async fn old_values(fixture: &Fixture) -> anyhow::Result<u64> {
+    let mut connection = fixture.redis().await?;
     let mut old = 0;
     for id in 1..=QUIET {
         let value: Option<String> =
-            cmd("GET").arg(format!("user:{id}")).query_async(&mut connection).await?;
+            cmd("GET").arg(fixture.key(id)).query_async(&mut connection).await?;
         old += u64::from(value.is_some_and(|value| value.contains(&format!("\"user {id}\""))));
     }
     Ok(old)

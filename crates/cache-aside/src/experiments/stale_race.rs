@@ -10,8 +10,9 @@ use lab::{
 use rand::Rng;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{client::Api, ground};
+use super::fixture::{self, Fixture, believing, renamed};
 use crate::{
+    cases::client::{name, ttl},
     read::Stampede,
     service::{App, Service},
     source::Source,
@@ -44,8 +45,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let textbook = forced(&lab, "naive").await?;
     lab.check_eq("textbook: the name that is read after the update", "old", &textbook.0);
     let ttl = textbook.1.unwrap_or_default();
-    lab.figure("textbook: the old name would be read for", ttl, "s");
-    lab.check("textbook: and for how long", "3,000 s or more", format!("{ttl} s"), ttl >= 3_000.0);
+    lab.figure("textbook: the old name would be read for", ttl as f64, "s");
+    lab.check("textbook: and for how long", "3,000 s or more", format!("{ttl} s"), ttl >= 3_000);
     let lease = forced(&lab, "lease").await?;
     lab.check_eq("with the lease: the name that is read after the update", "new", &lease.0);
 
@@ -70,36 +71,35 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
 /// Holds up the reader's fill until the writer is done. Returns the name that is read then, and for how long it
 /// would be.
-async fn forced(lab: &Lab, mode: &str) -> anyhow::Result<(String, Option<f64>)> {
-    let (database, keys) = (lab.database().await?, lab.keys().await?);
-    let to_redis = Proxy::to_url(keys.url()).await?;
+async fn forced(lab: &Lab, mode: &str) -> anyhow::Result<(String, Option<i64>)> {
+    let fixture = Fixture::of(lab).await?;
+    let to_redis = Proxy::to_url(&fixture.redis_url).await?;
     // Nothing else is sent to Redis meanwhile, so that messages can be counted: the next confirmation is far off.
     let calm = ["--stampede", mode, "--trust", "300", "--redis-timeout", "20", "--lease", "60"];
     let calm = [&calm[..], &["--database-timeout", "30"]].concat();
-    let writer = ground::serve(lab, &database, &keys).args(&calm).start().await?;
-    let redis = to_redis.url(keys.url())?;
-    let reader = ground::serve_through(lab, &database, &keys, &redis).args(&calm);
+    let writer = fixture.serve().args(&calm).start().await?;
+    let reader = fixture.serve_through(&to_redis.url(&fixture.redis_url)?).args(&calm);
     let reader = reader.start().await?;
-    let (reading, writing) = (Api::of(&reader)?, Api::of(&writer)?);
-    reading.believes().await?;
-    writing.believes().await?;
-    let id = writing.create("old").await?;
+    let (reading, writing) = (believing(&reader).await?, believing(&writer).await?);
+    let id = writing.sign_up("old").await?;
 
     // The look is the next message; with a lease comes its own; then the fill.
     let fill = to_redis.messages() + if mode == "naive" { 2 } else { 3 };
     let caught = to_redis.at_message(fill, Side::Before);
     let read = tokio::spawn({
         let reading = reading.clone();
-        async move { reading.get(id).await }
+        async move { name(reading.read(id).await?).await }
     });
     let held = timeout(Duration::from_secs(10), caught).await.context("no fill came")??;
     ensure!(!read.is_finished(), "the reader did not wait for its fill");
-    writing.rename(id, "new").await?;
+    let changed = writing.change(id, &renamed(id, "new")).await?;
+    ensure!(changed.status() == 200, "the change was answered with {}", changed.status());
     drop(held);
     let read = read.await??;
-    ensure!(read.name == "old", "the reader had read {:?}", read.name);
-    let after = writing.get(id).await?;
-    Ok((after.name.clone(), after.ttl()))
+    ensure!(read == "old", "the reader had read {read:?}");
+    let after = writing.read(id).await?;
+    let ttl = ttl(&after).ok();
+    Ok((name(after).await?, ttl))
 }
 
 struct Interleaved {
@@ -115,11 +115,10 @@ async fn interleave(
     mode: &str,
     stampede: Stampede,
 ) -> anyhow::Result<Interleaved> {
-    let (database, keys) = (lab.database().await?, lab.keys().await?);
-    ground::users(&database, params.at_once).await?;
-    let tuning = Tuning { stampede, ..ground::calm(keys.prefix()) };
-    let reader = ground::app(&database, keys.url(), &tuning).await?;
-    let writer = ground::app(&database, keys.url(), &tuning).await?;
+    let fixture = Fixture::of(lab).await?;
+    fixture.make_users(params.at_once).await?;
+    let tuning = Tuning { stampede, ..fixture.no_timeouts() };
+    let (reader, writer) = (fixture.app(&tuning).await?, fixture.app(&tuning).await?);
     // The textbook needs fewer: it does not take long to find one.
     let some = if stampede == Stampede::Naive { 5 } else { 1 };
     let interleavings = params.interleavings / some;
@@ -171,7 +170,7 @@ async fn one(
     n: u32,
     new: &str,
 ) -> anyhow::Result<Once> {
-    let id = ground::id(n)?;
+    let id = fixture::id(n)?;
     let link = writer.reader.trust.any_link().context("no link")?;
     link.delete(&[link.key(id)]).await?;
     let (name, email) = (Name::parse(new), Email::parse(&format!("user{n}@example.org")));

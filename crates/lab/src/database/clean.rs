@@ -47,3 +47,31 @@ fn was_left(name: &str, comment: Option<Comment>) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::mark::Mark, *};
+
+    #[test]
+    fn a_dead_process_left_what_is_half_made_and_what_it_alone_used() {
+        let digits = "0123456789abcdef";
+        let ours = |kind| {
+            Some(Comment::Ours(Mark { kind, of: "some".to_owned(), made: 0, schema: None }))
+        };
+        for (name, comment, left) in [
+            (format!("worked_answers_fresh_{digits}"), ours(Kind::Fresh), true),
+            (format!("worked_answers_fresh_{digits}"), Some(Comment::None), true),
+            // It was to become a template or a kept database, or was just taken from the spares.
+            (format!("worked_answers_fresh_{digits}"), ours(Kind::Kept), true),
+            (format!("worked_answers_fresh_{digits}"), ours(Kind::Spare), true),
+            (format!("worked_answers_spare_{digits}"), Some(Comment::None), true),
+            (format!("worked_answers_spare_{digits}"), ours(Kind::Spare), false),
+            (format!("worked_answers_fresh_{digits}"), Some(Comment::Foreign), false),
+            (format!("worked_answers_fresh_{digits}"), None, false),
+            ("shop".to_owned(), Some(Comment::None), false),
+            ("shop_some".to_owned(), ours(Kind::Kept), false),
+        ] {
+            assert_eq!(was_left(&name, comment), left, "{name}");
+        }
+    }
+}

@@ -25,7 +25,7 @@ pub(crate) use home::parent as folder;
 pub use home::workspace;
 pub use service::Service;
 
-use std::{fmt, fs::File, sync::Arc};
+use std::{fmt, fs::File, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
@@ -151,6 +151,12 @@ pub(crate) fn why_none_of_its_own(service: Service) -> Option<String> {
 /// Installs the programs of a service, if they are missing.
 pub(crate) async fn bring(service: Service) -> anyhow::Result<()> {
     if service.programs().is_some() { Ok(()) } else { install::install(service).await }
+}
+
+/// A client of a service: what is on the path, or lies beside the server.
+pub(crate) fn tool(service: Service, name: &str) -> PathBuf {
+    let beside = || Some(service.programs()?.folder.join(name)).filter(|path| path.is_file());
+    programs::on_path(name).or_else(beside).unwrap_or_else(|| name.into())
 }
 
 /// Finds or starts the given servers, side by side.

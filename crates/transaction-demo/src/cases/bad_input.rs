@@ -199,8 +199,8 @@ async fn a_body_that_is_none_is_refused(target: &Target) -> Outcome {
 }
 
 async fn an_array_moves_no_money(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ada, bob) = api.two(1_000_000, 1_000_000).await?;
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(1_000_000, 1_000_000).await?;
     let arrays = [
         json!([ada, bob, 2_500]),
         json!([bob, ada, 2_500]),
@@ -209,11 +209,12 @@ async fn an_array_moves_no_money(target: &Target) -> Outcome {
         json!([{ "from": ada, "to": bob, "amount_cents": 2_500 }]),
     ];
     for (n, array) in arrays.into_iter().enumerate() {
-        let key = api.key(&format!("aamnm-{n}"));
-        let request = api.post("transfers").header("idempotency-key", key).json(&array);
+        let key = client.key(&format!("aamnm-{n}"));
+        let request = target.request(Method::POST, "transfers").header("idempotency-key", key);
+        let request = request.json(&array);
         problem(target.send(request).await?, 400).await.context(array)?;
     }
-    api.audit((ada, bob), (1_000_000, 1_000_000)).await
+    client.audit((ada, bob), (1_000_000, 1_000_000)).await
 }
 
 async fn what_is_not_there_is_not_found(target: &Target) -> Outcome {

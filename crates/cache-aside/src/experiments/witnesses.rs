@@ -9,11 +9,13 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+use conform::http::header;
 use futures_util::future::join_all;
-use lab::{Lab, Target, child::Child, load::median};
+use lab::{Lab, Target, load::median};
 use tokio::{task::JoinSet, time::sleep};
 
-use super::client::Api;
+use super::fixture::renamed;
+use crate::cases::client::{Client, is_hit, name};
 
 /// Users that are hot, and not written to except where it is said.
 pub const QUIET: i64 = 20;
@@ -22,9 +24,9 @@ const PROBED: i64 = 5;
 
 /// Two processes, their clients, and what those were promised.
 #[derive(Clone)]
-pub struct Field {
+pub struct Witnesses {
     /// The one that Redis is cut off from, and the other.
-    pub apis: [Api; 2],
+    pub clients: [Client; 2],
     /// For each user, the number of the last change that was answered. Index 0 is nobody.
     promised: Arc<Vec<AtomicU64>>,
     /// Tells the load to end.
@@ -52,12 +54,12 @@ struct Seen {
     writes_while_away: u64,
 }
 
-impl Field {
+impl Witnesses {
     /// Nothing seen as yet.
-    pub fn new(children: [&Child; 2], writers: u16) -> anyhow::Result<Self> {
+    pub fn new(clients: [Client; 2], writers: u16) -> anyhow::Result<Self> {
         let users = usize::try_from(Self::users(writers))? + 1;
         Ok(Self {
-            apis: [Api::of(children[0])?, Api::of(children[1])?],
+            clients,
             promised: Arc::new((0..users).map(|_| AtomicU64::new(0)).collect()),
             end: Arc::default(),
             hold: Arc::default(),
@@ -79,34 +81,34 @@ impl Field {
     pub fn load(&self, readers: u16) -> JoinSet<()> {
         let mut load = JoinSet::new();
         for _ in 0..readers {
-            let field = self.clone();
+            let witnesses = self.clone();
             load.spawn(async move {
-                let users = field.promised.len() - 1;
-                while !field.end.load(Ordering::Relaxed) {
+                let users = witnesses.promised.len() - 1;
+                while !witnesses.end.load(Ordering::Relaxed) {
                     // By chance, so that each process reads each user, whichever process changes it.
-                    let (api, user) = (rand::random_range(0..2), rand::random_range(1..=users));
+                    let (process, user) = (rand::random_range(0..2), rand::random_range(1..=users));
                     let id = i64::try_from(user).unwrap_or(1);
-                    if id <= QUIET && field.hold.load(Ordering::Relaxed) {
+                    if id <= QUIET && witnesses.hold.load(Ordering::Relaxed) {
                         sleep(Duration::from_millis(1)).await;
                         continue;
                     }
-                    field.read(&field.apis[api], id).await;
+                    witnesses.read(&witnesses.clients[process], id).await;
                     // Not as fast as it can: this is about what is answered, not about how much.
                     sleep(Duration::from_millis(1)).await;
                 }
             });
         }
         for n in 0..self.writers {
-            let field = self.clone();
+            let witnesses = self.clone();
             load.spawn(async move {
                 let id = QUIET + 1 + i64::from(n);
                 for change in 1.. {
-                    if field.end.load(Ordering::Relaxed) {
+                    if witnesses.end.load(Ordering::Relaxed) {
                         break;
                     }
-                    let api = &field.apis[usize::from(n % 2)];
+                    let client = &witnesses.clients[usize::from(n % 2)];
                     // Told in the failures.
-                    let _ = field.write(api, id, change).await;
+                    let _ = witnesses.write(client, id, change).await;
                     sleep(Duration::from_millis(5)).await;
                 }
             });
@@ -115,37 +117,43 @@ impl Field {
     }
 
     /// Reads a user, who must not be older than what was promised before.
-    async fn read(&self, api: &Api, id: i64) {
+    async fn read(&self, client: &Client, id: i64) {
         let Some(promised) = usize::try_from(id).ok().and_then(|id| self.promised.get(id)) else {
             return;
         };
         let promised = promised.load(Ordering::SeqCst);
         let began = Instant::now();
-        let read = api.get(id).await;
+        let read = client.read(id).await;
         let took = began.elapsed().as_secs_f64() * 1e3;
+        let read = async {
+            let read = read?;
+            let (cache, hit) = (header(&read, "cache-status").to_owned(), is_hit(&read));
+            anyhow::Ok((cache, hit, name(read).await?))
+        };
+        let read = read.await;
         let mut seen = self.seen();
         let phase = seen.phase.clone();
         match read {
-            Ok(read) if read.status == 200 => {
-                let number = change_of(&read.name);
+            Ok((cache, hit, name)) => {
+                let number = change_of(&name);
                 if number < promised {
-                    seen.stale.push(format!("{phase}: {number} after {promised}: {}", read.cache));
+                    seen.stale.push(format!("{phase}: {number} after {promised}: {cache}"));
                 }
-                seen.hits += u64::from(read.is_hit());
-                seen.bypasses += u64::from(read.cache.contains("bypass"));
+                seen.hits += u64::from(hit);
+                seen.bypasses += u64::from(cache.contains("bypass"));
                 seen.all_reads += 1;
                 seen.reads.push(took);
                 seen.slowest_read = seen.slowest_read.max(took);
             }
-            Ok(read) => seen.failed.push(format!("{phase}: a read: {}", read.status)),
             Err(error) => seen.failed.push(format!("{phase}: a read: {error:#}")),
         }
     }
 
     /// Changes a user, and remembers the promise when it is answered.
-    pub async fn write(&self, api: &Api, id: i64, change: u64) -> anyhow::Result<()> {
+    pub async fn write(&self, client: &Client, id: i64, change: u64) -> anyhow::Result<()> {
+        let user = renamed(id, &format!("change {change}"));
         let began = Instant::now();
-        let written = api.put(id, &format!("change {change}")).await;
+        let written = client.change(id, &user).await.map(|answer| answer.status().as_u16());
         let took = began.elapsed().as_secs_f64() * 1e3;
         if let Ok(200) = written
             && let Some(promised) = usize::try_from(id).ok().and_then(|id| self.promised.get(id))
@@ -170,7 +178,7 @@ impl Field {
     /// Makes users hot where Redis is near, changes them where it is away, and reads them where it is near as
     /// soon as the change is answered. One after another, so that they fall between two confirmations.
     pub async fn probe(&self, change: u64) {
-        let [far, near] = &self.apis;
+        let [far, near] = &self.clients;
         join_all((1..=PROBED).map(|n| async move {
             let id = QUIET + i64::from(self.writers) + n;
             sleep(Duration::from_millis(40) * u32::try_from(n).unwrap_or(0)).await;
@@ -218,8 +226,8 @@ impl Field {
     pub async fn hits_return(&self, lab: &Lab, name: &str) -> anyhow::Result<()> {
         self.begin(&format!("after: {name}"));
         let healed = Instant::now();
-        for api in &self.apis {
-            while !api.get(1).await?.is_hit() {
+        for client in &self.clients {
+            while !is_hit(&client.read(1).await?) {
                 ensure!(healed.elapsed() < Duration::from_secs(20), "{name}: hits do not return");
                 sleep(Duration::from_millis(5)).await;
             }
@@ -233,8 +241,8 @@ impl Field {
     pub async fn report(&self, lab: &Lab) -> anyhow::Result<()> {
         // The last word has the database: every user, by both processes.
         for id in 1..self.promised.len() {
-            for api in &self.apis {
-                self.read(api, i64::try_from(id).context("an id")?).await;
+            for client in &self.clients {
+                self.read(client, i64::try_from(id).context("an id")?).await;
             }
         }
         let seen = self.seen();

@@ -1,0 +1,200 @@
+//! What do tests, experiments and cases start from? A fresh database, a fresh part of Redis, and programs before them.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use conform::target::eventually;
+use lab::{
+    Lab, Service,
+    child::{Child, ChildBuilder},
+    database::Database,
+    keys::Keys,
+};
+use redis::aio::MultiplexedConnection;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+use tokio::time::sleep;
+
+use crate::{MIGRATIONS, cases::client::Client, service::App, tuning::Tuning, user::UserId};
+
+/// Options for where no time-out is tried: a busy machine must not run into one.
+pub const CALM: [&str; 6] = ["--redis-timeout", "3", "--database-timeout", "10", "--lease", "30"];
+
+/// Options with time enough for everything. What is seen then does not depend on the machine's speed at all.
+pub const NO_TIMEOUTS: [&str; 10] = [
+    "--trust",
+    "60",
+    "--redis-timeout",
+    "20",
+    "--database-timeout",
+    "60",
+    "--lease",
+    "120",
+    "--patience",
+    "60",
+];
+
+/// Fresh servers. What was made on them is gone with this value, so it has to outlive its programs.
+#[derive(Debug)]
+pub struct Fixture {
+    /// No users are in it at first.
+    pub database: Database,
+    /// Where Redis is.
+    pub redis_url: String,
+    /// What every key begins with.
+    pub key_prefix: String,
+    /// Deletes the keys in the end, if Redis is shared.
+    _keys: Option<Keys>,
+}
+
+impl Fixture {
+    /// A fresh database, and a part of the shared Redis.
+    pub async fn fresh() -> anyhow::Result<Self> {
+        let keys = Keys::fresh("cache-aside").await?;
+        let (redis_url, key_prefix) = (keys.url().to_owned(), keys.prefix().to_owned());
+        let database = Database::fresh("cache-aside", &MIGRATIONS).await?;
+        Ok(Self { database, redis_url, key_prefix, _keys: Some(keys) })
+    }
+
+    /// The same for an experiment, whose report names the servers.
+    pub async fn of(lab: &Lab) -> anyhow::Result<Self> {
+        lab.server(Service::Postgres).await?;
+        lab.server(Service::Redis).await?;
+        Self::fresh().await
+    }
+
+    /// A fresh database, and a Redis of the experiment's own.
+    pub async fn with_redis(lab: &Lab, redis_url: String) -> anyhow::Result<Self> {
+        let database = lab.database().await?;
+        Ok(Self { database, redis_url, key_prefix: String::new(), _keys: None })
+    }
+
+    /// Prepares a process on these servers.
+    pub fn serve(&self) -> ChildBuilder {
+        self.serve_through(&self.redis_url)
+    }
+
+    /// Prepares a process on these servers, with this way to Redis.
+    pub fn serve_through(&self, redis_url: &str) -> ChildBuilder {
+        let serve = Child::serve("cache-aside").database(&self.database);
+        serve.args(&["--redis", redis_url, "--key-prefix", &self.key_prefix])
+    }
+
+    /// Starts a [`CALM`] process with these options, which believes Redis; and a client of it.
+    pub async fn start(&self, options: &[&str]) -> anyhow::Result<(Child, Client)> {
+        let child = self.serve().args(&CALM).args(options).start().await?;
+        let client = believing(&child).await?;
+        Ok((child, client))
+    }
+
+    /// The defaults, but with [`NO_TIMEOUTS`], for a service within this process.
+    pub fn no_timeouts(&self) -> Tuning {
+        Tuning {
+            key_prefix: self.key_prefix.clone(),
+            trust: Duration::from_mins(1),
+            redis_timeout: Duration::from_secs(20),
+            database_timeout: Duration::from_mins(1),
+            lease: Duration::from_mins(2),
+            patience: Duration::from_mins(1),
+            ..Tuning::default()
+        }
+    }
+
+    /// The service within this process, for what is called as a function. It believes Redis.
+    pub async fn app(&self, tuning: &Tuning) -> anyhow::Result<App> {
+        let app = App::start(self.database.url(), &self.redis_url, tuning).await;
+        let app = app.map_err(|error| anyhow::anyhow!("{error}"))?;
+        // A busy machine may take longer than a start waits.
+        app.service.reader.trust.wait(Duration::from_secs(20)).await;
+        ensure!(app.service.reader.trust.believed().is_some(), "Redis is not confirmed");
+        Ok(app)
+    }
+
+    /// A connection to Redis.
+    pub async fn redis(&self) -> anyhow::Result<MultiplexedConnection> {
+        let client = redis::Client::open(self.redis_url.as_str())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        connection.set_response_timeout(Duration::from_secs(10));
+        Ok(connection)
+    }
+
+    /// The key of a user in Redis.
+    pub fn key(&self, id: impl std::fmt::Display) -> String {
+        format!("{}user:{id}", self.key_prefix)
+    }
+
+    /// Makes users 1 to `count`: user 7 is called `user 7` and reached at `user7@example.org`.
+    pub async fn make_users(&self, count: u32) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect(self.database.url()).await?;
+        sqlx::query(
+            r#"
+            insert into users (name, email)
+            select 'user ' || n, 'user' || n || '@example.org'
+            from generate_series(1, $1) as n
+            order by n
+            "#,
+        )
+        .bind(i64::from(count))
+        .execute(&mut connection)
+        .await?;
+        sqlx::query("analyze users").execute(&mut connection).await?;
+        Ok(connection.close().await?)
+    }
+
+    /// How many times the table of users was searched. PostgreSQL counts, not the program.
+    ///
+    /// A connection tells what it did when it ends, if not earlier, so all others must end.
+    pub async fn queries(&self) -> anyhow::Result<u64> {
+        let mut connection = PgConnection::connect(self.database.url()).await?;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let others: i64 = sqlx::query_scalar(
+                r#"
+                select count(*)
+                from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid()
+                    and backend_type = 'client backend'
+                "#,
+            )
+            .fetch_one(&mut connection)
+            .await?;
+            if others == 0 {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "{others} connections to the database do not end");
+            sleep(Duration::from_millis(10)).await;
+        }
+        let searches: i64 = sqlx::query_scalar(
+            r#"
+            select coalesce(seq_scan, 0) + coalesce(idx_scan, 0)
+            from pg_stat_user_tables
+            where relname = 'users'
+            "#,
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        connection.close().await?;
+        Ok(searches.unsigned_abs())
+    }
+}
+
+/// The id of the n-th user.
+pub fn id(n: u32) -> anyhow::Result<UserId> {
+    UserId::parse(&n.to_string()).context("an id")
+}
+
+/// The user that [`Fixture::make_users`] has made with this id, under another name.
+pub fn renamed(id: i64, name: &str) -> Value {
+    json!({ "name": name, "email": format!("user{id}@example.org") })
+}
+
+/// A client of a process that believes Redis. A busy machine may take longer for that than a start waits.
+pub async fn believing(child: &Child) -> anyhow::Result<Client> {
+    let client = Client::at(child.url())?;
+    eventually("Redis is believed", async || {
+        let ready: Value = client.readiness().await?.json().await?;
+        Ok((ready["redis"] == "believed").then_some(()))
+    })
+    .await?;
+    Ok(client)
+}
