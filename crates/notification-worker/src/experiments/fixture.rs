@@ -72,7 +72,7 @@ impl Fixture {
             Topology { prefix: queues.prefix().to_owned(), shards, max_queue: 1_000_000 };
         let backoff = Backoff { first: Duration::from_millis(backoff_ms), attempts };
         let (names, exchanges) = topology.names(backoff.rungs());
-        queues.expect(names, exchanges);
+        queues.expect(names, exchanges)?;
         Ok(Self { database, keys, queues, topology, options })
     }
 

@@ -137,15 +137,18 @@ pub async fn queues() -> anyhow::Result<(Queues, String)> {
     let mut queues = Queues::fresh(NAME).await?;
     let prefix = format!("{}.", queues.prefix());
     let names = reactions::Service::ALL.map(|service| format!("{prefix}{}", service.name()));
-    queues.expect(names, [format!("{prefix}events")]);
+    queues.expect(names, [format!("{prefix}events")])?;
     Ok((queues, prefix))
 }
 
 /// The databases of the participants.
 #[derive(Debug)]
 pub struct Participants {
+    /// Its stock.
     pub inventory: Database,
+    /// Its ledger.
     pub payment: Database,
+    /// Its shipments.
     pub shipping: Database,
 }
 
