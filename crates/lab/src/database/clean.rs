@@ -55,9 +55,8 @@ mod tests {
     #[test]
     fn a_dead_process_left_what_is_half_made_and_what_it_alone_used() {
         let digits = "0123456789abcdef";
-        let ours = |kind| {
-            Some(Comment::Ours(Mark { kind, of: "some".to_owned(), made: 0, schema: None }))
-        };
+        let ours =
+            |kind| Some(Comment::Ours(Mark { kind, of: "some".to_owned(), made: 0, schema: None }));
         for (name, comment, left) in [
             (format!("worked_answers_fresh_{digits}"), ours(Kind::Fresh), true),
             (format!("worked_answers_fresh_{digits}"), Some(Comment::None), true),
