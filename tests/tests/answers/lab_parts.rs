@@ -46,7 +46,7 @@ async fn a_fresh_database_is_migrated_and_takes_milliseconds() -> Outcome {
 
 async fn a_fresh_database_is_gone_when_it_is_dropped() -> Outcome {
     let database = Database::fresh("url-shortener", &MIGRATIONS).await?;
-    let name = database.url().rsplit('/').next().context("no name")?.to_owned();
+    let name = database.name().to_owned();
     let server = stack::server(Service::Postgres).await?.url;
     let mut admin = PgConnection::connect(&server).await?;
     let mut count = async || -> anyhow::Result<i64> {

@@ -13,30 +13,32 @@ use super::mark::Mark;
 #[derive(Debug)]
 pub(super) struct Admin {
     connection: PgConnection,
+    /// Who we are here.
+    pub(super) role: String,
+    /// The database that the URL named.
+    pub(super) current: String,
+    /// The server's clock when this connection began, in seconds since 1970.
+    pub(super) now: i64,
 }
 
 impl Admin {
     pub(super) async fn connect(server: &str) -> anyhow::Result<Self> {
-        Ok(Self { connection: PgConnection::connect(server).await? })
+        let mut connection = PgConnection::connect(server).await?;
+        let hello = sqlx::raw_sql(
+            r#"
+            select
+                current_user::text,
+                current_database()::text,
+                extract(epoch from now())::bigint
+            "#,
+        );
+        let row = hello.fetch_one(&mut connection).await?;
+        let (role, current, now) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok(Self { connection, role, current, now })
     }
 
     pub(super) async fn close(self) -> anyhow::Result<()> {
         Ok(self.connection.close().await?)
-    }
-
-    /// The server's clock, in seconds since 1970.
-    pub(super) async fn now(&mut self) -> anyhow::Result<i64> {
-        self.one("select extract(epoch from now())::bigint").await
-    }
-
-    /// Who we are here.
-    pub(super) async fn role(&mut self) -> anyhow::Result<String> {
-        self.one("select current_user::text").await
-    }
-
-    /// The database that the URL named.
-    pub(super) async fn current(&mut self) -> anyhow::Result<String> {
-        self.one("select current_database()::text").await
     }
 
     /// Every database that bears our mark and belongs to our role.
@@ -97,7 +99,7 @@ impl Admin {
         let sql = format!("create database {} template {template}", identifier(name));
         match self.execute(sql).await {
             Err(error) if code(&error) == Some(INSUFFICIENT_PRIVILEGE) => {
-                let role = identifier(&self.role().await?);
+                let role = identifier(&self.role);
                 bail!(
                     "the role {role} may not create databases on this server, and every answer and \
                      experiment needs one of its own. Allow it with\n\n    alter role {role} createdb;\n"
@@ -113,23 +115,37 @@ impl Admin {
         Ok(self.execute(sql).await?)
     }
 
-    /// Gives it a name, if that name is free and nobody is connected.
-    pub(super) async fn rename(&mut self, name: &str, to: &str) -> sqlx::Result<()> {
-        let sql = format!("alter database {} rename to {}", identifier(name), identifier(to));
+    /// The same, where a failure must not keep a new run from its work. Whether it is gone.
+    pub(super) async fn drop_or_warn(&mut self, name: &str) -> bool {
+        let dropped = self.drop(name).await;
+        if let Err(error) = &dropped {
+            tracing::warn!(%error, name, "a database of an old run stays");
+        }
+        dropped.is_ok()
+    }
+
+    /// Gives it a name and a mark in one transaction, if that name is free and nobody is connected.
+    pub(super) async fn rename(&mut self, name: &str, to: &str, mark: &Mark) -> sqlx::Result<()> {
+        let (name, to, mark) = (identifier(name), identifier(to), literal(&mark.to_string()));
+        let sql =
+            format!("alter database {name} rename to {to}; comment on database {to} is {mark}");
         self.execute(sql).await
     }
 
-    /// Ends every session there. A pooler keeps them open after its clients have gone.
-    pub(super) async fn disconnect(&mut self, name: &str) -> anyhow::Result<()> {
-        let sql = format!(
+    /// Ends every session there, and lets nobody in. A pooler keeps sessions open after its clients have gone, and
+    /// may open others.
+    pub(super) async fn seal(&mut self, name: &str) -> anyhow::Result<()> {
+        let seal = format!("alter database {} allow_connections false", identifier(name));
+        self.execute(seal).await?;
+        let disconnect = format!(
             r#"
             select pg_terminate_backend(pid, 5000)
             from pg_stat_activity
-            where datname = {} and pid <> pg_backend_pid()
+            where datname = {}
             "#,
             literal(name)
         );
-        Ok(self.execute(sql).await?)
+        Ok(self.execute(disconnect).await?)
     }
 
     async fn execute(&mut self, sql: String) -> sqlx::Result<()> {
@@ -139,13 +155,6 @@ impl Admin {
 
     async fn rows(&mut self, sql: String) -> anyhow::Result<Vec<PgRow>> {
         Ok(sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(&mut self.connection).await?)
-    }
-
-    async fn one<T>(&mut self, sql: &'static str) -> anyhow::Result<T>
-    where
-        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-    {
-        Ok(sqlx::raw_sql(sql).fetch_one(&mut self.connection).await?.try_get(0)?)
     }
 }
 

@@ -14,27 +14,17 @@ pub(super) async fn clean(server: &str) -> anyhow::Result<()> {
     let mut admin = Admin::connect(server).await?;
     for (claim, name) in left_behind::<String>(Service::Postgres, server)? {
         let comment = admin.comment(&name).await?;
-        if !was_left(&name, comment) || drop(&mut admin, &name).await {
+        if !was_left(&name, comment) || admin.drop_or_warn(&name).await {
             claim.release();
         }
     }
-    let now = admin.now().await?;
     for (name, mark) in admin.marked().await? {
         let random = kind_of(&name).is_some() && mark.kind != Kind::Kept;
-        if random && mark.is_older_than(DAY, now) {
-            drop(&mut admin, &name).await;
+        if random && mark.is_older_than(DAY, admin.now) {
+            admin.drop_or_warn(&name).await;
         }
     }
     admin.close().await
-}
-
-/// Whether it is gone. One that cannot be dropped must not keep a new run from its work.
-async fn drop(admin: &mut Admin, name: &str) -> bool {
-    let dropped = admin.drop(name).await;
-    if let Err(error) = &dropped {
-        tracing::warn!(%error, name, "a database of an old run stays");
-    }
-    dropped.is_ok()
 }
 
 /// Whether a dead process left this database, whose random name it had written down, to nobody.
@@ -59,9 +49,6 @@ mod tests {
         for (name, comment, left) in [
             (format!("worked_answers_fresh_{digits}"), ours(Kind::Fresh), true),
             (format!("worked_answers_fresh_{digits}"), Some(Comment::None), true),
-            // It was to become a template or a kept database, or was just taken from the spares.
-            (format!("worked_answers_fresh_{digits}"), ours(Kind::Kept), true),
-            (format!("worked_answers_fresh_{digits}"), ours(Kind::Spare), true),
             (format!("worked_answers_spare_{digits}"), Some(Comment::None), true),
             (format!("worked_answers_spare_{digits}"), ours(Kind::Spare), false),
             (format!("worked_answers_fresh_{digits}"), Some(Comment::Foreign), false),

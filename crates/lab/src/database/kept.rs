@@ -35,7 +35,7 @@ pub async fn kept(
     let mut admin = Admin::connect(&server.url).await?;
     let mut name = readable_name(&words);
     if server.source == Source::Given {
-        let given = admin.current().await?;
+        let given = admin.current.clone();
         name = match admin.comment(&given).await? {
             Some(Comment::Ours(mark)) if mark.kind == Kind::Fresh && part.is_none() => {
                 ensure!(!reset, "--reset is not for the database of an experiment");
@@ -51,7 +51,7 @@ pub async fn kept(
         }
         tracing::info!(database = name, "this answer has a database of its own");
     }
-    let mark = Mark { kind: Kind::Kept, of, made: admin.now().await?, schema: None };
+    let mark = Mark { kind: Kind::Kept, of, made: admin.now, schema: None };
     match admin.comment(&name).await? {
         None => {}
         Some(Comment::Ours(found)) if found.is_kept(&mark.of) => {}
@@ -72,7 +72,7 @@ pub async fn kept(
     }
     let url = with_database(&server.url, &name)?;
     if admin.comment(&name).await?.is_none() {
-        make(&mut admin, &server.url, &name, &mark, migrations).await?;
+        make(&mut admin, &server.url, &name, &mark, None).await?;
     }
     admin.close().await?;
     migrate(&url, migrations).await?;

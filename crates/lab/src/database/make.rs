@@ -1,4 +1,4 @@
-//! How does a database bear our mark from its first moment on? It gets its name last.
+//! How does a database bear our mark from its first moment on? It gets its name and its mark last, at once.
 //!
 //! PostgreSQL creates and comments in two statements, and whoever dies in between leaves a database that nobody
 //! can prove to be ours. So it is made under a random name, which is written down before (see
@@ -18,21 +18,23 @@ pub(super) fn claim(server: &str, name: &str) -> anyhow::Result<Claim> {
     Claim::stake(Service::Postgres, server, &name)
 }
 
-/// Makes a migrated database of this name, unless somebody else is faster.
+/// Makes a database of this name, unless somebody else is faster. A template is migrated, and nobody can connect
+/// to it: PostgreSQL copies only what nobody uses.
 pub(super) async fn make(
     admin: &mut Admin,
     server: &str,
     name: &str,
     mark: &Mark,
-    migrations: &Migrator,
+    template: Option<&Migrator>,
 ) -> anyhow::Result<()> {
     let draft = random_name(Kind::Fresh);
     let claim = claim(server, &draft)?;
     admin.create(&draft, None).await?;
-    migrate(&with_database(server, &draft)?, migrations).await?;
-    admin.mark(&draft, mark).await?;
-    admin.disconnect(&draft).await?;
-    match admin.rename(&draft, name).await {
+    if let Some(migrations) = template {
+        migrate(&with_database(server, &draft)?, migrations).await?;
+        admin.seal(&draft).await?;
+    }
+    match admin.rename(&draft, name, mark).await {
         Err(error) if code(&error) == Some(DUPLICATE_DATABASE) => admin.drop(&draft).await?,
         outcome => outcome?,
     }

@@ -70,7 +70,7 @@ impl Database {
         migrations: &Migrator,
     ) -> anyhow::Result<(Self, Template)> {
         let mut admin = Admin::connect(server).await?;
-        let template = Template::of(&mut admin, answer, migrations).await?;
+        let template = Template::of(&admin, answer, migrations);
         let name = random_name(Kind::Fresh);
         // From here on, whatever goes wrong, it is dropped or at least known.
         let fresh = Self {
@@ -82,6 +82,11 @@ impl Database {
         template.copy_to(&mut admin, server, &fresh.name, migrations).await?;
         admin.close().await?;
         Ok((fresh, template))
+    }
+
+    /// Its name on the server.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its address.

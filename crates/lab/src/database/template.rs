@@ -28,14 +28,10 @@ pub(super) struct Template {
 
 impl Template {
     /// The template of this answer with exactly these migrations, for our role: nobody may copy another's.
-    pub(super) async fn of(
-        admin: &mut Admin,
-        of: &str,
-        migrations: &Migrator,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn of(admin: &Admin, of: &str, migrations: &Migrator) -> Self {
         let migrations: Vec<_> = migrations.iter().map(|it| &it.checksum).collect();
-        let schema = fingerprint(&(of, migrations, admin.role().await?));
-        Ok(Self { of: of.to_owned(), schema })
+        let schema = fingerprint(&(of, migrations, &admin.role));
+        Self { of: of.to_owned(), schema }
     }
 
     /// Makes a database of this name from a copy that was made ahead, or else by copying.
@@ -46,21 +42,19 @@ impl Template {
         name: &str,
         migrations: &Migrator,
     ) -> anyhow::Result<()> {
-        if !self.take_spare(admin, name).await? {
-            self.copy(admin, server, name, migrations).await?;
+        let marked = admin.marked().await?;
+        for (old, _) in marked.iter().filter(|it| self.is_outdated(it)) {
+            admin.drop_or_warn(old).await;
         }
-        let mark = self.mark(admin, Kind::Fresh).await?;
-        admin.mark(name, &mark).await
-    }
-
-    async fn take_spare(&self, admin: &mut Admin, name: &str) -> anyhow::Result<bool> {
-        for spare in self.spares(admin).await? {
+        let mark = self.mark(admin, Kind::Fresh);
+        for (spare, _) in marked.iter().filter(|it| self.is_spare(it)) {
             // Fails if another process has just taken it.
-            if admin.rename(&spare, name).await.is_ok() {
-                return Ok(true);
+            if admin.rename(spare, name, &mark).await.is_ok() {
+                return Ok(());
             }
         }
-        Ok(false)
+        self.copy(admin, server, name, migrations).await?;
+        admin.mark(name, &mark).await
     }
 
     async fn copy(
@@ -77,8 +71,8 @@ impl Template {
                 Some(Comment::Ours(_)) => {}
                 Some(_) => bail!("the database {template} was not made here; rename it"),
                 None => {
-                    let mark = self.mark(admin, Kind::Template).await?;
-                    make(admin, server, &template, &mark, migrations).await?;
+                    let mark = self.mark(admin, Kind::Template);
+                    make(admin, server, &template, &mark, Some(migrations)).await?;
                 }
             }
             let copied = admin.create(name, Some(&template)).await;
@@ -91,18 +85,21 @@ impl Template {
         }
     }
 
-    async fn mark(&self, admin: &mut Admin, kind: Kind) -> anyhow::Result<Mark> {
+    fn mark(&self, admin: &Admin, kind: Kind) -> Mark {
         let schema = (kind != Kind::Fresh).then(|| self.schema.clone());
-        Ok(Mark { kind, of: self.of.clone(), made: admin.now().await?, schema })
+        Mark { kind, of: self.of.clone(), made: admin.now, schema }
     }
 
-    async fn spares(&self, admin: &mut Admin) -> anyhow::Result<Vec<String>> {
-        let marked = admin.marked().await?.into_iter();
-        // One that was just taken has a fresh name already, and still the mark of a spare.
-        let spare = |(name, mark): &(String, Mark)| {
-            kind_of(name) == Some(Kind::Spare) && mark.schema.as_ref() == Some(&self.schema)
-        };
-        Ok(marked.filter(spare).map(|(name, _)| name).collect())
+    /// Whether this is a copy that was made ahead.
+    fn is_spare(&self, (name, mark): &(String, Mark)) -> bool {
+        kind_of(name) == Some(Kind::Spare) && mark.schema.as_ref() == Some(&self.schema)
+    }
+
+    /// Whether this is a template, or a copy of one, with a schema that this answer had once.
+    fn is_outdated(&self, (name, mark): &(String, Mark)) -> bool {
+        matches!(kind_of(name), Some(Kind::Spare | Kind::Template))
+            && mark.of == self.of
+            && mark.schema.as_ref() != Some(&self.schema)
     }
 
     /// Makes copies for those who come next, on a thread that nobody waits for. If the process ends meanwhile,
@@ -126,27 +123,15 @@ impl Template {
 
     async fn top_up(&self, server: &str) -> anyhow::Result<()> {
         let mut admin = Admin::connect(server).await?;
-        self.drop_outdated(&mut admin).await?;
-        while self.spares(&mut admin).await?.len() < SPARES {
+        while admin.marked().await?.iter().filter(|it| self.is_spare(it)).count() < SPARES {
             let spare = random_name(Kind::Spare);
             let claim = claim(server, &spare)?;
             admin.create(&spare, Some(&template_name(&self.schema))).await?;
-            let mark = self.mark(&mut admin, Kind::Spare).await?;
+            let mark = self.mark(&admin, Kind::Spare);
             admin.mark(&spare, &mark).await?;
             claim.release();
         }
         admin.close().await
-    }
-
-    /// Drops templates and copies with a schema that this answer had once.
-    async fn drop_outdated(&self, admin: &mut Admin) -> anyhow::Result<()> {
-        for (name, mark) in admin.marked().await? {
-            let copied = matches!(kind_of(&name), Some(Kind::Spare | Kind::Template));
-            if copied && mark.of == self.of && mark.schema.as_ref() != Some(&self.schema) {
-                admin.drop(&name).await?;
-            }
-        }
-        Ok(())
     }
 }
 

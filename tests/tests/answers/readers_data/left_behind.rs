@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use lab::{Service, database::Database};
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use serde_json::Value;
@@ -24,7 +24,7 @@ async fn two_runs_on_different_databases_of_one_server_leave_each_other_alone() 
     // One is in this process and came by another database of the server; the others are processes.
     let ours =
         Database::fresh_on(&reader.database("postgres")?, "url-shortener", &MIGRATIONS).await?;
-    let name = ours.url().rsplit('/').next().context("no name")?.to_owned();
+    let name = ours.name().to_owned();
     let oid = format!("select oid::text from pg_database where datname = '{name}'");
     let before = reader.rows("postgres", &oid).await?;
     for _ in 0..3 {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, ensure};
+use futures_util::future::try_join_all;
 use lab::{
     Service,
     child::{Child, ChildBuilder},
@@ -73,11 +74,10 @@ pub struct Reader {
 impl Reader {
     /// With these servers, and nothing on them.
     pub async fn with(services: &[Service]) -> anyhow::Result<Self> {
-        let mut servers = HashMap::new();
-        for &service in services {
-            servers.insert(service.variable(), OwnServer::start(service).await?);
-        }
-        let reader = Self { servers };
+        let start = services.iter().map(|&service| async move {
+            anyhow::Ok((service.variable(), OwnServer::start(service).await?))
+        });
+        let reader = Self { servers: try_join_all(start).await?.into_iter().collect() };
         reader.sql("postgres", &format!("create database {GIVEN}")).await?;
         Ok(reader)
     }

@@ -1,7 +1,8 @@
 //! What stays as it is? All that is a reader's, whatever its name is.
 
 use anyhow::{Context, ensure};
-use lab::{Service, child::Child, database::Database};
+use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
+use lab::{Experiment, Service, child::Child, database::Database};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use url_shortener::MIGRATIONS;
 
@@ -10,7 +11,7 @@ use super::{
     reader::{GIVEN, Reader},
     run,
 };
-use crate::support::{Outcome, tests};
+use crate::support::{Outcome, eventually, tests};
 
 tests![
     nothing_of_a_readers_changes_when_answers_are_served_and_experiments_run,
@@ -29,13 +30,14 @@ async fn nothing_of_a_readers_changes_when_answers_are_served_and_experiments_ru
     same(&reader, &before, "an experiment").await?;
     let answers = guide::answers();
     for round in ["--reset", "--port=0", "--reset"] {
-        let mut served = Vec::new();
-        for answer in &answers {
-            served.push(reader.serve(answer.name, &[round]).await.context(answer.name)?);
-        }
-        for child in &mut served {
-            let ready = reqwest::get(format!("{}/readyz", child.url())).await?.status();
-            ensure!(ready == 200, "{ready}: {}", child.log());
+        let options = [round];
+        let serve = answers.iter().map(|answer| reader.serve(answer.name, &options));
+        for child in &mut try_join_all(serve).await? {
+            let url = format!("{}/readyz", child.url());
+            eventually("it is ready", || async {
+                Ok((reqwest::get(&url).await?.status() == 200).then_some(()))
+            })
+            .await?;
             let log = child.log();
             ensure!(!log.contains("already exists"), "a notice on the terminal: {log}");
             ensure!(child.stop().await?.success());
@@ -45,9 +47,8 @@ async fn nothing_of_a_readers_changes_when_answers_are_served_and_experiments_ru
     }
     // The one that uses all three servers.
     let worker = answers.iter().find(|it| it.name == "notification-worker").context("gone")?;
-    for it in &worker.experiments {
-        experiment(&reader, worker.name, it.name, it.quick).await?;
-    }
+    let run = |it: &Experiment| experiment(&reader, worker.name, it.name, it.quick);
+    stream::iter(&worker.experiments).map(run).buffered(2).try_collect::<()>().await?;
     same(&reader, &before, "all experiments of an answer").await?;
     reader.bindings_work().await?;
 
@@ -152,7 +153,8 @@ async fn the_longest_name_of_an_answer_gets_databases_of_its_own() -> Outcome {
     let mut admin = PgConnection::connect(&shared).await?;
     for (at, url) in kept.iter().enumerate() {
         ensure!(!kept[..at].contains(url), "{url} is used twice");
-        let name = url.rsplit('/').next().context("no name")?;
+        let parsed = url::Url::parse(url)?;
+        let name = parsed.path().trim_start_matches('/');
         ensure!(name.len() <= 63, "{name}");
         // It is that one that we are connected to, and not one whose name was cut off.
         let mut connection = PgConnection::connect(url).await?;
