@@ -1,7 +1,7 @@
 //! What lies in Redis under `user:{id}`, and how does a reader know that it is ours?
 //!
 //! One key holds either a user (or the news that there is none) or a *lease*, the right to fill the key. A
-//! header line says which, in the clear, so that `redis-cli get user:1` can be read:
+//! header line says which, in the clear, so that `redis-cli get …user:1` can be read:
 //!
 //! ```text
 //! user/1 <life> <token> <expires_at> <load_time> <crc32>⏎{"id":1,"name":…}      a user

@@ -8,7 +8,7 @@ use std::{
 use anyhow::ensure;
 use cache_aside::{
     cases::client::{Client, is_hit, name},
-    experiments::fixture::{CALM, Fixture, believing},
+    experiments::fixture::{CALM, Fixture},
 };
 use conform::http::{header, problem};
 use lab::{
@@ -44,9 +44,8 @@ lab::tests![
 
 async fn a_change_is_seen_by_the_next_read_in_every_process() -> Outcome {
     let fixture = Fixture::fresh().await?;
-    let serve = || fixture.serve().args(&CALM);
-    let (one, two) = (serve().start().await?, serve().start().await?);
-    let (client, other) = (believing(&one).await?, believing(&two).await?);
+    let (_one, client) = fixture.start(&[]).await?;
+    let (_two, other) = fixture.start(&[]).await?;
     let id = client.sign_up("Ada").await?;
     for round in 0..30 {
         // Hot in both.
@@ -68,9 +67,8 @@ async fn a_change_is_seen_by_the_next_read_in_every_process() -> Outcome {
 
 async fn a_deleted_user_is_found_in_no_process() -> Outcome {
     let fixture = Fixture::fresh().await?;
-    let serve = || fixture.serve().args(&CALM);
-    let (one, two) = (serve().start().await?, serve().start().await?);
-    let (client, other) = (believing(&one).await?, believing(&two).await?);
+    let (_one, client) = fixture.start(&[]).await?;
+    let (_two, other) = fixture.start(&[]).await?;
     let id = client.sign_up("Ada").await?;
     ensure!(other.read(id).await?.status() == 200 && client.read(id).await?.status() == 200);
     let deleted = client.delete(id).await?;
@@ -86,8 +84,7 @@ async fn a_deleted_user_is_found_in_no_process() -> Outcome {
 
 async fn a_value_in_redis_that_is_not_ours_is_replaced() -> Outcome {
     let fixture = Fixture::fresh().await?;
-    let child = fixture.serve().args(&CALM).start().await?;
-    let client = believing(&child).await?;
+    let (_child, client) = fixture.start(&[]).await?;
     let id = client.sign_up("Ada").await?;
     let key = fixture.key(id);
     let mut redis = fixture.redis().await?;
@@ -124,8 +121,7 @@ async fn is_replaced(client: &Client, id: i64) -> Outcome {
 
 async fn a_value_of_another_version_or_life_or_that_is_damaged_is_not_read() -> Outcome {
     let fixture = Fixture::fresh().await?;
-    let child = fixture.serve().args(&CALM).start().await?;
-    let client = believing(&child).await?;
+    let (_child, client) = fixture.start(&[]).await?;
     let id = client.sign_up("Ada").await?;
     let key = fixture.key(id);
     let mut redis = fixture.redis().await?;
@@ -150,8 +146,7 @@ async fn a_value_of_another_version_or_life_or_that_is_damaged_is_not_read() -> 
 
 async fn a_user_lies_under_its_key_for_at_most_an_hour() -> Outcome {
     let fixture = Fixture::fresh().await?;
-    let child = fixture.serve().args(&CALM).start().await?;
-    let client = believing(&child).await?;
+    let (_child, client) = fixture.start(&[]).await?;
     let mut redis = fixture.redis().await?;
     let mut lives = std::collections::HashSet::new();
     for n in 0..20 {
@@ -167,8 +162,7 @@ async fn a_user_lies_under_its_key_for_at_most_an_hour() -> Outcome {
 
 async fn an_expired_user_is_loaded_again() -> Outcome {
     let fixture = Fixture::fresh().await?;
-    let child = fixture.serve().args(&CALM).args(&["--ttl", "0.5", "--beta", "0"]).start().await?;
-    let client = believing(&child).await?;
+    let (_child, client) = fixture.start(&["--ttl", "0.5", "--beta", "0"]).await?;
     let id = client.sign_up("Ada").await?;
     client.read(id).await?;
     eventually("it expires", async || {
@@ -180,8 +174,7 @@ async fn an_expired_user_is_loaded_again() -> Outcome {
 
 async fn a_loader_that_died_does_not_hold_up_others_for_long() -> Outcome {
     let fixture = Fixture::fresh().await?;
-    let child = fixture.serve().args(&CALM).start().await?;
-    let client = believing(&child).await?;
+    let (_child, client) = fixture.start(&[]).await?;
     let id = client.sign_up("Ada").await?;
     let proxy = Proxy::to_url(fixture.database.url()).await?;
     let doomed = fixture.serve().env("DATABASE_URL", proxy.url(fixture.database.url())?).args(&[
@@ -245,8 +238,7 @@ async fn without_redis_it_answers_and_hits_return_by_themselves() -> Outcome {
 
 async fn a_change_that_cannot_reach_redis_is_seen_where_redis_is_near() -> Outcome {
     let fixture = Fixture::fresh().await?;
-    let near_child = fixture.serve().args(&CALM).start().await?;
-    let near = believing(&near_child).await?;
+    let (_near_child, near) = fixture.start(&[]).await?;
     let proxy = Proxy::to_url(&fixture.redis_url).await?;
     let far_child = fixture.serve_through(&proxy.url(&fixture.redis_url)?);
     let far_child = far_child.args(&["--database-timeout", "10"]).start().await?;
@@ -297,8 +289,7 @@ async fn without_the_database_nothing_is_believed_for_long() -> Outcome {
 
 async fn a_clean_stop_ends_well() -> Outcome {
     let fixture = Fixture::fresh().await?;
-    let mut child = fixture.serve().args(&CALM).start().await?;
-    let client = believing(&child).await?;
+    let (mut child, client) = fixture.start(&[]).await?;
     let id = client.sign_up("Ada").await?;
     client.read(id).await?;
     let ended = child.stop().await?;

@@ -60,6 +60,7 @@ tests![
     a_container_of_our_own_engine_runs_and_stops,
     groups_end_when_they_are_dropped,
     groups_end_when_their_process_is_killed,
+    containers_end_when_their_process_is_killed,
 ];
 
 fn where_it_can_run(outcome: Outcome) -> anyhow::Result<Completion> {
@@ -396,15 +397,19 @@ async fn pgbouncer_shares_few_connections_among_many_clients() -> Outcome {
     Ok(())
 }
 
-async fn a_container_of_our_own_engine_runs_and_stops() -> Outcome {
-    let begun = Instant::now();
+/// An engine, and the id of a container that sleeps in it.
+async fn sleeping_container() -> anyhow::Result<(ContainerEngine, String)> {
     let engine = ContainerEngine::start().await?;
-    eprintln!("{}: started in {:.2?}", engine.version().await?, begun.elapsed());
     let root = tempfile::tempdir()?;
     copy_with_its_libraries(Path::new("/bin/sleep"), root.path()).await?;
     engine.import(root.path(), "sleep").await?;
     let run = ["run", "--detach", "--init", "--network", "none", "--memory", "16m", "sleep"];
     let id = engine.docker(&[&run[..], &["/bin/sleep", "600"]].concat()).await?;
+    Ok((engine, id))
+}
+
+async fn a_container_of_our_own_engine_runs_and_stops() -> Outcome {
+    let (engine, id) = sleeping_container().await?;
     let running = engine.docker(&["ps", "--no-trunc", "--quiet"]).await?;
     ensure!(running == id, "running: {running}");
     engine.docker(&["stop", "--time", "5", &id]).await?;
@@ -428,14 +433,21 @@ async fn copy_with_its_libraries(program: &Path, root: &Path) -> anyhow::Result<
 
 // The end
 
-/// Set in the environment of a process that holds groups and does nothing else.
-const HOLDS: &str = "TESTS_HOLD_GROUPS";
+/// Set in the environment of a process that holds servers and does nothing else.
+const HOLDS: &str = "TESTS_HOLD";
 
-/// If this process is one of those, starts groups, harms them, and drops them when it reads a line.
+/// If this process is one of those, starts its servers and drops them when it reads a line.
 pub fn take_over() -> Option<ExitCode> {
-    std::env::var_os(HOLDS)?;
+    let what = std::env::var_os(HOLDS)?;
+    let hold = async {
+        if what == "containers" {
+            hold(sleeping_container().await?).await
+        } else {
+            hold(harmed_groups().await?).await
+        }
+    };
     let runtime = tokio::runtime::Runtime::new().ok()?;
-    Some(match runtime.block_on(hold()) {
+    Some(match runtime.block_on(hold) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -444,23 +456,27 @@ pub fn take_over() -> Option<ExitCode> {
     })
 }
 
-async fn hold() -> anyhow::Result<()> {
+/// The hard cases: one member is dead, others cannot hear that they are to stop.
+async fn harmed_groups() -> anyhow::Result<(PostgresGroup, SentinelGroup, EtcdGroup)> {
     let (mut postgres, sentinels, etcd) =
         tokio::try_join!(PostgresGroup::start(), SentinelGroup::start(), EtcdGroup::start())?;
-    // The hard cases: one member is dead, others cannot hear that they are to stop.
     postgres.members[PRIMARY].kill().await?;
     postgres.members[ASYNCHRONOUS].pause().await?;
     sentinels.members[0].pause().await?;
+    Ok((postgres, sentinels, etcd))
+}
+
+async fn hold<T>(servers: T) -> anyhow::Result<()> {
     println!("ready");
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     lines.next_line().await?;
-    drop((postgres, sentinels, etcd));
+    drop(servers);
     println!("dropped");
     lines.next_line().await?;
     Ok(())
 }
 
-/// A process that holds groups in a folder of its own.
+/// A process that holds servers in a folder of its own.
 struct Holder {
     folder: PathBuf,
     process: tokio::process::Child,
@@ -468,16 +484,16 @@ struct Holder {
 }
 
 impl Holder {
-    async fn start(name: &str) -> anyhow::Result<Self> {
-        let groups = [PostgresGroup::GROUP, SentinelGroup::GROUP, EtcdGroup::GROUP];
-        if let Some(why) = groups.into_iter().find_map(|group| Need::Group(group).obstacle()) {
+    /// `homes` is how many servers it has.
+    async fn start(name: &str, what: &str, needs: &[Need], homes: usize) -> anyhow::Result<Self> {
+        if let Some(why) = needs.iter().find_map(|need| need.obstacle()) {
             return Err(lab::skip(why));
         }
         // Under /var/tmp, because PostgreSQL's user has to be able to go there.
-        let folder = PathBuf::from(format!("/var/tmp/{name}-{}", std::process::id()));
+        let folder = PathBuf::from(format!("/var/tmp/{what}-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let mut process = Command::new(std::env::current_exe()?)
-            .env(HOLDS, "1")
+            .env(HOLDS, what)
             .env("STACK_DIR", &folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -486,12 +502,13 @@ impl Holder {
         let lines = BufReader::new(process.stdout.take().context("piped")?).lines();
         let mut holder = Self { folder, process, lines };
         holder.says("ready").await?;
-        ensure!(holder.homes()?.len() == 12, "{:?}", holder.homes()?);
+        ensure!(holder.homes()?.len() == homes, "{:?}", holder.homes()?);
         Ok(holder)
     }
 
     async fn says(&mut self, word: &str) -> anyhow::Result<()> {
-        let line = timeout(SOON, self.lines.next_line()).await??;
+        // It starts fifteen servers, beside those of the other tests.
+        let line = timeout(2 * SOON, self.lines.next_line()).await??;
         ensure!(line.as_deref() == Some(word), "it says {line:?}");
         Ok(())
     }
@@ -525,8 +542,14 @@ fn processes_in(folder: &Path) -> Vec<String> {
     processes.filter_map(|it| fs::read_to_string(it.join("cmdline")).ok()).collect()
 }
 
+const GROUPS: [Need; 3] = [
+    Need::Group(PostgresGroup::GROUP),
+    Need::Group(SentinelGroup::GROUP),
+    Need::Group(EtcdGroup::GROUP),
+];
+
 async fn groups_end_when_they_are_dropped() -> Outcome {
-    let mut holder = Holder::start("groups-dropped").await?;
+    let mut holder = Holder::start("dropped", "groups", &GROUPS, 12).await?;
     let stdin = holder.process.stdin.as_mut().context("piped")?;
     tokio::io::AsyncWriteExt::write_all(stdin, b"drop\n").await?;
     holder.says("dropped").await?;
@@ -534,7 +557,14 @@ async fn groups_end_when_they_are_dropped() -> Outcome {
 }
 
 async fn groups_end_when_their_process_is_killed() -> Outcome {
-    let mut holder = Holder::start("groups-killed").await?;
+    let mut holder = Holder::start("killed", "groups", &GROUPS, 12).await?;
+    holder.process.kill().await?;
+    holder.nothing_is_left().await
+}
+
+async fn containers_end_when_their_process_is_killed() -> Outcome {
+    let engine = [Need::Tool(Service::ContainerEngine)];
+    let mut holder = Holder::start("killed", "containers", &engine, 1).await?;
     holder.process.kill().await?;
     holder.nothing_is_left().await
 }

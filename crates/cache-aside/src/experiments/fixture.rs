@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use crate::{MIGRATIONS, app::App, cases::client::Client, tuning::Tuning, user::UserId};
+use crate::{MIGRATIONS, cases::client::Client, service::App, tuning::Tuning, user::UserId};
 
 /// Options for where no time-out is tried: a busy machine must not run into one.
 pub const CALM: [&str; 6] = ["--redis-timeout", "3", "--database-timeout", "10", "--lease", "30"];
@@ -78,6 +78,13 @@ impl Fixture {
     pub fn serve_through(&self, redis_url: &str) -> ChildBuilder {
         let serve = Child::serve("cache-aside").database(&self.database);
         serve.args(&["--redis", redis_url, "--key-prefix", &self.key_prefix])
+    }
+
+    /// Starts a [`CALM`] process with these options, which believes Redis; and a client of it.
+    pub async fn start(&self, options: &[&str]) -> anyhow::Result<(Child, Client)> {
+        let child = self.serve().args(&CALM).args(options).start().await?;
+        let client = believing(&child).await?;
+        Ok((child, client))
     }
 
     /// The defaults, but with [`NO_TIMEOUTS`], for a service within this process.

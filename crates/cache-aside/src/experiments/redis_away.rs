@@ -12,6 +12,7 @@ use super::{
     fixture::Fixture,
     witnesses::{QUIET, Witnesses},
 };
+use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -49,7 +50,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let near = fixture.serve().args(&calm).start().await?;
     let writers = params.clients;
     fixture.make_users(Witnesses::users(writers)).await?;
-    let witnesses = Witnesses::new([&far, &near], writers)?;
+    let clients = [Client::at(far.url())?, Client::at(near.url())?];
+    let witnesses = Witnesses::new(clients, writers)?;
     let load = witnesses.load(params.clients);
 
     let lasts = Duration::from_secs_f64(params.seconds);

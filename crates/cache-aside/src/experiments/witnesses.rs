@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use conform::http::header;
 use futures_util::future::join_all;
-use lab::{Lab, Target, child::Child, load::median};
+use lab::{Lab, Target, load::median};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::fixture::renamed;
@@ -56,10 +56,10 @@ struct Seen {
 
 impl Witnesses {
     /// Nothing seen as yet.
-    pub fn new(children: [&Child; 2], writers: u16) -> anyhow::Result<Self> {
+    pub fn new(clients: [Client; 2], writers: u16) -> anyhow::Result<Self> {
         let users = usize::try_from(Self::users(writers))? + 1;
         Ok(Self {
-            clients: [Client::at(children[0].url())?, Client::at(children[1].url())?],
+            clients,
             promised: Arc::new((0..users).map(|_| AtomicU64::new(0)).collect()),
             end: Arc::default(),
             hold: Arc::default(),

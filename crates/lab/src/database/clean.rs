@@ -39,11 +39,37 @@ async fn drop(admin: &mut Admin, name: &str) -> bool {
 
 /// Whether a dead process left this database, whose random name it had written down, to nobody.
 fn was_left(name: &str, comment: Option<Comment>) -> bool {
-    match (kind_of(name), comment) {
-        // The process may have died before it could write the mark.
-        (Some(Kind::Fresh), Some(Comment::None | Comment::Ours(_))) => true,
-        // One that has its mark is whole, and of use to others.
-        (Some(Kind::Spare), Some(Comment::None)) => true,
-        _ => false,
+    // The process may have died before it could write the mark. A spare that has its mark is whole, and of use to others.
+    matches!(
+        (kind_of(name), comment),
+        (Some(Kind::Fresh), Some(Comment::None | Comment::Ours(_)))
+            | (Some(Kind::Spare), Some(Comment::None))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::mark::Mark, *};
+
+    #[test]
+    fn a_dead_process_left_what_is_half_made_and_what_it_alone_used() {
+        let digits = "0123456789abcdef";
+        let ours =
+            |kind| Some(Comment::Ours(Mark { kind, of: "some".to_owned(), made: 0, schema: None }));
+        for (name, comment, left) in [
+            (format!("worked_answers_fresh_{digits}"), ours(Kind::Fresh), true),
+            (format!("worked_answers_fresh_{digits}"), Some(Comment::None), true),
+            // It was to become a template or a kept database, or was just taken from the spares.
+            (format!("worked_answers_fresh_{digits}"), ours(Kind::Kept), true),
+            (format!("worked_answers_fresh_{digits}"), ours(Kind::Spare), true),
+            (format!("worked_answers_spare_{digits}"), Some(Comment::None), true),
+            (format!("worked_answers_spare_{digits}"), ours(Kind::Spare), false),
+            (format!("worked_answers_fresh_{digits}"), Some(Comment::Foreign), false),
+            (format!("worked_answers_fresh_{digits}"), None, false),
+            ("shop".to_owned(), Some(Comment::None), false),
+            ("shop_some".to_owned(), ours(Kind::Kept), false),
+        ] {
+            assert_eq!(was_left(&name, comment), left, "{name}");
+        }
     }
 }

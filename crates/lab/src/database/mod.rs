@@ -3,8 +3,9 @@
 //! In reading order: `mark` says which databases are ours, `admin` holds the statements, `migrate` brings the
 //! schema, `make` creates, `template` copies, `kept` is for `serve`, `clean` drops what was left.
 //!
-//! Invariant: no database is dropped or migrated that does not bear our mark, or whose random name this
-//! process, or a dead one of this workspace, did not write down before it made it.
+//! Invariant: a database is dropped only if it bears our mark, or if this process, or a dead one of this workspace,
+//! wrote its random name down before it made it. Only such a database is migrated, or one that the reader names
+//! for that purpose (`--shard`).
 
 mod admin;
 mod clean;
@@ -100,7 +101,9 @@ impl Drop for Database {
         farewell(&self.name, async move {
             let mut admin = Admin::connect(&server).await?;
             admin.drop(&name).await?;
-            claim.map(Claim::release);
+            if let Some(claim) = claim {
+                claim.release();
+            }
             admin.close().await
         });
     }

@@ -1,7 +1,10 @@
 //! A container engine of the experiment's own: Docker's daemon, with its own images and containers, on its own socket.
 //! It touches neither the reader's Docker nor the machine's network: a container has the machine's network or none.
 
-use std::{path::Path, process::Stdio};
+use std::{
+    path::Path,
+    process::{Output, Stdio},
+};
 
 use anyhow::{Context, ensure};
 use tokio::process::Command;
@@ -33,7 +36,7 @@ impl ContainerEngine {
     /// Runs `docker` and returns what it printed: `engine.docker(&["run", "--rm", "--network", "none", "image"])`.
     pub async fn docker(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let output = self.command()?.args(arguments).stdin(Stdio::null()).output().await;
-        printed(output.context("docker cannot be run")?, arguments)
+        printed(&output.context("docker cannot be run")?, arguments)
     }
 
     /// Makes an image of a folder, which becomes the container's root. There is no registry to pull one from.
@@ -51,7 +54,7 @@ impl ContainerEngine {
         let arguments = ["import", "-", image];
         let output = self.command()?.args(arguments).stdin(packed).output().await;
         ensure!(tar.wait().await?.success(), "tar could not pack {}", folder.display());
-        printed(output.context("docker cannot be run")?, &arguments).map(drop)
+        printed(&output.context("docker cannot be run")?, &arguments).map(drop)
     }
 
     fn command(&self) -> anyhow::Result<Command> {
@@ -63,7 +66,7 @@ impl ContainerEngine {
     }
 }
 
-fn printed(output: std::process::Output, arguments: &[&str]) -> anyhow::Result<String> {
+fn printed(output: &Output, arguments: &[&str]) -> anyhow::Result<String> {
     let words = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "docker {} failed: {}", arguments.join(" "), words.trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
