@@ -140,9 +140,11 @@ async fn look_after(home: &Home, duty: &Duty) -> anyhow::Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
+    // Lives as long as the server: once it has the lock, nobody can come in.
+    let mut unused = Unused::since_now(home)?;
     let mut server = Server::start(home, duty)?;
     let to_stop = tokio::select! {
-        to_stop = server.is_to_stop(home, duty) => to_stop,
+        to_stop = server.is_to_stop(home, duty, &mut unused) => to_stop,
         _ = terminate.recv() => Ok(true),
         _ = interrupt.recv() => Ok(true),
         _ = hang_up.recv() => Ok(true),
@@ -169,8 +171,12 @@ impl Server {
     }
 
     /// Carries out orders until the server is to stop (true) or ends by itself (false).
-    async fn is_to_stop(&mut self, home: &Home, duty: &Duty) -> anyhow::Result<bool> {
-        let mut unused = Unused::since_now(home)?;
+    async fn is_to_stop(
+        &mut self,
+        home: &Home,
+        duty: &Duty,
+        unused: &mut Unused,
+    ) -> anyhow::Result<bool> {
         let mut look = interval(duty.look);
         loop {
             tokio::select! {

@@ -22,6 +22,8 @@ use super::{
 
 /// How long a server may take to start. RabbitMQ takes four seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// How long one that is stopping may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A private server, whether it runs or not: what it is, where it lives, what runs it.
@@ -57,7 +59,7 @@ pub async fn join(service: Service, programs: Programs) -> anyhow::Result<(Strin
     let home = &place.home;
     home.create()?;
     let _turn = turn(service, home).await?;
-    let deadline = Instant::now() + PATIENCE;
+    let came = Instant::now();
     loop {
         if let Some(running) = home.claim()? {
             let begun = Instant::now();
@@ -72,12 +74,20 @@ pub async fn join(service: Service, programs: Programs) -> anyhow::Result<(Strin
         }
         if let Some(user) = home.enter()? {
             let url = place.url()?;
-            probe::answers(service, &url).await.with_context(|| does_not_answer(&place))?;
-            announce(service, "using the private server that runs already");
-            return Ok((url, user));
+            match probe::answers(service, &url).await {
+                Ok(()) => {
+                    announce(service, "using the private server that runs already");
+                    return Ok((url, user));
+                }
+                Err(error) if came.elapsed() > LAST_WORDS => {
+                    return Err(error).with_context(|| does_not_answer(&place));
+                }
+                // It may just be stopping, because somebody told its keeper to.
+                Err(_) => {}
+            }
         }
         // It is just now being stopped by its keeper.
-        if Instant::now() > deadline {
+        if came.elapsed() > PATIENCE {
             bail!("{}", lost_its_keeper(service, home));
         }
         sleep(POLL).await;
