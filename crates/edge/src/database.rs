@@ -20,13 +20,18 @@ use std::{
 use bb8::{ManageConnection, Pool, PooledConnection, QueueStrategy};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Semaphore, watch},
     time::timeout,
 };
 
-/// For a new connection. Longer than most calls wait, since others wait for it too; short enough that an attempt
-/// whose packets were lost makes room for another.
+/// For a new connection, or as long as a call may take if that is longer: others may be waiting for it by then. Short
+/// enough that an attempt whose packets were lost soon makes room for another.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Attempts that run out of time before those who wait are told. Those that are refused are told at once.
+const ATTEMPTS: u32 = 3;
+/// Connections that are made at the same time. To sign in costs both sides some milliseconds of computing; after an
+/// outage, a herd would keep the first call waiting for all of them.
+const CONNECTING: usize = 4;
 /// For finding out whether a connection is still alive. Enough for a round trip between continents.
 const PING_TIMEOUT: Duration = Duration::from_millis(200);
 /// A connection that has rested longer is tried before it is used. Trying each would cost each call a
@@ -49,7 +54,7 @@ pub struct Database<E> {
     pool: Pool<Connector>,
     /// One for each connection. bb8 alone is not fair: a call that comes may overtake one that waits.
     permits: Arc<Semaphore>,
-    refused: Arc<Notify>,
+    refused: watch::Receiver<Instant>,
     timeout: Duration,
     error: PhantomData<fn() -> E>,
 }
@@ -65,9 +70,14 @@ impl<E: From<sqlx::Error>> Database<E> {
             // The locks of a client that has vanished do not stay until TCP notices.
             ("idle_in_transaction_session_timeout", milliseconds(limits.pause)),
         ]);
-        let refused = Arc::new(Notify::new());
-        let connector =
-            Connector { options, refused: Arc::clone(&refused), suspect: Mutex::default() };
+        let (refuse, refused) = watch::channel(Instant::now());
+        let connector = Connector {
+            options,
+            timeout: limits.timeout.max(CONNECT_TIMEOUT),
+            connecting: Semaphore::new(CONNECTING),
+            refuse,
+            suspect: Mutex::default(),
+        };
         let pool = Pool::builder()
             .max_size(limits.connections)
             .connection_timeout(limits.timeout)
@@ -125,13 +135,22 @@ impl<E: From<sqlx::Error>> Database<E> {
 
     /// The connection that was used last, if it still lives, or a new one.
     async fn connection(&self) -> Result<PooledConnection<'_, Connector>, sqlx::Error> {
-        // Before the pool is asked, so that no refusal is missed.
-        let refused = self.refused.notified();
-        tokio::select! {
-            biased;
-            connection = self.pool.get() => connection.map_err(|_| sqlx::Error::PoolTimedOut),
-            // Whoever waits for a connection waits for this one as well as for another.
-            () = refused => Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
+        let begun = Instant::now();
+        let mut refused = self.refused.clone();
+        loop {
+            refused.mark_unchanged();
+            tokio::select! {
+                biased;
+                connection = self.pool.get() => {
+                    return connection.map_err(|_| sqlx::Error::PoolTimedOut);
+                }
+                _ = refused.changed() => {}
+            }
+            // Whoever waits for a connection waits for this one as well as for another. But an attempt from before
+            // this call says nothing about now: then the pool is asked anew, and makes another.
+            if *refused.borrow() > begun {
+                return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+            }
         }
     }
 
@@ -146,7 +165,7 @@ impl<E> Clone for Database<E> {
         Self {
             pool: self.pool.clone(),
             permits: Arc::clone(&self.permits),
-            refused: Arc::clone(&self.refused),
+            refused: self.refused.clone(),
             ..*self
         }
     }
@@ -179,10 +198,29 @@ pub fn is_away(error: &sqlx::Error) -> bool {
 /// Makes connections, and knows which of them are good.
 struct Connector {
     options: PgConnectOptions,
-    /// Tells those who wait that there will be no connection.
-    refused: Arc<Notify>,
+    timeout: Duration,
+    connecting: Semaphore,
+    /// When an attempt that failed had begun, for those who wait for it.
+    refuse: watch::Sender<Instant>,
     /// When one was last found dead.
     suspect: Mutex<Option<Instant>>,
+}
+
+impl Connector {
+    /// A connection, or when the attempt that failed had begun.
+    async fn sign_in(&self) -> Result<PgConnection, (Instant, sqlx::Error)> {
+        let turn = self.connecting.acquire().await;
+        let mut begun = Instant::now();
+        let _turn = turn.map_err(|_| (begun, sqlx::Error::PoolClosed))?;
+        for _ in 0..ATTEMPTS {
+            begun = Instant::now();
+            let attempt = PgConnection::connect_with(&self.options);
+            if let Ok(end) = timeout(self.timeout, attempt).await {
+                return end.map_err(|error| (begun, error));
+            }
+        }
+        Err((begun, sqlx::Error::PoolTimedOut))
+    }
 }
 
 struct Lent {
@@ -205,11 +243,10 @@ impl ManageConnection for Connector {
     type Error = sqlx::Error;
 
     async fn connect(&self) -> Result<Lent, sqlx::Error> {
-        let connection = timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&self.options)).await;
-        match connection.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        match self.sign_in().await {
             Ok(connection) => Ok(Lent { connection, rests_since: Instant::now(), is_whole: true }),
-            Err(error) => {
-                self.refused.notify_waiters();
+            Err((begun, error)) => {
+                self.refuse.send_replace(begun);
                 Err(error)
             }
         }

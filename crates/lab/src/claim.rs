@@ -39,7 +39,7 @@ const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
 pub(crate) struct Claim {
     path: PathBuf,
     /// Locked as long as it is open.
-    _locked: File,
+    locked: Option<File>,
 }
 
 impl Claim {
@@ -52,12 +52,13 @@ impl Claim {
         let name = format!("{}{:016x}", file_prefix(service, server), rand::random::<u64>());
         let path = folder()?.join(name);
         let locked = write_locked(&path, names)?;
-        Ok(Self { path, _locked: locked })
+        Ok(Self { path, locked: Some(locked) })
     }
 
     /// Replaces what is written down.
     pub(crate) fn amend(&mut self, names: &impl Serialize) -> anyhow::Result<()> {
-        self._locked = write_locked(&self.path, names)?;
+        // The old file is let go only after the new one is locked.
+        self.locked.replace(write_locked(&self.path, names)?);
         Ok(())
     }
 
@@ -85,7 +86,7 @@ pub(crate) fn left_behind<T: DeserializeOwned>(
         if entry.file_name().to_string_lossy().starts_with(&prefix)
             && let Ok(names) = serde_json::from_reader(&file)
         {
-            left.push((Claim { path, _locked: file }, names));
+            left.push((Claim { path, locked: Some(file) }, names));
         } else if age > FORGOTTEN {
             let _ = fs::remove_file(path);
         }

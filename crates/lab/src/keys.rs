@@ -65,7 +65,9 @@ impl Drop for Keys {
         let (prefix, url, claim) = (self.prefix.clone(), self.url.clone(), self.claim.take());
         farewell(&self.prefix, async move {
             delete(&mut connect(&url).await?, &prefix).await?;
-            claim.map(Claim::release);
+            if let Some(claim) = claim {
+                claim.release();
+            }
             Ok(())
         });
     }

@@ -1,6 +1,8 @@
 //! Is it true that an answer is a folder, one line of the guide's list and one row of the README? This test adds one to
 //! a copy of the workspace and uses it. Its folder is `health-check`, the smallest answer there is.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test, which fails and says where")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -25,8 +25,9 @@ fn no_two_modules_import_each_other() {
     for one in crates().unwrap() {
         for (parent, graph) in graphs(&one) {
             for knot in knots(&graph) {
-                let members =
-                    knot.iter().map(|name| [&parent[..], &[name.clone()]].concat().join("::"));
+                let members = knot
+                    .iter()
+                    .map(|name| [&parent[..], std::slice::from_ref(name)].concat().join("::"));
                 let known = (one.name.clone(), members.collect::<Vec<_>>().join(" "));
                 shown.push(format!("{known:?}\n{}", shortest_circle(&graph, &knot)));
                 found.push(known);

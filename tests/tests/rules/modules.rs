@@ -150,23 +150,21 @@ fn read_items(
     let file_below_root = file.strip_prefix(lab::stack::workspace()).unwrap_or(file);
     let mut module = Module { file: file_below_root.to_owned(), ..Module::default() };
     for item in items {
-        match item {
-            Item::Mod(inner) if !is_test(&inner.attrs) => {
-                let name = inner.ident.to_string();
-                let path = inside(&path, &name);
-                match &inner.content {
-                    Some((_, items)) => {
-                        read_items(items, file, &folder.join(name), path, modules)?;
-                    }
-                    None => {
-                        let own = folder.join(&name).with_extension("rs");
-                        let in_folder = folder.join(&name).join("mod.rs");
-                        read_file(if own.exists() { &own } else { &in_folder }, path, modules)?;
-                    }
-                }
-            }
-            Item::Mod(_) => {}
-            other => module.visit_item(other),
+        let Item::Mod(inner) = item else {
+            module.visit_item(item);
+            continue;
+        };
+        if is_test(&inner.attrs) {
+            continue;
+        }
+        let name = inner.ident.to_string();
+        let path = inside(&path, &name);
+        if let Some((_, items)) = &inner.content {
+            read_items(items, file, &folder.join(name), path, modules)?;
+        } else {
+            let own = folder.join(&name).with_extension("rs");
+            let in_folder = folder.join(&name).join("mod.rs");
+            read_file(if own.exists() { &own } else { &in_folder }, path, modules)?;
         }
     }
     modules.insert(path, module);

@@ -54,7 +54,7 @@ impl Admin {
         let marked = |row: PgRow| -> anyhow::Result<Option<(String, Mark)>> {
             let comment: Option<String> = row.try_get(1)?;
             let mark = comment.and_then(|it| Mark::parse(&it));
-            Ok(mark.map(|mark| anyhow::Ok((row.try_get(0)?, mark))).transpose()?)
+            mark.map(|mark| anyhow::Ok((row.try_get(0)?, mark))).transpose()
         };
         rows.into_iter().filter_map(|row| marked(row).transpose()).collect()
     }
@@ -166,9 +166,9 @@ pub(super) const NO_SUCH_DATABASE: &str = "3D000";
 /// PostgreSQL's code for what went wrong.
 pub(super) fn code(error: &sqlx::Error) -> Option<&str> {
     match error {
-        sqlx::Error::Database(error) => {
-            error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().map(|error| error.code())
-        }
+        sqlx::Error::Database(error) => error
+            .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+            .map(sqlx::postgres::PgDatabaseError::code),
         _ => None,
     }
 }

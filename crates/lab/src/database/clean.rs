@@ -39,13 +39,12 @@ async fn drop(admin: &mut Admin, name: &str) -> bool {
 
 /// Whether a dead process left this database, whose random name it had written down, to nobody.
 fn was_left(name: &str, comment: Option<Comment>) -> bool {
-    match (kind_of(name), comment) {
-        // The process may have died before it could write the mark.
-        (Some(Kind::Fresh), Some(Comment::None | Comment::Ours(_))) => true,
-        // One that has its mark is whole, and of use to others.
-        (Some(Kind::Spare), Some(Comment::None)) => true,
-        _ => false,
-    }
+    // The process may have died before it could write the mark. A spare that has its mark is whole, and of use to others.
+    matches!(
+        (kind_of(name), comment),
+        (Some(Kind::Fresh), Some(Comment::None | Comment::Ours(_)))
+            | (Some(Kind::Spare), Some(Comment::None))
+    )
 }
 
 #[cfg(test)]

@@ -101,7 +101,9 @@ impl Drop for Database {
         farewell(&self.name, async move {
             let mut admin = Admin::connect(&server).await?;
             admin.drop(&name).await?;
-            claim.map(Claim::release);
+            if let Some(claim) = claim {
+                claim.release();
+            }
             admin.close().await
         });
     }

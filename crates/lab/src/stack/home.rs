@@ -15,7 +15,8 @@ use std::{
     net::TcpListener,
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
-    time::SystemTime,
+    thread,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, bail};
@@ -147,11 +148,15 @@ impl Home {
     /// The lock that says "it runs", if nobody has it.
     pub fn claim(&self) -> anyhow::Result<Option<File>> {
         let lock = self.lock_file("running.lock")?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Some(lock)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error.into()),
+        // Somebody who only looks has it for a moment.
+        for _ in 0..3 {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Some(lock)),
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(2)),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
         }
+        Ok(None)
     }
 
     /// Whether the server, or its keeper, lives.

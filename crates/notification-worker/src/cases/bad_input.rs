@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::{
     },
 };
 
-use super::{Api, notification};
+use super::client::{Client, notification};
 use conform::{
     case::Outcome,
     cases,
@@ -29,8 +29,8 @@ cases! {
 }
 
 async fn a_body_that_is_no_notification_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let user = api.name("abtinnir");
+    let client = Client::of(target);
+    let user = client.name("abtinnir");
     let good = json!({ "user_id": user, "channel": "websocket", "title": "t", "body": "b" });
     let request = || target.request(Method::POST, "notifications");
     refuses_bad_bodies(request, &good).await?;
@@ -53,8 +53,8 @@ async fn a_body_that_is_no_notification_is_refused(target: &Target) -> Outcome {
 }
 
 async fn a_field_that_cannot_be_is_named(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (job, user) = (api.name("aftcbin"), api.name("aftcbin-ann"));
+    let client = Client::of(target);
+    let (job, user) = (client.name("aftcbin"), client.name("aftcbin-ann"));
     let long = "x".repeat(3_001);
     for (field, value) in [
         ("job_id", ""),
@@ -71,7 +71,7 @@ async fn a_field_that_cannot_be_is_named(target: &Target) -> Outcome {
         ("body", "a\0b"),
         ("body", &long),
     ] {
-        let mut body = notification(&job, &user);
+        let mut body = notification(&job, &user, "websocket");
         body[field] = json!(value);
         let answer = target.post("notifications", &body).await?;
         invalid(answer, field).await.with_context(|| format!("{field}: {value:.20?}"))?;
@@ -81,27 +81,27 @@ async fn a_field_that_cannot_be_is_named(target: &Target) -> Outcome {
         .context("what was refused is kept")?;
     // The longest that fits.
     let whole = |name: &str| format!("{name:x<64}");
-    let mut body = notification(&whole(&job), &whole(&user));
+    let mut body = notification(&whole(&job), &whole(&user), "websocket");
     (body["title"], body["body"]) = (json!(long[..256]), json!(long[..3_000]));
-    api.accepted(&body).await?;
-    api.until(&whole(&job), "delivered").await?;
+    client.accepted(&body).await?;
+    client.until(&whole(&job), "delivered").await?;
     Ok(())
 }
 
 async fn a_number_to_replay_after_that_is_none_is_named(target: &Target) -> Outcome {
-    let api = Api(target);
-    let user = api.name("antratinin");
+    let client = Client::of(target);
+    let user = client.name("antratinin");
     for after in ["-1", "x", "1.5", "99999999999999999999"] {
-        let query = format!("ticket={}&after={after}", api.ticket(&user).await?);
-        invalid(api.refused(&user, &query).await?, "after").await.context(after)?;
+        let query = format!("ticket={}&after={after}", client.ticket(&user).await?);
+        invalid(client.refused(&user, &query).await?, "after").await.context(after)?;
     }
-    api.stream(&user, i64::MAX).await.context("a number that nothing has yet")?;
+    client.stream(&user, i64::MAX).await.context("a number that nothing has yet")?;
     Ok(())
 }
 
 async fn a_client_that_speaks_is_closed_and_the_next_is_served(target: &Target) -> Outcome {
-    let api = Api(target);
-    let user = api.name("actsicatnis");
+    let client = Client::of(target);
+    let user = client.name("actsicatnis");
     let part = |opcode, size, last| {
         Message::Frame(Frame::message(vec![b'x'; size], OpCode::Data(opcode), last))
     };
@@ -119,7 +119,7 @@ async fn a_client_that_speaks_is_closed_and_the_next_is_served(target: &Target) 
             1009,
         ),
     ] {
-        let mut stream = api.stream(&user, 0).await?;
+        let mut stream = client.stream(&user, 0).await?;
         stream.say(said).await;
         let seen = stream.closed().await.context(name)?;
         // A client that is still sending may see the connection end before it sees why.
@@ -128,16 +128,16 @@ async fn a_client_that_speaks_is_closed_and_the_next_is_served(target: &Target) 
             "{name}: closed with {seen:?} and not {code}"
         );
     }
-    let mut stream = api.stream(&user, 0).await?;
+    let mut stream = client.stream(&user, 0).await?;
     stream.say(vec![Message::Ping(vec![1, 2, 3].into())]).await;
-    let job = api.name("actsicatnis-job");
-    api.notify(&job, &user).await?;
+    let job = client.name("actsicatnis-job");
+    client.notify(&job, &user).await?;
     ensure!(stream.soon().await?.job_id == job);
     Ok(())
 }
 
 async fn a_path_that_cannot_be_is_a_problem(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     let long = "a".repeat(5_000);
     for (method, path) in [
         (Method::POST, "users/a%20b/stream-tickets"),
@@ -154,12 +154,9 @@ async fn a_path_that_cannot_be_is_a_problem(target: &Target) -> Outcome {
         ensure!(matches!(status, 400 | 404 | 422), "{method} {path:.40}: {status}");
         problem(response, status).await.with_context(|| format!("{method} {path:.40}"))?;
     }
-    let path = format!("users/{}/devices/{}", api.name("aptcbiap"), &long[..4_096]);
-    for method in [Method::PUT, Method::DELETE] {
-        let status = target.ask(method, &path).await?.status();
-        ensure!(status == 204, "a token of 4,096 letters: {status}");
-    }
-    Ok(())
+    let user = client.name("aptcbiap");
+    client.add_device(&user, &long[..4_096]).await.context("a token of 4,096 letters")?;
+    client.remove_device(&user, &long[..4_096]).await
 }
 
 async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {

@@ -7,10 +7,12 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
-use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Api, notification, stream::Frame};
+use super::{
+    client::{Client, notification},
+    stream::Frame,
+};
 use conform::{
     case::Outcome,
     cases,
@@ -34,10 +36,10 @@ cases! {
 }
 
 async fn a_notification_reaches_an_open_socket_and_is_delivered(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (job, user) = (api.name("anraosaid"), api.name("anraosaid-ann"));
-    let mut stream = api.stream(&user, 0).await?;
-    let mut body = notification(&job, &user);
+    let client = Client::of(target);
+    let (job, user) = (client.name("anraosaid"), client.name("anraosaid-ann"));
+    let mut stream = client.stream(&user, 0).await?;
+    let mut body = notification(&job, &user, "websocket");
     (body["title"], body["body"]) = (json!("Häß"), json!("Line\n\"2\""));
     let (answer, unsure) = target.post_patiently("notifications", &body).await?;
     ensure!(answer.status() == 202 || (unsure && answer.status() == 200), "{}", answer.status());
@@ -51,67 +53,68 @@ async fn a_notification_reaches_an_open_socket_and_is_delivered(target: &Target)
         (&*job_id, &*title, &*body) == (&*job, "Häß", "Line\n\"2\""),
         "{job_id} {title} {body}"
     );
-    let progress = api.until(&job, "delivered").await?;
+    let progress = client.until(&job, "delivered").await?;
     let expected = json!({ "status": "delivered", "attempts": 1, "last_error": null });
     ensure!(progress == expected, "{progress} is not {expected}");
     let jobs: Vec<_> = (2..=5).map(|n| format!("{job}-{n}")).collect();
     for job in &jobs {
-        api.notify(job, &user).await?;
+        client.notify(job, &user).await?;
     }
     stream.brings(&jobs).await?;
     Ok(())
 }
 
 async fn a_job_without_an_id_gets_one(target: &Target) -> Outcome {
-    let api = Api(target);
-    let mut body = notification("", &api.name("ajwaigo"));
+    let client = Client::of(target);
+    let mut body = notification("", &client.name("ajwaigo"), "websocket");
     body.as_object_mut().context("an object")?.remove("job_id");
     let mut ids = HashSet::new();
     for _ in 0..3 {
-        let answer = api.post(&body).await?;
+        let answer = target.post_patiently("notifications", &body).await?.0;
         ensure!(answer.status() == 202, "{}", answer.status());
         let answer: Value = answer.json().await?;
         ids.insert(answer["job_id"].as_str().context("no job_id")?.to_owned());
     }
     ensure!(ids.len() == 3, "an id was given twice");
     for id in ids {
-        api.until(&id, "delivered").await?;
+        client.until(&id, "delivered").await?;
     }
     Ok(())
 }
 
 async fn a_high_priority_is_delivered_too(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (job, user) = (api.name("ahpidt"), api.name("ahpidt-ann"));
-    let mut body = notification(&job, &user);
+    let client = Client::of(target);
+    let (job, user) = (client.name("ahpidt"), client.name("ahpidt-ann"));
+    let mut body = notification(&job, &user, "websocket");
     body["priority"] = json!("high");
-    api.accepted(&body).await?;
-    api.until(&job, "delivered").await?;
-    ensure!(api.stream(&user, 0).await?.soon().await?.job_id == job);
+    client.accepted(&body).await?;
+    client.until(&job, "delivered").await?;
+    ensure!(client.stream(&user, 0).await?.soon().await?.job_id == job);
     Ok(())
 }
 
 async fn the_same_job_again_is_200_and_sent_once(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (job, user) = (api.name("tsjai2aso"), api.name("tsjai2aso-ann"));
-    let mut stream = api.stream(&user, 0).await?;
-    api.notify(&job, &user).await?;
+    let client = Client::of(target);
+    let (job, user) = (client.name("tsjai2aso"), client.name("tsjai2aso-ann"));
+    let mut stream = client.stream(&user, 0).await?;
+    let body = notification(&job, &user, "websocket");
+    client.accepted(&body).await?;
     // At once, while it may be under way, and again when it has been delivered.
     for _ in 0..3 {
-        let again = api.post(&notification(&job, &user)).await?;
+        let (again, _) = target.post_patiently("notifications", &body).await?;
         ensure!(again.status() == 200, "again: {}", again.status());
         ensure!(again.json::<Value>().await? == json!({ "job_id": job }));
-        api.until(&job, "delivered").await?;
+        client.until(&job, "delivered").await?;
     }
     ensure!(stream.soon().await?.job_id == job);
     stream.nothing_more().await
 }
 
 async fn fifty_calls_with_one_job_id_make_one_notification(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (job, user) = (api.name("fcwojimon"), api.name("fcwojimon-ann"));
-    let mut stream = api.stream(&user, 0).await?;
-    let body = notification(&job, &user);
+    let client = Client::of(target);
+    let (job, user) = (client.name("fcwojimon"), client.name("fcwojimon-ann"));
+    let mut stream = client.stream(&user, 0).await?;
+    let body = notification(&job, &user, "websocket");
     let answers = try_join_all((0..50).map(|_| async {
         let (response, unsure) = target.post_patiently("notifications", &body).await?;
         anyhow::Ok((response.status().as_u16(), unsure))
@@ -127,57 +130,61 @@ async fn fifty_calls_with_one_job_id_make_one_notification(target: &Target) -> O
 }
 
 async fn a_push_that_reaches_nobody_is_dead_and_can_be_queued_again(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (job, user) = (api.name("aptrnidacbqa"), api.name("aptrnidacbqa-ann"));
-    let mut body = notification(&job, &user);
-    body["channel"] = json!("push");
-    api.accepted(&body).await?;
-    let dead = api.until(&job, "dead").await?;
+    let client = Client::of(target);
+    let (job, user) = (client.name("aptrnidacbqa"), client.name("aptrnidacbqa-ann"));
+    client.push(&job, &user).await?;
+    let dead = client.until(&job, "dead").await?;
     ensure!(dead["last_error"].as_str().is_some_and(|why| !why.is_empty()), "no reason: {dead}");
     let again = target.post(&format!("notifications/{job}/requeue"), &json!({})).await?;
     ensure!(again.status() == 202, "requeue: {}", again.status());
     ensure!(again.json::<Value>().await? == json!({ "job_id": job }));
     let attempts = |progress: &Value| progress["attempts"].as_i64().unwrap_or(0);
     eventually("it is tried again, and dead again", async || {
-        let now = api.progress(&job).await?;
+        let now = client.progress(&job).await?;
         Ok((now["status"] == "dead" && attempts(&now) > attempts(&dead)).then_some(()))
     })
     .await
 }
 
 async fn what_is_not_dead_cannot_be_queued_again(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (job, user) = (api.name("windcbqa"), api.name("windcbqa-ann"));
-    api.notify(&job, &user).await?;
-    api.until(&job, "delivered").await?;
-    let again = target.ask(Method::POST, &format!("notifications/{job}/requeue")).await?;
+    let client = Client::of(target);
+    let (job, user) = (client.name("windcbqa"), client.name("windcbqa-ann"));
+    client.notify(&job, &user).await?;
+    client.until(&job, "delivered").await?;
+    let again = client.requeue(&job).await?;
     problem(again, 409).await?;
-    let mut stream = api.stream(&user, 0).await?;
+    let mut stream = client.stream(&user, 0).await?;
     stream.brings(&[job]).await?;
     stream.nothing_more().await
 }
 
 async fn a_device_is_added_and_removed(target: &Target) -> Outcome {
-    let api = Api(target);
-    let path = format!("users/{}/devices/phone:1-a_B", api.name("adiaar"));
-    for method in [Method::PUT, Method::PUT, Method::DELETE, Method::DELETE] {
-        let response = target.ask(method.clone(), &path).await?;
-        ensure!(response.status() == 204, "{method}: {}", response.status());
-        ensure!(response.bytes().await?.is_empty(), "{method}: 204 with a body");
+    let client = Client::of(target);
+    let user = client.name("adiaar");
+    for _ in 0..2 {
+        client.add_device(&user, "phone:1-a_B").await?;
+    }
+    for _ in 0..2 {
+        client.remove_device(&user, "phone:1-a_B").await?;
     }
     Ok(())
 }
 
 async fn an_unknown_job_is_not_found(target: &Target) -> Outcome {
-    let api = Api(target);
-    let nobodys = format!("notifications/{}", api.name("nobodys"));
-    for path in [&nobodys, "notifications/a%20b", "notifications/%ff", "no/such/path"] {
+    let client = Client::of(target);
+    let nobodys = client.name("nobodys");
+    for path in [
+        &format!("notifications/{nobodys}"),
+        "notifications/a%20b",
+        "notifications/%ff",
+        "no/such/path",
+    ] {
         let response = target.get(path).await?;
         let status = response.status().as_u16();
         ensure!(status == 404 || (status == 400 && path.contains('%')), "{path}: {status}");
         problem(response, status).await.with_context(|| path.to_owned())?;
     }
-    problem(target.ask(Method::POST, &format!("{nobodys}/requeue")).await?, 404).await?;
+    problem(client.requeue(&nobodys).await?, 404).await?;
     Ok(())
 }
 
@@ -188,20 +195,19 @@ async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome
 
 /// Eight clients notify eight users until the server is gone; it is killed when they have been promised a hundred.
 async fn what_was_answered_with_202_is_delivered_after_a_kill(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     let killing = Killing::default();
-    let clients = (0..8).map(|client| {
-        let killing = &killing;
+    let clients = (0..8).map(|number| {
+        let (client, killing) = (&client, &killing);
         async move {
-            let user = api.name(&format!("wwaw2idaak-{client}"));
+            let user = client.name(&format!("wwaw2idaak-{number}"));
             let mut promised = Vec::new();
             for n in 0.. {
                 if killing.is_over() {
                     break;
                 }
                 let job = format!("{user}-{n}");
-                let Ok(response) = target.post("notifications", &notification(&job, &user)).await
-                else {
+                let Ok(response) = client.try_notify(&job, &user, "websocket").await else {
                     break;
                 };
                 if response.status() == 202 {
@@ -218,10 +224,10 @@ async fn what_was_answered_with_202_is_delivered_after_a_kill(target: &Target) -
     let promised = killing.after(100, target, clients).await?;
     for (user, jobs) in promised {
         for job in &jobs {
-            let progress = api.until(job, "delivered").await;
+            let progress = client.until(job, "delivered").await;
             progress.context("it was answered with 202 before the kill")?;
         }
-        let mut stream = api.stream(&user, 0).await?;
+        let mut stream = client.stream(&user, 0).await?;
         let mut times: HashMap<String, u32> = HashMap::new();
         while jobs.iter().any(|job| !times.contains_key(job)) {
             *times.entry(stream.soon().await?.job_id).or_default() += 1;

@@ -1,4 +1,4 @@
-//! How does a case read a user's stream? By a WebSocket that a ticket has opened.
+//! How does a client read a user's stream? Over a WebSocket that a ticket has opened.
 
 use std::time::Duration;
 
@@ -6,15 +6,12 @@ use anyhow::{Context, bail, ensure};
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async, tungstenite::protocol::Message,
-};
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::protocol::Message};
+use url::Url;
 
-use super::Api;
+use super::PATIENCE;
 use conform::{case::Outcome, target::Target};
 
-/// For what has to come.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// For what must not come. Too short a wait lets a fault pass; none is made up by it.
 const A_MOMENT: Duration = Duration::from_millis(300);
 
@@ -33,31 +30,42 @@ pub struct Frame {
 }
 
 /// An open stream.
-pub struct Stream<'a> {
-    target: &'a Target,
+#[derive(Debug)]
+pub struct Stream {
+    target: Target,
     path: String,
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The socket itself.
+    pub socket: WebSocketStream<TcpStream>,
 }
 
-impl<'a> Stream<'a> {
-    /// Opens the stream of a user after this number, with a ticket of its own.
-    pub async fn open(api: Api<'a>, user: &str, after: i64) -> anyhow::Result<Self> {
-        let ticket = api.ticket(user).await?;
-        Self::with(api.0, user, &format!("ticket={ticket}&after={after}")).await
+impl Stream {
+    /// Opens the stream of a user with this query.
+    pub async fn open(target: &Target, user: &str, query: &str) -> anyhow::Result<Self> {
+        let addresses = Url::parse(target.url())?.socket_addrs(|| None)?;
+        Self::over(TcpStream::connect(&*addresses).await?, target, user, query).await
     }
 
-    /// Opens it with this query.
-    pub async fn with(target: &'a Target, user: &str, query: &str) -> anyhow::Result<Self> {
+    /// Opens it over a connection that is there.
+    pub async fn over(
+        tcp: TcpStream,
+        target: &Target,
+        user: &str,
+        query: &str,
+    ) -> anyhow::Result<Self> {
         // The ticket is long, and says nothing to a reader.
         let ticket = query.split('&').find(|part| part.starts_with("ticket=")).unwrap_or_default();
         let shown = query.replacen(ticket, "ticket=…", 1);
         let path = format!("WebSocket /users/{user}/stream?{shown}");
         target.note(&path, "no answer");
         let root = target.url().replacen("http", "ws", 1);
-        let opening = connect_async(format!("{root}/users/{user}/stream?{query}"));
+        let opening = client_async(format!("{root}/users/{user}/stream?{query}"), tcp);
         let opened = timeout(PATIENCE, opening).await.context("it does not open")?;
         target.note(&path, &opened.as_ref().map_or_else(ToString::to_string, |_| "open".into()));
-        Ok(Self { target, path, socket: opened.context("the stream does not open")?.0 })
+        Ok(Self {
+            target: target.clone(),
+            path,
+            socket: opened.context("the stream does not open")?.0,
+        })
     }
 
     /// The next frame; nothing when the server has closed the stream.
@@ -78,7 +86,7 @@ impl<'a> Stream<'a> {
 
     /// The next frame, which has to come.
     pub async fn soon(&mut self) -> anyhow::Result<Frame> {
-        let frame = timeout(PATIENCE, self.next()).await.context("no frame came in 20 s")??;
+        let frame = timeout(PATIENCE, self.next()).await.context("no frame came")??;
         frame.context("the stream was closed")
     }
 
@@ -98,6 +106,12 @@ impl<'a> Stream<'a> {
                 break;
             }
         }
+    }
+
+    /// Says goodbye.
+    pub async fn close(mut self) {
+        // The server may have gone before.
+        let _ = self.socket.close(None).await;
     }
 
     /// The code with which the server closes it; nothing if it is closed without one.

@@ -2,9 +2,8 @@
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
-use serde_json::json;
 
-use super::{Api, notification, stream::Stream};
+use super::client::Client;
 use conform::{
     case::Outcome,
     cases,
@@ -21,13 +20,14 @@ cases! {
 }
 
 async fn each_users_notifications_arrive_in_the_order_of_their_calls(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
+    let client = &client;
     let users = (0..12).map(|user| async move {
-        let user = api.name(&format!("eunaitootc-{user}"));
-        let mut stream = api.stream(&user, 0).await?;
+        let user = client.name(&format!("eunaitootc-{user}"));
+        let mut stream = client.stream(&user, 0).await?;
         let jobs: Vec<_> = (0..20).map(|n| format!("{user}-{n}")).collect();
         for job in &jobs {
-            api.notify(job, &user).await?;
+            client.notify(job, &user).await?;
         }
         stream.brings(&jobs).await.with_context(|| user.clone())?;
         stream.nothing_more().await
@@ -37,66 +37,64 @@ async fn each_users_notifications_arrive_in_the_order_of_their_calls(target: &Ta
 }
 
 async fn a_stream_replays_what_came_after_a_number(target: &Target) -> Outcome {
-    let api = Api(target);
-    let user = api.name("asrwcaan");
+    let client = Client::of(target);
+    let user = client.name("asrwcaan");
     let jobs: Vec<_> = (0..80).map(|n| format!("{user}-{n}")).collect();
     for (n, job) in jobs.iter().enumerate() {
         if n % 20 == 10 {
             // It has a number too, perhaps, and no place in the stream: a number is not a place.
-            let mut push = notification(&format!("{job}-push"), &user);
-            push["channel"] = json!("push");
-            api.accepted(&push).await?;
+            client.push(&format!("{job}-push"), &user).await?;
         }
-        api.notify(job, &user).await?;
+        client.notify(job, &user).await?;
     }
-    let mut stream = api.stream(&user, 0).await?;
+    let mut stream = client.stream(&user, 0).await?;
     let all = stream.brings(&jobs).await?;
     stream.nothing_more().await?;
     for seen in [0, 9, 10, 40, 78] {
         let after = all[seen].seq;
-        let mut stream = api.stream(&user, after).await?;
+        let mut stream = client.stream(&user, after).await?;
         stream.brings(&jobs[seen + 1..]).await.with_context(|| format!("after number {after}"))?;
         stream.nothing_more().await?;
     }
     let last = all.last().context("nothing")?.seq;
-    let mut stream = api.stream(&user, last).await?;
+    let mut stream = client.stream(&user, last).await?;
     stream.nothing_more().await.context("after the last number")?;
     let new = format!("{user}-new");
-    api.notify(&new, &user).await?;
+    client.notify(&new, &user).await?;
     ensure!(stream.soon().await?.job_id == new, "what is new does not come after a replay");
     Ok(())
 }
 
 async fn a_stream_shows_its_user_only(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ann, bob) = (api.name("assuo-ann"), api.name("assuo-bob"));
-    let mut stream = api.stream(&bob, 0).await?;
+    let client = Client::of(target);
+    let (ann, bob) = (client.name("assuo-ann"), client.name("assuo-bob"));
+    let mut stream = client.stream(&bob, 0).await?;
     for user in [&ann, &bob] {
         let job = format!("{user}-job");
-        api.notify(&job, user).await?;
-        api.until(&job, "delivered").await?;
+        client.notify(&job, user).await?;
+        client.until(&job, "delivered").await?;
     }
     stream.brings(&[format!("{bob}-job")]).await?;
     stream.nothing_more().await?;
-    let mut replayed = api.stream(&ann, 0).await?;
+    let mut replayed = client.stream(&ann, 0).await?;
     replayed.brings(&[format!("{ann}-job")]).await?;
     replayed.nothing_more().await
 }
 
 async fn a_ticket_is_good_once_and_for_its_user(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (ann, bob) = (api.name("atigoafiu-ann"), api.name("atigoafiu-bob"));
-    let ticket = async || anyhow::Ok(format!("ticket={}", api.ticket(&ann).await?));
+    let client = Client::of(target);
+    let (ann, bob) = (client.name("atigoafiu-ann"), client.name("atigoafiu-bob"));
+    let ticket = async || anyhow::Ok(format!("ticket={}", client.ticket(&ann).await?));
     let used = ticket().await?;
-    Stream::with(target, &ann, &used).await?;
-    problem(api.refused(&ann, &used).await?, 401).await.context("used twice")?;
+    client.stream_with(&ann, &used).await?;
+    problem(client.refused(&ann, &used).await?, 401).await.context("used twice")?;
     let anns = ticket().await?;
-    problem(api.refused(&bob, &anns).await?, 401).await.context("of another user")?;
-    Stream::with(target, &ann, &anns).await.context("another user's try used ann's ticket up")?;
+    problem(client.refused(&bob, &anns).await?, 401).await.context("of another user")?;
+    client.stream_with(&ann, &anns).await.context("another user's try used ann's ticket up")?;
     for query in
         ["", "ticket=", "ticket=abc", "after=0", "ticket=%ff", "ticket=*", &"ticket=".repeat(99)]
     {
-        let response = api.refused(&ann, query).await?;
+        let response = client.refused(&ann, query).await?;
         let status = response.status().as_u16();
         ensure!(matches!(status, 400 | 401), "{query}: {status}");
         problem(response, status).await.with_context(|| query.to_owned())?;
@@ -105,10 +103,10 @@ async fn a_ticket_is_good_once_and_for_its_user(target: &Target) -> Outcome {
 }
 
 async fn a_stream_without_an_upgrade_is_told_so(target: &Target) -> Outcome {
-    let api = Api(target);
-    let user = api.name("aswauits");
+    let client = Client::of(target);
+    let user = client.name("aswauits");
     problem(target.get(&format!("users/{user}/stream")).await?, 401).await?;
-    let ticket = api.ticket(&user).await?;
+    let ticket = client.ticket(&user).await?;
     let response = target.get(&format!("users/{user}/stream?ticket={ticket}")).await?;
     let upgrade = header(&response, "upgrade").to_owned();
     problem(response, 426).await?;

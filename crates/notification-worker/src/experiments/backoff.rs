@@ -14,8 +14,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     fcm::{FakeFcm, Fate, Sent},
-    stand::{Api, PATIENCE, Stand},
+    fixture::{Fixture, Options},
 };
+use crate::cases::PATIENCE;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -42,7 +43,8 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let stand = Stand::of(&lab, 2, params.first, 10).await?;
+    let fixture =
+        Fixture::of(&lab, Options { shards: 2, backoff_ms: params.first, attempts: 10 }).await?;
     let down = Arc::new(AtomicBool::new(true));
     let is_down = down.clone();
     let fcm = FakeFcm::start(move |_| {
@@ -53,15 +55,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         }
     })
     .await?;
-    let server = stand.serve(&["--role", "api"]).start().await?;
-    let _worker = stand.worker(&fcm, &[]).start().await?;
-    let api = Api::of(&server)?;
+    let (_server, client) = fixture.start(&["--role", "api"]).await?;
+    let _worker = fixture.worker(&fcm).start().await?;
     let begun = Instant::now();
     let up_at = begun + Duration::from_secs_f64(params.seconds);
     for n in 0..params.pushes {
         let user = format!("user-{n}");
-        api.device(&user, &format!("device-{n}")).await?;
-        api.notify(&format!("push-{n}"), &user, "push").await?;
+        client.add_device(&user, &format!("device-{n}")).await?;
+        client.push(&format!("push-{n}"), &user).await?;
     }
     let wanted = usize::from(params.pushes);
     // The rest of the traffic, to the same users. FCM stays down until the last of it has arrived, and until
@@ -72,9 +73,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         || (tried_thrice(&fcm.sent()) < wanted && begun.elapsed() < PATIENCE)
     {
         let user = format!("user-{}", meanwhile % u64::from(params.pushes));
-        let mut stream = api.stream(&user, 0).await?;
+        let mut stream = client.stream(&user, 0).await?;
         let (sent, job) = (Instant::now(), format!("live-{meanwhile}"));
-        api.notify(&job, &user, "websocket").await?;
+        client.notify(&job, &user).await?;
         while stream.soon().await?.job_id != job {}
         latencies.push(sent.elapsed().as_secs_f64() * 1e3);
         stream.close().await;

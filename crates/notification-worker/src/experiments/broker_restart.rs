@@ -13,7 +13,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::stand::{Api, PATIENCE, Seen, Stand};
+use super::{
+    fixture::{Fixture, Options},
+    seen::Seen,
+};
+use crate::cases::{PATIENCE, client::Client};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -63,14 +67,13 @@ struct Told {
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut broker = lab.own_server(Service::RabbitMq).await?;
     let queues = Queues::fresh_on(&broker.url()?, "notification-worker");
-    let (database, keys) = tokio::try_join!(lab.database(), lab.keys())?;
-    let stand = Stand::on(database, keys, queues, 2, 100, 8)?;
-    let server = stand.serve(&[]).start().await?;
-    let (api, told, stop) =
-        (Api::of(&server)?, Arc::new(Mutex::new(Told::default())), CancellationToken::new());
+    tokio::try_join!(lab.server(Service::Postgres), lab.server(Service::Redis))?;
+    let fixture = Fixture::on(queues, Options { shards: 2, backoff_ms: 100, attempts: 8 }).await?;
+    let (server, client) = fixture.start(&[]).await?;
+    let (told, stop) = (Arc::new(Mutex::new(Told::default())), CancellationToken::new());
     let mut load = JoinSet::new();
-    for client in 0..params.clients {
-        load.spawn(notify(api.clone(), client, told.clone(), stop.clone()));
+    for number in 0..params.clients {
+        load.spawn(notify(client.clone(), number, told.clone(), stop.clone()));
     }
     lab.progress(0, params.rounds, "letting the queues settle");
     let begun = Instant::now();
@@ -108,19 +111,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(params.rounds, params.rounds, "reading what arrived");
     let told = std::mem::take(&mut *lock(&told));
     let (mut missing, mut twice) = (0, 0);
-    for client in 0..params.clients {
-        let jobs: Vec<_> = told.accepted.iter().filter(|(of, _)| *of == client).collect();
+    for number in 0..params.clients {
+        let jobs = told.accepted.iter().filter(|(of, _)| *of == number);
+        let jobs: Vec<_> = jobs.map(|(_, job)| job.clone()).collect();
         let mut seen = Seen::default();
-        let wanted = |seen: &Seen| jobs.iter().all(|job| seen.times().contains_key(&*job.1));
-        let deadline = Instant::now() + PATIENCE;
-        // More than was accepted may arrive: a call whose answer got lost may have been a good one.
-        let mut more = jobs.len();
-        while !wanted(&seen) && Instant::now() < deadline {
-            seen.watch(&api, &user(client), more, deadline).await;
-            more = seen.distinct() + 1;
-        }
-        missing += jobs.iter().filter(|job| !seen.times().contains_key(&*job.1)).count();
-        twice += seen.times().values().filter(|&&times| times > 1).count();
+        seen.watch_for(&client, &user(number), &jobs, Instant::now() + PATIENCE).await;
+        missing += seen.missing(&jobs);
+        twice += seen.twice();
     }
     if resumed < params.rounds {
         lab.text(format!("The service's last words:\n{}", server.log()));
@@ -161,7 +158,7 @@ async fn all_served(told: &Mutex<Told>, before: usize, clients: u16) -> bool {
     let deadline = Instant::now() + COMES_BACK;
     while Instant::now() < deadline {
         let served: HashSet<_> =
-            lock(told).accepted[before..].iter().map(|(client, _)| *client).collect();
+            lock(told).accepted[before..].iter().map(|(number, _)| *number).collect();
         if served.len() == usize::from(clients) {
             return true;
         }
@@ -170,25 +167,25 @@ async fn all_served(told: &Mutex<Told>, before: usize, clients: u16) -> bool {
     false
 }
 
-fn user(client: u16) -> String {
-    format!("user-{client}")
+fn user(number: u16) -> String {
+    format!("user-{number}")
 }
 
 /// Notifies one user again and again, as a client does that has nothing else to do.
-async fn notify(api: Api, client: u16, told: Arc<Mutex<Told>>, stop: CancellationToken) {
+async fn notify(client: Client, number: u16, told: Arc<Mutex<Told>>, stop: CancellationToken) {
     for n in 0_u64.. {
         if stop.is_cancelled() {
             return;
         }
-        let job = format!("job-{client}-{n}");
+        let job = format!("job-{number}-{n}");
         let begun = Instant::now();
-        let answer = api.try_notify(&job, &user(client), "websocket").await;
+        let answer = client.try_notify(&job, &user(number), "websocket").await;
         let took = begun.elapsed();
         {
             let mut told = lock(&told);
             told.slowest = told.slowest.max(took);
             match answer {
-                Ok(answer) if answer.status() == 202 => told.accepted.push((client, job)),
+                Ok(answer) if answer.status() == 202 => told.accepted.push((number, job)),
                 Ok(answer) if answer.status() == 503 => {
                     told.refused.0 += 1;
                     let says = answer.headers().contains_key("retry-after");

@@ -14,9 +14,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    fcm::{FakeFcm, Fate},
-    stand::{Api, PATIENCE, Seen, Stand},
+    fcm::{FakeFcm, Fate, Sent},
+    fixture::{Fixture, Options},
+    seen::Seen,
 };
+use crate::cases::{PATIENCE, client::Client};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -52,26 +54,25 @@ const ENOUGH: usize = 100;
 type Accepted = Arc<Mutex<Vec<(u16, &'static str, String)>>>;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let stand = Stand::of(&lab, 4, 100, 8).await?;
+    let fixture = Fixture::of(&lab, Options { shards: 4, backoff_ms: 100, attempts: 8 }).await?;
     let fcm = FakeFcm::start(|_| Fate::slow(Duration::from_millis(5))).await?;
-    let server = stand.serve(&["--role", "api"]).start().await?;
-    let api = Api::of(&server)?;
-    let worker = || stand.worker(&fcm, &["--lease-ms", "500"]);
+    let (_server, client) = fixture.start(&["--role", "api"]).await?;
+    let worker = || fixture.worker(&fcm).args(&["--lease-ms", "500"]);
     let mut workers = Vec::new();
     for _ in 0..params.workers {
         workers.push(worker().start().await?);
     }
     for user in 0..params.users {
-        api.device(&format!("user-{user}"), &format!("device-{user}")).await?;
+        client.add_device(&format!("user-{user}"), &format!("device-{user}")).await?;
     }
     let (accepted, over) = (Accepted::default(), CancellationToken::new());
     let answered = CancellationToken::new();
     let mut watching = JoinSet::new();
     for user in 0..params.users {
-        watching.spawn(watch(api.clone(), user, accepted.clone(), answered.clone()));
+        watching.spawn(watch(client.clone(), user, accepted.clone(), answered.clone()));
     }
-    let posting = post(&api, params.users, &accepted, &over);
-    let kills = kill(&lab, &params, &stand, &mut workers, &accepted).await?;
+    let posting = post(&client, params.users, &accepted, &over);
+    let kills = kill(&lab, &params, &fixture, &mut workers, &accepted).await?;
     over.cancel();
     posting.join_all().await;
     answered.cancel();
@@ -84,7 +85,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let accepted = std::mem::take(&mut *accepted.lock().unwrap_or_else(PoisonError::into_inner));
     let of = |channel| accepted.iter().filter(move |(_, of, _)| *of == channel);
     let pushes: HashSet<_> = of("push").map(|job| job.2.as_str()).collect();
-    let all_came = |sent: &Vec<super::fcm::Sent>| {
+    let all_came = |sent: &Vec<Sent>| {
         let came: HashSet<_> = sent.iter().map(|sent| sent.job_id.as_str()).collect();
         pushes.is_subset(&came)
     };
@@ -99,7 +100,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.figure("workers killed", kills as f64, "");
     lab.figure("accepted, to sockets", of("websocket").count() as f64, "");
     lab.figure("accepted, to devices", pushes.len() as f64, "");
-    let cut_off = crashes(&stand).await?;
+    let cut_off = crashes(&fixture).await?;
     lab.figure("seen by open sockets while workers died", live as f64, "");
     lab.figure("pushes that FCM was sent twice: at least once is all there is", again as f64, "");
     lab.check("the kills were real", "3 or more", kills, kills >= 3);
@@ -124,11 +125,16 @@ struct Watched {
 }
 
 /// Watches a user's stream until every call is answered, and then until everything is there that was accepted.
-async fn watch(api: Api, user: u16, accepted: Accepted, answered: CancellationToken) -> Watched {
+async fn watch(
+    client: Client,
+    user: u16,
+    accepted: Accepted,
+    answered: CancellationToken,
+) -> Watched {
     let (name, mut seen) = (format!("user-{user}"), Seen::default());
     let far = Instant::now() + Duration::from_hours(1);
     tokio::select! {
-        () = seen.watch(&api, &name, usize::MAX, far) => {}
+        () = seen.watch(&client, &name, usize::MAX, far) => {}
         () = answered.cancelled() => {}
     }
     let live = seen.frames.len();
@@ -137,28 +143,15 @@ async fn watch(api: Api, user: u16, accepted: Accepted, answered: CancellationTo
         let own = accepted.iter().filter(|job| job.0 == user && job.1 == "websocket");
         own.map(|job| job.2.clone()).collect()
     };
-    let deadline = Instant::now() + PATIENCE;
-    // More than was accepted may come: what was answered with 503 need not be lost.
-    let mut more = jobs.len();
-    while !jobs.iter().all(|job| seen.times().contains_key(job.as_str()))
-        && Instant::now() < deadline
-    {
-        seen.watch(&api, &name, more, deadline).await;
-        more = seen.distinct() + 1;
-    }
-    let times = seen.times();
-    Watched {
-        missing: jobs.iter().filter(|job| !times.contains_key(job.as_str())).count(),
-        twice: times.values().filter(|&&times| times > 1).count(),
-        live,
-    }
+    seen.watch_for(&client, &name, &jobs, Instant::now() + PATIENCE).await;
+    Watched { missing: seen.missing(&jobs), twice: seen.twice(), live }
 }
 
 /// A client for each user, who posts to the socket and the device by turns until it is over.
-fn post(api: &Api, users: u16, accepted: &Accepted, over: &CancellationToken) -> JoinSet<()> {
+fn post(client: &Client, users: u16, accepted: &Accepted, over: &CancellationToken) -> JoinSet<()> {
     let mut posting = JoinSet::new();
     for user in 0..users {
-        let (api, accepted, over) = (api.clone(), accepted.clone(), over.clone());
+        let (client, accepted, over) = (client.clone(), accepted.clone(), over.clone());
         posting.spawn(async move {
             for n in 0_u64.. {
                 if over.is_cancelled() {
@@ -166,7 +159,7 @@ fn post(api: &Api, users: u16, accepted: &Accepted, over: &CancellationToken) ->
                 }
                 let channel = if n.is_multiple_of(2) { "websocket" } else { "push" };
                 let job = format!("job-{user}-{n}");
-                let answer = api.try_notify(&job, &format!("user-{user}"), channel).await;
+                let answer = client.try_notify(&job, &format!("user-{user}"), channel).await;
                 if answer.is_ok_and(|answer| answer.status() == 202) {
                     let mut accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
                     accepted.push((user, channel, job));
@@ -183,7 +176,7 @@ fn post(api: &Api, users: u16, accepted: &Accepted, over: &CancellationToken) ->
 async fn kill(
     lab: &Lab,
     params: &Params,
-    stand: &Stand,
+    fixture: &Fixture,
     workers: &mut [Child],
     accepted: &Accepted,
 ) -> anyhow::Result<u64> {
@@ -192,7 +185,7 @@ async fn kill(
     let is_enough = || accepted.lock().unwrap_or_else(PoisonError::into_inner).len() >= ENOUGH;
     let mut kills = 0;
     while Instant::now() < end
-        || (Instant::now() < latest && !(is_enough() && kills >= 3 && crashes(stand).await? >= 1))
+        || (Instant::now() < latest && !(is_enough() && kills >= 3 && crashes(fixture).await? >= 1))
     {
         sleep(Duration::from_millis(params.kill_every)).await;
         let victim = usize::try_from(kills)? % workers.len();
@@ -204,8 +197,8 @@ async fn kill(
     Ok(kills)
 }
 
-async fn crashes(stand: &Stand) -> anyhow::Result<i64> {
-    let pool = stand.database.pool().await?;
+async fn crashes(fixture: &Fixture) -> anyhow::Result<i64> {
+    let pool = fixture.database.pool().await?;
     let crashes = sqlx::query_scalar("select coalesce(sum(crashes), 0)::bigint from notifications")
         .fetch_one(&pool)
         .await?;

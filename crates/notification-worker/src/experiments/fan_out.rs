@@ -9,7 +9,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::stand::{Api, Frame, PATIENCE, Stand};
+use super::fixture::{Fixture, Options};
+use crate::cases::{PATIENCE, client::Client, stream::Frame};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -34,23 +35,22 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab::open_files::allow_many();
-    let stand = Stand::of(&lab, 8, 200, 8).await?;
-    let server = stand.serve(&["--role", "api", "--ping-seconds", "3600"]).start().await?;
-    let _worker = stand.serve(&["--role", "worker"]).start().await?;
-    let api = Api::of(&server)?;
+    let fixture = Fixture::of(&lab, Options { shards: 8, backoff_ms: 200, attempts: 8 }).await?;
+    let (server, client) = fixture.start(&["--role", "api", "--ping-seconds", "3600"]).await?;
+    let _worker = fixture.serve().args(&["--role", "worker"]).start().await?;
     // Warm: the first of everything is not what a socket costs.
-    api.notify("warm", "warm", "websocket").await?;
-    api.stream("warm", 0).await?.soon().await?;
+    client.notify("warm", "warm").await?;
+    client.stream("warm", 0).await?.soon().await?;
     let before = server.memory().await?;
 
     // Many at once, or the opening would be all that takes time.
     let mut opening = JoinSet::new();
     let mut streams = Vec::with_capacity(params.sockets.into());
     for user in 0..params.sockets {
-        let api = api.clone();
-        opening.spawn(
-            async move { anyhow::Ok((user, api.stream(&format!("user-{user}"), 0).await?)) },
-        );
+        let client = client.clone();
+        opening.spawn(async move {
+            anyhow::Ok((user, client.stream(&format!("user-{user}"), 0).await?))
+        });
         if opening.len() >= 16 {
             streams.push(opening.join_next().await.context("one is opening")???);
             lab.progress(user.into(), params.sockets.into(), "sockets opened");
@@ -59,7 +59,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for opened in opening.join_all().await {
         streams.push(opened?);
     }
-    let open = api.sockets(params.sockets.into()).await?;
+    let open = sockets(&client, params.sockets.into()).await?;
     // Until their first look at the stream is over.
     sleep(Duration::from_millis(500)).await;
     let each = (server.memory().await?.saturating_sub(before)) as f64 / f64::from(params.sockets);
@@ -76,7 +76,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         });
     }
     let begun = Instant::now();
-    let sent = notify(&api, &params).await?;
+    let sent = notify(&client, &params).await?;
     let (mut latencies, mut own, mut more_than_one) = (Vec::new(), 0, 0);
     while let Some(read) = timeout(PATIENCE * 10, reading.join_next()).await? {
         let (user, frame, at, more) = read?;
@@ -103,16 +103,30 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How many sockets are open: the server counts one that was just opened a moment later, so this waits for the number
+/// that is expected. What it says at last, if that never comes.
+async fn sockets(client: &Client, expected: u64) -> anyhow::Result<u64> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let count = client.sockets().await?;
+        if count == Some(expected) || Instant::now() > deadline {
+            return count.context("the server is not ready");
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Notifies every user once; when each was.
-async fn notify(api: &Api, params: &Params) -> anyhow::Result<Vec<Instant>> {
+async fn notify(client: &Client, params: &Params) -> anyhow::Result<Vec<Instant>> {
     let mut posting = JoinSet::new();
-    for client in 0..params.clients {
-        let (api, sockets, clients) = (api.clone(), params.sockets, usize::from(params.clients));
+    for number in 0..params.clients {
+        let (client, sockets, clients) =
+            (client.clone(), params.sockets, usize::from(params.clients));
         posting.spawn(async move {
             let mut sent = Vec::new();
-            for user in (client..sockets).step_by(clients) {
+            for user in (number..sockets).step_by(clients) {
                 sent.push((user, Instant::now()));
-                api.notify(&format!("job-{user}"), &format!("user-{user}"), "websocket").await?;
+                client.notify(&format!("job-{user}"), &format!("user-{user}")).await?;
             }
             anyhow::Ok(sent)
         });

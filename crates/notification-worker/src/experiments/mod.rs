@@ -5,11 +5,12 @@ pub mod broker_restart;
 pub mod crash_worker;
 pub mod fan_out;
 pub mod fcm;
+pub mod fixture;
 pub mod ordering;
 pub mod poison;
 pub mod scale;
+mod seen;
 pub mod slow_reader;
-pub mod stand;
 pub mod throughput;
 
 use lab::Experiment;

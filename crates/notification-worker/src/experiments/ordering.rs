@@ -24,8 +24,9 @@ use tokio::{
 
 use super::{
     fcm::{FakeFcm, Fate, Sent},
-    stand::{Api, PATIENCE, Stand},
+    fixture::{Fixture, Options},
 };
+use crate::cases::PATIENCE;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -142,21 +143,20 @@ async fn sharded(
     decide: impl Fn(&Sent) -> Fate + Send + Sync + 'static,
     killing: bool,
 ) -> anyhow::Result<(Vec<Sent>, u64, HashSet<String>)> {
-    let stand = Stand::of(lab, 4, 100, 8).await?;
+    let fixture = Fixture::of(lab, Options { shards: 4, backoff_ms: 100, attempts: 8 }).await?;
     let fcm = FakeFcm::start(decide).await?;
-    let server = stand.serve(&["--role", "api"]).start().await?;
-    let start = || stand.worker(&fcm, &["--lease-ms", "500"]).start();
+    let (_server, client) = fixture.start(&["--role", "api"]).await?;
+    let start = || fixture.worker(&fcm).args(&["--lease-ms", "500"]).start();
     let (one, two) = tokio::try_join!(start(), start())?;
     let mut workers = [one, two];
-    let api = Api::of(&server)?;
     let mut posting = JoinSet::new();
     for user in 0..params.users {
-        let (api, each) = (api.clone(), params.each);
+        let (client, each) = (client.clone(), params.each);
         posting.spawn(async move {
             let name = format!("user-{user}");
-            api.device(&name, &format!("device-{user}")).await?;
+            client.add_device(&name, &format!("device-{user}")).await?;
             for n in 0..each {
-                api.notify(&format!("job-{user}-{n}"), &name, "push").await?;
+                client.push(&format!("job-{user}-{n}"), &name).await?;
             }
             anyhow::Ok(())
         });
@@ -180,7 +180,7 @@ async fn sharded(
     for posted in posting.join_all().await {
         posted?;
     }
-    let pool = stand.database.pool().await?;
+    let pool = fixture.database.pool().await?;
     let retried: Vec<String> =
         sqlx::query_scalar("select job_id from notifications where failures > 0")
             .fetch_all(&pool)

@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 
 use super::{
     fcm::{FakeFcm, Fate, Sent},
-    stand::{Api, PATIENCE, Stand},
+    fixture::{Fixture, Options},
 };
-use crate::deliver::CRASHES;
+use crate::{cases::PATIENCE, deliver::CRASHES};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -40,7 +40,7 @@ const POISON: &str = "poison";
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // One shard: nobody is spared because they live elsewhere.
-    let stand = Stand::of(&lab, 1, 50, 8).await?;
+    let fixture = Fixture::of(&lab, Options { shards: 1, backoff_ms: 50, attempts: 8 }).await?;
     // FCM stands for whatever it is in the message that kills: when it comes here, its worker dies.
     let (touched, mut deaths) = mpsc::channel(1);
     let fcm = FakeFcm::start(move |sent| {
@@ -52,23 +52,22 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         Fate::slow(Duration::from_mins(1))
     })
     .await?;
-    let server = stand.serve(&["--role", "api"]).start().await?;
+    let (_server, client) = fixture.start(&["--role", "api"]).await?;
     let lease = params.lease.to_string();
-    let api = Api::of(&server)?;
 
     let user = |n: u16| format!("user-{n}");
     for n in 0..params.others {
-        api.device(&user(n), &format!("device-{n}")).await?;
-        api.notify(&format!("before-{n}"), &user(n), "push").await?;
+        client.add_device(&user(n), &format!("device-{n}")).await?;
+        client.push(&format!("before-{n}"), &user(n)).await?;
     }
-    api.device("victim", "device-victim").await?;
-    api.notify(POISON, "victim", "push").await?;
+    client.add_device("victim", "device-victim").await?;
+    client.push(POISON, "victim").await?;
     for n in 0..params.others {
-        api.notify(&format!("after-{n}"), &user(n), "push").await?;
+        client.push(&format!("after-{n}"), &user(n)).await?;
     }
 
     // Now that all of it is there: a slow machine that is still posting would let the poison die before them.
-    let mut worker = stand.worker(&fcm, &["--lease-ms", &lease]).start().await?;
+    let mut worker = fixture.worker(&fcm).args(&["--lease-ms", &lease]).start().await?;
     let count = AtomicU64::new(0);
     let supervise = supervise(&lab, &mut worker, &mut deaths, &count);
     let (died, buried, others_first) = tokio::select! {
@@ -80,8 +79,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             });
             let others = others.await;
             // What the others had not to wait for.
-            let waiting = api.progress(POISON).await?["status"] != "dead";
-            anyhow::Ok((api.until(POISON, "dead").await?, stand.buried().await?, (others, waiting)))
+            let waiting = client.progress(POISON).await?["status"] != "dead";
+            anyhow::Ok((client.until(POISON, "dead").await?, fixture.buried().await?, (others, waiting)))
         } => done?,
     };
     let (payload, reasons) = buried;

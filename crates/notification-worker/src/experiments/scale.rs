@@ -11,9 +11,13 @@ use tokio::{
 
 use super::{
     fcm::{FakeFcm, Fate, Sent},
-    stand::{Api, PATIENCE, Stand},
+    fixture::{Fixture, Options},
 };
-use crate::{ids::UserId, shard::Ring};
+use crate::{
+    cases::{PATIENCE, client::Client},
+    ids::UserId,
+    shard::Ring,
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -49,24 +53,24 @@ struct Member {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let stand = Stand::of(&lab, SHARDS, 200, 8).await?;
-    let server = stand.serve(&["--role", "api"]).start().await?;
-    let api = Api::of(&server)?;
+    let fixture =
+        Fixture::of(&lab, Options { shards: SHARDS, backoff_ms: 200, attempts: 8 }).await?;
+    let (_server, client) = fixture.start(&["--role", "api"]).await?;
     let users = users_on_all_shards();
     for (n, user) in users.iter().enumerate() {
-        api.device(user, &format!("device-{n}")).await?;
+        client.add_device(user, &format!("device-{n}")).await?;
     }
-    let mut members = vec![join(&stand, &params).await?];
+    let mut members = vec![join(&fixture, &params).await?];
     let mut throughputs = Vec::new();
     for (phase, count) in [1, 2, 4].into_iter().enumerate() {
         lab.progress(phase as u64, 4, format!("measuring {count} workers"));
         while members.len() < count {
-            members.push(join(&stand, &params).await?);
+            members.push(join(&fixture, &params).await?);
         }
         // Until each has said that it lives, and each has heard of it.
-        all_live(&stand, i64::try_from(count)?).await?;
+        all_live(&fixture, i64::try_from(count)?).await?;
         sleep(Duration::from_millis(600)).await;
-        let throughput = measure(&api, &members, &users, &format!("{count}"), &params).await?;
+        let throughput = measure(&client, &members, &users, &format!("{count}"), &params).await?;
         let axes = ("workers", "notifications a second");
         lab.point("Throughput of a slow channel", axes, "measured", (count as f64, throughput));
         throughputs.push(throughput);
@@ -79,7 +83,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         <[Member; 2]>::try_from(gone).ok().context("there were four workers")?;
     let theirs: HashSet<_> =
         [&leaving, &dying].iter().flat_map(|it| devices(&it.fcm.sent(), "4")).collect();
-    let posting = post(&api, &users, "leave", params.notifications);
+    let posting = post(&client, &users, "leave", params.notifications);
     leaving.child.stop().await?;
     dying.child.kill().await?;
     for posted in posting.join_all().await {
@@ -88,7 +92,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let all: Vec<_> = members.iter().chain([&leaving, &dying]).collect();
     let came = arrived(&all, "leave", params.notifications.into(), PATIENCE).await;
     // The two may have served all of theirs before they were gone. Now they are: one more for each user.
-    for posted in post(&api, &users, "gone", u16::try_from(users.len())?).join_all().await {
+    for posted in post(&client, &users, "gone", u16::try_from(users.len())?).join_all().await {
         posted?;
     }
     let stayed: Vec<_> = members.iter().collect();
@@ -116,8 +120,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 /// Waits until so many workers have said that they live.
-async fn all_live(stand: &Stand, count: i64) -> anyhow::Result<()> {
-    let pool = stand.database.pool().await?;
+async fn all_live(fixture: &Fixture, count: i64) -> anyhow::Result<()> {
+    let pool = fixture.database.pool().await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         let live: i64 = sqlx::query_scalar("select count(*) from workers").fetch_one(&pool).await?;
@@ -131,12 +135,12 @@ async fn all_live(stand: &Stand, count: i64) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn join(stand: &Stand, params: &Params) -> anyhow::Result<Member> {
+async fn join(fixture: &Fixture, params: &Params) -> anyhow::Result<Member> {
     let time = Duration::from_millis(params.channel);
     let fcm = FakeFcm::start(move |_| Fate::slow(time)).await?;
     let concurrency = params.concurrency.to_string();
     let options = ["--lease-ms", "500", "--concurrency", &concurrency];
-    let child = stand.worker(&fcm, &options).start().await?;
+    let child = fixture.worker(&fcm).args(&options).start().await?;
     Ok(Member { fcm, child })
 }
 
@@ -156,13 +160,13 @@ fn users_on_all_shards() -> Vec<String> {
 
 /// Notifications a second, from the first that arrives until nine in ten have: the last few keep no worker busy.
 async fn measure(
-    api: &Api,
+    client: &Client,
     members: &[Member],
     users: &[String],
     phase: &str,
     params: &Params,
 ) -> anyhow::Result<f64> {
-    for posted in post(api, users, phase, params.notifications).join_all().await {
+    for posted in post(client, users, phase, params.notifications).join_all().await {
         posted?;
     }
     let all: Vec<_> = members.iter().collect();
@@ -181,14 +185,14 @@ async fn measure(
 }
 
 /// Sixteen clients post them all, to one user after the other.
-fn post(api: &Api, users: &[String], phase: &str, count: u16) -> JoinSet<anyhow::Result<()>> {
+fn post(client: &Client, users: &[String], phase: &str, count: u16) -> JoinSet<anyhow::Result<()>> {
     let mut posting = JoinSet::new();
-    for client in 0..16 {
-        let (api, users, phase) = (api.clone(), users.to_vec(), phase.to_owned());
+    for number in 0..16 {
+        let (client, users, phase) = (client.clone(), users.to_vec(), phase.to_owned());
         posting.spawn(async move {
-            for n in (client..count).step_by(16) {
+            for n in (number..count).step_by(16) {
                 let user = &users[usize::from(n) % users.len()];
-                api.notify(&format!("{phase}-{n}"), user, "push").await?;
+                client.push(&format!("{phase}-{n}"), user).await?;
             }
             Ok(())
         });

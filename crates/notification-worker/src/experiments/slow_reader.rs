@@ -3,15 +3,18 @@
 use std::{collections::HashSet, time::Duration};
 
 use lab::{Experiment, Lab};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     net::TcpSocket,
     task::JoinSet,
     time::{Instant, sleep},
 };
-use tokio_tungstenite::WebSocketStream;
 
-use super::stand::{Api, PATIENCE, Seen, Stand, Stream};
+use super::{
+    fixture::{Fixture, Options},
+    seen::Seen,
+};
+use crate::cases::{PATIENCE, client::Client, stream::Stream};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -37,24 +40,23 @@ pub fn experiment() -> Experiment {
 const RECEIVE_BUFFER: u32 = 4_096;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let stand = Stand::of(&lab, 2, 200, 8).await?;
+    let fixture = Fixture::of(&lab, Options { shards: 2, backoff_ms: 200, attempts: 8 }).await?;
     let options = ["--role", "api", "--slow-seconds", "1", "--ping-seconds", "2"];
-    let server = stand.serve(&options).start().await?;
-    let _worker = stand.serve(&["--role", "worker"]).start().await?;
-    let api = Api::of(&server)?;
+    let (server, client) = fixture.start(&options).await?;
+    let _worker = fixture.serve().args(&["--role", "worker"]).start().await?;
     // All of it waits when they come: whoever keeps what a client does not take, keeps it at once.
-    for posted in post(&api, params.notifications).join_all().await {
+    for posted in post(&client, params.notifications).join_all().await {
         posted?;
     }
     for n in params.notifications - 8..params.notifications {
-        api.until(&format!("long-{n}"), "delivered").await?;
+        client.until(&format!("long-{n}"), "delivered").await?;
     }
     // Somebody who reads, on the same process.
-    let mut reader = api.stream("reader", 0).await?;
+    let mut reader = client.stream("reader", 0).await?;
     let before = server.memory().await?;
     let mut slow = Vec::new();
     for _ in 0..params.clients {
-        slow.push(slow_stream(&api).await?);
+        slow.push(slow_stream(&client).await?);
     }
 
     let (mut most, mut delays, mut n) = (before, Vec::new(), 0_u64);
@@ -63,7 +65,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut left = u64::from(params.clients) + 1;
     while left > 1 && Instant::now() < deadline {
         let begun = Instant::now();
-        api.notify(&format!("live-{n}"), "reader", "websocket").await?;
+        client.notify(&format!("live-{n}"), "reader").await?;
         let frame = reader.soon().await?;
         anyhow::ensure!(frame.job_id == format!("live-{n}"), "another's: {frame:?}");
         delays.push(begun.elapsed().as_secs_f64() * 1e3);
@@ -71,7 +73,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         n += 1;
         lab.progress(n, 0, "nobody reads");
         sleep(Duration::from_millis(50)).await;
-        left = sockets(&api, left).await?;
+        // As many as before, while the server is not ready to say.
+        left = client.sockets().await?.unwrap_or(left);
     }
 
     // One of them returns, with the last number that it can have read.
@@ -83,7 +86,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     let read_before = seen.frames.len();
     let wanted = usize::from(params.notifications);
-    seen.watch(&api, "slow", wanted, Instant::now() + PATIENCE).await;
+    seen.watch(&client, "slow", wanted, Instant::now() + PATIENCE).await;
     let jobs: HashSet<_> = seen.frames.iter().map(|frame| frame.job_id.as_str()).collect();
     let in_order = seen.frames.windows(2).filter(|pair| pair[1].seq > pair[0].seq).count() + 1;
 
@@ -108,31 +111,22 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 /// A stream whose client reads only the answer to its upgrade.
-async fn slow_stream(api: &Api) -> anyhow::Result<Stream> {
-    let host: std::net::SocketAddr = api.url.trim_start_matches("http://").parse()?;
+async fn slow_stream(client: &Client) -> anyhow::Result<Stream> {
+    let host: std::net::SocketAddr = client.target.url().trim_start_matches("http://").parse()?;
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     let tcp = socket.connect(host).await?;
-    let ticket = api.ticket("slow").await?;
-    let url = format!("ws://{host}/users/slow/stream?ticket={ticket}&after=0");
-    let (socket, _): (WebSocketStream<_>, _) = tokio_tungstenite::client_async(url, tcp).await?;
-    Ok(Stream { socket })
-}
-
-/// How many streams are open now, or were when the server was last ready to say so.
-async fn sockets(api: &Api, before: u64) -> anyhow::Result<u64> {
-    let ready = api.http.get(format!("{}/readyz", api.url)).send().await?;
-    let ready: Value = ready.json().await?;
-    Ok(ready["sockets"].as_u64().unwrap_or(before))
+    let query = format!("ticket={}&after=0", client.ticket("slow").await?);
+    Stream::over(tcp, &client.target, "slow", &query).await
 }
 
 /// Eight clients, who tell one user the same long story.
-fn post(api: &Api, count: u16) -> JoinSet<anyhow::Result<()>> {
+fn post(client: &Client, count: u16) -> JoinSet<anyhow::Result<()>> {
     let mut posting = JoinSet::new();
-    for client in 0..8 {
-        let api = api.clone();
+    for number in 0..8 {
+        let client = client.clone();
         posting.spawn(async move {
-            for n in (client..count).step_by(8) {
+            for n in (number..count).step_by(8) {
                 let body = json!({
                     "job_id": format!("long-{n}"),
                     "user_id": "slow",
@@ -140,7 +134,7 @@ fn post(api: &Api, count: u16) -> JoinSet<anyhow::Result<()>> {
                     "title": "A long story",
                     "body": "x".repeat(3_000),
                 });
-                api.accepted(&body).await?;
+                client.accepted(&body).await?;
             }
             Ok(())
         });

@@ -27,8 +27,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::stand::{PATIENCE, Stand};
+use super::fixture::{Fixture, Options};
 use crate::{
+    cases::PATIENCE,
     ids::UserId,
     live::Live,
     notification::{Channel as Way, Message, Priority, Status},
@@ -71,14 +72,15 @@ struct Measured {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let stand = Stand::of(&lab, SHARDS, 200, 8).await?;
-    let child = stand.serve(&[]).start().await?;
-    let bare = Bare::start(Stand::of(&lab, SHARDS, 200, 8).await?).await?;
+    let options = Options { shards: SHARDS, backoff_ms: 200, attempts: 8 };
+    let fixture = Fixture::of(&lab, options).await?;
+    let (child, _client) = fixture.start(&[]).await?;
+    let bare = Bare::start(Fixture::of(&lab, options).await?).await?;
     let (mut ratios, mut rates, mut rows) = (Vec::new(), [Vec::new(), Vec::new()], Vec::new());
     let (mut accepted, mut failed) = ([0, 0], 0);
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
-        let ours = ours(&stand, child.address(), &params, round).await?;
+        let ours = ours(&fixture, child.address(), &params, round).await?;
         let loops = bare.measure(&params, round).await?;
         ratios.push(ours.throughput / loops.throughput);
         for (n, (name, measured)) in
@@ -99,17 +101,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let target = Target::AtLeast(0.7);
     lab.figure_with_target("service ÷ bare loop, median", load::median(ratios), "", target);
     lab.check_eq("calls that failed", 0, failed);
-    for (name, stand, accepted) in
-        [("the service", &stand, accepted[0]), ("the bare loop", &bare.stand, accepted[1])]
+    for (name, fixture, accepted) in
+        [("the service", &fixture, accepted[0]), ("the bare loop", &bare.fixture, accepted[1])]
     {
-        let delivered = delivered(stand).await?;
+        let delivered = delivered(fixture).await?;
         lab.check_eq(format!("delivered by {name}, of those accepted"), accepted, delivered);
     }
     Ok(())
 }
 
-async fn delivered(stand: &Stand) -> anyhow::Result<u64> {
-    let mut connection = PgConnection::connect(stand.database.url()).await?;
+async fn delivered(fixture: &Fixture) -> anyhow::Result<u64> {
+    let mut connection = PgConnection::connect(fixture.database.url()).await?;
     let query = "select count(*) from notifications where status = 'delivered'";
     let count: i64 = sqlx::query_scalar(query).fetch_one(&mut connection).await?;
     connection.close().await?;
@@ -117,17 +119,22 @@ async fn delivered(stand: &Stand) -> anyhow::Result<u64> {
 }
 
 /// Waits until so many are delivered, and returns when that was.
-async fn all_delivered(stand: &Stand, count: u64) -> anyhow::Result<Instant> {
+async fn all_delivered(fixture: &Fixture, count: u64) -> anyhow::Result<Instant> {
     let deadline = Instant::now() + PATIENCE;
-    while delivered(stand).await? < count {
+    while delivered(fixture).await? < count {
         anyhow::ensure!(Instant::now() < deadline, "not all of {count} were delivered");
         sleep(Duration::from_millis(10)).await;
     }
     Ok(Instant::now())
 }
 
-async fn ours(stand: &Stand, host: &str, params: &Params, round: u32) -> anyhow::Result<Measured> {
-    let before = delivered(stand).await?;
+async fn ours(
+    fixture: &Fixture,
+    host: &str,
+    params: &Params,
+    round: u32,
+) -> anyhow::Result<Measured> {
+    let before = delivered(fixture).await?;
     let mut clients = Vec::new();
     for client in 0..params.clients {
         clients.push((Connection::open(host).await?, format!("{round}-{client}"), 0_u64));
@@ -153,7 +160,7 @@ async fn ours(stand: &Stand, host: &str, params: &Params, round: u32) -> anyhow:
         })
     })
     .await?;
-    let end = all_delivered(stand, before + accepted.ok).await?;
+    let end = all_delivered(fixture, before + accepted.ok).await?;
     let throughput = accepted.ok as f64 / (end - begun).as_secs_f64();
     Ok(Measured { accepted, throughput })
 }
@@ -161,7 +168,7 @@ async fn ours(stand: &Stand, host: &str, params: &Params, round: u32) -> anyhow:
 /// What remains when everything is left out that is no promise: the same statements, the same publish with
 /// its confirm, the same queues, the same acknowledgement; no HTTP, no JSON of clients, no lanes.
 struct Bare {
-    stand: Stand,
+    fixture: Fixture,
     connection: lapin::Connection,
     failures: Arc<AtomicU64>,
     /// Ends with this.
@@ -169,22 +176,22 @@ struct Bare {
 }
 
 impl Bare {
-    async fn start(stand: Stand) -> anyhow::Result<Self> {
-        let connection = stand.queues.connection().await?;
-        stand.topology.declare(&connection.create_channel().await?).await?;
-        let live = Live::new(stand.keys.url(), stand.keys.prefix())?;
+    async fn start(fixture: Fixture) -> anyhow::Result<Self> {
+        let connection = fixture.queues.connection().await?;
+        fixture.topology.declare(&connection.create_channel().await?).await?;
+        let live = Live::new(fixture.keys.url(), fixture.keys.prefix())?;
         let (mut consumers, failures) = (JoinSet::new(), Arc::new(AtomicU64::new(0)));
         for shard in 0..SHARDS {
             let channel = connection.create_channel().await?;
             channel.basic_qos(64, BasicQosOptions::default()).await?;
-            let queue = stand.topology.queue(shard, Priority::Normal);
+            let queue = fixture.topology.queue(shard, Priority::Normal);
             let options = BasicConsumeOptions::default();
             let consuming =
                 channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
             let consumer = consuming.await?;
             for _ in 0..LANES {
                 let mut lane =
-                    (consumer.clone(), PgConnection::connect(stand.database.url()).await?);
+                    (consumer.clone(), PgConnection::connect(fixture.database.url()).await?);
                 let (live, failures) = (live.clone(), failures.clone());
                 consumers.spawn(async move {
                     while let Some(Ok(delivery)) = lane.0.next().await {
@@ -197,11 +204,11 @@ impl Bare {
                 });
             }
         }
-        Ok(Self { stand, connection, failures, _consumers: consumers })
+        Ok(Self { fixture, connection, failures, _consumers: consumers })
     }
 
     async fn measure(&self, params: &Params, round: u32) -> anyhow::Result<Measured> {
-        let before = delivered(&self.stand).await?;
+        let before = delivered(&self.fixture).await?;
         let channel = self.connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let mut clients = Vec::new();
@@ -210,10 +217,10 @@ impl Bare {
                 UserId::parse(format!("user-{round}-{client}")).map_err(anyhow::Error::msg)?;
             let shard = Ring::new(SHARDS).shard_of(&user);
             clients.push(Client {
-                database: PgConnection::connect(self.stand.database.url()).await?,
+                database: PgConnection::connect(self.fixture.database.url()).await?,
                 channel: channel.clone(),
-                exchange: self.stand.topology.exchange().to_owned(),
-                key: self.stand.topology.key(None, shard, Priority::Normal),
+                exchange: self.fixture.topology.exchange().to_owned(),
+                key: self.fixture.topology.key(None, shard, Priority::Normal),
                 user,
                 n: 0,
             });
@@ -221,7 +228,7 @@ impl Bare {
         let begun = Instant::now();
         let stop = Stop::After(Duration::from_secs_f64(params.seconds));
         let accepted = load::closed(clients, stop, |client| Box::pin(client.accept())).await?;
-        let end = all_delivered(&self.stand, before + accepted.ok).await?;
+        let end = all_delivered(&self.fixture, before + accepted.ok).await?;
         anyhow::ensure!(self.failures.load(Ordering::Relaxed) == 0, "the bare loop failed");
         let throughput = accepted.ok as f64 / (end - begun).as_secs_f64();
         channel.close(200, "goodbye".into()).await?;

@@ -90,7 +90,7 @@ async fn a_clean_stop_lets_requests_finish() -> Outcome {
         let (status, answer) = (status?, answer?);
         ensure!(status.success(), "SIGTERM should end in exit status 0: {status}");
         ensure!(
-            answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"hello":"Ada"}"#),
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("{\"hello\":\"Ada\"}\n"),
             "{answer}"
         );
     }

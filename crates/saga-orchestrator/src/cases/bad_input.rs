@@ -3,8 +3,9 @@
 use anyhow::{Context, ensure};
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::{Api, changed, new_id, order};
+use super::client::{Client, changed, order};
 use conform::{
     case::Outcome,
     cases,
@@ -24,8 +25,8 @@ cases! {
 }
 
 async fn an_order_without_a_usable_key_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let body = order(&api.name("aowaukir-book"));
+    let client = Client::of(target);
+    let body = order(&client.name("aowaukir-book"));
     let send = async |keys: &[&[u8]]| {
         let mut request = target.request(Method::POST, "orders").json(&body);
         for key in keys {
@@ -40,14 +41,14 @@ async fn an_order_without_a_usable_key_is_refused(target: &Target) -> Outcome {
         let words = || keys.iter().map(|key| String::from_utf8_lossy(key)).collect::<Vec<_>>();
         problem(send(keys).await?, 400).await.with_context(|| format!("{:?}", words()))?;
     }
-    let good = api.name("a key of its own, 1");
+    let good = client.name("a key of its own, 1");
     ensure!(send(&[good.as_bytes()]).await?.status() == 202, "{good:?} is a good key");
     Ok(())
 }
 
 async fn a_body_that_is_no_order_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (key, body) = (api.name("abtinoir"), order(&api.name("abtinoir-book")));
+    let client = Client::of(target);
+    let (key, body) = (client.name("abtinoir"), order(&client.name("abtinoir-book")));
     let request = || target.request(Method::POST, "orders").header("idempotency-key", &key);
     refuses_bad_bodies(request, &body).await?;
     let good = body.to_string();
@@ -72,8 +73,8 @@ async fn a_body_that_is_no_order_is_refused(target: &Target) -> Outcome {
 }
 
 async fn every_field_of_an_order_is_checked(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (key, sku) = (api.name("efoaoic"), api.name("efoaoic-book"));
+    let client = Client::of(target);
+    let (key, sku) = (client.name("efoaoic"), client.name("efoaoic-book"));
     let item = |sku: &str, quantity: i64| json!({ "sku": sku, "quantity": quantity });
     let many: Vec<_> = (0..101).map(|n| item(&format!("sku-{n}"), 1)).collect();
     let long = "x".repeat(201);
@@ -102,11 +103,11 @@ async fn every_field_of_an_order_is_checked(target: &Target) -> Outcome {
     }
     for (path, value, field) in cases {
         let words = format!("{path} = {value:.60}");
-        let response = api.post("orders", &key, &changed(order(&sku), path, value)).await?;
+        let response = client.post("orders", &key, &changed(order(&sku), path, value)).await?;
         invalid(response, field).await.context(words)?;
     }
     // Nothing of it was kept, so the key is free, and the next one works.
-    api.order(&key, &order(&sku)).await.context("a good one under the same key")?;
+    client.place_order(&key, &order(&sku)).await.context("a good one under the same key")?;
     Ok(())
 }
 
@@ -128,8 +129,8 @@ async fn an_order_id_that_can_be_none_is_named(target: &Target) -> Outcome {
 }
 
 async fn bad_stock_is_refused(target: &Target) -> Outcome {
-    let api = Api(target);
-    let good = format!("inventory/stock/{}", api.name("bsir-book"));
+    let client = Client::of(target);
+    let good = format!("inventory/stock/{}", client.name("bsir-book"));
     for quantity in [i64::MIN, -1, 1_000_001, i64::MAX] {
         let put = target.request(Method::PUT, &good).json(&json!({ "quantity": quantity }));
         invalid(target.send(put).await?, "quantity").await.context(quantity)?;
@@ -146,23 +147,23 @@ async fn bad_stock_is_refused(target: &Target) -> Outcome {
 }
 
 async fn a_participant_refuses_bad_requests(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (id, sku) = (new_id(), api.name("aprbr-book"));
+    let client = Client::of(target);
+    let (id, sku) = (Uuid::new_v4(), client.name("aprbr-book"));
     let key = format!("{id}.bad");
     let charge = |amount: i64, method: &str| json!({ "order_id": id, "amount_cents": amount, "payment_method": method });
     for amount in [i64::MIN, -1, 0] {
-        let response = api.post("payment/charge", &key, &charge(amount, "pm_card_visa")).await?;
+        let response = client.post("payment/charge", &key, &charge(amount, "pm_card_visa")).await?;
         invalid(response, "amount_cents").await?;
     }
-    let declined = api.post("payment/charge", &key, &charge(1, "pm_unheard_of")).await?;
+    let declined = client.post("payment/charge", &key, &charge(1, "pm_unheard_of")).await?;
     problem(declined, 409).await?;
     let reserve = json!({ "order_id": id, "items": [{ "sku": sku, "quantity": -1 }] });
-    invalid(api.post("inventory/reserve", &key, &reserve).await?, "items[0].quantity").await?;
+    invalid(client.post("inventory/reserve", &key, &reserve).await?, "items[0].quantity").await?;
     let address = changed(order(&sku), "address.city", "")["address"].clone();
     let book = json!({ "order_id": id, "address": address });
-    invalid(api.post("shipping/book", &key, &book).await?, "address.city").await?;
+    invalid(client.post("shipping/book", &key, &book).await?, "address.city").await?;
     let nobodys = json!({ "order_id": "1" });
-    invalid(api.post("payment/refund", &key, &nobodys).await?, "order_id").await?;
+    invalid(client.post("payment/refund", &key, &nobodys).await?, "order_id").await?;
     let good = json!({ "order_id": id });
     let without_key = target.post("payment/refund", &good).await?;
     problem(without_key, 400).await.context("without a key")?;

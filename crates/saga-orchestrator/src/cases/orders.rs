@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
-use reqwest::Method;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
 
-use super::{AMOUNT, Api, changed, new_id, order, statuses};
+use super::client::{AMOUNT, Client, accepted, changed, id_of, order, statuses};
 use conform::{
     case::Outcome,
     cases,
@@ -34,18 +34,18 @@ cases! {
 }
 
 async fn an_order_is_accepted_and_then_confirmed(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (key, sku) = (api.name("aoiaatc"), api.name("aoiaatc-book"));
-    api.stock(&sku, 3).await?;
-    let response = api.post("orders", &key, &order(&sku)).await?;
+    let client = Client::of(target);
+    let (key, sku) = (client.name("aoiaatc"), client.name("aoiaatc-book"));
+    client.put_stock(&sku, 3).await?;
+    let response = client.post("orders", &key, &order(&sku)).await?;
     ensure!(response.status() == 202, "{}", response.status());
     let location = header(&response, "location").to_owned();
     let body: Value = response.json().await?;
-    let id = body["id"].as_str().context("no id")?;
+    let id = id_of(&body)?;
     ensure!(location == format!("/orders/{id}"), "Location is {location:?}");
     ensure!(body["status"].is_string() && body["steps"].is_array(), "{body}");
-    let order = api.ends(id, "confirmed").await?;
-    ensure!(order["id"] == id, "{order}");
+    let order = client.ends(id, "confirmed").await?;
+    ensure!(order["id"] == id.to_string(), "{order}");
     let expected = ["reserve done", "charge done", "book done", "sell done"];
     ensure!(statuses(&order) == expected, "the steps are {:?}", statuses(&order));
     for step in order["steps"].as_array().context("no steps")? {
@@ -53,67 +53,67 @@ async fn an_order_is_accepted_and_then_confirmed(target: &Target) -> Outcome {
         ensure!(step["attempts"].as_i64().is_some_and(|attempts| attempts >= 1), "{step}");
         OffsetDateTime::parse(step["at"].as_str().context("a step without a time")?, &Rfc3339)?;
     }
-    api.has_stock(&sku, [1, 0, 2]).await?;
-    api.had(id, [1, 0, 1, 0]).await?;
-    let payments = api.json(&format!("payment/payments?order_id={id}")).await?;
+    client.has_stock(&sku, [1, 0, 2]).await?;
+    client.had(id, [1, 0, 1, 0]).await?;
+    let payments = client.json(&format!("payment/payments?order_id={id}")).await?;
     ensure!(payments["charges"][0]["amount_cents"] == AMOUNT, "{payments}");
     Ok(())
 }
 
 async fn the_same_key_gets_the_same_order(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (key, sku) = (api.name("tskgtso"), api.name("tskgtso-book"));
-    api.stock(&sku, 10).await?;
-    let id = api.order(&key, &order(&sku)).await?;
-    ensure!(api.order(&key, &order(&sku)).await? == id, "the same key got another order");
-    api.ended(&id).await?;
-    let again = api.post("orders", &key, &order(&sku)).await?;
+    let client = Client::of(target);
+    let (key, sku) = (client.name("tskgtso"), client.name("tskgtso-book"));
+    client.put_stock(&sku, 10).await?;
+    let id = client.place_order(&key, &order(&sku)).await?;
+    ensure!(client.place_order(&key, &order(&sku)).await? == id, "the same key got another order");
+    client.ended(id).await?;
+    let again = client.post("orders", &key, &order(&sku)).await?;
     ensure!(
-        again.status() == 202 && header(&again, "location").ends_with(&id),
+        again.status() == 202 && header(&again, "location").ends_with(&id.to_string()),
         "when it has ended"
     );
     ensure!(again.json::<Value>().await?["status"] == "confirmed");
     let other = changed(order(&sku), "amount_cents", AMOUNT + 1);
-    problem(api.post("orders", &key, &other).await?, 422).await.context("another order")?;
-    let another = api.order(&api.name("tskgtso another"), &order(&sku)).await?;
+    problem(client.post("orders", &key, &other).await?, 422).await.context("another order")?;
+    let another = client.place_order(&client.name("tskgtso another"), &order(&sku)).await?;
     ensure!(another != id, "another key got the same order");
-    api.ends(&another, "confirmed").await?;
-    api.has_stock(&sku, [6, 0, 4]).await
+    client.ends(another, "confirmed").await?;
+    client.has_stock(&sku, [6, 0, 4]).await
 }
 
 async fn fifty_requests_with_one_key_make_one_order(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (key, sku) = (api.name("frwokmoo"), api.name("frwokmoo-book"));
-    api.stock(&sku, 1_000).await?;
+    let client = Client::of(target);
+    let (key, sku) = (client.name("frwokmoo"), client.name("frwokmoo-book"));
+    client.put_stock(&sku, 1_000).await?;
     let body = order(&sku);
-    let ids = try_join_all((0..50).map(|_| api.order(&key, &body))).await?;
+    let ids = try_join_all((0..50).map(|_| client.place_order(&key, &body))).await?;
     ensure!(ids.iter().all(|id| *id == ids[0]), "more than one order: {ids:?}");
-    api.ends(&ids[0], "confirmed").await?;
-    api.had(&ids[0], [1, 0, 1, 0]).await?;
-    api.has_stock(&sku, [998, 0, 2]).await
+    client.ends(ids[0], "confirmed").await?;
+    client.had(ids[0], [1, 0, 1, 0]).await?;
+    client.has_stock(&sku, [998, 0, 2]).await
 }
 
 async fn a_declined_payment_cancels_the_order_and_releases_the_stock(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (key, sku) = (api.name("adpctoarts"), api.name("adpctoarts-book"));
-    api.stock(&sku, 2).await?;
+    let client = Client::of(target);
+    let (key, sku) = (client.name("adpctoarts"), client.name("adpctoarts-book"));
+    client.put_stock(&sku, 2).await?;
     let declined = changed(order(&sku), "payment_method", "pm_card_chargeDeclined");
-    let id = api.order(&key, &declined).await?;
-    let order = api.ends(&id, "cancelled").await?;
+    let id = client.place_order(&key, &declined).await?;
+    let order = client.ends(id, "cancelled").await?;
     let expected =
         ["reserve compensated", "charge refused", "book skipped", "sell skipped", "release done"];
     ensure!(statuses(&order) == expected, "the steps are {:?}", statuses(&order));
     ensure!(order["steps"][1]["last_error"].is_string(), "no reason: {order}");
-    api.had(&id, [0, 0, 0, 0]).await?;
-    api.has_stock(&sku, [2, 0, 0]).await
+    client.had(id, [0, 0, 0, 0]).await?;
+    client.has_stock(&sku, [2, 0, 0]).await
 }
 
 async fn a_refused_address_refunds_and_releases_in_reverse(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (key, sku) = (api.name("ararair"), api.name("ararair-book"));
-    api.stock(&sku, 2).await?;
-    let id = api.order(&key, &changed(order(&sku), "address.country", "XX")).await?;
-    let order = api.ends(&id, "cancelled").await?;
+    let client = Client::of(target);
+    let (key, sku) = (client.name("ararair"), client.name("ararair-book"));
+    client.put_stock(&sku, 2).await?;
+    let id = client.place_order(&key, &changed(order(&sku), "address.country", "XX")).await?;
+    let order = client.ends(id, "cancelled").await?;
     let expected = [
         "reserve compensated",
         "charge compensated",
@@ -123,73 +123,74 @@ async fn a_refused_address_refunds_and_releases_in_reverse(target: &Target) -> O
         "release done",
     ];
     ensure!(statuses(&order) == expected, "the steps are {:?}", statuses(&order));
-    api.had(&id, [1, 1, 0, 0]).await?;
-    let payments = api.json(&format!("payment/payments?order_id={id}")).await?;
+    client.had(id, [1, 1, 0, 0]).await?;
+    let payments = client.json(&format!("payment/payments?order_id={id}")).await?;
     ensure!(payments["refunds"][0]["amount_cents"] == AMOUNT, "{payments}");
-    api.has_stock(&sku, [2, 0, 0]).await
+    client.has_stock(&sku, [2, 0, 0]).await
 }
 
 async fn an_order_for_more_than_there_is_is_cancelled(target: &Target) -> Outcome {
-    let api = Api(target);
-    let sku = api.name("aofmttiic-book");
-    api.stock(&sku, 1).await?;
-    for (key, sku) in [("too many", sku.clone()), ("unknown", api.name("aofmttiic-none"))] {
-        let id = api.order(&api.name(&format!("aofmttiic {key}")), &order(&sku)).await?;
-        let order = api.ends(&id, "cancelled").await.context(key)?;
+    let client = Client::of(target);
+    let sku = client.name("aofmttiic-book");
+    client.put_stock(&sku, 1).await?;
+    for (key, sku) in [("too many", sku.clone()), ("unknown", client.name("aofmttiic-none"))] {
+        let id =
+            client.place_order(&client.name(&format!("aofmttiic {key}")), &order(&sku)).await?;
+        let order = client.ends(id, "cancelled").await.context(key)?;
         ensure!(statuses(&order)[0] == "reserve refused", "{key}: {order}");
         ensure!(order["reason"].is_string(), "{key}: no reason: {order}");
-        api.had(&id, [0, 0, 0, 0]).await.context(key)?;
+        client.had(id, [0, 0, 0, 0]).await.context(key)?;
     }
-    api.has_stock(&sku, [1, 0, 0]).await
+    client.has_stock(&sku, [1, 0, 0]).await
 }
 
 async fn an_order_of_several_items_reserves_all_or_none(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (book, pen) = (api.name("aoosiraon-book"), api.name("aoosiraon-pen"));
-    api.stock(&book, 5).await?;
-    api.stock(&pen, 1).await?;
+    let client = Client::of(target);
+    let (book, pen) = (client.name("aoosiraon-book"), client.name("aoosiraon-pen"));
+    client.put_stock(&book, 5).await?;
+    client.put_stock(&pen, 1).await?;
     let items =
         |pens: i64| json!([{ "sku": book, "quantity": 2 }, { "sku": pen, "quantity": pens }]);
     let placed = async |pens: i64| {
-        let key = api.name(&format!("aoosiraon {pens}"));
-        api.order(&key, &changed(order(&book), "items", items(pens))).await
+        let key = client.name(&format!("aoosiraon {pens}"));
+        client.place_order(&key, &changed(order(&book), "items", items(pens))).await
     };
     let id = placed(2).await?;
-    api.ends(&id, "cancelled").await?;
-    api.has_stock(&book, [5, 0, 0]).await?;
+    client.ends(id, "cancelled").await?;
+    client.has_stock(&book, [5, 0, 0]).await?;
     let id = placed(1).await?;
-    api.ends(&id, "confirmed").await?;
-    api.has_stock(&book, [3, 0, 2]).await?;
-    api.has_stock(&pen, [0, 0, 1]).await
+    client.ends(id, "confirmed").await?;
+    client.has_stock(&book, [3, 0, 2]).await?;
+    client.has_stock(&pen, [0, 0, 1]).await
 }
 
 async fn what_is_not_stuck_cannot_be_retried(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (key, sku) = (api.name("winscbr"), api.name("winscbr-book"));
-    api.stock(&sku, 2).await?;
-    let id = api.order(&key, &order(&sku)).await?;
-    api.ends(&id, "confirmed").await?;
-    problem(target.ask(Method::POST, &format!("orders/{id}/retry")).await?, 409).await?;
-    api.ends(&id, "confirmed").await?;
-    api.had(&id, [1, 0, 1, 0]).await
+    let client = Client::of(target);
+    let (key, sku) = (client.name("winscbr"), client.name("winscbr-book"));
+    client.put_stock(&sku, 2).await?;
+    let id = client.place_order(&key, &order(&sku)).await?;
+    client.ends(id, "confirmed").await?;
+    problem(client.retry(id).await?.0, 409).await?;
+    client.ends(id, "confirmed").await?;
+    client.had(id, [1, 0, 1, 0]).await
 }
 
 async fn orders_are_listed_in_pages(target: &Target) -> Outcome {
-    let api = Api(target);
+    let client = Client::of(target);
     // There is nothing in stock, so each of them is cancelled.
-    let sku = api.name("oalip-nothing");
+    let sku = client.name("oalip-nothing");
     let mut ids = Vec::new();
     for number in 0..7 {
-        ids.push(api.order(&api.name(&format!("oalip {number}")), &order(&sku)).await?);
+        ids.push(client.place_order(&client.name(&format!("oalip {number}")), &order(&sku)).await?);
     }
-    for id in &ids {
-        api.ends(id, "cancelled").await?;
+    for &id in &ids {
+        client.ends(id, "cancelled").await?;
     }
     // Whatever else the server has, ours are among it, once and in their order.
     for (first, limit) in [("/orders?limit=50", 50), ("/orders?status=cancelled&limit=20", 20)] {
         let (mut seen, mut next) = (Vec::new(), Some(first.to_owned()));
         while let Some(path) = next {
-            let page = api.json(&path).await?;
+            let page = client.json(&path).await?;
             let orders = page["orders"].as_array().context("no orders")?;
             ensure!(orders.len() <= limit, "{} on a page of {limit}", orders.len());
             let only = first.contains("status=");
@@ -197,49 +198,51 @@ async fn orders_are_listed_in_pages(target: &Target) -> Outcome {
                 !only || orders.iter().all(|order| order["status"] == "cancelled"),
                 "{path} shows others: {page}"
             );
-            seen.extend(orders.iter().filter_map(|order| order["id"].as_str().map(str::to_owned)));
+            for order in orders {
+                seen.push(id_of(order)?);
+            }
             next = page["next"].as_str().map(str::to_owned);
             ensure!(!(next.is_some() && orders.is_empty()), "an empty page leads on: {page}");
         }
         let ours: Vec<_> = seen.into_iter().filter(|id| ids.contains(id)).collect();
         ensure!(ours == ids, "{first}: {ours:?} and not {ids:?}");
     }
-    let page = api.json("orders?limit=3").await?;
+    let page = client.json("orders?limit=3").await?;
     ensure!(page["orders"].as_array().map(Vec::len) == Some(3), "there are seven: {page}");
     ensure!(page["next"].is_string(), "three of seven, and no next");
     Ok(())
 }
 
 async fn an_unknown_order_is_not_found(target: &Target) -> Outcome {
-    let api = Api(target);
-    let id = new_id();
+    let client = Client::of(target);
+    let id = Uuid::new_v4();
     for path in [&format!("orders/{id}"), "orders/1", "orders/%00", "orders/%ff%fe", "no/such/path"]
     {
         problem(target.get(path).await?, 404).await.with_context(|| path.to_owned())?;
     }
-    problem(target.ask(Method::POST, &format!("orders/{id}/retry")).await?, 404).await?;
+    problem(client.retry(id).await?.0, 404).await?;
     // The participants never know whether there is such an order: to them it has had no effects.
-    api.had(&id, [0, 0, 0, 0]).await
+    client.had(id, [0, 0, 0, 0]).await
 }
 
 async fn twenty_items_are_sold_to_twenty_of_a_hundred(target: &Target) -> Outcome {
-    let api = Api(target);
-    let sku = api.name("tiasttoah-book");
-    api.stock(&sku, 20).await?;
-    let one = changed(order(&sku), "items.0.quantity", 1);
+    let client = Client::of(target);
+    let sku = client.name("tiasttoah-book");
+    client.put_stock(&sku, 20).await?;
+    let one = &changed(order(&sku), "items.0.quantity", 1);
     let ids = try_join_all((0..100).map(|number| {
-        let (key, one) = (api.name(&format!("tiasttoah {number}")), &one);
-        async move { api.order(&key, one).await }
+        let (client, key) = (&client, client.name(&format!("tiasttoah {number}")));
+        async move { client.place_order(&key, one).await }
     }))
     .await?;
     let mut confirmed = 0;
-    for id in &ids {
-        let order = api.ended(id).await?;
+    for id in ids {
+        let order = client.ended(id).await?;
         ensure!(order["status"] != "stuck", "{order}");
         confirmed += usize::from(order["status"] == "confirmed");
     }
     ensure!(confirmed == 20, "{confirmed} are confirmed");
-    api.has_stock(&sku, [0, 0, 20]).await
+    client.has_stock(&sku, [0, 0, 20]).await
 }
 
 /// Every third is sent where nothing is sent.
@@ -250,25 +253,24 @@ fn nth(sku: &str, n: usize) -> Value {
 /// Eight clients order until the server is gone; it is killed when sixty orders were accepted. Then each asks again for
 /// what it has heard nothing of.
 async fn what_was_accepted_ends_after_a_kill(target: &Target) -> Outcome {
-    let api = Api(target);
-    let sku = &api.name("wwaeaak-book");
-    api.stock(sku, 1_000_000).await?;
+    let client = &Client::of(target);
+    let sku = &client.name("wwaeaak-book");
+    client.put_stock(sku, 1_000_000).await?;
     let killing = &Killing::default();
-    let clients = (0..8).map(|client| async move {
-        let (mut accepted, mut unanswered) = (Vec::new(), Vec::new());
+    let clients = (0..8).map(|number| async move {
+        let (mut orders, mut unanswered) = (Vec::new(), Vec::new());
         for n in 0.. {
             if killing.is_over() {
                 break;
             }
-            let key = api.name(&format!("wwaeaak {client} {n}"));
-            let sent = target.send(api.keyed("orders", &key, &nth(sku, n))).await;
+            let key = client.name(&format!("wwaeaak {number} {n}"));
+            let sent = target.send(client.keyed("orders", &key, &nth(sku, n))).await;
             let Ok(response) = sent else {
                 unanswered.push((key, n));
                 break;
             };
             if response.status() == 202 {
-                let body: Value = response.json().await?;
-                accepted.push((body["id"].as_str().context("no id")?.to_owned(), n));
+                orders.push((accepted(response).await?, n));
                 killing.promised();
             } else {
                 // Too many at once: then a little later. What became of this one nobody knows.
@@ -276,20 +278,20 @@ async fn what_was_accepted_ends_after_a_kill(target: &Target) -> Outcome {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        anyhow::Ok((accepted, unanswered))
+        anyhow::Ok((orders, unanswered))
     });
     let clients = killing.after(60, target, clients).await?;
     let (mut orders, mut confirmed) = (Vec::new(), 0);
-    for client in clients {
-        let (accepted, unanswered) = client?;
+    for said in clients {
+        let (accepted, unanswered) = said?;
         orders.extend(accepted);
         for (key, n) in unanswered {
-            orders.push((api.order(&key, &nth(sku, n)).await.context("asked again")?, n));
+            orders.push((client.place_order(&key, &nth(sku, n)).await.context("asked again")?, n));
         }
     }
-    for (id, n) in &orders {
-        let order = ended_after_a_kill(api, id).await?;
-        let effects = api.effects(id).await?;
+    for (id, n) in orders {
+        let order = client.ended(id).await.context("it was accepted before the kill")?;
+        let effects = client.effects(id).await?;
         let [charges, refunds, booked, _] = effects;
         if order["status"] == "confirmed" {
             ensure!(n % 3 != 2, "nothing is sent to this country: {order}");
@@ -301,17 +303,7 @@ async fn what_was_accepted_ends_after_a_kill(target: &Target) -> Outcome {
             ensure!(refunds == charges && booked == 0, "effects {effects:?} are left: {order}");
         }
     }
-    api.has_stock(sku, [1_000_000 - 2 * confirmed, 0, 2 * confirmed]).await
-}
-
-/// Whoever takes over waits for the dead one's lease to end.
-async fn ended_after_a_kill(api: Api<'_>, id: &str) -> anyhow::Result<Value> {
-    for _ in 0..2 {
-        if let Ok(order) = api.ended(id).await {
-            return Ok(order);
-        }
-    }
-    api.ended(id).await.context("it was accepted before the kill")
+    client.has_stock(sku, [1_000_000 - 2 * confirmed, 0, 2 * confirmed]).await
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {

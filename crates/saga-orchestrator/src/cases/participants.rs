@@ -3,8 +3,9 @@
 use anyhow::{Context, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::{Api, new_id, order};
+use super::client::{Client, order};
 use conform::{case::Outcome, cases, http::problem, target::Target};
 
 cases! {
@@ -17,7 +18,7 @@ cases! {
 }
 
 /// Each action, and its body for this order.
-fn actions(id: &str, sku: &str) -> [(&'static str, Value); 3] {
+fn actions(id: Uuid, sku: &str) -> [(&'static str, Value); 3] {
     let items = json!([{ "sku": sku, "quantity": 2 }]);
     let charge = json!({ "order_id": id, "amount_cents": 100, "payment_method": "pm_card_visa" });
     [
@@ -30,98 +31,98 @@ fn actions(id: &str, sku: &str) -> [(&'static str, Value); 3] {
 const COMPENSATIONS: [&str; 3] = ["shipping/cancel", "payment/refund", "inventory/release"];
 
 async fn stock_is_put_and_shown(target: &Target) -> Outcome {
-    let api = Api(target);
-    let sku = api.name("sipas-book");
+    let client = Client::of(target);
+    let sku = client.name("sipas-book");
     let path = format!("inventory/stock/{sku}");
     problem(target.get(&path).await?, 404).await?;
     let put = target.request(Method::PUT, &path).json(&json!({ "quantity": 7 }));
     let response = target.send(put).await?;
     ensure!(response.status() == 200, "{}", response.status());
     let expected = json!({ "sku": sku, "available": 7, "reserved": 0, "sold": 0 });
-    let (put, shown) = (response.json::<Value>().await?, api.json(&path).await?);
+    let (put, shown) = (response.json::<Value>().await?, client.json(&path).await?);
     ensure!(put == expected && shown == expected, "{put} and {shown} are not {expected}");
-    api.stock(&sku, 0).await?;
-    api.has_stock(&sku, [0, 0, 0]).await
+    client.put_stock(&sku, 0).await?;
+    client.has_stock(&sku, [0, 0, 0]).await
 }
 
 async fn a_participant_does_a_step_once_and_remembers_its_answer(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (id, sku) = (new_id(), api.name("apdasoaria-book"));
-    api.stock(&sku, 5).await?;
-    for (path, body) in &actions(&id, &sku) {
+    let client = Client::of(target);
+    let (id, sku) = (Uuid::new_v4(), client.name("apdasoaria-book"));
+    client.put_stock(&sku, 5).await?;
+    for (path, body) in &actions(id, &sku) {
         for _ in 0..3 {
-            let response = api.post(path, &format!("{id}.do"), body).await?;
+            let response = client.post(path, &format!("{id}.do"), body).await?;
             ensure!(response.status() == 200, "{path}: {}", response.status());
             let answer: Value = response.json().await?;
             let expected = json!({ "order_id": id, "outcome": "done" });
             ensure!(answer == expected, "{path}: {answer} is not {expected}");
         }
-        let refused = api.post(path, &format!("{id}.another"), body).await?;
+        let refused = client.post(path, &format!("{id}.another"), body).await?;
         let refused =
             problem(refused, 409).await.with_context(|| format!("{path}, another key"))?;
-        ensure!(refused["order_id"] == id.as_str(), "a no that names no order: {refused}");
+        ensure!(refused["order_id"] == id.to_string(), "a no that names no order: {refused}");
     }
     let other = json!({ "order_id": id, "amount_cents": 101, "payment_method": "pm_card_visa" });
-    let reused = api.post("payment/charge", &format!("{id}.do"), &other).await?;
+    let reused = client.post("payment/charge", &format!("{id}.do"), &other).await?;
     problem(reused, 422).await.context("another request under the same key")?;
-    api.has_stock(&sku, [3, 2, 0]).await?;
-    api.had(&id, [1, 0, 1, 0]).await
+    client.has_stock(&sku, [3, 2, 0]).await?;
+    client.had(id, [1, 0, 1, 0]).await
 }
 
 async fn a_compensation_undoes_once_and_may_be_repeated(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (id, sku) = (new_id(), api.name("acuoambr-book"));
-    api.stock(&sku, 5).await?;
-    for (path, body) in &actions(&id, &sku) {
-        let response = api.post(path, &format!("{id}.do"), body).await?;
+    let client = Client::of(target);
+    let (id, sku) = (Uuid::new_v4(), client.name("acuoambr-book"));
+    client.put_stock(&sku, 5).await?;
+    for (path, body) in &actions(id, &sku) {
+        let response = client.post(path, &format!("{id}.do"), body).await?;
         ensure!(response.status() == 200, "{path}: {}", response.status());
     }
     for path in COMPENSATIONS {
         for key in ["undo", "undo", "undo it again"] {
             let key = format!("{id}.{key}");
-            let response = api.post(path, &key, &json!({ "order_id": id })).await?;
+            let response = client.post(path, &key, &json!({ "order_id": id })).await?;
             ensure!(response.status() == 200, "{path}: {}", response.status());
         }
     }
-    api.has_stock(&sku, [5, 0, 0]).await?;
-    api.had(&id, [1, 1, 0, 1]).await
+    client.has_stock(&sku, [5, 0, 0]).await?;
+    client.had(id, [1, 1, 0, 1]).await
 }
 
 async fn what_was_undone_before_it_came_is_never_done(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (id, sku) = (new_id(), api.name("wwubicind-book"));
-    api.stock(&sku, 5).await?;
+    let client = Client::of(target);
+    let (id, sku) = (Uuid::new_v4(), client.name("wwubicind-book"));
+    client.put_stock(&sku, 5).await?;
     for path in COMPENSATIONS {
-        let response = api.post(path, &format!("{id}.undo"), &json!({ "order_id": id })).await?;
+        let response = client.post(path, &format!("{id}.undo"), &json!({ "order_id": id })).await?;
         ensure!(response.status() == 200, "{path}: {}", response.status());
     }
-    for (path, body) in &actions(&id, &sku) {
-        let late = api.post(path, &format!("{id}.do"), body).await?;
+    for (path, body) in &actions(id, &sku) {
+        let late = client.post(path, &format!("{id}.do"), body).await?;
         let refused = problem(late, 409).await.with_context(|| format!("{path} after its undo"))?;
-        ensure!(refused["order_id"] == id.as_str(), "a no that names no order: {refused}");
+        ensure!(refused["order_id"] == id.to_string(), "a no that names no order: {refused}");
     }
-    api.has_stock(&sku, [5, 0, 0]).await?;
-    api.had(&id, [0, 0, 0, 0]).await
+    client.has_stock(&sku, [5, 0, 0]).await?;
+    client.had(id, [0, 0, 0, 0]).await
 }
 
 async fn a_refusal_is_remembered(target: &Target) -> Outcome {
-    let api = Api(target);
-    let (id, sku) = (new_id(), api.name("arir-book"));
-    api.stock(&sku, 1).await?;
-    let [(path, body), ..] = &actions(&id, &sku);
-    problem(api.post(path, &format!("{id}.do"), body).await?, 409).await?;
-    api.stock(&sku, 10).await?;
-    let again = api.post(path, &format!("{id}.do"), body).await?;
+    let client = Client::of(target);
+    let (id, sku) = (Uuid::new_v4(), client.name("arir-book"));
+    client.put_stock(&sku, 1).await?;
+    let [(path, body), ..] = &actions(id, &sku);
+    problem(client.post(path, &format!("{id}.do"), body).await?, 409).await?;
+    client.put_stock(&sku, 10).await?;
+    let again = client.post(path, &format!("{id}.do"), body).await?;
     problem(again, 409).await.context("asked again, when there is enough")?;
-    api.has_stock(&sku, [10, 0, 0]).await
+    client.has_stock(&sku, [10, 0, 0]).await
 }
 
 async fn what_is_not_reserved_cannot_be_sold(target: &Target) -> Outcome {
-    let api = Api(target);
-    let id = new_id();
+    let client = Client::of(target);
+    let id = Uuid::new_v4();
     let sell = json!({ "order_id": id });
-    let refused = api.post("inventory/sell", &format!("{id}.sell"), &sell).await?;
+    let refused = client.post("inventory/sell", &format!("{id}.sell"), &sell).await?;
     let refused = problem(refused, 409).await?;
-    ensure!(refused["order_id"] == id.as_str(), "a no that names no order: {refused}");
+    ensure!(refused["order_id"] == id.to_string(), "a no that names no order: {refused}");
     Ok(())
 }

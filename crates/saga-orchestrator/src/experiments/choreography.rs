@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Experiment, Lab, Need, child::Child, database::Database, fault::Proxy, load::median};
+use lab::{Experiment, Lab, Need, database::Database, fault::Proxy, load::median};
+use sqlx::{Connection, PgConnection};
 
 use super::{
-    crash::{self, Path, What},
-    queues::Queues,
-    world::{Api, Participants, order_json},
+    crash::{self, Path, Proxied, What},
+    fixture::{ALL, Fixture, book_order, ended, start},
 };
-use crate::{choreography::reactions::Service, saga::STEPS};
+use crate::{cases::client::Client, choreography::reactions::Service, saga::STEPS};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -114,83 +114,48 @@ struct Seen {
 }
 
 async fn orchestrated(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
-    let (database, parts) = (lab.database().await?, Participants::new(lab).await?);
-    parts.stock(1_000).await?;
-    let mut proxies = Vec::new();
-    let mut serve = lab.serve().arg("--only").arg("inventory,payment,shipping");
-    let mut through = async |database: &Database| {
-        let proxy = Proxy::to_url(database.url()).await?;
-        let url = proxy.url(database.url())?;
+    let fixture = Fixture::of(lab).await?;
+    fixture.parts.stock(1_000).await?;
+    let (mut proxies, mut urls) = (Vec::new(), Vec::new());
+    let [inventory, payment, shipping] = fixture.parts.databases().map(Database::url);
+    for database in [fixture.orders.url(), inventory, payment, shipping] {
+        let proxy = Proxy::to_url(database).await?;
+        urls.push(proxy.url(database)?);
         proxies.push(proxy);
-        anyhow::Ok(url)
-    };
-    serve = serve.arg("--inventory-database").arg(through(&parts.inventory).await?);
-    serve = serve.arg("--payment-database").arg(through(&parts.payment).await?);
-    serve = serve.arg("--shipping-database").arg(through(&parts.shipping).await?);
-    let orders_url = through(&database).await?;
-    let participants = serve.start().await?;
-    let proxy = Proxy::to(participants.address()).await?;
-    let mut serve = lab.serve().env("DATABASE_URL", orders_url).args(&[
-        "--only",
-        "orchestrator",
-        "--poll-ms",
-        "60000",
-    ]);
-    for name in ["inventory", "payment", "shipping"] {
-        serve =
-            serve.arg(format!("--{name}-url")).arg(format!("http://{}/{name}", proxy.address()));
     }
+    let participants = fixture.serve_on([&urls[1], &urls[2], &urls[3]]).args(&["--only", ALL]);
+    let participants = participants.start().await?;
+    let proxy = Proxy::to(participants.address()).await?;
+    let orchestrator = fixture
+        .orchestrator([proxy.address(); 3])
+        .env("DATABASE_URL", &urls[0])
+        .args(&["--poll-ms", "60000"]);
     proxies.push(proxy);
-    let child = serve.start().await?;
-    measure(&child, &database, &proxies, orders).await
+    let (_child, client) = start(orchestrator).await?;
+    measure(&client, &fixture, orders, || proxies.iter().map(Proxy::messages).sum()).await
 }
 
 async fn choreographed(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
-    let (database, parts) = (lab.database().await?, Participants::new(lab).await?);
-    parts.stock(1_000).await?;
-    let amqp = lab.server(lab::Service::RabbitMq).await?;
-    let queues = Queues::fresh().await?;
-    let mut proxies = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(database.url()).await?];
-    let mut serve = lab
-        .serve()
-        .env("DATABASE_URL", proxies[1].url(database.url())?)
-        .args(&["--flow", "choreography", "--poll-ms", "60000"])
-        .arg("--amqp-url")
-        .arg(proxies[0].url(&amqp)?)
-        .arg("--queue-prefix")
-        .arg(queues.prefix());
-    for (name, part) in [
-        ("inventory", &parts.inventory),
-        ("payment", &parts.payment),
-        ("shipping", &parts.shipping),
-    ] {
-        let proxy = Proxy::to_url(part.url()).await?;
-        serve = serve.arg(format!("--{name}-database")).arg(proxy.url(part.url())?);
-        proxies.push(proxy);
-    }
-    let child = serve.start().await?;
-    let seen = measure(&child, &database, &proxies, orders).await;
-    drop((child, queues));
-    seen
+    let fixture = Fixture::of(lab).await?;
+    fixture.parts.stock(1_000).await?;
+    let process = Proxied::choreography(lab, &fixture, "60000").await?;
+    measure(&process.client, &fixture, orders, || process.messages()).await
 }
 
 /// One order after another; the first only warms it up. Asked of the database, past the proxies.
 async fn measure(
-    child: &Child,
-    database: &Database,
-    proxies: &[Proxy],
+    client: &Client,
+    fixture: &Fixture,
     orders: u32,
+    said: impl Fn() -> u64,
 ) -> anyhow::Result<Seen> {
-    use sqlx::Connection;
-    let api = Api::of(child)?;
-    let mut direct = sqlx::PgConnection::connect(database.url()).await?;
-    let said = || proxies.iter().map(Proxy::messages).sum::<u64>();
+    let mut direct = PgConnection::connect(fixture.orders.url()).await?;
     let (mut before, mut latencies) = (0, Vec::new());
     for number in 0..=orders {
         let begun = Instant::now();
         let key = format!("order {number}");
-        api.order(&key, &order_json("pm_card_visa", "GB")).await?;
-        crash::end(&mut direct, &key).await?;
+        client.place_order(&key, &book_order("pm_card_visa", "GB")).await?;
+        ended(&mut direct, &key).await?;
         latencies.push(begun.elapsed().as_secs_f64() * 1e3);
         if number == 0 {
             tokio::time::sleep(Duration::from_millis(100)).await;

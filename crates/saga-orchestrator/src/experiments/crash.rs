@@ -8,20 +8,27 @@ use std::{
 };
 
 use anyhow::Context;
+use conform::target::within;
 use lab::{
     Lab, Service,
     child::Child,
     database::Database,
     fault::{Fault, Proxy, Side},
+    queues::Queues,
 };
+use serde_json::Value;
 use sqlx::{Connection, PgConnection};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 use uuid::Uuid;
 
 use super::{
-    queues::Queues,
-    world::{Api, Participants, order_json, status, until},
+    books::{Books, effects},
+    fixture::{ALL, Fixture, Participants, book_order, ended, queues, start},
 };
+use crate::cases::client::{AMOUNT, Client, PATIENCE};
 
 /// More than any run sells.
 const STOCK: i64 = 100_000;
@@ -123,12 +130,45 @@ impl Points {
 /// A process to be killed, with what is its own.
 pub struct Lane {
     number: u16,
-    child: Child,
-    orders: Database,
-    servers: Vec<Proxy>,
-    parts: Arc<Participants>,
+    process: Proxied,
+    fixture: Fixture,
+}
+
+/// A process that reaches its servers through proxies only.
+pub struct Proxied {
+    pub child: Child,
+    pub client: Client,
+    /// A proxy before each of its servers.
+    pub servers: Vec<Proxy>,
     /// Deleted in the end.
     _queues: Option<Queues>,
+}
+
+impl Proxied {
+    /// All four services without an orchestrator. Their servers are the broker and their four databases.
+    pub async fn choreography(lab: &Lab, fixture: &Fixture, poll_ms: &str) -> anyhow::Result<Self> {
+        let amqp = lab.server(Service::RabbitMq).await?;
+        let (queues, prefix) = queues().await?;
+        let (mut servers, mut urls) = (Vec::new(), Vec::new());
+        let [inventory, payment, shipping] = fixture.parts.databases().map(Database::url);
+        for server in [&amqp, fixture.orders.url(), inventory, payment, shipping] {
+            let proxy = Proxy::to_url(server).await?;
+            urls.push(proxy.url(server)?);
+            servers.push(proxy);
+        }
+        let process = fixture
+            .serve_on([&urls[2], &urls[3], &urls[4]])
+            .env("DATABASE_URL", &urls[1])
+            .args(&["--flow", "choreography", "--amqp-url", &urls[0]])
+            .args(&["--queue-prefix", &prefix, "--poll-ms", poll_ms]);
+        let (child, client) = start(process).await?;
+        Ok(Self { child, client, servers, _queues: Some(queues) })
+    }
+
+    /// How many messages it has sent so far.
+    pub fn messages(&self) -> u64 {
+        self.servers.iter().map(Proxy::messages).sum()
+    }
 }
 
 /// An order of the run, and where it was disturbed.
@@ -159,15 +199,22 @@ pub async fn everywhere(
     });
     let points = Arc::new(Points(Mutex::new(parts.collect())));
     // Participants of their own for each lane of the choreography, since they are what is killed there.
-    let shared = Arc::new(Participants::new(lab).await?);
-    shared.stock(STOCK).await?;
-    let participants =
-        if what == What::Orchestrator { Some(shared.serve(lab).await?) } else { None };
+    let shared = match what {
+        What::Orchestrator => {
+            let fixture = Fixture::of(lab).await?;
+            fixture.parts.stock(STOCK).await?;
+            let participants = fixture.serve_only(ALL).start().await?;
+            Some((fixture, participants))
+        }
+        What::Choreography => None,
+    };
     let mut work = JoinSet::new();
     for number in 0..lanes {
-        let lane = match &participants {
-            Some(child) => Lane::orchestrator(lab, number, &shared, child).await?,
-            None => Lane::choreography(lab, number).await?,
+        let lane = match &shared {
+            Some((fixture, participants)) => {
+                Lane::orchestrator(number, fixture, participants).await?
+            }
+            None => Lane::choreography(number, lab).await?,
         };
         let (lab, points) = (lab.clone(), points.clone());
         work.spawn(async move { lane.work(&lab, &points).await });
@@ -182,59 +229,36 @@ pub async fn everywhere(
 
 impl Lane {
     async fn orchestrator(
-        lab: &Lab,
         number: u16,
-        parts: &Arc<Participants>,
+        shared: &Fixture,
         participants: &Child,
     ) -> anyhow::Result<Self> {
-        let orders = lab.database().await?;
-        let mut servers = vec![Proxy::to_url(orders.url()).await?];
-        let mut serve = lab.serve().args(&["--only", "orchestrator", "--poll-ms", "60000"]);
-        // A short lease, so that the next one need not wait long for the dead one's to end.
-        serve = serve.args(&["--lease-ms", "150", "--backoff-ms", "20"]);
-        serve = serve.env("DATABASE_URL", servers[0].url(orders.url())?);
-        for name in ["inventory", "payment", "shipping"] {
-            let proxy = Proxy::to(participants.address()).await?;
-            serve = serve
-                .arg(format!("--{name}-url"))
-                .arg(format!("http://{}/{name}", proxy.address()));
-            servers.push(proxy);
+        let fixture = shared.beside().await?;
+        let mut servers = vec![Proxy::to_url(fixture.orders.url()).await?];
+        for _ in 0..3 {
+            servers.push(Proxy::to(participants.address()).await?);
         }
-        let child = serve.start().await?;
-        Ok(Self { number, child, orders, servers, parts: Arc::clone(parts), _queues: None })
+        let orchestrator = fixture
+            .orchestrator([1, 2, 3].map(|server| servers[server].address()))
+            .env("DATABASE_URL", servers[0].url(fixture.orders.url())?)
+            // A short lease, so that the next one need not wait long for the dead one's to end.
+            .args(&["--poll-ms", "60000", "--lease-ms", "150", "--backoff-ms", "20"]);
+        let (child, client) = start(orchestrator).await?;
+        let process = Proxied { child, client, servers, _queues: None };
+        Ok(Self { number, process, fixture })
     }
 
-    async fn choreography(lab: &Lab, number: u16) -> anyhow::Result<Self> {
-        let (orders, parts) = (lab.database().await?, Participants::new(lab).await?);
-        parts.stock(STOCK).await?;
-        let amqp = lab.server(Service::RabbitMq).await?;
-        let queues = Queues::fresh().await?;
-        let mut servers = vec![Proxy::to_url(&amqp).await?, Proxy::to_url(orders.url()).await?];
-        let mut serve = lab
-            .serve()
-            // The poll finds what a dead process committed after its successor had looked.
-            .args(&["--flow", "choreography", "--poll-ms", "5000"])
-            .arg("--queue-prefix")
-            .arg(queues.prefix())
-            .arg("--amqp-url")
-            .arg(servers[0].url(&amqp)?)
-            .env("DATABASE_URL", servers[1].url(orders.url())?);
-        for (name, database) in [
-            ("inventory", &parts.inventory),
-            ("payment", &parts.payment),
-            ("shipping", &parts.shipping),
-        ] {
-            let proxy = Proxy::to_url(database.url()).await?;
-            serve = serve.arg(format!("--{name}-database")).arg(proxy.url(database.url())?);
-            servers.push(proxy);
-        }
-        let child = serve.start().await?;
-        Ok(Self { number, child, orders, servers, parts: Arc::new(parts), _queues: Some(queues) })
+    async fn choreography(number: u16, lab: &Lab) -> anyhow::Result<Self> {
+        let fixture = Fixture::of(lab).await?;
+        fixture.parts.stock(STOCK).await?;
+        // The poll finds what a dead process committed after its successor had looked.
+        let process = Proxied::choreography(lab, &fixture, "5000").await?;
+        Ok(Self { number, process, fixture })
     }
 
     /// Takes points until there are no more.
     async fn work(mut self, lab: &Lab, points: &Points) -> anyhow::Result<Vec<Ended>> {
-        let mut direct = PgConnection::connect(self.orders.url()).await?;
+        let mut direct = PgConnection::connect(self.fixture.orders.url()).await?;
         let mut ended = Vec::new();
         self.settle().await;
         while let Some((point, path, server)) = points.next() {
@@ -251,7 +275,7 @@ impl Lane {
                 .with_context(|| words.clone())?;
             let killed = points.done(point, was_killed);
             lab.progress(killed, 0, "points at which it was killed");
-            let parts = Arc::clone(&self.parts);
+            let parts = Arc::clone(&self.fixture.parts);
             ended.push(Ended { id, path, status, words, parts });
         }
         Ok(ended)
@@ -259,10 +283,9 @@ impl Lane {
 
     /// Waits until nothing is said any more, so that the next message is one of the next order.
     async fn settle(&self) {
-        let said = || self.servers.iter().map(Proxy::messages).sum::<u64>();
         let mut before = 0;
-        while before != said() {
-            before = said();
+        while before != self.process.messages() {
+            before = self.process.messages();
             sleep(Duration::from_millis(15)).await;
         }
     }
@@ -276,23 +299,21 @@ impl Lane {
         path: Path,
         server: usize,
     ) -> anyhow::Result<(Uuid, String, bool)> {
-        let proxy = &self.servers[server];
+        let proxy = &self.process.servers[server];
         let side = if point.moment == Moment::After { Side::After } else { Side::Before };
         let caught = proxy.at_message(proxy.messages() + point.message, side);
-        let order = order_json("pm_card_visa", if path == Path::Success { "GB" } else { "XX" });
-        let (api, sent_key) = (Api::of(&self.child)?, key.to_owned());
-        // The client knows nothing of all this. It asks until it is answered, always with the same key.
-        let client = tokio::spawn(async move { api.order(&sent_key, &order).await });
+        let order = book_order("pm_card_visa", if path == Path::Success { "GB" } else { "XX" });
+        let placing = tokio::spawn(place(self.process.client.clone(), key.to_owned(), order));
         let held = tokio::select! {
             held = caught => Some(held?),
-            ended = end(direct, key) => {
+            ended = ended(direct, key) => {
                 ended?;
                 None
             }
         };
         let was_killed = held.is_some();
         if let Some(held) = held {
-            self.child.kill().await?;
+            self.process.child.kill().await?;
             let late = if point.moment == Moment::Before {
                 // What the dead process had sent and we held back is thrown away with its connection.
                 proxy.set(Fault::Cut);
@@ -304,32 +325,29 @@ impl Lane {
             } else {
                 Some(held).filter(|_| point.moment == Moment::Late)
             };
-            self.child.restart().await?;
-            end(direct, key).await?;
+            self.process.child.restart().await?;
+            ended(direct, key).await?;
             drop(late);
         } else {
             // No message has the number 0: the trap is taken away.
             drop(proxy.at_message(0, Side::Before));
         }
-        let answered = client.await.context("the client panicked")??;
+        let answered = placing.await.context("the client panicked")??;
         self.settle().await;
-        let (id, status) = status(direct, key).await?.context("the order has gone")?;
+        let (id, status) = ended(direct, key).await?;
         anyhow::ensure!(answered == id, "the client was told of another order");
         Ok((id, status, was_killed))
     }
 }
 
-/// Waits until the order of this key has ended, however it may.
-pub async fn end(direct: &mut PgConnection, key: &str) -> anyhow::Result<()> {
-    let begun = std::time::Instant::now();
+/// Places an order as a client that knows nothing of all this: it asks until it is answered, always with the same key.
+async fn place(client: Client, key: String, order: Value) -> anyhow::Result<Uuid> {
+    let begun = Instant::now();
     loop {
-        let seen = status(direct, key).await?;
-        if matches!(&seen, Some((_, status)) if !matches!(status.as_str(), "pending" | "cancelling"))
-        {
-            return Ok(());
+        match client.place_order(&key, &order).await {
+            Err(_) if begun.elapsed() < PATIENCE => sleep(Duration::from_millis(10)).await,
+            placed => return placed,
         }
-        anyhow::ensure!(begun.elapsed() < Duration::from_mins(1), "it does not end: {seen:?}");
-        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -371,11 +389,11 @@ async fn verdict(lab: &Lab, orders: Vec<Ended>) -> anyhow::Result<()> {
     let (mut sold, mut cents, mut left, mut parcels, mut confirmed) = (0, 0, 0, 0, 0);
     for (parts, orders) in by_books.into_values() {
         // What was late may still be on its way through.
-        let quiet = until("nothing is reserved", async || {
-            Ok((parts.books().await?.reserved == 0).then_some(()))
+        let quiet = within(PATIENCE, "nothing is reserved", async || {
+            Ok((Books::of(&parts).await?.reserved == 0).then_some(()))
         });
         quiet.await?;
-        let effects = parts.effects().await?;
+        let effects = effects(&parts).await?;
         for order in &orders {
             if order.status != order.path.end() {
                 wrong_end.push(format!("{}: {}", order.words, order.status));
@@ -385,7 +403,7 @@ async fn verdict(lab: &Lab, orders: Vec<Ended>) -> anyhow::Result<()> {
                 wrong_effects.push(format!("{}: {seen:?}", order.words));
             }
         }
-        let books = parts.books().await?;
+        let books = Books::of(&parts).await?;
         confirmed += orders.iter().map(|it| i64::from(it.status == "confirmed")).sum::<i64>();
         sold += books.sold;
         cents += books.cents;
@@ -408,7 +426,7 @@ async fn verdict(lab: &Lab, orders: Vec<Ended>) -> anyhow::Result<()> {
     );
     lab.check_eq("items sold, for the orders confirmed", confirmed, sold);
     lab.check_eq("items that have left the stock", confirmed, left);
-    lab.check_eq("cents charged and not refunded", confirmed * super::world::AMOUNT, cents);
+    lab.check_eq("cents charged and not refunded", confirmed * AMOUNT, cents);
     lab.check_eq("parcels on their way", confirmed, parcels);
     Ok(())
 }

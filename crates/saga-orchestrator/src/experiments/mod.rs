@@ -1,17 +1,17 @@
 //! Which claims does this answer make, and what could refute each?
 
+mod books;
 pub mod choreography;
 mod crash;
 pub mod crash_everywhere;
+pub mod fixture;
 pub mod order;
 pub mod overselling;
 pub mod participants_fail;
-pub mod queues;
 pub mod split_brain;
 pub mod stuck;
 pub mod throughput;
 pub mod two_phase_commit;
-mod world;
 
 use lab::Experiment;
 

@@ -3,7 +3,10 @@
 use lab::Lab;
 use serde_json::Value;
 
-use super::world::{Api, Books, Participants, order_json, timeline};
+use super::{
+    books::Books,
+    fixture::{Fixture, book_order, start},
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -24,14 +27,13 @@ pub fn experiment() -> lab::Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let (database, parts) = (lab.database().await?, Participants::new(&lab).await?);
-    parts.stock(10).await?;
-    let child = parts.give(lab.serve().database(&database)).start().await?;
-    let api = Api::of(&child)?;
+    let fixture = Fixture::of(&lab).await?;
+    fixture.parts.stock(10).await?;
+    let (_child, client) = start(fixture.serve()).await?;
 
-    let id = api.order("good", &order_json("pm_card_visa", "GB")).await?;
-    let good = api.wait(id, &["confirmed", "cancelled", "stuck"]).await?;
-    let log = timeline(&database, id).await?;
+    let id = client.place_order("good", &book_order("pm_card_visa", "GB")).await?;
+    let good = client.ended(id).await?;
+    let log = fixture.timeline(id).await?;
     show(&lab, "The log of an order that is confirmed", &log);
     lab.check_eq("an order that nobody refuses ends", "confirmed", text(&good["status"]));
     let forward = ["reserve", "charge", "book", "sell"];
@@ -43,9 +45,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     } else {
         ("pm_card_visa", "XX")
     };
-    let id = api.order("bad", &order_json(method, country)).await?;
-    let bad = api.wait(id, &["confirmed", "cancelled", "stuck"]).await?;
-    let log = timeline(&database, id).await?;
+    let id = client.place_order("bad", &book_order(method, country)).await?;
+    let bad = client.ended(id).await?;
+    let log = fixture.timeline(id).await?;
     show(&lab, &format!("The log of an order that {} refuses", params.refused_by), &log);
     lab.text(format!("It was refused because of this: {}.", text(&bad["reason"])));
     lab.check_eq("an order that somebody refuses ends", "cancelled", text(&bad["status"]));
@@ -55,8 +57,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "reserve charge book refund release"
     };
     lab.check_eq("the compensations follow in reverse", both_ways.to_owned(), asked(&log));
-    let books: Books = parts.books().await?;
-    books.check(&lab, 10, 1);
+    Books::of(&fixture.parts).await?.check(&lab, 10, 1);
     Ok(())
 }
 

@@ -3,11 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use conform::target::within;
 use lab::{Experiment, Lab, load::http::Connection};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
-use super::world::{Participants, order_json, within};
+use super::{
+    books::Books,
+    fixture::{ALL, Fixture, book_order},
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -37,23 +41,15 @@ pub fn experiment() -> Experiment {
 const CLIENTS: u32 = 8;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let (orders, parts) = (lab.database().await?, Participants::new(&lab).await?);
-    parts.stock(params.items.into()).await?;
-    let participants = parts.serve(&lab).await?;
+    let fixture = Fixture::of(&lab).await?;
+    fixture.parts.stock(params.items.into()).await?;
+    let participants = fixture.serve_only(ALL).start().await?;
+    // Nothing is to be given up, however slow the machine is.
+    let orchestrator =
+        fixture.orchestrator([participants.address(); 3]).args(&["--deadline-ms", "600000"]);
     let mut children = Vec::new();
     for _ in 0..params.orchestrators {
-        let mut serve = lab.serve().database(&orders).args(&[
-            // Nothing is to be given up, however slow the machine is.
-            "--only",
-            "orchestrator",
-            "--deadline-ms",
-            "600000",
-        ]);
-        for name in ["inventory", "payment", "shipping"] {
-            serve =
-                serve.arg(format!("--{name}-url")).arg(format!("{}/{name}", participants.url()));
-        }
-        children.push(serve.start().await?);
+        children.push(orchestrator.clone().start().await?);
     }
     let begun = Instant::now();
     let clients = CLIENTS * u32::from(params.orchestrators);
@@ -63,7 +59,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let numbers: Vec<_> = (client..params.orders).step_by(clients as usize).collect();
         work.spawn(async move {
             let mut connection = Connection::open(&host).await?;
-            let order = order_json("pm_card_visa", "GB").to_string();
+            let order = book_order("pm_card_visa", "GB").to_string();
             let mut accepted = 0_i64;
             for number in numbers {
                 let key = [("idempotency-key", format!("order-{number}"))];
@@ -88,7 +84,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // As long as a slow machine needs for so many.
     let patience = Duration::from_mins(1) + Duration::from_millis(50) * params.orders;
     let counts = within(patience, "every order ends", async || {
-        let mut direct = PgConnection::connect(orders.url()).await?;
+        let mut direct = PgConnection::connect(fixture.orders.url()).await?;
         let counts: (i64, i64, i64, i64) = sqlx::query_as(
             r#"
             select
@@ -114,14 +110,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("orders kept, one for each that was accepted", accepted, kept);
     lab.check_eq("orders confirmed", i64::from(params.items.min(params.orders)), confirmed);
     lab.check_eq("orders cancelled", i64::from(params.orders) - confirmed, cancelled);
-    parts.books().await?.check(&lab, params.items.into(), confirmed);
-    shares(&lab, &orders).await
+    Books::of(&fixture.parts).await?.check(&lab, params.items.into(), confirmed);
+    shares(&lab, &fixture).await
 }
 
 /// Whether the work was really shared: how many orders each token's holder has finished cannot be seen, but how many
 /// had to be taken over can.
-async fn shares(lab: &Lab, orders: &lab::database::Database) -> anyhow::Result<()> {
-    let mut direct = PgConnection::connect(orders.url()).await?;
+async fn shares(lab: &Lab, fixture: &Fixture) -> anyhow::Result<()> {
+    let mut direct = PgConnection::connect(fixture.orders.url()).await?;
     let (claims, taken_over): (i64, i64) = sqlx::query_as(
         r#"
         select

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use conform::target::within;
 use lab::{
     Experiment, Lab,
     child::Child,
@@ -11,7 +12,11 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use super::world::{Api, Participants, order_json, soon, until};
+use super::{
+    books::{Books, effects},
+    fixture::{Fixture, PARTICIPANTS, book_order, soon, start},
+};
+use crate::cases::client::{Client, PATIENCE, id_of};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -35,62 +40,40 @@ pub fn experiment() -> Experiment {
     )
 }
 
-const NAMES: [&str; 3] = ["inventory", "payment", "shipping"];
 const STOCK: i64 = 1_000;
 
 /// Each participant as a process of its own, with a proxy before it.
-struct World {
-    api: Api,
-    parts: Participants,
+struct Scene {
+    client: Client,
     children: Vec<Child>,
     proxies: Vec<Proxy>,
     trouble: Duration,
     _orchestrator: Child,
-    _orders: lab::database::Database,
+    fixture: Fixture,
 }
 
-impl World {
+impl Scene {
     async fn new(lab: &Lab, trouble: Duration) -> anyhow::Result<Self> {
-        let (orders, parts) = (lab.database().await?, Participants::new(lab).await?);
-        parts.stock(STOCK).await?;
-        let mut serve = lab.serve().database(&orders).args(&[
-            "--only",
-            "orchestrator",
-            "--call-timeout-ms",
-            "250",
-            "--backoff-ms",
-            "20",
-            "--longest-backoff-ms",
-            "100",
-            "--deadline-ms",
-            // Nothing is to be given up, however slow the machine is.
-            "45000",
-        ]);
+        let fixture = Fixture::of(lab).await?;
+        fixture.parts.stock(STOCK).await?;
         let (mut children, mut proxies) = (Vec::new(), Vec::new());
-        for name in NAMES {
-            let child = parts.give(lab.serve().args(&["--only", name])).start().await?;
-            let proxy = Proxy::to(child.address()).await?;
-            serve = serve
-                .arg(format!("--{name}-url"))
-                .arg(format!("http://{}/{name}", proxy.address()));
+        for name in PARTICIPANTS {
+            let child = fixture.serve_only(name).start().await?;
+            proxies.push(Proxy::to(child.address()).await?);
             children.push(child);
-            proxies.push(proxy);
         }
-        let orchestrator = serve.start().await?;
-        let api = Api::of(&orchestrator)?;
-        Ok(Self {
-            api,
-            parts,
-            children,
-            proxies,
-            trouble,
-            _orchestrator: orchestrator,
-            _orders: orders,
-        })
+        let orchestrator = fixture
+            .orchestrator([0, 1, 2].map(|number| proxies[number].address()))
+            .args(&["--call-timeout-ms", "250"])
+            .args(&["--backoff-ms", "20", "--longest-backoff-ms", "100"])
+            // Nothing is to be given up, however slow the machine is.
+            .args(&["--deadline-ms", "45000"]);
+        let (orchestrator, client) = start(orchestrator).await?;
+        Ok(Self { client, children, proxies, trouble, _orchestrator: orchestrator, fixture })
     }
 
     fn database(&self, number: usize) -> &str {
-        [&self.parts.inventory, &self.parts.payment, &self.parts.shipping][number].url()
+        self.fixture.parts.databases()[number].url()
     }
 
     /// Makes the trouble for an order, and mends it; how the order ended.
@@ -100,7 +83,7 @@ impl World {
         trouble: Trouble,
         key: &str,
     ) -> anyhow::Result<Value> {
-        let mut order = order_json("pm_card_visa", "GB");
+        let mut order = book_order("pm_card_visa", "GB");
         let proxy = &self.proxies[number];
         match trouble {
             Trouble::Declines => {
@@ -109,28 +92,28 @@ impl World {
                     1 => order["payment_method"] = json!("pm_card_chargeDeclined"),
                     _ => order["address"]["country"] = json!("XX"),
                 }
-                let id = self.api.order(key, &order).await?;
-                return self.end(id).await;
+                let id = self.client.place_order(key, &order).await?;
+                return self.client.ended(id).await;
             }
             Trouble::Answers500 => {
                 // Its table is not where its code looks for it: a real error of its own.
                 let mut admin = PgConnection::connect(self.database(number)).await?;
                 sqlx::query("alter table calls rename to mislaid").execute(&mut admin).await?;
-                let id = self.api.order(key, &order).await?;
+                let id = self.client.place_order(key, &order).await?;
                 sleep(self.trouble).await;
                 sqlx::query("alter table mislaid rename to calls").execute(&mut admin).await?;
                 admin.close().await?;
-                return self.end(id).await;
+                return self.client.ended(id).await;
             }
             Trouble::TimesOut => {
                 // The request passes, and its answer does not.
                 let caught = proxy.at_message(proxy.messages() + 1, Side::Before);
-                let id = self.api.order(key, &order).await?;
+                let id = self.client.place_order(key, &order).await?;
                 let held = soon(caught).await?;
                 proxy.set(Fault::BlackHole);
                 drop(held);
                 let database = self.database(number).to_owned();
-                until("the work is done", async || {
+                within(PATIENCE, "the work is done", async || {
                     let mut direct = PgConnection::connect(&database).await?;
                     let done: bool =
                         sqlx::query_scalar("select exists (select from calls where order_id = $1)")
@@ -143,30 +126,26 @@ impl World {
                 .await?;
                 sleep(self.trouble).await;
                 proxy.heal();
-                return self.end(id).await;
+                return self.client.ended(id).await;
             }
             Trouble::IsKilled => {
                 let caught = proxy.at_message(proxy.messages() + 1, Side::After);
-                let id = self.api.order(key, &order).await?;
+                let id = self.client.place_order(key, &order).await?;
                 let held = soon(caught).await?;
                 self.children[number].kill().await?;
                 drop(held);
                 sleep(self.trouble).await;
                 self.children[number].restart().await?;
-                return self.end(id).await;
+                return self.client.ended(id).await;
             }
             Trouble::IsCutOff => {
                 proxy.set(Fault::Cut);
-                let id = self.api.order(key, &order).await?;
+                let id = self.client.place_order(key, &order).await?;
                 sleep(self.trouble).await;
                 proxy.heal();
-                return self.end(id).await;
+                return self.client.ended(id).await;
             }
         }
-    }
-
-    async fn end(&self, id: uuid::Uuid) -> anyhow::Result<Value> {
-        self.api.wait(id, &["confirmed", "cancelled", "stuck"]).await
     }
 }
 
@@ -188,27 +167,27 @@ const TROUBLES: [(Trouble, &str); 5] = [
 ];
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let mut world = World::new(&lab, Duration::from_millis(params.trouble_ms)).await?;
-    let chosen: Vec<_> = (0..NAMES.len())
-        .filter(|&number| params.participant == "all" || params.participant == NAMES[number])
+    let mut scene = Scene::new(&lab, Duration::from_millis(params.trouble_ms)).await?;
+    let chosen: Vec<_> = (0..PARTICIPANTS.len())
+        .filter(|&number| params.participant == "all" || params.participant == PARTICIPANTS[number])
         .collect();
     let total = (chosen.len() * TROUBLES.len()) as u64;
     let (mut done, mut confirmed, mut rows, mut wrong) = (0, 0, Vec::new(), Vec::new());
     for number in chosen {
-        let name = NAMES[number];
+        let name = PARTICIPANTS[number];
         for (trouble, words) in TROUBLES {
             lab.progress(done, total, format!("{name} {words}"));
             done += 1;
-            let order = world.trouble(number, trouble, &format!("{name} {words}")).await?;
+            let order = scene.trouble(number, trouble, &format!("{name} {words}")).await?;
             let status = order["status"].as_str().unwrap_or_default().to_owned();
             confirmed += i64::from(status == "confirmed");
             let expected =
                 if matches!(trouble, Trouble::Declines) { "cancelled" } else { "confirmed" };
             lab.check_eq(format!("{name} {words}: the order ends"), expected, status.as_str());
-            let id: uuid::Uuid = order["id"].as_str().unwrap_or_default().parse()?;
-            let effects = world.parts.effects().await?.remove(&id).unwrap_or_default();
-            if !effects.agree_with(&status) {
-                wrong.push(format!("{name} {words}: {effects:?}"));
+            let id = id_of(&order)?;
+            let seen = effects(&scene.fixture.parts).await?.remove(&id).unwrap_or_default();
+            if !seen.agree_with(&status) {
+                wrong.push(format!("{name} {words}: {seen:?}"));
             }
             let steps = order["steps"].as_array().cloned().unwrap_or_default();
             let steps = steps.iter().filter(|step| step["attempts"] != 0);
@@ -235,16 +214,15 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         list,
         wrong.is_empty(),
     );
-    world.parts.books().await?.check(&lab, STOCK, confirmed);
-    down(&lab, &mut world, confirmed).await
+    Books::of(&scene.fixture.parts).await?.check(&lab, STOCK, confirmed);
+    down(&lab, &mut scene, confirmed).await
 }
 
 /// Down is not unknown: where nobody listened nothing was asked, so there is nothing to undo there.
-async fn down(lab: &Lab, world: &mut World, confirmed: i64) -> anyhow::Result<()> {
-    let orders = lab.database().await?;
-    let mut serve = lab.serve().database(&orders).args(&[
-        "--only",
-        "orchestrator",
+async fn down(lab: &Lab, scene: &mut Scene, confirmed: i64) -> anyhow::Result<()> {
+    let addresses = [0, 1, 2].map(|number| scene.children[number].address().to_owned());
+    let beside = scene.fixture.beside().await?;
+    let orchestrator = beside.orchestrator(addresses).args(&[
         "--backoff-ms",
         "20",
         "--longest-backoff-ms",
@@ -252,14 +230,11 @@ async fn down(lab: &Lab, world: &mut World, confirmed: i64) -> anyhow::Result<()
         "--deadline-ms",
         "1000",
     ]);
-    for (name, child) in NAMES.iter().zip(&world.children) {
-        serve = serve.arg(format!("--{name}-url")).arg(format!("{}/{name}", child.url()));
-    }
-    world.children[1].kill().await?;
-    let child = serve.start().await?;
-    let api = Api::of(&child)?;
-    let id = api.order("payment is down for good", &order_json("pm_card_visa", "GB")).await?;
-    let order = api.wait(id, &["confirmed", "cancelled", "stuck"]).await?;
+    scene.children[1].kill().await?;
+    let (_orchestrator, client) = start(orchestrator).await?;
+    let order = book_order("pm_card_visa", "GB");
+    let id = client.place_order("payment is down for good", &order).await?;
+    let order = client.ended(id).await?;
     let steps: Vec<_> = order["steps"].as_array().into_iter().flatten().collect();
     let was_asked = |name: &str| steps.iter().any(|step| step["name"] == name);
     lab.check_eq(
@@ -273,7 +248,7 @@ async fn down(lab: &Lab, world: &mut World, confirmed: i64) -> anyhow::Result<()
         was_asked("refund"),
     );
     lab.check_eq("but the reservation was released", true, was_asked("release"));
-    world.children[1].restart().await?;
-    world.parts.books().await?.check(lab, STOCK, confirmed);
+    scene.children[1].restart().await?;
+    Books::of(&scene.fixture.parts).await?.check(lab, STOCK, confirmed);
     Ok(())
 }

@@ -1,19 +1,19 @@
 //! What if the one who was thought dead wakes up and goes on?
 
-use anyhow::Context;
+use conform::target::within;
 use lab::{
     Experiment, Lab,
     child::{Child, ChildBuilder},
-    database::Database,
     fault::{Proxy, Side},
 };
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    crash::end,
-    world::{Api, Participants, order_json, soon, status, timeline, until},
+    books::{Books, effects},
+    fixture::{ALL, Fixture, PARTICIPANTS, book_order, ended, soon, start},
 };
+use crate::cases::client::{Client, PATIENCE};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -41,12 +41,13 @@ const STOCK: i64 = 1_000;
 const STEPS: [(&str, usize, u64); 4] =
     [("reserve", 0, 1), ("charge", 1, 1), ("book", 2, 1), ("sell", 0, 2)];
 
-/// One who will be paused, with a proxy before each participant, and how another is started.
-struct World {
-    orders: Database,
+/// An orchestrator that will be paused, with a proxy before each participant, and how another one is started.
+struct Scene {
     sleeper: Child,
+    client: Client,
     proxies: Vec<Proxy>,
     other: ChildBuilder,
+    fixture: Fixture,
 }
 
 /// A pause, as it went.
@@ -58,17 +59,17 @@ struct Paused {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let parts = Participants::new(&lab).await?;
-    parts.stock(STOCK).await?;
-    let participants = parts.serve(&lab).await?;
-    let world = World::new(&lab, &participants, params.lease_ms).await?;
+    let fixture = Fixture::of(&lab).await?;
+    fixture.parts.stock(STOCK).await?;
+    let participants = fixture.serve_only(ALL).start().await?;
+    let scene = Scene::new(fixture, &participants, params.lease_ms).await?;
     let (mut rows, mut broken, mut confirmed) = (Vec::new(), Vec::new(), 0);
     let total = params.rounds * STEPS.len() as u64 * 2;
     let rounds = (0..params.rounds).flat_map(|round| STEPS.map(|step| (round, step)));
     for (round, step) in rounds {
         for late in [false, true] {
             lab.progress(rows.len() as u64, total, format!("paused in the middle of {}", step.0));
-            let paused = world.pause(round, step, late).await?;
+            let paused = scene.pause(round, step, late).await?;
             confirmed += i64::from(paused.end == "confirmed");
             broken.extend(paused.wrong);
             rows.push(paused.row);
@@ -82,8 +83,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "token of each record",
     ];
     lab.table("Each pause", &columns, rows);
-    let fenced = Api::of(&world.sleeper)?.get("readyz").await?["fenced_writes"].as_u64();
-    let fenced = fenced.unwrap_or(0);
+    let fenced = scene.fenced().await?;
     lab.check(
         "writes of the sleeper that were fenced off",
         format!("{total} or more: one for each pause"),
@@ -97,8 +97,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         list,
         broken.is_empty(),
     );
-    let effects = parts.effects().await?;
-    let mut direct = PgConnection::connect(world.orders.url()).await?;
+    let effects = effects(&scene.fixture.parts).await?;
+    let mut direct = PgConnection::connect(scene.fixture.orders.url()).await?;
     let seen: Vec<(Uuid, String)> =
         sqlx::query_as("select id, status from orders").fetch_all(&mut direct).await?;
     let wrong = seen
@@ -109,24 +109,27 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         0,
         wrong.count(),
     );
-    parts.books().await?.check(&lab, STOCK, confirmed);
+    Books::of(&scene.fixture.parts).await?.check(&lab, STOCK, confirmed);
     Ok(())
 }
 
-impl World {
-    async fn new(lab: &Lab, participants: &Child, lease_ms: u64) -> anyhow::Result<Self> {
-        let orders = lab.database().await?;
+impl Scene {
+    async fn new(fixture: Fixture, participants: &Child, lease_ms: u64) -> anyhow::Result<Self> {
         // New orders are seen at once, and those left behind when their lease ends: there is no need to poll.
-        let arguments = ["--only", "orchestrator", "--poll-ms", "60000", "--lease-ms"];
-        let serve = lab.serve().database(&orders).args(&arguments).arg(lease_ms.to_string());
-        let (mut sleeper, mut other, mut proxies) = (serve.clone(), serve, Vec::new());
-        for name in ["inventory", "payment", "shipping"] {
-            let (flag, proxy) = (format!("--{name}-url"), Proxy::to(participants.address()).await?);
-            sleeper = sleeper.arg(&flag).arg(format!("http://{}/{name}", proxy.address()));
-            other = other.arg(&flag).arg(format!("{}/{name}", participants.url()));
-            proxies.push(proxy);
+        let (poll, lease) = (["--poll-ms", "60000"], ["--lease-ms", &lease_ms.to_string()]);
+        let other = fixture.orchestrator([participants.address(); 3]).args(&poll).args(&lease);
+        let mut proxies = Vec::new();
+        for _ in PARTICIPANTS {
+            proxies.push(Proxy::to(participants.address()).await?);
         }
-        Ok(Self { orders, sleeper: sleeper.start().await?, proxies, other })
+        let sleeper = fixture.orchestrator([0, 1, 2].map(|number| proxies[number].address()));
+        let (sleeper, client) = start(sleeper.args(&poll).args(&lease)).await?;
+        Ok(Self { sleeper, client, proxies, other, fixture })
+    }
+
+    /// How many writes of the sleeper were fenced off.
+    async fn fenced(&self) -> anyhow::Result<u64> {
+        Ok(self.client.json("readyz").await?["fenced_writes"].as_u64().unwrap_or(0))
     }
 
     /// Pauses it in the middle of a step, lets another finish the order, and wakes it up.
@@ -136,10 +139,7 @@ impl World {
         (step, server, message): (&str, usize, u64),
         late: bool,
     ) -> anyhow::Result<Paused> {
-        let api = Api::of(&self.sleeper)?;
-        let fenced =
-            async || anyhow::Ok(api.get("readyz").await?["fenced_writes"].as_u64().unwrap_or(0));
-        let before = fenced().await?;
+        let before = self.fenced().await?;
         let proxy = &self.proxies[server];
         let caught = proxy.at_message(proxy.messages() + message, Side::Before);
         let key = format!("{step} {round} {late}");
@@ -149,24 +149,23 @@ impl World {
         } else {
             ("GB", "confirmed")
         };
-        let id = api.order(&key, &order_json("pm_card_visa", country)).await?;
+        let id = self.client.place_order(&key, &book_order("pm_card_visa", country)).await?;
         let held = soon(caught).await?;
         self.sleeper.pause()?;
         // Either the request arrives while its sender sleeps, or only when everything is over.
         let held = Some(held).filter(|_| late);
         let heir = self.other.clone().start().await?;
-        let mut direct = PgConnection::connect(self.orders.url()).await?;
-        end(&mut direct, &key).await?;
-        let (_, end) = status(&mut direct, &key).await?.context("the order has gone")?;
+        let mut direct = PgConnection::connect(self.fixture.orders.url()).await?;
+        let (_, end) = ended(&mut direct, &key).await?;
         drop(heir);
-        let log = timeline(&self.orders, id).await?;
+        let log = self.fixture.timeline(id).await?;
         drop(held);
         self.sleeper.resume()?;
-        until("the sleeper finds itself fenced off", async || {
-            Ok((fenced().await? > before).then_some(()))
+        within(PATIENCE, "the sleeper finds itself fenced off", async || {
+            Ok((self.fenced().await? > before).then_some(()))
         })
         .await?;
-        let after = timeline(&self.orders, id).await?;
+        let after = self.fixture.timeline(id).await?;
         let tokens: Vec<_> = after.iter().map(|line| line.3).collect();
         let is_right = end == expected && after == log && tokens.is_sorted();
         let taken_over = after.iter().find(|line| line.1["kind"] == "taken_over");

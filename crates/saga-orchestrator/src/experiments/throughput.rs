@@ -6,13 +6,17 @@ use anyhow::{Context, ensure};
 use futures_util::future::BoxFuture;
 use lab::{
     Experiment, Lab, Target,
+    database::Database,
     load::{self, Outcome, Stop, http::Connection},
 };
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection, types::Json};
 use uuid::Uuid;
 
-use super::world::{Participants, order, order_json};
+use super::{
+    books::Books,
+    fixture::{Fixture, book_order},
+};
 use crate::{
     log::{Log, Status},
     order::Order,
@@ -48,19 +52,17 @@ pub fn experiment() -> Experiment {
 const STOCK: i64 = 1_000_000;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let (orders, ours) = (lab.database().await?, Participants::new(&lab).await?);
-    let (bare_orders, bare) = (lab.database().await?, Participants::new(&lab).await?);
-    ours.stock(STOCK).await?;
-    bare.stock(STOCK).await?;
+    let (ours, bare) = (Fixture::of(&lab).await?, Fixture::of(&lab).await?);
+    ours.parts.stock(STOCK).await?;
+    bare.parts.stock(STOCK).await?;
     // Nothing is to be given up, however slow the machine is.
-    let serve = lab.serve().database(&orders).args(&["--deadline-ms", "600000", "--concurrency"]);
-    let serve = serve.arg(params.clients.to_string());
-    let child = ours.give(serve).start().await?;
+    let serve = ours.serve().args(&["--deadline-ms", "600000", "--concurrency"]);
+    let child = serve.arg(params.clients.to_string()).start().await?;
     let (mut ratios, mut rows, mut failed) = (Vec::new(), Vec::new(), 0);
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
-        let commits = commits(&bare_orders, &bare, &params, round).await?;
-        let (posted, seconds) = sagas(child.address(), &orders, &params, round).await?;
+        let commits = commits(&bare, &params, round).await?;
+        let (posted, seconds) = sagas(child.address(), &ours.orders, &params, round).await?;
         let sagas = f64::from(params.orders) / seconds;
         ratios.push(sagas / commits.throughput());
         failed += commits.failed + posted.failed;
@@ -82,12 +84,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let all = i64::from(params.orders + u32::from(params.clients)) * i64::from(params.rounds);
     lab.check_eq("calls that failed", 0, failed);
     // What was measured is the real thing, on both sides.
-    for (name, parts) in [("the saga", &ours), ("the bare commits", &bare)] {
-        let books = parts.books().await?;
+    for (name, fixture) in [("the saga", &ours), ("the bare commits", &bare)] {
+        let books = Books::of(&fixture.parts).await?;
         lab.check_eq(format!("items sold by {name}"), all, books.sold);
         lab.check_eq(format!("parcels booked by {name}"), all, books.parcels);
     }
-    let [sagas, commits] = [records(orders.url()).await?, records(bare_orders.url()).await?];
+    let [sagas, commits] = [records(ours.orders.url()).await?, records(bare.orders.url()).await?];
     lab.check_eq("records in the logs of both", commits, sagas);
     Ok(())
 }
@@ -107,7 +109,7 @@ async fn records(url: &str) -> anyhow::Result<i64> {
 /// An order for each client, which warms everything up, and then those that are measured.
 async fn sagas(
     host: &str,
-    database: &lab::database::Database,
+    database: &Database,
     params: &Params,
     round: u32,
 ) -> anyhow::Result<(Outcome, f64)> {
@@ -119,14 +121,14 @@ async fn sagas(
 /// Sends so many orders, and waits until all are confirmed; how long that took in all.
 async fn confirmed(
     host: &str,
-    database: &lab::database::Database,
+    database: &Database,
     clients: u16,
     orders: u32,
     name: &str,
 ) -> anyhow::Result<(Outcome, f64)> {
     let mut senders = Vec::new();
     for client in 0..clients {
-        let json = order_json("pm_card_visa", "GB").to_string();
+        let json = book_order("pm_card_visa", "GB").to_string();
         senders.push((Connection::open(host).await?, json, format!("{name}-{client}"), 0_u64));
     }
     let begun = Instant::now();
@@ -179,20 +181,15 @@ struct Bare {
 
 /// The very statements that a saga commits, one after another, in nine commits: without HTTP, without claiming, and
 /// without reading anything.
-async fn commits(
-    orders: &lab::database::Database,
-    parts: &Participants,
-    params: &Params,
-    round: u32,
-) -> anyhow::Result<Outcome> {
-    let mut clients = Vec::new();
+async fn commits(fixture: &Fixture, params: &Params, round: u32) -> anyhow::Result<Outcome> {
+    let (parts, mut clients) = (&fixture.parts, Vec::new());
     for client in 0..params.clients {
         clients.push(Bare {
-            orders: PgConnection::connect(orders.url()).await?,
+            orders: PgConnection::connect(fixture.orders.url()).await?,
             inventory: PgConnection::connect(parts.inventory.url()).await?,
             payment: PgConnection::connect(parts.payment.url()).await?,
             shipping: PgConnection::connect(parts.shipping.url()).await?,
-            order: order("pm_card_visa", "GB"),
+            order: serde_json::from_value(book_order("pm_card_visa", "GB"))?,
             name: format!("{round}-{client}"),
             number: 0,
         });
