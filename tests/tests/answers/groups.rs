@@ -26,7 +26,7 @@ use lapin::{
     options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
-use redis::AsyncCommands;
+use redis::{AsyncCommands, AsyncConnectionConfig};
 use sqlx::{Connection as _, PgConnection};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -154,7 +154,9 @@ async fn postgres_does_not_commit_while_its_synchronous_standby_is_paused() -> O
 
 async fn redis_of(member: &OwnServer) -> anyhow::Result<redis::aio::MultiplexedConnection> {
     let client = redis::Client::open(member.url()?)?;
-    Ok(client.get_multiplexed_async_connection().await?)
+    // By default it waits half a second, and other tests load the machine.
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(SOON));
+    Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
 async fn set(member: &OwnServer, key: &str, value: &str) -> anyhow::Result<()> {

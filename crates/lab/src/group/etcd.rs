@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::{
     PATIENCE, ServerGroup, adapt,
     links::{Links, Node},
-    prepare, start_all, until,
+    prepare, soon, start_all, until,
 };
 use crate::{needs::Group, port, stack::own::OwnServer};
 
 const NODES: usize = 3;
 
 /// A request that is under way when its leader dies would wait seven seconds for an error.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The group.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl ServerGroup for EtcdGroup {
             });
         }
         start_all(&mut members).await?;
-        let http = reqwest::Client::builder().no_proxy().timeout(ANSWERS_WITHIN).build()?;
+        let http = reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build()?;
         let group = Self { members, links, http };
         until("a leader", PATIENCE, async || Ok(group.leader().await)).await?;
         Ok(group)
@@ -94,9 +94,10 @@ impl EtcdGroup {
     /// The node that leads, by its own word. Of two that say so, it is the one of the later term; the other has not yet
     /// heard of it.
     pub async fn leader(&self) -> Option<usize> {
-        let terms = join_all((0..NODES).map(|member| self.leads(member))).await;
-        let terms = terms.into_iter().enumerate();
-        terms.filter_map(|(member, term)| Some((term.ok()??, member))).max().map(|(_, it)| it)
+        let terms = join_all((0..NODES).map(|member| soon(self.leads(member)))).await;
+        let leaders = terms.into_iter().enumerate();
+        let leaders = leaders.filter_map(|(member, term)| Some((term??, member)));
+        leaders.max().map(|(_, member)| member)
     }
 
     /// The term in which this node leads, if it does.

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use futures_util::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     needs::Group,
@@ -40,6 +40,9 @@ use crate::{
 /// How long a group may take to become whole. RabbitMQ's takes ten seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
+
+/// A member that does not say for so long whether it leads is paused or gone.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A group of servers that work as one.
 pub trait ServerGroup: Sized + Send + Sync {
@@ -77,6 +80,11 @@ where
     }
 }
 
+/// What a member answers, if it does so soon.
+async fn soon<T>(answer: impl Future<Output = anyhow::Result<T>>) -> Option<T> {
+    timeout(ANSWERS_WITHIN, answer).await.ok()?.ok()
+}
+
 /// The homes of so many servers, which know one password.
 async fn prepare(group: Group, count: usize) -> anyhow::Result<Vec<OwnServer>> {
     let password = format!("{:032x}", rand::random::<u128>());
@@ -102,4 +110,57 @@ fn adapt(member: &mut OwnServer, change: impl Fn(&mut Launch) + Send + Sync + 's
 async fn start_all(members: &mut [OwnServer]) -> anyhow::Result<()> {
     // Not `try_join_all`: the failure of one must not cut another's start short.
     join_all(members.iter_mut().map(OwnServer::restart)).await.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Lab;
+
+    /// An experiment runs on whichever thread is free, so what it waits for has to be `Send`. The compiler checks it.
+    #[test]
+    fn an_experiment_can_use_every_group() {
+        fn check<W: Future<Output = anyhow::Result<()>> + Send>(_: impl Fn(Lab) -> W) {}
+        check(|lab| async move {
+            let mut postgres = lab.group::<PostgresGroup>().await?;
+            postgres.promote(postgres::SYNCHRONOUS).await?;
+            postgres.follow(postgres::ASYNCHRONOUS, postgres::SYNCHRONOUS).await?;
+            postgres.rebuild(postgres::PRIMARY, postgres::SYNCHRONOUS).await?;
+            postgres.leader().await;
+            Ok(())
+        });
+        check(|lab| async move {
+            let mut sentinels = lab.group::<SentinelGroup>().await?;
+            sentinels.members[0].pause().await?;
+            sentinels.members[0].resume().await?;
+            sentinels.members[0].kill().await?;
+            sentinels.members[0].restart().await?;
+            sentinels.leader().await;
+            Ok(())
+        });
+        check(|lab| async move {
+            let cluster = lab.group::<RedisCluster>().await?;
+            cluster.leader(cluster.slot_of("key").await?).await;
+            Ok(())
+        });
+        check(|lab| async move {
+            let rabbitmq = lab.group::<RabbitMqGroup>().await?;
+            rabbitmq.leader("queue").await?;
+            Ok(())
+        });
+        check(|lab| async move {
+            let etcd = lab.group::<EtcdGroup>().await?;
+            let leader = until("a leader", PATIENCE, || async { Ok(etcd.leader().await) }).await?;
+            etcd.links.isolate(leader);
+            etcd.put(leader, "key", "value").await?;
+            etcd.get(leader, "key", etcd::Read::Linearizable).await?;
+            Ok(())
+        });
+        check(|lab| async move {
+            let engine = lab.container_engine().await?;
+            engine.docker(&["ps"]).await?;
+            lab.pgbouncer("postgres://…", &[]).await?;
+            Ok(())
+        });
+    }
 }

@@ -1,14 +1,14 @@
 //! A PostgreSQL primary with two standbys, one synchronous and one asynchronous. Nobody watches over them: whoever
 //! wants a new primary promotes one.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fs, process::Stdio};
 
 use anyhow::{Context, ensure};
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::{process::Command, time::timeout};
+use tokio::process::Command;
 
-use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
+use super::{PATIENCE, ServerGroup, adapt, prepare, soon, start_all, until};
 use crate::{
     needs::Group,
     stack::{own::OwnServer, programs::undisturbed},
@@ -20,9 +20,6 @@ pub const PRIMARY: usize = 0;
 pub const SYNCHRONOUS: usize = 1;
 /// The member that receives every commit a moment later.
 pub const ASYNCHRONOUS: usize = 2;
-
-/// A server that does not answer for so long is paused or gone.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The group.
 #[derive(Debug)]
@@ -65,10 +62,9 @@ impl PostgresGroup {
     /// The primary: of those that take writes, the one that was promoted last. An old primary that comes back takes
     /// writes too, on the old timeline.
     pub async fn leader(&self) -> Option<usize> {
-        let members = 0..self.members.len();
-        let timelines = members.map(|member| timeout(ANSWERS_WITHIN, self.timeline(member)));
+        let timelines = (0..self.members.len()).map(|member| soon(self.timeline(member)));
         let timelines = join_all(timelines).await.into_iter().enumerate();
-        let primaries = timelines.filter_map(|(member, it)| Some((it.ok()?.ok()??, member)));
+        let primaries = timelines.filter_map(|(member, timeline)| Some((timeline??, member)));
         primaries.max().map(|(_, member)| member)
     }
 

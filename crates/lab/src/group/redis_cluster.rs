@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use super::{
     PATIENCE, ServerGroup, prepare,
     redis_sentinel::{configure, connect, is_in_sync, replicated},
-    start_all, until,
+    soon, start_all, until,
 };
 use crate::{needs::Group, port, stack::own::OwnServer};
 
@@ -56,11 +56,9 @@ impl RedisCluster {
     /// The slot of a key.
     pub async fn slot_of(&self, key: &str) -> anyhow::Result<u16> {
         for member in &self.members {
-            let mut command = redis::cmd("CLUSTER");
-            command.arg("KEYSLOT").arg(key);
-            // A member that is paused or gone cannot tell; any other can.
-            if let Ok(mut connection) = connect(member).await {
-                return Ok(command.query_async(&mut connection).await?);
+            // One that is paused or gone cannot tell; any other can.
+            if let Some(slot) = soon(slot(member, key)).await {
+                return Ok(slot);
             }
         }
         bail!("no member answers")
@@ -69,9 +67,9 @@ impl RedisCluster {
     /// The master that has this slot. Of two that say so, it is the one that was elected later; the other has not yet
     /// heard of it.
     pub async fn leader(&self, slot: u16) -> Option<usize> {
-        let selves = join_all(self.members.iter().map(itself)).await;
+        let selves = join_all(self.members.iter().map(|member| soon(itself(member)))).await;
         let owners = selves.into_iter().enumerate().filter_map(|(member, it)| {
-            let it = it.ok().filter(|it| it.is_master && it.has(slot))?;
+            let it = it.filter(|it| it.is_master && it.has(slot))?;
             Some((it.epoch, member))
         });
         owners.max().map(|(_, member)| member)
@@ -170,6 +168,11 @@ impl Itself {
     fn has(&self, slot: u16) -> bool {
         self.slots.iter().any(|&(first, last)| (first..=last).contains(&slot))
     }
+}
+
+async fn slot(member: &OwnServer, key: &str) -> anyhow::Result<u16> {
+    let mut command = redis::cmd("CLUSTER");
+    Ok(command.arg("KEYSLOT").arg(key).query_async(&mut connect(member).await?).await?)
 }
 
 async fn itself(member: &OwnServer) -> anyhow::Result<Itself> {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use futures_util::future::join_all;
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection};
 
-use super::{PATIENCE, ServerGroup, adapt, prepare, start_all, until};
+use super::{PATIENCE, ServerGroup, adapt, prepare, soon, start_all, until};
 use crate::{needs::Group, stack::own::OwnServer};
 
 /// What the Sentinels call the master.
@@ -61,8 +61,9 @@ impl ServerGroup for SentinelGroup {
 impl SentinelGroup {
     /// The master that most Sentinels name.
     pub async fn leader(&self) -> Option<usize> {
-        let named = join_all(self.sentinels.iter().map(master_named_by)).await;
-        let votes = |port| named.iter().filter(|it| matches!(it, Ok(it) if *it == port)).count();
+        let named = self.sentinels.iter().map(|sentinel| soon(master_named_by(sentinel)));
+        let named = join_all(named).await;
+        let votes = |port| named.iter().filter(|&&it| it == Some(port)).count();
         self.members.iter().position(|member| {
             member.port().is_ok_and(|port| votes(port) * 2 > self.sentinels.len())
         })
@@ -104,11 +105,12 @@ pub(super) async fn is_in_sync(replica: &OwnServer) -> anyhow::Result<bool> {
     Ok(state.contains("master_link_status:up"))
 }
 
-/// A connection that gives up on a paused server.
+/// A connection that is patient with a busy machine. By default it waits half a second for an answer.
 pub(super) async fn connect(server: &OwnServer) -> anyhow::Result<MultiplexedConnection> {
-    let soon = Some(Duration::from_secs(1));
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(soon).set_response_timeout(soon);
+    let patience = Some(Duration::from_secs(10));
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(patience)
+        .set_response_timeout(patience);
     let client = Client::open(server.url()?)?;
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
