@@ -1,5 +1,6 @@
 //! What is a user, and which of them can there be?
 
+use edge::text::is_line;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -81,8 +82,8 @@ impl Name {
         if name.is_empty() || name.chars().count() > MAX_NAME {
             return Err("must be 1 to 200 characters");
         }
-        if name.chars().any(char::is_control) {
-            return Err("must have no control characters");
+        if !is_line(name) {
+            return Err("must be one line, without control characters");
         }
         Ok(Self(name.to_owned()))
     }
