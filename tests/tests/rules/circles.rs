@@ -20,7 +20,7 @@ fn no_two_modules_import_each_other() {
     for one in crates().unwrap() {
         for (parent, graph) in graphs(&one) {
             for knot in knots(&graph) {
-                let place = [&[one.name.clone()], &parent[..]].concat().join("::");
+                let place = [std::slice::from_ref(&one.name), &parent[..]].concat().join("::");
                 let names = Vec::from_iter(knot.iter().map(String::as_str)).join(" ");
                 circles += &format!("{place}: {names}\n{}\n", shortest_circle(&graph, &knot));
             }
