@@ -10,7 +10,6 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use lab::harness::{Completion, Trial};
 use lab::{
     Need, Service,
     group::{
@@ -35,16 +34,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Outcome, trial};
-
-/// Like `tests!`, but a test whose servers cannot be had here counts as ignored.
-macro_rules! tests {
-    ($($name:ident),* $(,)?) => {
-        pub fn tests() -> Vec<Trial> {
-            vec![$(trial(module_path!(), stringify!($name), || async { where_it_can_run($name().await) })),*]
-        }
-    };
-}
+use crate::support::{Outcome, tests};
 
 tests![
     postgres_has_a_new_primary_after_the_old_one_was_killed,
@@ -62,16 +52,6 @@ tests![
     groups_end_when_their_process_is_killed,
     containers_end_when_their_process_is_killed,
 ];
-
-fn where_it_can_run(outcome: Outcome) -> anyhow::Result<Completion> {
-    match outcome {
-        Ok(()) => Ok(Completion::Completed),
-        Err(error) => match lab::why_skipped(&error) {
-            Some(why) => Ok(Completion::ignored_with(why)),
-            None => Err(error),
-        },
-    }
-}
 
 /// An election takes two seconds on an idle machine, and may fail once.
 const SOON: Duration = Duration::from_secs(30);

@@ -232,7 +232,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_link_is_cut_in_one_direction_and_what_it_held_arrives_when_it_heals() {
-        let links = Links::between(nodes(&[node().await, node().await])).await.unwrap();
+        let three = [node().await, node().await, node().await];
+        let links = Links::between(nodes(&three)).await.unwrap();
         let mut stream = TcpStream::connect(links.proxies[0]).await.unwrap();
         stream.write_all(b"GET http://n1.lab/hello HTTP/1.1\r\n\r\n").await.unwrap();
         assert_eq!(&read(&mut stream).await, b"hello");
@@ -249,8 +250,8 @@ mod tests {
         let mut stream = TcpStream::connect(links.proxies[0]).await.unwrap();
         stream.write_all(b"GET http://n1.lab/hello HTTP/1.1\r\n\r\n").await.unwrap();
         assert!(timeout(NOT_YET, read::<5>(&mut stream)).await.is_err(), "it arrived");
-        let mut other = TcpStream::connect(links.proxies[1]).await.unwrap();
-        other.write_all(b"GET http://n0.lab/hello HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut other = TcpStream::connect(links.proxies[2]).await.unwrap();
+        other.write_all(b"GET http://n1.lab/hello HTTP/1.1\r\n\r\n").await.unwrap();
         assert_eq!(&read(&mut other).await, b"hello");
         links.heal();
         assert_eq!(&read(&mut stream).await, b"hello");
