@@ -105,7 +105,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
 }
 
 /// The value on one line.
-pub(crate) fn line(value: &impl Serialize) -> serde_json::Result<String> {
+fn line(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(serde_json::to_string(value)? + "\n")
 }
 

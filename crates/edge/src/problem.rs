@@ -13,8 +13,6 @@ use problem_details::{ProblemDetails, ProblemType};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::json;
-
 /// What is wrong with one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldError {
@@ -90,8 +88,8 @@ impl IntoResponse for Problem {
         }
         let kind = (CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // Made of JSON, so it can be written as such.
-        let line = json::line(&details.with_extensions(self.members)).unwrap_or_default();
-        (self.status, self.headers, [kind], line).into_response()
+        let text = serde_json::to_string(&details.with_extensions(self.members));
+        (self.status, self.headers, [kind], text.unwrap_or_default() + "\n").into_response()
     }
 }
 

@@ -58,7 +58,19 @@ impl Connections {
     async fn accept(self, stream: TcpStream, peer: SocketAddr) -> Result<(), Error> {
         // Answers are small and whole: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return self.answer(stream, peer).await };
+        match self.tls.clone() {
+            None => self.answer(stream, peer).await,
+            // In a box, so that the many plain connections do not take the memory of this one.
+            Some(tls) => Box::pin(self.answer_over(tls, stream, peer)).await,
+        }
+    }
+
+    async fn answer_over(
+        self,
+        tls: TlsAcceptor,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> Result<(), Error> {
         let stream = tokio::select! {
             shaken = timeout(self.head_timeout, tls.accept(stream)) => shaken.map_err(|_| too_late())??,
             () = self.stopping.cancelled() => return Ok(()),
