@@ -162,17 +162,18 @@ async fn a_log_record_that_no_code_of_ours_wrote_parks_the_order_and_no_other() 
         let refused = problem(client.retry(id).await?.0, 409).await?;
         let detail = refused["detail"].as_str().unwrap_or_default();
         ensure!(detail.contains("record 3 of the log"), "{record}: {refused}");
-        // Also if it is claimed: it is parked again, and nothing was done on the strength of such a log.
+        // Also if it is claimed: it is parked again, and nothing was done on the strength of such a log. The record of
+        // the first parking goes before anybody can claim the order.
+        sqlx::query("delete from saga_log where record ->> 'kind' = 'parked' and order_id = $1")
+            .bind(id)
+            .execute(&mut connection)
+            .await?;
         sqlx::query(
             "update orders set status = 'pending', due_at = now(), leased = false where id = $1",
         )
         .bind(id)
         .execute(&mut connection)
         .await?;
-        sqlx::query("delete from saga_log where record ->> 'kind' = 'parked' and order_id = $1")
-            .bind(id)
-            .execute(&mut connection)
-            .await?;
         let parked = client.ends(id, "stuck").await?;
         ensure!(parked["reason"].as_str().unwrap_or_default().contains("record 3"), "{parked}");
         client.had(id, [1, 0, 0, 0]).await.context(record)?;
