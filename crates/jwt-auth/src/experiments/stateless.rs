@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use lab::{
     Experiment, Lab, Service,
     database::Database,
@@ -100,8 +100,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 /// PostgreSQL's processes add up their counts now and then, and at the latest when they end. So those that serve this
 /// database are ended first; the service connects again when it has something to ask.
 async fn transactions(lab: &Lab, database: &Database) -> anyhow::Result<u64> {
-    let name = database.url().rsplit('/').next().context("no name")?;
-    let name = name.split('?').next().unwrap_or_default();
+    let name = database.name();
     // By way of another database: looking must not count.
     let mut elsewhere = PgConnection::connect(&lab.server(Service::Postgres).await?).await?;
     let deadline = Instant::now() + Duration::from_secs(10);
