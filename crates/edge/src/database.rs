@@ -17,21 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bb8::{ManageConnection, Pool, PooledConnection, QueueStrategy};
+use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection, QueueStrategy};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 
 /// For a new connection, or as long as a call may take if that is longer: others may be waiting for it by then. Short
 /// enough that an attempt whose packets were lost soon makes room for another.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Attempts that run out of time before those who wait are told. Those that are refused are told at once.
-const ATTEMPTS: u32 = 3;
-/// Connections that are made at the same time. To sign in costs both sides some milliseconds of computing; after an
-/// outage, a herd would keep the first call waiting for all of them.
-const CONNECTING: usize = 4;
 /// For finding out whether a connection is still alive. Enough for a round trip between continents.
 const PING_TIMEOUT: Duration = Duration::from_millis(200);
 /// A connection that has rested longer is tried before it is used. Trying each would cost each call a
@@ -52,9 +44,13 @@ pub struct Limits {
 /// A database, and the connections to it. Its calls fail with an `E`, the service's own error.
 pub struct Database<E> {
     pool: Pool<Connector>,
-    /// One for each connection. bb8 alone is not fair: a call that comes may overtake one that waits.
-    permits: Arc<Semaphore>,
+    /// bb8 alone is not fair: a call that comes may overtake one that waits. So one at a time asks it, in the order in
+    /// which they came. That also makes one connection at a time: a herd of them would keep the first call waiting.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// When the last attempt to connect that failed had begun.
     refused: watch::Receiver<Instant>,
+    /// When a connection was last found dead.
+    suspect: Arc<Mutex<Option<Instant>>>,
     timeout: Duration,
     error: PhantomData<fn() -> E>,
 }
@@ -70,24 +66,26 @@ impl<E: From<sqlx::Error>> Database<E> {
             // The locks of a client that has vanished do not stay until TCP notices.
             ("idle_in_transaction_session_timeout", milliseconds(limits.pause)),
         ]);
-        let (refuse, refused) = watch::channel(Instant::now());
-        let connector = Connector {
-            options,
-            timeout: limits.timeout.max(CONNECT_TIMEOUT),
-            connecting: Semaphore::new(CONNECTING),
-            refuse,
-            suspect: Mutex::default(),
-        };
-        let pool = Pool::builder()
+        let (refusals, refused) = watch::channel(Instant::now());
+        let pool = Pool::<Connector>::builder()
             .max_size(limits.connections)
             .connection_timeout(limits.timeout)
             // The one that was used last is the least likely to need a ping.
             .queue_strategy(QueueStrategy::Lifo)
-            // The next call tries again, and those that wait are told.
+            // Not while others wait for their turn.
+            .test_on_check_out(false)
+            // The next call tries again, and the one that waits is told.
             .retry_connection(false)
-            .build_unchecked(connector);
-        let permits = Arc::new(Semaphore::new(limits.connections as usize));
-        Ok(Self { pool, permits, refused, timeout: limits.timeout, error: PhantomData })
+            .error_sink(Box::new(Refusals(refusals)))
+            .build_unchecked(Connector { options, timeout: limits.timeout.max(CONNECT_TIMEOUT) });
+        Ok(Self {
+            pool,
+            turn: Arc::default(),
+            refused,
+            suspect: Arc::default(),
+            timeout: limits.timeout,
+            error: PhantomData,
+        })
     }
 
     // ANCHOR: within
@@ -109,7 +107,6 @@ impl<E: From<sqlx::Error>> Database<E> {
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
     ) -> Result<T, E> {
         let call = async {
-            let _permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
             let mut lent = self.connection().await?;
             let answer = work(&mut lent.connection).await?;
             lent.came_back();
@@ -135,7 +132,20 @@ impl<E: From<sqlx::Error>> Database<E> {
 
     /// The connection that was used last, if it still lives, or a new one.
     async fn connection(&self) -> Result<PooledConnection<'_, Connector>, sqlx::Error> {
+        loop {
+            let mut lent = self.next().await?;
+            // Until it comes back: the call may be dropped at any time.
+            lent.is_whole = false;
+            if self.lives(&mut lent).await {
+                return Ok(lent);
+            }
+        }
+    }
+
+    /// The next connection of the pool.
+    async fn next(&self) -> Result<PooledConnection<'_, Connector>, sqlx::Error> {
         let begun = Instant::now();
+        let _turn = self.turn.lock().await;
         let mut refused = self.refused.clone();
         loop {
             refused.mark_unchanged();
@@ -146,12 +156,29 @@ impl<E: From<sqlx::Error>> Database<E> {
                 }
                 _ = refused.changed() => {}
             }
-            // Whoever waits for a connection waits for this one as well as for another. But an attempt from before
-            // this call says nothing about now: then the pool is asked anew, and makes another.
+            // An attempt from before this call says nothing about now: the pool is asked again, and makes another.
             if *refused.borrow() > begun {
                 return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
             }
         }
+    }
+
+    /// Whether the connection can be used.
+    async fn lives(&self, lent: &mut Lent) -> bool {
+        if lent.rests_since.elapsed() < TRUSTED_FOR {
+            return true;
+        }
+        // One that has rested since before another was found dead is dead too. A ping for each would use up the time
+        // for a new one.
+        let suspect = || self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
+        if suspect().is_some_and(|found| lent.rests_since < found) {
+            return false;
+        }
+        let lives = matches!(timeout(PING_TIMEOUT, lent.connection.ping()).await, Ok(Ok(())));
+        if !lives {
+            *suspect() = Some(Instant::now());
+        }
+        lives
     }
 
     /// Whether it answers.
@@ -164,9 +191,11 @@ impl<E> Clone for Database<E> {
     fn clone(&self) -> Self {
         Self {
             pool: self.pool.clone(),
-            permits: Arc::clone(&self.permits),
+            turn: Arc::clone(&self.turn),
             refused: self.refused.clone(),
-            ..*self
+            suspect: Arc::clone(&self.suspect),
+            timeout: self.timeout,
+            error: PhantomData,
         }
     }
 }
@@ -195,32 +224,10 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Makes connections, and knows which of them are good.
+/// Makes connections.
 struct Connector {
     options: PgConnectOptions,
     timeout: Duration,
-    connecting: Semaphore,
-    /// When an attempt that failed had begun, for those who wait for it.
-    refuse: watch::Sender<Instant>,
-    /// When one was last found dead.
-    suspect: Mutex<Option<Instant>>,
-}
-
-impl Connector {
-    /// A connection, or when the attempt that failed had begun.
-    async fn sign_in(&self) -> Result<PgConnection, (Instant, sqlx::Error)> {
-        let turn = self.connecting.acquire().await;
-        let mut begun = Instant::now();
-        let _turn = turn.map_err(|_| (begun, sqlx::Error::PoolClosed))?;
-        for _ in 0..ATTEMPTS {
-            begun = Instant::now();
-            let attempt = PgConnection::connect_with(&self.options);
-            if let Ok(end) = timeout(self.timeout, attempt).await {
-                return end.map_err(|error| (begun, error));
-            }
-        }
-        Err((begun, sqlx::Error::PoolTimedOut))
-    }
 }
 
 struct Lent {
@@ -238,42 +245,47 @@ impl Lent {
     }
 }
 
+/// An attempt to connect that failed.
+#[derive(Debug)]
+struct Refused {
+    begun: Instant,
+    error: sqlx::Error,
+}
+
 impl ManageConnection for Connector {
     type Connection = Lent;
-    type Error = sqlx::Error;
+    type Error = Refused;
 
-    async fn connect(&self) -> Result<Lent, sqlx::Error> {
-        match self.sign_in().await {
-            Ok(connection) => Ok(Lent { connection, rests_since: Instant::now(), is_whole: true }),
-            Err((begun, error)) => {
-                self.refuse.send_replace(begun);
-                Err(error)
-            }
-        }
+    async fn connect(&self) -> Result<Lent, Refused> {
+        let begun = Instant::now();
+        let attempt = PgConnection::connect_with(&self.options);
+        let end = timeout(self.timeout, attempt).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        let connection = end.map_err(|error| Refused { begun, error })?;
+        Ok(Lent { connection, rests_since: Instant::now(), is_whole: true })
     }
 
-    /// Lends it. Until it [came back](Lent::came_back) it counts as broken, so that a call may be dropped at any time.
-    async fn is_valid(&self, lent: &mut Lent) -> Result<(), sqlx::Error> {
-        lent.is_whole = false;
-        if lent.rests_since.elapsed() < TRUSTED_FOR {
-            return Ok(());
-        }
-        // One that has rested since before another was found dead is dead too. A ping for each would use up the
-        // time for a new one.
-        let suspect = || self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
-        if suspect().is_some_and(|found| lent.rests_since < found) {
-            return Err(sqlx::Error::WorkerCrashed);
-        }
-        match timeout(PING_TIMEOUT, lent.connection.ping()).await {
-            Ok(Ok(())) => Ok(()),
-            dead => {
-                *suspect() = Some(Instant::now());
-                dead.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-            }
-        }
+    /// Not asked: see [`Database::lives`].
+    async fn is_valid(&self, _: &mut Lent) -> Result<(), Refused> {
+        Ok(())
     }
 
     fn has_broken(&self, lent: &mut Lent) -> bool {
         !lent.is_whole
+    }
+}
+
+/// Tells the call that waits for a connection that there will be none. bb8 calls it when it is ready to try again; were
+/// the call told any sooner, the next one would wait for this attempt too.
+#[derive(Clone, Debug)]
+struct Refusals(watch::Sender<Instant>);
+
+impl ErrorSink<Refused> for Refusals {
+    fn sink(&self, Refused { begun, error }: Refused) {
+        tracing::debug!(%error, "a database takes no connection");
+        self.0.send_replace(begun);
+    }
+
+    fn boxed_clone(&self) -> Box<dyn ErrorSink<Refused>> {
+        Box::new(self.clone())
     }
 }
