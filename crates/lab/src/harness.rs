@@ -7,6 +7,7 @@
 use std::{
     any::Any,
     fmt,
+    num::NonZeroUsize,
     process::ExitCode,
     sync::{Arc, LazyLock},
     time::Duration,
@@ -31,8 +32,9 @@ use crate::{Answer, Experiment, child::Child, report::terminal, take_over, why_s
 
 pub use conform::{case::Outcome, target::eventually};
 
-/// How many tests run at once, unless `--test-threads` says otherwise. Most of them wait for servers most of the time.
-const AT_ONCE: usize = 6;
+/// How many tests run at once for each core, unless `--test-threads` says otherwise. Most of them wait for servers most
+/// of the time; with more, experiments about time-outs find a machine that is too busy.
+const AT_ONCE: usize = 2;
 
 /// `tests![a, b]`: a function `tests()` that lists them. One that is forgotten is dead code, and a lint.
 #[macro_export]
@@ -119,7 +121,8 @@ pub fn run(answer: Answer, serve: Serve, tests: Vec<Trial>) -> ExitCode {
 /// Runs these, several at once.
 pub fn run_trials(trials: Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE));
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE * cores));
     let conclusion = libtest_mimic::run(&arguments, trials);
     SHARED_RUNTIME.block_on(async { SHARED.lock().await.take() });
     conclusion.exit_code()

@@ -21,7 +21,7 @@ fn no_two_modules_import_each_other() {
         for (parent, graph) in graphs(&one) {
             for knot in knots(&graph) {
                 let place = [std::slice::from_ref(&one.name), &parent[..]].concat().join("::");
-                let names = Vec::from_iter(knot.iter().map(String::as_str)).join(" ");
+                let names = knot.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
                 circles += &format!("{place}: {names}\n{}\n", shortest_circle(&graph, &knot));
             }
         }
