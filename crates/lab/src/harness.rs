@@ -32,9 +32,11 @@ use crate::{Answer, Experiment, child::Child, report::terminal, take_over, why_s
 
 pub use conform::{case::Outcome, target::eventually};
 
-/// How many tests run at once for each core, unless `--test-threads` says otherwise. Most of them wait for servers most
-/// of the time; with more, experiments about time-outs find a machine that is too busy.
-const AT_ONCE: usize = 2;
+/// How many tests run at once: two for each core. Most of them wait for servers most of the time; with more,
+/// experiments about time-outs find a machine that is too busy.
+pub fn at_once() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
 
 /// `tests![a, b]`: a function `tests()` that lists them. One that is forgotten is dead code, and a lint.
 #[macro_export]
@@ -115,14 +117,13 @@ pub fn run(answer: Answer, serve: Serve, tests: Vec<Trial>) -> ExitCode {
     trials.extend(answer.suite.cases.iter().map(|&case| case_trial(case, serve)));
     trials.push(try_it_trial(answer.try_it, serve));
     trials.extend(tests);
-    run_trials(trials)
+    run_trials(trials, at_once())
 }
 
-/// Runs these, several at once.
-pub fn run_trials(trials: Vec<Trial>) -> ExitCode {
+/// Runs these, so many at once unless `--test-threads` says otherwise.
+pub fn run_trials(trials: Vec<Trial>, at_once: usize) -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    arguments.test_threads = arguments.test_threads.or(Some(AT_ONCE * cores));
+    arguments.test_threads = arguments.test_threads.or(Some(at_once));
     let conclusion = libtest_mimic::run(&arguments, trials);
     SHARED_RUNTIME.block_on(async { SHARED.lock().await.take() });
     conclusion.exit_code()

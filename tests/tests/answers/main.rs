@@ -3,7 +3,6 @@
 
 mod command_line;
 mod edge;
-mod groups;
 mod guide_in_a_browser;
 mod guide_over_http;
 mod lab_parts;
@@ -14,18 +13,16 @@ mod workspace;
 
 use std::process::ExitCode;
 
+use lab::harness::at_once;
+
 fn main() -> ExitCode {
     let answers = guide::answers();
     if let Some(code) = lab::take_over(&answers) {
         return code;
     }
-    if let Some(code) = groups::take_over() {
-        return code;
-    }
     let tests = [
         command_line::tests(),
         edge::tests(),
-        groups::tests(),
         guide_in_a_browser::tests(),
         guide_over_http::tests(),
         lab_parts::tests(),
@@ -33,5 +30,5 @@ fn main() -> ExitCode {
         stack::tests(),
         workspace::tests(),
     ];
-    lab::harness::run_trials(tests.into_iter().flatten().collect())
+    lab::harness::run_trials(tests.into_iter().flatten().collect(), at_once())
 }

@@ -19,7 +19,9 @@ use lab::{
         postgres::{ASYNCHRONOUS, PRIMARY, SYNCHRONOUS},
         until,
     },
+    harness::{Outcome, run_trials},
     stack::own::OwnServer,
+    tests,
 };
 use lapin::{
     BasicProperties, Confirmation, Connection, ConnectionProperties,
@@ -34,7 +36,18 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Outcome, tests};
+/// A group is up to six servers. A machine of two cores starts no more than two groups in time.
+const AT_ONCE: usize = 2;
+
+fn main() -> ExitCode {
+    if let Some(code) = lab::take_over(&[]) {
+        return code;
+    }
+    if let Some(code) = take_over() {
+        return code;
+    }
+    run_trials(tests(), AT_ONCE)
+}
 
 tests![
     postgres_has_a_new_primary_after_the_old_one_was_killed,
@@ -419,7 +432,7 @@ async fn copy_with_its_libraries(program: &Path, root: &Path) -> anyhow::Result<
 const HOLDS: &str = "TESTS_HOLD";
 
 /// If this process is one of those, starts its servers and drops them when it reads a line.
-pub fn take_over() -> Option<ExitCode> {
+fn take_over() -> Option<ExitCode> {
     let what = std::env::var_os(HOLDS)?;
     let hold = async {
         if what == "containers" {
