@@ -34,7 +34,7 @@ pub fn run(answer: Answer) -> ExitCode {
 }
 
 /// Called first in the `main` of every program that builds on `lab`. If this process was started by another one of
-/// ours, as its [child](crate::child) or as the keeper of a private server, does that work and returns how it ended.
+/// ours, as its [child] or as the keeper of a private server, does that work and returns how it ended.
 pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
     executable::knows_its_parts();
     open_files::begin();

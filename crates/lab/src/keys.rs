@@ -1,9 +1,9 @@
 //! How does everyone have Redis keys of their own? By a prefix that nobody else has.
 //!
 //! Invariant: keys are deleted only under a full prefix, with its sixteen random digits, that stands in
-//! [`OWNERS`]. Only this code writes there, and only before the first key of a prefix. Nobody looks for
+//! `OWNERS`. Only this code writes there, and only before the first key of a prefix. Nobody looks for
 //! prefixes among the keys of others. A prefix is deleted by its owner, or by the next process of this workspace
-//! when its owner was killed (see [`claim`](crate::claim)), or by anybody after a day.
+//! when its owner was killed (see `claim`), or by anybody after a day.
 
 use anyhow::Context;
 use redis::{AsyncCommands, Client, aio::MultiplexedConnection};

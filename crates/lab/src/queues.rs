@@ -3,7 +3,7 @@
 //! AMQP cannot list queues, so their names have to be told before they are declared: see [`Queues::expect`].
 //!
 //! Invariant: only queues and exchanges whose whole names were written down are deleted (see
-//! [`claim`](crate::claim)), and only if the name begins with a prefix of sixteen random digits. They are
+//! `claim`), and only if the name begins with a prefix of sixteen random digits. They are
 //! deleted by their owner, or by the next process of this workspace when their owner was killed.
 
 use lapin::{

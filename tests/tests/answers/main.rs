@@ -30,5 +30,5 @@ fn main() -> ExitCode {
         stack::tests(),
         workspace::tests(),
     ];
-    lab::harness::run_trials(tests.into_iter().flatten().collect(), at_once())
+    lab::harness::run_trials(tests.into_iter().flatten().collect(), at_once() / 2)
 }

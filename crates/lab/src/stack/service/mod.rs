@@ -1,7 +1,7 @@
 //! What is a service? A server that this workspace can find, start, ask and install. Each has one file here, which
 //! holds everything that there is to know about it; the rest of `stack` is the same for all of them.
 //!
-//! To add a service, add a file with its [`About`], a variant of [`Service`] and a line of [`Service::about`].
+//! To add a service, add a file with its `About`, a variant of [`Service`] and a line of `Service::about`.
 
 mod container_engine;
 mod etcd;
