@@ -1,17 +1,10 @@
 //! What does every answer promise over HTTP? Errors are problem documents, and bad input harms nobody.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
-use reqwest::{Client, Method, RequestBuilder, Response, header::HeaderValue, redirect::Policy};
+use reqwest::{Method, RequestBuilder, Response, header::HeaderValue};
 use serde_json::{Value, json};
 
 use crate::{case::Outcome, target::Target};
-
-/// A client that shows what came, redirects included.
-pub fn client() -> anyhow::Result<Client> {
-    Ok(Client::builder().redirect(Policy::none()).timeout(Duration::from_secs(20)).build()?)
-}
 
 /// A header as text; nothing if it is missing or no text.
 pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {

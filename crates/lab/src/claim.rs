@@ -39,7 +39,7 @@ const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
 pub(crate) struct Claim {
     path: PathBuf,
     /// Locked as long as it is open.
-    locked: Option<File>,
+    locked: File,
 }
 
 impl Claim {
@@ -52,13 +52,13 @@ impl Claim {
         let name = format!("{}{:016x}", file_prefix(service, server), rand::random::<u64>());
         let path = folder()?.join(name);
         let locked = write_locked(&path, names)?;
-        Ok(Self { path, locked: Some(locked) })
+        Ok(Self { path, locked })
     }
 
     /// Replaces what is written down.
     pub(crate) fn amend(&mut self, names: &impl Serialize) -> anyhow::Result<()> {
         // The old file is let go only after the new one is locked.
-        self.locked.replace(write_locked(&self.path, names)?);
+        self.locked = write_locked(&self.path, names)?;
         Ok(())
     }
 
@@ -86,7 +86,7 @@ pub(crate) fn left_behind<T: DeserializeOwned>(
         if entry.file_name().to_string_lossy().starts_with(&prefix)
             && let Ok(names) = serde_json::from_reader(&file)
         {
-            left.push((Claim { path, locked: Some(file) }, names));
+            left.push((Claim { path, locked: file }, names));
         } else if age > FORGOTTEN {
             let _ = fs::remove_file(path);
         }
@@ -123,6 +123,11 @@ pub(crate) fn fingerprint(value: &impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     format!("{:016x}", hasher.finish())
+}
+
+/// Whether these are the sixteen hexadecimal digits of a random name.
+pub(crate) fn is_sixteen_digits(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The file is locked before it has its name, so nobody ever finds it unlocked.

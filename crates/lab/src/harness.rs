@@ -32,10 +32,13 @@ use crate::{Answer, Experiment, child::Child, report::terminal, take_over, why_s
 
 pub use conform::{case::Outcome, target::eventually};
 
-/// How many tests run at once: two for each core. Most of them wait for servers most of the time; with more,
+/// How many tests of an answer run at once for each core. Most of them wait for servers most of the time; with more,
 /// experiments about time-outs find a machine that is too busy.
-pub fn at_once() -> usize {
-    2 * std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+const FOR_EACH_CORE: usize = 2;
+
+/// The cores of this machine.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// `tests![a, b]`: a function `tests()` that lists them. One that is forgotten is dead code, and a lint.
@@ -117,7 +120,7 @@ pub fn run(answer: Answer, serve: Serve, tests: Vec<Trial>) -> ExitCode {
     trials.extend(answer.suite.cases.iter().map(|&case| case_trial(case, serve)));
     trials.push(try_it_trial(answer.try_it, serve));
     trials.extend(tests);
-    run_trials(trials, at_once())
+    run_trials(trials, FOR_EACH_CORE * cores())
 }
 
 /// Runs these, so many at once unless `--test-threads` says otherwise.

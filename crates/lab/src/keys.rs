@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Service,
-    claim::{Claim, DAY, left_behind},
+    claim::{Claim, DAY, is_sixteen_digits, left_behind},
     farewell::farewell,
     stack,
 };
@@ -119,11 +119,7 @@ async fn delete(connection: &mut MultiplexedConnection, prefix: &str) -> anyhow:
 fn is_random(prefix: &str) -> bool {
     let parts = prefix.strip_prefix(OURS).and_then(|it| it.strip_suffix(':')?.split_once(':'));
     let plain = |it: u8| matches!(it, b'a'..=b'z' | b'0'..=b'9' | b'-');
-    parts.is_some_and(|(answer, digits)| {
-        answer.bytes().all(plain)
-            && digits.len() == 16
-            && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    parts.is_some_and(|(answer, digits)| answer.bytes().all(plain) && is_sixteen_digits(digits))
 }
 
 async fn connect(url: &str) -> anyhow::Result<MultiplexedConnection> {

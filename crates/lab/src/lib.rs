@@ -4,7 +4,7 @@
 //! what a run leaves, [`needs`] is what it asks of the machine, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
 //! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] is several servers that work as one;
-//! [`child`], [`fault`], [`load`] and [`patience`] are what experiments break, measure and ask with; [`serve`] and
+//! [`child`], [`fault`] and [`load`] are what experiments break, measure and ask with; [`serve`] and
 //! [`cli`] run it all, and [`harness`] tries it all.
 
 pub mod answer;
@@ -24,7 +24,6 @@ pub mod keys;
 pub mod load;
 pub mod needs;
 pub mod open_files;
-pub mod patience;
 mod port;
 pub mod queues;
 pub mod recorder;

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 
 use crate::{
     Service,
-    claim::{Claim, left_behind},
+    claim::{Claim, is_sixteen_digits, left_behind},
     farewell::farewell,
     stack,
 };
@@ -126,7 +126,7 @@ async fn delete(url: &str, names: Names) -> anyhow::Result<()> {
 fn is_random(name: &str) -> bool {
     let mut parts = name.strip_prefix(OURS).unwrap_or_default().split('.');
     let (_answer, digits) = (parts.next(), parts.next().unwrap_or_default());
-    digits.len() == 16 && digits.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+    is_sixteen_digits(digits)
 }
 
 async fn connect(url: &str) -> anyhow::Result<Connection> {

@@ -13,7 +13,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use lab::harness::at_once;
+use lab::harness::cores;
 
 fn main() -> ExitCode {
     let answers = guide::answers();
@@ -30,5 +30,5 @@ fn main() -> ExitCode {
         stack::tests(),
         workspace::tests(),
     ];
-    lab::harness::run_trials(tests.into_iter().flatten().collect(), at_once() / 2)
+    lab::harness::run_trials(tests.into_iter().flatten().collect(), cores())
 }

@@ -7,6 +7,8 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::claim::is_sixteen_digits;
+
 /// What the comment on every database of ours begins with. JSON follows, and nothing else.
 const WORDS: &str = "worked-answers ";
 /// PostgreSQL cuts longer names off without an error.
@@ -79,7 +81,7 @@ pub(super) fn template_name(schema: &str) -> String {
 pub(super) fn kind_of(name: &str) -> Option<Kind> {
     [Kind::Fresh, Kind::Spare, Kind::Template]
         .into_iter()
-        .find(|&kind| name.strip_prefix(&prefix(kind)).is_some_and(is_sixteen_hex_digits))
+        .find(|&kind| name.strip_prefix(&prefix(kind)).is_some_and(is_sixteen_digits))
 }
 
 fn prefix(kind: Kind) -> String {
@@ -90,10 +92,6 @@ fn prefix(kind: Kind) -> String {
         Kind::Kept => "kept",
     };
     format!("worked_answers_{word}_")
-}
-
-fn is_sixteen_hex_digits(text: &str) -> bool {
-    text.len() == 16 && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The words, joined by `_`, as a name that need not be quoted. One that would be too long, or that would look

@@ -4,7 +4,7 @@ use anyhow::Context;
 use sqlx::{Connection, PgConnection, Row};
 use url::Url;
 
-use super::{About, Launch, Packages, text};
+use super::{About, Launch, Packages, postgres, text};
 use crate::stack::{
     home::Home,
     programs::{Programs, installed, programs},
@@ -22,7 +22,7 @@ pub(super) const ABOUT: About = About {
     find: || installed("pgbouncer").find_map(programs),
     launch: |home, programs, port| Box::pin(async move { launch(home, programs, port) }),
     url: |home| Ok(with_port(&home.read("upstream")?, home.read("port")?.parse()?)?.into()),
-    greet: |url| Box::pin(greet(url)),
+    greet: |url| Box::pin(postgres::greet(url)),
     version: |url| Box::pin(version(url)),
 };
 
@@ -50,10 +50,6 @@ fn with_port(url: &str, port: u16) -> anyhow::Result<Url> {
     let mut url: Url = url.parse()?;
     url.set_port(Some(port)).ok().context("the URL takes no port")?;
     Ok(url)
-}
-
-async fn greet(url: &str) -> anyhow::Result<()> {
-    Ok(PgConnection::connect(url).await?.close().await?)
 }
 
 /// Its console is a database of that name, which takes simple queries only.

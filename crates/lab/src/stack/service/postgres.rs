@@ -118,7 +118,7 @@ async fn check_major_version(data: &Path, programs: &Programs) -> anyhow::Result
     Ok(())
 }
 
-async fn greet(url: &str) -> anyhow::Result<()> {
+pub(super) async fn greet(url: &str) -> anyhow::Result<()> {
     Ok(PgConnection::connect(url).await?.close().await?)
 }
 
