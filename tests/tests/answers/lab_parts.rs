@@ -10,13 +10,14 @@ use lapin::{
     types::FieldTable,
 };
 use redis::AsyncCommands;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use url_shortener::MIGRATIONS;
 
 use crate::support::{Outcome, eventually, tests};
 
 tests![
     a_fresh_database_is_migrated_and_takes_milliseconds,
+    somebody_else_may_make_the_template_at_the_same_moment,
     a_fresh_database_is_gone_when_it_is_dropped,
     a_message_makes_the_round_trip_once_the_broker_has_confirmed_it,
     keys_are_deleted_with_their_prefix,
@@ -41,6 +42,51 @@ async fn a_fresh_database_is_migrated_and_takes_milliseconds() -> Outcome {
     }
     eprintln!("fastest fresh database: {fastest:?}");
     ensure!(fastest < Duration::from_millis(50), "the fastest took {fastest:?}");
+    Ok(())
+}
+
+async fn somebody_else_may_make_the_template_at_the_same_moment() -> Outcome {
+    let server = OwnServer::start(Service::Postgres).await?;
+    let url = server.url()?;
+    Database::fresh_on(&url, "url-shortener", &MIGRATIONS).await?;
+    let mut other = PgConnection::connect(&url).await?;
+    let like = "datname like 'worked_answers_template_%'";
+    let comment = "shobj_description(oid, 'pg_database')";
+    let found = format!("select datname::text, {comment} from pg_database where {like}");
+    let (template, mark): (String, String) =
+        sqlx::query_as(AssertSqlSafe(found)).fetch_one(&mut other).await?;
+    let aside = format!("alter database {template} rename to aside");
+    sqlx::raw_sql(AssertSqlSafe(aside)).execute(&mut other).await?;
+
+    // The other has made it, and has not committed yet.
+    let mut making = other.begin().await?;
+    let back = format!(
+        "alter database aside rename to {template}; comment on database {template} is '{mark}'"
+    );
+    sqlx::raw_sql(AssertSqlSafe(back)).execute(&mut *making).await?;
+    let fresh = {
+        let url = url.clone();
+        async move { Database::fresh_on(&url, "url-shortener", &MIGRATIONS).await }
+    };
+    let fresh = tokio::spawn(fresh);
+    eventually("we wait for the other", || async {
+        let mut watch = PgConnection::connect(&url).await?;
+        let waiting: bool = sqlx::query_scalar(
+            r#"
+            select exists (
+                select from pg_stat_activity
+                where wait_event_type = 'Lock' and query like 'alter database%'
+            )
+            "#,
+        )
+        .fetch_one(&mut watch)
+        .await?;
+        Ok(waiting.then_some(()))
+    })
+    .await?;
+    making.commit().await?;
+    let fresh = fresh.await??;
+    sqlx::query("select 1 from links").execute(&fresh.pool().await?).await?;
     Ok(())
 }
 

@@ -167,10 +167,17 @@ pub(super) enum Comment {
 }
 
 /// There is a database of this name.
-pub(super) const DUPLICATE_DATABASE: &str = "42P04";
+const DUPLICATE_DATABASE: &str = "42P04";
+/// The same, if the other one was made at this very moment: the index finds it, after PostgreSQL itself has not.
+const UNIQUE_VIOLATION: &str = "23505";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// There is no database of this name.
 pub(super) const NO_SUCH_DATABASE: &str = "3D000";
+
+/// Whether somebody else was faster to take the name.
+pub(super) fn is_taken(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some(DUPLICATE_DATABASE | UNIQUE_VIOLATION))
+}
 
 /// PostgreSQL's code for what went wrong.
 pub(super) fn code(error: &sqlx::Error) -> Option<&str> {

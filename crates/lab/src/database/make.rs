@@ -7,7 +7,7 @@
 use sqlx::migrate::Migrator;
 
 use super::{
-    admin::{Admin, DUPLICATE_DATABASE, code, with_database},
+    admin::{Admin, is_taken, with_database},
     mark::{Kind, Mark, random_name},
     migrate::migrate,
 };
@@ -35,7 +35,7 @@ pub(super) async fn make(
         admin.seal(&draft).await?;
     }
     match admin.rename(&draft, name, mark).await {
-        Err(error) if code(&error) == Some(DUPLICATE_DATABASE) => admin.drop(&draft).await?,
+        Err(error) if is_taken(&error) => admin.drop(&draft).await?,
         outcome => outcome?,
     }
     claim.release();
