@@ -9,8 +9,8 @@ use std::{
     fmt,
     num::NonZeroUsize,
     process::ExitCode,
-    sync::{Arc, LazyLock},
-    time::Duration,
+    sync::{self, Arc, LazyLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{anyhow, bail, ensure};
@@ -61,13 +61,30 @@ where
     W: Future<Output = anyhow::Result<Completion>>,
 {
     let module = module.rsplit("::").next().unwrap_or_default();
-    Trial::ignorable_test(format!("{module}::{name}"), move || {
+    let name = format!("{module}::{name}");
+    Trial::ignorable_test(name.clone(), move || {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(test()).or_else(|error| match why_skipped(&error) {
+        let begun = Instant::now();
+        let outcome = runtime.block_on(test());
+        TIMES.lock().unwrap_or_else(PoisonError::into_inner).push((begun.elapsed(), name));
+        outcome.or_else(|error| match why_skipped(&error) {
             Some(why) => Ok(Completion::ignored_with(why)),
             None => Err(Failed::from(format!("{error:#}"))),
         })
     })
+}
+
+/// How long each test took.
+static TIMES: sync::Mutex<Vec<(Duration, String)>> = sync::Mutex::new(Vec::new());
+
+/// With `SLOWEST=10`, names the ten slowest tests at the end.
+fn show_the_slowest() {
+    let many = std::env::var("SLOWEST").ok().and_then(|many| many.parse().ok()).unwrap_or(0);
+    let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    times.sort_unstable_by(|one, other| other.cmp(one));
+    for (time, name) in times.iter().take(many) {
+        eprintln!("{:>6.1} s  {name}", time.as_secs_f64());
+    }
 }
 
 /// A running program and what it stands on: databases, keys, queues. All of it goes when this is dropped.
@@ -128,6 +145,7 @@ pub fn run_trials(trials: Vec<Trial>, at_once: usize) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(at_once));
     let conclusion = libtest_mimic::run(&arguments, trials);
+    show_the_slowest();
     SHARED_RUNTIME.block_on(async { SHARED.lock().await.take() });
     conclusion.exit_code()
 }

@@ -48,7 +48,7 @@ async fn nothing_of_a_readers_changes_when_answers_are_served_and_experiments_ru
     // The one that uses all three servers.
     let worker = answers.iter().find(|it| it.name == "notification-worker").context("gone")?;
     let run = |it: &Experiment| experiment(&reader, worker.name, it.name, it.quick);
-    stream::iter(&worker.experiments).map(run).buffered(2).try_collect::<()>().await?;
+    stream::iter(&worker.experiments).map(run).buffered(4).try_collect::<()>().await?;
     same(&reader, &before, "all experiments of an answer").await?;
     reader.bindings_work().await?;
 
