@@ -56,7 +56,7 @@ impl Need {
         match self {
             Self::Shared(service) | Self::Tool(service) => stack::why_none(service),
             Self::Own(service) => stack::why_none_of_its_own(service),
-            Self::Group(group) => stack::why_none_of_its_own(group.service()),
+            Self::Group(group) => stack::why_not_installed(group.service()),
             Self::Root if rustix::process::geteuid().is_root() => None,
             Self::Root => Some("only root can".to_owned()),
             Self::Linux if cfg!(target_os = "linux") => None,
@@ -68,7 +68,7 @@ impl Need {
     /// Installs it, if it can be had that way only.
     pub(crate) async fn bring(self) -> anyhow::Result<()> {
         match self {
-            Self::Own(service) => stack::bring(service).await,
+            Self::Own(service) => stack::bring_own(service).await,
             Self::Group(group) => stack::bring(group.service()).await,
             // Those are brought by whoever asks for them.
             Self::Shared(_) | Self::Tool(_) | Self::Root | Self::Linux => Ok(()),

@@ -153,7 +153,7 @@ impl PostgresGroup {
         self.slot(member, primary).await?;
         let standby = &self.members[member];
         let home = standby.home();
-        let mut backup = Command::new(standby.programs().folder.join("pg_basebackup"));
+        let mut backup = Command::new(standby.programs()?.folder.join("pg_basebackup"));
         undisturbed(backup.as_std_mut())
             .arg("--pgdata")
             .arg(home.path.join("data"))

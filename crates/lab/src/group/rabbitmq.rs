@@ -87,7 +87,7 @@ impl RabbitMqGroup {
     /// Asks this node with RabbitMQ's own tool.
     async fn ask(&self, member: usize, words: &[&str]) -> anyhow::Result<Value> {
         let server = &self.members[member];
-        let mut rabbitmqctl = Command::new(server.programs().folder.join("rabbitmqctl"));
+        let mut rabbitmqctl = Command::new(server.programs()?.folder.join("rabbitmqctl"));
         undisturbed(rabbitmqctl.as_std_mut());
         let output = rabbitmqctl
             .args(["--node", &name(member), "--formatter", "json", "--quiet"])

@@ -124,7 +124,8 @@ impl Home {
         Ok(path)
     }
 
-    fn give(&self, path: &Path) -> io::Result<()> {
+    /// Makes a file the server's user's.
+    pub fn give(&self, path: &Path) -> io::Result<()> {
         match self.account {
             Some(account) => chown(path, Some(account.uid), Some(account.gid)),
             None => Ok(()),

@@ -155,6 +155,8 @@ async fn look_after(home: &Home, duty: &Duty) -> anyhow::Result<bool> {
 
 struct Server {
     process: Child,
+    /// The container that it runs in. The process is then only its client.
+    container: Option<String>,
     /// Whether its processes were stopped, and not yet told to go on.
     paused: bool,
 }
@@ -162,7 +164,11 @@ struct Server {
 impl Server {
     fn start(home: &Home, duty: &Duty) -> anyhow::Result<Self> {
         let process = command(home, duty)?.spawn();
-        Ok(Self { process: process.context(duty.launch.command[0].clone())?, paused: false })
+        Ok(Self {
+            process: process.context(duty.launch.command[0].clone())?,
+            container: duty.launch.container.clone(),
+            paused: false,
+        })
     }
 
     /// Its pid, as long as we have not waited for it. After that it may be somebody else's.
@@ -200,14 +206,24 @@ impl Server {
     fn obey(&mut self, order: Order) -> anyhow::Result<()> {
         let Some(pid) = self.pid() else { return Ok(()) };
         match order {
-            Order::Kill => family::kill(pid)?,
+            Order::Kill => {
+                if let Some(name) = &self.container {
+                    docker("kill", name);
+                }
+                family::kill(pid)?;
+            }
             Order::Pause => {
-                family::pause(pid)?;
+                match &self.container {
+                    Some(name) => docker("pause", name),
+                    None => family::pause(pid)?,
+                }
                 self.paused = true;
             }
             Order::Resume | Order::Stop => {
-                if self.paused {
-                    family::resume(pid)?;
+                match &self.container {
+                    _ if !self.paused => {}
+                    Some(name) => docker("unpause", name),
+                    None => family::resume(pid)?,
                 }
                 self.paused = false;
             }
@@ -254,6 +270,12 @@ fn command(home: &Home, duty: &Duty) -> anyhow::Result<Command> {
         server.uid(account.uid).gid(account.gid);
     }
     Ok(server)
+}
+
+/// Does this to a container. What goes wrong stands in the server's log.
+fn docker(what: &str, container: &str) {
+    let mut docker = process::Command::new("docker");
+    let _ = docker.args([what, container]).stdin(Stdio::null()).stdout(Stdio::null()).status();
 }
 
 /// What the server leaves behind, such as Erlang's port mapper.

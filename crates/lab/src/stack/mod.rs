@@ -10,6 +10,7 @@
 //! Invariant: a URL that is set is used or is an error; nothing ever falls through to another server.
 
 pub mod compose;
+mod container;
 mod family;
 mod given;
 mod home;
@@ -141,6 +142,11 @@ pub(crate) fn why_none(service: Service) -> Option<String> {
 
 /// Why no server of one's own can be had here.
 pub(crate) fn why_none_of_its_own(service: Service) -> Option<String> {
+    if container::is_possible(service) { None } else { why_not_installed(service) }
+}
+
+/// Why its programs cannot be had here.
+pub(crate) fn why_not_installed(service: Service) -> Option<String> {
     if service.needs_root() && !rustix::process::geteuid().is_root() {
         return Some(format!("only root can run {service}"));
     }
@@ -151,6 +157,11 @@ pub(crate) fn why_none_of_its_own(service: Service) -> Option<String> {
 /// Installs the programs of a service, if they are missing.
 pub(crate) async fn bring(service: Service) -> anyhow::Result<()> {
     if service.programs().is_some() { Ok(()) } else { install::install(service).await }
+}
+
+/// The same for a server of one's own, unless a container engine brings it when it starts.
+pub(crate) async fn bring_own(service: Service) -> anyhow::Result<()> {
+    if container::is_possible(service) { Ok(()) } else { bring(service).await }
 }
 
 /// A client of a service: what is on the path, or lies beside the server.

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use tokio::time::sleep;
 
 use super::{
+    compose, container,
     home::{Home, Order},
     private::{self, Place},
     probe,
@@ -33,10 +34,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 
 impl OwnServer {
-    /// Starts a server with no data. Installs it, if it is missing and may be installed; otherwise the experiment is
-    /// skipped.
+    /// Starts a server with no data: what is installed, or else in a container. Otherwise installs it, if that is
+    /// allowed; otherwise the experiment is skipped.
     pub async fn start(service: Service) -> anyhow::Result<Self> {
-        let mut server = Self::prepare(service).await?;
+        let in_container = service.programs().is_none()
+            && container::is_possible(service)
+            && compose::engine_answers().await;
+        let mut server = if in_container {
+            container::pull(service).await?;
+            Self::make(service, None)?
+        } else {
+            Self::prepare(service).await?
+        };
         server.restart().await?;
         Ok(server)
     }
@@ -44,11 +53,15 @@ impl OwnServer {
     /// Makes the home of a server and starts nothing. For a server that is to be a member of a group: its folder can
     /// be filled and its launch changed before [`restart`](Self::restart).
     pub(crate) async fn prepare(service: Service) -> anyhow::Result<Self> {
-        if let Some(why) = super::why_none_of_its_own(service) {
+        if let Some(why) = super::why_not_installed(service) {
             return Err(skip(format!("it needs a {service} of its own, and {why}")));
         }
         super::bring(service).await?;
         let programs = service.programs().context("its programs are not where they should be")?;
+        Self::make(service, Some(programs))
+    }
+
+    fn make(service: Service, programs: Option<Programs>) -> anyhow::Result<Self> {
         remove_what_was_left(service)?;
         let home = service.own_home()?;
         home.create()?;
@@ -69,8 +82,8 @@ impl OwnServer {
     }
 
     /// What runs it.
-    pub(crate) fn programs(&self) -> &Programs {
-        &self.place.programs
+    pub(crate) fn programs(&self) -> anyhow::Result<&Programs> {
+        self.place.programs.as_ref().context("it runs in a container")
     }
 
     /// Its port, the same after a restart.

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use tokio::time::sleep;
 
 use super::{
-    announce,
+    announce, container,
     home::{Home, Order},
     keeper::{self, Duty},
     probe,
@@ -30,7 +30,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Place {
     pub service: Service,
     pub home: Home,
-    pub programs: Programs,
+    /// `None`: it runs in a container.
+    pub programs: Option<Programs>,
     /// What is different about this one's launch.
     pub adapt: Box<dyn Fn(&mut Launch) + Send + Sync>,
 }
@@ -43,8 +44,17 @@ impl fmt::Debug for Place {
 
 impl Place {
     /// A server like any other of its service.
-    pub fn new(service: Service, home: Home, programs: Programs) -> Self {
+    pub fn new(service: Service, home: Home, programs: Option<Programs>) -> Self {
         Self { service, home, programs, adapt: Box::new(|_| {}) }
+    }
+
+    async fn launch(&self, port: u16) -> anyhow::Result<Launch> {
+        let mut launch = match &self.programs {
+            Some(programs) => (self.service.about().launch)(&self.home, programs, port).await?,
+            None => container::launch(self.service, &self.home, port)?,
+        };
+        (self.adapt)(&mut launch);
+        Ok(launch)
     }
 
     /// Its address.
@@ -55,7 +65,7 @@ impl Place {
 
 /// Starts the shared server, or finds it running; returns its address and our place among its users.
 pub async fn join(service: Service, programs: Programs) -> anyhow::Result<(String, File)> {
-    let place = Place::new(service, service.shared_home()?, programs);
+    let place = Place::new(service, service.shared_home()?, Some(programs));
     let home = &place.home;
     home.create()?;
     let _turn = turn(service, home).await?;
@@ -107,8 +117,7 @@ pub async fn start(
     let user = enter(home).await?;
     let mut port = home.free_port()?;
     for attempt in 1.. {
-        let mut launch = (place.service.about().launch)(home, &place.programs, port).await?;
-        (place.adapt)(&mut launch);
+        let launch = place.launch(port).await?;
         // An experiment that kills its server waits for that.
         let look = Duration::from_millis(if own { 20 } else { 200 });
         let duty = Duty { launch, account: home.account, idle, look, remove: own };

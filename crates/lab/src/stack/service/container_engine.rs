@@ -18,6 +18,7 @@ pub(super) const ABOUT: About = About {
     schemes: &["unix", "tcp", "ssh"],
     packages: Packages { debian: "docker.io", fedora: "moby-engine", brew: "colima docker" },
     image: None,
+    container: None,
     compose_url: None,
     refuses_root: false,
     // The daemon runs as root only, and without its client it is of no use.

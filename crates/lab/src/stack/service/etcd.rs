@@ -19,6 +19,7 @@ pub(super) const ABOUT: About = About {
     schemes: &["http", "https"],
     packages: Packages { debian: "etcd-server", fedora: "etcd", brew: "etcd" },
     image: Some("quay.io/coreos/etcd:v3.5.21"),
+    container: None,
     compose_url: None,
     refuses_root: false,
     find: || installed("etcd").find_map(programs),

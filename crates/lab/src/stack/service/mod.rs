@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{home::Home, programs::Programs};
+use super::{container::Container, home::Home, programs::Programs};
 
 /// A server that experiments and answers may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -115,6 +115,8 @@ pub(crate) struct About {
     pub packages: Packages,
     /// What brings it to a container engine. It is the one in `docker-compose.yml`.
     pub image: Option<&'static str>,
+    /// How the image is run where the service is not installed, if an experiment may have such a server for its own.
+    pub container: Option<Container>,
     /// Where the Compose stack publishes it. Not the usual ports, which are often taken.
     pub compose_url: Option<&'static str>,
     /// Whether it refuses to run as root. Then an unprivileged user runs it.
@@ -149,6 +151,8 @@ pub struct Launch {
     pub stop: Stop,
     /// A program and its arguments, run after it has ended.
     pub after: Vec<String>,
+    /// The container that it runs in. The command is then only its client.
+    pub container: Option<String>,
 }
 
 /// A signal that stops a server and lets it finish what it must.
@@ -190,6 +194,7 @@ impl Launch {
             environment: Vec::new(),
             stop: Stop::Terminate,
             after: Vec::new(),
+            container: None,
         })
     }
 }

@@ -17,6 +17,7 @@ pub(super) const ABOUT: About = About {
     schemes: &["postgres", "postgresql"],
     packages: Packages { debian: "pgbouncer", fedora: "pgbouncer", brew: "pgbouncer" },
     image: None,
+    container: None,
     compose_url: None,
     refuses_root: true,
     find: || installed("pgbouncer").find_map(programs),

@@ -8,6 +8,7 @@ use tokio::process::Command;
 
 use super::{About, Launch, Packages, Stop, text};
 use crate::stack::{
+    container::Container,
     home::Home,
     programs::{Programs, on_path, programs, undisturbed, versions},
 };
@@ -19,6 +20,17 @@ pub(super) const ABOUT: About = About {
     schemes: &["postgres", "postgresql"],
     packages: Packages { debian: "postgresql", fedora: "postgresql-server", brew: "postgresql@17" },
     image: Some("postgres:17.6"),
+    container: Some(Container {
+        port: 5432,
+        data: "/var/lib/postgresql/data",
+        environment: &[
+            ("POSTGRES_PASSWORD", "{password}"),
+            ("POSTGRES_INITDB_ARGS", "--encoding=UTF8 --no-locale"),
+        ],
+        config: None,
+        options: &[],
+        arguments: &["-c", "max_connections=300"],
+    }),
     compose_url: Some("postgres://answers:answers@127.0.0.1:54320/postgres"),
     refuses_root: true,
     find,

@@ -12,6 +12,7 @@ use super::{About, Launch, Packages, text};
 use crate::{
     port,
     stack::{
+        container::Container,
         home::Home,
         programs::{Programs, installed, on_path, programs, versions},
     },
@@ -24,6 +25,15 @@ pub(super) const ABOUT: About = About {
     schemes: &["amqp", "amqps"],
     packages: Packages { debian: "rabbitmq-server", fedora: "rabbitmq-server", brew: "rabbitmq" },
     image: Some("rabbitmq:4.1.4"),
+    container: Some(Container {
+        port: 5672,
+        data: "/var/lib/rabbitmq",
+        environment: &[("RABBITMQ_DEFAULT_USER", "lab"), ("RABBITMQ_DEFAULT_PASS", "{password}")],
+        config: None,
+        // Its data lies in a folder that is named after the host.
+        options: &["--hostname", "lab"],
+        arguments: &[],
+    }),
     compose_url: Some("amqp://answers:answers@127.0.0.1:56720/%2f"),
     refuses_root: false,
     find,

@@ -5,6 +5,7 @@ use redis::aio::MultiplexedConnection;
 
 use super::{About, Launch, Packages, text};
 use crate::stack::{
+    container::Container,
     home::Home,
     programs::{Programs, installed, programs},
 };
@@ -16,6 +17,18 @@ pub(super) const ABOUT: About = About {
     schemes: &["redis", "rediss"],
     packages: Packages { debian: "redis-server", fedora: "redis", brew: "redis" },
     image: Some("redis:8.2.1"),
+    container: Some(Container {
+        port: 6379,
+        data: "/data",
+        environment: &[],
+        config: Some((
+            "/redis.conf",
+            "port 6379\nrequirepass {password}\nappendonly yes\nsave \"\"\ndir /data\n",
+        )),
+        // Not the image's script, which changes the user, who could then not read the configuration.
+        options: &["--entrypoint", "redis-server"],
+        arguments: &["/redis.conf"],
+    }),
     // `redis-cli` takes what stands before the colon for a name also if nothing stands there.
     compose_url: Some("redis://default:answers@127.0.0.1:63790/"),
     refuses_root: false,
