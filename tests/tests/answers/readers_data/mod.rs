@@ -6,13 +6,16 @@ mod pooler;
 mod reader;
 mod untouched;
 
-use std::process::{Output, Stdio};
+use std::{
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use lab::Service;
 use lab::harness::Trial;
 use serde_json::Value;
-use tokio::process::Command;
+use tokio::{process::Command, time::timeout};
 
 use self::reader::Reader;
 use crate::support::Outcome;
@@ -26,7 +29,9 @@ async fn run(reader: &Reader, words: &[&str]) -> anyhow::Result<Output> {
     let mut process = command(reader, words)?.spawn()?;
     // The child ends when this pipe does.
     let _stdin = process.stdin.take();
-    Ok(process.wait_with_output().await?)
+    // One that serves what it should refuse never ends.
+    let ended = timeout(Duration::from_mins(3), process.wait_with_output()).await;
+    Ok(ended.with_context(|| format!("{words:?} does not end"))??)
 }
 
 fn command(reader: &Reader, words: &[&str]) -> anyhow::Result<Command> {
