@@ -52,13 +52,26 @@ pub fn prove(
         good &= prove_exercises(&copy, workspace, of_answer);
     }
     for of_answer in experiments.chunk_by(|one, next| one.key.answer == next.key.answer) {
-        let proved = sabotage::prove(&copy, of_answer)?;
-        good &= proved.len() == of_answer.len();
-        for experiment in &proved {
-            Proof::of_sabotages(experiment).note()?;
-        }
+        good &= prove_sabotages(&copy, of_answer)?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The sabotages of experiments of one answer. Whether all are proved.
+fn prove_sabotages(copy: &Path, experiments: &[Experiment]) -> anyhow::Result<bool> {
+    let name = &experiments.first().context("no experiment")?.key.answer;
+    let answer = sabotage::Answer::build(copy, name)?;
+    let mut good = true;
+    for experiment in experiments {
+        let outcome = answer
+            .prove(&experiment.key.name)
+            .and_then(|()| Proof::of_sabotages(experiment).note(&answer.folder()));
+        if let Err(error) = outcome {
+            good = false;
+            println!("{}: {error:#}", experiment.key);
+        }
+    }
+    Ok(good)
 }
 
 /// Those that have changed since they were proved, or never were.
@@ -82,9 +95,11 @@ fn prove_exercises(copy: &Path, workspace: &Path, exercises: &[Exercise]) -> boo
         exercises.iter().map(|exercise| prove_whole(copy, workspace, exercise)).collect();
     for (exercise, whole) in exercises.iter().zip(whole) {
         let begun = Instant::now();
-        let outcome = whole
-            .and_then(|()| prove_changed(copy, workspace, exercise))
-            .and_then(|()| Proof::of_exercise(exercise).note());
+        let outcome =
+            whole.and_then(|()| prove_changed(copy, workspace, exercise)).and_then(|()| {
+                let answer = copy.join(exercise.folder.strip_prefix(workspace)?);
+                Proof::of_exercise(exercise).note(&answer)
+            });
         match outcome {
             Ok(()) => println!("{}: proved in {} s", exercise.key, begun.elapsed().as_secs()),
             Err(error) => {

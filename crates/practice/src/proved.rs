@@ -28,8 +28,8 @@ pub struct Proof {
     /// The answer's folder.
     folder: PathBuf,
     name: String,
-    /// What it depends on beside the answer's code.
-    files: Vec<PathBuf>,
+    /// What it depends on beside the answer's code, from the answer's folder.
+    files: Vec<String>,
     /// The experiments that take part in it. The files of the others do not matter.
     experiments: Vec<String>,
 }
@@ -38,8 +38,7 @@ impl Proof {
     /// That an exercise's checks catch what they should.
     pub fn of_exercise(exercise: &Exercise) -> Self {
         let (folder, name) = (exercise.folder.clone(), exercise.key.name.clone());
-        let files =
-            ["md", "wrong.rs"].map(|ending| folder.join(format!("exercises/{name}.{ending}")));
+        let files = ["md", "wrong.rs"].map(|ending| format!("exercises/{name}.{ending}"));
         let checks = exercise.front.checks.iter().filter(|check| check.experiment.is_some());
         let experiments = checks.map(|check| check.name().to_owned()).collect();
         Self { folder, name, files: files.to_vec(), experiments }
@@ -57,13 +56,13 @@ impl Proof {
 
     /// Whether everything is as it was when it was proved.
     pub fn is_noted(&self) -> anyhow::Result<bool> {
-        Ok(self.read()?.get(&self.name) == Some(&self.fingerprint()?))
+        Ok(self.read()?.get(&self.name) == Some(&self.fingerprint(&self.folder)?))
     }
 
-    /// Notes that it was proved as it is now.
-    pub fn note(&self) -> anyhow::Result<()> {
+    /// Notes that it was proved as it is in this copy of the answer's folder. The original may have changed since.
+    pub fn note(&self, copy: &Path) -> anyhow::Result<()> {
         let mut proved = self.read()?;
-        proved.insert(self.name.clone(), self.fingerprint()?);
+        proved.insert(self.name.clone(), self.fingerprint(copy)?);
         // What was removed needs no proof.
         proved.retain(|name, _| self.is_there(name));
         let text = serde_json::to_string_pretty(&proved)? + "\n";
@@ -93,14 +92,13 @@ impl Proof {
         read().with_context(|| path.display().to_string())
     }
 
-    /// A hash of all that it depends on.
-    fn fingerprint(&self) -> anyhow::Result<String> {
-        let folder = &self.folder;
-        let mut files = self.files.clone();
+    /// A hash of all that it depends on, in this folder.
+    fn fingerprint(&self, folder: &Path) -> anyhow::Result<String> {
+        let mut files: Vec<_> = self.files.iter().map(|file| folder.join(file)).collect();
         files.push(folder.join("Cargo.toml"));
         files.extend(files_below(&folder.join("migrations"))?);
         for file in files_below(&folder.join("src"))? {
-            if self.depends_on(&file)? {
+            if self.depends_on(&folder.join("src"), &file)? {
                 files.push(file);
             }
         }
@@ -122,8 +120,7 @@ impl Proof {
     }
 
     /// No proof depends on the cases, on the whiteboard version, or on an experiment that takes no part in it.
-    fn depends_on(&self, file: &Path) -> anyhow::Result<bool> {
-        let src = self.folder.join("src");
+    fn depends_on(&self, src: &Path, file: &Path) -> anyhow::Result<bool> {
         if file.starts_with(src.join("cases")) || file == src.join("whiteboard.rs") {
             return Ok(false);
         }
@@ -202,7 +199,7 @@ mod tests {
 
     /// Whether a proof that was noted counts no more when this file changes.
     fn matters(folder: &Path, proof: &Proof, file: &str) -> bool {
-        proof.note().unwrap();
+        proof.note(folder).unwrap();
         assert!(proof.is_noted().unwrap());
         let path = folder.join(file);
         let before = fs::read(&path).ok();
@@ -248,7 +245,7 @@ mod tests {
     fn line_ends_ask_for_no_new_proof() {
         let (folder, exercise) = exercise(unit());
         let proof = Proof::of_exercise(&exercise);
-        proof.note().unwrap();
+        proof.note(folder.path()).unwrap();
         fs::write(folder.path().join("src/lib.rs"), "fn one() {}\r\nfn two() {}\r\n").unwrap();
         assert!(proof.is_noted().unwrap());
     }
@@ -260,13 +257,13 @@ mod tests {
             let key = Key { answer: "sums".to_owned(), name: name.to_owned() };
             Proof::of_sabotages(&Experiment { key, folder: exercise.folder.clone() })
         };
-        Proof::of_exercise(&exercise).note().unwrap();
-        experiment("other").note().unwrap();
+        Proof::of_exercise(&exercise).note(folder.path()).unwrap();
+        experiment("other").note(folder.path()).unwrap();
         for file in ["exercises/sum.md", "src/experiments/other.rs"] {
             fs::remove_file(folder.path().join(file)).unwrap();
         }
         let big = experiment("big-sum");
-        big.note().unwrap();
+        big.note(folder.path()).unwrap();
         assert_eq!(big.read().unwrap().into_keys().collect::<Vec<_>>(), ["experiments/big-sum"]);
     }
 }

@@ -8,7 +8,7 @@ use std::{
     fs,
     io::Read,
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -18,17 +18,15 @@ use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::experiment::Experiment;
-
 /// A sabotaged run that takes longer hangs.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How much is shown of what a failed command wrote.
 const LINES: usize = 15;
 
-/// An experiment as its answer's `list --json` shows it.
+/// An experiment, as its answer's `list --json` shows it.
 #[derive(Debug, Deserialize)]
-struct Listed {
+struct Experiment {
     name: String,
     quick: Vec<String>,
     sabotages: Vec<Sabotage>,
@@ -59,110 +57,111 @@ struct Check {
     held: bool,
 }
 
-/// Sees the sabotages of these experiments, all of one answer, turn their checks red. Returns those that are proved.
-pub fn prove(copy: &Path, experiments: &[Experiment]) -> anyhow::Result<Vec<Experiment>> {
-    let answer = &experiments.first().context("no experiment")?.key.answer;
-    build(copy, answer)?;
-    let listed = list(copy, answer)?;
-    // What the servers need to start does not count as time of the first run.
-    output(&mut answer_words(copy, answer, &["stack", "up"]), PATIENCE)?;
-    let mut proved = Vec::new();
-    for experiment in experiments {
-        let Some(known) = listed.iter().find(|it| it.name == experiment.key.name) else {
-            println!("{}: {answer} does not list it", experiment.key);
-            continue;
-        };
-        if known.sabotages.is_empty() {
-            println!("{}: it names no sabotage", experiment.key);
-            continue;
+/// An answer in the copy of the workspace.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    copy: &'a Path,
+    name: &'a str,
+    experiments: Vec<Experiment>,
+}
+
+impl<'a> Answer<'a> {
+    /// Builds it, and asks it for its sabotages.
+    pub fn build(copy: &'a Path, name: &'a str) -> anyhow::Result<Self> {
+        let mut this = Self { copy, name, experiments: Vec::new() };
+        this.build_again()?;
+        #[derive(Deserialize)]
+        struct Listed {
+            experiments: Vec<Experiment>,
         }
-        let mut good = true;
-        for sabotage in &known.sabotages {
+        let [Listed { experiments }] = json(&this.say(&["list", "--json"])?)?;
+        this.experiments = experiments;
+        // What the servers need to start does not count as time of the first run.
+        this.say(&["stack", "up"])?;
+        Ok(this)
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> PathBuf {
+        self.copy.join("crates").join(self.name)
+    }
+
+    /// Sees each sabotage of this experiment turn its check red. The error is the first one that does not.
+    pub fn prove(&self, experiment: &str) -> anyhow::Result<()> {
+        let found = self.experiments.iter().find(|it| it.name == experiment);
+        let found = found.context("its answer does not list it")?;
+        ensure!(!found.sabotages.is_empty(), "it names no sabotage");
+        for sabotage in &found.sabotages {
             let begun = Instant::now();
-            match prove_one(copy, answer, known, sabotage) {
-                Ok(seconds) => println!(
-                    "{}: {:?} turned red in {seconds:.1} s, with the build {} s",
-                    experiment.key,
-                    sabotage.check,
-                    begun.elapsed().as_secs()
-                ),
-                Err(error) => {
-                    good = false;
-                    println!(
-                        "{}: {:?} did not turn red: {error:#}",
-                        experiment.key, sabotage.check
-                    );
-                }
-            }
+            let seconds = self
+                .prove_one(found, sabotage)
+                .with_context(|| format!("{:?} did not turn red", sabotage.check))?;
+            println!(
+                "{}/{experiment}: {:?} turned red in {seconds:.1} s, with the build {} s",
+                self.name,
+                sabotage.check,
+                begun.elapsed().as_secs()
+            );
         }
-        if good {
-            proved.push(experiment.clone());
+        Ok(())
+    }
+
+    /// Makes the change, runs the experiment, and takes the change back. Returns how many seconds the run took.
+    fn prove_one(&self, experiment: &Experiment, sabotage: &Sabotage) -> anyhow::Result<f64> {
+        let Sabotage { file, replace, with, check } = sabotage;
+        let place = self.folder().join(file);
+        let real = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
+        let found = real.matches(replace).count();
+        ensure!(found == 1, "{file} has {replace:?} {found} times, not once");
+        fs::write(&place, real.replacen(replace, with, 1))?;
+        let report = self.build_again().and_then(|()| {
+            let quick = experiment.quick.iter().map(String::as_str);
+            let words = ["experiment", &experiment.name, "--json"].into_iter().chain(quick);
+            json::<Report>(&self.say(&words.collect::<Vec<_>>())?)
+        });
+        fs::write(&place, real)?;
+        let report = report?;
+        report.is_red(check).map(|()| report.seconds)
+    }
+
+    fn build_again(&self) -> anyhow::Result<()> {
+        // The compiler warns of what the mistake leaves unused; that is shown only if it does not compile.
+        let words = ["build", "--quiet", "--package", self.name];
+        let output = cargo(self.copy, &words).output().context("cargo cannot be run")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// What it writes when it is told this, as it was built last.
+    fn say(&self, words: &[&str]) -> anyhow::Result<String> {
+        let run = ["run", "--quiet", "--package", self.name, "--"];
+        output(&mut cargo(self.copy, &[&run, words].concat()), PATIENCE)
+    }
+}
+
+impl Report {
+    /// The error says what was seen instead.
+    fn is_red(&self, check: &str) -> anyhow::Result<()> {
+        if let Some(why) = &self.skipped {
+            bail!("it cannot be tried here: {why}");
         }
+        let red: Vec<_> = self.checks.iter().filter(|it| !it.held).collect();
+        if red.iter().any(|it| it.check == check) {
+            return Ok(());
+        }
+        let mut words: Vec<_> = red
+            .iter()
+            .map(|it| format!("{:?} did: expected {}, seen {}", it.check, it.expected, it.seen))
+            .collect();
+        if !self.checks.iter().any(|it| it.check == check) {
+            words.push("no check of this name was made".to_owned());
+        }
+        words.extend(self.error.as_ref().map(|error| format!("the run broke off: {error}")));
+        if words.is_empty() {
+            words.push("every check held".to_owned());
+        }
+        bail!("{}", words.join("; "))
     }
-    Ok(proved)
-}
-
-/// Makes the change, runs the experiment, and takes the change back. Returns how many seconds the run took.
-fn prove_one(
-    copy: &Path,
-    answer: &str,
-    experiment: &Listed,
-    sabotage: &Sabotage,
-) -> anyhow::Result<f64> {
-    let place = copy.join("crates").join(answer).join(&sabotage.file);
-    let real = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
-    let found = real.matches(&sabotage.replace).count();
-    ensure!(found == 1, "{} has {:?} {found} times, not once", sabotage.file, sabotage.replace);
-    fs::write(&place, real.replacen(&sabotage.replace, &sabotage.with, 1))?;
-    let report = build(copy, answer).and_then(|()| run(copy, answer, experiment));
-    fs::write(&place, real)?;
-    let report = report?;
-    if let Some(why) = report.skipped {
-        bail!("it cannot be tried here: {why}");
-    }
-    let is_red = |it: &&Check| !it.held;
-    if report.checks.iter().filter(is_red).any(|it| it.check == sabotage.check) {
-        return Ok(report.seconds);
-    }
-    let red = report.checks.iter().filter(is_red);
-    let mut words: Vec<_> = red
-        .map(|Check { check, expected, seen, .. }| {
-            format!("{check:?} did: expected {expected}, seen {seen}")
-        })
-        .collect();
-    if !report.checks.iter().any(|it| it.check == sabotage.check) {
-        words.push("no check of this name was made".to_owned());
-    }
-    words.extend(report.error.map(|error| format!("the run broke off: {error}")));
-    if words.is_empty() {
-        words.push("every check held".to_owned());
-    }
-    bail!("{}", words.join("; "));
-}
-
-fn build(copy: &Path, answer: &str) -> anyhow::Result<()> {
-    let words = ["build", "--quiet", "--package", answer];
-    // The compiler warns of what the mistake leaves unused; that is shown only if it does not compile.
-    let output = cargo(copy, &words).output().context("cargo cannot be run")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
-}
-
-fn list(copy: &Path, answer: &str) -> anyhow::Result<Vec<Listed>> {
-    #[derive(Deserialize)]
-    struct Answer {
-        experiments: Vec<Listed>,
-    }
-    let [Answer { experiments }] =
-        json(&output(&mut answer_words(copy, answer, &["list", "--json"]), PATIENCE)?)?;
-    Ok(experiments)
-}
-
-fn run(copy: &Path, answer: &str, experiment: &Listed) -> anyhow::Result<Report> {
-    let quick = experiment.quick.iter().map(String::as_str);
-    let words: Vec<_> =
-        ["experiment", &experiment.name, "--json"].into_iter().chain(quick).collect();
-    json(&output(&mut answer_words(copy, answer, &words), PATIENCE)?)
 }
 
 /// The object among what was written.
@@ -172,11 +171,6 @@ fn json<T: DeserializeOwned>(output: &str) -> anyhow::Result<T> {
     found.with_context(|| {
         format!("it reported nothing:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"))
     })
-}
-
-/// A word of an answer that is built.
-fn answer_words(copy: &Path, answer: &str, words: &[&str]) -> Command {
-    cargo(copy, &[&["run", "--quiet", "--package", answer, "--"], words].concat())
 }
 
 fn cargo(copy: &Path, words: &[&str]) -> Command {
@@ -237,5 +231,23 @@ mod tests {
         assert!(report.checks.is_empty() && report.error.is_none());
         let error = json::<Report>(&"line\n".repeat(100)).unwrap_err().to_string();
         assert_eq!(error.lines().count(), LINES + 1);
+    }
+
+    #[test]
+    fn a_check_is_red_only_if_that_very_check_failed() {
+        let check = |check: &str, held| Check {
+            check: check.to_owned(),
+            expected: "1".to_owned(),
+            seen: "2".to_owned(),
+            held,
+        };
+        let checks = vec![check("ours", true), check("theirs", false)];
+        let report = Report { seconds: 1.0, checks, skipped: None, error: Some("cut".to_owned()) };
+        assert!(report.is_red("theirs").is_ok());
+        let error = report.is_red("ours").unwrap_err().to_string();
+        assert_eq!(error, "\"theirs\" did: expected 1, seen 2; the run broke off: cut");
+        assert!(
+            report.is_red("nobody's").unwrap_err().to_string().contains("no check of this name")
+        );
     }
 }
