@@ -39,8 +39,7 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Own(Service::Redis)])
     .sabotage(Sabotage {
         file: "src/write.rs",
-        replace: r"        sleep_until(committed + self.trust.period).await;
-",
+        replace: "sleep_until(committed + self.trust.period).await;",
         with: "",
         check: "reads that were older than a change answered before",
     })

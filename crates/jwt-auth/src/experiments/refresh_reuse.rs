@@ -35,12 +35,10 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/refresh.rs",
-        replace: r"        } else {
-            Verdict::Reuse
-",
-        with: r"        } else {
-            Verdict::Expired
-",
+        replace: r"} else {
+            Verdict::Reuse",
+        with: r"} else {
+            Verdict::Expired",
         check: "the thief comes second",
     })
 }

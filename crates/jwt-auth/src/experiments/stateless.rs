@@ -35,11 +35,9 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/api.rs",
-        replace: r"async fn me(claims: Claims) -> impl IntoResponse {
-",
+        replace: "async fn me(claims: Claims) -> impl IntoResponse {",
         with: r"async fn me(State(service): State<Arc<Service>>, claims: Claims) -> impl IntoResponse {
-    let _ = service.sessions.store.ping().await;
-",
+    let _ = service.sessions.store.ping().await;",
         check: "transactions that all these requests caused, as PostgreSQL counts them",
     })
 }

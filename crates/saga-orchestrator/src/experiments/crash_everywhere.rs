@@ -27,10 +27,8 @@ pub fn experiment() -> Experiment {
     .sabotage(Sabotage {
         file: "src/store/payment.rs",
         replace: r"on conflict (order_id) do update set undo_key = excluded.undo_key
-                where calls.undo_key is null
-",
-        with: r"on conflict (order_id) do update set undo_key = excluded.undo_key
-",
+                where calls.undo_key is null",
+        with: "on conflict (order_id) do update set undo_key = excluded.undo_key",
         check: "orders of which an effect happened twice, or was not undone once",
     })
 }

@@ -40,10 +40,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/participants.rs",
-        replace: r#"format!("{id}.{call}"))
-            .json"#,
-        with: r#"format!("{id}.{call}.{}", Uuid::now_v7()))
-            .json"#,
+        replace: r#".header("idempotency-key", format!("{id}.{call}"))"#,
+        with: r#".header("idempotency-key", format!("{id}.{call}.{}", Uuid::now_v7()))"#,
         check: "payment does it and times out: the order ends",
     })
 }

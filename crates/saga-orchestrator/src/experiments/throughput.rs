@@ -49,8 +49,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/orchestrator.rs",
-        replace: r"                news.push(Record::Asked { call });
-",
+        replace: "news.push(Record::Asked { call });",
         with: "",
         check: "records in the logs of both",
     })
