@@ -44,13 +44,13 @@ struct Sabotage {
 #[derive(Debug, Deserialize)]
 struct Report {
     seconds: f64,
-    checks: Vec<Check>,
+    checks: Vec<Checked>,
     skipped: Option<String>,
     error: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Check {
+struct Checked {
     check: String,
     expected: String,
     seen: String,
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_check_is_red_only_if_that_very_check_failed() {
-        let check = |check: &str, held| Check {
+        let check = |check: &str, held| Checked {
             check: check.to_owned(),
             expected: "1".to_owned(),
             seen: "2".to_owned(),
