@@ -10,15 +10,15 @@ fn every_experiment_names_a_sabotage_of_the_answers_own_code() {
     let mut faults = Vec::new();
     for answer in answers() {
         for experiment in &answer.experiments {
-            let mut fault = |words: String| {
-                faults.push(format!("{} {}: {words}", answer.name, experiment.name))
+            let mut fault = |words: &str| {
+                faults.push(format!("{} {}: {words}", answer.name, experiment.name));
             };
             if experiment.sabotages.is_empty() {
-                fault("it names no sabotage".to_owned());
+                fault("it names no sabotage");
             }
             for sabotage in &experiment.sabotages {
                 if let Err(words) = is_possible(Path::new(answer.folder), sabotage) {
-                    fault(words);
+                    fault(&words);
                 }
             }
         }

@@ -203,8 +203,8 @@ fn with_another_user(token: &str) -> anyhow::Result<String> {
     let [header, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else {
         bail!("three parts");
     };
-    let mut claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
-    claims.email = "eve@example.com".to_owned();
+    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
+    let claims = Claims { email: "eve@example.com".to_owned(), ..claims };
     let claims = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims)?);
     Ok(format!("{header}.{claims}.{signature}"))
 }
