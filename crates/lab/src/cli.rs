@@ -23,11 +23,13 @@ pub fn run(answer: Answer) -> ExitCode {
     if let Some(code) = take_over(slice::from_ref(&answer)) {
         return code;
     }
+    let answers = slice::from_ref(&answer);
+    let command = answer_command(&answer);
     let matches =
-        answer_command(&answer).subcommand(stack_command(slice::from_ref(&answer))).get_matches();
+        command.subcommand(list_command()).subcommand(stack_command(answers)).get_matches();
     block_on(async {
         match matches.subcommand() {
-            Some(("stack", matches)) => stack_words(slice::from_ref(&answer), matches).await,
+            Some(("list" | "stack", _)) => answers_words(answers, &matches).await,
             _ => answer_words(&answer, &matches).await,
         }
     })
@@ -54,9 +56,8 @@ pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
 
 /// Adds to `command` one word for each answer, and `list` and `stack`.
 pub fn answers_command(command: Command, answers: &[Answer]) -> Command {
-    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("For machines");
     command
-        .subcommand(Command::new("list").about("The answers and their experiments").arg(json))
+        .subcommand(list_command())
         .subcommand(stack_command(answers))
         .subcommands(answers.iter().map(answer_command))
 }
@@ -122,6 +123,11 @@ fn answer_command(answer: &Answer) -> Command {
             .arg_required_else_help(true)
             .subcommands(experiments),
     )
+}
+
+fn list_command() -> Command {
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("For machines");
+    Command::new("list").about("What there is to try: the experiments and what they need").arg(json)
 }
 
 fn json_argument() -> Arg {
@@ -228,6 +234,8 @@ fn list(answers: &[Answer], json: bool) {
                 "name": e.name,
                 "claim": e.claim,
                 "params": e.params(),
+                "quick": e.quick,
+                "sabotages": e.sabotages,
                 "needs": needs,
                 "obstacle": e.obstacle(answer),
             })

@@ -18,6 +18,7 @@ use crate::{
     needs::Need,
     queues::Queues,
     recorder::{Event, Recorder, Report},
+    sabotage::Sabotage,
     skip::why_skipped,
     stack::{self, Service, own::OwnServer},
     subject::Subject,
@@ -34,6 +35,8 @@ pub struct Experiment {
     pub quick: &'static [&'static str],
     /// What it needs beside the servers of its answer.
     pub needs: &'static [Need],
+    /// Mistakes in the answer's code that its checks find: one at least.
+    pub sabotages: Vec<Sabotage>,
     params: fn(Command) -> Command,
     start: Start<Lab>,
 }
@@ -56,6 +59,7 @@ impl Experiment {
             claim,
             quick,
             needs: &[],
+            sabotages: Vec::new(),
             params: |command| P::augment_args(command),
             start: Arc::new(move |matches, lab| {
                 Ok(Box::pin(run(P::from_arg_matches(matches)?, lab)))
@@ -66,6 +70,12 @@ impl Experiment {
     /// Says what it needs beside the servers of its answer: `.needs(&[Need::Own(Service::Postgres)])`.
     pub fn needs(self, needs: &'static [Need]) -> Self {
         Self { needs, ..self }
+    }
+
+    /// Adds a mistake in the answer's code, and the check that finds it.
+    pub fn sabotage(mut self, sabotage: Sabotage) -> Self {
+        self.sabotages.push(sabotage);
+        self
     }
 
     /// All that it needs, with the servers of its answer.
@@ -81,7 +91,9 @@ impl Experiment {
 
     /// The command that parses the parameters: the same for the command line, the form, the tests.
     pub fn command(&self) -> Command {
-        (self.params)(Command::new(self.name).about(self.claim)).no_binary_name(true)
+        let command = Command::new(self.name).about(self.claim);
+        let sabotages = self.sabotages.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (self.params)(command).after_help(sabotages.join("\n")).no_binary_name(true)
     }
 
     /// The parameters, for a form.

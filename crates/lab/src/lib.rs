@@ -1,7 +1,7 @@
 //! What every answer stands on, so that an answer holds nothing but its own question.
 //!
 //! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a claim is tried and
-//! what a run leaves, [`needs`] is what it asks of the machine, [`report`] shows it. [`stack`] finds or starts the real
+//! what a run leaves, [`needs`] is what it asks of the machine, [`sabotage`] is what proves it, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
 //! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] is several servers that work as one;
 //! [`child`], [`fault`] and [`load`] are what experiments break, measure and ask with; [`serve`] and
@@ -29,6 +29,7 @@ pub mod queues;
 pub mod recorder;
 pub mod report;
 pub mod results;
+pub mod sabotage;
 mod connection;
 pub mod serve;
 mod skip;
@@ -40,6 +41,7 @@ pub use cli::{run, take_over};
 pub use experiment::{Experiment, Lab};
 pub use needs::Need;
 pub use recorder::{Report, Target};
+pub use sabotage::Sabotage;
 pub use serve::Serving;
 pub use skip::{skip, why_skipped};
 pub use stack::Service;

@@ -133,7 +133,8 @@ impl Exercise {
     }
 }
 
-fn sorted(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// What is in this folder, by name.
+pub(crate) fn sorted(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut paths: Vec<_> =
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;

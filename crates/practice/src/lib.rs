@@ -3,7 +3,8 @@
 //!
 //! In reading order: an [`exercise`] says what is cut and what must hold, [`gap`] cuts it, [`progress`]
 //! remembers how far the reader is, [`check`] tries what they wrote, [`desk`] leads them through it, [`words`]
-//! are the commands, [`proof`] shows that every exercise is worth doing, and [`proved`] remembers which are.
+//! are the commands. [`proof`] shows that every exercise is worth doing and that every [`experiment`] can fail, by its
+//! [`sabotage`]s; [`proved`] remembers which are.
 
 pub mod exercise;
 pub mod gap;
@@ -11,6 +12,8 @@ pub mod progress;
 pub mod check;
 pub mod desk;
 pub mod words;
+pub mod experiment;
+pub mod sabotage;
 pub mod proof;
 pub mod proved;
 

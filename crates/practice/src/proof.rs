@@ -1,5 +1,5 @@
 //! Is each exercise worth doing? With the real code its checks hold; with the gap it compiles and they fail; with a
-//! plausible wrong solution the named check fails.
+//! plausible wrong solution the named check fails. And can each experiment fail? With its [sabotage] it does.
 //!
 //! It works on a copy of the workspace, so that nobody's files are touched; the copy shares the target folder,
 //! so that little has to be compiled.
@@ -17,57 +17,98 @@ use anyhow::{Context, bail, ensure};
 use crate::{
     check::{self, Outcome},
     exercise::Exercise,
-    gap, proved,
+    experiment::Experiment,
+    gap,
+    proved::{Proof, files_below},
+    sabotage,
 };
 
-/// Proves those exercises whose key begins like this: every one, or those that have changed since their last proof.
+/// Proves the exercises and the experiments whose key begins like this: every one, or those that have changed since
+/// their last proof.
 pub fn prove(
     workspace: &Path,
     exercises: &[Exercise],
     key: &str,
     every: bool,
 ) -> anyhow::Result<ExitCode> {
-    let mut wanted: Vec<_> =
-        exercises.iter().filter(|exercise| exercise.key.to_string().starts_with(key)).collect();
-    ensure!(!wanted.is_empty(), "no exercise begins with {key}");
+    let mut exercises = exercises.to_vec();
+    let mut experiments = Experiment::all(workspace)?;
+    exercises.retain(|exercise| exercise.key.to_string().starts_with(key));
+    experiments.retain(|experiment| experiment.key.to_string().starts_with(key));
+    ensure!(
+        !exercises.is_empty() || !experiments.is_empty(),
+        "no exercise and no experiment begins with {key}"
+    );
     if !every {
-        let all = wanted.len();
-        let mut changed = Vec::new();
-        for exercise in wanted {
-            if !proved::is_proved(exercise)? {
-                changed.push(exercise);
-            }
-        }
-        wanted = changed;
-        println!(
-            "{} of {all} exercises have not changed since they were proved",
-            all - wanted.len()
-        );
-        if wanted.is_empty() {
-            return Ok(ExitCode::SUCCESS);
-        }
+        exercises = unproved("exercises", exercises, Proof::of_exercise)?;
+        experiments = unproved("experiments", experiments, Proof::of_sabotages)?;
+    }
+    if exercises.is_empty() && experiments.is_empty() {
+        return Ok(ExitCode::SUCCESS);
     }
     let copy = copy(workspace, "practice")?;
     let mut good = true;
-    // All exercises of an answer with one build of its real code, then each of the changed ones.
-    for answer in wanted.chunk_by(|one, next| one.key.answer == next.key.answer) {
-        let whole: Vec<_> =
-            answer.iter().map(|exercise| prove_whole(&copy, workspace, exercise)).collect();
-        for (exercise, whole) in answer.iter().zip(whole) {
-            let begun = Instant::now();
-            let outcome = whole
-                .and_then(|()| prove_changed(&copy, workspace, exercise))
-                .and_then(|()| proved::note(exercise));
-            match outcome {
-                Ok(()) => println!("{}: proved in {} s", exercise.key, begun.elapsed().as_secs()),
-                Err(error) => {
-                    good = false;
-                    println!("{}: {error:#}", exercise.key);
-                }
+    for of_answer in exercises.chunk_by(|one, next| one.key.answer == next.key.answer) {
+        good &= prove_exercises(&copy, workspace, of_answer);
+    }
+    for of_answer in experiments.chunk_by(|one, next| one.key.answer == next.key.answer) {
+        good &= prove_sabotages(&copy, of_answer)?;
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The sabotages of experiments of one answer. Whether all are proved.
+fn prove_sabotages(copy: &Path, experiments: &[Experiment]) -> anyhow::Result<bool> {
+    let name = &experiments.first().context("no experiment")?.key.answer;
+    let answer = sabotage::Answer::build(copy, name)?;
+    let mut good = true;
+    for experiment in experiments {
+        let outcome = answer
+            .prove(&experiment.key.name)
+            .and_then(|()| Proof::of_sabotages(experiment).note(&answer.folder()));
+        if let Err(error) = outcome {
+            good = false;
+            println!("{}: {error:#}", experiment.key);
+        }
+    }
+    Ok(good)
+}
+
+/// Those that have changed since they were proved, or never were.
+fn unproved<T>(what: &str, all: Vec<T>, proof: fn(&T) -> Proof) -> anyhow::Result<Vec<T>> {
+    let count = all.len();
+    let mut unproved = Vec::new();
+    for one in all {
+        if !proof(&one).is_noted()? {
+            unproved.push(one);
+        }
+    }
+    let proved = count - unproved.len();
+    println!("{proved} of {count} {what} have not changed since they were proved");
+    Ok(unproved)
+}
+
+/// All exercises of an answer with one build of its real code, then each of the changed ones. Whether all are proved.
+fn prove_exercises(copy: &Path, workspace: &Path, exercises: &[Exercise]) -> bool {
+    let mut good = true;
+    let whole: Vec<_> =
+        exercises.iter().map(|exercise| prove_whole(copy, workspace, exercise)).collect();
+    for (exercise, whole) in exercises.iter().zip(whole) {
+        let begun = Instant::now();
+        let outcome =
+            whole.and_then(|()| prove_changed(copy, workspace, exercise)).and_then(|()| {
+                let answer = copy.join(exercise.folder.strip_prefix(workspace)?);
+                Proof::of_exercise(exercise).note(&answer)
+            });
+        match outcome {
+            Ok(()) => println!("{}: proved in {} s", exercise.key, begun.elapsed().as_secs()),
+            Err(error) => {
+                good = false;
+                println!("{}: {error:#}", exercise.key);
             }
         }
     }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    good
 }
 
 /// With the real code its checks hold.
@@ -126,7 +167,7 @@ pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let listed = String::from_utf8(listed.stdout)?;
     let files: HashSet<_> = listed.split('\0').filter(|file| !file.is_empty()).collect();
     // What is gone from the workspace goes from its copy too.
-    for old in proved::files_below(&copy)? {
+    for old in files_below(&copy)? {
         let place = old.strip_prefix(&copy)?;
         let is_ours = place.starts_with(".cargo");
         if !is_ours && place.to_str().is_none_or(|place| !files.contains(place)) {

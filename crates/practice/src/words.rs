@@ -25,7 +25,7 @@ pub fn command() -> Command {
         .subcommand(Command::new("reset").about("Puts the code back"))
         .subcommand(
             Command::new("prove")
-                .about("For authors: shows that each exercise's checks catch what they should")
+                .about("For authors: shows that exercises and experiments catch what they should")
                 .arg(which(false))
                 .arg(all.help("Also those that have not changed since they were proved")),
         )

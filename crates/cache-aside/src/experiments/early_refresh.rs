@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::ensure;
 use lab::{
-    Experiment, Lab, Target,
+    Experiment, Lab, Sabotage, Target,
     fault::{Fault, Proxy},
     load::{self, Outcome},
 };
@@ -36,6 +36,12 @@ pub fn experiment() -> Experiment {
         &["--ttl", "1.5", "--expiries", "2"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/refresh.rs",
+        replace: "-load_time.as_secs_f64() * beta * rand.ln()",
+        with: "load_time.as_secs_f64() * beta * rand.ln()",
+        check: "with XFetch: readers that found it expired, though others had come before them",
+    })
 }
 
 /// The database is so far away, each way: a reload takes two round trips.
@@ -69,9 +75,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.check(
         "with XFetch: readers that found it expired, though others had come before them",
-        format!("fewer than the {} without", without.misses),
+        format!("fewer than three quarters of the {} without", without.misses),
         with.expired,
-        with.expired < without.misses,
+        // Two lives may be lived through, and a busy machine may be late for one of them.
+        4 * with.expired < 3 * without.misses,
     );
     lab.check(
         "with XFetch: queries, the first included",

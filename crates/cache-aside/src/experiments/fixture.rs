@@ -20,7 +20,8 @@ use crate::{MIGRATIONS, cases::client::Client, service::App, tuning::Tuning, use
 /// Options for where no time-out is tried: a busy machine must not run into one.
 pub const CALM: [&str; 6] = ["--redis-timeout", "3", "--database-timeout", "10", "--lease", "30"];
 
-/// Options with time enough for everything. What is seen then does not depend on the machine's speed at all.
+/// Options with time enough for everything. What is seen then does not depend on the machine's speed. Only who waits for
+/// another process's load in vain is to be seen soon.
 pub const NO_TIMEOUTS: [&str; 10] = [
     "--trust",
     "60",
@@ -31,7 +32,7 @@ pub const NO_TIMEOUTS: [&str; 10] = [
     "--lease",
     "120",
     "--patience",
-    "60",
+    "10",
 ];
 
 /// Fresh servers. What was made on them is gone with this value, so it has to outlive its programs.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
-use lab::{Experiment, Lab, Target};
+use lab::{Experiment, Lab, Sabotage, Target};
 use redis::Pipeline;
 use tokio::task::JoinSet;
 
@@ -40,6 +40,12 @@ pub fn experiment() -> Experiment {
         &["--keys", "3000", "--hot", "300", "--ttl", "1.5"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/ttl.rs",
+        replace: "let part = 1.0 - self.jitter * rand::random::<f64>();",
+        with: "let part = 1.0;",
+        check: "with jitter: seconds between the first expiry and the last",
+    })
 }
 
 fn share(text: &str) -> Result<f64, String> {

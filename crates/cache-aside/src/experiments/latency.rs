@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::ensure;
 use futures_util::future::BoxFuture;
 use lab::{
-    Experiment, Lab, Target,
+    Experiment, Lab, Sabotage, Target,
     load::{self, Outcome, Request, Stop},
 };
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection, cmd};
@@ -35,6 +35,12 @@ pub fn experiment() -> Experiment {
         &["--rounds", "2", "--seconds", "0.1", "--readers", "16"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/value.rs",
+        replace: "let user = if body == NOBODY.as_bytes()",
+        with: "let user = if body != NOBODY.as_bytes()",
+        check: "reads that failed, or were not what they should be",
+    })
 }
 
 /// What one reader reads with.

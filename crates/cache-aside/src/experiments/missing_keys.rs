@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use lab::{
-    Experiment, Lab,
+    Experiment, Lab, Sabotage,
     load::{self, Stop, http::Connection},
 };
 
@@ -33,6 +33,18 @@ pub fn experiment() -> Experiment {
         &["--requests", "1500"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/absence.rs",
+        replace: "(!ttl.longest.is_zero()).then(",
+        with: "(is_user && !ttl.longest.is_zero()).then(",
+        check: "absences cached: queries for 1500 requests of 20 ids",
+    })
+    .sabotage(Sabotage {
+        file: "src/write.rs",
+        replace: "self.visible(self.store.insert(name, email).await?).await",
+        with: "Ok(self.store.insert(name, email).await?.user)",
+        check: "a user that is made where an absence was cached is found at once",
+    })
 }
 
 /// Under the tenth that jitter takes off ten seconds: no absence expires sooner.
@@ -51,10 +63,23 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         (ids..=ids * lives).contains(&known.queries),
     );
     let unknown = run_one(&params, &lab, "0", params.ids).await?;
-    lab.check_eq("absences not cached: queries for as many", requests, unknown.queries);
+    // What is measured against has room for chance: a client may find what another one has just loaded.
+    let nearly_all = requests * 9 / 10..=requests;
+    let expected = format!("from {} to {requests}", nearly_all.start());
+    lab.check(
+        "absences not cached: queries for as many",
+        &expected,
+        unknown.queries,
+        nearly_all.contains(&unknown.queries),
+    );
     // More than can be asked for, however unevenly the clients share the requests.
     let scan = run_one(&params, &lab, "10", params.requests * params.clients).await?;
-    lab.check_eq("absences cached, but another id each time: queries", requests, scan.queries);
+    lab.check(
+        "absences cached, but another id each time: queries",
+        expected,
+        scan.queries,
+        nearly_all.contains(&scan.queries),
+    );
     let rows =
         [("cached", ids, &known), ("not cached", ids, &unknown), ("cached", requests, &scan)];
     let row = |(absences, ids, seen): (&str, u64, &Seen)| {
@@ -124,13 +149,13 @@ async fn made_where_nobody_was(client: &Client, cached: bool) -> anyhow::Result<
         let new = format!("new{n}");
         // The next ids are known: users are counted.
         let id = 11 + n;
-        for again in [false, true] {
-            let nobody = client.read(id).await?;
-            ensure!(nobody.status() == 404, "somebody has id {id}");
-            ensure!(is_hit(&nobody) == (again && cached), "an absence: {nobody:?}");
-        }
+        let nobody = [client.read(id).await?, client.read(id).await?];
+        ensure!(nobody.iter().all(|it| it.status() == 404), "somebody has id {id}");
+        // The second of them finds the absence, or nothing is tried.
+        let tried = is_hit(&nobody[1]) == cached;
         ensure!(client.sign_up(&new).await? == id, "another id than the next");
-        found += u32::from(name(client.read(id).await?).await? == new);
+        let read = client.read(id).await?;
+        found += u32::from(tried && name(read).await.is_ok_and(|name| name == new));
     }
     Ok(found)
 }

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use lab::{
-    Experiment, Lab, Need, Service,
+    Experiment, Lab, Need, Sabotage, Service,
     fault::{Fault, Proxy},
 };
 use redis::cmd;
@@ -37,6 +37,12 @@ pub fn experiment() -> Experiment {
         run,
     )
     .needs(&[Need::Own(Service::Redis)])
+    .sabotage(Sabotage {
+        file: "src/write.rs",
+        replace: "sleep_until(committed + self.trust.period).await;",
+        with: "",
+        check: "reads that were older than a change answered before",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use lab::{
-    Experiment, Lab,
+    Experiment, Lab, Sabotage,
     fault::{Proxy, Side},
 };
 use rand::Rng;
@@ -39,6 +39,12 @@ pub fn experiment() -> Experiment {
         &["--interleavings", "600"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/lease.rs",
+        replace: "link.replace(&key, old, &new, life).await?",
+        with: "link.set(&key, &new, life).await?",
+        check: "with the lease: the name that is read after the update",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

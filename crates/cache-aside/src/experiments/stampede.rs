@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lab::{
-    Experiment, Lab,
+    Experiment, Lab, Sabotage,
     fault::{Fault, Proxy},
 };
 use tokio::{task::JoinSet, time::timeout};
@@ -34,6 +34,12 @@ pub fn experiment() -> Experiment {
         &["--readers", "150", "--rounds", "1"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/link.rs",
+        replace: r#".arg("NX").arg("GET")"#,
+        with: r#".arg("GET")"#,
+        check: "lease: queries, 1 cold keys",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
@@ -46,7 +52,16 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.progress(done, 3, format!("{readers} readers at once, {mode}"));
         let seen = stampede(&params, &lab, mode).await?;
         lab.check_eq(format!("{mode}: readers that got the user"), rounds * readers, seen.served);
-        lab.check_eq(format!("{mode}: queries, {rounds} cold keys"), rounds * each, seen.queries);
+        // The first two are what we compare with, so chance has room: a reader may be held up between its look and its
+        // load. Only the lease is exact.
+        let (least, most) = match mode {
+            "naive" => (rounds * each * 9 / 10, rounds * each),
+            "single-flight" => (rounds * each, rounds * (each + readers / 10)),
+            _ => (rounds * each, rounds * each),
+        };
+        let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
+        let held = (least..=most).contains(&seen.queries);
+        lab.check(format!("{mode}: queries, {rounds} cold keys"), expected, seen.queries, held);
         let cells = [rounds * readers, seen.queries, seen.queries / rounds];
         rows.push([vec![mode.to_owned()], cells.map(|cell| cell.to_string()).to_vec()].concat());
     }
@@ -100,7 +115,7 @@ async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen
         timeout(Duration::from_secs(30), all_looked).await.context("not all readers looked")?;
         to_database.heal();
         for seen in crowd.join_all().await {
-            served += u64::from(seen? == format!("user {id}"));
+            served += u64::from(seen.is_ok_and(|name| name == format!("user {id}")));
         }
     }
     for child in &mut children {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
-use lab::{Experiment, Lab, Target, load::median};
+use lab::{Experiment, Lab, Sabotage, Target, load::median};
 use rand::seq::SliceRandom;
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -33,6 +33,13 @@ pub fn experiment() -> Experiment {
         &["--logins", "30", "--memory", "8192"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/password.rs",
+        replace: "let known = PasswordHash::new(hash.unwrap_or(&self.dummy)).map_err(Error::internal)?;",
+        with: r"let Some(kept) = hash else { return Ok(false) };
+        let known = PasswordHash::new(kept).map_err(Error::internal)?;",
+        check: "the time of a login does not tell whether there is an account",
+    })
 }
 
 const WRONG: &str = "a wrong password";

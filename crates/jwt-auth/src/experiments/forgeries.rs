@@ -4,7 +4,7 @@ use anyhow::Context;
 use conform::http::header;
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 use serde_json::Value;
 
 use super::{
@@ -29,6 +29,12 @@ pub fn experiment() -> Experiment {
         &[],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/claims.rs",
+        replace: "validation.set_audience(&[audience]);",
+        with: "validation.validate_aud = false;",
+        check: "forgeries that are not refused with 401 by both",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

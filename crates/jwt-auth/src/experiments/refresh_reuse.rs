@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Experiment, Lab, database::Database};
+use lab::{Experiment, Lab, Sabotage, database::Database};
 use tokio::{task::JoinSet, time::sleep};
 
 use super::fixture::Fixture;
@@ -33,6 +33,14 @@ pub fn experiment() -> Experiment {
         &["--clients", "40", "--rounds", "3", "--grace", "0.2"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/refresh.rs",
+        replace: r"} else {
+            Verdict::Reuse",
+        with: r"} else {
+            Verdict::Expired",
+        check: "the thief comes second",
+    })
 }
 
 /// Four processes on one database: a lock inside a process would not help, the lock on the row does.

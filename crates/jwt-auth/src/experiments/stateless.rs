@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use lab::{
-    Experiment, Lab, Service,
+    Experiment, Lab, Sabotage, Service,
     database::Database,
     load::{self, Outcome, Stop, http::Connection},
 };
@@ -33,6 +33,13 @@ pub fn experiment() -> Experiment {
         &["--requests", "1000", "--logins", "3"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/api.rs",
+        replace: "async fn me(claims: Claims) -> impl IntoResponse {",
+        with: r"async fn me(State(service): State<Arc<Service>>, claims: Claims) -> impl IntoResponse {
+    let _ = service.sessions.store.ping().await;",
+        check: "transactions that all these requests caused, as PostgreSQL counts them",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

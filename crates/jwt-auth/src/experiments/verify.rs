@@ -5,13 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, get_current_timestamp,
 };
 use lab::{
-    Experiment, Lab, Service, Target,
+    Experiment, Lab, Sabotage, Service, Target,
     load::{self, Outcome, Stop, median},
 };
 use redis::AsyncCommands;
@@ -47,6 +48,12 @@ pub fn experiment() -> Experiment {
         &["--seconds", "0.1", "--rounds", "2", "--clients", "8"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/claims.rs",
+        replace: "decode::<Claims>(token, key, &self.validation)",
+        with: "jsonwebtoken::dangerous::insecure_decode::<Claims>(token)",
+        check: "a changed token is believed by the library, by us",
+    })
 }
 
 /// The same token for all, with its session in both servers.
@@ -176,7 +183,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
 /// What was measured has to be the real thing: both believe the token, and neither a changed one.
 async fn checks(lab: &Lab, setting: &Setting) -> anyhow::Result<()> {
-    let changed = setting.token.replacen(".eyJ", ".eyK", 1);
+    let changed = with_another_user(&setting.token)?;
     for (what, token, expected) in
         [("the token", &*setting.token, true), ("a changed token", &changed, false)]
     {
@@ -189,6 +196,17 @@ async fn checks(lab: &Lab, setting: &Setting) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// The same header and signature around other claims, which are whole: only the signature tells.
+fn with_another_user(token: &str) -> anyhow::Result<String> {
+    let [header, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else {
+        bail!("three parts");
+    };
+    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims)?)?;
+    let claims = Claims { email: "eve@example.com".to_owned(), ..claims };
+    let claims = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims)?);
+    Ok(format!("{header}.{claims}.{signature}"))
 }
 
 /// Verifications a second on this one thread, by the library and by us.

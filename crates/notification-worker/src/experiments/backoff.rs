@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Experiment, Lab, Target};
+use lab::{Experiment, Lab, Sabotage, Target};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -40,6 +40,12 @@ pub fn experiment() -> Experiment {
         &["--pushes", "12", "--seconds", "1.5", "--first", "100"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/backoff.rs",
+        replace: "const SHARES: [u32; 4] = [55, 70, 85, 100];",
+        with: "const SHARES: [u32; 1] = [100];",
+        check: "the jitter is real",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use lab::{Experiment, Lab, Need, Service, queues::Queues};
+use futures_util::future::join_all;
+use lab::{Experiment, Lab, Need, Sabotage, Service, queues::Queues};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -41,6 +42,14 @@ pub fn experiment() -> Experiment {
         run,
     )
     .needs(&[Need::Own(Service::RabbitMq)])
+    .sabotage(Sabotage {
+        file: "src/accept.rs",
+        replace: r"if !is_new || self.store.withdraw(&new.job_id).await? {
+                return Err(error);
+            }",
+        with: r#"tracing::warn!(%error, "the sweep will publish it");"#,
+        check: "accepted notifications that did not arrive",
+    })
 }
 
 /// What is killed within a second of its declaration comes back without a leader on one node of 3.10.8, for good
@@ -49,6 +58,8 @@ pub fn experiment() -> Experiment {
 const SETTLED: Duration = Duration::from_secs(3);
 /// Accepted notifications of which one can say that they were a load.
 const ENOUGH: usize = 50;
+/// What does not come within this time after the last restart is lost.
+const LOST_AFTER: Duration = Duration::from_secs(20);
 /// A broker that has come back serves all its queues by then, or it is restarted again, and that is counted.
 const COMES_BACK: Duration = Duration::from_secs(20);
 
@@ -110,15 +121,20 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
     lab.progress(params.rounds, params.rounds, "reading what arrived");
     let told = std::mem::take(&mut *lock(&told));
-    let (mut missing, mut twice) = (0, 0);
-    for number in 0..params.clients {
+    // All at once: what is lost is waited for in vain, and once is enough.
+    let latest = Instant::now() + LOST_AFTER;
+    let reading = (0..params.clients).map(|number| {
         let jobs = told.accepted.iter().filter(|(of, _)| *of == number);
         let jobs: Vec<_> = jobs.map(|(_, job)| job.clone()).collect();
-        let mut seen = Seen::default();
-        seen.watch_for(&client, &user(number), &jobs, Instant::now() + PATIENCE).await;
-        missing += seen.missing(&jobs);
-        twice += seen.twice();
-    }
+        let client = &client;
+        async move {
+            let mut seen = Seen::default();
+            seen.watch_for(client, &user(number), &jobs, latest).await;
+            (seen.missing(&jobs), seen.twice())
+        }
+    });
+    let (missing, twice): (Vec<_>, Vec<_>) = join_all(reading).await.into_iter().unzip();
+    let (missing, twice) = (missing.iter().sum::<usize>(), twice.iter().sum::<usize>());
     if resumed < params.rounds {
         lab.text(format!("The service's last words:\n{}", server.log()));
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Experiment, Lab, child::Child};
+use lab::{Experiment, Lab, Sabotage, child::Child};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -45,10 +45,19 @@ pub fn experiment() -> Experiment {
         &["--seconds", "1.8", "--users", "4", "--workers", "2"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/worker.rs",
+        replace: "while let Some(Some(Ok(delivery))) = stop.run_until_cancelled(consumer.next()).await {",
+        with: r"while let Some(Some(Ok(delivery))) = stop.run_until_cancelled(consumer.next()).await {
+            delivery.ack(BasicAckOptions::default()).await?;",
+        check: "accepted notifications that no socket saw",
+    })
 }
 
 /// Notifications of which one can say that they were a load.
 const ENOUGH: usize = 100;
+/// What does not come within this time after the last kill is lost.
+const LOST_AFTER: Duration = Duration::from_secs(20);
 
 /// The jobs that were answered with 202: of each user, by channel.
 type Accepted = Arc<Mutex<Vec<(u16, &'static str, String)>>>;
@@ -77,19 +86,21 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     posting.join_all().await;
     answered.cancel();
     lab.progress(kills, kills, "waiting for what was accepted");
-    let (mut missing, mut twice, mut live) = (0, 0, 0);
-    for Watched { missing: lost, twice: again, live: seen } in watching.join_all().await {
-        (missing, twice, live) = (missing + lost, twice + again, live + seen);
-    }
-
-    let accepted = std::mem::take(&mut *accepted.lock().unwrap_or_else(PoisonError::into_inner));
+    let accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let of = |channel| accepted.iter().filter(move |(_, of, _)| *of == channel);
     let pushes: HashSet<_> = of("push").map(|job| job.2.as_str()).collect();
     let all_came = |sent: &Vec<Sent>| {
         let came: HashSet<_> = sent.iter().map(|sent| sent.job_id.as_str()).collect();
         pushes.is_subset(&came)
     };
-    let came = fcm.until("every push", PATIENCE, all_came).await.unwrap_or_else(|_| fcm.sent());
+    // Side by side: what is lost is waited for in vain, and once is enough.
+    let (watched, came) =
+        tokio::join!(watching.join_all(), fcm.until("every push", LOST_AFTER, all_came));
+    let came = came.unwrap_or_else(|_| fcm.sent());
+    let (mut missing, mut twice, mut live) = (0, 0, 0);
+    for Watched { missing: lost, twice: again, live: seen } in watched {
+        (missing, twice, live) = (missing + lost, twice + again, live + seen);
+    }
     let mut times: HashMap<&str, usize> = HashMap::new();
     for sent in &came {
         *times.entry(&sent.job_id).or_default() += 1;
@@ -143,7 +154,7 @@ async fn watch(
         let own = accepted.iter().filter(|job| job.0 == user && job.1 == "websocket");
         own.map(|job| job.2.clone()).collect()
     };
-    seen.watch_for(&client, &name, &jobs, Instant::now() + PATIENCE).await;
+    seen.watch_for(&client, &name, &jobs, Instant::now() + LOST_AFTER).await;
     Watched { missing: seen.missing(&jobs), twice: seen.twice(), live }
 }
 
@@ -182,10 +193,13 @@ async fn kill(
 ) -> anyhow::Result<u64> {
     let begun = Instant::now();
     let (end, latest) = (begun + Duration::from_secs_f64(params.seconds), begun + PATIENCE * 2);
+    // Not as long for this: a worker that acknowledges before it works never shows that it was cut off.
+    let cut_off_by = begun + PATIENCE / 2;
     let is_enough = || accepted.lock().unwrap_or_else(PoisonError::into_inner).len() >= ENOUGH;
     let mut kills = 0;
     while Instant::now() < end
-        || (Instant::now() < latest && !(is_enough() && kills >= 3 && crashes(fixture).await? >= 1))
+        || (Instant::now() < latest && !(is_enough() && kills >= 3))
+        || (Instant::now() < cut_off_by && crashes(fixture).await? == 0)
     {
         sleep(Duration::from_millis(params.kill_every)).await;
         let victim = usize::try_from(kills)? % workers.len();

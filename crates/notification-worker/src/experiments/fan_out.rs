@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Target};
+use lab::{Experiment, Lab, Sabotage, Target};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -31,6 +31,12 @@ pub fn experiment() -> Experiment {
         &["--sockets", "300"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/hub.rs",
+        replace: "self.listeners().get(user).into_iter().flatten()",
+        with: "self.listeners().values().flatten()",
+        check: "sockets that got their user's notification",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

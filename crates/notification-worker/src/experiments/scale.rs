@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Target, child::Child};
+use lab::{Experiment, Lab, Sabotage, Target, child::Child};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -41,6 +41,14 @@ pub fn experiment() -> Experiment {
         &["--notifications", "96", "--channel", "20"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/shard.rs",
+        replace: r#"let wish = |n: usize| place(&format!("{} takes {shard}", members[n].name));
+        let free = |&n: &usize| load[n] < even;"#,
+        with: r"let wish = |n: usize| place(&members[n].name);
+        let free = |_: &usize| true;",
+        check: "workers of the four that did nothing",
+    })
 }
 
 const SHARDS: u16 = 8;

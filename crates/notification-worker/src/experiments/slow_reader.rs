@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 use serde_json::json;
 use tokio::{
     net::TcpSocket,
@@ -34,6 +34,12 @@ pub fn experiment() -> Experiment {
         &["--clients", "16", "--notifications", "1800"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/socket.rs",
+        replace: "const PAGE: i64 = 64;",
+        with: "const PAGE: i64 = 1_000_000;",
+        check: "memory stays bounded",
+    })
 }
 
 /// What a client gets at a time, from a kernel that is told to take little.

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::StreamExt;
 use lab::{
-    Experiment, Lab, Target,
+    Experiment, Lab, Sabotage, Target,
     load::{self, Outcome, Stop, http::Connection},
 };
 use lapin::{
@@ -58,6 +58,12 @@ pub fn experiment() -> Experiment {
         &["--rounds", "1", "--seconds", "0.5", "--clients", "4"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/api.rs",
+        replace: "Accepted::New => StatusCode::ACCEPTED",
+        with: "Accepted::New => StatusCode::CREATED",
+        check: "calls that failed",
+    })
 }
 
 const SHARDS: u16 = 8;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Experiment, Lab, child::Child, load::http::Connection};
+use lab::{Experiment, Lab, Sabotage, child::Child, load::http::Connection};
 use tokio::{task::JoinSet, time::sleep_until};
 
 use super::fixture::{Fixture, request};
@@ -30,6 +30,12 @@ pub fn experiment() -> Experiment {
         &["--limit", "15", "--window", "1800"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/lua/sliding_window.lua",
+        replace: "c.opened + c.window, 0, c.current",
+        with: "c.opened + c.window, 0, 0",
+        check: "sliding-window: spans of time in which more than its bound was let through",
+    })
 }
 
 const TITLE: &str =

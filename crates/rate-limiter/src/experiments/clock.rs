@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 use redis::aio::MultiplexedConnection;
 
 use super::naive::OwnTime;
@@ -39,6 +39,14 @@ pub fn experiment() -> Experiment {
         &["--limit", "20"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/limiter.rs",
+        replace: r"let floor = (*when_away == WhenAway::FailOpen).then(floor);
+                Place::There { shared: Arc::clone(shared), floor }",
+        with: r"let _ = (shared, when_away);
+                Place::Here(floor())",
+        check: "token-bucket: let through when Redis tells the time",
+    })
 }
 
 const WINDOW: Duration = Duration::from_mins(15);

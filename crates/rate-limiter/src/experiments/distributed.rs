@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use lab::{
-    Experiment, Lab,
+    Experiment, Lab, Sabotage,
     child::{Child, ChildBuilder},
     load::http::Connection,
 };
@@ -33,6 +33,12 @@ pub fn experiment() -> Experiment {
         &["--limit", "60", "--connections", "16"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/shared.rs",
+        replace: r#"format!("{prefix}{{{key}}}:{algorithm}:{name}")"#,
+        with: r#"format!("{prefix}{{{key}}}:{}:{algorithm}:{name}", std::process::id())"#,
+        check: "token-bucket: let through by 4 processes on one Redis",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

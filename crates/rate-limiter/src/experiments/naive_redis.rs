@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lab::{Experiment, Lab, keys::Keys};
+use lab::{Experiment, Lab, Sabotage, keys::Keys};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use super::naive;
@@ -36,6 +36,12 @@ pub fn experiment() -> Experiment {
         &["--clients", "16", "--rounds", "6"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/lua/fixed_window.lua",
+        replace: "c.used + c.cost <= c.limit",
+        with: "c.used + c.cost < c.limit",
+        check: "fixed-window: quotas of which not exactly all was taken",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

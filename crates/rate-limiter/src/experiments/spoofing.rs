@@ -1,6 +1,6 @@
 //! Does a header that a client has made up buy it anything?
 
-use lab::{Experiment, Lab, child::Child, load::http::Connection};
+use lab::{Experiment, Lab, Sabotage, child::Child, load::http::Connection};
 
 use super::fixture::{Tally, in_memory, request};
 
@@ -23,6 +23,12 @@ pub fn experiment() -> Experiment {
         &["--requests", "200"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/client.rs",
+        replace: "value.rsplit(',')",
+        with: "value.split(',')",
+        check: "behind a trusted proxy: let through with a forged address",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

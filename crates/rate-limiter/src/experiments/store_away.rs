@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lab::{
-    Experiment, Lab, Target,
+    Experiment, Lab, Sabotage, Target,
     child::Child,
     fault::{Fault, Proxy},
 };
@@ -32,6 +32,12 @@ pub fn experiment() -> Experiment {
         &["--requests", "20", "--timeout", "1500"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/limiter.rs",
+        replace: ".map(|floor| floor.decide(key, cost))",
+        with: ".map(|_| Decision::new(true))",
+        check: "fail-open, cut: let through by the process alone",
+    })
 }
 
 /// Requests that Redis has counted before it goes.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lab::{Experiment, Lab, Need, database::Database, fault::Proxy, load::median};
+use lab::{Experiment, Lab, Need, Sabotage, database::Database, fault::Proxy, load::median};
 use sqlx::{Connection, PgConnection};
 
 use super::{
@@ -38,6 +38,12 @@ pub fn experiment() -> Experiment {
         run,
     )
     .needs(&[Need::Shared(lab::Service::RabbitMq)])
+    .sabotage(Sabotage {
+        file: "src/choreography/broker.rs",
+        replace: ".transaction(async |connection| {",
+        with: ".within(async |connection| {",
+        check: "orders that did not end as they should",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ use uuid::Uuid;
 
 use super::{
     books::{Books, effects},
-    fixture::{ALL, Fixture, Participants, book_order, ended, queues, start},
+    fixture::{ALL, Fixture, Participants, book_order, end_within, is_end, queues, start},
 };
 use crate::cases::client::{AMOUNT, Client, PATIENCE};
 
@@ -34,6 +37,8 @@ use crate::cases::client::{AMOUNT, Client, PATIENCE};
 const STOCK: i64 = 100_000;
 /// A part of the protocol is through when so many orders have ended before the message came.
 const ENOUGH: u32 = 2;
+/// An order that takes longer does not end any more.
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// Which way an order goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,12 +108,18 @@ struct Part {
     killed: u64,
 }
 
-/// Gives out every point once.
-struct Points(Mutex<Vec<Part>>);
+/// Gives out every point once, until an order does not end: each further one would only take as long again.
+struct Points {
+    parts: Mutex<Vec<Part>>,
+    is_over: AtomicBool,
+}
 
 impl Points {
     fn next(&self) -> Option<(Point, Path, usize)> {
-        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_over.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let (number, part) = parts.iter_mut().enumerate().find(|(_, part)| part.ended < ENOUGH)?;
         let (message, moment) = (part.next / 3 + 1, MOMENTS[usize::try_from(part.next % 3).ok()?]);
         part.next += 1;
@@ -116,7 +127,7 @@ impl Points {
     }
 
     fn done(&self, point: Point, was_killed: bool) -> u64 {
-        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let part = &mut parts[point.part];
         if was_killed {
             part.killed += 1;
@@ -197,7 +208,8 @@ pub async fn everywhere(
     let parts = paths.iter().flat_map(|&path| {
         servers.iter().map(move |&server| Part { path, server, next: 0, ended: 0, killed: 0 })
     });
-    let points = Arc::new(Points(Mutex::new(parts.collect())));
+    let parts = Mutex::new(parts.collect());
+    let points = Arc::new(Points { parts, is_over: AtomicBool::new(false) });
     // Participants of their own for each lane of the choreography, since they are what is killed there.
     let shared = match what {
         What::Orchestrator => {
@@ -273,6 +285,9 @@ impl Lane {
                 .disturb(&mut direct, &key, point, path, server)
                 .await
                 .with_context(|| words.clone())?;
+            if !is_end(&status) {
+                points.is_over.store(true, Ordering::Relaxed);
+            }
             let killed = points.done(point, was_killed);
             lab.progress(killed, 0, "points at which it was killed");
             let parts = Arc::clone(&self.fixture.parts);
@@ -306,7 +321,7 @@ impl Lane {
         let placing = tokio::spawn(place(self.process.client.clone(), key.to_owned(), order));
         let held = tokio::select! {
             held = caught => Some(held?),
-            ended = ended(direct, key) => {
+            ended = end_within(direct, key, LONGEST) => {
                 ended?;
                 None
             }
@@ -326,7 +341,7 @@ impl Lane {
                 Some(held).filter(|_| point.moment == Moment::Late)
             };
             self.process.child.restart().await?;
-            ended(direct, key).await?;
+            end_within(direct, key, LONGEST).await?;
             drop(late);
         } else {
             // No message has the number 0: the trap is taken away.
@@ -334,7 +349,7 @@ impl Lane {
         }
         let answered = placing.await.context("the client panicked")??;
         self.settle().await;
-        let (id, status) = ended(direct, key).await?;
+        let (id, status) = end_within(direct, key, Duration::ZERO).await?;
         anyhow::ensure!(answered == id, "the client was told of another order");
         Ok((id, status, was_killed))
     }
@@ -352,7 +367,7 @@ async fn place(client: Client, key: String, order: Value) -> anyhow::Result<Uuid
 }
 
 fn report(lab: &Lab, names: &[&str], points: &Points, orders: &[Ended]) {
-    let parts = points.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let parts = points.parts.lock().unwrap_or_else(PoisonError::into_inner);
     let rows = parts.iter().map(|part| {
         let messages = part.killed.div_ceil(3);
         vec![
@@ -388,11 +403,13 @@ async fn verdict(lab: &Lab, orders: Vec<Ended>) -> anyhow::Result<()> {
     }
     let (mut sold, mut cents, mut left, mut parcels, mut confirmed) = (0, 0, 0, 0, 0);
     for (parts, orders) in by_books.into_values() {
-        // What was late may still be on its way through.
-        let quiet = within(PATIENCE, "nothing is reserved", async || {
-            Ok((Books::of(&parts).await?.reserved == 0).then_some(()))
-        });
-        quiet.await?;
+        // What was late may still be on its way through. An order that has not ended keeps what it has.
+        if orders.iter().all(|order| is_end(&order.status)) {
+            let quiet = within(PATIENCE, "nothing is reserved", async || {
+                Ok((Books::of(&parts).await?.reserved == 0).then_some(()))
+            });
+            quiet.await?;
+        }
         let effects = effects(&parts).await?;
         for order in &orders {
             if order.status != order.path.end() {

@@ -1,6 +1,6 @@
 //! Is there a moment at which the orchestrator must not die?
 
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 
 use super::crash::{self, Path, What};
 
@@ -24,6 +24,13 @@ pub fn experiment() -> Experiment {
         &["--path", "failure", "--lanes", "4"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/store/payment.rs",
+        replace: r"on conflict (order_id) do update set undo_key = excluded.undo_key
+                where calls.undo_key is null",
+        with: "on conflict (order_id) do update set undo_key = excluded.undo_key",
+        check: "orders of which an effect happened twice, or was not undone once",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

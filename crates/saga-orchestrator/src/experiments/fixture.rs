@@ -179,20 +179,35 @@ pub fn book_order(payment_method: &str, country: &str) -> Value {
 /// Waits until the order of this key has ended or is stuck; its id and its status. It asks the database, past every
 /// proxy.
 pub async fn ended(connection: &mut PgConnection, key: &str) -> anyhow::Result<(Uuid, String)> {
-    // Often, because an experiment measures how long an order takes.
+    let (id, status) = end_within(connection, key, PATIENCE).await?;
+    ensure!(is_end(&status), "{key} does not end: {status}");
+    Ok((id, status))
+}
+
+/// Whether nothing more happens to an order of this status by itself.
+pub fn is_end(status: &str) -> bool {
+    !matches!(status, "pending" | "cancelling")
+}
+
+/// The same, for as long as this: then its status is that of an order on its way.
+pub async fn end_within(
+    connection: &mut PgConnection,
+    key: &str,
+    patience: Duration,
+) -> anyhow::Result<(Uuid, String)> {
     let begun = Instant::now();
     loop {
+        let is_over = begun.elapsed() >= patience;
         let seen: Option<(Uuid, String)> =
             sqlx::query_as("select id, status from orders where idempotency_key = $1")
                 .bind(key)
                 .fetch_optional(&mut *connection)
                 .await?;
         match seen {
-            Some((id, status)) if !matches!(status.as_str(), "pending" | "cancelling") => {
-                return Ok((id, status));
-            }
-            seen => ensure!(begun.elapsed() < PATIENCE, "{key} does not end: {seen:?}"),
+            Some((id, status)) if is_over || is_end(&status) => return Ok((id, status)),
+            _ => ensure!(!is_over, "there is no order {key}"),
         }
+        // Often, because an experiment measures how long an order takes.
         sleep(Duration::from_millis(5)).await;
     }
 }

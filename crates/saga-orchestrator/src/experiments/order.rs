@@ -1,6 +1,6 @@
 //! What does an order's way look like, forward and back?
 
-use lab::Lab;
+use lab::{Experiment, Lab, Sabotage};
 use serde_json::Value;
 
 use super::{
@@ -16,14 +16,20 @@ struct Params {
 }
 
 /// The experiment.
-pub fn experiment() -> lab::Experiment {
-    lab::Experiment::new(
+pub fn experiment() -> Experiment {
+    Experiment::new(
         "order",
         "Each step is asked for in turn, and the decision is in the log before it; when payment declines, what \
          was done is undone in reverse, and nothing is left of the order",
-        &[],
+        &["--refused-by", "shipping"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/next.rs",
+        replace: "STEPS.iter().rev().filter(",
+        with: "STEPS.iter().filter(",
+        check: "the compensations follow in reverse",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

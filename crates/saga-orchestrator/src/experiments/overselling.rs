@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use conform::target::within;
-use lab::{Experiment, Lab, load::http::Connection};
+use lab::{Experiment, Lab, Sabotage, load::http::Connection};
 use sqlx::{Connection as _, PgConnection};
 use tokio::task::JoinSet;
 
@@ -35,6 +35,12 @@ pub fn experiment() -> Experiment {
         &["--orders", "400", "--items", "25"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/store/inventory.rs",
+        replace: "stock.available < wanted.quantity",
+        with: "stock.available <= wanted.quantity",
+        check: "orders confirmed",
+    })
 }
 
 /// Clients of each orchestrator.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use conform::target::within;
 use lab::{
-    Experiment, Lab,
+    Experiment, Lab, Sabotage,
     child::Child,
     fault::{Fault, Proxy, Side},
 };
@@ -38,6 +38,12 @@ pub fn experiment() -> Experiment {
         &["--participant", "payment", "--trouble-ms", "200"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/participants.rs",
+        replace: r#".header("idempotency-key", format!("{id}.{call}"))"#,
+        with: r#".header("idempotency-key", format!("{id}.{call}.{}", Uuid::now_v7()))"#,
+        check: "payment does it and times out: the order ends",
+    })
 }
 
 const STOCK: i64 = 1_000;

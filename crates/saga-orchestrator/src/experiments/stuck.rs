@@ -1,7 +1,7 @@
 //! What if even the compensation cannot be done?
 
 use lab::{
-    Experiment, Lab,
+    Experiment, Lab, Sabotage,
     fault::{Fault, Proxy, Side},
 };
 use uuid::Uuid;
@@ -28,6 +28,12 @@ pub fn experiment() -> Experiment {
         &["--deadline-ms", "1000"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/next.rs",
+        replace: "None if late(undo) => return self.park(undo),",
+        with: "None if late(undo) => {}",
+        check: "the order with a refund that fails is",
+    })
 }
 
 const STOCK: i64 = 10;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures_util::future::BoxFuture;
 use lab::{
-    Experiment, Lab, Target,
+    Experiment, Lab, Sabotage, Target,
     database::Database,
     load::{self, Outcome, Stop, http::Connection},
 };
@@ -47,6 +47,12 @@ pub fn experiment() -> Experiment {
         &["--orders", "100", "--rounds", "2", "--clients", "8"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/orchestrator.rs",
+        replace: "news.push(Record::Asked { call });",
+        with: "",
+        check: "records in the logs of both",
+    })
 }
 
 const STOCK: i64 = 1_000_000;

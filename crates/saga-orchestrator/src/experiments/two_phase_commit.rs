@@ -2,7 +2,7 @@
 
 use conform::target::within;
 use lab::{
-    Experiment, Lab, Need, Service,
+    Experiment, Lab, Need, Sabotage, Service,
     fault::{Fault, Proxy, Side},
 };
 use sqlx::{Connection, PgConnection};
@@ -27,6 +27,17 @@ pub fn experiment() -> Experiment {
         run,
     )
     .needs(&[Need::Own(Service::Postgres)])
+    .sabotage(Sabotage {
+        file: "src/two_phase_commit.rs",
+        replace: r"two_phase::prepare(connection, id, name).await?;
+        }
+        // Everybody has voted yes. Whoever dies here takes the verdict along.
+        for (name, connection, _) in &mut parts {
+            two_phase::commit",
+        with: r"two_phase::prepare(connection, id, name).await?;
+            two_phase::commit",
+        check: "transactions that are prepared, and that nobody will end",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

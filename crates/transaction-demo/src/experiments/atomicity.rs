@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use lab::{Experiment, Lab, child::Child};
+use lab::{Experiment, Lab, Sabotage, child::Child};
 use sqlx::PgConnection;
 use tokio::{task::JoinSet, time::sleep};
 
@@ -44,6 +44,13 @@ pub fn experiment() -> Experiment {
         &["--kills", "24", "--processes", "3", "--clients", "4"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/bank.rs",
+        replace: "store::credit(connection, to, amount).await?;",
+        with: r#"sqlx::raw_sql("commit; begin").execute(&mut *connection).await?;
+        store::credit(connection, to, amount).await?;"#,
+        check: "looks at which the balances did not sum to zero",
+    })
 }
 
 const ACCOUNTS: usize = 20;
@@ -70,6 +77,8 @@ struct Seen {
     paid: Vec<(Payment, i64)>,
     /// Payments that had to be sent again because the process had died.
     sent_again: u64,
+    /// Payments that got another answer: all have a key of their own, and there is money enough.
+    refused: Vec<String>,
     /// What open transactions had done last when their process was killed.
     killed_after: HashMap<Open, u64>,
     /// Looks just after a kill at which the money in the bank was another.
@@ -142,7 +151,13 @@ fn clients(
                     break;
                 }
                 let payment = random.payment(format!("{client}-{number}"), &accounts);
-                let (body, at, sent) = until_paid(&processes, client, &payment).await?;
+                let (body, at, sent) = match until_paid(&processes, client, &payment).await {
+                    Ok(paid) => paid,
+                    Err(error) => {
+                        shared.seen().refused.push(format!("{error:#}"));
+                        continue;
+                    }
+                };
                 shared.answered[at].fetch_add(1, Ordering::Relaxed);
                 let transfer = body["id"].as_i64().context("no id")?;
                 let mut seen = shared.seen();
@@ -249,6 +264,16 @@ async fn report(
         format!("{wanted} or more"),
         half_way,
         half_way >= wanted,
+    );
+    let refused = match &seen.refused[..] {
+        [] => "none".to_owned(),
+        [first, ..] => format!("{}, such as {first}", seen.refused.len()),
+    };
+    lab.check(
+        "payments that were answered with anything but 201 in the end",
+        "none",
+        refused,
+        seen.refused.is_empty(),
     );
     lab.check_eq("looks at which the balances did not sum to zero", 0, seen.wrong_looks);
     let customers = START * i64::try_from(ACCOUNTS)?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use lab::{
-    Experiment, Lab, Target,
+    Experiment, Lab, Sabotage, Target,
     load::{self, Outcome, Stop, http::Connection},
 };
 
@@ -41,6 +41,12 @@ pub fn experiment() -> Experiment {
         &["--rounds", "1", "--seconds", "1", "--clients", "8", "--accounts", "100"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/bank.rs",
+        replace: "store::credit(connection, to, amount).await?;",
+        with: "",
+        check: "the books of the service",
+    })
 }
 
 const START: i64 = 1_000_000_000;

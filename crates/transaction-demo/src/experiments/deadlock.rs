@@ -7,7 +7,7 @@ use std::sync::{
 
 use anyhow::ensure;
 use lab::{
-    Experiment, Lab,
+    Experiment, Lab, Sabotage,
     load::{self, Outcome, Stop},
 };
 use sqlx::{Connection, PgConnection};
@@ -17,7 +17,7 @@ use super::{
     books::Books,
     fixture::Fixture,
     random::Random,
-    sessions::{Stage, hasten_deadlocks},
+    sessions::{Stage, hasten_all_deadlocks, hasten_deadlocks},
     steps::{Step, columns, t1, t2},
 };
 use crate::{
@@ -51,6 +51,13 @@ pub fn experiment() -> Experiment {
         &["--transfers", "200", "--accounts", "5"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/store.rs",
+        replace: r"order by id
+    for no key update",
+        with: "order by id",
+        check: "in order, deadlocks that PostgreSQL has seen",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
@@ -226,6 +233,8 @@ struct Customer {
 async fn in_order(lab: &Lab, params: &Params) -> anyhow::Result<Seen> {
     let fixture = Fixture::of(lab).await?;
     let accounts = open(fixture.database.url(), params.accounts).await?;
+    // There are none; but should there be some, they are to be seen soon.
+    hasten_all_deadlocks(&mut fixture.connect().await?).await;
     let (mut child, client) = fixture.start(&[]).await?;
     let number = Arc::new(AtomicU64::new(0));
     let customer = || Customer {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Need, Service, Target, stack::own::OwnServer};
+use lab::{Experiment, Lab, Need, Sabotage, Service, Target, stack::own::OwnServer};
 use sqlx::{AssertSqlSafe, Executor};
 use tokio::task::JoinSet;
 
@@ -37,6 +37,12 @@ pub fn experiment() -> Experiment {
         run,
     )
     .needs(&[Need::Own(Service::Postgres)])
+    .sabotage(Sabotage {
+        file: "src/database.rs",
+        replace: r#""begin isolation level read committed""#,
+        with: r#""begin isolation level read committed; set local synchronous_commit = off""#,
+        check: "synchronous_commit = on: acknowledged transfers that are lost",
+    })
 }
 
 const ACCOUNTS: usize = 50;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail, ensure};
 use lab::{
-    Experiment, Lab,
+    Experiment, Lab, Sabotage,
     child::Child,
     fault::{Proxy, Side},
 };
@@ -39,6 +39,14 @@ pub fn experiment() -> Experiment {
         &["--payments", "6"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/bank.rs",
+        replace: r"let Some(id) = store::claim_key(connection, self.key, &fingerprint).await? else {
+            return self.answer_again(connection).await;
+        };",
+        with: "let id = store::next_transfer(connection).await?;",
+        check: "transfers that were made",
+    })
 }
 
 const START: i64 = 1_000_000;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use anyhow::ensure;
 use lab::{
-    Experiment, Lab,
+    Experiment, Lab, Sabotage,
     load::{self, Stop},
 };
 use sqlx::{Connection, Executor, PgConnection};
@@ -42,6 +42,12 @@ pub fn experiment() -> Experiment {
         &["--updates", "60"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/database.rs",
+        replace: r#""begin isolation level serializable""#,
+        with: r#""begin""#,
+        check: "serializable, retried, one of 1: updates lost",
+    })
 }
 
 /// A way to add a cent to a balance.

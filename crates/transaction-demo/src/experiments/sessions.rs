@@ -172,3 +172,15 @@ fn decode(error: sqlx::error::BoxDynError) -> sqlx::Error {
 pub async fn hasten_deadlocks(connection: &mut PgConnection) -> bool {
     connection.execute("set deadlock_timeout = '20ms'").await.is_ok()
 }
+
+/// The same for all connections to this database that are made from now on.
+pub async fn hasten_all_deadlocks(connection: &mut PgConnection) -> bool {
+    let alter = r#"
+        do $$
+        begin
+            execute format('alter database %I set deadlock_timeout = ''20ms''', current_database());
+        end
+        $$
+    "#;
+    connection.execute(alter).await.is_ok()
+}

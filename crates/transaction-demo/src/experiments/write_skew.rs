@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 use sqlx::{Connection, Executor, PgConnection};
 use tokio::{
     sync::{Barrier, Mutex},
@@ -35,6 +35,12 @@ pub fn experiment() -> Experiment {
         &["--nights", "20"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/database.rs",
+        replace: r#""begin isolation level serializable""#,
+        with: r#""begin isolation level repeatable read""#,
+        check: "on call afterwards, serializable",
+    })
 }
 
 const LOOK: &str = "select count(*) from doctors where on_call";

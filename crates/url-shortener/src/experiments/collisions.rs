@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 
 use super::fixture::{Fixture, UNLIMITED};
 use crate::{code, permutation::Permutation};
@@ -27,6 +27,12 @@ pub fn experiment() -> Experiment {
         &["--urls", "1000000", "--pairs", "5"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/create.rs",
+        replace: "self.is_shared(new) && owner.shared && owner.url == new.url.as_str()",
+        with: "self.is_shared(new) && owner.shared",
+        check: "and each of the two leads to its own URL",
+    })
 }
 
 /// CRC32 has this many values.

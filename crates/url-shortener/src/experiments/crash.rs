@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 use tokio::task::JoinSet;
 
 use super::fixture::{Fixture, UNLIMITED, lost};
@@ -35,6 +35,12 @@ pub fn experiment() -> Experiment {
         &["--rounds", "2", "--seconds", "1.8", "--clients", "4"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/clicks.rs",
+        replace: "const EVERY: Duration = Duration::from_millis(500);",
+        with: "const EVERY: Duration = Duration::from_secs(5);",
+        check: "kills after which a click older than a second was missing",
+    })
 }
 
 /// What the clients were promised.

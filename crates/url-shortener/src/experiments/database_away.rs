@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lab::{
-    Experiment, Lab, Target,
+    Experiment, Lab, Sabotage, Target,
     fault::{Fault, Proxy},
 };
 use serde_json::json;
@@ -31,6 +31,12 @@ pub fn experiment() -> Experiment {
         &["--clients", "20"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/store.rs",
+        replace: "const TIMEOUT: Duration = Duration::from_millis(700);",
+        with: "const TIMEOUT: Duration = Duration::from_secs(5);",
+        check: "network black-holed: cold links",
+    })
 }
 
 /// What the clients got from one kind of request.

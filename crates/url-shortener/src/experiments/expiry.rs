@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Target};
+use lab::{Experiment, Lab, Sabotage, Target};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::task::JoinSet;
@@ -29,6 +29,12 @@ pub fn experiment() -> Experiment {
         &["--links", "8", "--seconds", "2"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/cache.rs",
+        replace: "left.min(self.longest)",
+        with: "left.max(self.longest)",
+        check: "no link redirected a second after its time",
+    })
 }
 
 /// What a client saw that asked for one link over and over. Seconds, counted from the link's expiry.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 use serde_json::json;
 use tokio::{sync::Barrier, task::JoinSet};
 
@@ -31,6 +31,12 @@ pub fn experiment() -> Experiment {
         &["--rounds", "5"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/store.rs",
+        replace: "on conflict (code) do nothing",
+        with: "on conflict (code) do update set url = excluded.url",
+        check: "each alias was given out once: 201s",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

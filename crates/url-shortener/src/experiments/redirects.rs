@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{Router, routing::get};
 use lab::{
-    Experiment, Lab, Target,
+    Experiment, Lab, Sabotage, Target,
     load::{self, Outcome, Stop, http::Connection},
     serve,
 };
@@ -37,6 +37,12 @@ pub fn experiment() -> Experiment {
         &["--rounds", "2", "--seconds", "0.3", "--connections", "8"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/store/clicks.rs",
+        replace: "set clicks = clicks.clicks + excluded.clicks",
+        with: "set clicks = excluded.clicks",
+        check: "clicks counted, and those that were dropped",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! How many links have to move when a shard is added, and is every one found afterwards?
 
 use futures_util::future::try_join_all;
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 
 use super::fixture::{Fixture, UNLIMITED, lost};
 use crate::{cases::client::Client, code, reshard, ring::Ring, shards::Shards};
@@ -28,6 +28,12 @@ pub fn experiment() -> Experiment {
         &["--shards", "2", "--codes", "50000", "--links", "300"],
         run,
     )
+    .sabotage(Sabotage {
+        file: "src/ring.rs",
+        replace: "self.points.partition_point(|&(point, _)| point < place)",
+        with: "(place % self.points.len() as u64) as usize",
+        check: "with the ring about 1/3 of the codes move",
+    })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

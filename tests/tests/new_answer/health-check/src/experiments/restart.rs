@@ -1,6 +1,6 @@
 //! Is a process healthy again after it was killed?
 
-use lab::{Experiment, Lab};
+use lab::{Experiment, Lab, Sabotage};
 
 /// What can be chosen: nothing.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -9,7 +9,12 @@ struct Params {}
 /// The experiment.
 pub fn experiment() -> Experiment {
     let claim = "A process that was killed and started again is healthy";
-    Experiment::new("restart", claim, &[], run)
+    Experiment::new("restart", claim, &[], run).sabotage(Sabotage {
+        file: "src/api.rs",
+        replace: r#"route("/healthz", "#,
+        with: r#"route("/health", "#,
+        check: "it answers again",
+    })
 }
 
 async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {

@@ -1,0 +1,253 @@
+//! Can each experiment fail? It names at least one sabotage: a mistake in the answer's code, and the check that it
+//! turns red. Here the mistake is made in a copy of the workspace, and that very check has to fail.
+//!
+//! Whether the experiment holds with the real code is not asked again: the answer's tests do that, with the same
+//! parameters.
+
+use std::{
+    fs,
+    io::Read,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// A sabotaged run that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How much is shown of what a failed command wrote.
+const LINES: usize = 15;
+
+/// An experiment, as its answer's `list --json` shows it.
+#[derive(Debug, Deserialize)]
+struct Experiment {
+    name: String,
+    quick: Vec<String>,
+    sabotages: Vec<Sabotage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sabotage {
+    file: String,
+    replace: String,
+    with: String,
+    check: String,
+}
+
+/// What is read of a report.
+#[derive(Debug, Deserialize)]
+struct Report {
+    seconds: f64,
+    checks: Vec<Checked>,
+    skipped: Option<String>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Checked {
+    check: String,
+    expected: String,
+    seen: String,
+    held: bool,
+}
+
+/// An answer in the copy of the workspace.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    copy: &'a Path,
+    name: &'a str,
+    experiments: Vec<Experiment>,
+}
+
+impl<'a> Answer<'a> {
+    /// Builds it, and asks it for its sabotages.
+    pub fn build(copy: &'a Path, name: &'a str) -> anyhow::Result<Self> {
+        let mut this = Self { copy, name, experiments: Vec::new() };
+        this.build_again()?;
+        #[derive(Deserialize)]
+        struct Listed {
+            experiments: Vec<Experiment>,
+        }
+        let [Listed { experiments }] = json(&this.say(&["list", "--json"])?)?;
+        this.experiments = experiments;
+        // What the servers need to start does not count as time of the first run.
+        this.say(&["stack", "up"])?;
+        Ok(this)
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> PathBuf {
+        self.copy.join("crates").join(self.name)
+    }
+
+    /// Sees each sabotage of this experiment turn its check red. The error is the first one that does not.
+    pub fn prove(&self, experiment: &str) -> anyhow::Result<()> {
+        let found = self.experiments.iter().find(|it| it.name == experiment);
+        let found = found.context("its answer does not list it")?;
+        ensure!(!found.sabotages.is_empty(), "it names no sabotage");
+        for sabotage in &found.sabotages {
+            let begun = Instant::now();
+            let seconds = self
+                .prove_one(found, sabotage)
+                .with_context(|| format!("{:?} did not turn red", sabotage.check))?;
+            println!(
+                "{}/{experiment}: {:?} turned red in {seconds:.1} s, with the build {} s",
+                self.name,
+                sabotage.check,
+                begun.elapsed().as_secs()
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes the change, runs the experiment, and takes the change back. Returns how many seconds the run took.
+    fn prove_one(&self, experiment: &Experiment, sabotage: &Sabotage) -> anyhow::Result<f64> {
+        let Sabotage { file, replace, with, check } = sabotage;
+        let place = self.folder().join(file);
+        let real = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
+        let found = real.matches(replace).count();
+        ensure!(found == 1, "{file} has {replace:?} {found} times, not once");
+        fs::write(&place, real.replacen(replace, with, 1))?;
+        let report = self.build_again().and_then(|()| {
+            let quick = experiment.quick.iter().map(String::as_str);
+            let words = ["experiment", &experiment.name, "--json"].into_iter().chain(quick);
+            json::<Report>(&self.say(&words.collect::<Vec<_>>())?)
+        });
+        fs::write(&place, real)?;
+        let report = report?;
+        report.is_red(check).map(|()| report.seconds)
+    }
+
+    fn build_again(&self) -> anyhow::Result<()> {
+        // The compiler warns of what the mistake leaves unused; that is shown only if it does not compile.
+        let words = ["build", "--quiet", "--package", self.name];
+        let output = cargo(self.copy, &words).output().context("cargo cannot be run")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// What it writes when it is told this, as it was built last.
+    fn say(&self, words: &[&str]) -> anyhow::Result<String> {
+        let run = ["run", "--quiet", "--package", self.name, "--"];
+        output(&mut cargo(self.copy, &[&run, words].concat()), PATIENCE)
+    }
+}
+
+impl Report {
+    /// The error says what was seen instead.
+    fn is_red(&self, check: &str) -> anyhow::Result<()> {
+        if let Some(why) = &self.skipped {
+            bail!("it cannot be tried here: {why}");
+        }
+        let red: Vec<_> = self.checks.iter().filter(|it| !it.held).collect();
+        if red.iter().any(|it| it.check == check) {
+            return Ok(());
+        }
+        let mut words: Vec<_> = red
+            .iter()
+            .map(|it| format!("{:?} did: expected {}, seen {}", it.check, it.expected, it.seen))
+            .collect();
+        if !self.checks.iter().any(|it| it.check == check) {
+            words.push("no check of this name was made".to_owned());
+        }
+        words.extend(self.error.as_ref().map(|error| format!("the run broke off: {error}")));
+        if words.is_empty() {
+            words.push("every check held".to_owned());
+        }
+        bail!("{}", words.join("; "))
+    }
+}
+
+/// The object among what was written.
+fn json<T: DeserializeOwned>(output: &str) -> anyhow::Result<T> {
+    let found = output.lines().find_map(|line| serde_json::from_str(line).ok());
+    let last = output.lines().rev().take(LINES).collect::<Vec<_>>();
+    found.with_context(|| {
+        format!("it reported nothing:\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    })
+}
+
+fn cargo(copy: &Path, words: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(words).current_dir(copy).stdin(Stdio::null());
+    command
+}
+
+/// All that the command writes. If it does not end in time, it is killed with everything that it started.
+fn output(command: &mut Command, patience: Duration) -> anyhow::Result<String> {
+    let mut child = command
+        .process_group(0)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cargo cannot be run")?;
+    let pipes: [Box<dyn Read + Send>; 2] = [
+        Box::new(child.stdout.take().context("piped")?),
+        Box::new(child.stderr.take().context("piped")?),
+    ];
+    let written = pipes.map(|mut pipe| {
+        thread::spawn(move || {
+            let mut text = Vec::new();
+            let _ = pipe.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    });
+    let deadline = Instant::now() + patience;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            kill_process_group(Pid::from_child(&child), Signal::KILL)?;
+            child.wait()?;
+            bail!("it did not end within {} s", patience.as_secs());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(written.map(|text| text.join().unwrap_or_default()).concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_hangs_is_killed_with_what_it_started() {
+        let begun = Instant::now();
+        let mut hangs = Command::new("sh");
+        hangs.args(["-c", "sleep 60 & echo $! >&2; wait"]);
+        let error = output(&mut hangs, Duration::from_millis(200)).unwrap_err();
+        assert!(error.to_string().contains("did not end"), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn of_what_was_written_the_json_is_read_or_the_end_is_shown() {
+        let report: Report = json("a warning\n{\"seconds\":1.5,\"checks\":[]}\nanother\n").unwrap();
+        assert!(report.checks.is_empty() && report.error.is_none());
+        let error = json::<Report>(&"line\n".repeat(100)).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), LINES + 1);
+    }
+
+    #[test]
+    fn a_check_is_red_only_if_that_very_check_failed() {
+        let check = |check: &str, held| Checked {
+            check: check.to_owned(),
+            expected: "1".to_owned(),
+            seen: "2".to_owned(),
+            held,
+        };
+        let checks = vec![check("ours", true), check("theirs", false)];
+        let report = Report { seconds: 1.0, checks, skipped: None, error: Some("cut".to_owned()) };
+        assert!(report.is_red("theirs").is_ok());
+        let error = report.is_red("ours").unwrap_err().to_string();
+        assert_eq!(error, "\"theirs\" did: expected 1, seen 2; the run broke off: cut");
+        assert!(
+            report.is_red("nobody's").unwrap_err().to_string().contains("no check of this name")
+        );
+    }
+}
