@@ -20,6 +20,11 @@ async function* serverSentEvents(response) {
     }
 }
 
+// The experiment that runs, or null.
+const running = async () => (await fetch('/api/running')).json();
+
+const seconds = count => new Promise(resolve => setTimeout(resolve, 1000 * count));
+
 // A form, a button, and the result as it comes in. The server has written all of it into the page.
 class LiveExperiment extends HTMLElement {
     connectedCallback() {
@@ -30,7 +35,7 @@ class LiveExperiment extends HTMLElement {
             event.preventDefault();
             this.run();
         });
-        this.part('.stop').addEventListener('click', () => this.running?.abort());
+        this.part('.stop').addEventListener('click', () => this.stop());
     }
 
     part(selector) {
@@ -41,6 +46,11 @@ class LiveExperiment extends HTMLElement {
         this.part('.status').textContent = words;
     }
 
+    stop() {
+        this.running?.abort();
+    }
+
+    // Returns the verdict in a word; nothing if there is none.
     async run() {
         const before = this.part('.result').innerHTML;
         this.running = new AbortController();
@@ -56,7 +66,9 @@ class LiveExperiment extends HTMLElement {
                     signal: this.running.signal,
                 });
             if (!response.ok) {
-                this.say((await response.json()).detail);
+                const { detail, running } = await response.json();
+                this.say(detail);
+                if (running) this.sayWhenOver(running);
                 return;
             }
             this.part('.result').replaceChildren(this.part('template').content.cloneNode(true));
@@ -66,12 +78,25 @@ class LiveExperiment extends HTMLElement {
                 this.take(event);
             }
             if (!ended) this.say('the guide has stopped');
+            return ended ? this.part('.verdict strong').textContent : undefined;
         } catch (error) {
             const stopped = error.name === 'AbortError';
             this.say(stopped ? 'stopped' : 'the guide does not answer: is it still running?');
             if (stopped) this.part('.result').innerHTML = before;
         } finally {
             this.show(false);
+        }
+    }
+
+    // The other one may run in another tab.
+    async sayWhenOver({ answer, experiment }) {
+        const words = this.part('.status').textContent;
+        const waits = () => this.isConnected && this.part('.status').textContent === words;
+        while (waits()) {
+            await seconds(1);
+            const now = await running().catch(() => null);
+            if (now?.answer === answer && now?.experiment === experiment) continue;
+            if (waits()) this.say(`${answer} ${experiment} is over: now this one can run`);
         }
     }
 
@@ -85,6 +110,9 @@ class LiveExperiment extends HTMLElement {
                 bar.removeAttribute('value');
             }
             this.say(data.label);
+        } else if (name === 'building') {
+            this.part('progress').removeAttribute('value');
+            this.say(`building: ${data.label}`);
         } else if (name === 'piece') {
             const slot = this.part(`[data-slot="${data.slot}"]`);
             const piece = document.createElement('div');
@@ -107,6 +135,52 @@ class LiveExperiment extends HTMLElement {
         stop.hidden = !running;
         this.part('progress').hidden = !running;
         this.part('progress').removeAttribute('value');
+        if (focused) (running ? stop : run).focus();
+    }
+}
+
+// One after another. Stop stops all: the one that runs, and those that would come after it.
+class RunAll extends HTMLElement {
+    connectedCallback() {
+        this.hidden = false;
+        this.querySelector('.run').addEventListener('click', () => this.run());
+        this.querySelector('.stop').addEventListener('click', () => this.stop());
+    }
+
+    say(words) {
+        this.querySelector('.status').textContent = words;
+    }
+
+    stop() {
+        this.stopped = true;
+        this.current?.stop();
+    }
+
+    async run() {
+        const all = document.querySelectorAll(`live-experiment[answer=${this.getAttribute('answer')}]`);
+        const experiments = [...all].filter(experiment => experiment.form);
+        const counts = new Map();
+        this.stopped = false;
+        this.show(true);
+        for (const [index, experiment] of experiments.entries()) {
+            this.current = experiment;
+            this.say(`${index + 1} of ${experiments.length}: ${experiment.getAttribute('name')}`);
+            const verdict = await experiment.run();
+            if (!verdict) this.stopped = true;
+            if (this.stopped) break;
+            counts.set(verdict, (counts.get(verdict) ?? 0) + 1);
+        }
+        this.show(false);
+        const words = [...counts].map(([verdict, count]) => `${count} ${verdict.toLowerCase()}`);
+        if (this.stopped) words.push(`stopped at ${this.current.getAttribute('name')}`);
+        this.say(words.join(', '));
+    }
+
+    show(running) {
+        const [run, stop] = [this.querySelector('.run'), this.querySelector('.stop')];
+        const focused = document.activeElement === run || document.activeElement === stop;
+        run.hidden = running;
+        stop.hidden = !running;
         if (focused) (running ? stop : run).focus();
     }
 }
@@ -144,4 +218,5 @@ class GuideStack extends HTMLElement {
 }
 
 customElements.define('live-experiment', LiveExperiment);
+customElements.define('run-all', RunAll);
 customElements.define('guide-stack', GuideStack);

@@ -15,9 +15,8 @@ use mdbook_driver::{MDBook, config::Config};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    chapter, checks,
-    live::{self, Mode},
-    measure,
+    chapter, checks, live, measure,
+    mode::Mode,
     questions::{self, Level, QUESTIONS},
 };
 
@@ -28,6 +27,8 @@ pub struct Book {
     pub files: BTreeMap<String, Vec<u8>>,
     /// What is wrong with the book. It can be read all the same.
     pub problems: Vec<String>,
+    /// The hashes of the scripts that mdBook writes into pages, as a content security policy names them.
+    pub inline_scripts: String,
     answers: Vec<Answer>,
 }
 
@@ -68,7 +69,8 @@ impl Book {
         MDBook::load_with_config(folder.path(), Config::from_str(CONFIG)?)?.build()?;
         let mut files = BTreeMap::new();
         read_all(&folder.path().join("book"), &mut PathBuf::new(), &mut files)?;
-        let mut book = Self { files, problems, answers };
+        let inline_scripts = inline_scripts(&files);
+        let mut book = Self { files, problems, inline_scripts, answers };
         let links = checks::links(&book.all(Mode::Static));
         book.problems.extend(links);
         Ok(book)
@@ -89,16 +91,15 @@ impl Book {
         let file = |path: &String| Some((path.clone(), self.file(path, mode)?));
         self.files.keys().filter_map(file).collect()
     }
+}
 
-    /// The hashes of the scripts that mdBook writes into pages, as a content security policy names them.
-    pub fn inline_scripts(&self) -> Vec<String> {
-        let pages = self.files.iter().filter(|(path, _)| path.ends_with(".html"));
-        let hashes: BTreeSet<_> = pages
-            .flat_map(|(_, page)| checks::inline_scripts(&String::from_utf8_lossy(page)))
-            .map(|script| format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(script))))
-            .collect();
-        hashes.into_iter().collect()
-    }
+fn inline_scripts(files: &BTreeMap<String, Vec<u8>>) -> String {
+    let pages = files.iter().filter(|(path, _)| path.ends_with(".html"));
+    let hashes: BTreeSet<_> = pages
+        .flat_map(|(_, page)| checks::inline_scripts(&String::from_utf8_lossy(page)))
+        .map(|script| format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(script))))
+        .collect();
+    hashes.into_iter().collect::<Vec<_>>().join(" ")
 }
 
 /// Writes what mdBook reads: the summary, the introduction, the chapters with their code.

@@ -1,22 +1,33 @@
 //! `cargo run`: the book, with its experiments live, served on loopback.
 //!
 //! In reading order: [`questions`] are the eighteen; [`chapter`] puts the very code into an answer's text, which
-//! may hold an [`element`] of our own; [`checks`] finds what is wrong with the text and its links; [`render`] and
-//! [`live`] show experiments and their results; [`measure`] runs all of them and keeps the results; [`book`] makes
-//! pages of all this; [`runs`] runs one experiment for a page; [`server`] serves the pages, [`problem`] says what
-//! the server cannot do, and [`site`] writes the pages down.
+//! may hold an [`element`] of our own; [`checks`] finds what is wrong with the text and its links; [`render`] shows a
+//! report, [`measure`] records ours, [`result`] shows ours and the reader's, and [`live`] and [`contents`] put them on
+//! the pages, depending on the [`mode`]; [`book`] makes the pages, and [`shelf`] makes them again when their sources
+//! change. [`program`] builds an answer, [`group`] runs it and ends it with everything that it started, [`turn`] says
+//! whose turn it is, [`told`] is what the page hears, and [`runs`] runs an experiment for a page. [`server`] serves all
+//! this, [`problem`] says what it cannot do, [`serving`] is `cargo run`, and [`site`] writes the pages down.
 
 pub mod questions;
 pub mod chapter;
 pub mod element;
 pub mod checks;
+pub mod mode;
 pub mod render;
-pub mod live;
 pub mod measure;
+pub mod result;
+pub mod contents;
+pub mod live;
 pub mod book;
+pub mod shelf;
+pub mod group;
+pub mod program;
 pub mod problem;
+pub mod turn;
+pub mod told;
 pub mod runs;
 pub mod server;
+pub mod serving;
 pub mod site;
 
 // `answers()`, which the build script makes of the list in `Cargo.toml`.

@@ -1,16 +1,18 @@
 //! How does an experiment come to stand on a page? Where the chapter names it: its claim, a form made from its
 //! parameters, the command line, and its last result.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
-use lab::{Answer, Experiment, Report, experiment::Param, report::escaped};
+use lab::{Answer, Experiment, experiment::Param, report::escaped};
 use practice::{exercise::Exercise, progress::Progress};
 use regex::{Captures, Regex};
 
 use crate::{
+    contents::contents,
     element::{EXERCISES, EXPERIMENT, pattern},
-    questions::{self, Level, QUESTIONS},
-    render::{self, Verdict},
+    mode::Mode,
+    render,
+    result::Results,
 };
 
 static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| {
@@ -19,17 +21,9 @@ static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// Whether a page can run experiments, or only show what was recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Served by the guide.
-    Live,
-    /// Written down, for any web server.
-    Static,
-}
-
 /// Fills in what depends on the moment: the experiments with their last results, and the contents.
 pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
+    let mut results = BTreeMap::new();
     // A paragraph must not stand round what is more than a line; mdBook puts one round each.
     let page = PARAGRAPH.replace_all(page, "$1");
     let page = EXPERIMENT.replace_all(&page, |found: &Captures| {
@@ -37,7 +31,13 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
         let experiment = answer.and_then(|answer| Some((answer, answer.experiment(&found[2])?)));
         experiment.map_or_else(
             || format!("<p>There is no experiment {} {}.</p>", &found[1], &found[2]),
-            |(answer, experiment)| element(answer, experiment, mode),
+            |(answer, experiment)| {
+                let first = !results.contains_key(answer.name);
+                let results = results.entry(answer.name);
+                let results = results.or_insert_with(|| Results::of(answer, mode));
+                let all = if first { run_all(answer, mode) } else { String::new() };
+                all + &element(answer, experiment, mode, results)
+            },
         )
     });
     let page = EXERCISES.replace_all(&page, |found: &Captures| {
@@ -47,8 +47,12 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
             |answer| exercises(answer, mode),
         )
     });
-    page.replace("<guide-contents></guide-contents>", &contents(answers))
-        .replace("<guide-stack></guide-stack>", stack(mode))
+    let page = page.replace("<guide-stack></guide-stack>", stack(mode));
+    match page.split_once("<guide-contents></guide-contents>") {
+        // Every answer's results: only where they are asked for.
+        Some((before, after)) => format!("{before}{}{after}", contents(answers, mode)),
+        None => page,
+    }
 }
 
 /// The exercises of one answer, and how far the reader is with each.
@@ -70,7 +74,7 @@ fn exercises(answer: &Answer, mode: Mode) -> String {
         .map(|exercise| {
             let state = progress.state(&exercise.key).word();
             format!(
-                "<tr class=\"{state}\"><td>{}<br><code>cargo run -- practice start {}</code></td>\
+                "<tr class=\"{state}\"><td>{}<br><code>cargo practice start {}</code></td>\
                  <td>{}</td><td>{state}</td></tr>",
                 escaped(&exercise.front.title),
                 escaped(&exercise.key.to_string()),
@@ -97,8 +101,21 @@ fn own_program(answer: &Answer) -> String {
     )
 }
 
+/// Above the first experiment of a chapter. Shown only when the script is there to act on it.
+fn run_all(answer: &Answer, mode: Mode) -> String {
+    match mode {
+        Mode::Static => String::new(),
+        Mode::Live => format!(
+            "<run-all answer=\"{}\" hidden><button class=\"run\">Run all of this chapter</button> \
+             <button class=\"stop\" hidden>Stop</button> \
+             <span class=\"status\" role=\"status\"></span></run-all>",
+            answer.name
+        ),
+    }
+}
+
 /// One experiment.
-fn element(answer: &Answer, experiment: &Experiment, mode: Mode) -> String {
+fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Results) -> String {
     let (of, name) = (answer.name, experiment.name);
     let form = match (mode, experiment.obstacle(answer)) {
         (Mode::Static, _) => String::new(),
@@ -107,18 +124,15 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode) -> String {
             format!("<p class=\"made-on\">It cannot run here: {}.</p>", escaped(&why))
         }
     };
-    let last = lab::results::load(of, name).map_or_else(
-        || "<p class=\"made-on\">Not run here yet.</p>".to_owned(),
-        |(report, at)| render::report(&report, at.into()),
-    );
     format!(
         "<live-experiment answer=\"{of}\" name=\"{name}\">\
          <h3 id=\"{of}-{name}\"><a class=\"header\" href=\"#{of}-{name}\">{name}</a></h3>\
          <p class=\"claim\">{claim}.</p>{form}\
          <p class=\"command\"><code>cargo run -p {of} -- experiment {name}</code></p>\
-         <div class=\"result\">{last}</div>\
+         <div class=\"result\">{results}</div>\
          </live-experiment>",
         claim = escaped(experiment.claim),
+        results = results.html(name),
     )
 }
 
@@ -153,76 +167,6 @@ fn field(param: &Param) -> String {
         "<label><span class=\"name\">{name}</span>{input}<small>{}</small></label>",
         escaped(help)
     )
-}
-
-/// The eighteen questions by level, and what else is answered.
-fn contents(answers: &[Answer]) -> String {
-    let mut html = String::new();
-    let mut number = 0;
-    let mut numbered = |title, shows, answer| {
-        number += 1;
-        row(number, title, shows, answer)
-    };
-    for level in Level::ALL {
-        let rows = QUESTIONS.iter().filter(|question| question.level == level).map(|question| {
-            let answer = answers.iter().find(|answer| answer.name == question.answer);
-            numbered(question.title, question.shows, answer)
-        });
-        html += &table(level.name(), &rows.collect::<String>());
-    }
-    let others = questions::others(answers);
-    if !others.is_empty() {
-        let rows = others.iter().map(|answer| numbered(answer.question, "", Some(answer)));
-        html += &table("Other questions", &rows.collect::<String>());
-    }
-    html
-}
-
-fn table(heading: &str, rows: &str) -> String {
-    format!(
-        "<h2 id=\"{id}\">{heading}</h2><div class=\"table-wrapper\"><table class=\"contents\">\
-         <thead><tr><th>#</th><th>Question</th><th>What you will see</th>\
-         <th>Last result here</th></tr></thead><tbody>{rows}</tbody></table></div>",
-        id = heading.to_lowercase().replace(' ', "-"),
-    )
-}
-
-fn row(number: usize, title: &str, shows: &str, answer: Option<&Answer>) -> String {
-    let (title, last) = match answer {
-        Some(answer) => (
-            format!("<a href=\"{}.html\">{}</a>", answer.name, escaped(title)),
-            results_in_words(answer),
-        ),
-        None => (escaped(title), "not written yet".to_owned()),
-    };
-    let class = if answer.is_some() { "written" } else { "unwritten" };
-    format!(
-        "<tr class=\"{class}\"><td>{number}</td><td>{title}</td><td>{}</td><td>{last}</td></tr>",
-        escaped(shows)
-    )
-}
-
-/// `6 held, 1 refuted, 1 not run`
-fn results_in_words(answer: &Answer) -> String {
-    let results = last_results(answer);
-    let mut words = Vec::new();
-    for verdict in [Verdict::Held, Verdict::Refuted, Verdict::BrokeOff, Verdict::Skipped] {
-        let count = results.iter().filter(|report| Verdict::of(report) == verdict).count();
-        if count > 0 {
-            words.push(format!("{count} {}", verdict.word().to_lowercase()));
-        }
-    }
-    let left = answer.experiments.len() - results.len();
-    if left > 0 {
-        words.push(format!("{left} not run"));
-    }
-    words.join(", ")
-}
-
-/// The last results of an answer, one for each experiment that has one.
-fn last_results(answer: &Answer) -> Vec<Report> {
-    let load = |name| lab::results::load(answer.name, name).map(|(report, _)| report);
-    answer.experiments.iter().filter_map(|experiment| load(experiment.name)).collect()
 }
 
 /// The state of the servers, which only a guide that runs can tell.

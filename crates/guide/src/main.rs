@@ -1,15 +1,10 @@
 //! `cargo run`: the guide, and every answer's own words.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use guide::{book::Book, measure, runs::Runs, server, site};
-use lab::{
-    Service,
-    cli::{answers_command, answers_words, block_on, log},
-    serve, stack,
-};
-use tokio_util::sync::CancellationToken;
+use guide::{measure, program::Programs, serving, shelf, site};
+use lab::cli::{answers_command, answers_words, block_on, log};
 
 fn main() -> ExitCode {
     let answers = guide::answers();
@@ -61,27 +56,12 @@ fn command(answers: &[lab::Answer]) -> Command {
 async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     log("warn,sqlx::query=error");
     let port = matches.get_one::<u16>("port").copied().unwrap_or_default();
-    let (listener, url) = serve::bind("127.0.0.1", port).await?;
-    let book = Arc::new(made_book()?);
-    let stopping = CancellationToken::new();
-    let runs = Runs::new(guide::answers(), stopping.clone());
-    let router = server::router(book, runs, url.port().unwrap_or(80));
-    println!("listening on {url}");
-    if matches.get_flag("open") {
-        open(url.as_str());
-    }
-    // The book can be read while the servers start; what needs them waits for them.
-    tokio::spawn(async {
-        match stack::up(&Service::STACK).await {
-            Ok(_) => eprintln!("  every server is ready"),
-            Err(error) => eprintln!("error: {error:#}"),
+    let ready = |url: &url::Url| {
+        if matches.get_flag("open") {
+            open(url.as_str());
         }
-    });
-    let stop = async move {
-        serve::asked_to_stop().await;
-        stopping.cancel();
     };
-    serve::serve(listener, router, stop).await?;
+    serving::serve(port, Programs::built(), ready).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,17 +78,9 @@ async fn measure_all(answers: &[lab::Answer], matches: &ArgMatches) -> anyhow::R
 
 fn build(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let folder = matches.get_one::<PathBuf>("folder").cloned().unwrap_or_default();
-    site::write(&made_book()?, &folder)?;
+    site::write(&shelf::made(guide::answers())?, &folder)?;
     println!("written to {}", folder.display());
     Ok(ExitCode::SUCCESS)
-}
-
-fn made_book() -> anyhow::Result<Book> {
-    let book = Book::build(guide::answers())?;
-    for problem in &book.problems {
-        eprintln!("warning: the book: {problem}");
-    }
-    Ok(book)
 }
 
 /// A browser that does not open is no reason to stop: the address is printed.

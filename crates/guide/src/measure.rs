@@ -86,6 +86,14 @@ fn read(answer: &Answer) -> anyhow::Result<Option<Measured>> {
     }
 }
 
+/// What was recorded of an answer's experiments, and before it when and on which machine. Nothing if there is none that
+/// can be read.
+pub fn recorded(answer: &Answer) -> Option<(String, Vec<Report>)> {
+    let Measured { machine, reports } = read(answer).ok()??;
+    let Machine { processor, cores, at, .. } = machine;
+    Some((format!("{}, {processor}, {cores} cores", day_and_time(at)), reports))
+}
+
 /// The page.
 pub fn page(answers: &[Answer], problems: &mut Vec<String>) -> String {
     let mut measured = Vec::new();

@@ -1,9 +1,7 @@
 //! How does a result look on a page? Piece by piece while it runs, and the same pieces when it is done.
 
-use std::fmt::Write;
-
 use lab::{
-    Report,
+    Report, Target,
     recorder::{Check, Event, Figure, Series, Table},
     report::{escaped, number, svg},
 };
@@ -28,7 +26,7 @@ const SLOTS: [&str; 5] = ["checks", "figures", "series", "tables", "text"];
 pub fn piece(event: &Event) -> Option<Piece> {
     let piece = |slot, html| Some(Piece { slot, key: None, html });
     match event {
-        Event::Progress { .. } => None,
+        Event::Progress { .. } | Event::Report(_) => None,
         Event::Text { text } => piece("text", format!("<p>{}</p>", escaped(text))),
         Event::Figure(figure) => piece("figures", self::figure(figure)),
         Event::Table(table) => piece("tables", self::table(table)),
@@ -47,49 +45,55 @@ pub fn slots() -> String {
     SLOTS.map(slot).concat()
 }
 
-/// A whole result.
-pub fn report(report: &Report, at: OffsetDateTime) -> String {
-    let mut html = head(report, at);
-    let _ = write!(html, "<ul class=\"checks\">{}</ul>", all(&report.checks, check));
-    let _ = write!(html, "<div class=\"figures\">{}</div>", all(&report.figures, figure));
+/// The verdict in a word, and what it was reached on. One of other code than today's says so.
+pub fn head(report: &Report, at: OffsetDateTime, of_this_code: bool) -> String {
+    let (class, before) = match (Verdict::of(report).class(), of_this_code) {
+        (class, true) => (class, ""),
+        ("failed", false) => ("failed", BEFORE),
+        (_, false) => ("before", BEFORE),
+    };
+    format!(
+        "<p class=\"verdict {class}\"><strong>{}</strong> {}</p>{before}{}",
+        Verdict::of(report).word(),
+        escaped(&verdict_reason(report)),
+        made_on(&day_and_time(at), report),
+    )
+}
+
+const BEFORE: &str = "<p class=\"changed\">Made before the code was changed. Run it again.</p>";
+
+/// When, in which build, on which servers, with which parameters.
+pub fn made_on(at: &str, report: &Report) -> String {
+    let mut on =
+        vec![at.to_owned(), format!("{:.1} s", report.seconds), format!("{} build", report.build)];
+    on.extend(report.servers.iter().cloned());
+    on.extend(report.params.iter().map(|(name, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{name} {value}")
+    }));
+    format!("<p class=\"made-on\">{}</p>", escaped(&on.join(" · ")))
+}
+
+/// Everything else, with the figures as they are to be shown.
+pub fn body(report: &Report, figures: &str) -> String {
+    let mut html = format!("<ul class=\"checks\">{}</ul>{figures}", all(&report.checks, check));
     html += &all(&report.series, series);
     html += &all(&report.tables, table);
-    for text in &report.text {
-        let _ = write!(html, "<p>{}</p>", escaped(text));
-    }
-    html
+    html + &all(&report.text, |text| format!("<p>{}</p>", escaped(text)))
+}
+
+/// Figures, each with its target.
+pub fn figures(figures: &[Figure]) -> String {
+    format!("<div class=\"figures\">{}</div>", all(figures, figure))
 }
 
 fn all<T>(items: &[T], show: impl Fn(&T) -> String) -> String {
     items.iter().map(show).collect()
 }
 
-/// The verdict in a word, and what it was reached on.
-fn head(report: &Report, at: OffsetDateTime) -> String {
-    let verdict = Verdict::of(report);
-    let params: Vec<_> = report
-        .params
-        .iter()
-        .map(|(name, value)| {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            format!("{name} {value}")
-        })
-        .collect();
-    let mut html = format!(
-        "<p class=\"verdict {}\"><strong>{}</strong> {}</p>",
-        verdict.class(),
-        verdict.word(),
-        escaped(&verdict_reason(report)),
-    );
-    let mut on = vec![
-        day_and_time(at),
-        format!("{:.1} s", report.seconds),
-        format!("{} build", report.build),
-    ];
-    on.extend(report.servers.iter().cloned());
-    on.extend(params);
-    let _ = write!(html, "<p class=\"made-on\">{}</p>", escaped(&on.join(" · ")));
-    html
+/// `Held, 4 of 4 checks`
+pub fn verdict_in_words(report: &Report) -> String {
+    format!("{}, {}", Verdict::of(report).word(), verdict_reason(report))
 }
 
 fn verdict_reason(report: &Report) -> String {
@@ -127,7 +131,8 @@ impl Verdict {
         }
     }
 
-    fn class(self) -> &'static str {
+    /// How it is coloured.
+    pub fn class(self) -> &'static str {
         match self {
             Self::Held => "held",
             Self::Refuted | Self::BrokeOff => "failed",
@@ -158,17 +163,19 @@ fn check(check: &Check) -> String {
 }
 
 fn figure(figure: &Figure) -> String {
-    let target = figure.target.map_or_else(String::new, |target| {
-        let (class, word) =
-            if target.met(figure.value) { ("held", "met") } else { ("missed", "missed") };
-        format!(" <span class=\"target {class}\">target {target}: {word}</span>")
-    });
+    let target = figure.target.map_or_else(String::new, |it| target(it, figure.value));
     format!(
         "<div class=\"figure\"><span class=\"value\">{} {}</span> <span>{}</span>{target}</div>",
         number(figure.value),
         escaped(&figure.unit),
         escaped(&figure.name),
     )
+}
+
+/// Whether a value reaches its target.
+pub fn target(target: Target, value: f64) -> String {
+    let (class, word) = if target.met(value) { ("held", "met") } else { ("missed", "missed") };
+    format!(" <span class=\"target {class}\">target {target}: {word}</span>")
 }
 
 fn table(table: &Table) -> String {

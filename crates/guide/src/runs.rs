@@ -1,36 +1,55 @@
 //! How does a page run an experiment? By a POST, whose answer is the run itself, told as it goes.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{collections::VecDeque, convert::Infallible, path::PathBuf, sync::Arc};
 
+use anyhow::bail;
 use axum::{
     Json,
     extract::{Path, State},
     http::StatusCode,
     response::{
         IntoResponse, Response,
-        sse::{Event as Sse, KeepAlive},
+        sse::{KeepAlive, Sse},
     },
 };
 use futures_util::{Stream, StreamExt, stream};
-use lab::{Answer, Experiment, recorder::Event};
+use lab::{Answer, Experiment, Report, child, recorder::Event};
 use serde_json::{Map, Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{problem::problem, render};
+use crate::{
+    group,
+    problem::{problem, problem_with},
+    program::{Built, Programs},
+    result,
+    told::{Told, latest},
+    turn::{Named, Turn, Turns},
+};
 
-/// Runs one experiment at a time: two would measure each other.
+/// How many of a child's last lines are kept for an error message.
+const LINES: usize = 20;
+
+/// Runs experiments, one at a time, each in a process of its own.
 #[derive(Clone, Debug)]
 pub struct Runs {
     answers: Arc<[Answer]>,
-    turn: Arc<Semaphore>,
-    stopping: CancellationToken,
+    programs: Programs,
+    turns: Turns,
+    tasks: TaskTracker,
 }
 
 impl Runs {
     /// None runs yet. All end when `stopping` is cancelled.
-    pub fn new(answers: Vec<Answer>, stopping: CancellationToken) -> Self {
-        Self { answers: answers.into(), turn: Arc::new(Semaphore::new(1)), stopping }
+    pub fn new(answers: Vec<Answer>, programs: Programs, stopping: CancellationToken) -> Self {
+        let (turns, tasks) = (Turns::new(stopping), TaskTracker::new());
+        Self { answers: answers.into(), programs, turns, tasks }
+    }
+
+    /// Waits until nothing runs any more. To be called when all are being stopped.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     fn find(&self, answer: &str, experiment: &str) -> Option<(Answer, Experiment)> {
@@ -39,11 +58,16 @@ impl Runs {
     }
 }
 
+/// `GET /api/running`: the experiment that runs, or null.
+pub async fn running(State(runs): State<Runs>) -> Json<Option<Named>> {
+    Json(runs.turns.running())
+}
+
 /// `POST /api/experiments/{answer}/{name}` with the parameters as a JSON object.
 ///
-/// 200 and a stream of server-sent events: `progress`, `piece`, and in the end `report`. 404 if there is no such
-/// experiment, 409 while another runs, 422 if a parameter is not understood. Closing the connection
-/// stops the run, and what it started.
+/// 200 and a stream of server-sent events: `building`, `progress`, `piece`, and in the end `report`. 404 if there is no
+/// such experiment, 409 with its name while another runs, 422 if a parameter is not understood. Closing the connection
+/// stops the run, and everything that it started.
 pub async fn run(
     State(runs): State<Runs>,
     Path((answer, name)): Path<(String, String)>,
@@ -56,12 +80,18 @@ pub async fn run(
     if let Err(error) = experiment.command().try_get_matches_from(&arguments) {
         return problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string().trim());
     }
-    let Ok(turn) = runs.turn.clone().try_acquire_owned() else {
-        return problem(StatusCode::CONFLICT, "another experiment is running; stop it or wait");
+    let named = Named { answer: answer.name.to_owned(), experiment: name };
+    let turn = match runs.turns.take(named).await {
+        Ok(turn) => turn,
+        Err(other) => return refused(&other),
     };
-    let stream =
-        events(answer, experiment, arguments, turn).take_until(runs.stopping.cancelled_owned());
-    axum::response::Sse::new(stream).keep_alive(KeepAlive::default()).into_response()
+    // The stream is the run's owner: when the client has gone, it is dropped, and the run is stopped.
+    let stop_with_stream = turn.stop.clone().drop_guard();
+    // No bound is needed: what an experiment tells is what its report keeps in memory anyway.
+    let (tell, seen) = mpsc::unbounded_channel();
+    let run = Run { answer, experiment, arguments, programs: runs.programs, tell };
+    runs.tasks.spawn(run.go(turn));
+    Sse::new(events(seen, stop_with_stream)).keep_alive(KeepAlive::default()).into_response()
 }
 
 fn argument((name, value): (&String, &Value)) -> String {
@@ -71,70 +101,92 @@ fn argument((name, value): (&String, &Value)) -> String {
     }
 }
 
-/// The run as a stream. It is the run's owner: when the client has gone, the stream is dropped, and the run with it.
+fn refused(other: &Named) -> Response {
+    let detail = format!("{} {} is running: stop it, or wait", other.answer, other.experiment);
+    let running = Map::from_iter([("running".to_owned(), json!(other))]);
+    problem_with(StatusCode::CONFLICT, &detail, running)
+}
+
 fn events(
+    seen: mpsc::UnboundedReceiver<Told>,
+    stop_with_stream: impl Send + 'static,
+) -> impl Stream<Item = Result<axum::response::sse::Event, Infallible>> {
+    stream::unfold((seen, stop_with_stream), async |(mut seen, guard)| {
+        let mut batch = Vec::new();
+        let some = seen.recv_many(&mut batch, 1_000).await > 0;
+        some.then(|| (latest(batch), (seen, guard)))
+    })
+    .flat_map(|told| stream::iter(told.into_iter().map(|told| Ok(told.sse()))))
+}
+
+/// One run, from the build to the last word.
+struct Run {
     answer: Answer,
     experiment: Experiment,
     arguments: Vec<String>,
-    turn: OwnedSemaphorePermit,
-) -> impl Stream<Item = Result<Sse, Infallible>> {
-    // No bound is needed: what an experiment tells is what its report keeps in memory anyway.
-    let (events, seen) = mpsc::unbounded_channel();
-    let run = tokio::spawn(async move { experiment.run(&answer, &arguments, events).await });
-    let run = Some((AbortOnDropHandle::new(run), turn));
-    stream::unfold((seen, run), async |(mut seen, run)| {
-        let mut batch = Vec::new();
-        if seen.recv_many(&mut batch, 1_000).await > 0 {
-            return Some((told(batch), (seen, run)));
-        }
-        // The run has let go of its end: it is over, and this is the last word.
-        let (run, turn) = run?;
-        let last = match run.await {
-            Ok(Ok(report)) => {
-                if let Err(error) = lab::results::store(&report) {
-                    tracing::warn!(%error, "the result could not be kept");
-                }
-                let html = render::report(&report, time::OffsetDateTime::now_utc());
-                json!({ "held": report.held(), "html": html })
-            }
-            Ok(Err(error)) => json!({ "held": false, "html": broke_off(&error) }),
-            Err(error) => json!({ "held": false, "html": broke_off(&error) }),
-        };
+    programs: Programs,
+    tell: UnboundedSender<Told>,
+}
+
+impl Run {
+    async fn go(self, turn: Turn) {
+        let last = self.build_and_run(&turn.stop).await;
         // Free before the page knows that it has ended, so that it may run the next at once.
         drop(turn);
-        Some((vec![sse("report", &last)], (seen, None)))
-    })
-    .flat_map(|events| stream::iter(events.into_iter().map(Ok)))
-}
-
-fn broke_off(error: &impl ToString) -> String {
-    format!("<p class=\"verdict failed\">{}</p>", lab::report::escaped(&error.to_string()))
-}
-
-/// What is worth telling of a batch: of progress and of each chart only the last state.
-fn told(batch: Vec<Event>) -> Vec<Sse> {
-    let mut told: Vec<Event> = Vec::new();
-    for event in batch {
-        told.retain(|earlier| !replaces(&event, earlier));
-        told.push(event);
+        let last = match last {
+            Ok(None) => return,
+            Ok(Some(last)) => last,
+            Err(error) => Told::failed("Broke off", &format!("{error:#}")),
+        };
+        self.tell(last);
     }
-    told.iter()
-        .map(|event| match render::piece(event) {
-            Some(piece) => sse("piece", &json!(piece)),
-            None => sse("progress", &json!(event)),
-        })
-        .collect()
-}
 
-fn replaces(later: &Event, earlier: &Event) -> bool {
-    match (later, earlier) {
-        (Event::Progress { .. }, Event::Progress { .. }) => true,
-        (Event::Series(later), Event::Series(earlier)) => later.title == earlier.title,
-        _ => false,
+    /// Nobody listens when the page has gone, and then nobody misses it.
+    fn tell(&self, told: Told) {
+        let _ = self.tell.send(told);
     }
-}
 
-fn sse(name: &str, data: &Value) -> Sse {
-    // JSON has no line ends, which alone could not be sent.
-    Sse::default().event(name).data(data.to_string())
+    /// What is to be told last; nothing if it was stopped.
+    async fn build_and_run(&self, stop: &CancellationToken) -> anyhow::Result<Option<Told>> {
+        let building = |words| self.tell(Told::Building(words));
+        match self.programs.of(&self.answer, stop, building).await? {
+            Built::Stopped => Ok(None),
+            Built::Refused(words) => Ok(Some(Told::failed("It does not compile", &words))),
+            Built::Program(program, code) => self.run(program, code.as_deref(), stop).await,
+        }
+    }
+
+    async fn run(
+        &self,
+        program: PathBuf,
+        code: Option<&str>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Option<Told>> {
+        let mut command = child::command(program);
+        command.args([self.answer.name, "experiment", self.experiment.name, "--events"]);
+        command.args(&self.arguments);
+        let mut report: Option<Report> = None;
+        let mut last_lines = VecDeque::new();
+        let ended = group::run(
+            &mut command,
+            stop,
+            |line| match serde_json::from_str(&line) {
+                Ok(Event::Report(whole)) => report = Some(*whole),
+                Ok(event) => self.tell(Told::Event(event)),
+                Err(error) => tracing::warn!(%error, line, "not an event"),
+            },
+            |line| {
+                eprintln!("{line}");
+                last_lines.truncate(LINES - 1);
+                last_lines.push_front(line);
+            },
+        );
+        let Some(status) = ended.await? else { return Ok(None) };
+        let Some(report) = report else {
+            let words = last_lines.into_iter().rev().collect::<Vec<_>>().join("\n");
+            bail!("it ended without a report ({status}):\n{words}");
+        };
+        let html = result::of_this_run(&self.answer, &report, code);
+        Ok(Some(Told::Last { held: report.held(), html }))
+    }
 }

@@ -13,37 +13,45 @@ use axum::{
 
 use crate::{
     book::Book,
-    live::Mode,
+    mode::Mode,
     problem::problem,
     runs::{self, Runs},
+    shelf::Shelf,
 };
 
 /// Everything that the guide serves. `port` is where it listens.
-pub fn router(book: Arc<Book>, runs: Runs, port: u16) -> Router {
-    let policy = content_security_policy(&book);
+pub fn router(shelf: Arc<Shelf>, runs: Runs, port: u16) -> Router {
     Router::new()
         .route("/api/stack", get(async || Json(lab::stack::status().await)))
+        .route("/api/running", get(runs::running).with_state(runs.clone()))
         .route("/api/experiments/{answer}/{name}", post(runs::run).with_state(runs))
-        .route("/", get(home).with_state(book.clone()))
-        .route("/{*path}", get(file).with_state(book))
-        .layer(middleware::from_fn(move |request, next| guard(request, next, port, policy.clone())))
+        .route("/", get(home).with_state(shelf.clone()))
+        .route("/{*path}", get(file).with_state(shelf))
+        .layer(middleware::from_fn(move |request, next| guard(request, next, port)))
 }
 
-async fn home(State(book): State<Arc<Book>>) -> Response {
-    show(&book, "index.html")
+async fn home(State(shelf): State<Arc<Shelf>>) -> Response {
+    show(&*shelf.book().await, "index.html")
 }
 
-async fn file(State(book): State<Arc<Book>>, Path(path): Path<String>) -> Response {
-    show(&book, &path)
+async fn file(State(shelf): State<Arc<Shelf>>, Path(path): Path<String>) -> Response {
+    show(&*shelf.book().await, &path)
 }
 
 fn show(book: &Book, path: &str) -> Response {
-    if let Some(file) = book.file(path, Mode::Live) {
-        return ([(header::CONTENT_TYPE, content_type(path))], file).into_response();
-    }
-    let page = book.file("404.html", Mode::Live).unwrap_or_default();
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
-    (StatusCode::NOT_FOUND, headers, page).into_response()
+    let (status, kind, file) = match book.file(path, Mode::Live) {
+        Some(file) => (StatusCode::OK, content_type(path), file),
+        None => {
+            let page = book.file("404.html", Mode::Live).unwrap_or_default();
+            (StatusCode::NOT_FOUND, content_type("404.html"), page)
+        }
+    };
+    let policy = content_security_policy(book);
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CONTENT_SECURITY_POLICY, policy),
+    ];
+    (status, headers, file).into_response()
 }
 
 fn content_type(path: &str) -> &'static str {
@@ -63,10 +71,8 @@ fn content_type(path: &str) -> &'static str {
 ///
 /// A name that an attacker points at 127.0.0.1 (DNS rebinding) shows in `Host`; a page elsewhere that posts here
 /// shows in `Origin`, which every browser sends with a POST.
-async fn guard(request: Request, next: Next, port: u16, policy: HeaderValue) -> Response {
-    let ours = [format!("127.0.0.1:{port}"), format!("localhost:{port}")];
-    let host =
-        text(request.headers(), &header::HOST).filter(|host| ours.iter().any(|our| our == host));
+async fn guard(request: Request, next: Next, port: u16) -> Response {
+    let host = text(request.headers(), &header::HOST).filter(|host| is_ours(host, port));
     let Some(host) = host else {
         return problem(StatusCode::FORBIDDEN, "this guide is served at 127.0.0.1 only");
     };
@@ -77,7 +83,9 @@ async fn guard(request: Request, next: Next, port: u16, policy: HeaderValue) -> 
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    // What is no page loads nothing at all.
+    let nothing = HeaderValue::from_static("default-src 'none'");
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(nothing);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -86,17 +94,24 @@ async fn guard(request: Request, next: Next, port: u16, policy: HeaderValue) -> 
     response
 }
 
+/// Whether a browser that was sent to the guide names it like this. It leaves out a port that is 80.
+fn is_ours(host: &str, port: u16) -> bool {
+    ["127.0.0.1", "localhost"]
+        .into_iter()
+        .any(|name| host == format!("{name}:{port}") || (port == 80 && host == name))
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
 /// Scripts: our own files, and the few lines that mdBook writes into each page, known by their hashes.
 fn content_security_policy(book: &Book) -> HeaderValue {
-    let hashes = book.inline_scripts().join(" ");
     let policy = format!(
-        "default-src 'self'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; \
+        "default-src 'self'; script-src 'self' {}; style-src 'self' 'unsafe-inline'; \
          img-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; \
-         frame-ancestors 'self'"
+         frame-ancestors 'self'",
+        book.inline_scripts
     );
     HeaderValue::try_from(policy).unwrap_or(HeaderValue::from_static("default-src 'self'"))
 }

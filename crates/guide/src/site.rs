@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, bail};
 
-use crate::{book::Book, live::Mode};
+use crate::{book::Book, mode::Mode};
 
 /// Writes the book into a folder, for any web server. What is wrong with the book is an error.
 pub fn write(book: &Book, folder: &Path) -> anyhow::Result<()> {

@@ -3,8 +3,9 @@
 
 use std::{
     collections::VecDeque,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::Read,
+    path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -26,6 +27,20 @@ const MARK: &str = "LAB_CHILD";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How many of a child's last lines are kept for an error message.
 const LINES: usize = 40;
+
+/// Prepares one of our programs to run as a child: it ends when its standard input does. Its words begin with an
+/// answer's name, or are those of `stack`.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    open_files::as_before(command.as_std_mut());
+    command.env(MARK, "1").stdin(Stdio::piped());
+    command
+}
+
+/// This very executable.
+pub fn this_program() -> anyhow::Result<PathBuf> {
+    executable::path()
+}
 
 /// Whether this process is such a child. It then ends with its parent from here on.
 pub(crate) fn is_this() -> bool {
@@ -75,8 +90,7 @@ impl ChildBuilder {
 
     /// Starts it on a free port, or on the port given by `--port`, and waits until it listens.
     pub async fn start(self) -> anyhow::Result<Child> {
-        let mut command = Command::new(executable::path()?);
-        open_files::as_before(command.as_std_mut());
+        let mut command = command(this_program()?);
         if let Some(answer) = &self.serves {
             // Each time that it is started from a copy of this builder, another. A later `--port` counts more.
             command.arg(answer).args(["serve", "--port", &port::free()?.to_string()]);
@@ -84,8 +98,6 @@ impl ChildBuilder {
         let mut process = command
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env(MARK, "1")
-            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)

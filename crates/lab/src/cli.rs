@@ -1,18 +1,17 @@
 //! What words does every binary understand? The same: `serve`, `experiment`, `stack`.
 
+mod experiment;
+
 use std::{io::IsTerminal, path::Path, process::ExitCode, slice};
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
-use tokio::sync::mpsc::unbounded_channel;
 
 use crate::{
     answer::Answer,
     child, database, environment, executable,
     experiment::Experiment,
     open_files,
-    report::terminal::{self, Progress},
-    results,
     serve::Serving,
     stack::{self, Service},
 };
@@ -110,28 +109,15 @@ pub fn log(default: &str) {
 }
 
 fn answer_command(answer: &Answer) -> Command {
-    let experiments = answer.experiments.iter().map(|experiment| {
-        let command = experiment.command().no_binary_name(false);
-        command.arg(json_argument())
-    });
-    let all = Arg::new("all").long("all").action(ArgAction::SetTrue).help("Every one, in turn");
-    Command::new(answer.name).about(answer.question).subcommand(serve_command(answer)).subcommand(
-        Command::new("experiment")
-            .about("Tries a claim on real servers")
-            .arg(all)
-            .arg(json_argument())
-            .arg_required_else_help(true)
-            .subcommands(experiments),
-    )
+    Command::new(answer.name)
+        .about(answer.question)
+        .subcommand(serve_command(answer))
+        .subcommand(experiment::command(answer))
 }
 
 fn list_command() -> Command {
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("For machines");
     Command::new("list").about("What there is to try: the experiments and what they need").arg(json)
-}
-
-fn json_argument() -> Arg {
-    Arg::new("json").long("json").action(ArgAction::SetTrue).help("One JSON object, nothing else")
 }
 
 fn serve_command(answer: &Answer) -> Command {
@@ -159,7 +145,7 @@ fn serve_command(answer: &Answer) -> Command {
 async fn answer_words(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
         Some(("serve", matches)) => serve(answer, matches).await,
-        Some(("experiment", matches)) => experiments(answer, matches).await,
+        Some(("experiment", matches)) => experiment::words(answer, matches).await,
         _ => serve(answer, &serve_command(answer).get_matches_from(["serve"])).await,
     }
 }
@@ -173,57 +159,6 @@ async fn serve(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode
         Serving::bind(answer, answer.try_it, host, port, matches.get_flag("reset")).await?;
     answer.serve.start(matches, serving)?.await?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn experiments(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    // A statement that is slow on a busy machine is no news to whoever runs an experiment.
-    log("warn,sqlx::query=error");
-    let json = matches.get_flag("json");
-    let mut good = true;
-    if matches.get_flag("all") {
-        for experiment in &answer.experiments {
-            let defaults = experiment.command().get_matches_from::<[&str; 0], _>([]);
-            good &= try_claim(answer, experiment, &defaults, json).await?;
-        }
-    } else {
-        let (name, matches) = matches.subcommand().context("name an experiment, or --all")?;
-        let experiment = answer.experiment(name).context("no such experiment")?;
-        good = try_claim(answer, experiment, matches, json || matches.get_flag("json")).await?;
-    }
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Runs one experiment and shows its report. Says whether it held, or could not be tried here.
-async fn try_claim(
-    answer: &Answer,
-    experiment: &Experiment,
-    matches: &ArgMatches,
-    json: bool,
-) -> anyhow::Result<bool> {
-    let (events, mut seen) = unbounded_channel();
-    let mut progress = (!json).then(Progress::new);
-    let show = async {
-        while let Some(event) = seen.recv().await {
-            if let Some(progress) = &mut progress {
-                progress.show(&event);
-            }
-        }
-    };
-    let run =
-        async { tokio::join!(experiment.run_matches(answer.into(), matches, events), show).0 };
-    // Ctrl-C drops the run, and with it everything that it started.
-    let report = tokio::select! {
-        report = run => report,
-        () = crate::serve::asked_to_stop() => anyhow::bail!("stopped"),
-    };
-    drop(progress);
-    if json {
-        println!("{}", serde_json::to_string(&report)?);
-    } else {
-        println!("{}", terminal::show(&report));
-    }
-    results::store(&report)?;
-    Ok(report.held() || report.skipped.is_some())
 }
 
 fn list(answers: &[Answer], json: bool) {

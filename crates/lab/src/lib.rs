@@ -1,7 +1,8 @@
 //! What every answer stands on, so that an answer holds nothing but its own question.
 //!
 //! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a claim is tried and
-//! what a run leaves, [`needs`] is what it asks of the machine, [`sabotage`] is what proves it, [`report`] shows it. [`stack`] finds or starts the real
+//! what a run leaves, [`results`] keep it with the [`code`] that made it, [`needs`] is what it asks of the machine,
+//! [`sabotage`] is what turns it red, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
 //! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] is several servers that work as one;
 //! [`child`], [`fault`] and [`load`] are what experiments break, measure and ask with; [`serve`] and
@@ -11,6 +12,7 @@ pub mod answer;
 pub mod child;
 mod claim;
 pub mod cli;
+pub mod code;
 pub mod database;
 mod environment;
 mod erased;

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Everything that one run of an experiment recorded: what `--json` prints and the guide shows.
@@ -60,6 +60,7 @@ pub struct Figure {
     /// What was measured.
     pub name: String,
     /// How much.
+    #[serde(deserialize_with = "number_or_null")]
     pub value: f64,
     /// Of what: `ms`, `requests/s`, or empty for a ratio.
     pub unit: String,
@@ -127,7 +128,19 @@ pub struct Line {
     /// Its name in the legend.
     pub name: String,
     /// Its points, x rising.
+    #[serde(deserialize_with = "points_or_nulls")]
     pub points: Vec<(f64, f64)>,
+}
+
+/// JSON has no word for what is no number, and serde_json writes null.
+fn number_or_null<'de, D: Deserializer<'de>>(json: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(json)?.unwrap_or(f64::NAN))
+}
+
+fn points_or_nulls<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<(f64, f64)>, D::Error> {
+    let points = Vec::<(Option<f64>, Option<f64>)>::deserialize(json)?;
+    let number = |value: Option<f64>| value.unwrap_or(f64::NAN);
+    Ok(points.into_iter().map(|(x, y)| (number(x), number(y))).collect())
 }
 
 /// One attempt to refute the claim.
@@ -143,8 +156,9 @@ pub struct Check {
     pub held: bool,
 }
 
-/// What a run tells while it goes on: to the terminal, or to a page as server-sent events.
-#[derive(Clone, Debug, Serialize)]
+/// What a run tells while it goes on: to the terminal, or to another program, one JSON object per line
+/// (`experiment NAME --events`).
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// How far it is. `total` 0: nobody knows.
@@ -169,6 +183,8 @@ pub enum Event {
     Series(Series),
     /// A check was made.
     Check(Check),
+    /// The run is over; the last line of `--events`.
+    Report(Box<Report>),
 }
 
 /// Records a run. Clones write to the same report.

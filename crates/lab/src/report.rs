@@ -28,7 +28,7 @@ pub fn escaped(text: &str) -> String {
 mod tests {
     use crate::{
         Report, Target,
-        recorder::{Check, Figure, Line, Series, Table},
+        recorder::{Check, Event, Figure, Line, Series, Table},
     };
 
     /// A report with one of everything.
@@ -95,6 +95,18 @@ mod tests {
         assert!(json.get("skipped").is_none() && json.get("error").is_none());
         let back: Report = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(back).unwrap(), json);
+    }
+
+    #[test]
+    fn what_is_no_number_does_not_make_a_report_unreadable() {
+        let mut report = example();
+        report.figures[0].value = f64::NAN;
+        report.series[0].lines[0].points[0].1 = f64::INFINITY;
+        let event = Event::Report(Box::new(report));
+        let json = serde_json::to_string(&event).unwrap();
+        let Ok(Event::Report(back)) = serde_json::from_str(&json) else { panic!("{json}") };
+        assert!(back.figures[0].value.is_nan());
+        assert!(back.series[0].lines[0].points[0].1.is_nan());
     }
 
     #[test]

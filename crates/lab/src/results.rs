@@ -2,27 +2,46 @@
 
 use std::{fs, path::PathBuf, time::SystemTime};
 
-use crate::{Report, stack};
+use serde_json::Value;
+
+use crate::{Report, code::Code, stack};
+
+/// A result that was kept.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// What came of the run.
+    pub report: Report,
+    /// When it was kept.
+    pub at: SystemTime,
+    /// The hash of the [`Code`] that was run, if that is known.
+    pub code: Option<String>,
+}
 
 fn path(answer: &str, experiment: &str) -> PathBuf {
     stack::workspace().join("target/results").join(answer).join(format!("{experiment}.json"))
 }
 
-/// Keeps a report, in place of the one before.
+/// Keeps a report of this program's, in place of the one before, with the code that it was built from.
 pub fn store(report: &Report) -> anyhow::Result<()> {
     let path = path(&report.answer, &report.experiment);
     let unfinished = path.with_extension(format!("{}.new", std::process::id()));
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    fs::write(&unfinished, serde_json::to_vec_pretty(report)?)?;
+    let code = Code::of(&stack::workspace().join("crates").join(&report.answer));
+    let code = code.ok().filter(Code::is_in_this_program).map(|code| code.hash);
+    let mut kept = serde_json::to_value(report)?;
+    kept["code"] = code.into();
+    fs::write(&unfinished, serde_json::to_vec_pretty(&kept)?)?;
     // Renamed, so that nobody reads half of it.
     Ok(fs::rename(unfinished, path)?)
 }
 
-/// The last report and when it was made; nothing if there is none that can be read.
-pub fn load(answer: &str, experiment: &str) -> Option<(Report, SystemTime)> {
+/// The last report; nothing if there is none that can be read.
+pub fn load(answer: &str, experiment: &str) -> Option<Kept> {
     let path = path(answer, experiment);
-    let report = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-    Some((report, fs::metadata(path).ok()?.modified().ok()?))
+    let kept: Value = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+    let code = kept["code"].as_str().map(str::to_owned);
+    let report = serde_json::from_value(kept).ok()?;
+    Some(Kept { report, at: fs::metadata(path).ok()?.modified().ok()?, code })
 }

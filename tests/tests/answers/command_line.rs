@@ -11,6 +11,7 @@ use crate::support::{Outcome, tests};
 tests![
     list_names_every_answer_and_every_experiment,
     json_prints_one_object_and_nothing_else,
+    events_are_lines_of_json_and_the_last_is_the_report,
     a_bad_parameter_is_refused_before_anything_starts,
     a_taken_port_is_an_error_that_names_the_way_out,
 ];
@@ -57,6 +58,26 @@ async fn json_prints_one_object_and_nothing_else() -> Outcome {
     for key in ["check", "expected", "seen", "held"] {
         ensure!(first.get(key).is_some(), "no {key} in {first}");
     }
+    Ok(())
+}
+
+async fn events_are_lines_of_json_and_the_last_is_the_report() -> Outcome {
+    let words =
+        ["url-shortener", "experiment", "race", "--rounds", "1", "--clients", "5", "--events"];
+    let output = run(&words).await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let events = String::from_utf8(output.stdout)?;
+    let events = events.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
+    let (last, events) = events.split_last().context("no event")?;
+    ensure!(last["kind"] == "report" && last["experiment"] == "race", "{last}");
+    // What it tells as it goes is what the report holds.
+    let told: Vec<_> = events.iter().filter(|event| event["kind"] == "check").collect();
+    let checks = last["checks"].as_array().context("no checks")?;
+    ensure!(told.len() == checks.len() && !checks.is_empty(), "{told:?}");
+    for (told, check) in told.iter().zip(checks) {
+        ensure!(told["check"] == check["check"] && told["held"] == check["held"], "{told}");
+    }
+    ensure!(events.iter().any(|event| event["kind"] == "progress"));
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use crate::{
+    guide_builds::Edited,
     guide_over_http::Guide,
     support::{Outcome, eventually, trial},
 };
@@ -23,6 +24,15 @@ pub fn tests() -> Vec<Trial> {
         }),
         trial(module_path!(), "a_reader_stops_an_experiment", || {
             in_a_browser(async |guide, page| stops_an_experiment(guide, page).await)
+        }),
+        trial(module_path!(), "a_second_tab_says_what_runs_in_the_first", || {
+            in_a_browser(async |guide, page| a_second_tab(guide, page).await)
+        }),
+        trial(module_path!(), "a_reader_runs_a_whole_chapter_and_stops_it", || {
+            in_a_browser(async |guide, page| runs_a_chapter(guide, page).await)
+        }),
+        trial(module_path!(), "a_reader_sees_what_the_compiler_says", || {
+            in_a_browser(async |_, page| sees_a_build_fail(page).await)
         }),
         trial(module_path!(), "the_pages_fit_a_narrow_and_a_wide_screen", || {
             in_a_browser(async |guide, page| fits_every_screen(guide, page).await)
@@ -82,7 +92,7 @@ async fn stops_an_experiment(guide: &Guide, page: &Client) -> Outcome {
     run(page, "race", &[]).await?;
     eventually("the other is told to wait", async || {
         let status = text(page, "live-experiment[name=race] .status").await?;
-        Ok(status.contains("another experiment is running").then_some(()))
+        Ok(status.contains("url-shortener expiry is running").then_some(()))
     })
     .await?;
     click(page, "live-experiment[name=expiry] .stop").await?;
@@ -93,6 +103,97 @@ async fn stops_an_experiment(guide: &Guide, page: &Client) -> Outcome {
     .await?;
     let after = text(page, "live-experiment[name=expiry] .result").await?;
     ensure!(before == after, "the last result has gone: {after}");
+    Ok(())
+}
+
+async fn a_second_tab(guide: &Guide, page: &Client) -> Outcome {
+    let chapter = format!("{}/url-shortener.html", guide.url);
+    let first = page.window().await?;
+    page.goto(&chapter).await?;
+    run(page, "expiry", &[("seconds", "30")]).await?;
+    eventually("the first tab shows progress", async || {
+        let status = text(page, "live-experiment[name=expiry] .status").await?;
+        Ok(status.contains("links live for 30 s").then_some(()))
+    })
+    .await?;
+    let second = page.new_window(true).await?.handle;
+    page.switch_to_window(second.clone()).await?;
+    page.goto(&chapter).await?;
+    let status = async || text(page, "live-experiment[name=race] .status").await;
+    run(page, "race", &[("clients", "5"), ("rounds", "1")]).await?;
+    eventually("the second tab says what runs", async || {
+        Ok(status().await?.contains("url-shortener expiry is running").then_some(()))
+    })
+    .await?;
+    page.switch_to_window(first).await?;
+    click(page, "live-experiment[name=expiry] .stop").await?;
+    page.switch_to_window(second).await?;
+    eventually("the second tab says that it is over", async || {
+        Ok(status().await?.contains("url-shortener expiry is over").then_some(()))
+    })
+    .await?;
+    click(page, "live-experiment[name=race] .run").await?;
+    eventually("now it runs", async || Ok(status().await?.starts_with("Held").then_some(()))).await
+}
+
+async fn runs_a_chapter(guide: &Guide, page: &Client) -> Outcome {
+    page.goto(&format!("{}/url-shortener.html", guide.url)).await?;
+    // Two that are quick, and one that is not.
+    let script = "for (const one of document.querySelectorAll('live-experiment')) {
+        if (!['race', 'sharding', 'expiry'].includes(one.getAttribute('name'))) one.remove();
+    }";
+    page.execute(script, vec![]).await?;
+    fill(page, "race", &[("clients", "5"), ("rounds", "1")]).await?;
+    fill(page, "sharding", &[("codes", "2000"), ("links", "20"), ("shards", "2")]).await?;
+    fill(page, "expiry", &[("links", "1"), ("seconds", "1")]).await?;
+    let status = async || text(page, "run-all .status").await;
+    click(page, "run-all .run").await?;
+    eventually("it says where it is", async || {
+        Ok(status().await?.starts_with("2 of 3: ").then_some(()))
+    })
+    .await?;
+    eventually("all have run", async || Ok((status().await? == "3 held").then_some(()))).await?;
+    let held = page.find_all(Locator::Css("live-experiment .status")).await?;
+    for status in held {
+        ensure!(status.text().await?.starts_with("Held"), "{}", status.text().await?);
+    }
+
+    fill(page, "expiry", &[("links", "1"), ("seconds", "30")]).await?;
+    click(page, "run-all .run").await?;
+    eventually("the slow one runs", async || {
+        Ok(status().await?.ends_with(": expiry").then_some(()))
+    })
+    .await?;
+    click(page, "run-all .stop").await?;
+    eventually("it has stopped", async || {
+        Ok(status().await?.ends_with("stopped at expiry").then_some(()))
+    })
+    .await?;
+    ensure!(text(page, "live-experiment[name=expiry] .status").await? == "stopped");
+    Ok(())
+}
+
+async fn sees_a_build_fail(page: &Client) -> Outcome {
+    let copy = Edited::new()?;
+    // It waits at the pipe until the test opens it.
+    let script = "mkfifo go; cat go; echo 'error: expected `;`' >&2; exit 101";
+    let guide = copy.guide(script).await?;
+    page.goto(&format!("{}/url-shortener.html", guide.url)).await?;
+    run(page, "race", &[]).await?;
+    eventually("the page says that it builds", async || {
+        let status = text(page, "live-experiment[name=race] .status").await?;
+        Ok(status.contains("building url-shortener").then_some(()))
+    })
+    .await?;
+    copy.write("go")?;
+    eventually("the page shows the compiler's words", async || {
+        let result = text(page, "live-experiment[name=race] .result").await?;
+        Ok(result.contains("error: expected `;`").then_some(()))
+    })
+    .await?;
+    ensure!(
+        page.find_all(Locator::Css("live-experiment[name=race] .verdict.held")).await?.is_empty()
+    );
     Ok(())
 }
 
@@ -113,13 +214,18 @@ async fn fits_every_screen(guide: &Guide, page: &Client) -> Outcome {
 
 /// Fills in a form and presses its button.
 async fn run(page: &Client, name: &str, fields: &[(&str, &str)]) -> Outcome {
+    fill(page, name, fields).await?;
+    click(page, &format!("live-experiment[name={name}] .run")).await
+}
+
+async fn fill(page: &Client, name: &str, fields: &[(&str, &str)]) -> Outcome {
     for (field, value) in fields {
         let selector = format!("live-experiment[name={name}] [name={field}]");
         let field = page.find(Locator::Css(&selector)).await?;
         field.clear().await?;
         field.send_keys(value).await?;
     }
-    click(page, &format!("live-experiment[name={name}] .run")).await
+    Ok(())
 }
 
 async fn click(page: &Client, selector: &str) -> Outcome {

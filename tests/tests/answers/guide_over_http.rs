@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use futures_util::StreamExt;
-use guide::{book::Book, runs::Runs, server};
-use lab::serve;
+use guide::{book::Book, mode::Mode, program::Programs, runs::Runs, server, shelf::Shelf};
+use lab::{Answer, serve};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
@@ -20,6 +20,10 @@ tests![
     an_experiment_is_told_as_it_runs,
     only_one_experiment_runs_at_a_time,
     whoever_goes_away_stops_the_experiment,
+    whoever_has_stopped_one_may_run_another_at_once,
+    a_guide_on_port_80_is_asked_without_a_port,
+    what_was_recorded_is_shown_before_anything_has_run,
+    a_result_of_ours_and_one_of_the_readers_stand_side_by_side,
     a_post_from_another_page_is_refused,
     another_host_name_is_refused,
     what_does_not_exist_is_not_found,
@@ -36,21 +40,26 @@ pub struct Guide {
 
 impl Guide {
     pub async fn start() -> anyhow::Result<Self> {
+        // No test builds an answer once more: this executable has them all in it.
+        Self::with(guide::answers(), Programs::This).await
+    }
+
+    pub async fn with(answers: Vec<Answer>, programs: Programs) -> anyhow::Result<Self> {
         let (listener, url) = serve::bind("127.0.0.1", 0).await?;
-        let book = Arc::new(Book::build(guide::answers())?);
-        let runs = Runs::new(guide::answers(), CancellationToken::new());
-        let router = server::router(book, runs, url.port().context("a port")?);
+        let shelf = Arc::new(Shelf::new(answers.clone())?);
+        let runs = Runs::new(answers, programs, CancellationToken::new());
+        let router = server::router(shelf, runs, url.port().context("a port")?);
         let serving = tokio::spawn(serve::serve(listener, router, std::future::pending()));
         let url = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { url, serving: serving.abort_handle() })
     }
 
-    async fn get(&self, path: &str) -> anyhow::Result<Response> {
+    pub async fn get(&self, path: &str) -> anyhow::Result<Response> {
         Ok(reqwest::get(format!("{}/{path}", self.url)).await?)
     }
 
     /// A run as the guide's own page asks for it.
-    fn run(&self, experiment: &str, params: &Value) -> RequestBuilder {
+    pub fn run(&self, experiment: &str, params: &Value) -> RequestBuilder {
         self.post(experiment, params).header("origin", &self.url)
     }
 
@@ -133,7 +142,55 @@ async fn only_one_experiment_runs_at_a_time() -> Outcome {
     let second = guide.run("race", &quick()).send().await?;
     ensure!(second.status() == 409, "{}", second.status());
     let problem: Value = second.json().await?;
-    ensure!(problem["detail"].as_str().is_some_and(|words| words.contains("running")));
+    let words = problem["detail"].as_str().context("no detail")?;
+    ensure!(words.contains("url-shortener expiry is running"), "{words}");
+    let expiry = json!({ "answer": "url-shortener", "experiment": "expiry" });
+    ensure!(problem["running"] == expiry, "{problem}");
+    let running: Value = guide.get("api/running").await?.json().await?;
+    ensure!(running == expiry, "{running}");
+    drop(first);
+    eventually("nothing runs any more", async || {
+        let running: Value = guide.get("api/running").await?.json().await?;
+        Ok(running.is_null().then_some(()))
+    })
+    .await
+}
+
+async fn whoever_has_stopped_one_may_run_another_at_once() -> Outcome {
+    let guide = Guide::start().await?;
+    let mut first =
+        guide.run("expiry", &json!({ "links": 1, "seconds": 30 })).send().await?.bytes_stream();
+    first.next().await.context("it told nothing")??;
+    drop(first);
+    eventually("the guide has seen that the page is gone", async || {
+        let status = guide.run("race", &quick()).send().await?.status();
+        ensure!(status == 200 || status == 409, "{status}");
+        Ok((status == 200).then_some(()))
+    })
+    .await
+}
+
+async fn a_guide_on_port_80_is_asked_without_a_port() -> Outcome {
+    let (listener, url) = serve::bind("127.0.0.1", 0).await?;
+    let runs = Runs::new(guide::answers(), Programs::This, CancellationToken::new());
+    let shelf = Arc::new(Shelf::new(guide::answers())?);
+    // Only root may listen there, so it only thinks that it does.
+    let router = server::router(shelf, runs, 80);
+    let serving = tokio::spawn(serve::serve(listener, router, std::future::pending()));
+    let guide = Guide {
+        url: url.as_str().trim_end_matches('/').to_owned(),
+        serving: serving.abort_handle(),
+    };
+    let page = |host: &'static str| Client::new().get(&guide.url).header("host", host).send();
+    for host in ["127.0.0.1", "localhost", "127.0.0.1:80"] {
+        ensure!(page(host).await?.status() == 200, "{host} is refused");
+    }
+    for host in ["evil.example", "127.0.0.1:8000", "localhost.evil.example"] {
+        ensure!(page(host).await?.status() == 403, "{host} is not refused");
+    }
+    let run = guide.post("race", &quick()).header("host", "localhost");
+    let run = run.header("origin", "http://localhost").send().await?;
+    ensure!(run.status() == 200, "a run: {}", run.status());
     Ok(())
 }
 
@@ -240,6 +297,40 @@ async fn the_state_of_the_servers_is_shown() -> Outcome {
         ensure!(password.is_none_or(|it| it == "%E2%80%A6"), "a password: {address}");
     }
     Ok(())
+}
+
+async fn what_was_recorded_is_shown_before_anything_has_run() -> Outcome {
+    for answer in guide::answers() {
+        // As on a fresh clone: the static site knows nothing of the reader's results.
+        let book = Book::build(vec![answer.clone()])?;
+        let page = book.file(&format!("{}.html", answer.name), Mode::Static).context("no page")?;
+        let page = String::from_utf8(page)?;
+        let ours = page.matches("<div class=\"ours\"><p class=\"verdict held\"").count();
+        ensure!(ours == answer.experiments.len(), "{}: {ours}", answer.name);
+        ensure!(!page.contains("Not run yet"), "{}", answer.name);
+    }
+    Ok(())
+}
+
+async fn a_result_of_ours_and_one_of_the_readers_stand_side_by_side() -> Outcome {
+    let guide = Guide::start().await?;
+    let sharding = json!({ "codes": 2000, "links": 20, "shards": 2 });
+    let told = guide.run("sharding", &sharding).send().await?.text().await?;
+    ensure!(told.contains("Ours") && told.contains("Yours"), "{told}");
+    let page = guide.get("url-shortener.html").await?.text().await?;
+    let experiment = element(&page, "sharding")?;
+    ensure!(experiment.contains("<th>Ours</th><th>Yours</th>"), "{experiment}");
+    let verdicts = experiment.split("<tr class=\"verdicts\">").nth(1).context("no verdicts")?;
+    let verdicts = verdicts.split("</tr>").next().unwrap_or_default();
+    ensure!(verdicts.matches("<td class=\"held\">Held, ").count() == 2, "{verdicts}");
+    Ok(())
+}
+
+/// An experiment as it is on a page.
+pub fn element<'a>(page: &'a str, name: &str) -> anyhow::Result<&'a str> {
+    let start = format!("<live-experiment answer=\"url-shortener\" name=\"{name}\">");
+    let rest = page.split_once(&start).with_context(|| format!("{name} is not on the page"))?.1;
+    Ok(rest.split("</live-experiment>").next().unwrap_or_default())
 }
 
 async fn a_static_site_shows_the_results_and_runs_nothing() -> Outcome {

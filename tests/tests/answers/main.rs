@@ -3,8 +3,10 @@
 
 mod command_line;
 mod edge;
+mod guide_builds;
 mod guide_in_a_browser;
 mod guide_over_http;
+mod guide_processes;
 mod lab_parts;
 mod readers_data;
 mod stack;
@@ -13,18 +15,30 @@ mod workspace;
 
 use std::process::ExitCode;
 
+use guide::program::Programs;
 use lab::harness::cores;
+
+/// Set for a process that is to be the guide, as `cargo run` starts it, and no test.
+const AS_GUIDE: &str = "TESTS_AS_GUIDE";
 
 fn main() -> ExitCode {
     let answers = guide::answers();
     if let Some(code) = lab::take_over(&answers) {
         return code;
     }
+    if std::env::var_os(AS_GUIDE).is_some() {
+        return lab::cli::block_on(async {
+            guide::serving::serve(0, Programs::This, |_| {}).await?;
+            Ok(ExitCode::SUCCESS)
+        });
+    }
     let tests = [
         command_line::tests(),
         edge::tests(),
+        guide_builds::tests(),
         guide_in_a_browser::tests(),
         guide_over_http::tests(),
+        guide_processes::tests(),
         lab_parts::tests(),
         readers_data::tests(),
         stack::tests(),

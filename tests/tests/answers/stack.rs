@@ -26,6 +26,7 @@ tests![
     a_missing_server_is_an_error_that_says_what_to_type,
     a_container_engine_goes_before_installing_and_its_error_is_shown,
     what_apt_get_installs_is_used_and_its_error_is_shown,
+    opening_the_guide_installs_nothing,
     the_compose_stack_is_brought_up_and_then_used,
     two_processes_that_start_at_the_same_moment_get_one_stack,
     servers_stop_when_their_last_user_was_killed,
@@ -294,6 +295,20 @@ async fn what_apt_get_installs_is_used_and_its_error_is_shown() -> Outcome {
     let words = errors(&output);
     ensure!(words.contains("not found; apt-get install redis-server"), "not announced: {words}");
     ensure!(words.contains("Redis       ready after"), "not used: {words}");
+    Ok(())
+}
+
+async fn opening_the_guide_installs_nothing() -> Outcome {
+    let stack = Stack::new("stack-guide")?;
+    only_root(&stack)?;
+    let called = stack.folder.join("apt-get-was-called");
+    let path = path_with(&stack, &[("apt-get", &format!("touch {}; exit 1", called.display()))])?;
+    let mut guide = stack.up().await?;
+    guide.env("PATH", path).env_remove("LAB_CHILD").env(crate::AS_GUIDE, "1");
+    let _guide = guide.spawn()?;
+    eventually("what is installed runs", async || Ok((stack.running().await? > 0).then_some(())))
+        .await?;
+    ensure!(!called.exists(), "apt-get was called");
     Ok(())
 }
 

@@ -176,6 +176,16 @@ pub async fn up(services: &[Service]) -> anyhow::Result<Vec<Server>> {
     join_all(services.iter().map(|&service| server(service))).await.into_iter().collect()
 }
 
+/// Finds or starts those of the given servers for which nothing has to be installed or downloaded first.
+pub async fn up_installed(services: &[Service]) -> anyhow::Result<()> {
+    let here = join_all(services.iter().map(|&service| async move {
+        let here = service.programs().is_some() || is_given(service);
+        (here || compose::found(service).await.is_some()).then_some(service)
+    }));
+    let here: Vec<_> = here.await.into_iter().flatten().collect();
+    up(&here).await.map(drop)
+}
+
 /// Stops the private servers, whoever uses them. Returns those that ran.
 pub async fn down() -> anyhow::Result<Vec<Service>> {
     let stopped = join_all(Service::EVERY.map(private::stop)).await;

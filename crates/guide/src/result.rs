@@ -1,0 +1,153 @@
+//! What came of an experiment? Ours, which was recorded, and the reader's own, side by side.
+
+use std::{path::Path, time::SystemTime};
+
+use lab::{
+    Answer, Report,
+    code::Code,
+    recorder::Figure,
+    report::{escaped, number},
+    results::{self, Kept},
+};
+use time::OffsetDateTime;
+
+use crate::{
+    measure,
+    mode::Mode,
+    render::{self, Verdict, verdict_in_words},
+};
+
+/// The results of one answer's experiments.
+#[derive(Debug)]
+pub struct Results {
+    answer: &'static str,
+    /// The hash of its code now; a result of other code is marked.
+    code: Option<String>,
+    /// What we have recorded, and on what.
+    ours: Vec<Report>,
+    ours_on: String,
+    mode: Mode,
+}
+
+/// A result of the reader's.
+#[derive(Debug)]
+pub struct Yours {
+    /// What came of it.
+    pub report: Report,
+    /// When.
+    pub at: OffsetDateTime,
+    /// Whether the code is still the same.
+    pub of_this_code: bool,
+}
+
+impl Results {
+    /// As they are now.
+    pub fn of(answer: &Answer, mode: Mode) -> Self {
+        let code = Code::of(Path::new(answer.folder)).ok().map(|code| code.hash);
+        let (ours_on, ours) = measure::recorded(answer).unwrap_or_default();
+        Self { answer: answer.name, code, ours, ours_on, mode }
+    }
+
+    /// The reader's last one. Written down for others, the book holds ours only.
+    pub fn yours(&self, experiment: &str) -> Option<Yours> {
+        if self.mode == Mode::Static {
+            return None;
+        }
+        results::load(self.answer, experiment).map(|kept| self.as_yours(kept))
+    }
+
+    fn as_yours(&self, Kept { report, at, code }: Kept) -> Yours {
+        Yours { report, at: at.into(), of_this_code: code.is_some() && code == self.code }
+    }
+
+    /// Ours.
+    pub fn ours(&self, experiment: &str) -> Option<&Report> {
+        self.ours.iter().find(|report| report.experiment == experiment)
+    }
+
+    /// Both, as they are shown.
+    pub fn html(&self, experiment: &str) -> String {
+        match (self.ours(experiment), self.yours(experiment)) {
+            (None, None) => "<p class=\"made-on\">Not run yet.</p>".to_owned(),
+            (Some(ours), None) => self.ours_alone(ours),
+            (ours, Some(yours)) => self.beside(ours, &yours),
+        }
+    }
+
+    fn ours_alone(&self, ours: &Report) -> String {
+        format!(
+            "<div class=\"ours\"><p class=\"verdict {}\"><strong>Ours: {}</strong></p>{}{}</div>",
+            Verdict::of(ours).class(),
+            escaped(&verdict_in_words(ours)),
+            self.made_on(ours),
+            render::figures(&ours.figures),
+        )
+    }
+
+    fn made_on(&self, ours: &Report) -> String {
+        render::made_on(&self.ours_on, ours)
+    }
+
+    fn beside(&self, ours: Option<&Report>, yours: &Yours) -> String {
+        let Yours { report, at, of_this_code } = yours;
+        let figures = match ours {
+            None => render::figures(&report.figures),
+            Some(ours) => {
+                let made_on = format!("<p class=\"made-on\">Ours:</p>{}", self.made_on(ours));
+                table(ours, yours) + &made_on
+            }
+        };
+        let html = render::head(report, *at, *of_this_code) + &render::body(report, &figures);
+        if *of_this_code { html } else { format!("<div class=\"before\">{html}</div>") }
+    }
+}
+
+/// What is shown when a run has ended. `code` is what its program was built from.
+pub fn of_this_run(answer: &Answer, report: &Report, code: Option<&str>) -> String {
+    let results = Results::of(answer, Mode::Live);
+    let yours =
+        Kept { report: report.clone(), at: SystemTime::now(), code: code.map(str::to_owned) };
+    results.beside(results.ours(&report.experiment), &results.as_yours(yours))
+}
+
+/// Verdict and figures, those that only one of the two has as well.
+fn table(ours: &Report, yours: &Yours) -> String {
+    let report = &yours.report;
+    let mut names: Vec<&str> = Vec::new();
+    for figure in ours.figures.iter().chain(&report.figures) {
+        if !names.contains(&&*figure.name) {
+            names.push(&figure.name);
+        }
+    }
+    let rows: String = names
+        .iter()
+        .map(|name| {
+            let find = |report: &Report| {
+                let figure = report.figures.iter().find(|figure| figure.name == *name);
+                figure.map_or_else(|| "–".to_owned(), value)
+            };
+            format!(
+                "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+                escaped(name),
+                find(ours),
+                find(report)
+            )
+        })
+        .collect();
+    let verdict = |report: &Report| {
+        format!("<td class=\"{}\">{}</td>", Verdict::of(report).class(), verdict_in_words(report))
+    };
+    format!(
+        "<div class=\"table-wrapper\"><table class=\"beside\"><thead><tr><th></th><th>Ours</th><th>Yours</th></tr>\
+         </thead><tbody><tr class=\"verdicts\"><td>Verdict</td>{}{}</tr>{rows}</tbody></table></div>",
+        verdict(ours),
+        verdict(report),
+    )
+}
+
+/// `1.2 k requests/s, target ≥ 1000: met`
+fn value(figure: &Figure) -> String {
+    let Figure { value, unit, target, .. } = figure;
+    let target = target.map_or_else(String::new, |target| render::target(target, *value));
+    format!("{} {}{target}", number(*value), escaped(unit))
+}

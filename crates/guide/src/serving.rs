@@ -1,0 +1,40 @@
+//! What is `cargo run`? The guide, until Ctrl-C; then nothing of it runs any more.
+
+use std::sync::Arc;
+
+use lab::{Service, serve, stack};
+use tokio_util::sync::CancellationToken;
+
+use crate::{program::Programs, runs::Runs, server, shelf::Shelf};
+
+/// Serves the guide on this port of 127.0.0.1. `ready` is given its address.
+pub async fn serve(
+    port: u16,
+    programs: Programs,
+    ready: impl FnOnce(&url::Url),
+) -> anyhow::Result<()> {
+    let (listener, url) = serve::bind("127.0.0.1", port).await?;
+    let shelf = Arc::new(Shelf::new(crate::answers())?);
+    let stopping = CancellationToken::new();
+    let runs = Runs::new(crate::answers(), programs, stopping.clone());
+    // A URL leaves out a port that is 80.
+    let router = server::router(shelf, runs.clone(), url.port().unwrap_or(80));
+    let stop = serve::asked_to_stop();
+    println!("listening on {url}");
+    ready(&url);
+    // The book can be read while they start; what needs one waits for it. What is not installed is left to whoever
+    // needs it first.
+    tokio::spawn(async {
+        match stack::up_installed(&Service::STACK).await {
+            Ok(()) => {}
+            Err(error) => eprintln!("error: {error:#}"),
+        }
+    });
+    let stop = async {
+        stop.await;
+        stopping.cancel();
+    };
+    serve::serve(listener, router, stop).await?;
+    runs.ended().await;
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Which book does a page come from? The one made of the files as they are now.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use lab::Answer;
+use tokio::sync::Mutex;
+
+use crate::book::Book;
+
+/// When each file was last written, and its length.
+type Sources = BTreeMap<PathBuf, (SystemTime, u64)>;
+
+/// Holds the book, and makes it again when somebody asks for a page and a source has changed.
+#[derive(Debug)]
+pub struct Shelf {
+    answers: Vec<Answer>,
+    /// Locked while a book is made: whoever wants a page then waits for it.
+    current: Mutex<(Sources, Arc<Book>)>,
+}
+
+impl Shelf {
+    /// Makes the first book.
+    pub fn new(answers: Vec<Answer>) -> anyhow::Result<Self> {
+        let sources = sources(&answers);
+        let book = Arc::new(made(answers.clone())?);
+        Ok(Self { answers, current: Mutex::new((sources, book)) })
+    }
+
+    /// The book of today. If it cannot be made, the last one.
+    pub async fn book(&self) -> Arc<Book> {
+        let mut current = self.current.lock().await;
+        let sources = sources(&self.answers);
+        if current.0 != sources {
+            let answers = self.answers.clone();
+            match tokio::task::spawn_blocking(|| made(answers)).await {
+                Ok(Ok(book)) => current.1 = Arc::new(book),
+                Ok(Err(error)) => eprintln!("warning: the book cannot be made again: {error:#}"),
+                Err(error) => eprintln!("warning: the book cannot be made again: {error}"),
+            }
+            // Taken before: what was changed since is seen the next time.
+            current.0 = sources;
+        }
+        Arc::clone(&current.1)
+    }
+}
+
+/// A book, with a warning for each of its problems.
+pub fn made(answers: Vec<Answer>) -> anyhow::Result<Book> {
+    let book = Book::build(answers)?;
+    for problem in &book.problems {
+        eprintln!("warning: the book: {problem}");
+    }
+    Ok(book)
+}
+
+/// What the book is made of.
+fn sources(answers: &[Answer]) -> Sources {
+    let mut sources = Sources::new();
+    for folder in answers.iter().map(|answer| Path::new(answer.folder)) {
+        for name in ["chapter.md", "measured.json", "src", "migrations"] {
+            // One that is being replaced just now is looked at again the next time.
+            let _ = look(folder.join(name), &mut sources);
+        }
+    }
+    sources
+}
+
+fn look(path: PathBuf, sources: &mut Sources) -> io::Result<()> {
+    let found = fs::metadata(&path)?;
+    if !found.is_dir() {
+        sources.insert(path, (found.modified()?, found.len()));
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        look(entry?.path(), sources)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! What does a page hear of a run? Server-sent events.
+
+use axum::response::sse::Event as Sse;
+use lab::{recorder::Event, report::escaped};
+use serde_json::{Value, json};
+
+use crate::render;
+
+/// One thing that a page hears.
+#[derive(Debug)]
+pub enum Told {
+    /// The program is being built.
+    Building(String),
+    /// The experiment has recorded something.
+    Event(Event),
+    /// The last: what came of it.
+    Last {
+        /// Whether every check held.
+        held: bool,
+        /// As it is shown.
+        html: String,
+    },
+}
+
+impl Told {
+    /// The last, if there is no report: what that means, and the words of whoever said why.
+    pub fn failed(verdict: &str, words: &str) -> Self {
+        let words = escaped(words.trim());
+        let html = format!(
+            "<p class=\"verdict failed\"><strong>{verdict}</strong></p><pre class=\"words\">{words}</pre>",
+        );
+        Self::Last { held: false, html }
+    }
+
+    /// As it is sent.
+    pub fn sse(&self) -> Sse {
+        match self {
+            Self::Building(label) => sse("building", &json!({ "label": label })),
+            Self::Event(event) => match render::piece(event) {
+                Some(piece) => sse("piece", &json!(piece)),
+                None => sse("progress", &json!(event)),
+            },
+            Self::Last { held, html } => sse("report", &json!({ "held": held, "html": html })),
+        }
+    }
+}
+
+/// What is worth telling of a batch: of progress and of each chart only the last state.
+pub fn latest(batch: Vec<Told>) -> Vec<Told> {
+    let mut told: Vec<Told> = Vec::new();
+    for later in batch {
+        told.retain(|earlier| !replaces(&later, earlier));
+        told.push(later);
+    }
+    told
+}
+
+fn replaces(later: &Told, earlier: &Told) -> bool {
+    match (later, earlier) {
+        (Told::Building(_), Told::Building(_))
+        | (Told::Event(Event::Progress { .. }), Told::Event(Event::Progress { .. })) => true,
+        (Told::Event(Event::Series(later)), Told::Event(Event::Series(earlier))) => {
+            later.title == earlier.title
+        }
+        _ => false,
+    }
+}
+
+fn sse(name: &str, data: &Value) -> Sse {
+    // JSON has no line ends, which alone could not be sent.
+    Sse::default().event(name).data(data.to_string())
+}
