@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     chapter, checks,
     live::{self, Mode},
-    measure,
+    measured,
     questions::{self, Level, QUESTIONS},
 };
 
@@ -111,7 +111,7 @@ fn write_source(
     fs::create_dir(&source)?;
     fs::write(source.join("SUMMARY.md"), summary(answers))?;
     fs::write(source.join("index.md"), include_str!("../book/introduction.md"))?;
-    fs::write(source.join("measured.md"), measure::page(answers, problems))?;
+    fs::write(source.join("measured.md"), measured::page(answers, problems))?;
     fs::write(folder.join("guide.css"), include_str!("../book/guide.css"))?;
     fs::write(folder.join("guide.js"), include_str!("../book/guide.js"))?;
     for answer in answers {

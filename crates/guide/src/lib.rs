@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`questions`] are the eighteen; [`chapter`] puts the very code into an answer's text, which
 //! may hold an [`element`] of our own; [`checks`] finds what is wrong with the text and its links; [`render`] and
-//! [`live`] show experiments and their results; [`measure`] runs all of them and keeps the results; [`book`] makes
-//! pages of all this; [`runs`] runs one experiment for a page; [`server`] serves the pages, [`problem`] says what
+//! [`live`] show experiments and their results; [`measure`] runs all of them on a [`machine`] and keeps a [`record`],
+//! which the page [`measured`] shows and the [`numbers`] in the chapters quote; [`book`] makes pages of all this; [`runs`] runs one experiment for a page; [`server`] serves the pages, [`problem`] says what
 //! the server cannot do, and [`site`] writes the pages down.
 
 pub mod questions;
@@ -12,6 +12,10 @@ pub mod element;
 pub mod checks;
 pub mod render;
 pub mod live;
+pub mod machine;
+pub mod record;
+pub mod numbers;
+pub mod measured;
 pub mod measure;
 pub mod book;
 pub mod problem;

@@ -107,11 +107,8 @@ fn judge(lab: &Lab, setting: &str, kills: u64, all: &Kill) {
     let rate = acknowledged as f64 / all.under_load.as_secs_f64();
     let name = format!("synchronous_commit = {setting}: acknowledged, for each second of load");
     lab.figure(name, rate, "transfers/s");
-    lab.figure(
-        format!("synchronous_commit = {setting}: lost of {acknowledged}"),
-        all.lost as f64,
-        "",
-    );
+    let name = format!("synchronous_commit = {setting}: lost of those acknowledged");
+    lab.figure(name, all.lost as f64, "");
     lab.check_eq(
         format!("synchronous_commit = {setting}: kills after which the books are wrong"),
         0,
