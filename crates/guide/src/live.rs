@@ -70,7 +70,7 @@ fn exercises(answer: &Answer, mode: Mode) -> String {
         .map(|exercise| {
             let state = progress.state(&exercise.key).word();
             format!(
-                "<tr class=\"{state}\"><td>{}<br><code>cargo run -- practice start {}</code></td>\
+                "<tr class=\"{state}\"><td>{}<br><code>cargo practice start {}</code></td>\
                  <td>{}</td><td>{state}</td></tr>",
                 escaped(&exercise.front.title),
                 escaped(&exercise.key.to_string()),

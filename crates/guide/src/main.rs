@@ -29,7 +29,6 @@ fn main() -> ExitCode {
                 log("warn,sqlx::query=error");
                 measure::run(&answers, matches).await
             }
-            Some(("practice", matches)) => practice::words::run(matches),
             Some(_) => answers_words(&answers, &matches).await,
         }
     })
@@ -53,8 +52,7 @@ fn command(answers: &[lab::Answer]) -> Command {
         .subcommand(Command::new("build").about("Writes the guide as a static site").arg(folder));
     let command = command
         .subcommand(measure::command(answers))
-        .subcommand(conform::words::command(answers.iter().map(|answer| answer.name)))
-        .subcommand(practice::words::command());
+        .subcommand(conform::words::command(answers.iter().map(|answer| answer.name)));
     answers_command(command, answers)
 }
 

@@ -153,41 +153,34 @@ impl Measuring {
     /// Records what came of an experiment, unless the record is better, and tells it. Says whether it is good.
     fn record(&self, answer: &Answer, runs: &[Report]) -> anyhow::Result<bool> {
         let new = Recorded::of(runs, &self.commit)?;
-        let verdict = Verdict::of(&new.report);
-        let held = runs.iter().filter(|run| run.held()).count();
-        println!(
-            "{} {}: {}; {held} of {} runs held",
-            answer.name,
-            new.report.experiment,
-            verdict.word(),
-            runs.len()
-        );
-        tell(&new);
         let path = match &self.into {
             Some(folder) => folder.join(format!("{}.json", answer.name)),
             None => Measured::path(answer),
         };
         let mut measured = Measured::read(&path)?;
-        let worse = measured.of(&new.report.experiment).and_then(|old| new.worse_than(old));
-        match worse {
-            Some(why) if !self.force => {
-                println!("  not recorded: {why}; --force records it all the same");
+        let old = measured.of(&new.report.experiment).filter(|_| !self.force);
+        let worse = old.and_then(|old| new.worse_than(old));
+        if worse.is_none() {
+            if let Some(folder) = &self.into {
+                fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
             }
-            _ => {
-                if let Some(folder) = &self.into {
-                    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-                }
-                measured.put(new);
-                measured.write(&path)?;
-            }
+            measured.put(new.clone());
+            measured.write(&path)?;
         }
-        Ok(matches!(verdict, Verdict::Held | Verdict::Skipped))
+        tell(answer, &new, runs);
+        if let Some(why) = worse {
+            println!("  not recorded: {why}; --force records it all the same");
+        }
+        Ok(matches!(Verdict::of(&new.report), Verdict::Held | Verdict::Skipped))
     }
 }
 
-/// What whoever measures wants to know: what failed, and which figure missed its target.
-fn tell(new: &Recorded) {
-    let Report { checks, figures, error, skipped, .. } = &new.report;
+/// What came of an experiment: what failed, and which figure missed its target.
+fn tell(answer: &Answer, new: &Recorded, runs: &[Report]) {
+    let Report { experiment, checks, figures, error, skipped, .. } = &new.report;
+    let (verdict, held) = (Verdict::of(&new.report), runs.iter().filter(|run| run.held()).count());
+    let verdict = verdict.word();
+    println!("{} {experiment}: {verdict}; {held} of {} runs held", answer.name, runs.len());
     for why in error.iter().chain(skipped) {
         println!("  {why}");
     }

@@ -3,8 +3,11 @@
 //! > takes 33 µs<!-- verify: our verifier, median -->
 //!
 //! A forge and the book show the number alone. The book's checks compare it with `measured.json`, to the digits shown,
-//! and `measure --chapters` writes it anew. The figure may be followed by `(least)` or `(most)`: of all runs. It may
-//! also be the name of a check in which a number was seen.
+//! and `measure --chapters` writes it anew. In place of the figure's name stands what the number is:
+//!
+//! - `our verifier, median (least)`, or `(most)`: of all runs;
+//! - `10,000,000 / our verifier, median`, or `10,000 × memory for a socket`: a sum that begins with it;
+//! - the name of a check in which a number was seen.
 //!
 //! In the table of verdicts, and in the table of what was measured, every number has such a mark, or stands in the
 //! part's list of numbers that nobody measured: `<!-- not measured: 62 4.3 -->`.
@@ -21,6 +24,8 @@ static MARKED: LazyLock<Regex> = LazyLock::new(|| {
         r"(\d[\d,]*(?:\.\d+)?)(?:[ \u{a0}](million|billion|µs|ms|s|bytes|kB|KiB|MB|MiB|GB|%))?<!-- ([a-z0-9-]+): (.+?) -->",
     )
 });
+/// A factor before a figure.
+static SUM: LazyLock<Regex> = LazyLock::new(|| pattern(r"^([\d,]+) ([/×]) (.+)$"));
 static COMMENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)<!--.*?-->"));
 static NOT_MEASURED: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"<!-- not measured: ([^>]*?) -->"));
@@ -69,7 +74,21 @@ pub fn update(text: &str, measured: &Measured) -> String {
 /// The recorded value of a marked number, in the unit of the text.
 fn recorded(found: &Captures<'_>, measured: &Measured) -> Result<f64, String> {
     let unit = found.get(2).map_or("", |unit| unit.as_str());
-    let (experiment, name) = (&found[3], &found[4]);
+    let (experiment, what) = (&found[3], &found[4]);
+    if let Some(sum) = SUM.captures(what) {
+        let (value, of) = looked_up(experiment, &sum[3], measured)?;
+        let factor: f64 = sum[1].replace(',', "").parse().unwrap_or(f64::NAN);
+        return match &sum[2] {
+            "/" => in_unit(factor / value, "", unit),
+            _ => in_unit(factor * value, &of, unit),
+        };
+    }
+    let (value, of) = looked_up(experiment, what, measured)?;
+    in_unit(value, &of, unit)
+}
+
+/// A figure's value, or the number that was seen in a check, and its unit.
+fn looked_up(experiment: &str, name: &str, measured: &Measured) -> Result<(f64, String), String> {
     let report = &measured.of(experiment).ok_or("this experiment was not measured")?.report;
     let (name, end) = match name.strip_suffix(')').and_then(|name| name.rsplit_once(" (")) {
         Some((name, end @ ("least" | "most"))) => (name, Some(end)),
@@ -81,11 +100,13 @@ fn recorded(found: &Captures<'_>, measured: &Measured) -> Result<f64, String> {
             (Some("most"), Some(spread)) => spread.most,
             _ => figure.value,
         };
-        return in_unit(value, &figure.unit, unit);
+        return Ok((value, figure.unit.clone()));
     }
     let check = report.checks.iter().find(|check| check.check == name);
     let check = check.ok_or("the record has no such figure and no such check")?;
-    check.seen.replace(',', "").parse().map_err(|_| format!("{:?} was seen", check.seen))
+    let (number, unit) = check.seen.split_once(' ').unwrap_or((&check.seen, ""));
+    let value = number.replace(',', "").parse();
+    Ok((value.map_err(|_| format!("{:?} was seen", check.seen))?, unit.to_owned()))
 }
 
 /// A recorded value in the unit of the text.
@@ -205,6 +226,7 @@ mod tests {
             ],
             "checks": [
                 {"check": "deadlocks: all", "expected": "1 or more", "seen": "118", "held": true},
+                {"check": "off by", "expected": "above 1 %", "seen": "18.309 %", "held": true},
                 {"check": "books", "expected": "right", "seen": "right", "held": true},
             ],
         }]});
@@ -224,6 +246,10 @@ mod tests {
             "8,312 bytes<!-- cost: size -->",
             "11.9 million<!-- cost: guesses -->",
             "118<!-- cost: deadlocks: all -->",
+            "18 %<!-- cost: off by -->",
+            "327<!-- cost: 10,000,000 / rate --> cores",
+            "3.3 %<!-- cost: 1,000 / rate -->",
+            "83 MB<!-- cost: 10,000 × size -->",
         ] {
             assert_eq!(problems(good, &measured()), Vec::<String>::new(), "{good}");
             assert_eq!(update(good, &measured()), good);

@@ -47,7 +47,7 @@ const ENOUGH: usize = 20;
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut server = lab.own_server(Service::Postgres).await?;
     let fixture = Fixture::on(&server.url()?).await?;
-    let (mut rows, mut done) = (Vec::new(), 0);
+    let (mut rows, mut rates, mut done) = (Vec::new(), Vec::new(), 0);
     for setting in ["on", "off"] {
         set_synchronous_commit(&fixture, setting).await?;
         let (_bank, client) = fixture.start(&[]).await?;
@@ -71,6 +71,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             all.works_again += kill.works_again;
         }
         judge(&lab, setting, kills, &all);
+        rates.push(all.acknowledged as f64 / all.under_load.as_secs_f64());
+    }
+    if let [on, off] = rates[..] {
+        lab.figure("acknowledged with synchronous_commit = off ÷ with on", off / on, "");
     }
     let columns = [
         "synchronous_commit",
