@@ -86,7 +86,10 @@ fn update_chapters(answers: &[Answer]) -> anyhow::Result<ExitCode> {
         let updated = numbers::update(&text, &Measured::read(&Measured::path(answer))?);
         if updated != text {
             fs::write(&path, updated).with_context(|| path.display().to_string())?;
-            println!("{} has new numbers: read `git diff`, for the words around them", path.display());
+            println!(
+                "{} has new numbers: read `git diff`, for the words around them",
+                path.display()
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -107,7 +110,9 @@ impl Measuring {
         let mut stop = pin!(serve::asked_to_stop());
         let chosen: Vec<(&Answer, &Experiment)> = answers
             .iter()
-            .flat_map(|answer| answer.experiments.iter().map(move |experiment| (answer, experiment)))
+            .flat_map(|answer| {
+                answer.experiments.iter().map(move |experiment| (answer, experiment))
+            })
             .filter(|(_, it)| only.is_none_or(|names| names.iter().any(|name| name == it.name)))
             .collect();
         ensure!(!chosen.is_empty(), "there is no such experiment");
@@ -201,6 +206,9 @@ fn commit() -> String {
     let Some(commit) = output("git", &["rev-parse", "--short=12", "HEAD"]) else {
         return "unknown".to_owned();
     };
-    let changes = output("git", &["status", "--porcelain", "--", ":/", ":(exclude,top)crates/*/measured.json"]);
+    let changes = output(
+        "git",
+        &["status", "--porcelain", "--", ":/", ":(exclude,top)crates/*/measured.json"],
+    );
     if changes.is_some() { commit + ", changed" } else { commit }
 }

@@ -89,7 +89,8 @@ fn table(answer: &str, reports: &[Recorded]) -> String {
     for Recorded { runs, at, report, .. } in reports {
         let name = &report.experiment;
         let held = report.checks.iter().filter(|check| check.held).count();
-        let figures = report.figures.iter().map(|one| format!("{}: {}", cell(&one.name), value(one)));
+        let figures =
+            report.figures.iter().map(|one| format!("{}: {}", cell(&one.name), value(one)));
         let times = if *runs == 1 { "one run".to_owned() } else { format!("{runs} runs") };
         let _ = writeln!(
             text,

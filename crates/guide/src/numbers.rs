@@ -32,8 +32,7 @@ static NOT_MEASURED: LazyLock<Regex> =
 /// What is no prose: code, and where a link leads.
 static NO_PROSE: LazyLock<Regex> = LazyLock::new(|| pattern(r"`[^`]*`|\]\([^)]*\)"));
 /// A number that is no part of a name, as in SHA-256 and P4.
-static NUMBER: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r"(?:^|[^\w.,-])(\d[\d,]*(?:\.\d+)?)\b"));
+static NUMBER: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:^|[^\w.,-])(\d[\d,]*(?:\.\d+)?)\b"));
 
 /// What is wrong with the numbers of a chapter.
 pub fn problems(text: &str, measured: &Measured) -> Vec<String> {
@@ -111,21 +110,25 @@ fn looked_up(experiment: &str, name: &str, measured: &Measured) -> Result<(f64, 
 
 /// A recorded value in the unit of the text.
 fn in_unit(value: f64, from: &str, to: &str) -> Result<f64, String> {
-    let seconds = |unit| Some(match unit {
-        "µs" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        _ => return None,
-    });
-    let bytes = |unit| Some(match unit {
-        "bytes" => 1.0,
-        "kB" => 1e3,
-        "KiB" => 1_024.0,
-        "MB" => 1e6,
-        "MiB" => 1_048_576.0,
-        "GB" => 1e9,
-        _ => return None,
-    });
+    let seconds = |unit| {
+        Some(match unit {
+            "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            _ => return None,
+        })
+    };
+    let bytes = |unit| {
+        Some(match unit {
+            "bytes" => 1.0,
+            "kB" => 1e3,
+            "KiB" => 1_024.0,
+            "MB" => 1e6,
+            "MiB" => 1_048_576.0,
+            "GB" => 1e9,
+            _ => return None,
+        })
+    };
     match (seconds(from), seconds(to), bytes(from), bytes(to)) {
         (Some(from), Some(to), ..) | (_, _, Some(from), Some(to)) => return Ok(value * from / to),
         // How long one takes, of so many a second.

@@ -203,7 +203,8 @@ mod tests {
         assert_eq!((report.checks[0].seen.as_str(), report.held()), ("9", true));
         assert!(report.text.is_empty());
 
-        let report = recorded(&[run(5.0, "4", true), run(1.0, "5", false), run(2.0, "4", true)]).report;
+        let report =
+            recorded(&[run(5.0, "4", true), run(1.0, "5", false), run(2.0, "4", true)]).report;
         assert_eq!((report.checks.len(), report.checks[0].seen.as_str()), (1, "5"));
         assert!(!report.held(), "one of three runs refuted it");
     }

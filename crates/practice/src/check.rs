@@ -101,7 +101,7 @@ struct Running<'a> {
 impl Running<'_> {
     /// Runs the unit tests of this name.
     fn unit(&self, path: &Path, test: &str) -> anyhow::Result<Seen> {
-        let mut command = program(self.workspace, path)?;
+        let mut command = program(self.workspace, path);
         // There, as cargo does it.
         command.current_dir(&self.exercise.folder).arg("--quiet").arg(test);
         let (status, output) = match process::run(&mut command, Some(self.patience), self.stop)? {
@@ -121,14 +121,14 @@ impl Running<'_> {
     /// Runs an experiment.
     fn experiment(&self, path: &Path, words: &str) -> anyhow::Result<Seen> {
         // What it takes to find, start or install the servers is no time of the experiment.
-        let mut servers = program(self.workspace, path)?;
+        let mut servers = program(self.workspace, path);
         servers.current_dir(self.workspace).args(["stack", "up"]);
         match process::run(&mut servers, None, self.stop)? {
             Ended::Stopped => return Ok(Seen::Stopped),
             // What is missing the experiment says itself, if it needs it.
             Ended::Itself { .. } | Ended::TimedOut => {}
         }
-        let mut command = program(self.workspace, path)?;
+        let mut command = program(self.workspace, path);
         let words = words.split(' ').filter(|word| !word.is_empty());
         command.current_dir(self.workspace).arg("experiment").args(words).arg("--json");
         let output = match process::run(&mut command, Some(self.patience), self.stop)? {

@@ -3,6 +3,8 @@
 //! Invariant: nothing that the reader wrote is ever lost. A file is written only while it is as git or as we left it,
 //! or after a copy of it was kept.
 
+mod leave;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -47,7 +49,10 @@ impl Desk {
     }
 
     /// Changes the progress while no other `practice` does.
-    fn change<T>(&mut self, work: impl FnOnce(&mut Self) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    fn change<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let _lock = Progress::lock(&self.workspace)?;
         self.progress = Progress::load(&self.workspace)?;
         work(self)
@@ -166,7 +171,10 @@ impl Desk {
                     desk.progress.store(&desk.workspace)
                 })?;
                 println!("Done: every check of {key} holds.");
-                println!("`cargo practice solution` shows ours beside yours.{}", self.keeping(&exercise));
+                println!(
+                    "`cargo practice solution` shows ours beside yours.{}",
+                    self.keeping(&exercise)
+                );
                 if let Some(next) = self.next() {
                     println!("The next: cargo practice start {}  ({})", next.key, next.front.title);
                 }
@@ -190,7 +198,8 @@ impl Desk {
     /// The exercise to propose: the first after this one that is not done.
     pub fn next(&self) -> Option<&Exercise> {
         let current = self.progress.current.as_deref();
-        let is_current = |exercise: &Exercise| Some(exercise.key.to_string()) == current.map(Into::into);
+        let is_current =
+            |exercise: &Exercise| Some(exercise.key.to_string()) == current.map(Into::into);
         let at = self.exercises.iter().position(is_current).map_or(0, |at| at + 1);
         let (before, after) = self.exercises.split_at(at);
         let mut others = after.iter().chain(before);
@@ -229,71 +238,6 @@ impl Desk {
         let diff = TextDiff::from_lines(&yours, &ours);
         print!("{}", diff.unified_diff().context_radius(3).header("yours", "ours"));
         Ok(())
-    }
-
-    /// Leaves the exercise. What was not filled in is filled with ours.
-    pub fn reset(&mut self) -> anyhow::Result<()> {
-        self.change(|desk| {
-            let key = desk.progress.current.clone().context(NONE)?;
-            let attempt = desk.progress.exercises.get(&key).context("it was started")?;
-            let path = desk.place(&key, attempt);
-            let now = fs::read_to_string(&path).unwrap_or_default();
-            let ours = same(&now, &attempt.gapped) || same(&now, &attempt.original);
-            if !ours && git(&desk.workspace, &path) == Git::Changed {
-                bail!(
-                    "{} has changes that are yours. Keep them with `git commit -am 'my solution'`, or lay \
-                     them aside with `git stash`; then reset again",
-                    desk.shown(&path)
-                );
-            }
-            desk.leave()?;
-            println!("Left {key}.");
-            Ok(())
-        })
-    }
-
-    /// A gap that nobody has touched is filled with ours; what the reader wrote stays. Where git does not keep it, it is
-    /// laid aside first, and ours comes back.
-    fn leave(&mut self) -> anyhow::Result<()> {
-        let key = self.progress.current.clone().context(NONE)?;
-        let attempt = self.progress.exercises.get(&key).cloned().unwrap_or_default();
-        let path = self.place(&key, &attempt);
-        match fs::read_to_string(&path) {
-            Ok(now) if same(&now, &attempt.original) => {}
-            Ok(now) if same(&now, &attempt.gapped) => {
-                fs::write(&path, &attempt.original).with_context(|| path.display().to_string())?;
-            }
-            Ok(now) if git(&self.workspace, &path) == Git::Unknown => {
-                let kept = self.lay_aside(&key, &now)?;
-                fs::write(&path, &attempt.original).with_context(|| path.display().to_string())?;
-                println!("Yours is kept as {}.", self.shown(&kept));
-            }
-            // A file that is gone has gone with its exercise.
-            Ok(_) | Err(_) => {}
-        }
-        if !attempt.done {
-            self.progress.exercises.remove(&key);
-        }
-        self.progress.current = None;
-        self.progress.store(&self.workspace)
-    }
-
-    /// Keeps a text of the reader's, beside those that were kept before.
-    fn lay_aside(&self, key: &str, text: &str) -> anyhow::Result<PathBuf> {
-        for n in 1.. {
-            let path = self.workspace.join(format!(".practice/{}-{n}.rs", key.replace('/', "-")));
-            if !path.exists() {
-                fs::write(&path, text).with_context(|| path.display().to_string())?;
-                return Ok(path);
-            }
-        }
-        bail!("there are too many")
-    }
-
-    /// Where the gap of an exercise is. One that is gone has left the place behind.
-    fn place(&self, key: &str, attempt: &Attempt) -> PathBuf {
-        let known = self.exercises.iter().find(|exercise| exercise.key.to_string() == key);
-        known.map_or_else(|| self.workspace.join(&attempt.file), Exercise::path)
     }
 
     fn named(&self, key: &str) -> anyhow::Result<&Exercise> {

@@ -71,9 +71,9 @@ pub fn run(
     stop: &Stop,
 ) -> anyhow::Result<Ended> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = command.spawn().with_context(|| {
-        format!("{} cannot be run", command.get_program().to_string_lossy())
-    })?;
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("{} cannot be run", command.get_program().to_string_lossy()))?;
     let group = Pid::from_child(&child);
     let out = read_all(child.stdout.take().context("it is piped")?);
     let err = read_all(child.stderr.take().context("it is piped")?);

@@ -7,7 +7,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::{
     check::{Outcome, PATIENCE},
-    desk::Desk, process::Stop, proof, watch,
+    desk::Desk,
+    process::Stop,
+    proof, watch,
 };
 
 /// `practice` and its words.

@@ -157,9 +157,8 @@ fn ctrl_c_ends_a_check_and_what_it_runs() {
     let mut check = checkout.practice(&["check"]);
     let check = check.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let check = check.spawn().unwrap();
-    let pid = checkout::eventually("the test runs", || {
-        fs::read_to_string(checkout.path("pid")).ok()
-    });
+    let pid =
+        checkout::eventually("the test runs", || fs::read_to_string(checkout.path("pid")).ok());
     let sent = Command::new("kill").args(["-INT", &check.id().to_string()]).status();
     assert!(sent.unwrap().success());
     let output = check.wait_with_output().unwrap();

@@ -109,7 +109,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.figure(format!("hits a second, {readers} readers, median"), load::median(hits), "/s");
     lab.figure(format!("queries a second, {readers} readers, median"), load::median(queries), "/s");
-    let kept: u64 = cmd("MEMORY").arg("USAGE").arg(&key_of_user).query_async(&mut fixture.redis().await?).await?;
+    let kept: u64 = cmd("MEMORY")
+        .arg("USAGE")
+        .arg(&key_of_user)
+        .query_async(&mut fixture.redis().await?)
+        .await?;
     lab.figure("a cached user in Redis", kept as f64, "bytes");
     for (way, p50) in ["bare GET", "hit", "query"].into_iter().zip(p50) {
         lab.figure(format!("{way}: p50 for one reader, median"), load::median(p50), "ms");
