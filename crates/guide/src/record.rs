@@ -16,7 +16,10 @@ use lab::{
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{machine::Machine, render::Verdict};
+use crate::{
+    machine::Machine,
+    render::{Verdict, day_and_time},
+};
 
 /// What was measured of one answer.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -86,6 +89,15 @@ impl Measured {
             None => self.reports.push(new),
         }
     }
+}
+
+/// What was recorded of an answer's experiments, and before it when and on which machine. Nothing if there is none that
+/// can be read.
+pub fn recorded(answer: &Answer) -> Option<(String, Vec<Report>)> {
+    let Measured { reports } = Measured::read(&Measured::path(answer)).ok()?;
+    let Recorded { machine, at, .. } = reports.first()?;
+    let on = format!("{}, {machine}", day_and_time(*at));
+    Some((on, reports.into_iter().map(|one| one.report).collect()))
 }
 
 impl Recorded {

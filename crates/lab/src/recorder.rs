@@ -222,11 +222,6 @@ impl Recorder {
 
     fn add_figure(&self, name: impl Display, value: f64, unit: &str, target: Option<Target>) {
         let (name, unit) = (name.to_string(), unit.to_owned());
-        // JSON has no number for it, and a report that holds one could not be read again.
-        if !value.is_finite() {
-            self.text(format!("{name}: without a value ({value})"));
-            return;
-        }
         let figure = Figure { name, value, unit, target, spread: None };
         self.lock().figures.push(figure.clone());
         self.send(Event::Figure(figure));
