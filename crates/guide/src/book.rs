@@ -15,7 +15,7 @@ use mdbook_driver::{MDBook, config::Config};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    chapter, checks, live, measure,
+    chapter, checks, live, measured,
     mode::Mode,
     questions::{self, Level, QUESTIONS},
 };
@@ -112,7 +112,7 @@ fn write_source(
     fs::create_dir(&source)?;
     fs::write(source.join("SUMMARY.md"), summary(answers))?;
     fs::write(source.join("index.md"), include_str!("../book/introduction.md"))?;
-    fs::write(source.join("measured.md"), measure::page(answers, problems))?;
+    fs::write(source.join("measured.md"), measured::page(answers, problems))?;
     fs::write(folder.join("guide.css"), include_str!("../book/guide.css"))?;
     fs::write(folder.join("guide.js"), include_str!("../book/guide.js"))?;
     for answer in answers {

@@ -10,7 +10,11 @@ use lab::Answer;
 use regex::Regex;
 use url::Url;
 
-use crate::element::{EXERCISES, EXPERIMENT, pattern};
+use crate::{
+    element::{EXERCISES, EXPERIMENT, pattern},
+    numbers,
+    record::Measured,
+};
 
 /// The parts of every chapter, in this order.
 const PARTS: [&str; 12] = [
@@ -60,6 +64,9 @@ pub fn chapter(answer: &Answer, text: &str) -> Vec<String> {
     if has_exercises && lists != [answer.name] {
         problems.push(format!("its exercises are listed by {lists:?}, not once by its own name"));
     }
+    // A record that cannot be read is a problem of the page that shows it.
+    let measured = Measured::read(&Measured::path(answer)).unwrap_or_default();
+    problems.extend(numbers::problems(text, &measured));
     problems.into_iter().map(|problem| format!("{}: chapter.md: {problem}", answer.name)).collect()
 }
 

@@ -20,8 +20,10 @@ fn main() -> ExitCode {
                 let find = |name: &str| answers.iter().find(|answer| answer.name == name);
                 conform::words::run(matches, |name| find(name).map(|it| it.suite.clone())).await
             }
-            Some(("measure", matches)) => measure_all(&answers, matches).await,
-            Some(("practice", matches)) => practice::words::run(matches),
+            Some(("measure", matches)) => {
+                log("warn,sqlx::query=error");
+                measure::run(&answers, matches).await
+            }
             Some(_) => answers_words(&answers, &matches).await,
         }
     })
@@ -43,13 +45,9 @@ fn command(answers: &[lab::Answer]) -> Command {
         .arg(port)
         .arg(open)
         .subcommand(Command::new("build").about("Writes the guide as a static site").arg(folder));
-    let measure = Command::new("measure")
-        .about("Runs every experiment and keeps what came of it for the page `Measured`")
-        .arg(Arg::new("answer").help("Only this one's"));
     let command = command
-        .subcommand(measure)
-        .subcommand(conform::words::command(answers.iter().map(|answer| answer.name)))
-        .subcommand(practice::words::command());
+        .subcommand(measure::command(answers))
+        .subcommand(conform::words::command(answers.iter().map(|answer| answer.name)));
     answers_command(command, answers)
 }
 
@@ -63,17 +61,6 @@ async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
     serving::serve(port, Programs::built(), ready).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-async fn measure_all(answers: &[lab::Answer], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    log("warn,sqlx::query=error");
-    let mut answers = answers.to_vec();
-    if let Some(name) = matches.get_one::<String>("answer") {
-        answers.retain(|answer| answer.name == name);
-        anyhow::ensure!(!answers.is_empty(), "there is no answer {name}");
-    }
-    let good = measure::measure(&answers).await?;
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn build(matches: &ArgMatches) -> anyhow::Result<ExitCode> {

@@ -1,241 +1,214 @@
-//! What came of every experiment, on which machine? `cargo run --release -- measure` runs them all and writes the
-//! results of each answer to `measured.json` in its folder, which is committed; the book shows them on a page.
+//! How are the recorded results made? `cargo run --release -- measure` runs every experiment several times and writes
+//! what came of it to `measured.json` in the folder of its answer, which is committed.
 
 use std::{
-    fmt::Write,
-    fs, io,
-    path::{Path, PathBuf},
-    process::Command,
+    fs,
+    path::PathBuf,
+    pin::{Pin, pin},
+    process::ExitCode,
 };
 
-use anyhow::{Context, bail};
-use lab::{
-    Answer, Report,
-    report::{escaped, number},
-    results,
+use anyhow::{Context, bail, ensure};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
+use lab::{Answer, Experiment, Report, report::number, serve};
+use tokio::{select, sync::mpsc::unbounded_channel};
+
+use crate::{
+    machine::output,
+    numbers,
+    record::{Measured, Recorded},
+    render::Verdict,
 };
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use tokio::sync::mpsc::unbounded_channel;
 
-use crate::render::{Verdict, day_and_time};
-
-/// All of one answer's experiments, run one after another.
-#[derive(Debug, Serialize, Deserialize)]
-struct Measured {
-    machine: Machine,
-    /// One for each experiment, without what its own chapter shows: tables and charts.
-    reports: Vec<Report>,
+/// The word `measure` and its options.
+pub fn command(answers: &[Answer]) -> Command {
+    let names = PossibleValuesParser::new(answers.iter().map(|answer| answer.name));
+    let flag = |name, help| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    Command::new("measure")
+        .about("Runs every experiment several times and records medians for the page `Measured`")
+        .arg(Arg::new("answer").num_args(0..).value_parser(names).help("Only these answers'"))
+        .arg(
+            Arg::new("experiment")
+                .long("experiment")
+                .action(ArgAction::Append)
+                .help("Only this one; can be given several times"),
+        )
+        .arg(
+            Arg::new("runs")
+                .long("runs")
+                .default_value("5")
+                .value_parser(value_parser!(u32).range(1..=100))
+                .help("How often to run each"),
+        )
+        .arg(flag("force", "Records also what is worse than the record, or of fewer runs"))
+        .arg(
+            Arg::new("into")
+                .long("into")
+                .value_name("FOLDER")
+                .value_parser(value_parser!(PathBuf))
+                .help("Records in FOLDER/ANSWER.json, and leaves the answers' own records alone"),
+        )
+        .arg(flag("chapters", "Runs nothing; writes the recorded numbers into the chapters"))
 }
 
-/// What it was measured on.
-#[derive(Debug, Serialize, Deserialize)]
-struct Machine {
-    processor: String,
-    cores: usize,
-    memory_gib: u64,
-    system: String,
-    rust: String,
-    #[serde(with = "time::serde::rfc3339")]
-    at: OffsetDateTime,
-}
-
-fn path(answer: &Answer) -> PathBuf {
-    Path::new(answer.folder).join("measured.json")
-}
-
-/// Runs every experiment of these answers with its default parameters and writes the results down. Says whether
-/// every claim held.
-pub async fn measure(answers: &[Answer]) -> anyhow::Result<bool> {
-    if cfg!(debug_assertions) {
+/// Does what [`command`] understood. The exit code is 1 if a claim did not hold.
+pub async fn run(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let mut answers = answers.to_vec();
+    if let Some(names) = matches.get_many::<String>("answer") {
+        let names: Vec<_> = names.collect();
+        answers.retain(|answer| names.iter().any(|name| *name == answer.name));
+    }
+    if matches.get_flag("chapters") {
+        return update_chapters(&answers);
+    }
+    let into = matches.get_one::<PathBuf>("into").cloned();
+    if cfg!(debug_assertions) && into.is_none() {
         bail!("a debug build measures nothing worth keeping: cargo run --release -- measure");
     }
-    let mut good = true;
-    for answer in answers {
-        let mut reports = Vec::new();
-        for experiment in &answer.experiments {
-            let (events, _unread) = unbounded_channel();
-            let report = experiment.run(answer, &[], events).await?;
-            let verdict = Verdict::of(&report);
-            let (name, seconds) = (experiment.name, report.seconds);
-            println!("{} {name}: {}, {seconds:.1} s", answer.name, verdict.word());
-            good &= matches!(verdict, Verdict::Held | Verdict::Skipped);
-            results::store(&report)?;
-            reports.push(Report {
-                tables: Vec::new(),
-                series: Vec::new(),
-                text: Vec::new(),
-                ..report
-            });
-        }
-        let measured = Measured { machine: Machine::this(), reports };
-        let path = path(answer);
-        fs::write(&path, serde_json::to_string_pretty(&measured)? + "\n")
-            .with_context(|| path.display().to_string())?;
-    }
-    Ok(good)
+    let only = matches.get_many::<String>("experiment");
+    let only: Option<Vec<String>> = only.map(|names| names.cloned().collect());
+    let measuring = Measuring {
+        runs: matches.get_one("runs").copied().unwrap_or(1),
+        commit: commit(),
+        force: matches.get_flag("force"),
+        into,
+    };
+    let good = measuring.all(&answers, only.as_deref()).await?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What was measured of an answer. Nothing if that was never done.
-fn read(answer: &Answer) -> anyhow::Result<Option<Measured>> {
-    let path = path(answer);
-    match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).with_context(|| path.display().to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
-    }
-}
-
-/// What was recorded of an answer's experiments, and before it when and on which machine. Nothing if there is none that
-/// can be read.
-pub fn recorded(answer: &Answer) -> Option<(String, Vec<Report>)> {
-    let Measured { machine, reports } = read(answer).ok()??;
-    let Machine { processor, cores, at, .. } = machine;
-    Some((format!("{}, {processor}, {cores} cores", day_and_time(at)), reports))
-}
-
-/// The page.
-pub fn page(answers: &[Answer], problems: &mut Vec<String>) -> String {
-    let mut measured = Vec::new();
+/// Writes the recorded numbers into the chapters that quote them; whoever did this reads what changed, since the words
+/// around a number may be wrong now.
+fn update_chapters(answers: &[Answer]) -> anyhow::Result<ExitCode> {
     for answer in answers {
-        match read(answer) {
-            Ok(one) => measured.extend(one.map(|one| (answer.name, one))),
-            Err(error) => problems.push(format!("{error:#}")),
-        }
-    }
-    let mut page = "# Measured\n\nEvery experiment with its default parameters in a release build, as `cargo run \
-                    --release -- measure` wrote it down, the servers and the load on the same machine. Yours will \
-                    differ: run it, and see by how much.\n"
-        .to_owned();
-    let reports = || measured.iter().flat_map(|(_, one)| &one.reports);
-    for answer in answers {
-        for experiment in &answer.experiments {
-            let (of, name) = (answer.name, experiment.name);
-            if !reports().any(|it| it.answer == of && it.experiment == name) {
-                problems.push(format!("{of} {name} was never measured: `measure {of}` does it"));
-            }
-        }
-    }
-    page += &targets(reports());
-    for (answer, Measured { machine, reports }) in &measured {
-        let Machine { processor, cores, memory_gib, system, rust, at } = machine;
-        let _ = write!(
-            page,
-            "\n## {answer}\n\nOn {}: {processor}, {cores} cores, {memory_gib} GiB, {system}, {rust}.\n\n\
-             | experiment | verdict | figures |\n|---|---|---|\n",
-            day_and_time(*at),
-        );
-        for report in reports {
-            let name = &report.experiment;
-            let held = report.checks.iter().filter(|check| check.held).count();
-            let _ = writeln!(
-                page,
-                "| [`{name}`]({answer}.md#{answer}-{name}) | {}: {held} of {} checks, {:.0} s, {} | {} |",
-                Verdict::of(report).word(),
-                report.checks.len(),
-                report.seconds,
-                report.servers.join(", "),
-                report.figures.iter().map(figure).collect::<Vec<_>>().join("<br>"),
+        let path = PathBuf::from(answer.folder).join("chapter.md");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let updated = numbers::update(&text, &Measured::read(&Measured::path(answer))?);
+        if updated != text {
+            fs::write(&path, updated).with_context(|| path.display().to_string())?;
+            println!(
+                "{} has new numbers: read `git diff`, for the words around them",
+                path.display()
             );
         }
     }
-    page
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Every figure that has a target, of all answers: a reader of the page wants to know first what was missed.
-fn targets<'a>(reports: impl Iterator<Item = &'a Report>) -> String {
-    let mut table = "\n## Targets\n\n| answer | experiment | figure | measured | target | |\n\
-                     |---|---|---|---|---|---|\n"
-        .to_owned();
-    for (report, figure) in reports.flat_map(|it| it.figures.iter().map(move |one| (it, one))) {
-        let Some(target) = figure.target else { continue };
-        let Report { answer, experiment, .. } = report;
-        let _ = writeln!(
-            table,
-            "| {answer} | [`{experiment}`]({answer}.md#{answer}-{experiment}) | {} | {}\u{a0}{} | {} | {} |",
-            cell(&figure.name),
-            number(figure.value),
-            cell(&figure.unit),
-            target.to_string().replace(' ', "\u{a0}"),
-            if target.met(figure.value) { "met" } else { "**missed**" },
-        );
-    }
-    table
+/// What is done with each experiment.
+struct Measuring {
+    runs: u32,
+    commit: String,
+    force: bool,
+    into: Option<PathBuf>,
 }
 
-fn figure(figure: &lab::recorder::Figure) -> String {
-    let mut words = format!("{}: **{}** {}", figure.name, number(figure.value), figure.unit);
-    if let Some(target) = figure.target {
-        let met = if target.met(figure.value) { "met" } else { "missed" };
-        let _ = write!(words, " (target {target}: {met})");
-    }
-    cell(words.trim_end())
-}
-
-fn cell(text: &str) -> String {
-    escaped(text).replace('|', "\\|")
-}
-
-impl Machine {
-    fn this() -> Self {
-        let Found { processor, memory, system } =
-            if cfg!(target_os = "macos") { Found::on_macos() } else { Found::on_linux() };
-        let unknown = || "unknown".to_owned();
-        Self {
-            processor: processor.unwrap_or_else(unknown),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_gib: memory.unwrap_or_default().div_ceil(1 << 30),
-            system: system.unwrap_or_else(|| std::env::consts::OS.to_owned()),
-            rust: rust_version().unwrap_or_else(unknown),
-            at: OffsetDateTime::now_utc(),
+impl Measuring {
+    /// Measures and records one experiment after another. Says whether every claim held.
+    async fn all(&self, answers: &[Answer], only: Option<&[String]>) -> anyhow::Result<bool> {
+        // One for all runs: a Ctrl-C that comes between two of them counts as well.
+        let mut stop = pin!(serve::asked_to_stop());
+        let chosen: Vec<(&Answer, &Experiment)> = answers
+            .iter()
+            .flat_map(|answer| {
+                answer.experiments.iter().map(move |experiment| (answer, experiment))
+            })
+            .filter(|(_, it)| only.is_none_or(|names| names.iter().any(|name| name == it.name)))
+            .collect();
+        ensure!(!chosen.is_empty(), "there is no such experiment");
+        let (mut good, mut done) = (true, 0);
+        for (answer, experiment) in chosen {
+            let Some(runs) = self.runs_of(answer, experiment, stop.as_mut()).await? else {
+                bail!("stopped; {done} experiments were measured before, and are recorded");
+            };
+            good &= self.record(answer, &runs)?;
+            done += 1;
         }
+        Ok(good)
     }
-}
 
-/// What the system says of the machine, where it can be asked.
-struct Found {
-    processor: Option<String>,
-    /// In bytes.
-    memory: Option<u64>,
-    system: Option<String>,
-}
+    /// Runs one experiment as often as was asked. Nothing if it was stopped.
+    async fn runs_of(
+        &self,
+        answer: &Answer,
+        experiment: &Experiment,
+        mut stop: Pin<&mut impl Future<Output = ()>>,
+    ) -> anyhow::Result<Option<Vec<Report>>> {
+        let mut runs = Vec::new();
+        for run in 1..=self.runs {
+            let (events, _unread) = unbounded_channel();
+            let report = select! {
+                // Dropped when it is stopped, and with it ends everything that it started.
+                () = stop.as_mut() => return Ok(None),
+                report = experiment.run(answer, &[], events) => report?,
+            };
+            let (verdict, seconds) = (Verdict::of(&report).word(), report.seconds);
+            let (of, name) = (answer.name, experiment.name);
+            eprintln!("  {of} {name}, run {run} of {}: {verdict}, {seconds:.1} s", self.runs);
+            let skipped = report.skipped.is_some();
+            runs.push(report);
+            // What cannot be tried here cannot be tried five times.
+            if skipped {
+                break;
+            }
+        }
+        Ok(Some(runs))
+    }
 
-impl Found {
-    fn on_linux() -> Self {
-        let find = |file: &str, key: &str| {
-            let text = fs::read_to_string(file).ok()?;
-            let line = text.lines().find(|line| line.starts_with(key))?;
-            Some(line.split_once([':', '='])?.1.trim().trim_matches('"').to_owned())
+    /// Records what came of an experiment, unless the record is better, and tells it. Says whether it is good.
+    fn record(&self, answer: &Answer, runs: &[Report]) -> anyhow::Result<bool> {
+        let new = Recorded::of(runs, &self.commit)?;
+        let path = match &self.into {
+            Some(folder) => folder.join(format!("{}.json", answer.name)),
+            None => Measured::path(answer),
         };
-        let kib = find("/proc/meminfo", "MemTotal");
-        let kib: Option<u64> = kib.and_then(|text| text.split(' ').next()?.parse().ok());
-        Self {
-            processor: find("/proc/cpuinfo", "model name"),
-            memory: kib.map(|kib| kib * 1024),
-            system: find("/etc/os-release", "PRETTY_NAME"),
+        let mut measured = Measured::read(&path)?;
+        let old = measured.of(&new.report.experiment).filter(|_| !self.force);
+        let worse = old.and_then(|old| new.worse_than(old));
+        if worse.is_none() {
+            if let Some(folder) = &self.into {
+                fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+            }
+            measured.put(new.clone());
+            measured.write(&path)?;
         }
-    }
-
-    fn on_macos() -> Self {
-        let bytes = output("sysctl", &["-n", "hw.memsize"]);
-        let version = output("sw_vers", &["-productVersion"]);
-        Self {
-            processor: output("sysctl", &["-n", "machdep.cpu.brand_string"]),
-            memory: bytes.and_then(|bytes| bytes.parse().ok()),
-            system: version.map(|version| format!("macOS {version}")),
+        tell(answer, &new, runs);
+        if let Some(why) = worse {
+            println!("  not recorded: {why}; --force records it all the same");
         }
+        Ok(matches!(Verdict::of(&new.report), Verdict::Held | Verdict::Skipped))
     }
 }
 
-/// `rustc 1.95.0`
-fn rust_version() -> Option<String> {
-    let words = output("rustc", &["--version"])?;
-    Some(words.split(' ').take(2).collect::<Vec<_>>().join(" "))
+/// What came of an experiment: what failed, and which figure missed its target.
+fn tell(answer: &Answer, new: &Recorded, runs: &[Report]) {
+    let Report { experiment, checks, figures, error, skipped, .. } = &new.report;
+    let (verdict, held) = (Verdict::of(&new.report), runs.iter().filter(|run| run.held()).count());
+    let verdict = verdict.word();
+    println!("{} {experiment}: {verdict}; {held} of {} runs held", answer.name, runs.len());
+    for why in error.iter().chain(skipped) {
+        println!("  {why}");
+    }
+    for check in checks.iter().filter(|check| !check.held) {
+        println!("  failed: {}: expected {}, seen {}", check.check, check.expected, check.seen);
+    }
+    for figure in figures {
+        let Some(target) = figure.target.filter(|target| !target.met(figure.value)) else {
+            continue;
+        };
+        let (name, value, unit) = (&figure.name, number(figure.value), &figure.unit);
+        println!("  missed: {name}: {value} {unit}, where the target is {target}");
+    }
 }
 
-/// What a program prints, without the line's end.
-fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
+/// The commit that is measured, and whether something was changed since. What measuring itself writes is no change.
+fn commit() -> String {
+    let Some(commit) = output("git", &["rev-parse", "--short=12", "HEAD"]) else {
+        return "unknown".to_owned();
+    };
+    let changes = output(
+        "git",
+        &["status", "--porcelain", "--", ":/", ":(exclude,top)crates/*/measured.json"],
+    );
+    if changes.is_some() { commit + ", changed" } else { commit }
 }

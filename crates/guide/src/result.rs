@@ -12,8 +12,8 @@ use lab::{
 use time::OffsetDateTime;
 
 use crate::{
-    measure,
     mode::Mode,
+    record::recorded,
     render::{self, Verdict, verdict_in_words},
 };
 
@@ -44,7 +44,7 @@ impl Results {
     /// As they are now.
     pub fn of(answer: &Answer, mode: Mode) -> Self {
         let code = Code::of(Path::new(answer.folder)).ok().map(|code| code.hash);
-        let (ours_on, ours) = measure::recorded(answer).unwrap_or_default();
+        let (ours_on, ours) = recorded(answer).unwrap_or_default();
         Self { answer: answer.name, code, ours, ours_on, mode }
     }
 

@@ -216,7 +216,7 @@ fn stack_command(answers: &[Answer]) -> Command {
     Command::new("stack")
         .about("The servers: PostgreSQL, Redis, RabbitMQ")
         .subcommand_required(true)
-        .subcommand(Command::new("up").about("Finds or starts all of them"))
+        .subcommand(Command::new("up").about("Finds or starts them"))
         .subcommand(Command::new("status").about("Shows where each comes from; starts none"))
         .subcommand(Command::new("down").about("Stops the private ones at once"))
         .subcommand(
@@ -240,7 +240,12 @@ async fn stack_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result
     };
     match matches.subcommand() {
         Some(("up", _)) => {
-            stack::up(&Service::STACK).await?;
+            // Where there is one answer, the servers that it needs.
+            let needs = match answers {
+                [only] => only.needs,
+                _ => &Service::STACK,
+            };
+            stack::up(needs).await?;
         }
         Some(("env", matches)) => {
             let kept = match named(matches) {

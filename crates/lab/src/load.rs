@@ -5,19 +5,28 @@
 //! (Gil Tene). The open loop counts each latency from the moment at which the request was due.
 
 pub mod http;
+mod outcome;
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use futures_util::future::BoxFuture;
-use hdrhistogram::Histogram;
-use tokio::{sync::Semaphore, task::JoinSet, time::sleep_until};
+use tokio::{
+    sync::{
+        Semaphore,
+        mpsc::{UnboundedSender, unbounded_channel},
+    },
+    task::{JoinSet, spawn_blocking},
+};
+
+pub use outcome::{Outcome, median};
 
 /// When a closed loop ends.
 #[derive(Clone, Copy, Debug)]
@@ -26,79 +35,6 @@ pub enum Stop {
     After(Duration),
     /// After so many requests, of all workers together.
     Count(u64),
-}
-
-/// What a load has measured.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Requests that succeeded.
-    pub ok: u64,
-    /// Requests that failed.
-    pub failed: u64,
-    /// The first failure's words.
-    pub first_error: Option<String>,
-    /// How long it took.
-    pub seconds: f64,
-    /// Latencies of those that succeeded, in microseconds.
-    latencies: Histogram<u64>,
-}
-
-impl Outcome {
-    fn new() -> anyhow::Result<Self> {
-        // From a microsecond to an hour, with three digits: finer than any of this is repeatable.
-        let latencies = Histogram::new_with_bounds(1, 3_600_000_000, 3)?;
-        Ok(Self { ok: 0, failed: 0, first_error: None, seconds: 0.0, latencies })
-    }
-
-    fn record(&mut self, latency: Duration, result: anyhow::Result<()>) {
-        match result {
-            Ok(()) => {
-                self.ok += 1;
-                let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-                self.latencies.saturating_record(micros);
-            }
-            Err(error) => {
-                self.failed += 1;
-                self.first_error.get_or_insert_with(|| format!("{error:#}"));
-            }
-        }
-    }
-
-    fn add(&mut self, other: Self) -> anyhow::Result<()> {
-        self.ok += other.ok;
-        self.failed += other.failed;
-        self.first_error = self.first_error.take().or(other.first_error);
-        Ok(self.latencies.add(other.latencies)?)
-    }
-
-    /// Requests that succeeded, per second.
-    pub fn throughput(&self) -> f64 {
-        self.ok as f64 / self.seconds.max(f64::MIN_POSITIVE)
-    }
-
-    /// The latency in milliseconds below which this percentage of the requests stayed.
-    pub fn percentile(&self, percentage: f64) -> f64 {
-        self.latencies.value_at_percentile(percentage) as f64 / 1e3
-    }
-
-    /// Requests per second, median and 99th percentile in milliseconds, failures: cells of a table.
-    pub fn cells(&self) -> Vec<String> {
-        vec![
-            format!("{:.0}", self.throughput()),
-            format!("{:.3}", self.percentile(50.0)),
-            format!("{:.3}", self.percentile(99.0)),
-            self.failed.to_string(),
-        ]
-    }
-
-    /// The head of [`cells`](Self::cells).
-    pub const COLUMNS: [&str; 4] = ["requests/s", "p50 (ms)", "p99 (ms)", "failed"];
-}
-
-/// The value in the middle: what a measurement gives in most runs, whatever one bad run says. NaN if there is none.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// How a client sends one request and waits for its answer.
@@ -145,6 +81,15 @@ fn take_one(left: &AtomicU64) -> bool {
     left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
+/// A request of the open loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Its number, from 0.
+    pub number: u64,
+    /// When it was to be sent. Its latency counts from here.
+    pub due: Instant,
+}
+
 /// Sends requests at a steady rate, whether or not the earlier ones are answered. When `max_in_flight`
 /// are under way the next has to wait, but its clock runs from when it was due.
 pub async fn open<F, R>(
@@ -154,37 +99,56 @@ pub async fn open<F, R>(
     request: F,
 ) -> anyhow::Result<Outcome>
 where
-    F: Fn(u64) -> R,
+    F: Fn(Arrival) -> R,
     R: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
+    // Without a bound, since the clock must not wait; it sends no more than the run has requests.
+    let (ticks, mut arrivals) = unbounded_channel();
     let begun = Instant::now();
+    let clock = spawn_blocking(move || tick(begun, rate_per_second, time, &ticks));
     let places = Arc::new(Semaphore::new(max_in_flight));
     let mut work = JoinSet::new();
     let mut outcome = Outcome::new()?;
-    for number in 0.. {
-        let due = begun + Duration::from_secs_f64(number as f64 / rate_per_second);
-        if due >= begun + time {
-            break;
-        }
-        sleep_until(due.into()).await;
-        let place = places.clone().acquire_owned().await?;
-        let answer = request(number);
+    while let Some(arrival) = arrivals.recv().await {
+        let (places, answer) = (places.clone(), request(arrival));
         work.spawn(async move {
+            let lag = arrival.due.elapsed();
+            let place = places.acquire().await;
             let result = answer.await;
             drop(place);
-            (due.elapsed(), result)
+            (lag, arrival.due.elapsed(), result)
         });
         while let Some(done) = work.try_join_next() {
-            let (latency, result) = done.context("a request panicked")?;
+            let (lag, latency, result) = done.context("a request panicked")?;
+            outcome.record_lag(lag);
             outcome.record(latency, result);
         }
     }
     while let Some(done) = work.join_next().await {
-        let (latency, result) = done.context("a request panicked")?;
+        let (lag, latency, result) = done.context("a request panicked")?;
+        outcome.record_lag(lag);
         outcome.record(latency, result);
     }
+    clock.await?;
     outcome.seconds = begun.elapsed().as_secs_f64();
     Ok(outcome)
+}
+
+/// Says when each request is due. On a thread of its own: tokio's timer knows only whole milliseconds, and each request
+/// would be up to one late, which is many times what a quick server takes. A thread sleeps to within 0.1 ms.
+fn tick(begun: Instant, rate_per_second: f64, time: Duration, ticks: &UnboundedSender<Arrival>) {
+    for number in 0.. {
+        let after = Duration::from_secs_f64(number as f64 / rate_per_second);
+        let due = begun + after;
+        if after >= time {
+            return;
+        }
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        // Nobody listens if the run was stopped.
+        if ticks.send(Arrival { number, due }).is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -233,6 +197,26 @@ mod tests {
         // One of a thousand was slow, says the closed loop; of those that were due, four in ten were.
         assert!(closed.percentile(99.0) < 100.0, "{}", closed.percentile(99.0));
         assert!(open.percentile(90.0) > 200.0, "{}", open.percentile(90.0));
+    }
+
+    #[tokio::test]
+    async fn the_open_loop_does_not_count_the_rounding_of_a_timer_as_latency() {
+        // Not a multiple of a millisecond, so that a timer of whole milliseconds is late by all amounts.
+        let outcome = open(333.0, Duration::from_secs(1), 100, |_| async { Ok(()) }).await.unwrap();
+        assert_eq!(outcome.ok, 333);
+        assert!(outcome.percentile(50.0) < 0.4, "{} ms", outcome.percentile(50.0));
+    }
+
+    #[tokio::test]
+    async fn how_late_the_open_loop_itself_was_is_told_apart_from_how_slow_the_server_was() {
+        let slow = |_| async {
+            sleep(Duration::from_millis(30)).await;
+            Ok(())
+        };
+        let outcome = open(100.0, Duration::from_millis(500), 1, slow).await.unwrap();
+        assert!(outcome.percentile(99.0) > 500.0, "{}", outcome.percentile(99.0));
+        assert!(outcome.schedule_lag(50.0) < 10.0, "{}", outcome.schedule_lag(50.0));
+        assert!(outcome.schedule_lag(50.0) > 0.0, "it was not measured");
     }
 
     #[tokio::test]

@@ -67,6 +67,18 @@ pub struct Figure {
     /// What was hoped for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+    /// How far several runs lie apart, if `value` is their median.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<Spread>,
+}
+
+/// The smallest and the greatest value of several runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The smallest.
+    pub least: f64,
+    /// The greatest.
+    pub most: f64,
 }
 
 /// The value that a figure should reach.
@@ -225,7 +237,8 @@ impl Recorder {
     }
 
     fn add_figure(&self, name: impl Display, value: f64, unit: &str, target: Option<Target>) {
-        let figure = Figure { name: name.to_string(), value, unit: unit.to_owned(), target };
+        let (name, unit) = (name.to_string(), unit.to_owned());
+        let figure = Figure { name, value, unit, target, spread: None };
         self.lock().figures.push(figure.clone());
         self.send(Event::Figure(figure));
     }

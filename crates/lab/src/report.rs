@@ -54,6 +54,7 @@ mod tests {
                 value: 0.9,
                 unit: String::new(),
                 target: Some(Target::AtLeast(0.85)),
+                spread: None,
             }],
             tables: vec![Table {
                 title: "A table".to_owned(),

@@ -1,21 +1,19 @@
 //! Does what the reader wrote hold? It has to compile, and then the exercise's checks run on it, the quickest
 //! first. One crate is built, not the workspace.
 
-use std::{
-    io::Read,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::exercise::{Check, Exercise};
+use crate::{
+    build::{Built, build, program},
+    exercise::{Check, Exercise},
+    process::{self, Ended, Stop},
+};
 
-/// An experiment or a test that takes longer hangs.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// An experiment or a test that takes longer hangs. Building it and starting servers is not counted.
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How much of a failing test's words is shown.
 const LINES: usize = 15;
@@ -36,75 +34,120 @@ pub enum Outcome {
         /// What was seen.
         seen: String,
     },
+    /// The reader has stopped it.
+    Stopped,
 }
 
 /// Builds the answer in this workspace and runs the exercise's checks. The compiler's words go to the terminal as
 /// they are.
 pub fn run(workspace: &Path, exercise: &Exercise) -> anyhow::Result<Outcome> {
+    run_until(workspace, exercise, PATIENCE, &Stop::default(), |_| {})
+}
+
+/// The same, until the reader stops it. Each step is told before it is done.
+pub fn run_until(
+    workspace: &Path,
+    exercise: &Exercise,
+    patience: Duration,
+    stop: &Stop,
+    tell: impl Fn(&str),
+) -> anyhow::Result<Outcome> {
     let answer = &exercise.key.answer;
     let needs = |unit: bool| exercise.front.checks.iter().any(|it| it.unit.is_some() == unit);
-    for (needed, words) in [
-        (needs(false), &["build", "--quiet", "--package", answer][..]),
-        (needs(true), &["test", "--quiet", "--no-run", "--lib", "--package", answer][..]),
-    ] {
-        if needed && !cargo(workspace, words).status().context("cargo cannot be run")?.success() {
-            return Ok(Outcome::DoesNotCompile);
-        }
-    }
+    tell(&format!("building {answer}"));
+    let (program, tests) = match build(workspace, answer, needs(false), needs(true), stop)? {
+        Built::Programs { program, tests } => (program, tests),
+        Built::DoesNotCompile => return Ok(Outcome::DoesNotCompile),
+        Built::Stopped => return Ok(Outcome::Stopped),
+    };
+    let running = Running { workspace, exercise, patience, stop };
     for check in &exercise.front.checks {
-        let seen = match (&check.unit, &check.experiment) {
-            (Some(test), _) => unit(workspace, answer, test)?,
-            (_, Some(words)) => experiment(workspace, answer, words)?,
-            _ => None,
+        let seen = if let (Some(test), Some(path)) = (&check.unit, &tests) {
+            tell(&format!("test {test}"));
+            running.unit(path, test)?
+        } else if let (Some(words), Some(path)) = (&check.experiment, &program) {
+            tell(&format!("experiment {words}"));
+            running.experiment(path, words)?
+        } else {
+            bail!("a check is either a unit test or an experiment");
         };
-        if let Some(seen) = seen {
-            let Check { otherwise, .. } = check.clone();
-            return Ok(Outcome::Fails { check: check.name().to_owned(), otherwise, seen });
+        match seen {
+            Seen::Holds => {}
+            Seen::Stopped => return Ok(Outcome::Stopped),
+            Seen::Fails(seen) => {
+                let Check { otherwise, .. } = check.clone();
+                return Ok(Outcome::Fails { check: check.name().to_owned(), otherwise, seen });
+            }
         }
     }
     Ok(Outcome::Holds)
 }
 
-/// What the tests of this name say, if one of them fails.
-fn unit(workspace: &Path, answer: &str, test: &str) -> anyhow::Result<Option<String>> {
-    let words = ["test", "--quiet", "--lib", "--package", answer, "--", test];
-    let Some((success, output)) = finish(&mut cargo(workspace, &words))? else {
-        return Ok(Some(hangs()));
-    };
-    if output.contains("running 0 tests") {
-        bail!("{answer} has no unit test whose name contains {test}");
-    }
-    // From the first failure's own words to the list of names, which says nothing new.
-    let words = output.split_once("failures:\n").map_or(&*output, |(_, words)| words);
-    let words = words.split("\nfailures:\n").next().unwrap_or_default().trim();
-    Ok((!success).then(|| last_panic(words)))
+/// What a test or an experiment showed.
+enum Seen {
+    Holds,
+    Fails(String),
+    Stopped,
 }
 
-/// A property says the same of each smaller case that it tries; the last is the smallest, and may be long itself.
-fn last_panic(words: &str) -> String {
-    let lines: Vec<_> = words.lines().collect();
-    let last = lines.iter().rposition(|line| line.contains("panicked at"));
-    let from = last.unwrap_or(lines.len().saturating_sub(LINES));
-    lines[from..].iter().take(LINES).copied().collect::<Vec<_>>().join("\n")
+/// The programs are run for this exercise.
+struct Running<'a> {
+    workspace: &'a Path,
+    exercise: &'a Exercise,
+    patience: Duration,
+    stop: &'a Stop,
+}
+
+impl Running<'_> {
+    /// Runs the unit tests of this name.
+    fn unit(&self, path: &Path, test: &str) -> anyhow::Result<Seen> {
+        let mut command = program(self.workspace, path);
+        // There, as cargo does it.
+        command.current_dir(&self.exercise.folder).arg("--quiet").arg(test);
+        let (status, output) = match process::run(&mut command, Some(self.patience), self.stop)? {
+            Ended::Itself { status, out, err } => (status, out + &err),
+            Ended::TimedOut => return Ok(Seen::Fails(hangs(self.patience))),
+            Ended::Stopped => return Ok(Seen::Stopped),
+        };
+        if output.contains("running 0 tests") {
+            bail!("{} has no unit test whose name contains {test}", self.exercise.key.answer);
+        }
+        // From the first failure's own words to the list of names, which says nothing new.
+        let words = output.split_once("failures:\n").map_or(&*output, |(_, words)| words);
+        let words = words.split("\nfailures:\n").next().unwrap_or_default().trim();
+        Ok(if status.success() { Seen::Holds } else { Seen::Fails(last_panic(words)) })
+    }
+
+    /// Runs an experiment.
+    fn experiment(&self, path: &Path, words: &str) -> anyhow::Result<Seen> {
+        // What it takes to find, start or install the servers is no time of the experiment.
+        let mut servers = program(self.workspace, path);
+        servers.current_dir(self.workspace).args(["stack", "up"]);
+        match process::run(&mut servers, None, self.stop)? {
+            Ended::Stopped => return Ok(Seen::Stopped),
+            // What is missing the experiment says itself, if it needs it.
+            Ended::Itself { .. } | Ended::TimedOut => {}
+        }
+        let mut command = program(self.workspace, path);
+        let words = words.split(' ').filter(|word| !word.is_empty());
+        command.current_dir(self.workspace).arg("experiment").args(words).arg("--json");
+        let output = match process::run(&mut command, Some(self.patience), self.stop)? {
+            Ended::Itself { out, err, .. } => out + &err,
+            Ended::TimedOut => return Ok(Seen::Fails(hangs(self.patience))),
+            Ended::Stopped => return Ok(Seen::Stopped),
+        };
+        let report = output.lines().find_map(|line| serde_json::from_str(line).ok());
+        refuted(&report.with_context(|| format!("the experiment reported nothing:\n{output}"))?)
+    }
 }
 
 /// What the experiment refutes, if it does.
-fn experiment(workspace: &Path, answer: &str, words: &str) -> anyhow::Result<Option<String>> {
-    let words: Vec<_> = words.split(' ').filter(|word| !word.is_empty()).collect();
-    let before = ["run", "--quiet", "--package", answer, "--", "experiment"];
-    let words = [&before[..], &words, &["--json"]].concat();
-    let Some((_, output)) = finish(&mut cargo(workspace, &words))? else {
-        return Ok(Some(hangs()));
-    };
-    let report: Value = output
-        .lines()
-        .find_map(|line| serde_json::from_str(line).ok())
-        .with_context(|| format!("`cargo {}` reported nothing:\n{output}", words.join(" ")))?;
+fn refuted(report: &Value) -> anyhow::Result<Seen> {
     if let Some(why) = report["skipped"].as_str() {
         bail!("it cannot be tried here: {why}");
     }
     if let Some(error) = report["error"].as_str() {
-        return Ok(Some(format!("it broke off: {error}")));
+        return Ok(Seen::Fails(format!("it broke off: {error}")));
     }
     let checks = report["checks"].as_array().context("a report without checks")?;
     let failed: Vec<_> = checks
@@ -115,55 +158,19 @@ fn experiment(workspace: &Path, answer: &str, words: &str) -> anyhow::Result<Opt
             format!("{}: expected {}, seen {}", words("check"), words("expected"), words("seen"))
         })
         .collect();
-    Ok((!failed.is_empty()).then(|| failed.join("\n")))
+    Ok(if failed.is_empty() { Seen::Holds } else { Seen::Fails(failed.join("\n")) })
 }
 
-fn hangs() -> String {
-    format!("it did not end within {} minutes", PATIENCE.as_secs() / 60)
+/// A property says the same of each smaller case that it tries; the last is the smallest, and may be long itself.
+fn last_panic(words: &str) -> String {
+    let lines: Vec<_> = words.lines().collect();
+    let last = lines.iter().rposition(|line| line.contains("panicked at"));
+    let from = last.unwrap_or(lines.len().saturating_sub(LINES));
+    lines[from..].iter().take(LINES).copied().collect::<Vec<_>>().join("\n")
 }
 
-fn cargo(workspace: &Path, words: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(words)
-        .current_dir(workspace)
-        // What failed, and not the way there; and no file of past failures among the reader's.
-        .env("RUST_BACKTRACE", "0")
-        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
-    command
-}
-
-/// Whether it succeeded, and all that it wrote; nothing if it had to be killed.
-fn finish(command: &mut Command) -> anyhow::Result<Option<(bool, String)>> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cargo cannot be run")?;
-    let (out, err) = (child.stdout.take().context("piped")?, child.stderr.take().context("piped")?);
-    let [out, err] = [Box::new(out) as Box<dyn Read + Send>, Box::new(err)].map(|mut pipe| {
-        thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = pipe.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
-        })
-    });
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if Instant::now() > deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        thread::sleep(Duration::from_millis(20));
-    };
-    let [out, err] = [out, err].map(|text| text.join().unwrap_or_default());
-    Ok(Some((status.success(), out + &err)))
+fn hangs(patience: Duration) -> String {
+    format!("it did not end within {} s", patience.as_secs())
 }
 
 #[cfg(test)]

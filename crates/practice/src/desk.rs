@@ -1,14 +1,14 @@
 //! How does a reader work at an exercise? One at a time, in place, in the real crate.
 //!
-//! Invariant: nothing that the reader wrote is ever overwritten. A file is written only while it is as git or
-//! as we left it.
+//! Invariant: nothing that the reader wrote is ever lost. A file is written only while it is as git or as we left it,
+//! or after a copy of it was kept.
+
+mod leave;
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
-    thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -16,13 +16,12 @@ use similar::TextDiff;
 
 use crate::{
     check::{self, Outcome},
+    checkout::{Git, git, same},
     exercise::Exercise,
     gap,
+    process::Stop,
     progress::{Attempt, Progress, State},
 };
-
-/// How often `--watch` looks whether a file was saved.
-const LOOK: Duration = Duration::from_millis(300);
 
 /// The reader at work.
 #[derive(Debug)]
@@ -49,6 +48,16 @@ impl Desk {
         &self.exercises
     }
 
+    /// Changes the progress while no other `practice` does.
+    fn change<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let _lock = Progress::lock(&self.workspace)?;
+        self.progress = Progress::load(&self.workspace)?;
+        work(self)
+    }
+
     /// Shows the exercises, and how far the reader is with each.
     pub fn list(&self) {
         let mut answer = "";
@@ -69,111 +78,149 @@ impl Desk {
         let (done, all) = (self.exercises.iter().filter(done).count(), self.exercises.len());
         match &self.progress.current {
             Some(current) => println!("\n{done} of {all} done. You are at {current}."),
-            None => println!("\n{done} of {all} done. cargo run -- practice start ANSWER/NAME"),
+            None => println!("\n{done} of {all} done. cargo practice start ANSWER/NAME"),
         }
     }
 
-    /// Cuts the gap.
+    /// Cuts the gap, and shows what is to be done.
     pub fn start(&mut self, key: &str) -> anyhow::Result<()> {
         let exercise = self.named(key)?.clone();
-        if let Some(current) = self.progress.current.as_deref() {
-            if current == key {
-                self.show(&exercise);
+        self.change(|desk| desk.cut(&exercise))?;
+        self.show(&exercise);
+        Ok(())
+    }
+
+    fn cut(&mut self, exercise: &Exercise) -> anyhow::Result<()> {
+        let (key, path) = (exercise.key.to_string(), exercise.path());
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        if let Some(current) = self.progress.current.clone() {
+            let attempt = self.progress.exercises.get(&current);
+            if current == key && attempt.is_some_and(|it| it.cut || it.original != text) {
                 return Ok(());
             }
-            match self.progress.exercises.get(current) {
-                Some(attempt) if attempt.done => self.leave()?,
-                _ => bail!(
-                    "you are at {current}: finish it with `practice check`, or leave it with \
-                     `practice reset`"
-                ),
+            let is_gone = self.named(&current).is_err();
+            if current == key {
+                // It was killed before it cut the gap.
+            } else if is_gone || attempt.is_none_or(|attempt| attempt.done) {
+                self.leave()?;
+            } else {
+                bail!(
+                    "you are at {current}: finish it with `cargo practice check`, or leave it with \
+                     `cargo practice reset`"
+                );
             }
         }
-        let path = exercise.path();
-        let original = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        if !self.is_as_committed(&path)? {
+        if git(&self.workspace, &path) == Git::Changed {
             bail!(
                 "{} has changes, and they may be yours. Keep them with `git commit -am 'my \
                  solution'`, or lay them aside with `git stash`; then start again",
                 self.shown(&path)
             );
         }
-        let gapped = gap::cut(&original, &exercise.front.gap, &exercise.front.todo)?;
-        fs::write(&path, &gapped).with_context(|| path.display().to_string())?;
-        // Whoever does it once more has done it nevertheless.
-        let done = self.progress.state(&exercise.key) == State::Done;
-        let attempt = Attempt { done, hints: 0, original, gapped };
-        self.progress.exercises.insert(key.to_owned(), attempt);
-        self.progress.current = Some(key.to_owned());
+        let gapped = gap::cut(&text, &exercise.front.gap, &exercise.front.todo)?;
+        let attempt = Attempt {
+            // Doing an exercise again keeps it marked as done.
+            done: self.progress.state(&exercise.key) == State::Done,
+            hints: 0,
+            file: path.strip_prefix(&self.workspace)?.to_owned(),
+            cut: false,
+            original: text,
+            gapped: gapped.clone(),
+        };
+        self.progress.exercises.insert(key.clone(), attempt);
+        self.progress.current = Some(key.clone());
         self.progress.store(&self.workspace)?;
-        self.show(&exercise);
-        Ok(())
+        fs::write(&path, &gapped).with_context(|| path.display().to_string())?;
+        if let Some(attempt) = self.progress.exercises.get_mut(&key) {
+            attempt.cut = true;
+        }
+        self.progress.store(&self.workspace)
     }
 
-    fn show(&self, exercise: &Exercise) {
+    /// What is to be done, and where.
+    pub fn show(&self, exercise: &Exercise) {
         let path = exercise.path();
         let text = fs::read_to_string(&path).unwrap_or_default();
         let line = text.lines().position(|line| line.contains("todo!(")).map_or(1, |at| at + 1);
         println!("{} ({})\n", exercise.front.title, exercise.front.level);
         println!("{}\n", exercise.text);
         println!("The gap: {}:{line}", self.shown(&path));
-        println!("Then:    cargo run -- practice check    (--watch; or hint, solution, reset)");
+        println!("Then:    cargo practice check    (--watch; or hint, solution, reset)");
     }
 
     /// Says what is still wrong, if anything is.
-    pub fn check(&mut self) -> anyhow::Result<bool> {
+    pub fn check(&mut self, patience: Duration, stop: &Stop) -> anyhow::Result<Outcome> {
         let exercise = self.current()?.clone();
-        match check::run(&self.workspace, &exercise)? {
-            Outcome::DoesNotCompile => Ok(false),
+        let key = exercise.key.to_string();
+        if self.progress.exercises.get(&key).is_some_and(|attempt| !attempt.cut) {
+            bail!("the gap of {key} is not cut yet: `cargo practice start {key}`");
+        }
+        let tell = |step: &str| println!("  {step} …");
+        let outcome = check::run_until(&self.workspace, &exercise, patience, stop, tell)?;
+        match &outcome {
+            Outcome::DoesNotCompile => println!("Not yet: it does not compile."),
+            Outcome::Stopped => println!("Stopped."),
             Outcome::Fails { check, otherwise, seen } => {
-                println!("Not yet: {otherwise}\n\n{check} says:\n{}", indented(&seen));
-                Ok(false)
+                println!("Not yet: {otherwise}\n\n{check} says:\n{}", indented(seen));
             }
             Outcome::Holds => {
-                let key = exercise.key.to_string();
-                if let Some(attempt) = self.progress.exercises.get_mut(&key) {
-                    attempt.done = true;
-                }
-                self.progress.store(&self.workspace)?;
+                self.change(|desk| {
+                    if let Some(attempt) = desk.progress.exercises.get_mut(&key) {
+                        attempt.done = true;
+                    }
+                    desk.progress.store(&desk.workspace)
+                })?;
+                println!("Done: every check of {key} holds.");
                 println!(
-                    "Done: every check of {key} holds.\n`practice solution` shows ours beside yours. Keep \
-                     yours with `git commit -am 'my solution'`, or take ours with `git checkout {}`; then start \
-                     the next.",
-                    self.shown(&exercise.path())
+                    "`cargo practice solution` shows ours beside yours.{}",
+                    self.keeping(&exercise)
                 );
-                Ok(true)
+                if let Some(next) = self.next() {
+                    println!("The next: cargo practice start {}  ({})", next.key, next.front.title);
+                }
             }
+        }
+        Ok(outcome)
+    }
+
+    /// How the reader keeps what they wrote.
+    fn keeping(&self, exercise: &Exercise) -> String {
+        let path = self.shown(&exercise.path());
+        match git(&self.workspace, &exercise.path()) {
+            Git::Changed => format!(
+                " Keep yours with `git commit -am 'my solution'`,\nor take ours with `git checkout {path}`."
+            ),
+            Git::AsCommitted => String::new(),
+            Git::Unknown => " Yours is kept when you go on.".to_owned(),
         }
     }
 
-    /// Checks again each time that a file is saved, until it holds.
-    pub fn watch(&mut self) -> anyhow::Result<ExitCode> {
-        let folder = self.current()?.folder.join("src");
-        loop {
-            let seen = newest(&folder);
-            if self.check()? {
-                return Ok(ExitCode::SUCCESS);
-            }
-            println!("\nWaiting for a file to be saved …");
-            while newest(&folder) == seen {
-                thread::sleep(LOOK);
-            }
-        }
+    /// The exercise to propose: the first after this one that is not done.
+    pub fn next(&self) -> Option<&Exercise> {
+        let current = self.progress.current.as_deref();
+        let is_current =
+            |exercise: &Exercise| Some(exercise.key.to_string()) == current.map(Into::into);
+        let at = self.exercises.iter().position(is_current).map_or(0, |at| at + 1);
+        let (before, after) = self.exercises.split_at(at);
+        let mut others = after.iter().chain(before);
+        others.find(|it| self.progress.state(&it.key) != State::Done && !is_current(it))
     }
 
     /// Shows the next hint.
     pub fn hint(&mut self) -> anyhow::Result<()> {
         let exercise = self.current()?.clone();
         let key = exercise.key.to_string();
-        let attempt = self.progress.exercises.get_mut(&key).context("it was started")?;
-        let hints = &exercise.front.hints;
-        let Some(hint) = hints.get(attempt.hints) else {
-            println!("That was the last hint. `practice solution` shows ours.");
-            return Ok(());
-        };
-        attempt.hints += 1;
-        println!("Hint {} of {}: {hint}", attempt.hints, hints.len());
-        self.progress.store(&self.workspace)
+        self.change(|desk| {
+            let attempt = desk.progress.exercises.get_mut(&key).context("it was started")?;
+            let hints = &exercise.front.hints;
+            let Some(hint) = hints.get(attempt.hints) else {
+                println!("That was the last hint. `cargo practice solution` shows ours.");
+                return Ok(());
+            };
+            attempt.hints += 1;
+            println!("Hint {} of {}: {hint}", attempt.hints, hints.len());
+            desk.progress.store(&desk.workspace)
+        })
     }
 
     /// Shows what differs between the reader's and ours.
@@ -183,47 +230,14 @@ impl Desk {
         let attempt = self.progress.exercises.get(&exercise.key.to_string());
         let ours = &attempt.context("it was started")?.original;
         let yours = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        if yours == *ours {
+        if same(&yours, ours) {
             println!("Yours is ours, letter by letter.");
             return Ok(());
         }
-        let diff = TextDiff::from_lines(&yours, ours);
+        let [yours, ours] = [&yours, ours].map(|text| text.replace("\r\n", "\n"));
+        let diff = TextDiff::from_lines(&yours, &ours);
         print!("{}", diff.unified_diff().context_radius(3).header("yours", "ours"));
         Ok(())
-    }
-
-    /// Leaves the exercise. What was not filled in is filled with ours.
-    pub fn reset(&mut self) -> anyhow::Result<()> {
-        let key = self.current()?.key.to_string();
-        let attempt = self.progress.exercises.get(&key).context("it was started")?;
-        let path = self.current()?.path();
-        let now = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let ours = now == attempt.gapped || now == attempt.original;
-        if !ours && !self.is_as_committed(&path)? {
-            bail!(
-                "{} has changes that are yours. Keep them with `git commit -am 'my solution'`, or lay \
-                 them aside with `git stash`; then reset again",
-                self.shown(&path)
-            );
-        }
-        self.leave()?;
-        println!("Left {key}.");
-        Ok(())
-    }
-
-    /// A gap that nobody has touched is filled with ours; everything else stays as it is.
-    fn leave(&mut self) -> anyhow::Result<()> {
-        let key = self.current()?.key.to_string();
-        let path = self.current()?.path();
-        let attempt = self.progress.exercises.get(&key).context("it was started")?;
-        if fs::read_to_string(&path).is_ok_and(|now| now == attempt.gapped) {
-            fs::write(&path, &attempt.original).with_context(|| path.display().to_string())?;
-        }
-        if !attempt.done {
-            self.progress.exercises.remove(&key);
-        }
-        self.progress.current = None;
-        self.progress.store(&self.workspace)
     }
 
     fn named(&self, key: &str) -> anyhow::Result<&Exercise> {
@@ -236,20 +250,15 @@ impl Desk {
         })
     }
 
-    fn current(&self) -> anyhow::Result<&Exercise> {
-        let current = self.progress.current.as_deref();
-        self.named(current.context("start an exercise first: `practice` lists them")?)
-    }
-
-    /// Whether nobody has changed the file since the last commit.
-    fn is_as_committed(&self, path: &Path) -> anyhow::Result<bool> {
-        let status = Command::new("git")
-            .args(["diff", "--quiet", "HEAD", "--"])
-            .arg(path)
-            .current_dir(&self.workspace)
-            .status()
-            .context("git cannot be run, and only git knows which changes are yours")?;
-        Ok(status.success())
+    /// The exercise that the reader is at.
+    pub fn current(&self) -> anyhow::Result<&Exercise> {
+        let key = self.progress.current.as_deref().context(NONE)?;
+        self.exercises.iter().find(|exercise| exercise.key.to_string() == key).with_context(|| {
+            format!(
+                "you are at {key}, and there is no such exercise any more. Start another, or leave it with `cargo \
+                 practice reset`"
+            )
+        })
     }
 
     fn shown(&self, path: &Path) -> String {
@@ -257,18 +266,10 @@ impl Desk {
     }
 }
 
+const NONE: &str = "start an exercise first: `cargo practice` lists them";
+
 fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
-}
-
-/// When a file below this folder was last saved.
-fn newest(folder: &Path) -> Option<SystemTime> {
-    let entries = fs::read_dir(folder).ok()?;
-    let times = entries.flatten().filter_map(|entry| {
-        let path = entry.path();
-        if path.is_dir() { newest(&path) } else { entry.metadata().ok()?.modified().ok() }
-    });
-    times.max()
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@ impl Exercise {
         let name = |path: &Path| Some(path.file_stem()?.to_str()?.to_owned());
         let key =
             Key { answer: name(folder).context("a name")?, name: name(path).context("a name")? };
-        let file = fs::read_to_string(path)?;
+        let file = read_lines(path)?;
         let parts = file.strip_prefix("---\n").and_then(|file| file.split_once("\n---\n"));
         let (front, text) = parts.context("it does not begin with front matter between ---")?;
         let front: Front = serde_saphyr::from_str(front)?;
@@ -125,12 +125,17 @@ impl Exercise {
     /// marks, and the name of the check that catches it.
     pub fn wrong(&self) -> anyhow::Result<(String, String)> {
         let path = self.folder.join("exercises").join(format!("{}.wrong.rs", self.key.name));
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let text = read_lines(&path).with_context(|| path.display().to_string())?;
         let (first, code) = text.split_once('\n').context("it has one line only")?;
         let caught = first.strip_prefix("// caught by: ");
         let caught = caught.context("its first line is not `// caught by: a check's name`")?;
         Ok((code.to_owned(), caught.to_owned()))
     }
+}
+
+/// A file whose lines end as ours do, also where a checkout has given them other ends.
+fn read_lines(path: &Path) -> std::io::Result<String> {
+    Ok(fs::read_to_string(path)?.replace("\r\n", "\n"))
 }
 
 /// What is in this folder, by name.

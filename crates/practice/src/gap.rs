@@ -16,12 +16,13 @@ pub fn cut(source: &str, anchor: &str, todo: &str) -> anyhow::Result<String> {
     bodies.visit_file(&syn::parse_file(source).context("it does not parse")?);
     ensure!(!bodies.found.is_empty(), "there is no function within the anchor {anchor}");
     let mut gapped = source.to_owned();
+    let end = if source.contains("\r\n") { "\r\n" } else { "\n" };
     // From the end, so that what stands before keeps its place.
     bodies.found.sort_by_key(|body| std::cmp::Reverse(body.start));
     for body in bodies.found {
         let line = source[..body.start].rfind('\n').map_or(0, |end| end + 1);
         let margin: String = source[line..].chars().take_while(|letter| *letter == ' ').collect();
-        gapped.replace_range(body, &format!("{{\n{margin}    todo!({todo:?})\n{margin}}}"));
+        gapped.replace_range(body, &format!("{{{end}{margin}    todo!({todo:?}){end}{margin}}}"));
     }
     Ok(gapped)
 }

@@ -1,10 +1,18 @@
-//! `cargo practice …`: the same words as `cargo run -- practice …`, also while an answer does not compile.
+//! `cargo practice …`. A program of its own, so that it works while an answer does not compile, and builds in no time.
 
-use std::process::ExitCode;
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
     let matches = practice::words::command().get_matches();
-    match practice::words::run(&matches) {
+    // Cargo says where it runs; somebody who starts the program without cargo has it from when it was built.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let workspace = manifest.as_deref().and_then(Path::parent).and_then(Path::parent);
+    let workspace = workspace.map_or_else(practice::workspace, Path::to_owned);
+    match practice::words::run(&matches, workspace) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");

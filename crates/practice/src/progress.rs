@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -29,10 +29,20 @@ pub struct Attempt {
     pub done: bool,
     /// How many hints were shown.
     pub hints: usize,
+    /// The file, from the workspace's folder. Where it is not known, an older `practice` has written this.
+    #[serde(default)]
+    pub file: PathBuf,
+    /// Whether the gap was cut. It is remembered before it is done: a crash in between must not lose the original.
+    #[serde(default = "yes")]
+    pub cut: bool,
     /// The file as it was: our solution.
     pub original: String,
     /// The file with the gap, as we wrote it.
     pub gapped: String,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// How far one exercise is.
@@ -66,6 +76,19 @@ impl Progress {
         }
         let read = || anyhow::Ok(serde_json::from_slice(&fs::read(&path)?)?);
         read().with_context(|| format!("{} cannot be read", path.display()))
+    }
+
+    /// Waits until no other `practice` changes anything in this workspace, and keeps others from it as long as the
+    /// file is held.
+    pub fn lock(workspace: &Path) -> anyhow::Result<File> {
+        let path = path(workspace).with_extension("lock");
+        let lock = || {
+            fs::create_dir_all(path.parent().context("a folder")?)?;
+            let file = File::create(&path)?;
+            file.lock()?;
+            anyhow::Ok(file)
+        };
+        lock().with_context(|| format!("cannot lock {}", path.display()))
     }
 
     /// Remembers it.

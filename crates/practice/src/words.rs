@@ -1,24 +1,36 @@
 //! What can a reader say? `practice`, `start`, `check`, `hint`, `solution`, `reset`.
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::{desk::Desk, proof, workspace};
+use crate::{
+    check::{Outcome, PATIENCE},
+    desk::Desk,
+    process::Stop,
+    proof, watch,
+};
 
 /// `practice` and its words.
 pub fn command() -> Command {
     let which = |required| Arg::new("exercise").value_name("ANSWER/NAME").required(required);
     let all = Arg::new("all").long("all").action(ArgAction::SetTrue);
     let watch = Arg::new("watch").long("watch").action(ArgAction::SetTrue);
+    let patience = Arg::new("patience")
+        .long("patience")
+        .value_name("SECONDS")
+        .value_parser(value_parser!(u64).range(1..))
+        .help("How long a test or an experiment may take [default: 120]");
     Command::new("practice")
+        .bin_name("cargo practice")
         .about("Exercises on the answers' real code; without a word, lists them")
         .subcommand(Command::new("start").about("Cuts the gap into the code").arg(which(true)))
         .subcommand(
             Command::new("check")
                 .about("Runs the checks on what you wrote")
-                .arg(watch.help("Again each time a file is saved")),
+                .arg(watch.help("Again on each save; h, s, n and q are keys"))
+                .arg(patience),
         )
         .subcommand(Command::new("hint").about("Shows the next hint"))
         .subcommand(Command::new("solution").about("Shows how ours differs from yours"))
@@ -32,17 +44,25 @@ pub fn command() -> Command {
 }
 
 /// Does what was said. The exit code is 1 if a check failed.
-pub fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    let mut desk = Desk::open(workspace())?;
+pub fn run(matches: &ArgMatches, workspace: PathBuf) -> anyhow::Result<ExitCode> {
+    let mut desk = Desk::open(workspace)?;
+    let patience = |matches: &ArgMatches| {
+        matches.get_one("patience").copied().map_or(PATIENCE, Duration::from_secs)
+    };
     match matches.subcommand() {
         Some(("start", matches)) => {
             let key = matches.get_one::<String>("exercise").context("it is required")?;
             desk.start(key).map(|()| ExitCode::SUCCESS)
         }
-        Some(("check", matches)) if matches.get_flag("watch") => desk.watch(),
-        Some(("check", _)) => {
-            let good = desk.check()?;
-            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Some(("check", matches)) if matches.get_flag("watch") => {
+            watch::watch(&mut desk, patience(matches))
+        }
+        Some(("check", matches)) => {
+            Ok(match desk.check(patience(matches), &Stop::on_signals()?)? {
+                Outcome::Holds => ExitCode::SUCCESS,
+                Outcome::Stopped => ExitCode::from(130),
+                Outcome::DoesNotCompile | Outcome::Fails { .. } => ExitCode::FAILURE,
+            })
         }
         Some(("hint", _)) => desk.hint().map(|()| ExitCode::SUCCESS),
         Some(("solution", _)) => desk.solution().map(|()| ExitCode::SUCCESS),

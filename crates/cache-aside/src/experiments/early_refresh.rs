@@ -117,7 +117,7 @@ async fn hot(params: &Params, lab: &Lab, name: &str, beta: &str) -> anyhow::Resu
     ensure!(client.read(1).await?.status() == 200, "the first reader, who has to wait");
     let (log, begun) = (Log::default(), Instant::now());
     let time = Duration::from_secs_f64(params.ttl * (f64::from(params.expiries) + 0.3));
-    let outcome = load::open(params.readers_per_second.into(), time, 10_000, |n| {
+    let outcome = load::open(params.readers_per_second.into(), time, 10_000, |arrival| {
         let (client, log, lab) = (client.clone(), Arc::clone(&log), lab.clone());
         let every = u64::from(params.readers_per_second) / 2;
         async move {
@@ -126,7 +126,7 @@ async fn hot(params: &Params, lab: &Lab, name: &str, beta: &str) -> anyhow::Resu
             ensure!(read.status() == 200, "{}", read.status());
             let entry = (came - begun, came.elapsed(), is_hit(&read));
             log.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
-            if n % every == 0 {
+            if arrival.number % every == 0 {
                 lab.progress(came.duration_since(begun).as_secs(), time.as_secs(), "seconds");
             }
             Ok(())

@@ -61,6 +61,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // Those that expire in the same second are reloaded in the same second, if they are hot.
     lab.figure("one time to live: reloads in the worst second of the hour", same.worst, "");
     lab.figure("with jitter: reloads in the worst second of the hour", spread.worst, "");
+    let filled = keys / same_took.as_secs_f64();
+    lab.figure("users filled a second, a hundred at a time", filled, "/s");
     lab.check(
         "one time to live: seconds between the first expiry and the last",
         format!("at most the {:.1} s that the filling took, and one", same_took.as_secs_f64()),

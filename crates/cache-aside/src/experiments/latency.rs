@@ -64,11 +64,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(4_096);
     let bare = Client::open(fixture.redis_url.as_str())?;
     let bare = bare.get_multiplexed_async_connection_with_config(&config).await?;
+    let key_of_user = key.clone();
     let hand = Hand { service, bare, key, id };
 
     let ways: [(&str, Request<Hand>); 3] = [("bare GET", bare_get), ("hit", hit), ("query", query)];
     let (mut rows, mut failed, mut answered) = (Vec::new(), 0, 0);
     let (mut of_bare, mut of_query, mut p50) = (Vec::new(), Vec::new(), [vec![], vec![], vec![]]);
+    let (mut hits, mut queries) = (Vec::new(), Vec::new());
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
         let mut throughputs = Vec::new();
@@ -93,6 +95,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         }
         of_bare.push(throughputs[1] / throughputs[0]);
         of_query.push(throughputs[1] / throughputs[2]);
+        hits.push(throughputs[1]);
+        queries.push(throughputs[2]);
     }
     let columns = [&["read", "by"][..], &Outcome::COLUMNS].concat();
     lab.table("Each measurement", &columns, rows);
@@ -109,6 +113,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "",
         Target::AtLeast(2.0),
     );
+    lab.figure(format!("hits a second, {readers} readers, median"), load::median(hits), "/s");
+    lab.figure(format!("queries a second, {readers} readers, median"), load::median(queries), "/s");
+    let kept: u64 = cmd("MEMORY")
+        .arg("USAGE")
+        .arg(&key_of_user)
+        .query_async(&mut fixture.redis().await?)
+        .await?;
+    lab.figure("a cached user in Redis", kept as f64, "bytes");
     for (way, p50) in ["bare GET", "hit", "query"].into_iter().zip(p50) {
         lab.figure(format!("{way}: p50 for one reader, median"), load::median(p50), "ms");
     }

@@ -67,7 +67,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             // One that goes around Redis would race with nobody.
             lab.check_eq("readers among them that missed in Redis", asked, seen.loaded);
         } else {
-            lab.figure("stale values left by the textbook at random", seen.stale as f64, "");
+            let share = seen.stale as f64 / seen.runs as f64 * 100.0;
+            lab.figure("stale values left by the textbook at random", share, "%");
         }
     }
     let columns = ["fill", "interleavings", "stale values"];

@@ -208,6 +208,9 @@ impl Witnesses {
             format!("{:.0}", median(writes.clone())),
         ];
         seen.rows.push(row);
+        if !writes.is_empty() {
+            lab.figure(format!("{name}: a change takes, median"), median(writes.clone()), "ms");
+        }
         if name != "all is well" && name != "after all that" {
             seen.writes_while_away += writes.len() as u64;
         }

@@ -1,11 +1,52 @@
 //! The cheapest HTTP/1.1 client that is still right about where an answer ends. A full client costs more
 //! than the servers that we compare, and would hide their difference.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::{Context, bail, ensure};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+
+/// Connections to one server, for an open loop: it cannot know how many requests will be under way. Each takes a free
+/// connection, or opens one.
+#[derive(Debug)]
+pub struct Pool {
+    host: String,
+    free: Mutex<Vec<Connection>>,
+}
+
+impl Pool {
+    /// Of connections to `127.0.0.1:PORT`; none is open yet.
+    pub fn of(host: &str) -> Self {
+        Self { host: host.to_owned(), free: Mutex::default() }
+    }
+
+    /// Sends a GET, reads its answer to the end and returns its status.
+    pub async fn get(&self, path: &str) -> anyhow::Result<u16> {
+        self.send(|connection| connection.get(path)).await
+    }
+
+    /// Sends a POST of JSON, reads its answer to the end and returns its status.
+    pub async fn post(&self, path: &str, json: &str) -> anyhow::Result<u16> {
+        self.send(|connection| connection.post(path, json)).await
+    }
+
+    /// A connection that fails is not used again.
+    async fn send(&self, request: impl FnOnce(&Connection) -> Vec<u8>) -> anyhow::Result<u16> {
+        let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = free().pop();
+        let mut connection = match taken {
+            Some(connection) => connection,
+            None => Connection::open(&self.host).await?,
+        };
+        let request = request(&connection);
+        let status = connection.send(&request).await?;
+        free().push(connection);
+        Ok(status)
+    }
+}
 
 /// One connection that stays open.
 #[derive(Debug)]

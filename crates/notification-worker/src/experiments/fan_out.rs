@@ -1,9 +1,12 @@
 //! What does an open socket cost, and how soon does a notification arrive when there are thousands?
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Sabotage, Target};
+use lab::{Experiment, Lab, Sabotage, Target, load};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -17,9 +20,9 @@ struct Params {
     /// Open sockets, each of a user of its own
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u16).range(10..=9_000))]
     sockets: u16,
-    /// Clients that notify these users
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
-    clients: u16,
+    /// Notifications a second, to one user after the other
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u16).range(10..=5_000))]
+    rate: u16,
 }
 
 /// The experiment.
@@ -74,7 +77,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut reading = JoinSet::new();
     for (user, mut stream) in streams {
         reading.spawn(async move {
-            let frame = timeout(PATIENCE * 10, stream.next()).await;
+            let frame = timeout(PATIENCE * 10, stream.next()).await.ok();
             let at = Instant::now();
             // Anything more would be somebody else's.
             let more = timeout(Duration::from_millis(200), stream.next()).await.is_ok();
@@ -86,10 +89,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (mut latencies, mut own, mut more_than_one) = (Vec::new(), 0, 0);
     while let Some(read) = timeout(PATIENCE * 10, reading.join_next()).await? {
         let (user, frame, at, more) = read?;
-        let frame: Frame = frame??.context("a stream was closed")?;
-        own += u64::from(frame.job_id == format!("job-{user}"));
+        let frame: Option<Frame> = frame.transpose()?.flatten();
+        let right = frame.is_some_and(|frame| frame.job_id == format!("job-{user}"));
+        own += u64::from(right);
         more_than_one += u64::from(more);
-        latencies.push((at - sent[usize::from(user)]).as_secs_f64() * 1e3);
+        let latency = (at.into_std() - sent[usize::from(user)]).as_secs_f64() * 1e3;
+        // Who got nothing, or something else, waited for ever.
+        latencies.push(if right { latency } else { f64::INFINITY });
     }
     let rate = f64::from(params.sockets) / begun.elapsed().as_secs_f64();
     latencies.sort_by(f64::total_cmp);
@@ -122,26 +128,22 @@ async fn sockets(client: &Client, expected: u64) -> anyhow::Result<u64> {
     }
 }
 
-/// Notifies every user once; when each was.
-async fn notify(client: &Client, params: &Params) -> anyhow::Result<Vec<Instant>> {
-    let mut posting = JoinSet::new();
-    for number in 0..params.clients {
-        let (client, sockets, clients) =
-            (client.clone(), params.sockets, usize::from(params.clients));
-        posting.spawn(async move {
-            let mut sent = Vec::new();
-            for user in (number..sockets).step_by(clients) {
-                sent.push((user, Instant::now()));
-                client.notify(&format!("job-{user}"), &format!("user-{user}")).await?;
-            }
-            anyhow::Ok(sent)
-        });
-    }
-    let mut all = vec![Instant::now(); params.sockets.into()];
-    for sent in posting.join_all().await {
-        for (user, at) in sent? {
-            all[usize::from(user)] = at;
+/// Notifies every user once, at a steady rate, whether or not the service keeps up; when each was due.
+async fn notify(client: &Client, params: &Params) -> anyhow::Result<Vec<std::time::Instant>> {
+    let due = Mutex::new(Vec::new());
+    let rate = f64::from(params.rate);
+    let time = Duration::from_secs_f64(f64::from(params.sockets) / rate);
+    let outcome = load::open(rate, time, 1_000, |arrival| {
+        due.lock().unwrap_or_else(PoisonError::into_inner).push(arrival.due);
+        let (client, user) = (client.clone(), arrival.number);
+        async move {
+            client.notify(&format!("job-{user}"), &format!("user-{user}")).await?;
+            Ok(())
         }
+    });
+    let outcome = outcome.await?;
+    if let Some(error) = outcome.first_error {
+        anyhow::bail!("{} calls were not accepted: {error}", outcome.failed);
     }
-    Ok(all)
+    Ok(due.into_inner().unwrap_or_else(PoisonError::into_inner))
 }

@@ -1,9 +1,11 @@
 //! Is a reader's work safe, and does each word do what it says?
 
+use std::process::Command;
+
 use tempfile::TempDir;
 
 use super::*;
-use crate::workspace;
+use crate::{check::PATIENCE, workspace};
 
 const CODE: &str = "// ANCHOR: sum\n/// The sum.\npub fn sum(a: u8, b: u8) -> u8 {\n    a + b\n}\n\
                     // ANCHOR_END: sum\n\n#[test]\nfn two_and_two() {\n    assert_eq!(sum(2, 2), 4);\n    \
@@ -111,7 +113,7 @@ fn a_check_says_what_is_wrong_until_it_holds() {
     assert_eq!((&*check, &*otherwise), ("two_and_two", "That is no sum."));
     assert!(seen.contains("right: 5"), "{seen}");
     assert_eq!(attempt("pub fn sum(a: u8, b: u8) -> u8 { b + a }\n"), Outcome::Holds);
-    assert!(practice(&folder).check().unwrap());
+    assert_eq!(practice(&folder).check(PATIENCE, &Stop::default()).unwrap(), Outcome::Holds);
     assert_eq!(state(&folder), State::Done);
 }
 
@@ -124,7 +126,7 @@ fn what_is_done_stays_done_and_does_not_stand_in_the_way_of_the_next() {
     assert!(practice(&folder).start("sums/more").unwrap_err().to_string().contains("you are at"));
     let mine = CODE.replace("a + b", "b + a");
     fs::write(code(&folder), &mine).unwrap();
-    assert!(practice(&folder).check().unwrap());
+    assert_eq!(practice(&folder).check(PATIENCE, &Stop::default()).unwrap(), Outcome::Holds);
     // Not while the solution is only in the working tree; then as if nothing had been.
     assert!(practice(&folder).start("sums/more").unwrap_err().to_string().contains("git stash"));
     assert_eq!(fs::read_to_string(code(&folder)).unwrap(), mine);

@@ -110,6 +110,7 @@ fn in_memory(params: &Params, lab: &Lab, keys: &[Key]) -> anyhow::Result<()> {
     let names = Algorithm::ALL.map(Algorithm::name).into_iter().chain(["governor"]);
     let rows = names.zip(speeds).map(|(name, speeds)| {
         let speed = load::median(speeds);
+        lab.figure(format!("in memory: decisions a second of {name}, median"), speed, "/s");
         vec![name.to_owned(), format!("{:.2}", speed / 1e6), format!("{:.0}", 1e9 / speed)]
     });
     let columns = ["in memory, one thread", "million decisions/s", "ns each"];
@@ -151,21 +152,28 @@ async fn in_redis(
             bare.push(part.connection().await?);
         }
         let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); Algorithm::ALL.len()];
-        let mut rows = Vec::new();
+        let (mut rows, mut bare_rates, mut gcra_rates) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..params.rounds {
             lab.progress(round.into(), params.rounds.into(), format!("decisions in Redis, {way}"));
             let incr = increments(params, part, &bare, keys).await?;
             for (algorithm, ratios) in Algorithm::ALL.into_iter().zip(&mut ratios) {
                 let ours = decisions(params, algorithm, &shared, keys).await?;
                 ratios.push(ours.throughput() / incr.throughput());
+                if algorithm == Algorithm::Gcra {
+                    gcra_rates.push(ours.throughput());
+                }
                 failed += ours.failed;
                 rows.push([vec![algorithm.name().to_owned()], ours.cells()].concat());
             }
+            bare_rates.push(incr.throughput());
             failed += incr.failed;
             rows.push([vec!["INCR".to_owned()], incr.cells()].concat());
         }
         let columns = [&["call"][..], &Outcome::COLUMNS].concat();
         lab.table(format!("Each measurement in Redis, {way}"), &columns, rows);
+        for (name, rates) in [("bare INCRs", bare_rates), ("decisions of gcra", gcra_rates)] {
+            lab.figure(format!("{way}: {name} a second, median"), load::median(rates), "/s");
+        }
         for (algorithm, ratios) in Algorithm::ALL.into_iter().zip(ratios) {
             let name = format!("{way}: decisions/s of {} ÷ bare INCRs, median", algorithm.name());
             lab.figure_with_target(name, load::median(ratios), "", Target::AtLeast(0.8));
@@ -244,9 +252,13 @@ async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow:
         let there: u64 =
             redis::cmd("MEMORY").arg("USAGE").arg(name).query_async(&mut redis).await?;
         in_redis.push(there);
-        let here = here.map_or("not known here".to_owned(), |bytes| {
-            format!("{:.0}", bytes as f64 / f64::from(params.clients))
-        });
+        let name = algorithm.name();
+        lab.figure(format!("a client of {name} in Redis"), there as f64, "bytes");
+        let here = here.map(|bytes| bytes as f64 / f64::from(params.clients));
+        if let Some(here) = here {
+            lab.figure(format!("a client of {name} in the process, resident"), here, "bytes");
+        }
+        let here = here.map_or("not known here".to_owned(), |bytes| format!("{bytes:.0}"));
         rows.push(vec![algorithm.name().to_owned(), here, there.to_string()]);
     }
     let columns =

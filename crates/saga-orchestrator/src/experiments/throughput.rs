@@ -65,12 +65,15 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let serve = ours.serve().args(&["--deadline-ms", "600000", "--concurrency"]);
     let child = serve.arg(params.clients.to_string()).start().await?;
     let (mut ratios, mut rows, mut failed) = (Vec::new(), Vec::new(), 0);
+    let mut rates = [Vec::new(), Vec::new()];
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
         let commits = commits(&bare, &params, round).await?;
         let (posted, seconds) = sagas(child.address(), &ours.orders, &params, round).await?;
         let sagas = f64::from(params.orders) / seconds;
         ratios.push(sagas / commits.throughput());
+        rates[0].push(sagas);
+        rates[1].push(commits.throughput());
         failed += commits.failed + posted.failed;
         rows.push(vec![
             (round + 1).to_string(),
@@ -87,6 +90,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "",
         Target::AtLeast(0.6),
     );
+    let [sagas, bare_commits] = rates.map(load::median);
+    lab.figure("orders a second as sagas, median", sagas, "orders/s");
+    lab.figure("orders a second as bare commits, median", bare_commits, "orders/s");
     let all = i64::from(params.orders + u32::from(params.clients)) * i64::from(params.rounds);
     lab.check_eq("calls that failed", 0, failed);
     // What was measured is the real thing, on both sides.

@@ -79,7 +79,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
                         pgbench::run(program, &script, database, clients, seconds, n).await?;
                     theirs_at.push(bench.rate);
                     benched += bench.transactions;
-                    rows.push(row("pgbench", bench.rate, bench.latency));
+                    rows.push(row("pgbench", bench.rate));
                 }
                 (Who::Pgbench, None) => {}
                 (Who::Service, _) => {
@@ -91,8 +91,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
                     ours_at.push(pay.throughput());
                     paid += pay.ok;
                     failed += pay.failed;
-                    let mean = f64::from(params.clients) / pay.throughput() * 1e3;
-                    rows.push(row("the service, over HTTP", pay.throughput(), mean));
+                    rows.push(row("the service, over HTTP", pay.throughput()));
                     if let Some(error) = pay.first_error {
                         lab.text(format!("the first failure: {error}"));
                     }
@@ -104,7 +103,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         }
         rates.extend(ours_at);
     }
-    lab.table("Each measurement", &["who", "transfers/s", "mean latency (ms)"], rows);
+    lab.table("Each measurement", &["who", "transfers/s"], rows);
     lab.figure("transfers a second, median", load::median(rates), "transfers/s");
     if !ratios.is_empty() {
         let name = "transfers a second ÷ those of pgbench, median of the rounds";
@@ -125,8 +124,8 @@ enum Who {
     Service,
 }
 
-fn row(who: &str, rate: f64, latency: f64) -> Vec<String> {
-    vec![who.to_owned(), format!("{rate:.0}"), format!("{latency:.3}")]
+fn row(who: &str, rate: f64) -> Vec<String> {
+    vec![who.to_owned(), format!("{rate:.0}")]
 }
 
 /// What was measured has to be the real thing: whoever made them, the transfers are there and right.

@@ -53,7 +53,7 @@ const ENOUGH: usize = 20;
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut server = lab.own_server(Service::Postgres).await?;
     let fixture = Fixture::on(&server.url()?).await?;
-    let (mut rows, mut done) = (Vec::new(), 0);
+    let (mut rows, mut rates, mut done) = (Vec::new(), Vec::new(), 0);
     for setting in ["on", "off"] {
         set_synchronous_commit(&fixture, setting).await?;
         let (_bank, client) = fixture.start(&[]).await?;
@@ -77,6 +77,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             all.works_again += kill.works_again;
         }
         judge(&lab, setting, kills, &all);
+        rates.push(all.acknowledged as f64 / all.under_load.as_secs_f64());
+    }
+    if let [on, off] = rates[..] {
+        lab.figure("acknowledged with synchronous_commit = off ÷ with on", off / on, "");
     }
     let columns = [
         "synchronous_commit",
@@ -113,11 +117,8 @@ fn judge(lab: &Lab, setting: &str, kills: u64, all: &Kill) {
     let rate = acknowledged as f64 / all.under_load.as_secs_f64();
     let name = format!("synchronous_commit = {setting}: acknowledged, for each second of load");
     lab.figure(name, rate, "transfers/s");
-    lab.figure(
-        format!("synchronous_commit = {setting}: lost of {acknowledged}"),
-        all.lost as f64,
-        "",
-    );
+    let name = format!("synchronous_commit = {setting}: lost of those acknowledged");
+    lab.figure(name, all.lost as f64, "");
     lab.check_eq(
         format!("synchronous_commit = {setting}: kills after which the books are wrong"),
         0,

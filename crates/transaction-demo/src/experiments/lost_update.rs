@@ -175,6 +175,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             seen.retries.to_string(),
             seen.gave_up.to_string(),
         ]);
+        let name = format!("{}, one of {accounts}: updates a second", way.name());
+        lab.figure(name, seen.throughput, "updates/s");
         let name = format!("{}, one of {accounts}: updates lost", way.name());
         match way {
             Way::ReadThenWrite if accounts == 1 => {

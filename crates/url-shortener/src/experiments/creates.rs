@@ -1,10 +1,13 @@
 //! What does a create cost, beside the insert that it makes?
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use lab::{
     Experiment, Lab, Sabotage, Target,
-    load::{self, Outcome, Stop, http::Connection},
+    load::{
+        self, Outcome, Stop,
+        http::{Connection, Pool},
+    },
 };
 use sqlx::{Connection as _, PgConnection};
 
@@ -22,6 +25,9 @@ struct Params {
     /// Measurements of each of the two, by turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Creates a second while latencies are measured
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    rate: u16,
 }
 
 /// The experiment.
@@ -44,13 +50,15 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // Two databases, so that neither finds the other's index grown; on one server, with one disk.
     let (ours, bare) = (Fixture::of(&lab).await?, Fixture::of(&lab).await?);
     let child = ours.serve().args(&UNLIMITED).start().await?;
-    let (mut ratios, mut rows) = (Vec::new(), Vec::new());
+    let (mut ratios, mut rates, mut rows) = (Vec::new(), [Vec::new(), Vec::new()], Vec::new());
     let (mut created, mut inserted, mut failed) = (0, 0, 0);
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
         let insert = inserts(bare.database().url(), &params, round).await?;
         let create = creates(child.address(), &params, round).await?;
         ratios.push(create.throughput() / insert.throughput());
+        rates[0].push(insert.throughput());
+        rates[1].push(create.throughput());
         created += create.ok;
         inserted += insert.ok;
         failed += create.failed + insert.failed;
@@ -67,6 +75,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "",
         target,
     );
+    let [inserts, creates] = rates.map(load::median);
+    lab.figure("bare inserts a second, median", inserts, "/s");
+    lab.figure("creates a second, median", creates, "/s");
+    let timed = at_a_rate(child.address(), &params).await?;
+    created += timed.ok;
+    failed += timed.failed;
+    let rate = params.rate;
+    lab.figure(format!("p50 of a create, {rate} a second"), timed.percentile(50.0), "ms");
+    lab.figure(format!("p99 of a create, {rate} a second"), timed.percentile(99.0), "ms");
+    let title = "Creates at a steady rate, whether or not the server keeps up";
+    lab.table(title, &Outcome::OPEN_COLUMNS, vec![timed.open_cells()]);
 
     lab.check_eq("calls that failed", 0, failed);
     for (name, fixture, expected) in [("created", &ours, created), ("inserted", &bare, inserted)] {
@@ -102,6 +121,22 @@ async fn inserts(url: &str, params: &Params, round: u32) -> anyhow::Result<Outco
                 .await?;
             Ok(())
         })
+    })
+    .await
+}
+
+/// At a rate far below what the server can do: what a client waits for then is the work itself, and no queue.
+async fn at_a_rate(host: &str, params: &Params) -> anyhow::Result<Outcome> {
+    let pool = Arc::new(Pool::of(host));
+    let time = Duration::from_secs_f64(params.seconds);
+    load::open(params.rate.into(), time, 1_000, |arrival| {
+        let (pool, n) = (Arc::clone(&pool), arrival.number);
+        async move {
+            let link = format!(r#"{{"url":"https://example.com/timed/{n}"}}"#);
+            let status = pool.post("/links", &link).await?;
+            anyhow::ensure!(status == 201, "{status}");
+            Ok(())
+        }
     })
     .await
 }

@@ -1,11 +1,14 @@
 //! What does a hot redirect cost, beside an axum handler that does nothing?
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
 use lab::{
     Experiment, Lab, Sabotage, Target,
-    load::{self, Outcome, Stop, http::Connection},
+    load::{
+        self, Outcome, Stop,
+        http::{Connection, Pool},
+    },
     serve,
 };
 
@@ -27,6 +30,9 @@ struct Params {
     /// Measurements of each of the two, by turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+    /// Requests a second while latencies are measured
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u16).range(1..=20_000))]
+    rate: u16,
 }
 
 /// The experiment.
@@ -60,7 +66,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let create = connection.post("/links", r#"{"url":"https://example.com/","alias":"hot"}"#);
     anyhow::ensure!(connection.send(&create).await? == 201, "the link could not be made");
 
-    let (mut ratios, mut slower) = (Vec::new(), [Vec::new(), Vec::new()]);
+    let (mut ratios, mut rates) = (Vec::new(), Vec::new());
     let (mut rows, mut clicks, mut failed) = (Vec::new(), 1, 0);
     let follow = connection.get("/hot");
     connection.send(&follow).await?;
@@ -69,9 +75,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let bare = measure(&nothing.host, &params, 200).await?;
         let redirect = measure(&ours.host, &params, 302).await?;
         ratios.push(redirect.throughput() / bare.throughput());
-        for (slower, percentile) in slower.iter_mut().zip([50.0, 99.0]) {
-            slower.push(redirect.percentile(percentile) / bare.percentile(percentile));
-        }
+        rates.push(redirect.throughput());
         clicks += redirect.ok;
         failed += bare.failed + redirect.failed;
         for (name, outcome) in [("does nothing", bare), ("redirect", redirect)] {
@@ -87,10 +91,21 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "",
         target,
     );
-    for (slower, name) in slower.into_iter().zip(["p50", "p99"]) {
-        let figure = format!("{name} of a redirect ÷ that of doing nothing, median");
-        lab.figure(figure, load::median(slower), "");
+    lab.figure("redirects a second, median", load::median(rates), "/s");
+    let mut rows = Vec::new();
+    for (name, host, expected) in
+        [("doing nothing", &nothing.host, 200), ("a redirect", &ours.host, 302)]
+    {
+        let timed = at_a_rate(host, &params, expected).await?;
+        let rate = params.rate;
+        lab.figure(format!("p50 of {name}, {rate} a second"), timed.percentile(50.0), "ms");
+        lab.figure(format!("p99 of {name}, {rate} a second"), timed.percentile(99.0), "ms");
+        failed += timed.failed;
+        clicks += if expected == 302 { timed.ok } else { 0 };
+        rows.push([vec![name.to_owned()], timed.open_cells()].concat());
     }
+    let columns = [&["handler"][..], &Outcome::OPEN_COLUMNS].concat();
+    lab.table("At a steady rate, whether or not the server keeps up", &columns, rows);
 
     // What was measured has to be the real thing: every one a redirect, every click counted or dropped.
     lab.check_eq("requests that were not answered as they should", 0, failed);
@@ -110,6 +125,21 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         counted.unsigned_abs() + dropped,
     );
     Ok(())
+}
+
+/// At a rate far below what the server can do: what a client waits for then is the work itself, and no queue.
+async fn at_a_rate(host: &str, params: &Params, expected: u16) -> anyhow::Result<Outcome> {
+    let pool = Arc::new(Pool::of(host));
+    let time = Duration::from_secs_f64(params.seconds);
+    load::open(params.rate.into(), time, 1_000, |_| {
+        let pool = Arc::clone(&pool);
+        async move {
+            let status = pool.get("/hot").await?;
+            anyhow::ensure!(status == expected, "{status}");
+            Ok(())
+        }
+    })
+    .await
 }
 
 async fn measure(host: &str, params: &Params, expected: u16) -> anyhow::Result<Outcome> {

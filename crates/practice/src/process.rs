@@ -1,0 +1,106 @@
+//! How does a program end that may never end by itself? It gets a process group of its own, and the whole group is
+//! killed when its time is over or when the reader stops it: what cargo, or a test, started ends with it.
+
+use std::{
+    io::Read,
+    os::unix::process::CommandExt,
+    process::{Command, ExitStatus, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process_group};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// How often it is looked whether a program has ended, or is to be stopped.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Whether the reader wants to stop what runs.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Wanted as soon as Ctrl-C or SIGTERM comes. The programs that run do not get these signals from the terminal,
+    /// since their groups are others.
+    pub fn on_signals() -> anyhow::Result<Self> {
+        let stop = Self::default();
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop.0))?;
+        }
+        Ok(stop)
+    }
+
+    /// Says that it is wanted.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is wanted.
+    pub fn is_wanted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How a program ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// By itself.
+    Itself {
+        /// How.
+        status: ExitStatus,
+        /// What it wrote to standard output.
+        out: String,
+        /// What it wrote to standard error.
+        err: String,
+    },
+    /// It was killed, because its time was over.
+    TimedOut,
+    /// It was killed, because the reader stopped it.
+    Stopped,
+}
+
+/// Runs a program to its end, and kills it and all that it started after `patience` or when it is to stop.
+pub fn run(
+    command: &mut Command,
+    patience: Option<Duration>,
+    stop: &Stop,
+) -> anyhow::Result<Ended> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("{} cannot be run", command.get_program().to_string_lossy()))?;
+    let group = Pid::from_child(&child);
+    let out = read_all(child.stdout.take().context("it is piped")?);
+    let err = read_all(child.stderr.take().context("it is piped")?);
+    let deadline = patience.map(|patience| Instant::now() + patience);
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        let late = deadline.is_some_and(|deadline| Instant::now() > deadline);
+        if late || stop.is_wanted() {
+            // It fails only if all of them have just ended.
+            let _ = kill_process_group(group, Signal::KILL);
+            child.wait()?;
+            return Ok(if late { Ended::TimedOut } else { Ended::Stopped });
+        }
+        thread::sleep(LOOK);
+    };
+    let [out, err] = [out, err].map(|text| text.join().unwrap_or_default());
+    Ok(Ended::Itself { status, out, err })
+}
+
+/// Everything that comes, read meanwhile: a pipe that is full would hold the program up.
+fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = Vec::new();
+        // What was read before an error is all that there is to show.
+        let _ = pipe.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    })
+}
