@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use lab::{Answer, Experiment, experiment::Param, report::escaped};
+use lab::{Answer, Experiment, Sabotage, experiment::Param, report::escaped};
 use practice::{exercise::Exercise, progress::Progress};
 use regex::{Captures, Regex};
 
@@ -129,9 +129,10 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Resul
          <h3 id=\"{of}-{name}\"><a class=\"header\" href=\"#{of}-{name}\">{name}</a></h3>\
          <p class=\"claim\">{claim}.</p>{form}\
          <p class=\"command\"><code>cargo run -p {of} -- experiment {name}</code></p>\
-         <div class=\"result\">{results}</div>\
+         <div class=\"result\">{results}</div>{sabotages}\
          </live-experiment>",
         claim = escaped(experiment.claim),
+        sabotages = experiment.sabotages.iter().map(Sabotage::html).collect::<String>(),
         results = results.html(name),
     )
 }
