@@ -5,3 +5,4 @@ mod workspace;
 mod circles;
 mod layers;
 mod budget;
+mod cases;
