@@ -36,8 +36,8 @@ pub struct Case {
 /// An answer's cases.
 #[derive(Clone, Debug)]
 pub struct Suite {
-    /// What the program has to be, and to be told.
-    pub needs: &'static str,
+    /// Its table of calls, in Markdown, below what the program has to be and to be told.
+    pub calls: &'static str,
     /// Every case, in the order of the table.
     pub cases: Vec<Case>,
 }

@@ -32,7 +32,8 @@ impl Killing {
         clients: impl Iterator<Item = F>,
     ) -> anyhow::Result<Vec<F::Output>> {
         let killing = async {
-            let what = format!("{promises} promises are made");
+            let what =
+                format!("the clients hear {promises} good answers, as one of the plain cases does");
             let enough = eventually(&what, async || {
                 Ok((self.promised.load(Ordering::Relaxed) >= promises).then_some(()))
             });

@@ -1,101 +1,227 @@
-//! How is the reader's program killed and started again? By the command that starts it: it runs in a process group
-//! of its own, which SIGKILL ends. If something answers already, the command has to do both.
+//! How is the reader's program killed and started again? By the command that starts it. What the command starts is in a
+//! process group of its own and has a mark in its environment: SIGKILL ends all of it. A command that returns and leaves
+//! its program to somebody else, as `systemctl restart` does, has to end the old program itself.
+//!
+//! Invariant: a crash case never passes on a program that was not ended. A connection that was opened before tells.
 
 use std::{
-    process::Stdio,
+    fs,
+    process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
-use rustix::process::{Pid, Signal, kill_process_group};
+use anyhow::{Context, bail, ensure};
+use reqwest::Url;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
-use crate::target::{Restart, eventually};
+use crate::target::{Restart, Target};
 
-/// A command that replaces a running server returns, or is that server, after so long.
-const REPLACED: Duration = Duration::from_secs(2);
+/// Set in the environment of what the command starts.
+const MARK: &str = "CONFORM_RUN";
+/// Connections of a program end with it at once. A busy machine is slow.
+const ENDED: Duration = Duration::from_secs(5);
+/// Between two looks at a program that is being started.
+const POLL: Duration = Duration::from_millis(50);
+/// How often a reader hears of it.
+const PROGRESS: Duration = Duration::from_secs(2);
 
-/// The reader's program, killed when this is dropped if we have started it.
+/// The reader's program. All that its command has started is killed when this is dropped.
 #[derive(Debug)]
 pub struct Program {
+    start: Start,
+    running: Arc<Mutex<Option<Running>>>,
+}
+
+/// How it is started.
+#[derive(Clone, Debug)]
+struct Start {
     command: String,
-    /// Nothing while something else answered.
-    group: Arc<Mutex<Option<Group>>>,
+    /// Where it then answers.
+    target: Target,
+    /// How long that may take.
+    wait: Duration,
 }
 
-/// A shell and what it started.
+/// What the command has started.
 #[derive(Debug)]
-struct Group {
+struct Running {
     shell: Child,
-    pid: Pid,
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // An error means that all of them have ended.
-        let _ = kill_process_group(self.pid, Signal::KILL);
-    }
+    group: Pid,
+    /// In the environment of all of it.
+    mark: String,
 }
 
 impl Program {
-    /// Starts the program and waits until it answers at this URL, unless something answers there already.
-    pub async fn of(command: String, url: &str) -> anyhow::Result<Self> {
-        let program = Self { command, group: Arc::default() };
-        if reqwest::get(url).await.is_err() {
-            let group = start(&program.command)?;
-            *program.group.lock().unwrap_or_else(PoisonError::into_inner) = Some(group);
-            eventually("the program answers", async || {
-                Ok(reqwest::get(url).await.ok().map(|_| ()))
-            })
-            .await?;
-        }
-        Ok(program)
+    /// Starts the program and waits until it answers at this URL. Nothing may answer there before: whatever that is, it
+    /// would be tried in place of the program, and nobody here could kill it.
+    pub async fn of(command: String, url: &str, wait: Duration) -> anyhow::Result<Self> {
+        let start = Start { command, target: Target::new(url, None)?, wait };
+        ensure!(
+            start.connect().await.is_err(),
+            "something listens at {url} already, and the crash cases could not kill it. Stop it first: \
+             --restart-cmd starts your program"
+        );
+        let running = start.run()?;
+        let program = Self { start, running: Arc::new(Mutex::new(Some(running))) };
+        let mut running = program.take();
+        let waited = program.start.until_it_answers(running.as_mut()).await;
+        program.put(running);
+        waited.map(|()| program)
     }
 
     /// Kills it and starts it again.
     pub fn restart(&self) -> Restart {
-        let (command, group) = (self.command.clone(), Arc::clone(&self.group));
+        let program = Self { start: self.start.clone(), running: Arc::clone(&self.running) };
+        let program = Arc::new(program);
         Arc::new(move || {
-            let (command, group) = (command.clone(), Arc::clone(&group));
+            let program = Arc::clone(&program);
             Box::pin(async move {
-                let ours = group.lock().unwrap_or_else(PoisonError::into_inner).take();
-                let started = match ours {
-                    Some(mut ours) => {
-                        kill_process_group(ours.pid, Signal::KILL)?;
-                        ours.shell.wait().await?;
-                        start(&command)?
-                    }
-                    None => replace(&command).await?,
-                };
-                *group.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
-                Ok(())
+                let before = program.start.connect().await.context("it has ended by itself")?;
+                // Dropped, and so killed.
+                drop(program.take());
+                let mut running = program.start.again(before).await?;
+                let waited = program.start.until_it_answers(Some(&mut running)).await;
+                program.put(Some(running));
+                waited
             })
         })
     }
-}
 
-fn start(command: &str) -> anyhow::Result<Group> {
-    let shell = Command::new("sh")
-        .args(["-c", command])
-        .process_group(0)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot run {command}"))?;
-    let pid = i32::try_from(shell.id().context("it has ended already")?)?;
-    Ok(Group { shell, pid: Pid::from_raw(pid).context("no pid")? })
-}
-
-/// Lets the command kill what answers now: until then the old one would answer for the new.
-async fn replace(command: &str) -> anyhow::Result<Group> {
-    let mut group = start(command)?;
-    // If it goes on, it has become the server.
-    if let Ok(status) = timeout(REPLACED, group.shell.wait()).await {
-        ensure!(status?.success(), "{command} failed");
+    fn take(&self) -> Option<Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
-    Ok(group)
+
+    fn put(&self, running: Option<Running>) {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = running;
+    }
+}
+
+impl Start {
+    /// A connection to whatever listens at the target.
+    async fn connect(&self) -> anyhow::Result<TcpStream> {
+        let addresses = Url::parse(self.target.url())?.socket_addrs(|| None)?;
+        Ok(TcpStream::connect(&*addresses).await?)
+    }
+
+    /// Runs the command.
+    fn run(&self) -> anyhow::Result<Running> {
+        let mark = format!("{:016x}", rand::random::<u64>());
+        let shell = Command::new("sh")
+            .args(["-c", &self.command])
+            .env(MARK, &mark)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", self.command))?;
+        let group = i32::try_from(shell.id().context("it has ended already")?)?;
+        Ok(Running { shell, group: Pid::from_raw(group).context("no pid")?, mark })
+    }
+
+    /// Runs the command once more, after all that it had started was killed. The old program, to which this connection
+    /// leads, has to end: by that, or by the command.
+    async fn again(&self, mut before: TcpStream) -> anyhow::Result<Running> {
+        if is_closed(&mut before, ENDED).await {
+            return self.run();
+        }
+        let mut running = self.run()?;
+        let deadline = Instant::now() + self.wait;
+        while !is_closed(&mut before, POLL).await {
+            let Some(status) = running.shell.try_wait()? else {
+                ensure!(Instant::now() < deadline, "{}", self.still_there("runs"));
+                continue;
+            };
+            self.succeeded(status)?;
+            let closed = is_closed(&mut before, ENDED).await;
+            ensure!(closed, "{}", self.still_there("returned"));
+            break;
+        }
+        Ok(running)
+    }
+
+    fn still_there(&self, does: &str) -> String {
+        format!(
+            "`{}` {does}, and the program from before still has its connections: nothing was killed. A command that \
+             leaves your program outside its process group has to end the old one itself",
+            self.command
+        )
+    }
+
+    /// Waits until the program answers, and tells a reader that it waits.
+    async fn until_it_answers(&self, mut running: Option<&mut Running>) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let mut told = begun;
+        while !self.target.answers().await {
+            if let Some(running) = running.as_mut()
+                && let Some(status) = running.shell.try_wait()?
+            {
+                self.succeeded(status)?;
+            }
+            let waited = begun.elapsed();
+            if waited > self.wait {
+                bail!(
+                    "your program does not answer at {} after {} s. --wait SECONDS allows it more",
+                    self.target.url(),
+                    waited.as_secs()
+                );
+            }
+            if told.elapsed() > PROGRESS {
+                told = Instant::now();
+                let (waited, most) = (waited.as_secs(), self.wait.as_secs());
+                eprintln!("  waiting until your program answers: {waited} s of {most}");
+            }
+            sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// A command that has returned has done its work, or says why not on its standard error.
+    fn succeeded(&self, status: ExitStatus) -> anyhow::Result<()> {
+        ensure!(
+            status.success(),
+            "`{}` ended with {status}, before anything answered",
+            self.command
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // An error means that all of them have ended.
+        let _ = kill_process_group(self.group, Signal::KILL);
+        // A daemon leaves its group, but keeps its environment, which Linux shows. One that is forking is met again.
+        let deadline = Instant::now() + ENDED;
+        let killed = |pid: &Pid| kill_process(*pid, Signal::KILL).is_ok();
+        while Instant::now() < deadline
+            && marked(&self.mark).iter().filter(|pid| killed(pid)).count() > 0
+        {}
+    }
+}
+
+/// The processes that have this mark in their environment; none where there is no `/proc`. One that has ended has no
+/// environment.
+fn marked(mark: &str) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_marked = |entry: &fs::DirEntry| {
+        let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+        let wanted = format!("{MARK}={mark}");
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    };
+    let pid = |entry: fs::DirEntry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
+    entries.filter(is_marked).filter_map(pid).collect()
+}
+
+/// Whether the connection ends within this time. What it says meanwhile does not matter.
+async fn is_closed(connection: &mut TcpStream, within: Duration) -> bool {
+    let mut bytes = [0; 1024];
+    let ended = async { while !matches!(connection.read(&mut bytes).await, Ok(0) | Err(_)) {} };
+    timeout(within, ended).await.is_ok()
 }

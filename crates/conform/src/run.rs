@@ -56,10 +56,16 @@ pub async fn run(
     mut tell: impl FnMut(&Result),
 ) -> anyhow::Result<Vec<Result>> {
     let reached = target.get("healthz").await;
-    ensure!(reached.is_ok(), "nothing answers at {}", target.url());
+    ensure!(
+        reached.is_ok(),
+        "nothing answers at {}. Start your program first, or let --restart-cmd start it",
+        target.url()
+    );
     let mut results = Vec::new();
     for case in cases.iter().filter(|case| tried.includes(case.kind)) {
         let begun = Instant::now();
+        // What the case before has sent must not be shown as this one's.
+        target.note("", "");
         let outcome = (case.run)(target).await;
         let exchange = target.last_exchange();
         let result = Result {

@@ -1,23 +1,28 @@
-//! What is tried? A program behind a URL, of which nothing else is known. What was sent and what came is noted,
-//! so that a failure can be shown.
+//! What is tried? A program behind a URL, of which nothing else is known. What is sent and what comes is noted, so that
+//! a failure can be shown.
 
 use std::{
+    error::Error,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use futures_util::future::BoxFuture;
 use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode, header::RETRY_AFTER, redirect::Policy,
+    Client, Method, RequestBuilder, Response, StatusCode, Url, header::RETRY_AFTER,
+    redirect::Policy,
 };
 use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 /// How long a case waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two attempts, where the answer does not say how long.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// Longer than anybody here waits.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// As much of a body as fits beside the rest of its line.
 const SHOWN: usize = 120;
 
@@ -43,6 +48,35 @@ pub struct Exchange {
     pub came: String,
 }
 
+/// A request got no answer, and why.
+#[derive(Debug)]
+pub struct NoAnswer {
+    why: &'static str,
+    /// The connection was closed: perhaps before the request was sent whole.
+    pub closed: bool,
+}
+
+impl NoAnswer {
+    fn because(error: &reqwest::Error) -> Self {
+        let why = if error.is_connect() {
+            "nothing accepts connections there any more"
+        } else if error.is_timeout() {
+            "none came in time"
+        } else {
+            "the connection was closed before a whole answer came"
+        };
+        Self { why, closed: !error.is_connect() && !error.is_timeout() }
+    }
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "expected an answer, got none: {}", self.why)
+    }
+}
+
+impl Error for NoAnswer {}
+
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target").field("url", &self.url).finish_non_exhaustive()
@@ -52,6 +86,16 @@ impl fmt::Debug for Target {
 impl Target {
     /// The program at this URL, which is `http://host:port` and perhaps a path.
     pub fn new(url: &str, restart: Option<Restart>) -> anyhow::Result<Self> {
+        let parsed = Url::parse(url).ok().filter(Url::has_host);
+        ensure!(
+            parsed.as_ref().is_none_or(|url| url.scheme() != "https"),
+            "{url} is HTTPS, and only HTTP is spoken here: name the address of the program itself"
+        );
+        ensure!(
+            parsed.is_some_and(|url| url.scheme() == "http"),
+            "the target {url} does not begin with http://: write http://{}",
+            url.split("://").last().unwrap_or(url)
+        );
         let http = Client::builder().redirect(Policy::none()).timeout(PATIENCE).build()?;
         Ok(Self {
             url: url.trim_end_matches('/').to_owned(),
@@ -78,23 +122,30 @@ impl Target {
         self.http.request(method, format!("{}/{}", self.url, path.trim_start_matches('/')))
     }
 
-    /// Sends a request; the answer is whole when it is returned.
+    /// Sends a request; the answer is whole when it is returned. What is sent is noted before, so that it can be shown
+    /// if no answer comes.
     pub async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         let request = request.build()?;
         let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
         let path = request.url().as_str().strip_prefix(&self.url).unwrap_or_default();
         let sent = format!("{} {} {}", request.method(), shown(path.as_bytes()), shown(body));
-        *self.last() = Exchange { sent: sent.trim_end().to_owned(), came: "no answer".to_owned() };
-        let response = self.http.execute(request).await?;
-        let mut whole = http::Response::builder().status(response.status());
-        if let Some(headers) = whole.headers_mut() {
-            *headers = response.headers().clone();
-        }
-        let body = response.bytes().await?;
-        let whole = whole.body(body)?;
-        let came = format!("{} {}", whole.status().as_u16(), shown(whole.body()));
-        came.trim_end().clone_into(&mut self.last().came);
-        Ok(whole.into())
+        self.note(sent.trim_end(), "nothing yet");
+        let answer = async {
+            let response = self.http.execute(request).await?;
+            let mut whole = http::Response::builder().status(response.status());
+            if let Some(headers) = whole.headers_mut() {
+                *headers = response.headers().clone();
+            }
+            Ok(whole.body(response.bytes().await?))
+        };
+        let answer = answer.await.map_err(|error| {
+            let none = NoAnswer::because(&error);
+            self.note(sent.trim_end(), &format!("no answer: {}", none.why));
+            none
+        })??;
+        let came = format!("{} {}", answer.status().as_u16(), shown(answer.body()));
+        self.note(sent.trim_end(), came.trim_end());
+        Ok(answer.into())
     }
 
     /// A GET.
@@ -126,14 +177,13 @@ impl Target {
         let mut unsure = false;
         loop {
             let response = self.send(request()).await?;
-            if response.status() != StatusCode::SERVICE_UNAVAILABLE || Instant::now() > deadline {
+            let next = Instant::now() + pause(&response);
+            // A longer wait than that is as good as no.
+            if response.status() != StatusCode::SERVICE_UNAVAILABLE || next > deadline {
                 return Ok((response, unsure));
             }
             unsure = true;
-            let seconds = response.headers().get(RETRY_AFTER);
-            let seconds = seconds.and_then(|it| it.to_str().ok()?.parse().ok()).unwrap_or(0);
-            let pause = Duration::from_secs(seconds).clamp(SHORTEST_PAUSE, PATIENCE);
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep_until(next.into()).await;
         }
     }
 
@@ -146,15 +196,19 @@ impl Target {
     pub async fn restart(&self) -> anyhow::Result<()> {
         let restart = self.restart.as_ref().context("it cannot be restarted")?;
         restart().await?;
-        eventually("the server answers again", async || {
-            Ok(self.http.get(&self.url).send().await.ok().map(|_| ()))
-        })
-        .await
+        eventually("the server answers again", async || Ok(self.answers().await.then_some(())))
+            .await
     }
 
-    /// Notes what was sent and what came by other means than [`send`](Self::send).
+    /// Whether it answers, and not a proxy before it that cannot reach it.
+    pub async fn answers(&self) -> bool {
+        let answer = self.http.get(format!("{}/healthz", self.url)).send().await;
+        answer.is_ok_and(|answer| !matches!(answer.status().as_u16(), 502..=504))
+    }
+
+    /// Notes what is sent and what comes. A case begins with nothing.
     pub fn note(&self, sent: &str, came: &str) {
-        *self.last() = Exchange { sent: shown(sent.as_bytes()), came: shown(came.as_bytes()) };
+        *self.last() = Exchange { sent: sent.to_owned(), came: shown(came.as_bytes()) };
     }
 
     /// What was sent and what came last.
@@ -168,15 +222,31 @@ impl Target {
     }
 }
 
+/// How long an answer asks to wait before the next request: seconds, or until a time.
+pub fn pause(response: &Response) -> Duration {
+    let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let until = |text| {
+        let until = OffsetDateTime::parse(text, &Rfc2822).ok()? - OffsetDateTime::now_utc();
+        until.try_into().ok()
+    };
+    let asked =
+        asked.and_then(|text| text.parse().map(Duration::from_secs).ok().or_else(|| until(text)));
+    asked.unwrap_or_default().clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
 /// The beginning, on one line.
 fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SHOWN)]);
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if let Some((end, _)) = line.char_indices().nth(SHOWN) {
-        line.truncate(end);
-        line.push('…');
+    brief(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+}
+
+/// A long text, cut.
+pub fn brief(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push('…');
     }
-    line
+    text
 }
 
 /// Polls until the condition gives a value. Never sleeps longer than it must, never waits for ever.
@@ -203,5 +273,5 @@ where
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    bail!("waited {} s in vain: {what}", patience.as_secs())
+    bail!("expected this within {} s, and it did not happen: {what}", patience.as_secs())
 }

@@ -118,7 +118,11 @@ fn write_source(
     for answer in answers {
         let text = chapter::read(answer, problems);
         problems.extend(checks::chapter(answer, &text));
+        // The table of calls is a file beside the cases, and a page of the book.
+        let calls = format!("{}-calls.md", answer.name);
+        let text = text.replace("(src/cases/calls.md)", &format!("({calls})"));
         fs::write(source.join(format!("{}.md", answer.name)), text)?;
+        fs::write(source.join(calls), answer.suite.page())?;
     }
     Ok(())
 }
@@ -133,6 +137,9 @@ fn summary(answers: &[Answer]) -> String {
             let answer = answers.iter().find(|answer| answer.name == question.answer);
             let page = answer.map(|answer| format!("{}.md", answer.name)).unwrap_or_default();
             let _ = writeln!(summary, "- [{}]({page})", question.title);
+            if answer.is_some() {
+                let _ = writeln!(summary, "  - [The table of calls]({}-calls.md)", question.answer);
+            }
         }
     }
     let others = questions::others(answers);
@@ -141,6 +148,7 @@ fn summary(answers: &[Answer]) -> String {
     }
     for Answer { question, name, .. } in others {
         let _ = writeln!(summary, "- [{question}]({name}.md)");
+        let _ = writeln!(summary, "  - [The table of calls]({name}-calls.md)");
     }
     summary
 }

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{anyhow, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use conform::{
     case::{Case, Kind},
     target::{Restart, Target},
@@ -219,6 +219,11 @@ fn case_trial(case: Case, serve: Serve) -> Trial {
             Kind::Load | Kind::Restart => Arc::new(serve().await?),
         };
         (case.run)(&served.target()?).await?;
+        if case.kind != Kind::Restart {
+            // A reader's server keeps its data between two runs of `conform`, and both have to say the same.
+            let again = (case.run)(&served.target()?).await;
+            again.context("the second time on one server")?;
+        }
         Ok(Completion::Completed)
     })
 }

@@ -6,3 +6,4 @@ mod circles;
 mod layers;
 mod budget;
 mod sabotages;
+mod cases;

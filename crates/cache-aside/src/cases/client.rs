@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use conform::{
+    expect::{integer, json_of, text},
     http::header,
     target::{Target, eventually},
 };
@@ -57,9 +58,7 @@ impl Client {
 
     /// Makes a user of this name, who must not be refused, and returns the id.
     pub async fn sign_up(&self, name: &str) -> anyhow::Result<i64> {
-        let response = self.create(&self.user(name)).await?;
-        ensure!(response.status() == 201, "{name}: {}", response.text().await?);
-        response.json::<Value>().await?["id"].as_i64().context("no id")
+        integer(&json_of(self.create(&self.user(name)).await?, 201).await?, "id")
     }
 
     /// Reads a user.
@@ -67,10 +66,16 @@ impl Client {
         self.target.send(self.request(Method::GET, &format!("users/{id}"))).await
     }
 
+    /// Reads a user, and asks again while the service is too busy.
+    pub async fn read_patiently(&self, id: i64) -> anyhow::Result<Response> {
+        let request = || self.request(Method::GET, &format!("users/{id}"));
+        Ok(self.target.send_patiently(request).await?.0)
+    }
+
     /// Reads a user until the answer comes from the cache: the user may not be there yet, and what is cached may
     /// have gone.
     pub async fn hit(&self, id: i64) -> anyhow::Result<Response> {
-        eventually("the second read is a hit: see Cache-Status", async || {
+        eventually("a second read is a hit, as Cache-Status says", async || {
             let response = self.read(id).await?;
             Ok(is_hit(&response).then_some(response))
         })
@@ -113,14 +118,14 @@ pub fn is_hit(response: &Response) -> bool {
 
 /// The seconds that a hit has left.
 pub fn ttl(response: &Response) -> anyhow::Result<i64> {
-    let ttl = cache_status(response, "ttl=").context("a hit without its ttl")?;
-    Ok(ttl.parse()?)
+    let ttl = cache_status(response, "ttl=").and_then(|ttl| ttl.parse().ok());
+    ttl.with_context(|| {
+        let seen = header(response, "cache-status");
+        format!("expected a whole number `ttl` beside `hit` in Cache-Status, got {seen:?}")
+    })
 }
 
 /// The name of the user that was read.
 pub async fn name(response: Response) -> anyhow::Result<String> {
-    let status = response.status();
-    let user: Value = response.json().await?;
-    ensure!(status == 200, "{status}: {user}");
-    Ok(user["name"].as_str().context("no name")?.to_owned())
+    Ok(text(&json_of(response, 200).await?, "name")?.to_owned())
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use futures_util::future::try_join_all;
 use reqwest::Response;
 use tokio::time::sleep;
@@ -14,17 +14,18 @@ use super::client::{Client, PASSWORD, credentials, tokens};
 use conform::{
     case::Outcome,
     cases,
+    expect::{expect, status_in},
     http::{header, problem},
     target::{Target, eventually},
 };
 
 cases! {
-    Plain a_taken_address_is_a_conflict_however_it_is_written: "409 for an address that has an account, in capitals too; a login takes both", "One person, who typed it twice, and not two accounts.";
-    Load an_address_wanted_by_twenty_at_once_becomes_one_account: "Of twenty who register one address at once, one gets 201 and the others 409", "Look first and insert after, and two of them both find it free.";
+    Plain a_taken_address_is_a_conflict_however_it_is_written: "POST /register: 409 for an address that has an account, in capitals too; a login takes both", "It is one person who typed the address twice, and needs one account.";
+    Load an_address_wanted_by_twenty_at_once_becomes_one_account: "Of twenty who register one address at once, one gets 201 and the others 409", "A program that looks first and inserts afterwards lets two of them find it free.";
     Plain a_password_is_compared_to_its_last_character_whatever_it_holds: "128 characters of any script are a password, and each of them counts", "Some hashes stop at 72 bytes, and some programs at a NUL.";
-    Plain a_wrong_password_and_an_unknown_address_get_the_same_answer: "401 with the same headers and the same words", "Nobody learns from a login who has an account.";
+    Plain a_wrong_password_and_an_unknown_address_get_the_same_answer: "POST /login: 401 with the same headers and the same body for a wrong password and for an unknown address", "Nobody learns from a login who has an account.";
     Plain guesses_at_one_account_are_slowed_down_and_its_owner_gets_in_after_the_wait: "Five failures are free; then 429 with Retry-After, for an unknown address and for the right password too; after the wait the owner gets in", "Guessing is made slow, and nobody is locked out for good.";
-    Load fifty_guesses_at_once_are_no_more_than_five: "Of fifty wrong guesses at once at one account, five get 401 and the others 429", "Count after the password was looked at, and none of the fifty has failed yet.";
+    Load fifty_guesses_at_once_are_no_more_than_five: "Of fifty wrong guesses at once at one account, five get 401 and the others 429", "A program that counts after it has checked the password lets all fifty through: none has failed yet.";
 }
 
 const WRONG: &str = "a wrong password";
@@ -54,8 +55,9 @@ async fn an_address_wanted_by_twenty_at_once_becomes_one_account(target: &Target
     let (created, taken) = (count(201), count(409));
     // Whoever was told to come back may have been the one, and not know it.
     let unsure = answers.iter().any(|(_, unsure)| *unsure);
-    ensure!(created + taken == 20, "{answers:?}");
-    ensure!(created == 1 || created == 0 && unsure, "{created} made an account");
+    let got = format!("{created} times 201, {taken} times 409, {} others", 20 - created - taken);
+    let one = created + taken == 20 && (created == 1 || created == 0 && unsure);
+    expect(one, "one 201 and 19 times 409", got)?;
     client.log_in(&email).await?;
     Ok(())
 }
@@ -70,12 +72,15 @@ async fn a_password_is_compared_to_its_last_character_whatever_it_holds(
         .enumerate()
     {
         let email = client.email(&format!("apictilcwih{n}"));
-        client.register_with(&email, password).await.with_context(|| password.to_owned())?;
+        client
+            .register_with(&email, password)
+            .await
+            .with_context(|| format!("with the password {password:.20}"))?;
         tokens(client.try_login(&email, password).await?).await?;
         let shorter: String = password.chars().take(password.chars().count() - 1).collect();
         for wrong in [shorter.as_str(), &format!("{shorter}x"), &format!("{password}\0"), ""] {
-            let status = client.try_login(&email, wrong).await?.status().as_u16();
-            ensure!(matches!(status, 401 | 422 | 429), "{wrong:?} in place of it: {status}");
+            let seen = status_in(&client.try_login(&email, wrong).await?, &[401, 422, 429]);
+            seen.context("with a password that differs in its last character")?;
         }
     }
     Ok(())
@@ -97,8 +102,8 @@ async fn a_wrong_password_and_an_unknown_address_get_the_same_answer(target: &Ta
         headers.sort();
         answers.insert((headers, problem(response, 401).await?.to_string()));
     }
-    ensure!(answers.len() == 1, "they differ: {answers:?}");
-    Ok(())
+    let what = "the same headers and body for a wrong password and for an unknown address";
+    expect(answers.len() == 1, what, format!("{answers:?}"))
 }
 
 async fn guesses_at_one_account_are_slowed_down_and_its_owner_gets_in_after_the_wait(
@@ -109,7 +114,9 @@ async fn guesses_at_one_account_are_slowed_down_and_its_owner_gets_in_after_the_
     client.register(&owners).await?;
     let slowed = tokio::try_join!(slowed_down(&client, &owners), slowed_down(&client, &nobodys))?;
     for (email, response) in [(&owners, slowed.0), (&nobodys, slowed.1)] {
-        problem(response, 429).await.with_context(|| format!("{email}, the right password"))?;
+        problem(response, 429)
+            .await
+            .with_context(|| format!("the right password for {email}, too early"))?;
     }
     let back = eventually("the owner gets in", async || {
         let response = client.try_login(&owners, PASSWORD).await?;
@@ -128,9 +135,10 @@ async fn slowed_down(client: &Client, email: &str) -> anyhow::Result<Response> {
         }
         let wait = header(&response, "retry-after").to_owned();
         problem(response, 429).await?;
-        ensure!(guess >= 5, "{email} is slowed down after {guess} failures");
-        let wait: u64 = wait.parse().with_context(|| format!("Retry-After: {wait:?}"))?;
-        ensure!((1..=60).contains(&wait), "Retry-After: {wait}");
+        expect(guess >= 5, "five failures to be free", format!("429 after {guess}"))?;
+        let asked = wait.parse().ok().filter(|wait: &u64| (1..=60).contains(wait));
+        let wait = asked
+            .with_context(|| format!("expected 1 to 60 seconds in Retry-After, got {wait:?}"))?;
         let asked = Instant::now();
         if wait > 1 {
             let right = client.try_login(email, PASSWORD).await?;
@@ -141,7 +149,9 @@ async fn slowed_down(client: &Client, email: &str) -> anyhow::Result<Response> {
         }
         sleep(Duration::from_secs(wait)).await;
     }
-    bail!("{email} can be guessed at without a wait of more than a second")
+    bail!(
+        "expected longer and longer waits in Retry-After, got none of more than a second in 12 guesses"
+    )
 }
 
 async fn fifty_guesses_at_once_are_no_more_than_five(target: &Target) -> Outcome {
@@ -162,9 +172,8 @@ async fn fifty_guesses_at_once_are_no_more_than_five(target: &Target) -> Outcome
         (1..=6).take_while(|&n| begun.elapsed() >= Duration::from_secs((1 << n) - 1)).count();
     let count = |status: u16| answers.iter().filter(|(seen, _)| *seen == status).count();
     let (tried, slowed) = (count(401), count(429));
-    ensure!(tried + slowed == 50, "{answers:?}");
-    ensure!(tried <= 5 + waits, "{tried} guesses were tried, {slowed} slowed, {waits} waits over");
     let unsure = answers.iter().any(|(_, unsure)| *unsure);
-    ensure!(tried >= 5 || unsure, "only {tried} guesses were tried");
-    Ok(())
+    let got = format!("{tried} times 401, {slowed} times 429, {} others", 50 - tried - slowed);
+    let five = tried + slowed == 50 && tried <= 5 + waits && (tried >= 5 || unsure);
+    expect(five, "five times 401 and 45 times 429", got)
 }

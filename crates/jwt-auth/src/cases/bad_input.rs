@@ -1,26 +1,28 @@
 //! What a client may send by mistake or on purpose, and what it gets.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::Method;
 use serde_json::json;
 
 use super::client::{Client, PASSWORD, credentials, tokens, unauthorized};
 use conform::{
+    bodies::{refused_unread, refuses_bad_bodies},
     case::Outcome,
     cases,
-    http::{invalid, not_allowed, not_found, problem, refuses_bad_bodies},
+    expect::{expect, list},
+    http::{invalid, not_allowed, not_found, problem},
     target::Target,
 };
 
 cases! {
-    Plain an_address_that_is_none_is_refused: "422 that names the address, to register and to log in", "A typing error should be told, and not be counted as a guess.";
-    Plain a_password_that_is_too_short_too_long_or_common_is_refused: "422 that names the password; all mistakes at once", "What everybody uses is guessed first, and a client shows all that is wrong.";
-    Plain a_password_of_a_megabyte_is_refused_unread: "413", "Hashing costs by the byte: a megabyte each would be an attack.";
-    Plain what_is_no_refresh_token_is_refused: "401 for any text that is none of ours, 422 for what is no text", "The shape of a token is nobody's business but ours.";
-    Plain a_logout_needs_a_token: "401 without a token, 400, 413, 415 or 422 for a bad body", "Nobody ends the session of somebody else.";
-    Plain a_body_that_is_none_of_ours_is_refused: "400, 413, 415 or 422, and the next good one is served", "One bad client must not cost the others anything.";
-    Plain a_wrong_method_is_not_allowed_and_a_wrong_path_is_not_found: "405 with Allow; 404", "It tells a client's author what the path is for.";
+    Plain an_address_that_is_none_is_refused: "POST /register and POST /login with what is no address: 422 that names email", "A typing error should be told, and not be counted as a guess.";
+    Plain a_password_that_is_too_short_too_long_or_common_is_refused: "POST /register with a bad or very common password: 422 that names password; all mistakes at once", "What everybody uses is guessed first, and a client shows all that is wrong.";
+    Plain a_password_of_a_megabyte_is_refused_unread: "A body of a megabyte: 413, or the connection is closed", "A password costs time by the byte: one of a megabyte would be an attack.";
+    Plain what_is_no_refresh_token_is_refused: "POST /token/refresh: 401 for any text that is no refresh token, 422 for what is no text", "How a token looks inside is the business of the program that made it.";
+    Plain a_logout_needs_a_token: "POST /logout and POST /logout/everywhere: 401 without a token; 400, 413, 415 or 422 for a bad body", "Nobody ends the session of somebody else.";
+    Plain a_body_that_is_none_of_ours_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
+    Plain a_wrong_method_is_not_allowed_and_a_wrong_path_is_not_found: "A method that a path does not have: 405 with Allow; a path that there is not: 404", "It tells a client's author what the path is for.";
 }
 
 async fn an_address_that_is_none_is_refused(target: &Target) -> Outcome {
@@ -29,7 +31,9 @@ async fn an_address_that_is_none_is_refused(target: &Target) -> Outcome {
     for email in ["", "ann", "@example.com", "ann@", "a b@example.com", "a\0@b.example", &long] {
         for path in ["register", "login"] {
             let response = client.post(path, &credentials(email, PASSWORD)).await?;
-            invalid(response, "email").await.with_context(|| format!("{path} {email:?}"))?;
+            invalid(response, "email")
+                .await
+                .with_context(|| format!("for the address {email:.20?}"))?;
         }
     }
     Ok(())
@@ -43,7 +47,9 @@ async fn a_password_that_is_too_short_too_long_or_common_is_refused(target: &Tar
         ["", "7 chars", "password", "Password123", "12345678", "with a \0 NUL", &long, &longer]
     {
         let response = client.post("register", &credentials(&email, password)).await?;
-        invalid(response, "password").await.with_context(|| format!("{password:?}"))?;
+        invalid(response, "password")
+            .await
+            .with_context(|| format!("for the password {password:.20?}"))?;
     }
     for password in [&long, &longer] {
         invalid(client.try_login(&email, password).await?, "password").await?;
@@ -51,8 +57,11 @@ async fn a_password_that_is_too_short_too_long_or_common_is_refused(target: &Tar
     // Both mistakes at once.
     let response = client.post("register", &credentials("ann", "short")).await?;
     let problem = problem(response, 422).await?;
-    let fields = problem["errors"].as_array().context("no errors")?;
-    ensure!(fields.len() == 2, "{problem}");
+    let errors = list(&problem, "errors")?;
+    for field in ["email", "password"] {
+        let named = errors.iter().any(|error| error["field"] == field);
+        expect(named, format!("both fields in `errors`, {field} too"), &problem)?;
+    }
     Ok(())
 }
 
@@ -61,14 +70,7 @@ async fn a_password_of_a_megabyte_is_refused_unread(target: &Target) -> Outcome 
     let email = client.email("apoamiru");
     for path in ["register", "login"] {
         let body = credentials(&email, &"x".repeat(1_000_000));
-        let request = target.request(Method::POST, path).header("connection", "close").json(&body);
-        match request.send().await {
-            Ok(response) => {
-                problem(response, 413).await?;
-            }
-            // The service may close the connection before all of it has been sent.
-            Err(error) => ensure!(error.is_request() || error.is_body(), "{error:?}"),
-        }
+        refused_unread(target, target.request(Method::POST, path).json(&body), 413).await?;
     }
     client.register(&email).await
 }
@@ -82,7 +84,9 @@ async fn what_is_no_refresh_token_is_refused(target: &Target) -> Outcome {
     for token in
         ["", "abc", "' or 1=1 --", "\0", &unknown, &padded, &long, &pair.access_token, "🦀"]
     {
-        unauthorized(client.refresh(token).await?).await.with_context(|| format!("{token:.60}"))?;
+        unauthorized(client.refresh(token).await?)
+            .await
+            .with_context(|| format!("for the token {token:.20?}"))?;
     }
     for token in [json!(null), json!(7), json!([pair.refresh_token])] {
         let body = json!({ "refresh_token": token });
@@ -103,17 +107,10 @@ async fn a_logout_needs_a_token(target: &Target) -> Outcome {
         let request = || target.request(Method::POST, path);
         for (body, status) in [("{", 400), ("[]", 400), (r#"{"token":"x"}"#, 422)] {
             let request = request().header("content-type", "application/json").body(body);
-            problem(target.send(request).await?, status).await.context(body)?;
+            problem(target.send(request).await?, status).await?;
         }
         problem(target.send(request().body("refresh_token=x")).await?, 415).await?;
-        // It is refused unread, and the connection may be closed.
-        let large = request().header("connection", "close").body("x".repeat(100_000));
-        match large.send().await {
-            Ok(response) => {
-                problem(response, 413).await?;
-            }
-            Err(error) => ensure!(error.is_request() || error.is_body(), "{error:?}"),
-        }
+        refused_unread(target, request().body("x".repeat(10_000_000)), 413).await?;
     }
     Ok(())
 }
@@ -127,7 +124,9 @@ async fn a_body_that_is_none_of_ours_is_refused(target: &Target) -> Outcome {
         ("login", credentials(&email, PASSWORD)),
         ("token/refresh", json!({ "refresh_token": pair.refresh_token })),
     ] {
-        refuses_bad_bodies(|| target.request(Method::POST, path), &good).await.context(path)?;
+        refuses_bad_bodies(target, || target.request(Method::POST, path), &good)
+            .await
+            .context(path)?;
     }
     for (body, status) in [
         (r#"{"email":"c@example.com"}"#, 422),
@@ -138,7 +137,7 @@ async fn a_body_that_is_none_of_ours_is_refused(target: &Target) -> Outcome {
     ] {
         let request = target.request(Method::POST, "register");
         let request = request.header("content-type", "application/json").body(body);
-        problem(target.send(request).await?, status).await.context(body)?;
+        problem(target.send(request).await?, status).await?;
     }
     Ok(())
 }
@@ -157,7 +156,5 @@ async fn a_wrong_method_is_not_allowed_and_a_wrong_path_is_not_found(target: &Ta
         ],
     )
     .await?;
-    not_found(target, &["", "token", "me/", "users/1", ".well-known/jwks.json/x", "%00", "%ff"])
-        .await?;
-    Ok(())
+    not_found(target, &["", "token", "users/1", ".well-known/jwks.json/x"]).await
 }

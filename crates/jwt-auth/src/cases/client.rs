@@ -1,9 +1,10 @@
 //! How do cases, tests and experiments speak to the service? As a client of its table of calls.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use conform::{
     case::Outcome,
+    expect::{expect, json_of, status, status_in},
     http::{header, problem},
     target::Target,
 };
@@ -65,9 +66,7 @@ impl Client {
         let account = credentials(email, password);
         let (response, unsure) = self.target.post_patiently("register", &account).await?;
         // The call that got a 503 may have made the account.
-        let made = response.status() == 201 || unsure && response.status() == 409;
-        ensure!(made, "{email} is not registered: {}", response.text().await?);
-        Ok(())
+        if unsure { status_in(&response, &[201, 409]) } else { status(&response, 201) }
     }
 
     /// Tries to log in.
@@ -126,20 +125,34 @@ pub fn credentials(email: &str, password: &str) -> Value {
 
 /// The pair in an answer that must be one.
 pub async fn tokens(response: Response) -> anyhow::Result<Tokens> {
-    ensure!(response.status() == 200, "{}: {}", response.status(), response.text().await?);
-    Ok(response.json().await?)
+    let body = json_of(response, 200).await?;
+    let words = "expected access_token, token_type, expires_in and refresh_token";
+    serde_json::from_value(body).map_err(|error| anyhow!("{words}, got another body: {error}"))
 }
 
 /// A 401 whose challenge says that the token is no good.
 pub async fn unauthorized(response: Response) -> Outcome {
     let challenge = header(&response, "www-authenticate").to_owned();
     problem(response, 401).await?;
-    ensure!(challenge == r#"Bearer error="invalid_token""#, "the challenge is {challenge:?}");
-    Ok(())
+    challenges(&challenge, Some("invalid_token"))
 }
 
 /// One part of a token, as JSON: 0 is the header, 1 is the claims.
 pub fn part(token: &str, n: usize) -> anyhow::Result<Value> {
-    let part = token.split('.').nth(n).context("the token has no such part")?;
-    Ok(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part)?)?)
+    let part = token.split('.').nth(n).and_then(|part| URL_SAFE_NO_PAD.decode(part).ok());
+    let json = part.and_then(|part| serde_json::from_slice(&part).ok());
+    json.with_context(|| format!("expected JSON in part {} of the token, got {token:.60}", n + 1))
+}
+
+/// The header WWW-Authenticate asks for a bearer token, with this error or none. It may say more, such as a realm.
+pub fn challenges(header: &str, error: Option<&str>) -> Outcome {
+    let bearer = header.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer"));
+    let (fits, what) = match error {
+        Some(error) => {
+            let error = format!("error=\"{error}\"");
+            (header.contains(&error), format!("`Bearer` with {error}"))
+        }
+        None => (!header.contains("error="), "`Bearer` without an error".to_owned()),
+    };
+    expect(bearer && fits, format!("{what} in WWW-Authenticate"), format!("{header:?}"))
 }

@@ -1,18 +1,26 @@
 //! How one stays in, and how one leaves: refreshing and logging out.
 
-use anyhow::ensure;
+use anyhow::Context;
 use reqwest::Method;
 use serde_json::json;
 
-use super::client::{Client, part, tokens, unauthorized};
-use conform::{case::Outcome, cases, http::header, target::Target};
+use super::{
+    client::{Client, part, tokens, unauthorized},
+    no_store,
+};
+use conform::{
+    case::Outcome,
+    cases,
+    expect::{equal, expect, status},
+    target::Target,
+};
 
 cases! {
-    Plain a_refresh_gives_a_new_pair: "POST /token/refresh: 200 and a new pair, of the same session", "One stays logged in although access tokens are short.";
+    Plain a_refresh_gives_a_new_pair: "POST /token/refresh: 200 and a new pair, of the same session", "Users stay logged in although access tokens end soon.";
     Load two_tabs_that_refresh_at_once_are_not_an_attack: "One refresh token used twice within the grace: 200 twice, and both go on", "Two tabs wake together, or an answer is lost on its way; that must log nobody out.";
-    Plain a_refresh_token_of_the_generation_before_the_last_has_no_grace: "A refresh token from before the last refresh but one: 401, and the whole family ends", "Whoever shows it has missed a refresh: a thief, or the user after the thief.";
-    Plain a_logout_ends_one_session_and_its_access_token_lives_on: "POST /logout by either token: 204, also again; the session's refresh tokens end, its access token does not", "The price of asking nobody. A client that repeats a logout must not be told that it failed.";
-    Plain a_logout_everywhere_ends_all_sessions_of_the_user_and_no_other: "POST /logout/everywhere: 204, and all of the user's sessions end; 401 for a refresh token that has ended", "For who has lost a phone. A token that is over must not be able to.";
+    Plain a_refresh_token_of_the_generation_before_the_last_has_no_grace: "A refresh token that is older by two refreshes: 401, and the newest one of its family gets 401 too", "Two people have the token: the user and a thief.";
+    Plain a_logout_ends_one_session_and_its_access_token_lives_on: "POST /logout by either token: 204, also again; the session's refresh tokens end, its access token does not", "Services verify access tokens without asking anybody, and that is the price. A client that repeats a logout must not be told that it failed.";
+    Plain a_logout_everywhere_ends_all_sessions_of_the_user_and_no_other: "POST /logout/everywhere: 204, and all of the user's sessions end; 401 for a refresh token that has ended", "A user who has lost a phone needs it. A token that has ended must not be able to do it.";
     Restart what_was_issued_before_a_kill_works_after_it: "SIGKILL: a refresh token that was given out still works, and an access token is still believed", "200 is a promise. Keys and sessions in memory would log everybody out with each deployment.";
     Restart what_was_revoked_before_a_kill_stays_revoked: "SIGKILL: a session that was ended, by its user or by a reuse, stays ended", "A thief must not get back in by waiting for the next deployment.";
 }
@@ -21,16 +29,18 @@ async fn a_refresh_gives_a_new_pair(target: &Target) -> Outcome {
     let client = Client::of(target);
     let first = client.join(&client.email("argnp")).await?;
     let response = client.refresh(&first.refresh_token).await?;
-    ensure!(header(&response, "cache-control") == "no-store", "a cache may keep the tokens");
+    no_store(&response)?;
     let second = tokens(response).await?;
-    ensure!(second.token_type == "Bearer" && second.expires_in == first.expires_in, "{second:?}");
-    ensure!(second.refresh_token != first.refresh_token, "the refresh token is the same");
-    ensure!(second.access_token != first.access_token, "the access token is the same");
+    let fresh = second.refresh_token != first.refresh_token;
+    expect(fresh, "a new refresh token", "the old one")?;
+    let fresh = second.access_token != first.access_token;
+    expect(fresh, "a new access token", "the old one")?;
     for token in [&first.access_token, &second.access_token] {
-        ensure!(client.me(token).await?.status() == 200, "both live as long as they say");
+        status(&client.me(token).await?, 200)
+            .context("both access tokens are good until they end")?;
     }
     let sid = |token: &str| anyhow::Ok(part(token, 1)?["sid"].clone());
-    ensure!(sid(&first.access_token)? == sid(&second.access_token)?, "one login, one session");
+    equal("the same `sid`", sid(&second.access_token)?, sid(&first.access_token)?)?;
     tokens(client.refresh(&second.refresh_token).await?).await?;
     Ok(())
 }
@@ -43,14 +53,14 @@ async fn two_tabs_that_refresh_at_once_are_not_an_attack(target: &Target) -> Out
         client.refresh(&first.refresh_token)
     )?;
     let (one, two) = (tokens(one).await?, tokens(two).await?);
-    ensure!(one.refresh_token != two.refresh_token, "both have one token");
+    let two_tokens = one.refresh_token != two.refresh_token;
+    expect(two_tokens, "another refresh token for each tab", "the same for both")?;
     // Whichever of the two the tabs go on with.
     let (one, two) =
         tokio::try_join!(client.refresh(&one.refresh_token), client.refresh(&two.refresh_token))?;
     let last = tokens(one).await?;
     tokens(two).await?;
-    ensure!(client.me(&last.access_token).await?.status() == 200);
-    Ok(())
+    status(&client.me(&last.access_token).await?, 200)
 }
 
 async fn a_refresh_token_of_the_generation_before_the_last_has_no_grace(
@@ -71,17 +81,15 @@ async fn a_logout_ends_one_session_and_its_access_token_lives_on(target: &Target
     let (first, second) = (client.log_in(&email).await?, client.log_in(&email).await?);
     let other = client.log_in(&email).await?;
     // By either token.
-    ensure!(client.log_out(&first.refresh_token).await?.status() == 204);
-    ensure!(client.show(Method::POST, "logout", &second.access_token).await?.status() == 204);
+    status(&client.log_out(&first.refresh_token).await?, 204)?;
+    status(&client.show(Method::POST, "logout", &second.access_token).await?, 204)?;
     for pair in [&first, &second] {
         unauthorized(client.refresh(&pair.refresh_token).await?).await?;
         // The price of asking nobody.
-        ensure!(
-            client.me(&pair.access_token).await?.status() == 200,
-            "its access token is refused"
-        );
+        let lives = status(&client.me(&pair.access_token).await?, 200);
+        lives.context("the access token of a session that was ended")?;
     }
-    ensure!(client.log_out(&first.refresh_token).await?.status() == 204, "again, and no harm done");
+    status(&client.log_out(&first.refresh_token).await?, 204).context("the same logout again")?;
     tokens(client.refresh(&other.refresh_token).await?).await?;
     Ok(())
 }
@@ -95,7 +103,7 @@ async fn a_logout_everywhere_ends_all_sessions_of_the_user_and_no_other(
     let (first, second) = (client.log_in(&email).await?, client.log_in(&email).await?);
     let bob = client.join(&client.email("aleeasotuano-bob")).await?;
     let everywhere = client.show(Method::POST, "logout/everywhere", &first.access_token);
-    ensure!(everywhere.await?.status() == 204);
+    status(&everywhere.await?, 204)?;
     for pair in [&first, &second] {
         unauthorized(client.refresh(&pair.refresh_token).await?).await?;
     }
@@ -106,7 +114,7 @@ async fn a_logout_everywhere_ends_all_sessions_of_the_user_and_no_other(
     unauthorized(client.post("logout/everywhere", &dead).await?).await?;
     let third = tokens(client.refresh(&third.refresh_token).await?).await?;
     let alive = json!({ "refresh_token": third.refresh_token });
-    ensure!(client.post("logout/everywhere", &alive).await?.status() == 204);
+    status(&client.post("logout/everywhere", &alive).await?, 204)?;
     unauthorized(client.refresh(&third.refresh_token).await?).await?;
     tokens(client.refresh(&bob.refresh_token).await?).await?;
     Ok(())
@@ -122,7 +130,7 @@ async fn what_was_issued_before_a_kill_works_after_it(target: &Target) -> Outcom
     target.restart().await?;
     for pair in [fresh, refreshed] {
         let me = client.me(&pair.access_token).await?;
-        ensure!(me.status() == 200, "its access token: {}", me.text().await?);
+        status(&me, 200).context("an access token from before the kill")?;
         tokens(client.refresh(&pair.refresh_token).await?).await?;
     }
     client.log_in(&email).await?;
@@ -135,7 +143,7 @@ async fn what_was_revoked_before_a_kill_stays_revoked(target: &Target) -> Outcom
     client.register(&email).await?;
     let (left, stolen) = (client.log_in(&email).await?, client.log_in(&email).await?);
     let other = client.log_in(&email).await?;
-    ensure!(client.log_out(&left.refresh_token).await?.status() == 204);
+    status(&client.log_out(&left.refresh_token).await?, 204)?;
     let second = tokens(client.refresh(&stolen.refresh_token).await?).await?;
     let third = tokens(client.refresh(&second.refresh_token).await?).await?;
     unauthorized(client.refresh(&stolen.refresh_token).await?).await?;

@@ -1,8 +1,8 @@
 //! How do cases, tests and experiments speak to the service? As a client of its table of calls.
 
-use anyhow::{Context, ensure};
 use conform::{
     case::Outcome,
+    expect::{json, json_of, status, status_in, text},
     target::{Target, within},
 };
 use reqwest::{Method, Response};
@@ -56,22 +56,19 @@ impl Client {
     /// Posts a notification that must be accepted, and tries again when the service says 503.
     pub async fn accepted(&self, body: &Value) -> Outcome {
         let (response, unsure) = self.target.post_patiently("notifications", body).await?;
-        let status = response.status();
         // 200 is good if the call that got a 503 was carried out.
-        ensure!(status == 202 || (unsure && status == 200), "{body} was answered with {status}");
-        Ok(())
+        if unsure { status_in(&response, &[202, 200]) } else { status(&response, 202) }
     }
 
     /// Where a job stands.
     pub async fn progress(&self, job: &str) -> anyhow::Result<Value> {
         let response = self.target.get(&format!("notifications/{job}")).await?;
-        ensure!(response.status() == 200, "{job}: {}", response.status());
-        Ok(response.json().await?)
+        json_of(response, 200).await
     }
 
     /// Waits until a job has this status, and returns where it stands.
     pub async fn until(&self, job: &str, status: &str) -> anyhow::Result<Value> {
-        within(PATIENCE, &format!("{job} is {status}"), async || {
+        within(PATIENCE, &format!("the job {job} has the status {status}"), async || {
             let progress = self.progress(job).await?;
             Ok((progress["status"] == status).then_some(progress))
         })
@@ -95,19 +92,14 @@ impl Client {
 
     async fn device(&self, method: Method, user: &str, token: &str) -> Outcome {
         let path = format!("users/{user}/devices/{token}");
-        let response = self.target.ask(method.clone(), &path).await?;
-        ensure!(response.status() == 204, "{method}: {}", response.status());
-        ensure!(response.bytes().await?.is_empty(), "{method}: 204 with a body");
-        Ok(())
+        status(&self.target.ask(method, &path).await?, 204)
     }
 
     /// A ticket for a stream.
     pub async fn ticket(&self, user: &str) -> anyhow::Result<String> {
         let path = format!("users/{user}/stream-tickets");
         let (response, _) = self.target.post_patiently(&path, &json!({})).await?;
-        ensure!(response.status() == 201, "a ticket: {}", response.status());
-        let body: Value = response.json().await?;
-        Ok(body["ticket"].as_str().context("no ticket")?.to_owned())
+        Ok(text(&json_of(response, 201).await?, "ticket")?.to_owned())
     }
 
     /// Opens the stream of a user after this number, with a ticket of its own.
@@ -134,7 +126,7 @@ impl Client {
 
     /// How many sockets the service says are open; nothing while it is not ready.
     pub async fn sockets(&self) -> anyhow::Result<Option<u64>> {
-        let ready: Value = self.target.get("readyz").await?.json().await?;
+        let ready = json(self.target.get("readyz").await?).await?;
         Ok(ready["sockets"].as_u64())
     }
 }

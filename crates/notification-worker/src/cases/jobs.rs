@@ -1,11 +1,8 @@
 //! What becomes of a notification?
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
@@ -16,22 +13,23 @@ use super::{
 use conform::{
     case::Outcome,
     cases,
+    expect::{ends_with, equal, expect, json_of, same_fields, status_in, text},
     http::{header, lives_and_is_ready, problem},
     killing::Killing,
-    target::{Target, eventually},
+    target::{Target, eventually, pause},
 };
 
 cases! {
     Plain a_notification_reaches_an_open_socket_and_is_delivered: "202 with Location and the job id; the frame on an open stream; then status delivered after one attempt", "This is the product. 202 means that it is on its way, and the client can see how far it is.";
-    Plain a_job_without_an_id_gets_one: "Without job_id: 202 with a new one", "A client that never repeats a call need not think of names.";
+    Plain a_job_without_an_id_gets_one: "POST /notifications without job_id: 202 with a new one", "A client that never repeats a call need not think of names.";
     Plain a_high_priority_is_delivered_too: "priority high: 202, and delivered", "A password reset must not be lost on the way past the newsletters.";
     Plain the_same_job_again_is_200_and_sent_once: "The same job_id again: 200, and nothing is sent again", "A client that did not hear the answer asks again. Its user must not be told twice.";
-    Load fifty_calls_with_one_job_id_make_one_notification: "Of fifty calls with one job_id at once, one gets 202 and the others 200; one frame", "Look first and insert after, and two of them find nothing.";
+    Load fifty_calls_with_one_job_id_make_one_notification: "Of fifty calls with one job_id at once, one gets 202 and the others 200; one frame", "A program that looks first and inserts afterwards lets two of them find nothing.";
     Plain a_push_that_reaches_nobody_is_dead_and_can_be_queued_again: "A push for a user without a device: dead, with the reason; requeue: 202, and it is tried again", "Somebody has to find out why nothing came, and try again when it is mended.";
-    Plain what_is_not_dead_cannot_be_queued_again: "Requeue of what is delivered: 409", "Or a slip in the console tells a million users everything twice.";
+    Plain what_is_not_dead_cannot_be_queued_again: "Requeue of what is delivered: 409", "A slip in the console must not tell a million users everything twice.";
     Plain a_device_is_added_and_removed: "PUT and DELETE of a device: 204, also the second time", "Apps register at each start, and do not remember whether they have.";
     Plain an_unknown_job_is_not_found: "404 for a job that nobody has", "It is an everyday event and no error of the server.";
-    Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "The balancer asks.";
+    Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "A load balancer asks this before it sends clients.";
     Restart what_was_answered_with_202_is_delivered_after_a_kill: "SIGKILL under load: every job that was answered with 202 is delivered afterwards, and stands in its user's stream once", "202 is a promise. A queue in memory does not keep it.";
 }
 
@@ -42,20 +40,18 @@ async fn a_notification_reaches_an_open_socket_and_is_delivered(target: &Target)
     let mut body = notification(&job, &user, "websocket");
     (body["title"], body["body"]) = (json!("Häß"), json!("Line\n\"2\""));
     let (answer, unsure) = target.post_patiently("notifications", &body).await?;
-    ensure!(answer.status() == 202 || (unsure && answer.status() == 200), "{}", answer.status());
-    let location = header(&answer, "location");
-    ensure!(location == format!("/notifications/{job}"), "Location is {location:?}");
-    let answer: Value = answer.json().await?;
-    ensure!(answer == json!({ "job_id": job }), "{answer}");
-    let Frame { seq, job_id, title, body } = stream.soon().await?;
-    ensure!(seq == 1, "the first number of a user is {seq}, not 1");
-    ensure!(
-        (&*job_id, &*title, &*body) == (&*job, "Häß", "Line\n\"2\""),
-        "{job_id} {title} {body}"
-    );
+    let accepted = if unsure { &[202, 200][..] } else { &[202] };
+    status_in(&answer, accepted)?;
+    let location = header(&answer, "location").to_owned();
+    ends_with("the header `Location`", &location, &format!("/notifications/{job}"))?;
+    let expected = answer.status().as_u16();
+    equal("the field `job_id`", json_of(answer, expected).await?["job_id"].clone(), &*job)?;
+    let Frame { job_id, title, body, .. } = stream.soon().await?;
+    let expected = vec![&*job, "Häß", "Line\n\"2\""];
+    equal("job_id, title and body of the frame", vec![&*job_id, &*title, &*body], expected)?;
     let progress = client.until(&job, "delivered").await?;
-    let expected = json!({ "status": "delivered", "attempts": 1, "last_error": null });
-    ensure!(progress == expected, "{progress} is not {expected}");
+    let expected = json!({ "attempts": 1, "last_error": null });
+    same_fields(&progress, &expected, &["attempts", "last_error"])?;
     let jobs: Vec<_> = (2..=5).map(|n| format!("{job}-{n}")).collect();
     for job in &jobs {
         client.notify(job, &user).await?;
@@ -71,11 +67,9 @@ async fn a_job_without_an_id_gets_one(target: &Target) -> Outcome {
     let mut ids = HashSet::new();
     for _ in 0..3 {
         let answer = target.post_patiently("notifications", &body).await?.0;
-        ensure!(answer.status() == 202, "{}", answer.status());
-        let answer: Value = answer.json().await?;
-        ids.insert(answer["job_id"].as_str().context("no job_id")?.to_owned());
+        ids.insert(text(&json_of(answer, 202).await?, "job_id")?.to_owned());
     }
-    ensure!(ids.len() == 3, "an id was given twice");
+    equal("the number of job ids after three calls without one", ids.len(), 3)?;
     for id in ids {
         client.until(&id, "delivered").await?;
     }
@@ -89,8 +83,7 @@ async fn a_high_priority_is_delivered_too(target: &Target) -> Outcome {
     body["priority"] = json!("high");
     client.accepted(&body).await?;
     client.until(&job, "delivered").await?;
-    ensure!(client.stream(&user, 0).await?.soon().await?.job_id == job);
-    Ok(())
+    equal("the job in the stream", client.stream(&user, 0).await?.soon().await?.job_id, job)
 }
 
 async fn the_same_job_again_is_200_and_sent_once(target: &Target) -> Outcome {
@@ -102,11 +95,10 @@ async fn the_same_job_again_is_200_and_sent_once(target: &Target) -> Outcome {
     // At once, while it may be under way, and again when it has been delivered.
     for _ in 0..3 {
         let (again, _) = target.post_patiently("notifications", &body).await?;
-        ensure!(again.status() == 200, "again: {}", again.status());
-        ensure!(again.json::<Value>().await? == json!({ "job_id": job }));
+        equal("the field `job_id`", json_of(again, 200).await?["job_id"].clone(), &*job)?;
         client.until(&job, "delivered").await?;
     }
-    ensure!(stream.soon().await?.job_id == job);
+    equal("the job in the stream", stream.soon().await?.job_id, job)?;
     stream.nothing_more().await
 }
 
@@ -123,9 +115,10 @@ async fn fifty_calls_with_one_job_id_make_one_notification(target: &Target) -> O
     let count = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
     let (accepted, known) = (count(202), count(200));
     let unsure = answers.iter().any(|(_, unsure)| *unsure);
-    ensure!(accepted + known == 50, "{answers:?}");
-    ensure!(accepted == 1 || accepted == 0 && unsure, "{accepted} accepted, {known} known");
-    ensure!(stream.soon().await?.job_id == job);
+    let got = format!("{accepted} times 202, {known} times 200, {} others", 50 - accepted - known);
+    let one = accepted + known == 50 && (accepted == 1 || accepted == 0 && unsure);
+    expect(one, "one 202 and 49 times 200", got)?;
+    equal("the job in the stream", stream.soon().await?.job_id, job)?;
     stream.nothing_more().await
 }
 
@@ -134,10 +127,10 @@ async fn a_push_that_reaches_nobody_is_dead_and_can_be_queued_again(target: &Tar
     let (job, user) = (client.name("aptrnidacbqa"), client.name("aptrnidacbqa-ann"));
     client.push(&job, &user).await?;
     let dead = client.until(&job, "dead").await?;
-    ensure!(dead["last_error"].as_str().is_some_and(|why| !why.is_empty()), "no reason: {dead}");
+    let reason = text(&dead, "last_error")?;
+    expect(!reason.is_empty(), "a reason in `last_error` of a dead job", &dead)?;
     let again = target.post(&format!("notifications/{job}/requeue"), &json!({})).await?;
-    ensure!(again.status() == 202, "requeue: {}", again.status());
-    ensure!(again.json::<Value>().await? == json!({ "job_id": job }));
+    equal("the field `job_id`", json_of(again, 202).await?["job_id"].clone(), &*job)?;
     let attempts = |progress: &Value| progress["attempts"].as_i64().unwrap_or(0);
     eventually("it is tried again, and dead again", async || {
         let now = client.progress(&job).await?;
@@ -180,17 +173,19 @@ async fn an_unknown_job_is_not_found(target: &Target) -> Outcome {
         "no/such/path",
     ] {
         let response = target.get(path).await?;
-        let status = response.status().as_u16();
-        ensure!(status == 404 || (status == 400 && path.contains('%')), "{path}: {status}");
-        problem(response, status).await.with_context(|| path.to_owned())?;
+        // Some servers refuse such bytes before the program is asked, and know no problem documents.
+        if path.contains('%') {
+            status_in(&response, &[404, 400])?;
+        } else {
+            problem(response, 404).await?;
+        }
     }
     problem(client.requeue(&nobodys).await?, 404).await?;
     Ok(())
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {
-    lives_and_is_ready(target).await?;
-    Ok(())
+    lives_and_is_ready(target).await
 }
 
 /// Eight clients notify eight users until the server is gone; it is killed when they have been promised a hundred.
@@ -215,7 +210,7 @@ async fn what_was_answered_with_202_is_delivered_after_a_kill(target: &Target) -
                     killing.promised();
                 } else {
                     // Too many at once: then a little later.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    tokio::time::sleep(pause(&response)).await;
                 }
             }
             (user, promised)
@@ -233,7 +228,7 @@ async fn what_was_answered_with_202_is_delivered_after_a_kill(target: &Target) -
             *times.entry(stream.soon().await?.job_id).or_default() += 1;
         }
         let twice: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
-        ensure!(twice.is_empty(), "more than once in the stream: {twice:?}");
+        expect(twice.is_empty(), "each job once in the stream", format!("{twice:?}"))?;
     }
     Ok(())
 }

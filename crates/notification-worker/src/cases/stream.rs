@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use futures_util::{SinkExt, StreamExt};
 use serde::Deserialize;
 use tokio::{net::TcpStream, time::timeout};
@@ -10,14 +10,17 @@ use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::protocol::Me
 use url::Url;
 
 use super::PATIENCE;
-use conform::{case::Outcome, target::Target};
+use conform::{
+    case::Outcome,
+    expect::{equal, expect},
+    target::{Target, brief},
+};
 
 /// For what must not come. Too short a wait lets a fault pass; none is made up by it.
 const A_MOMENT: Duration = Duration::from_millis(300);
 
-/// What a frame holds, and nothing else.
+/// What a frame holds.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Frame {
     /// Rises for each user.
     pub seq: i64,
@@ -59,12 +62,12 @@ impl Stream {
         target.note(&path, "no answer");
         let root = target.url().replacen("http", "ws", 1);
         let opening = client_async(format!("{root}/users/{user}/stream?{query}"), tcp);
-        let opened = timeout(PATIENCE, opening).await.context("it does not open")?;
+        let opened = timeout(PATIENCE, opening).await.context("expected the stream to open")?;
         target.note(&path, &opened.as_ref().map_or_else(ToString::to_string, |_| "open".into()));
         Ok(Self {
             target: target.clone(),
             path,
-            socket: opened.context("the stream does not open")?.0,
+            socket: opened.context("expected the stream to open")?.0,
         })
     }
 
@@ -75,26 +78,33 @@ impl Stream {
                 Some(Ok(Message::Text(text))) => {
                     self.target.note(&self.path, &text);
                     let frame = serde_json::from_str(&text);
-                    return Ok(Some(frame.with_context(|| format!("a frame is {text}"))?));
+                    let what = || {
+                        let text = brief(text.to_string());
+                        format!("expected seq, job_id, title and body in a frame, got {text}")
+                    };
+                    return Ok(Some(frame.with_context(what)?));
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(None),
-                Some(Ok(other)) => bail!("a frame that is no text: {other:?}"),
+                Some(Ok(other)) => {
+                    bail!("expected text frames, got {}", brief(format!("{other:?}")))
+                }
             }
         }
     }
 
     /// The next frame, which has to come.
     pub async fn soon(&mut self) -> anyhow::Result<Frame> {
-        let frame = timeout(PATIENCE, self.next()).await.context("no frame came")??;
-        frame.context("the stream was closed")
+        let what = || format!("expected a frame within {} s, got none", PATIENCE.as_secs());
+        let frame = timeout(PATIENCE, self.next()).await.with_context(what)??;
+        frame.context("expected a frame, and the stream was closed")
     }
 
     /// Nothing else comes.
     pub async fn nothing_more(&mut self) -> Outcome {
         match timeout(A_MOMENT, self.next()).await {
             Err(_) => Ok(()),
-            Ok(more) => bail!("something more came: {:?}", more?),
+            Ok(more) => bail!("expected nothing more in the stream, got {:?}", more?),
         }
     }
 
@@ -125,7 +135,8 @@ impl Stream {
                 }
             }
         };
-        let code: Option<u16> = timeout(PATIENCE, end).await.context("the stream stays open")?;
+        let code: Option<u16> =
+            timeout(PATIENCE, end).await.context("expected the stream to be closed")?;
         self.target.note(&self.path, &format!("closed: {code:?}"));
         Ok(code)
     }
@@ -135,9 +146,10 @@ impl Stream {
         let mut frames: Vec<Frame> = Vec::new();
         for job in jobs {
             let frame = self.soon().await?;
-            ensure!(frame.job_id == *job, "{job} should come, and {} came", frame.job_id);
+            equal("the next job in the stream", &*frame.job_id, &**job)?;
             let before = frames.last().map_or(0, |before| before.seq);
-            ensure!(frame.seq > before, "number {} came after number {before}", frame.seq);
+            let what = format!("a seq above {before}, the one before");
+            expect(frame.seq > before, what, frame.seq)?;
             frames.push(frame);
         }
         Ok(frames)

@@ -1,12 +1,13 @@
 //! What does a user's stream promise?
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use futures_util::future::try_join_all;
 
 use super::client::Client;
 use conform::{
     case::Outcome,
     cases,
+    expect::{equal, status_in},
     http::{header, problem},
     target::Target,
 };
@@ -16,7 +17,7 @@ cases! {
     Plain a_stream_replays_what_came_after_a_number: "after=N: every notification with a higher number, in order, once; then what is new", "A phone comes out of a tunnel with the last number that it has seen, and has to miss nothing.";
     Plain a_stream_shows_its_user_only: "A user's stream holds nothing of another's", "The worst thing that this service can do.";
     Plain a_ticket_is_good_once_and_for_its_user: "A ticket opens one stream of its user, once; else 401", "It stands in a URL, and URLs end up in logs.";
-    Plain a_stream_without_an_upgrade_is_told_so: "Without a ticket 401; with one and without an upgrade 426 that names websocket", "Whoever tries it with curl should learn what is missing.";
+    Plain a_stream_without_an_upgrade_is_told_so: "Without a ticket 401; with one and without an upgrade 426 that names websocket", "Somebody who tries it with curl should learn what is missing.";
 }
 
 async fn each_users_notifications_arrive_in_the_order_of_their_calls(target: &Target) -> Outcome {
@@ -61,8 +62,7 @@ async fn a_stream_replays_what_came_after_a_number(target: &Target) -> Outcome {
     stream.nothing_more().await.context("after the last number")?;
     let new = format!("{user}-new");
     client.notify(&new, &user).await?;
-    ensure!(stream.soon().await?.job_id == new, "what is new does not come after a replay");
-    Ok(())
+    equal("the job that is new, after a replay", stream.soon().await?.job_id, new)
 }
 
 async fn a_stream_shows_its_user_only(target: &Target) -> Outcome {
@@ -94,10 +94,7 @@ async fn a_ticket_is_good_once_and_for_its_user(target: &Target) -> Outcome {
     for query in
         ["", "ticket=", "ticket=abc", "after=0", "ticket=%ff", "ticket=*", &"ticket=".repeat(99)]
     {
-        let response = client.refused(&ann, query).await?;
-        let status = response.status().as_u16();
-        ensure!(matches!(status, 400 | 401), "{query}: {status}");
-        problem(response, status).await.with_context(|| query.to_owned())?;
+        status_in(&client.refused(&ann, query).await?, &[401, 400])?;
     }
     Ok(())
 }
@@ -110,6 +107,5 @@ async fn a_stream_without_an_upgrade_is_told_so(target: &Target) -> Outcome {
     let response = target.get(&format!("users/{user}/stream?ticket={ticket}")).await?;
     let upgrade = header(&response, "upgrade").to_owned();
     problem(response, 426).await?;
-    ensure!(upgrade == "websocket", "Upgrade is {upgrade:?}");
-    Ok(())
+    equal("the header `Upgrade`", upgrade.to_lowercase(), "websocket")
 }

@@ -6,7 +6,7 @@ pub mod told;
 
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use futures_util::future::try_join_all;
 use reqwest::{Method, Response};
 use serde_json::json;
@@ -14,6 +14,7 @@ use serde_json::json;
 use conform::{
     case::{Outcome, Suite},
     cases,
+    expect::{equal, expect, list, status},
     http::{header, problem},
     target::Target,
 };
@@ -22,28 +23,19 @@ use client::Client;
 use told::Told;
 
 cases! {
-    Plain a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused: "200 as long as there is quota, then 429 with Retry-After and the problem quota-exceeded, which names the policy", "Less than was promised is an outage; more is no limit.";
+    Plain a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused: "GET /api/hello: 200 as long as there is quota, then 429 with Retry-After and the problem quota-exceeded, which names the policy", "Less than was promised is an outage; more is no limit.";
     Plain every_answer_below_api_costs_and_says_where_the_client_stands: "RateLimit-Policy and RateLimit in every answer below /api, 404 and 405 included", "A client that is told slows down by itself; a scanner that walks through paths pays for each.";
     Plain a_dear_request_costs_more: "GET /api/report costs ten units", "One request can be as much work as a hundred.";
-    Plain each_client_has_its_own_quota_and_one_ipv6_network_is_one_client: "Another address: another quota; another address of the same /64: the same", "Whoever has one IPv6 address has 2⁶⁴ of them.";
-    Plain a_forged_header_buys_nothing: "What a client writes to the left of what its proxy appends counts for nothing", "Read from the left, the limit is a matter of taste.";
+    Plain each_client_has_its_own_quota_and_one_ipv6_network_is_one_client: "Another address: another quota; another address of the same /64: the same", "A client that has one IPv6 address has 2⁶⁴ of them.";
+    Plain a_forged_header_buys_nothing: "X-Forwarded-For: only the last address, which the trusted proxy appends, counts; other headers count for nothing", "A client writes the rest of the header itself, and would have a new quota with each request.";
     Plain health_is_never_limited: "GET /healthz and GET /readyz: 200 without RateLimit, also for a client without quota", "A limiter that takes its own service out of the balancer is the outage.";
     Load a_burst_of_concurrent_requests_gets_exactly_the_limit: "Of more requests at once than the limit, exactly the limit pass", "Read, compare and write in three steps, and two requests take the same unit.";
-    Restart quota_that_was_used_is_used_after_a_kill: "SIGKILL: afterwards the client has no more than before", "Whoever can make the server fall over must not get a fresh quota for it.";
+    Restart quota_that_was_used_is_used_after_a_kill: "SIGKILL: afterwards the client has no more than before", "A client that makes the server fall over must not get a fresh quota for it.";
 }
-
-/// What the program has to be, and to be told.
-const NEEDS: &str = "\
-    Each case is a client of its own, behind a proxy: the server has to trust the address that the suite comes \
-    from (ours: `--trusted-proxy 127.0.0.1`) and to read its `X-Forwarded-For`. Limit and window are read from \
-    the first policy of `RateLimit-Policy`: from 50 to 1,000 units, in a window of whole seconds, five minutes \
-    at least, so that next to nothing comes back while a case asks; what does come back is allowed for. `GET \
-    /api/report` costs ten units, everything else below `/api` one, and a refused request none. For the case \
-    that kills the server its counters must be kept outside of it.";
 
 /// The table, and the greetings.
 pub fn suite() -> Suite {
-    Suite { needs: NEEDS, cases: [cases(), greeting::cases()].concat() }
+    Suite { calls: include_str!("calls.md"), cases: [cases(), greeting::cases()].concat() }
 }
 
 /// The first half of an IPv6 address that no other case and no other run has.
@@ -59,14 +51,13 @@ fn newcomer(target: &Target) -> Client {
 /// Its first request, which must pass, and what that tells.
 async fn first(client: &Client) -> anyhow::Result<Told> {
     let response = client.hello().await?;
-    ensure!(response.status() == 200, "a new client got {}", response.status());
+    status(&response, 200).context("the first request of a new client")?;
     let told = Told::by(&response)?;
-    ensure!((50..=1_000).contains(&told.limit), "start it with a limit of 50 to 1,000: {told:?}");
-    ensure!(told.window >= 300, "start it with a window of five minutes or more: {told:?}");
-    ensure!(
-        told.remaining == told.limit - 1,
-        "a new client has its whole quota, less one: {told:?}. Is X-Forwarded-For believed?"
-    );
+    let (limit, window) = (told.limit, told.window);
+    expect((50..=1_000).contains(&limit), "a limit (q) of 50 to 1,000 units", limit)?;
+    expect(window >= 300, "a window (w) of 300 seconds at least", window)?;
+    equal("the units that a new client has left (r)", told.remaining, limit - 1)
+        .context("does the program trust X-Forwarded-For?")?;
     Ok(told)
 }
 
@@ -78,9 +69,10 @@ async fn exhaust(client: &Client, told: &Told) -> anyhow::Result<(Response, u64)
         if response.status() == 429 {
             return Ok((response, passed));
         }
-        ensure!(response.status() == 200, "{}", response.status());
+        status(&response, 200)?;
         passed += 1;
-        ensure!(passed <= told.limit + told.back(), "{passed} passed: there is no limit");
+        let most = told.limit + told.back();
+        expect(passed <= most, format!("429 after {most} requests at most"), "200 each time")?;
     }
 }
 
@@ -90,31 +82,33 @@ async fn a_fresh_clients_first_limit_requests_pass_and_the_next_is_refused(
     let client = newcomer(target);
     let told = first(&client).await?;
     let (refused, passed) = exhaust(&client, &told).await?;
-    ensure!(passed + 1 >= told.limit, "{} of {} passed", passed + 1, told.limit);
+    let what = format!("all {} requests of a new client to pass", told.limit);
+    expect(passed + 1 >= told.limit, what, format!("{} that passed", passed + 1))?;
     told.left(&refused, 0)?;
-    let after: u64 = header(&refused, "retry-after").parse().context("Retry-After")?;
-    ensure!((1..=2 * told.window).contains(&after), "Retry-After: {after}");
+    let after = header(&refused, "retry-after").to_owned();
+    let fits = after.parse().is_ok_and(|after: u64| (1..=2 * told.window).contains(&after));
+    expect(fits, "seconds in Retry-After, from 1 to two windows", format!("{after:?}"))?;
     let problem = problem(refused, 429).await?;
     let kind = "https://iana.org/assignments/http-problem-types#quota-exceeded";
-    ensure!(problem["type"] == kind, "{problem}");
-    let violated = problem["violated-policies"].as_array().context("violated-policies")?;
-    ensure!(violated.contains(&json!(told.name)), "{problem}");
-    Ok(())
+    equal("the field `type`", problem["type"].clone(), kind)?;
+    let violated = list(&problem, "violated-policies")?;
+    let named = violated.contains(&json!(told.name));
+    expect(named, format!("the policy {:?} in violated-policies", told.name), &problem)
 }
 
 async fn every_answer_below_api_costs_and_says_where_the_client_stands(target: &Target) -> Outcome {
     let client = newcomer(target);
     let told = first(&client).await?;
-    for (n, (method, path, status)) in (2..).zip([
+    for (n, (method, path, expected)) in (2..).zip([
         (Method::GET, "api/nowhere", 404),
         (Method::DELETE, "api/hello", 405),
         (Method::HEAD, "api/hello", 200),
         (Method::GET, "api/hello", 200),
         (Method::POST, "api/hello", 415),
     ]) {
-        let response = client.ask(method.clone(), path).await?;
-        ensure!(response.status() == status, "{method} {path}: {}", response.status());
-        told.left(&response, told.limit - n).with_context(|| format!("{method} {path}"))?;
+        let response = client.ask(method, path).await?;
+        status(&response, expected)?;
+        told.left(&response, told.limit - n)?;
     }
     Ok(())
 }
@@ -124,7 +118,7 @@ async fn a_dear_request_costs_more(target: &Target) -> Outcome {
     let told = first(&client).await?;
     for spent in [11, 21] {
         let report = client.report().await?;
-        ensure!(report.status() == 200, "{}", report.status());
+        status(&report, 200)?;
         told.left(&report, told.limit - spent)?;
     }
     Ok(())
@@ -140,7 +134,7 @@ async fn each_client_has_its_own_quota_and_one_ipv6_network_is_one_client(
     for (n, host) in (2..).zip(["::2", "::ffff:1:2", ":1:2:3:4"]) {
         let address = format!("{network}{host}");
         let response = proxy.forwarded_for(&address).hello().await?;
-        told.left(&response, told.limit - n).context(address)?;
+        told.left(&response, told.limit - n).with_context(|| format!("as the client {address}"))?;
     }
     Ok(())
 }
@@ -157,12 +151,13 @@ async fn a_forged_header_buys_nothing(target: &Target) -> Outcome {
         format!(",,, {address}"),
     ]) {
         let response = client.forwarded_for(&forged).hello().await?;
-        ensure!(response.status() == 200, "{forged}: {}", response.status());
-        told.left(&response, told.limit - n).context(forged)?;
+        let what = || format!("with X-Forwarded-For: {forged}");
+        status(&response, 200).with_context(what)?;
+        told.left(&response, told.limit - n).with_context(what)?;
     }
     for (n, name) in (7..).zip(["x-real-ip", "x-api-key", "forwarded"]) {
         let response = client.hello_with(name, "for=198.51.100.7").await?;
-        told.left(&response, told.limit - n).context(name)?;
+        told.left(&response, told.limit - n).with_context(|| format!("with a header {name}"))?;
     }
     Ok(())
 }
@@ -173,8 +168,9 @@ async fn health_is_never_limited(target: &Target) -> Outcome {
     exhaust(&client, &told).await?;
     for path in ["healthz", "readyz"] {
         let response = client.get(path).await?;
-        ensure!(response.status() == 200, "{path}: {}", response.status());
-        ensure!(header(&response, "ratelimit").is_empty(), "{path} is counted");
+        status(&response, 200)?;
+        let counted = header(&response, "ratelimit");
+        expect(counted.is_empty(), format!("no RateLimit at {path}"), counted)?;
     }
     Ok(())
 }
@@ -187,10 +183,11 @@ async fn a_burst_of_concurrent_requests_gets_exactly_the_limit(target: &Target) 
     let answers = try_join_all((0..told.limit + 100).map(|_| client.hello())).await?;
     let count = |wanted| answers.iter().filter(|it| it.status() == wanted).count() as u64;
     let (passed, refused) = (count(200_u16), count(429_u16));
-    ensure!(passed + refused == told.limit + 100, "others than 200 and 429 among {answers:?}");
+    let others = told.limit + 100 - passed - refused;
+    expect(others == 0, "200 or 429 for each request", format!("{others} others"))?;
     let most = told.limit + told.back();
-    ensure!((told.limit..=most).contains(&passed), "{passed} passed, the limit is {}", told.limit);
-    Ok(())
+    let what = format!("as many requests to pass as there are units, {}", told.limit);
+    expect((told.limit..=most).contains(&passed), what, format!("{passed} that passed"))
 }
 
 async fn quota_that_was_used_is_used_after_a_kill(target: &Target) -> Outcome {

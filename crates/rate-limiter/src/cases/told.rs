@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, anyhow, bail, ensure};
-use conform::{case::Outcome, http::header};
+use anyhow::{Context, anyhow, bail};
+use conform::{case::Outcome, expect::expect, http::header};
 use reqwest::Response;
 use sfv::{BareItem, List, ListEntry, Parser};
 
@@ -26,7 +26,8 @@ impl Told {
     /// Reads both fields.
     pub fn by(response: &Response) -> anyhow::Result<Self> {
         let first = field(response, "ratelimit-policy")?.into_iter().next();
-        let (name, _) = first.context("RateLimit-Policy is empty")?;
+        let (name, _) =
+            first.context("expected a policy in the header RateLimit-Policy, got none")?;
         let number =
             |field, key| anyhow::Ok(u64::try_from(parameter(response, field, &name, key)?)?);
         number("ratelimit", "t")?;
@@ -49,8 +50,8 @@ impl Told {
     pub fn left(&self, response: &Response, expected: u64) -> Outcome {
         let told = Self::by(response)?;
         let most = expected + self.back();
-        ensure!((expected..=most).contains(&told.remaining), "{expected} should be left: {told:?}");
-        Ok(())
+        let what = format!("{expected} units left (`r` in RateLimit)");
+        expect((expected..=most).contains(&told.remaining), what, told.remaining)
     }
 }
 
@@ -60,11 +61,16 @@ type Parameters = Vec<(String, i64)>;
 /// A field, parsed as RFC 9651 has it: the name of each item, and its parameters.
 pub fn field(response: &Response, name: &str) -> anyhow::Result<Vec<(String, Parameters)>> {
     let text = header(response, name);
-    let list: List =
-        Parser::new(text).parse().map_err(|error| anyhow!("{name} is {text:?}: {error}"))?;
+    let list: List = Parser::new(text).parse().map_err(|error| {
+        anyhow!("expected a list as RFC 9651 has it in {name}, got {text:?}: {error}")
+    })?;
     let item = |entry| {
-        let ListEntry::Item(item) = entry else { bail!("{name} is {text:?}: an inner list") };
-        let BareItem::String(of) = item.bare_item else { bail!("{name} is {text:?}: no string") };
+        let ListEntry::Item(item) = entry else {
+            bail!("expected texts in the list {name}, got {text:?}")
+        };
+        let BareItem::String(of) = item.bare_item else {
+            bail!("expected texts with quotes in {name}, got {text:?}")
+        };
         let parameters = item.params.into_iter().filter_map(|(key, value)| match value {
             BareItem::Integer(value) => Some((key.as_str().to_owned(), value.into())),
             _ => None,
@@ -78,9 +84,12 @@ pub fn field(response: &Response, name: &str) -> anyhow::Result<Vec<(String, Par
 pub fn parameter(response: &Response, name: &str, policy: &str, key: &str) -> anyhow::Result<i64> {
     let field = field(response, name)?;
     let item = field.iter().find(|(name, _)| name == policy);
-    let (_, parameters) = item.with_context(|| format!("{name} has no policy {policy}"))?;
+    let (_, parameters) = item.with_context(|| {
+        format!("expected the policy {policy:?} in {name}, got {:?}", header(response, name))
+    })?;
     let found = parameters.iter().find(|(name, _)| name == key);
-    Ok(found.with_context(|| format!("no {key} in {parameters:?}"))?.1)
+    let seen = header(response, name);
+    Ok(found.with_context(|| format!("expected a whole number {key} in {name}, got {seen:?}"))?.1)
 }
 
 /// The units that are left by the policy `api`.

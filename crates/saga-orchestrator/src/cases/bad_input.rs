@@ -1,27 +1,29 @@
 //! What a client may send by mistake or on purpose, and what it gets.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::client::{Client, changed, order};
 use conform::{
+    bodies::refuses_bad_bodies,
     case::Outcome,
     cases,
-    http::{invalid, not_allowed, problem, refuses_bad_bodies},
-    target::Target,
+    expect::{status, status_in},
+    http::{invalid, not_allowed, problem, refused},
+    target::{Target, brief},
 };
 
 cases! {
-    Plain an_order_without_a_usable_key_is_refused: "No Idempotency-Key, two, an empty one, one of more than 128 characters or of no text: 400", "An order without a key cannot be asked for again.";
-    Plain a_body_that_is_no_order_is_refused: "400, 413, 415 or 422, and the next good one is accepted", "One bad client must not cost the others anything.";
-    Plain every_field_of_an_order_is_checked: "422 that names the field: items[1].sku, address.country and so on", "Numbers overflow, and what is stored today is printed on a label tomorrow.";
+    Plain an_order_without_a_usable_key_is_refused: "No Idempotency-Key, two, an empty one, one of more than 128 characters or of no text: 400", "A client that heard no answer could not ask again for an order without a key.";
+    Plain a_body_that_is_no_order_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
+    Plain every_field_of_an_order_is_checked: "POST /orders with a bad field: 422 that names it, as items[1].sku or address.country", "Numbers overflow, and what is stored today is printed on a label tomorrow.";
     Plain a_page_that_cannot_be_is_refused: "A limit that is not from 1 to 100, a status that is none, a parameter that there is not: 422", "What is ignored silently shows the wrong orders.";
-    Plain an_order_id_that_can_be_none_is_named: "Payments and shipments without a UUID: 422 that names order_id", "An empty list would say that nothing was charged.";
-    Plain bad_stock_is_refused: "422 that names the quantity or the sku; 404 for a GET of a sku that can be none", "Stock below nothing sells what is not there.";
-    Plain a_participant_refuses_bad_requests: "422 that names the field; 400 without a key; 409 for a card that there is not", "A participant has other callers than our orchestrator.";
-    Plain a_wrong_method_is_not_allowed: "405 with Allow", "It tells a client's author what the path is for.";
+    Plain a_string_that_cannot_be_an_order_id_is_named: "Payments and shipments without a UUID: 422 that names order_id", "An empty list would say that nothing was charged.";
+    Plain bad_stock_is_refused: "PUT of the stock: 422 that names the quantity; 422, 404 or 400 for a string that cannot be a sku", "Stock below nothing sells what is not there.";
+    Plain a_participant_refuses_bad_requests: "A participant's call with a bad field: 422 that names it; without a key: 400; with a payment method that there is not: 409", "A participant has other callers than our orchestrator.";
+    Plain a_wrong_method_is_not_allowed: "A method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
 }
 
 async fn an_order_without_a_usable_key_is_refused(target: &Target) -> Outcome {
@@ -39,18 +41,19 @@ async fn an_order_without_a_usable_key_is_refused(target: &Target) -> Outcome {
         [&[], &[b""], &[b"  "], &[b"\xff\xfe"], &[long.as_bytes()], &[b"a", b"b"]];
     for keys in bad {
         let words = || keys.iter().map(|key| String::from_utf8_lossy(key)).collect::<Vec<_>>();
-        problem(send(keys).await?, 400).await.with_context(|| format!("{:?}", words()))?;
+        problem(send(keys).await?, 400)
+            .await
+            .with_context(|| format!("with the keys {:.40?}", words()))?;
     }
     let good = client.name("a key of its own, 1");
-    ensure!(send(&[good.as_bytes()]).await?.status() == 202, "{good:?} is a good key");
-    Ok(())
+    status(&send(&[good.as_bytes()]).await?, 202).with_context(|| format!("{good:?} is a good key"))
 }
 
 async fn a_body_that_is_no_order_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (key, body) = (client.name("abtinoir"), order(&client.name("abtinoir-book")));
     let request = || target.request(Method::POST, "orders").header("idempotency-key", &key);
-    refuses_bad_bodies(request, &body).await?;
+    refuses_bad_bodies(target, request, &body).await?;
     let good = body.to_string();
     for bad in [
         good.replace("2500", "\"2500\""),
@@ -62,12 +65,9 @@ async fn a_body_that_is_no_order_is_refused(target: &Target) -> Outcome {
         good.replace("{\"quantity\":2,", "{\"quantity\":2,\"quantity\":3,"),
         good.replace("\"city\":", "\"planet\":\"Earth\",\"city\":"),
     ] {
-        ensure!(bad != good, "nothing was changed");
-        let request = request().header("content-type", "application/json").body(bad.clone());
-        let response = target.send(request).await?;
-        let status = response.status().as_u16();
-        ensure!(matches!(status, 400 | 422), "{bad}: {status}");
-        problem(response, status).await.context(bad)?;
+        assert_ne!(bad, good, "nothing was changed");
+        let request = request().header("content-type", "application/json").body(bad);
+        refused(target.send(request).await?, &[400, 422]).await?;
     }
     Ok(())
 }
@@ -102,7 +102,7 @@ async fn every_field_of_an_order_is_checked(target: &Target) -> Outcome {
         cases.push(("amount_cents", json!(number), "amount_cents"));
     }
     for (path, value, field) in cases {
-        let words = format!("{path} = {value:.60}");
+        let words = format!("with {path} = {}", brief(value.to_string()));
         let response = client.post("orders", &key, &changed(order(&sku), path, value)).await?;
         invalid(response, field).await.context(words)?;
     }
@@ -113,16 +113,16 @@ async fn every_field_of_an_order_is_checked(target: &Target) -> Outcome {
 
 async fn a_page_that_cannot_be_is_refused(target: &Target) -> Outcome {
     for query in ["limit=0", "limit=101", "limit=x", "status=lost", "after=1", "sort=id"] {
-        problem(target.get(&format!("orders?{query}")).await?, 422).await.context(query)?;
+        problem(target.get(&format!("orders?{query}")).await?, 422).await?;
     }
     Ok(())
 }
 
-async fn an_order_id_that_can_be_none_is_named(target: &Target) -> Outcome {
+async fn a_string_that_cannot_be_an_order_id_is_named(target: &Target) -> Outcome {
     for path in ["payment/payments", "shipping/shipments"] {
         for query in ["", "?order_id=", "?order_id=1", "?order_id=%ff"] {
             let path = format!("{path}{query}");
-            invalid(target.get(&path).await?, "order_id").await.context(path)?;
+            invalid(target.get(&path).await?, "order_id").await?;
         }
     }
     Ok(())
@@ -133,17 +133,18 @@ async fn bad_stock_is_refused(target: &Target) -> Outcome {
     let good = format!("inventory/stock/{}", client.name("bsir-book"));
     for quantity in [i64::MIN, -1, 1_000_001, i64::MAX] {
         let put = target.request(Method::PUT, &good).json(&json!({ "quantity": quantity }));
-        invalid(target.send(put).await?, "quantity").await.context(quantity)?;
+        invalid(target.send(put).await?, "quantity").await?;
     }
     let long = "x".repeat(65);
     for sku in ["a%20b", "a%00b", "%ff%fe", long.as_str()] {
         let path = format!("inventory/stock/{sku}");
         let put = target.request(Method::PUT, &path).json(&json!({ "quantity": 1 }));
-        invalid(target.send(put).await?, "sku").await.context(path.clone())?;
-        problem(target.get(&path).await?, 404).await.context(path)?;
+        // Some servers refuse bytes that cannot stand in a path before the program is asked.
+        status_in(&target.send(put).await?, &[422, 404, 400])?;
+        status_in(&target.get(&path).await?, &[404, 400])?;
     }
     let request = || target.request(Method::PUT, &good);
-    refuses_bad_bodies(request, &json!({ "quantity": 1 })).await
+    refuses_bad_bodies(target, request, &json!({ "quantity": 1 })).await
 }
 
 async fn a_participant_refuses_bad_requests(target: &Target) -> Outcome {
@@ -169,7 +170,7 @@ async fn a_participant_refuses_bad_requests(target: &Target) -> Outcome {
     problem(without_key, 400).await.context("without a key")?;
     let key = format!("{id}.good");
     let request = || target.request(Method::POST, "payment/refund").header("idempotency-key", &key);
-    refuses_bad_bodies(request, &good).await
+    refuses_bad_bodies(target, request, &good).await
 }
 
 async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
@@ -185,6 +186,5 @@ async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
             (Method::POST, "healthz"),
         ],
     )
-    .await?;
-    Ok(())
+    .await
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use conform::{
     case::Outcome,
+    expect::{equal, expect, json_of, list, status, text},
     target::{Target, within},
 };
 use reqwest::{Method, RequestBuilder, Response};
@@ -53,24 +54,22 @@ impl Client {
     pub async fn json(&self, path: &str) -> anyhow::Result<Value> {
         let get = || self.target.request(Method::GET, path);
         let (response, _) = self.target.send_patiently(get).await?;
-        ensure!(response.status() == 200, "{path}: {}", response.text().await?);
-        Ok(response.json().await?)
+        json_of(response, 200).await
     }
 
     /// Puts this many in stock.
     pub async fn put_stock(&self, sku: &str, quantity: i64) -> Outcome {
         let put = self.target.request(Method::PUT, &format!("inventory/stock/{sku}"));
-        let response = self.target.send(put.json(&json!({ "quantity": quantity }))).await?;
-        ensure!(response.status() == 200, "PUT of the stock: {}", response.status());
-        Ok(())
+        status(&self.target.send(put.json(&json!({ "quantity": quantity }))).await?, 200)
     }
 
     /// The stock of it is this: available, reserved and sold.
     pub async fn has_stock(&self, sku: &str, expected: [i64; 3]) -> Outcome {
         let stock = self.json(&format!("inventory/stock/{sku}")).await?;
         let seen = ["available", "reserved", "sold"].map(|field| stock[field].as_i64());
-        ensure!(seen == expected.map(Some), "the stock is {stock} and not {expected:?}");
-        Ok(())
+        let [available, reserved, sold] = expected;
+        let what = format!("a stock of {available} available, {reserved} reserved, {sold} sold");
+        expect(seen == expected.map(Some), what, &stock)
     }
 
     /// Places an order that must be accepted, and returns its id.
@@ -97,7 +96,7 @@ impl Client {
     /// The order ends like this.
     pub async fn ends(&self, id: Uuid, expected: &str) -> anyhow::Result<Value> {
         let order = self.ended(id).await?;
-        ensure!(order["status"] == expected, "it is not {expected}: {order}");
+        expect(order["status"] == expected, format!("the order to end as {expected}"), &order)?;
         Ok(order)
     }
 
@@ -105,34 +104,30 @@ impl Client {
     pub async fn effects(&self, id: Uuid) -> anyhow::Result<[usize; 4]> {
         let payments = self.json(&format!("payment/payments?order_id={id}")).await?;
         let shipments = self.json(&format!("shipping/shipments?order_id={id}")).await?;
-        let shipments = shipments["shipments"].as_array().context("no shipments")?;
-        let count = |list: &Value| list.as_array().map(Vec::len).context("no list");
+        let shipments = list(&shipments, "shipments")?;
         let of = |status: &str| shipments.iter().filter(|it| it["status"] == status).count();
-        let (charges, refunds) = (count(&payments["charges"])?, count(&payments["refunds"])?);
+        let (charges, refunds) =
+            (list(&payments, "charges")?.len(), list(&payments, "refunds")?.len());
         Ok([charges, refunds, of("booked"), of("cancelled")])
     }
 
     /// This happened for the order, and nothing else.
     pub async fn had(&self, id: Uuid, expected: [usize; 4]) -> Outcome {
         let seen = self.effects(id).await?;
-        ensure!(
-            seen == expected,
-            "charges, refunds, parcels booked and cancelled: {seen:?} and not {expected:?}"
-        );
-        Ok(())
+        let what = "the numbers of charges, refunds, shipments booked and shipments cancelled";
+        equal(what, seen.to_vec(), expected.to_vec())
     }
 }
 
 /// The id in the answer to an order that must be accepted.
 pub async fn accepted(response: Response) -> anyhow::Result<Uuid> {
-    ensure!(response.status() == 202, "{}: {}", response.status(), response.text().await?);
-    id_of(&response.json().await?)
+    id_of(&json_of(response, 202).await?)
 }
 
 /// The id of an order, as the service shows it.
 pub fn id_of(order: &Value) -> anyhow::Result<Uuid> {
-    let id = order["id"].as_str().with_context(|| format!("no id: {order}"))?;
-    id.parse().with_context(|| format!("not a UUID: {id}"))
+    let id = text(order, "id")?;
+    id.parse().ok().with_context(|| format!("expected a UUID in `id`, got {id:?}"))
 }
 
 /// An order of two of this sku.

@@ -1,11 +1,11 @@
 //! How do cases, tests and experiments speak to a bank? As a client of its table of calls.
 
-use anyhow::{Context, ensure};
 use conform::{
     case::Outcome,
-    target::{Target, eventually},
+    expect::{equal, integer, json, json_of, list},
+    target::Target,
 };
-use reqwest::{Method, Response};
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
 /// One payment, which may have to be sent more than once.
@@ -54,9 +54,7 @@ impl Client {
     /// Opens an account that must be opened, and returns its number.
     pub async fn open(&self, balance_cents: i64) -> anyhow::Result<i64> {
         let account = json!({ "owner": "Ada", "balance_cents": balance_cents });
-        let response = self.open_account(&account).await?;
-        ensure!(response.status() == 201, "{account}: {}", response.text().await?);
-        response.json::<Value>().await?["id"].as_i64().context("no id")
+        integer(&json_of(self.open_account(&account).await?, 201).await?, "id")
     }
 
     /// Opens two accounts.
@@ -80,8 +78,7 @@ impl Client {
 
     /// What is in an account.
     pub async fn balance(&self, account: i64) -> anyhow::Result<i64> {
-        let account: Value = self.account(account).await?.json().await?;
-        account["balance_cents"].as_i64().with_context(|| account.to_string())
+        integer(&json_of(self.account(account).await?, 200).await?, "balance_cents")
     }
 
     /// What is in two accounts.
@@ -94,11 +91,8 @@ impl Client {
         let mut entries = Vec::new();
         let mut next = Some(format!("/accounts/{account}/entries"));
         while let Some(path) = next {
-            let page: Value = self.target.get(&path).await?.json().await?;
-            let shown = page["entries"].as_array();
-            let shown =
-                shown.with_context(|| format!("account {account} has no ledger: {page}"))?;
-            entries.extend(shown.iter().cloned());
+            let page = json_of(self.target.get(&path).await?, 200).await?;
+            entries.extend(list(&page, "entries")?.iter().cloned());
             next = page["next"].as_str().map(str::to_owned);
         }
         Ok(entries)
@@ -107,17 +101,17 @@ impl Client {
     /// The amounts of all entries of an account.
     pub async fn amounts(&self, account: i64) -> anyhow::Result<Vec<i64>> {
         let entries = self.entries(account).await?;
-        let amounts = entries.iter().map(|entry| entry["amount_cents"].as_i64().context("amount"));
-        amounts.collect()
+        entries.iter().map(|entry| integer(entry, "amount_cents")).collect()
     }
 
     /// Checks that two accounts hold what they should, and that each balance is the sum of its entries.
     pub async fn audit(&self, (one, two): (i64, i64), expected: (i64, i64)) -> Outcome {
         let balances = self.balances((one, two)).await?;
-        ensure!(balances == expected, "the balances are {balances:?}, and should be {expected:?}");
+        let both = |(one, two)| vec![one, two];
+        equal("the balances of the two accounts", both(balances), both(expected))?;
         for (account, balance) in [(one, balances.0), (two, balances.1)] {
             let sum: i64 = self.amounts(account).await?.iter().sum();
-            ensure!(sum == balance, "the entries sum to {sum}, the balance is {balance}");
+            equal("the sum of the entries of an account to be its balance", sum, balance)?;
         }
         Ok(())
     }
@@ -132,20 +126,19 @@ impl Client {
         Payment { key: self.key(name), from, to, cents }
     }
 
+    fn request(&self, payment: &Payment) -> RequestBuilder {
+        let request = self.target.request(Method::POST, "transfers");
+        request.header("idempotency-key", &payment.key).json(&payment.body())
+    }
+
     /// Sends a payment, once.
     pub async fn send(&self, payment: &Payment) -> anyhow::Result<Response> {
-        let request = self.target.request(Method::POST, "transfers");
-        let request = request.header("idempotency-key", &payment.key).json(&payment.body());
-        self.target.send(request).await
+        self.target.send(self.request(payment)).await
     }
 
     /// Sends a payment, and sends it again as long as the answer is 503, which means "try again with the same key".
     pub async fn send_until_decided(&self, payment: &Payment) -> anyhow::Result<Response> {
-        eventually("the payment is decided", async || {
-            let response = self.send(payment).await?;
-            Ok((response.status() != 503).then_some(response))
-        })
-        .await
+        Ok(self.target.send_patiently(|| self.request(payment)).await?.0)
     }
 
     /// Makes a payment with a key that no other run uses, and waits until it is decided.
@@ -160,13 +153,11 @@ impl Client {
 
     /// Makes a payment that must be made, and returns the transfer's number.
     pub async fn paid(&self, name: &str, accounts: (i64, i64), cents: i64) -> anyhow::Result<i64> {
-        let response = self.pay(name, accounts, cents).await?;
-        ensure!(response.status() == 201, "{}: {}", response.status(), response.text().await?);
-        response.json::<Value>().await?["id"].as_i64().context("no id")
+        integer(&json_of(self.pay(name, accounts, cents).await?, 201).await?, "id")
     }
 }
 
 /// The status of an answer, and its body.
 pub async fn said(response: Response) -> anyhow::Result<(u16, Value)> {
-    Ok((response.status().as_u16(), response.json().await?))
+    Ok((response.status().as_u16(), json(response).await?))
 }

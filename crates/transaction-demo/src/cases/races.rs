@@ -2,17 +2,23 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use super::client::{Client, said};
-use conform::{case::Outcome, cases, http::problem, killing::Killing, target::Target};
+use conform::{
+    case::Outcome,
+    cases,
+    expect::{equal, expect, integer, json, json_of},
+    http::problem,
+    killing::Killing,
+    target::Target,
+};
 
 cases! {
-    Load the_same_key_by_fifty_at_once_is_one_transfer: "Fifty with one key at once: 201 and the same answer for each, one transfer", "Look first and insert after, and two of them both find the key unused.";
-    Load the_same_key_at_once_with_two_bodies_is_one_transfer_and_one_refusal: "One key at once with two bodies: 201 for one, 422 for the other", "Whoever comes first has the key, and nothing is paid that nobody was told of.";
-    Load an_account_wanted_by_many_is_never_overdrawn: "Forty who want three cents each of a hundred: 33 times 201, 7 times 409", "Read, decide and write, and two of them both see the last three cents.";
+    Load the_same_key_by_fifty_at_once_is_one_transfer: "Fifty with one key at once: 201 and the same answer for each, one transfer", "A program that looks first and inserts afterwards lets two of them find the key unused.";
+    Load the_same_key_at_once_with_two_bodies_is_one_transfer_and_one_refusal: "One key at once with two bodies: 201 for one, 422 for the other", "The first one has the key, and nothing is paid that nobody was told of.";
+    Load an_account_wanted_by_many_is_never_overdrawn: "Forty who want three cents each of a hundred: 33 times 201, 7 times 409", "A program that reads, decides and then writes lets two of them see the last three cents.";
     Load transfers_in_both_directions_all_succeed: "Transfers in both directions between two accounts at once: all 201", "Locks in the order of the request deadlock, and a client cannot help it.";
     Restart what_was_answered_with_201_is_in_the_ledger_after_a_kill_once: "SIGKILL under load: every payment that was answered with 201 is in the ledger, once, and its key has the same answer; the others can be sent again", "201 is a promise, and no answer is none: money must neither vanish nor be paid twice.";
     Restart a_refusal_before_a_kill_is_the_answer_after_it: "SIGKILL: what was refused stays refused for its key", "Or a payment that its client has given up is made by the next process.";
@@ -26,7 +32,8 @@ async fn the_same_key_by_fifty_at_once_is_one_transfer(target: &Target) -> Outco
     )
     .await?;
     for (status, body) in &answers {
-        ensure!(*status == 201 && *body == answers[0].1, "{status} {body}");
+        equal("the status for one of fifty with one key", *status, 201)?;
+        equal("the same answer for all of them", body.clone(), answers[0].1.clone())?;
     }
     client.audit((ada, bob), (993, 7)).await
 }
@@ -42,10 +49,9 @@ async fn the_same_key_at_once_with_two_bodies_is_one_transfer_and_one_refusal(
             tokio::try_join!(client.pay(&key, (ada, bob), 1), client.pay(&key, (ada, bob), 2))?;
         let mut statuses = [one.status().as_u16(), two.status().as_u16()];
         statuses.sort_unstable();
-        ensure!(statuses == [201, 422], "{statuses:?}");
+        equal("the two statuses", statuses.to_vec(), vec![201, 422])?;
     }
-    ensure!(client.amounts(bob).await?.len() == 10, "{:?}", client.amounts(bob).await?);
-    Ok(())
+    equal("the number of payments that came", client.amounts(bob).await?.len(), 10)
 }
 
 async fn an_account_wanted_by_many_is_never_overdrawn(target: &Target) -> Outcome {
@@ -57,7 +63,8 @@ async fn an_account_wanted_by_many_is_never_overdrawn(target: &Target) -> Outcom
     }))
     .await?;
     let of = |wanted| statuses.iter().filter(|&&status| status == wanted).count();
-    ensure!((of(201), of(409)) == (33, 7), "{statuses:?}");
+    let got = format!("{} times 201 and {} times 409", of(201), of(409));
+    expect((of(201), of(409)) == (33, 7), "33 times 201 and 7 times 409", got)?;
     client.audit((ada, bob), (1, 99)).await
 }
 
@@ -70,7 +77,8 @@ async fn transfers_in_both_directions_all_succeed(target: &Target) -> Outcome {
         anyhow::Ok(response.status().as_u16())
     }))
     .await?;
-    ensure!(statuses.iter().all(|&status| status == 201), "{statuses:?}");
+    let other = statuses.iter().find(|&&status| status != 201).unwrap_or(&201);
+    equal("the status of each of sixty transfers", *other, 201)?;
     client.audit((ada, bob), (1_000, 1_000)).await
 }
 
@@ -91,7 +99,7 @@ async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &
                 let answer = client.send(&client.payment(&name, (ada, bob), 1)).await;
                 let unheard = answer.is_err();
                 let promised = match answer {
-                    Ok(response) if response.status() == 201 => response.json().await.ok(),
+                    Ok(response) if response.status() == 201 => json(response).await.ok(),
                     _ => None,
                 };
                 if promised.is_some() {
@@ -109,22 +117,22 @@ async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &
     let sent: Vec<(String, Option<Value>)> = sent.concat();
     let mut entries = HashMap::new();
     for entry in client.entries(bob).await? {
-        *entries.entry(entry["transfer"].as_i64().context("transfer")?).or_insert(0) += 1;
+        *entries.entry(integer(&entry, "transfer")?).or_insert(0) += 1;
     }
     for (key, promised) in &sent {
         let Some(promised) = promised else { continue };
-        let id = promised["id"].as_i64().with_context(|| promised.to_string())?;
-        let times = entries.get(&id).copied().unwrap_or(0);
-        ensure!(times == 1, "{key} was answered with 201, and is in the ledger {times} times");
+        let times = entries.get(&integer(promised, "id")?).copied().unwrap_or(0);
+        let what = format!("how often the payment {key} is in the ledger, answered with 201");
+        equal(&what, times, 1)?;
     }
     // The payments without an answer are sent again, and so are some with one.
     let unheard = sent.iter().filter(|(_, promised)| promised.is_none());
     for (key, promised) in unheard.chain(sent.iter().take(20)) {
         let again = client.pay(key, (ada, bob), 1).await?;
-        ensure!(again.status() == 201, "{key}, again: {}", again.text().await?);
-        let again: Value = again.json().await?;
-        let same = promised.as_ref().is_none_or(|promised| *promised == again);
-        ensure!(same, "{key} was {promised:?}, and is {again} now");
+        let again = json_of(again, 201).await?;
+        if let Some(promised) = promised {
+            equal("the same answer for the same key, after the kill", again, promised.clone())?;
+        }
     }
     let cents = i64::try_from(sent.len())?;
     client.audit((ada, bob), (1_000_000 - cents, cents)).await

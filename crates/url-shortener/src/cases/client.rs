@@ -1,7 +1,8 @@
 //! How do cases, tests and experiments speak to a shortener? As a client of its table of calls.
 
-use anyhow::{Context, ensure};
 use conform::{
+    case::Outcome,
+    expect::{integer, json, status_in, text},
     http::header,
     target::{Target, eventually},
 };
@@ -48,10 +49,8 @@ impl Client {
     /// Gets a link that the service must not refuse, and returns its code.
     pub async fn code_for(&self, link: &Value) -> anyhow::Result<String> {
         let response = self.create(link).await?;
-        let status = response.status();
-        let body: Value = response.json().await?;
-        ensure!(status.is_success(), "{link}: {status} {body}");
-        Ok(body["code"].as_str().context("no code")?.to_owned())
+        status_in(&response, &[201, 200])?;
+        Ok(text(&json(response).await?, "code")?.to_owned())
     }
 
     /// Gets a plain link, and returns its code.
@@ -93,16 +92,21 @@ impl Client {
 
     /// How many clicks on a code are written.
     pub async fn clicks(&self, code: &str) -> anyhow::Result<u64> {
-        let stats: Value = self.stats(code).await?.json().await?;
-        stats["clicks"].as_u64().with_context(|| format!("no clicks in {stats}"))
+        let clicks = integer(&json(self.stats(code).await?).await?, "clicks")?;
+        Ok(clicks.try_into()?)
     }
 
     /// Waits until clicks are written, at least this many, and returns the statistics.
     pub async fn stats_with(&self, code: &str, clicks: u64) -> anyhow::Result<Value> {
-        eventually(&format!("clicks are written: {clicks}"), async || {
-            let stats: Value = self.stats(code).await?.json().await?;
+        eventually(&format!("the statistics show {clicks} clicks"), async || {
+            let stats = json(self.stats(code).await?).await?;
             Ok((stats["clicks"].as_u64() >= Some(clicks)).then_some(stats))
         })
         .await
     }
+}
+
+/// The answer leads on, and a browser will ask again next time.
+pub fn redirects(response: &Response) -> Outcome {
+    status_in(response, &[302, 303, 307])
 }

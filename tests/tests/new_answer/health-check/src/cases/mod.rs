@@ -8,12 +8,12 @@ use conform::{
 };
 
 cases! {
-    Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "The balancer asks.";
+    Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "A load balancer asks this before it sends clients.";
 }
 
 /// All of them, in the order of the table.
 pub fn suite() -> Suite {
-    Suite { needs: "The server needs no options.", cases: cases() }
+    Suite { calls: include_str!("calls.md"), cases: cases() }
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {

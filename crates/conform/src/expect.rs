@@ -1,0 +1,82 @@
+//! How does a finding read? "expected …, got …", for somebody who knows the table of calls and no Rust.
+
+use std::fmt::Display;
+
+use anyhow::{Context, bail};
+use reqwest::Response;
+use serde_json::Value;
+
+use crate::{case::Outcome, target::brief};
+
+/// What was expected, and what came in its place, unless this holds.
+pub fn expect(holds: bool, expected: impl Display, got: impl Display) -> Outcome {
+    if !holds {
+        bail!("expected {expected}, got {}", brief(got.to_string()));
+    }
+    Ok(())
+}
+
+/// The two are the same; `what` says of what.
+pub fn equal(what: &str, got: impl Into<Value>, expected: impl Into<Value>) -> Outcome {
+    let (got, expected) = (got.into(), expected.into());
+    expect(got == expected, format!("{what}: {}", brief(expected.to_string())), got)
+}
+
+/// The text ends like this. What stands before it is the program's own: a host perhaps, or none.
+pub fn ends_with(what: &str, got: &str, end: &str) -> Outcome {
+    expect(got.ends_with(end), format!("{what} to end with {end:?}"), format!("{got:?}"))
+}
+
+/// The answer has this status.
+pub fn status(response: &Response, expected: u16) -> Outcome {
+    status_in(response, &[expected])
+}
+
+/// The answer has one of these statuses.
+pub fn status_in(response: &Response, expected: &[u16]) -> Outcome {
+    let seen = response.status().as_u16();
+    let words: Vec<_> = expected.iter().map(u16::to_string).collect();
+    expect(expected.contains(&seen), format!("status {}", words.join(" or ")), seen)
+}
+
+/// The body, which has to be JSON.
+pub async fn json(response: Response) -> anyhow::Result<Value> {
+    let seen = response.status().as_u16();
+    let text = response.text().await?;
+    serde_json::from_str(&text).ok().with_context(|| {
+        format!("expected JSON in the body, got status {seen} and the body {:?}", brief(text))
+    })
+}
+
+/// The body of an answer that has to have this status.
+pub async fn json_of(response: Response, expected: u16) -> anyhow::Result<Value> {
+    status(&response, expected)?;
+    json(response).await
+}
+
+/// A field that has to be a text.
+pub fn text<'a>(object: &'a Value, field: &str) -> anyhow::Result<&'a str> {
+    object[field].as_str().with_context(|| lacks(object, "a text", field))
+}
+
+/// A field that has to be a whole number.
+pub fn integer(object: &Value, field: &str) -> anyhow::Result<i64> {
+    object[field].as_i64().with_context(|| lacks(object, "a whole number", field))
+}
+
+/// A field that has to be a list.
+pub fn list<'a>(object: &'a Value, field: &str) -> anyhow::Result<&'a Vec<Value>> {
+    object[field].as_array().with_context(|| lacks(object, "a list", field))
+}
+
+fn lacks(object: &Value, kind: &str, field: &str) -> String {
+    format!("expected {kind} in the field `{field}`, got {}", brief(object.to_string()))
+}
+
+/// These fields of an object are those of the other.
+pub fn same_fields(got: &Value, expected: &Value, fields: &[&str]) -> Outcome {
+    for field in fields {
+        equal(&format!("the field `{field}`"), got[*field].clone(), expected[*field].clone())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Does `conform` say what a reader needs to know, and accept what a reader types?
+
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use conform::target::Target;
+
+use crate::{
+    conform_process::{Reader, conform_at, fails, succeeds},
+    tests,
+};
+
+tests![
+    a_target_without_a_scheme_is_told_the_right_one,
+    localhost_is_a_target,
+    nothing_at_the_target_is_told_with_the_way_out,
+    a_case_that_gets_no_answer_shows_its_own_request,
+    show_prints_the_table_without_a_target,
+    the_table_of_calls_is_named_before_the_cases,
+    retry_after_is_honoured,
+    a_retry_after_of_an_hour_is_not_waited_for,
+];
+
+fn a_target_without_a_scheme_is_told_the_right_one() -> anyhow::Result<()> {
+    for target in ["127.0.0.1:9000", "localhost:9000"] {
+        fails(&mut conform_at(target, &[])?, &[&format!("write http://{target}")])?;
+    }
+    fails(&mut conform_at("https://127.0.0.1:9000", &[])?, &["HTTPS"])?;
+    Ok(())
+}
+
+fn localhost_is_a_target() -> anyhow::Result<()> {
+    let reader = Reader::new()?;
+    let (target, command) = (format!("http://localhost:{}/", reader.port), reader.command("")?);
+    succeeds(&mut conform_at(&target, &["--restart-cmd", &command])?, &["4 of 4 are right"])?;
+    Ok(())
+}
+
+fn nothing_at_the_target_is_told_with_the_way_out() -> anyhow::Result<()> {
+    let reader = Reader::new()?;
+    fails(&mut reader.conform(&[])?, &["nothing answers", "Start your program"])?;
+    Ok(())
+}
+
+fn a_case_that_gets_no_answer_shows_its_own_request() -> anyhow::Result<()> {
+    let reader = Reader::new()?;
+    let _program = reader.start("--crash")?;
+    let said = fails(&mut reader.conform(&[])?, &["2 of 3 are right"])?;
+    let case = said.split("✗ it answers everything").nth(1).context("no such case")?;
+    let case = case.split('✗').next().unwrap_or_default();
+    for word in ["sent   GET /crash", "came   no answer", "expected an answer, got none"] {
+        ensure!(case.contains(word), "{word:?} is missing in {case}");
+    }
+    ensure!(!case.contains("hello"), "it shows another case's request: {case}");
+    Ok(())
+}
+
+fn show_prints_the_table_without_a_target() -> anyhow::Result<()> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let words =
+        ["Your program needs a file.", "PUT /word", "{\"word\": \"tree\"}", "essential", "405"];
+    succeeds(command.args(["conform", "memory", "--show"]), &words)?;
+    Ok(())
+}
+
+fn the_table_of_calls_is_named_before_the_cases() -> anyhow::Result<()> {
+    let reader = Reader::new()?;
+    let _program = reader.start("")?;
+    let words = ["Your program needs a file.", "conform memory --show", "3 of 3 are right"];
+    let said = succeeds(&mut reader.conform(&[])?, &words)?;
+    ensure!(said.contains("1 more with"), "{said}");
+    Ok(())
+}
+
+/// Answers each connection with 503 and this Retry-After, and from the second on with 200.
+fn busy(retry_after: &'static str) -> anyhow::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    thread::spawn(move || {
+        for (n, connection) in listener.incoming().flatten().enumerate() {
+            let mut connection = connection;
+            let _ = connection.read(&mut [0; 4096]);
+            let status = if n == 0 { "503 Busy" } else { "200 OK" };
+            let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n");
+            let _ = write!(connection, "{head}retry-after: {retry_after}\r\n\r\n");
+        }
+    });
+    Ok(url)
+}
+
+/// The status of the last answer, and how long it took.
+fn patiently(url: &str) -> anyhow::Result<(u16, Duration)> {
+    let target = Target::new(url, None)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let begun = Instant::now();
+    let request = || target.request(reqwest::Method::GET, "");
+    let (response, unsure) = runtime.block_on(target.send_patiently(request))?;
+    ensure!(unsure == (response.status() == 200), "it does not tell of the 503");
+    Ok((response.status().as_u16(), begun.elapsed()))
+}
+
+fn retry_after_is_honoured() -> anyhow::Result<()> {
+    let (status, took) = patiently(&busy("1")?)?;
+    ensure!(status == 200 && took >= Duration::from_secs(1), "{status} after {took:?}");
+    Ok(())
+}
+
+fn a_retry_after_of_an_hour_is_not_waited_for() -> anyhow::Result<()> {
+    for retry_after in ["3600", "18446744073709551615", "Fri, 31 Dec 2100 23:59:59 GMT"] {
+        let (status, took) = patiently(&busy(retry_after)?)?;
+        ensure!(status == 503 && took < Duration::from_secs(10), "{status} after {took:?}");
+    }
+    Ok(())
+}

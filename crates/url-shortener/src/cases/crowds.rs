@@ -1,0 +1,94 @@
+//! What do many clients at once get, and what is left after a kill?
+
+use futures_util::future::try_join_all;
+use serde_json::json;
+
+use super::client::{Client, redirects};
+use conform::{
+    case::Outcome,
+    cases,
+    expect::{equal, expect, json, text},
+    killing::Killing,
+    target::{Target, pause},
+};
+
+cases! {
+    Load the_same_url_wanted_by_fifty_at_once_becomes_one_link: "Of fifty who send one URL at once, one gets 201 and the others 200, all with the same code", "A program that looks first and inserts afterwards lets two of them find nothing.";
+    Load an_alias_that_fifty_want_has_one_owner: "Of fifty who want one alias at once, one gets 201 and the others 409", "A program that looks first and inserts afterwards lets two of them find it free.";
+    Restart what_was_answered_with_201_is_there_after_a_kill: "After SIGKILL under load, every link that was answered with 201 leads to its URL", "201 is a promise. A cache that is written to disk later does not keep it.";
+}
+
+async fn the_same_url_wanted_by_fifty_at_once_becomes_one_link(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let link = json!({ "url": client.page("crowd") });
+    let answers = try_join_all((0..50).map(|_| async {
+        let (response, unsure) = target.post_patiently("links", &link).await?;
+        anyhow::Ok((response.status().as_u16(), unsure, json(response).await?))
+    }))
+    .await?;
+    let count = |wanted: u16| answers.iter().filter(|(status, ..)| *status == wanted).count();
+    let (created, found) = (count(201), count(200));
+    let got = format!("{created} times 201, {found} times 200, {} others", 50 - created - found);
+    let unsure = answers.iter().any(|(_, unsure, _)| *unsure);
+    let one = created + found == 50 && (created == 1 || created == 0 && unsure);
+    expect(one, "one 201 and 49 times 200", got)?;
+    let another = answers.iter().find(|(.., body)| body["code"] != answers[0].2["code"]);
+    let first = &answers[0].2["code"];
+    another.map_or(Ok(()), |(.., body)| {
+        equal("the same code for all", body["code"].clone(), first.clone())
+    })
+}
+
+async fn an_alias_that_fifty_want_has_one_owner(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let alias = client.alias("wanted");
+    let answers = try_join_all((0..50).map(|n| {
+        let link = json!({ "url": client.page(&format!("wanted/{n}")), "alias": alias });
+        async move {
+            let (response, unsure) = target.post_patiently("links", &link).await?;
+            anyhow::Ok((response.status().as_u16(), unsure))
+        }
+    }))
+    .await?;
+    let count = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
+    let (won, lost) = (count(201), count(409));
+    let unsure = answers.iter().any(|(_, unsure)| *unsure);
+    let got = format!("{won} times 201, {lost} times 409, {} others", 50 - won - lost);
+    let one = won + lost == 50 && (won == 1 || won == 0 && unsure);
+    expect(one, "one 201 and 49 times 409", got)?;
+    redirects(&client.follow(&alias).await?)
+}
+
+/// Eight clients create until the server is gone or has been started again; it is killed when they have made a hundred.
+async fn what_was_answered_with_201_is_there_after_a_kill(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let killing = Killing::default();
+    let clients = (0..8).map(|worker| {
+        let (client, killing) = (&client, &killing);
+        async move {
+            let mut promised = Vec::new();
+            for n in 0.. {
+                let url = client.page(&format!("killed/{worker}/{n}"));
+                if killing.is_over() {
+                    break;
+                }
+                let Ok(response) = client.create(&json!({ "url": url })).await else { break };
+                if response.status() == 201 {
+                    promised.push((text(&json(response).await?, "code")?.to_owned(), url));
+                    killing.promised();
+                } else {
+                    // Too many at once: then a little later.
+                    tokio::time::sleep(pause(&response)).await;
+                }
+            }
+            anyhow::Ok(promised)
+        }
+    });
+    let promised = killing.after(100, target, clients).await?;
+    let promised: Vec<_> = promised.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
+    for (code, url) in promised {
+        let leads_to = client.destination(&code).await?;
+        equal(&format!("where the code {code} leads, which was answered with 201"), leads_to, url)?;
+    }
+    Ok(())
+}
