@@ -47,6 +47,8 @@ pub fn experiment() -> Experiment {
 }
 
 const STOCK: i64 = 1_000;
+/// How long the orchestrator waits for an answer.
+const CALL_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Each participant as a process of its own, with a proxy before it.
 struct Scene {
@@ -70,7 +72,7 @@ impl Scene {
         }
         let orchestrator = fixture
             .orchestrator([0, 1, 2].map(|number| proxies[number].address()))
-            .args(&["--call-timeout-ms", "250"])
+            .args(&["--call-timeout-ms", &CALL_TIMEOUT.as_millis().to_string()])
             .args(&["--backoff-ms", "20", "--longest-backoff-ms", "100"])
             // Nothing is to be given up, however slow the machine is.
             .args(&["--deadline-ms", "45000"]);
@@ -130,7 +132,8 @@ impl Scene {
                     Ok(done.then_some(()))
                 })
                 .await?;
-                sleep(self.trouble).await;
+                // Longer than the orchestrator waits, or it would only be a slow answer.
+                sleep(self.trouble.max(CALL_TIMEOUT * 2)).await;
                 proxy.heal();
                 return self.client.ended(id).await;
             }
@@ -196,6 +199,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
                 wrong.push(format!("{name} {words}: {seen:?}"));
             }
             let steps = order["steps"].as_array().cloned().unwrap_or_default();
+            if matches!(trouble, Trouble::TimesOut) {
+                let attempts = steps.iter().filter_map(|step| step["attempts"].as_u64()).max();
+                let attempts = attempts.unwrap_or(0);
+                let check = format!("{name} {words}: attempts at the call");
+                lab.check(check, "2 or more", attempts, attempts >= 2);
+            }
             let steps = steps.iter().filter(|step| step["attempts"] != 0);
             let steps = steps.map(|step| {
                 format!("{} {}×", step["name"].as_str().unwrap_or_default(), step["attempts"])
