@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use reqwest::{Method, header::HeaderValue};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{MOST, client::Client};
 use conform::{

@@ -4,7 +4,6 @@ mod bad_input;
 pub mod client;
 mod races;
 
-use anyhow::Context;
 use reqwest::Method;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
