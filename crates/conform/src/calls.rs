@@ -11,11 +11,13 @@ const WIDTH: usize = 100;
 const EVERY_CALL: &str = include_str!("every_call.md");
 /// How a table of calls refers to it, where files are files.
 const LINK: &str = "../../../conform/src/every_call.md";
+/// How the whole page refers to it.
+const PLACE: &str = "#for-every-call";
 
 impl Suite {
     /// The whole page: the answer's calls, and what holds for every call.
     pub fn page(&self) -> String {
-        format!("{}\n{EVERY_CALL}", self.calls.replace(LINK, "#for-every-call"))
+        format!("{}\n{EVERY_CALL}", self.calls.replace(LINK, PLACE))
     }
 
     /// What the program has to be, and to be told: the text above the table, without its heading.
@@ -29,7 +31,9 @@ impl Suite {
 pub fn in_terminal(page: &str) -> String {
     let mut shown = String::new();
     let mut headings: Vec<String> = Vec::new();
-    for line in page.lines() {
+    // A terminal has no links.
+    let link = format!("[what holds for every call]({PLACE})");
+    for line in page.replace(&link, "what holds for every call").lines() {
         let Some(row) = line.strip_prefix('|').and_then(|row| row.strip_suffix('|')) else {
             headings.clear();
             let _ = writeln!(shown, "{}", line.replace(['`', '#'], "").trim());
@@ -82,6 +86,6 @@ mod tests {
     fn what_is_needed_stands_above_the_table() {
         let suite = Suite { calls: CALLS, cases: Vec::new() };
         assert_eq!(suite.needs(), "It needs a battery.");
-        assert!(suite.page().contains("## For every call"));
+        assert!(in_terminal(&suite.page()).contains("\nFor every call\n"));
     }
 }

@@ -16,15 +16,16 @@ pub fn expect(holds: bool, expected: impl Display, got: impl Display) -> Outcome
     Ok(())
 }
 
-/// The two are the same; `what` says of what.
+/// The two are the same; `what` is a noun.
 pub fn equal(what: &str, got: impl Into<Value>, expected: impl Into<Value>) -> Outcome {
     let (got, expected) = (got.into(), expected.into());
-    expect(got == expected, format!("{what}: {}", brief(expected.to_string())), got)
+    expect(got == expected, format!("{what} to be {}", brief(expected.to_string())), named(&got))
 }
 
 /// The text ends like this. What stands before it is the program's own: a host perhaps, or none.
 pub fn ends_with(what: &str, got: &str, end: &str) -> Outcome {
-    expect(got.ends_with(end), format!("{what} to end with {end:?}"), format!("{got:?}"))
+    let what = format!("{what} to end with {end:?}");
+    expect(got.ends_with(end), what, named(&Value::from(got)))
 }
 
 /// The answer has this status.
@@ -67,6 +68,11 @@ pub fn integer(object: &Value, field: &str) -> anyhow::Result<i64> {
 /// A field that has to be a list.
 pub fn list<'a>(object: &'a Value, field: &str) -> anyhow::Result<&'a Vec<Value>> {
     object[field].as_array().with_context(|| lacks(object, "a list", field))
+}
+
+/// What is missing is null, or an empty header.
+fn named(value: &Value) -> String {
+    if value.is_null() || *value == "" { "none".to_owned() } else { value.to_string() }
 }
 
 fn lacks(object: &Value, kind: &str, field: &str) -> String {

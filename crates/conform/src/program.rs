@@ -23,8 +23,8 @@ use tokio::{
 
 use crate::target::{Restart, Target};
 
-/// Set in the environment of what the command starts.
-const MARK: &str = "CONFORM_RUN";
+/// Set in the environment of what the command starts. A server that must outlive the program takes it out.
+pub const MARK: &str = "CONFORM_RUN";
 /// Connections of a program end with it at once. A busy machine is slow.
 const ENDED: Duration = Duration::from_secs(5);
 /// Between two looks at a program that is being started.

@@ -39,7 +39,8 @@ pub struct Tried {
 }
 
 impl Tried {
-    fn includes(self, kind: Kind) -> bool {
+    /// Whether cases of this kind are.
+    pub fn includes(self, kind: Kind) -> bool {
         match kind {
             Kind::Plain => true,
             Kind::Load => self.load,

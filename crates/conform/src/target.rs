@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use futures_util::future::BoxFuture;
 use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode, Url, header::RETRY_AFTER,
+    Client, Method, RequestBuilder, Response, StatusCode, Url,
+    header::{AUTHORIZATION, HeaderName, LOCATION, REFERER, RETRY_AFTER},
     redirect::Policy,
 };
 use serde_json::Value;
@@ -28,6 +29,14 @@ const SHOWN: usize = 120;
 
 /// Kills the server and starts it again at the same address.
 pub type Restart = Arc<dyn Fn() -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync>;
+
+/// The headers of a request that a case is about, when they are there.
+const TOLD: [HeaderName; 4] = [
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-forwarded-for"),
+    AUTHORIZATION,
+    REFERER,
+];
 
 /// The program that is tried.
 #[derive(Clone)]
@@ -128,7 +137,10 @@ impl Target {
         let request = request.build()?;
         let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
         let path = request.url().as_str().strip_prefix(&self.url).unwrap_or_default();
-        let sent = format!("{} {} {}", request.method(), shown(path.as_bytes()), shown(body));
+        let mut sent = format!("{} {} {}", request.method(), shown(path.as_bytes()), shown(body));
+        for (name, value) in request.headers().iter().filter(|(name, _)| TOLD.contains(name)) {
+            sent = format!("{} with {name}: {}", sent.trim_end(), shown(value.as_bytes()));
+        }
         self.note(sent.trim_end(), "nothing yet");
         let answer = async {
             let response = self.http.execute(request).await?;
@@ -143,7 +155,10 @@ impl Target {
             self.note(sent.trim_end(), &format!("no answer: {}", none.why));
             none
         })??;
-        let came = format!("{} {}", answer.status().as_u16(), shown(answer.body()));
+        let leads_to = answer.headers().get(LOCATION);
+        let leads_to = leads_to.map(|it| format!(" to {}", shown(it.as_bytes())));
+        let status = answer.status().as_u16();
+        let came = format!("{status}{} {}", leads_to.unwrap_or_default(), shown(answer.body()));
         self.note(sent.trim_end(), came.trim_end());
         Ok(answer.into())
     }

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     calls,
-    case::Suite,
+    case::{Kind, Suite},
     program::Program,
     run::{self, Result, Tried},
     target::Target,
@@ -82,6 +82,13 @@ async fn try_suite(name: &str, suite: &Suite, matches: &ArgMatches) -> anyhow::R
         }
     })
     .await?;
+    if program.is_some() {
+        // Killed, if it can be.
+        drop((program, target));
+        if Target::new(url, None)?.answers().await {
+            eprintln!("  your program still runs: its command has handed it to another program");
+        }
+    }
     let good = results.iter().filter(|result| result.wrong.is_none()).count();
     if json {
         let report = serde_json::json!({
@@ -94,8 +101,12 @@ async fn try_suite(name: &str, suite: &Suite, matches: &ArgMatches) -> anyhow::R
         println!("{report}");
     } else {
         println!("\n{good} of {} are right", results.len());
-        if suite.cases.len() > results.len() {
-            println!("{} more with --load and --restart-cmd", suite.cases.len() - results.len());
+        for (kind, option) in [(Kind::Load, "--load"), (Kind::Restart, "--restart-cmd")] {
+            let left = suite.cases.iter().filter(|it| it.kind == kind && !tried.includes(kind));
+            match left.count() {
+                0 => {}
+                left => println!("{left} more with {option}"),
+            }
         }
     }
     Ok(if good == results.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

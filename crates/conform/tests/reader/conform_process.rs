@@ -27,13 +27,14 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    /// A port on which nobody listens, below those of outgoing connections: a program that is away must not find its
-    /// port taken by one of them.
+    /// A port on which nobody listens. It is none of those that the system gives to outgoing connections, nor of those
+    /// from which the tests of the answers take theirs: what is away must not find its port taken.
     pub fn new() -> anyhow::Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let first = u16::try_from(std::process::id() % 20_000)?;
+        // Each process begins somewhere else.
+        let first = u16::try_from(std::process::id() % 187)? * 32;
         let port = loop {
-            let port = 12_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+            let port = 4_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 6_000;
             if TcpListener::bind(("127.0.0.1", port)).is_ok() {
                 break port;
             }
@@ -134,8 +135,9 @@ impl Reader {
     /// Runs the program without `conform`, until it listens.
     pub fn start(&self, options: &str) -> anyhow::Result<Started> {
         let command = format!("exec {}", self.command(options)?);
-        let started = Started(Command::new("sh").args(["-c", &command]).spawn()?);
+        let mut started = Started(Command::new("sh").args(["-c", &command]).spawn()?);
         eventually("the program listens", || self.listens().then_some(()))?;
+        ensure!(started.0.try_wait()?.is_none(), "another program has its port");
         Ok(started)
     }
 }

@@ -12,6 +12,7 @@ use crate::{
 tests![
     a_command_that_stays_is_killed_and_run_again,
     a_daemon_that_leaves_its_command_is_killed_too,
+    a_program_that_forgets_its_environment_is_killed_too,
     a_command_that_ends_the_old_program_itself_may_hand_it_to_somebody_else,
     a_program_that_survives_passes_no_crash_case,
     nothing_is_started_where_something_listens_already,
@@ -23,7 +24,9 @@ tests![
 fn a_command_that_stays_is_killed_and_run_again() -> anyhow::Result<()> {
     let reader = Reader::new()?;
     let command = reader.command("")?;
-    succeeds(&mut reader.conform(&["--restart-cmd", &command])?, &["4 of 4 are right"])?;
+    let words = ["--restart-cmd", &command];
+    let said = succeeds(&mut reader.conform(&words)?, &["4 of 4 are right"])?;
+    ensure!(!said.contains("still runs"), "{said}");
     reader.is_gone()
 }
 
@@ -31,6 +34,13 @@ fn a_daemon_that_leaves_its_command_is_killed_too() -> anyhow::Result<()> {
     let reader = Reader::new()?;
     // Without a process group in common, and without waiting for it.
     let command = format!("setsid {} > /dev/null 2>&1 &", reader.command("")?);
+    succeeds(&mut reader.conform(&["--restart-cmd", &command])?, &["4 of 4 are right"])?;
+    reader.is_gone()
+}
+
+fn a_program_that_forgets_its_environment_is_killed_too() -> anyhow::Result<()> {
+    let reader = Reader::new()?;
+    let command = format!("env -i {}", reader.command("")?);
     succeeds(&mut reader.conform(&["--restart-cmd", &command])?, &["4 of 4 are right"])?;
     reader.is_gone()
 }
@@ -55,7 +65,8 @@ fn a_command_that_ends_the_old_program_itself_may_hand_it_to_somebody_else() -> 
     let old = format!("kill -KILL $(cat '{}') 2> /dev/null", reader.file("pid"));
     // The port is free when the old one is gone.
     let gone = format!("{old}; while {old}; do :; done; {}", elsewhere(&reader)?);
-    let tried = succeeds(&mut reader.conform(&["--restart-cmd", &gone])?, &["4 of 4 are right"]);
+    let words = ["4 of 4 are right", "still runs"];
+    let tried = succeeds(&mut reader.conform(&["--restart-cmd", &gone])?, &words);
     end(&reader)?;
     tried.map(drop)
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use conform::target::Target;
+use conform::{run::Tried, target::Target};
 
 use crate::{
     conform_process::{Reader, conform_at, fails, succeeds},
@@ -20,6 +20,7 @@ tests![
     localhost_is_a_target,
     nothing_at_the_target_is_told_with_the_way_out,
     a_case_that_gets_no_answer_shows_its_own_request,
+    a_case_that_asks_nothing_shows_nothing_of_the_case_before,
     show_prints_the_table_without_a_target,
     the_table_of_calls_is_named_before_the_cases,
     retry_after_is_honoured,
@@ -57,6 +58,35 @@ fn a_case_that_gets_no_answer_shows_its_own_request() -> anyhow::Result<()> {
         ensure!(case.contains(word), "{word:?} is missing in {case}");
     }
     ensure!(!case.contains("hello"), "it shows another case's request: {case}");
+    Ok(())
+}
+
+mod two_cases {
+    use anyhow::bail;
+    use conform::{case::Outcome, cases, expect::status, target::Target};
+
+    cases! {
+        Plain it_asks: "GET /: 200", "Somebody has to.";
+        Plain it_asks_nothing: "Nothing.", "Nobody has to.";
+    }
+
+    async fn it_asks(target: &Target) -> Outcome {
+        status(&target.get("").await?, 200)
+    }
+
+    async fn it_asks_nothing(_: &Target) -> Outcome {
+        bail!("something else is wrong")
+    }
+}
+
+fn a_case_that_asks_nothing_shows_nothing_of_the_case_before() -> anyhow::Result<()> {
+    let target = Target::new(&busy("1")?, None)?;
+    let tried = Tried { load: false, restart: false };
+    let cases = two_cases::cases();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let results = runtime.block_on(conform::run::run(&cases, &target, tried, |_| {}))?;
+    ensure!(results[0].sent == "GET /" && results[0].wrong.is_none(), "{:?}", results[0]);
+    ensure!(results[1].sent.is_empty() && results[1].came.is_empty(), "{:?}", results[1]);
     Ok(())
 }
 

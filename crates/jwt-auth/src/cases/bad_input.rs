@@ -124,9 +124,7 @@ async fn a_body_that_is_none_of_ours_is_refused(target: &Target) -> Outcome {
         ("login", credentials(&email, PASSWORD)),
         ("token/refresh", json!({ "refresh_token": pair.refresh_token })),
     ] {
-        refuses_bad_bodies(target, || target.request(Method::POST, path), &good)
-            .await
-            .context(path)?;
+        refuses_bad_bodies(target, || target.request(Method::POST, path), &good).await?;
     }
     for (body, status) in [
         (r#"{"email":"c@example.com"}"#, 422),

@@ -40,7 +40,7 @@ async fn a_refresh_gives_a_new_pair(target: &Target) -> Outcome {
             .context("both access tokens are good until they end")?;
     }
     let sid = |token: &str| anyhow::Ok(part(token, 1)?["sid"].clone());
-    equal("the same `sid`", sid(&second.access_token)?, sid(&first.access_token)?)?;
+    equal("the claim `sid`", sid(&second.access_token)?, sid(&first.access_token)?)?;
     tokens(client.refresh(&second.refresh_token).await?).await?;
     Ok(())
 }

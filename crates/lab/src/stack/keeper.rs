@@ -74,6 +74,8 @@ pub fn start(home: &Home, duty: &Duty, running: File) -> anyhow::Result<process:
         .arg("keeper")
         .arg(&home.path)
         .env(MARK, &home.path)
+        // `conform` kills what it tries, and not a server that others use too.
+        .env_remove(conform::program::MARK)
         .current_dir(&home.path)
         .stdin(Stdio::from(running))
         .stdout(log.try_clone()?)

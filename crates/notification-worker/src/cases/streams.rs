@@ -30,7 +30,7 @@ async fn each_users_notifications_arrive_in_the_order_of_their_calls(target: &Ta
         for job in &jobs {
             client.notify(job, &user).await?;
         }
-        stream.brings(&jobs).await.with_context(|| user.clone())?;
+        stream.brings(&jobs).await?;
         stream.nothing_more().await
     });
     try_join_all(users).await?;

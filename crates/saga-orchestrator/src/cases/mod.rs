@@ -2,6 +2,7 @@
 
 mod bad_input;
 pub mod client;
+mod crowds;
 mod orders;
 mod participants;
 
@@ -11,6 +12,7 @@ use conform::case::Suite;
 pub fn suite() -> Suite {
     Suite {
         calls: include_str!("calls.md"),
-        cases: [orders::cases(), participants::cases(), bad_input::cases()].concat(),
+        cases: [orders::cases(), crowds::cases(), participants::cases(), bad_input::cases()]
+            .concat(),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use reqwest::{Method, header::HeaderValue};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{MOST, client::Client};
 use conform::{
@@ -34,11 +34,11 @@ async fn a_page_that_cannot_be_is_refused(target: &Target) -> Outcome {
     let ada = client.open(1).await?;
     for limit in ["0", "201", "4000000000"] {
         let path = format!("accounts/{ada}/entries?limit={limit}");
-        invalid(target.get(&path).await?, "limit").await.context(limit)?;
+        invalid(target.get(&path).await?, "limit").await?;
     }
     for query in ["limit=-1", "limit=x", "after=x", "after=99999999999999999999", "after=%ff"] {
         let response = target.get(&format!("accounts/{ada}/entries?{query}")).await?;
-        problem(response, 400).await.context(query)?;
+        problem(response, 400).await?;
     }
     let beyond = target.get(&format!("accounts/{ada}/entries?after={}", i64::MAX)).await?;
     let beyond = json_of(beyond, 200).await?;
@@ -109,7 +109,7 @@ async fn an_amount_that_is_none_is_refused(target: &Target) -> Outcome {
     let (ada, bob) = client.open_two(1_000, 0).await?;
     for cents in [0, -1, i64::MIN, i64::MAX, MOST + 1] {
         let response = client.pay("aatinir", (ada, bob), cents).await?;
-        invalid(response, "amount_cents").await.context(cents.to_string())?;
+        invalid(response, "amount_cents").await?;
     }
     for cents in [
         "1.5",
@@ -149,7 +149,7 @@ async fn an_account_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
     for cents in [-1, i64::MIN, i64::MAX, MOST + 1] {
         let account = json!({ "owner": "Ada", "balance_cents": cents });
         let response = target.send(target.request(Method::POST, "accounts").json(&account)).await?;
-        invalid(response, "balance_cents").await.context(cents.to_string())?;
+        invalid(response, "balance_cents").await?;
     }
     for account in [
         json!({ "owner": 7, "balance_cents": 1 }),
@@ -160,7 +160,7 @@ async fn an_account_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
         json!({ "owner": "Ada", "balance_cents": 1, "id": 7 }),
     ] {
         let response = target.send(target.request(Method::POST, "accounts").json(&account)).await?;
-        problem(response, 422).await.context(account)?;
+        problem(response, 422).await?;
     }
     Ok(())
 }
@@ -185,7 +185,7 @@ async fn a_body_that_is_none_is_refused(target: &Target) -> Outcome {
         json!({ "from": ada, "to": bob }),
         json!({ "from": ada, "to": bob, "amount_cents": 5, "fee_cents": 1 }),
     ] {
-        problem(target.send(request().json(&body)).await?, 422).await.context(body)?;
+        problem(target.send(request().json(&body)).await?, 422).await?;
     }
     // One was good: the one with an odd header beside it.
     client.audit((ada, bob), (999_995, 5)).await
@@ -205,7 +205,7 @@ async fn an_array_moves_no_money(target: &Target) -> Outcome {
         let key = client.key(&format!("aamnm-{n}"));
         let request = target.request(Method::POST, "transfers").header("idempotency-key", key);
         let request = request.json(&array);
-        problem(target.send(request).await?, 400).await.context(array)?;
+        problem(target.send(request).await?, 400).await?;
     }
     client.audit((ada, bob), (1_000_000, 1_000_000)).await
 }
@@ -230,7 +230,7 @@ async fn what_is_not_there_is_not_found(target: &Target) -> Outcome {
             format!("accounts/{number}/entries"),
             format!("transfers/{number}"),
         ] {
-            problem(target.get(&path).await?, 404).await.context(path)?;
+            problem(target.get(&path).await?, 404).await?;
         }
     }
     not_found(target, &["", "accounts/", "account", "accounts/1/entries/1", "transfers/1/entries"])

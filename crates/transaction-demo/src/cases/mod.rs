@@ -4,7 +4,6 @@ mod bad_input;
 pub mod client;
 mod races;
 
-use anyhow::Context;
 use reqwest::Method;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -96,17 +95,19 @@ async fn entries_come_in_pages_and_sum_to_the_balance(target: &Target) -> Outcom
     equal("the amounts of who paid", amounts, vec![1_000, -1, -2, -3, -4, -5, -6])?;
     equal("the amounts of who was paid", client.amounts(bob).await?, vec![1, 2, 3, 4, 5, 6])?;
     let (mut path, mut sizes, mut transfers) =
-        (format!("/accounts/{bob}/entries?limit=4"), Vec::new(), Vec::new());
+        (format!("/accounts/{ada}/entries?limit=4"), Vec::new(), Vec::new());
     loop {
         let page = json_of(target.get(&path).await?, 200).await?;
         let entries = list(&page, "entries")?;
         sizes.push(entries.len());
         transfers.extend(entries.iter().map(|entry| entry["transfer"].clone()));
         let Some(next) = page["next"].as_str() else { break };
+        expect(next != path, "`next` to lead to another page", &page)?;
         next.clone_into(&mut path);
     }
-    equal("how many of six entries are on each page of four", sizes, vec![4, 2])?;
-    for transfer in transfers {
+    equal("the numbers of entries on pages of four", sizes, vec![4, 3])?;
+    // The first is the opening, which may be a transfer from the bank itself, or none.
+    for transfer in &transfers[1..] {
         let transfer = json_of(target.get(&format!("transfers/{transfer}")).await?, 200).await?;
         same_fields(&transfer, &json!({ "from": ada, "to": bob }), &["from", "to"])?;
     }
@@ -124,7 +125,7 @@ async fn the_same_key_again_gets_the_same_answer_and_moves_nothing(target: &Targ
         let again = client.pay("rent", (ada, bob), 60).await?;
         status(&again, 201)?;
         header_is(&again, "location", &location)?;
-        equal("the same answer for the same key", json_of(again, 201).await?, first.clone())?;
+        equal("the answer for the same key", json_of(again, 201).await?, first.clone())?;
     }
     client.audit((ada, bob), (40, 60)).await?;
     equal("the amounts of who was paid", client.amounts(bob).await?, vec![60])?;
@@ -159,7 +160,7 @@ async fn the_same_body_in_other_words_is_the_same(target: &Target) -> Outcome {
     };
     let one = send(format!(r#"{{"from":{ada},"to":{bob},"amount_cents":5}}"#)).await?;
     let two = send(format!(" {{ \"amount_cents\" : 5, \"to\":{bob},\n\"from\":{ada} }} ")).await?;
-    equal("the same answer for the same key", two, one)?;
+    equal("the answer for the same key", two, one)?;
     client.audit((ada, bob), (995, 5)).await
 }
 

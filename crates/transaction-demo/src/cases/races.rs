@@ -33,7 +33,7 @@ async fn the_same_key_by_fifty_at_once_is_one_transfer(target: &Target) -> Outco
     .await?;
     for (status, body) in &answers {
         equal("the status for one of fifty with one key", *status, 201)?;
-        equal("the same answer for all of them", body.clone(), answers[0].1.clone())?;
+        equal("the answer for each of them", body.clone(), answers[0].1.clone())?;
     }
     client.audit((ada, bob), (993, 7)).await
 }
@@ -122,7 +122,9 @@ async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &
     for (key, promised) in &sent {
         let Some(promised) = promised else { continue };
         let times = entries.get(&integer(promised, "id")?).copied().unwrap_or(0);
-        let what = format!("how often the payment {key} is in the ledger, answered with 201");
+        let what = format!(
+            "the number of times that the payment {key}, answered with 201, is in the ledger"
+        );
         equal(&what, times, 1)?;
     }
     // The payments without an answer are sent again, and so are some with one.
@@ -131,7 +133,7 @@ async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &
         let again = client.pay(key, (ada, bob), 1).await?;
         let again = json_of(again, 201).await?;
         if let Some(promised) = promised {
-            equal("the same answer for the same key, after the kill", again, promised.clone())?;
+            equal("the answer for the same key, after the kill,", again, promised.clone())?;
         }
     }
     let cents = i64::try_from(sent.len())?;

@@ -98,8 +98,10 @@ impl Client {
 
     /// Waits until clicks are written, at least this many, and returns the statistics.
     pub async fn stats_with(&self, code: &str, clicks: u64) -> anyhow::Result<Value> {
-        eventually(&format!("the statistics show {clicks} clicks"), async || {
-            let stats = json(self.stats(code).await?).await?;
+        eventually(&format!("the statistics show this many clicks: {clicks}"), async || {
+            let stats = self.stats(code).await?;
+            status_in(&stats, &[200, 503])?;
+            let stats = json(stats).await?;
             Ok((stats["clicks"].as_u64() >= Some(clicks)).then_some(stats))
         })
         .await

@@ -35,7 +35,7 @@ async fn the_same_url_wanted_by_fifty_at_once_becomes_one_link(target: &Target) 
     let another = answers.iter().find(|(.., body)| body["code"] != answers[0].2["code"]);
     let first = &answers[0].2["code"];
     another.map_or(Ok(()), |(.., body)| {
-        equal("the same code for all", body["code"].clone(), first.clone())
+        equal("the code for each of them", body["code"].clone(), first.clone())
     })
 }
 
@@ -88,7 +88,7 @@ async fn what_was_answered_with_201_is_there_after_a_kill(target: &Target) -> Ou
     let promised: Vec<_> = promised.into_iter().collect::<anyhow::Result<Vec<_>>>()?.concat();
     for (code, url) in promised {
         let leads_to = client.destination(&code).await?;
-        equal(&format!("where the code {code} leads, which was answered with 201"), leads_to, url)?;
+        equal(&format!("the destination of /{code}, which was answered with 201,"), leads_to, url)?;
     }
     Ok(())
 }

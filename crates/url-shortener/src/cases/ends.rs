@@ -52,7 +52,7 @@ async fn an_expired_alias_can_be_taken_again(target: &Target) -> Outcome {
         Ok((response.status() == 201).then_some(()))
     })
     .await?;
-    equal("where the alias leads", client.destination(&alias).await?, new)?;
+    equal("the destination of the alias", client.destination(&alias).await?, new)?;
     // The new owner does not inherit the old one's clicks, only the one just made.
     let stats = client.stats_with(&alias, 1).await?;
     equal("the clicks on the new link", stats["clicks"].clone(), 1)

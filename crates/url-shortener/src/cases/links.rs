@@ -81,7 +81,7 @@ async fn the_same_plain_url_gets_the_same_link(target: &Target) -> Outcome {
     let link = json!({ "url": client.page("tspugtsl/twice") });
     let first = json_of(client.create(&link).await?, 201).await?;
     let second = json_of(client.create(&link).await?, 200).await?;
-    equal("the same code", second["code"].clone(), first["code"].clone())
+    equal("the code for the same URL", second["code"].clone(), first["code"].clone())
 }
 
 async fn a_url_with_an_expiry_or_an_alias_gets_a_link_of_its_own(target: &Target) -> Outcome {
@@ -97,7 +97,7 @@ async fn a_url_with_an_expiry_or_an_alias_gets_a_link_of_its_own(target: &Target
     equal("the code of a link with an alias", &*named, &*alias)?;
     for code in [plain, short_lived, another, named] {
         let leads_to = client.destination(&code).await?;
-        equal(&format!("where the code {code} leads"), leads_to, &*url)?;
+        equal(&format!("the destination of /{code}"), leads_to, &*url)?;
     }
     Ok(())
 }
@@ -110,7 +110,7 @@ async fn a_taken_alias_is_a_conflict(target: &Target) -> Outcome {
     problem(client.create(&json!({ "url": second, "alias": alias })).await?, 409).await?;
     let other = client.create(&json!({ "url": second, "alias": alias.to_lowercase() })).await?;
     status(&other, 201).context("the same alias in small letters is another")?;
-    equal("where the alias leads", client.destination(&alias).await?, first)
+    equal("the destination of the alias", client.destination(&alias).await?, first)
 }
 
 async fn an_unknown_code_is_not_found(target: &Target) -> Outcome {
