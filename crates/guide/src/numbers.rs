@@ -151,29 +151,41 @@ fn agrees(shown: &str, value: f64) -> bool {
     (number - value).abs() <= step(shown) / 2.0 * (1.0 + 1e-9)
 }
 
-/// By how much the next number with as many digits differs. Zeros at the end of a whole number are none that count,
-/// but two digits always do.
+/// By how much the next number with as many digits differs.
 fn step(shown: &str) -> f64 {
-    let digits = shown.replace(',', "");
-    let places = match digits.split_once('.') {
-        Some((_, decimals)) => -i32::try_from(decimals.len()).unwrap_or(0),
-        None => {
-            let zeros = digits.len() - digits.trim_end_matches('0').len();
-            i32::try_from(zeros.min(digits.len().saturating_sub(2))).unwrap_or(0)
-        }
-    };
-    10_f64.powi(places)
+    10_f64.powi(last_place(shown))
 }
 
-/// A value with the digits of the number that it replaces.
+/// The power of ten of the last digit that counts. Zeros at the end of a whole number are none that count, but two digits
+/// always do.
+fn last_place(shown: &str) -> i32 {
+    let digits = shown.replace(',', "");
+    let place = match digits.split_once('.') {
+        Some((_, decimals)) => i32::try_from(decimals.len()).map(i32::wrapping_neg),
+        None => {
+            let zeros = digits.len() - digits.trim_end_matches('0').len();
+            i32::try_from(zeros.min(digits.len().saturating_sub(2)))
+        }
+    };
+    place.unwrap_or(0)
+}
+
+/// A value with as many digits as the number that it replaces has, and with two at least from ten on.
 fn written(value: f64, like: &str) -> String {
-    let step = step(like);
-    let decimals = like.split_once('.').map_or(0, |(_, decimals)| decimals.len());
-    let rounded = format!("{:.decimals$}", (value / step).round() * step);
+    let power_of_ten = |number: &str| number.split_once('e').and_then(|it| it.1.parse().ok());
+    let power: i32 = power_of_ten(&format!("{value:e}")).unwrap_or(0);
+    let digits = like.replace([',', '.'], "").trim_start_matches('0').len();
+    let counting = digits - usize::try_from(last_place(like)).unwrap_or(0).min(digits);
+    let counting = counting.max(if power > 0 { 2 } else { 1 });
+    let rounded = format!("{value:.*e}", counting - 1);
+    let power = power_of_ten(&rounded).unwrap_or(0);
+    let decimals = i32::try_from(counting).map_or(0, |counting| counting - 1 - power);
+    let decimals = usize::try_from(decimals).unwrap_or(0);
+    let rounded = format!("{:.decimals$}", rounded.parse().unwrap_or(value));
     let (whole, rest) = rounded.split_at(rounded.find('.').unwrap_or(rounded.len()));
     let mut grouped = String::new();
     for (n, digit) in whole.chars().enumerate() {
-        if n > 0 && digit != '-' && (whole.len() - n) % 3 == 0 {
+        if n > 0 && (whole.len() - n).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -267,6 +279,26 @@ mod tests {
             let found = problems(bad, &measured());
             assert!(found.len() == 1 && found[0].contains(problem), "{bad}: {found:?}");
             assert_eq!(update(bad, &measured()), updated);
+        }
+    }
+
+    #[test]
+    fn a_new_number_has_as_many_digits_as_the_old_one() {
+        for (value, like, written) in [
+            (8.24, "0.4", "8"),
+            (12.4, "9", "12"),
+            (39.06, "2.3", "39"),
+            (2_225.9, "6.5", "2,200"),
+            (1.008, "0.996", "1.01"),
+            (3.02, "0.71", "3.0"),
+            (25_312.0, "104,000", "25,300"),
+            (118.0, "100", "120"),
+            (1_234_567.0, "1,440", "1,230,000"),
+            (0.000_52, "2.0", "0.00052"),
+            (0.0, "17", "0"),
+        ] {
+            assert_eq!(super::written(value, like), written, "{value} like {like}");
+            assert!(agrees(written, value), "{value} like {like}");
         }
     }
 

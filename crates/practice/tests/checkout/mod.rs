@@ -126,7 +126,7 @@ pub fn said(output: &Output) -> String {
 }
 
 /// What comes of `look`, as soon as anything does.
-pub fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = look() {
