@@ -8,7 +8,7 @@ use guide::{book::Book, mode::Mode, program::Programs, runs::Runs, server, shelf
 use lab::{Answer, serve};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::task::AbortHandle;
+use tokio::{sync::OnceCell, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Outcome, eventually, tests};
@@ -41,14 +41,23 @@ pub struct Guide {
 impl Guide {
     pub async fn start() -> anyhow::Result<Self> {
         // No test builds an answer once more: this executable has them all in it.
-        Self::with(guide::answers(), Programs::This).await
+        Self::serve(shelf().await?, guide::answers(), Programs::This, None).await
     }
 
     pub async fn with(answers: Vec<Answer>, programs: Programs) -> anyhow::Result<Self> {
+        Self::serve(Arc::new(Shelf::new(answers.clone())?), answers, programs, None).await
+    }
+
+    /// `port` is where it thinks that it listens, if that is not the truth.
+    async fn serve(
+        shelf: Arc<Shelf>,
+        answers: Vec<Answer>,
+        programs: Programs,
+        port: Option<u16>,
+    ) -> anyhow::Result<Self> {
         let (listener, url) = serve::bind("127.0.0.1", 0).await?;
-        let shelf = Arc::new(Shelf::new(answers.clone())?);
         let runs = Runs::new(answers, programs, CancellationToken::new());
-        let router = server::router(shelf, runs, url.port().context("a port")?);
+        let router = server::router(shelf, runs, port.or(url.port()).context("a port")?);
         let serving = tokio::spawn(serve::serve(listener, router, std::future::pending()));
         let url = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { url, serving: serving.abort_handle() })
@@ -67,6 +76,13 @@ impl Guide {
         let url = format!("{}/api/experiments/url-shortener/{experiment}", self.url);
         Client::new().post(url).json(params)
     }
+}
+
+/// The book of all answers, made once for all tests.
+async fn shelf() -> anyhow::Result<Arc<Shelf>> {
+    static SHELF: OnceCell<Arc<Shelf>> = OnceCell::const_new();
+    let made = SHELF.get_or_try_init(async || anyhow::Ok(Arc::new(Shelf::new(guide::answers())?)));
+    Ok(Arc::clone(made.await?))
 }
 
 impl Drop for Guide {
@@ -171,16 +187,8 @@ async fn whoever_has_stopped_one_may_run_another_at_once() -> Outcome {
 }
 
 async fn a_guide_on_port_80_is_asked_without_a_port() -> Outcome {
-    let (listener, url) = serve::bind("127.0.0.1", 0).await?;
-    let runs = Runs::new(guide::answers(), Programs::This, CancellationToken::new());
-    let shelf = Arc::new(Shelf::new(guide::answers())?);
     // Only root may listen there, so it only thinks that it does.
-    let router = server::router(shelf, runs, 80);
-    let serving = tokio::spawn(serve::serve(listener, router, std::future::pending()));
-    let guide = Guide {
-        url: url.as_str().trim_end_matches('/').to_owned(),
-        serving: serving.abort_handle(),
-    };
+    let guide = Guide::serve(shelf().await?, guide::answers(), Programs::This, Some(80)).await?;
     let page = |host: &'static str| Client::new().get(&guide.url).header("host", host).send();
     for host in ["127.0.0.1", "localhost", "127.0.0.1:80"] {
         ensure!(page(host).await?.status() == 200, "{host} is refused");
