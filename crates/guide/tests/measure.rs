@@ -28,13 +28,15 @@ fn recorded(into: &Path) -> Value {
     serde_json::from_slice(&file).unwrap()
 }
 
-const FORGERIES: [&str; 3] = ["jwt-auth", "--experiment", "forgeries"];
+/// One quick experiment, with more options.
+fn forgeries<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    [&["jwt-auth", "--experiment", "forgeries"], words].concat()
+}
 
 #[test]
 fn several_runs_are_recorded_and_what_is_worse_replaces_them_only_if_forced() {
     let into = tempfile::tempdir().unwrap();
-    let with = |words: &[&str]| [&FORGERIES[..], words].concat();
-    let first = measure(into.path(), &with(&["--runs", "3"])).output().unwrap();
+    let first = measure(into.path(), &forgeries(&["--runs", "3"])).output().unwrap();
     assert!(first.status.success(), "{}", said(&first));
     let before = recorded(into.path());
     let report = &before["reports"][0];
@@ -43,12 +45,12 @@ fn several_runs_are_recorded_and_what_is_worse_replaces_them_only_if_forced() {
     let spread = &report["figures"][0]["spread"];
     assert!(spread["least"].is_f64() && spread["most"].is_f64(), "{report}");
 
-    let fewer = measure(into.path(), &with(&["--runs", "1"])).output().unwrap();
+    let fewer = measure(into.path(), &forgeries(&["--runs", "1"])).output().unwrap();
     let words = said(&fewer);
     assert!(words.contains("not recorded") && words.contains("--force"), "{words}");
     assert_eq!(recorded(into.path()), before);
 
-    let forced = measure(into.path(), &with(&["--runs", "1", "--force"])).output().unwrap();
+    let forced = measure(into.path(), &forgeries(&["--runs", "1", "--force"])).output().unwrap();
     assert!(!said(&forced).contains("not recorded"), "{}", said(&forced));
     assert_eq!(recorded(into.path())["reports"][0]["runs"], 1);
 }
@@ -57,7 +59,7 @@ fn several_runs_are_recorded_and_what_is_worse_replaces_them_only_if_forced() {
 fn ctrl_c_keeps_what_was_measured_before() {
     let into = tempfile::tempdir().unwrap();
     // One that is quick, and one that takes much longer than Ctrl-C does.
-    let words = [&FORGERIES[..], &["--experiment", "verify", "--runs", "1"]].concat();
+    let words = forgeries(&["--experiment", "verify", "--runs", "1"]);
     let mut command = measure(into.path(), &words);
     let mut measuring = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = BufReader::new(measuring.stdout.take().unwrap()).lines();

@@ -174,3 +174,21 @@ fn every_exercise_of_this_workspace_can_be_started_and_has_a_wrong_solution() {
         prove().unwrap_or_else(|error| panic!("{}: {error:#}", exercise.key));
     }
 }
+
+#[test]
+fn a_start_that_was_killed_before_it_cut_the_gap_is_finished_by_the_next() {
+    let folder = checkout();
+    practice(&folder).start("sums/add").unwrap();
+    // As it is between the two: the progress is written, and the code is not.
+    let mut killed = practice(&folder);
+    killed.progress.exercises.get_mut("sums/add").unwrap().cut = false;
+    killed.progress.store(&killed.workspace).unwrap();
+    fs::write(code(&folder), CODE).unwrap();
+
+    let refused = practice(&folder).check(PATIENCE, &Stop::default()).unwrap_err().to_string();
+    assert!(refused.contains("not cut yet"), "{refused}");
+    practice(&folder).start("sums/add").unwrap();
+    assert!(fs::read_to_string(code(&folder)).unwrap().contains("todo!(\"add\")"));
+    practice(&folder).reset().unwrap();
+    assert_eq!(fs::read_to_string(code(&folder)).unwrap(), CODE);
+}
