@@ -132,7 +132,7 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// JSON has no word for what is no number, and serde_json writes null.
+/// JSON has no word for what is no number, and `serde_json` writes null.
 fn number_or_null<'de, D: Deserializer<'de>>(json: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(json)?.unwrap_or(f64::NAN))
 }
