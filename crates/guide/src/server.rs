@@ -39,12 +39,11 @@ async fn file(State(shelf): State<Arc<Shelf>>, Path(path): Path<String>) -> Resp
 }
 
 fn show(book: &Book, path: &str) -> Response {
-    let (status, kind, file) = match book.file(path, Mode::Live) {
-        Some(file) => (StatusCode::OK, content_type(path), file),
-        None => {
-            let page = book.file("404.html", Mode::Live).unwrap_or_default();
-            (StatusCode::NOT_FOUND, content_type("404.html"), page)
-        }
+    let (status, kind, file) = if let Some(file) = book.file(path, Mode::Live) {
+        (StatusCode::OK, content_type(path), file)
+    } else {
+        let page = book.file("404.html", Mode::Live).unwrap_or_default();
+        (StatusCode::NOT_FOUND, content_type("404.html"), page)
     };
     let policy = content_security_policy(book);
     let headers = [
