@@ -24,8 +24,8 @@ fn said(output: &Output) -> String {
 }
 
 fn recorded(into: &Path) -> Value {
-    let file = fs::read(into.join("jwt-auth.json")).unwrap();
-    serde_json::from_slice(&file).unwrap()
+    let file = fs::read(into.join("jwt-auth.json")).expect("measure wrote it");
+    serde_json::from_slice(&file).expect("it is JSON")
 }
 
 /// One quick experiment, with more options.
