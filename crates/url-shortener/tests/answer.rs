@@ -250,7 +250,7 @@ async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
     let command =
         format!("exec python3 '{}' {port} '{}/links.db'", program.display(), folder.display());
     let url = format!("http://127.0.0.1:{port}");
-    let program = Program::of(command, &url, Duration::from_secs(60)).await?;
+    let program = Program::of(command, &url, Duration::from_mins(1)).await?;
     let target = Target::new(&url, Some(program.restart()))?;
     let cases = url_shortener::answer().suite.cases;
     let results =
