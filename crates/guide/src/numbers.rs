@@ -171,6 +171,9 @@ fn last_place(shown: &str) -> i32 {
 
 /// A value with as many digits as the number that it replaces has, and with two at least from ten on.
 fn written(value: f64, like: &str) -> String {
+    if value == 0.0 {
+        return "0".to_owned();
+    }
     let power_of_ten = |number: &str| number.split_once('e').and_then(|it| it.1.parse().ok());
     let power: i32 = power_of_ten(&format!("{value:e}")).unwrap_or(0);
     let digits = like.replace([',', '.'], "").trim_start_matches('0').len();
