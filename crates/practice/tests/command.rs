@@ -1,5 +1,7 @@
 //! Does `cargo practice` do its work wherever the code comes from, and whatever the reader writes?
 
+#![allow(clippy::unwrap_used, reason = "a helper of tests that unwraps fails the test, too")]
+
 mod checkout;
 
 use std::{fs, process::Command, time::Instant};
