@@ -160,12 +160,11 @@ fn step(shown: &str) -> f64 {
 /// always do.
 fn last_place(shown: &str) -> i32 {
     let digits = shown.replace(',', "");
-    let place = match digits.split_once('.') {
-        Some((_, decimals)) => i32::try_from(decimals.len()).map(i32::wrapping_neg),
-        None => {
-            let zeros = digits.len() - digits.trim_end_matches('0').len();
-            i32::try_from(zeros.min(digits.len().saturating_sub(2)))
-        }
+    let place = if let Some((_, decimals)) = digits.split_once('.') {
+        i32::try_from(decimals.len()).map(i32::wrapping_neg)
+    } else {
+        let zeros = digits.len() - digits.trim_end_matches('0').len();
+        i32::try_from(zeros.min(digits.len().saturating_sub(2)))
     };
     place.unwrap_or(0)
 }
