@@ -1,6 +1,6 @@
 //! Does `cargo practice` do its work wherever the code comes from, and whatever the reader writes?
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests that unwraps fails the test, too")]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod checkout;
 

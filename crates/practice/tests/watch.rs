@@ -1,6 +1,6 @@
 //! Does `cargo practice check --watch` work with keys, and leave the terminal as it was? On a terminal of its own.
 
-#![allow(clippy::unwrap_used, reason = "a helper of tests that unwraps fails the test, too")]
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 mod checkout;
 
