@@ -16,21 +16,6 @@ use super::{
     service::{Launch, Service, Stop, text},
 };
 
-/// What differs between the images of the services.
-pub(crate) struct Container {
-    /// Where the server listens inside.
-    pub port: u16,
-    /// Where it keeps its data inside.
-    pub data: &'static str,
-    /// Its environment. `{password}` stands for the password.
-    pub environment: &'static [(&'static str, &'static str)],
-    /// Written to this place inside. `{password}` stands for the password.
-    pub config: Option<(&'static str, &'static str)>,
-    /// What `docker run` gets before and after the image's name.
-    pub options: &'static [&'static str],
-    pub arguments: &'static [&'static str],
-}
-
 /// How the client finds its engine.
 const CLIENT: [&str; 5] =
     ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"];

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{container::Container, home::Home, programs::Programs};
+use super::{home::Home, programs::Programs};
 
 /// A server that experiments and answers may need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -131,6 +131,21 @@ pub(crate) struct About {
     pub greet: for<'a> fn(&'a str) -> BoxFuture<'a, anyhow::Result<()>>,
     /// Asks the server itself for its version.
     pub version: for<'a> fn(&'a str) -> BoxFuture<'a, anyhow::Result<String>>,
+}
+
+/// What differs between the images of the services.
+pub(crate) struct Container {
+    /// Where the server listens inside.
+    pub port: u16,
+    /// Where it keeps its data inside.
+    pub data: &'static str,
+    /// Its environment. `{password}` stands for the password.
+    pub environment: &'static [(&'static str, &'static str)],
+    /// Written to this place inside. `{password}` stands for the password.
+    pub config: Option<(&'static str, &'static str)>,
+    /// What `docker run` gets before and after the image's name.
+    pub options: &'static [&'static str],
+    pub arguments: &'static [&'static str],
 }
 
 /// The names of a service's packages.

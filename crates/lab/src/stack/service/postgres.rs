@@ -6,9 +6,8 @@ use anyhow::{Context, bail};
 use sqlx::{Connection, PgConnection};
 use tokio::process::Command;
 
-use super::{About, Launch, Packages, Stop, text};
+use super::{About, Container, Launch, Packages, Stop, text};
 use crate::stack::{
-    container::Container,
     home::Home,
     programs::{Programs, on_path, programs, undisturbed, versions},
 };

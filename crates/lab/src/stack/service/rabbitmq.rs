@@ -8,11 +8,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{About, Launch, Packages, text};
+use super::{About, Container, Launch, Packages, text};
 use crate::{
     port,
     stack::{
-        container::Container,
         home::Home,
         programs::{Programs, installed, on_path, programs, versions},
     },

@@ -3,9 +3,8 @@
 use anyhow::Context;
 use redis::aio::MultiplexedConnection;
 
-use super::{About, Launch, Packages, text};
+use super::{About, Container, Launch, Packages, text};
 use crate::stack::{
-    container::Container,
     home::Home,
     programs::{Programs, installed, programs},
 };
