@@ -140,7 +140,9 @@ impl OwnServer {
         let file = home.order(order)?;
         let deadline = Instant::now() + PATIENCE;
         while file.exists() {
-            ensure!(home.is_running()?, "{} does not run. {}", self.place.service, home.log_tail());
+            // Between two looks it may have been carried out, and a server that is to be killed is then gone.
+            let goes_on = home.is_running()? || !file.exists();
+            ensure!(goes_on, "{} does not run. {}", self.place.service, home.log_tail());
             ensure!(Instant::now() < deadline, "{} has no keeper any more", self.place.service);
             sleep(POLL).await;
         }
