@@ -81,7 +81,8 @@ pub fn build(
     Ok(Built::Programs { program, tests })
 }
 
-fn cargo(workspace: &Path) -> Command {
+/// Cargo, in this workspace.
+pub fn cargo(workspace: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(workspace);

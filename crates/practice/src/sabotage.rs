@@ -6,17 +6,18 @@
 
 use std::{
     fs,
-    io::Read,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::{
+    build::cargo,
+    process::{self, Ended, Stop},
+};
 
 /// A sabotaged run that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -127,7 +128,7 @@ impl<'a> Answer<'a> {
     fn build_again(&self) -> anyhow::Result<()> {
         // The compiler warns of what the mistake leaves unused; that is shown only if it does not compile.
         let words = ["build", "--quiet", "--package", self.name];
-        let output = cargo(self.copy, &words).output().context("cargo cannot be run")?;
+        let output = cargo(self.copy).args(words).output().context("cargo cannot be run")?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }
@@ -135,7 +136,7 @@ impl<'a> Answer<'a> {
     /// What it writes when it is told this, as it was built last.
     fn say(&self, words: &[&str]) -> anyhow::Result<String> {
         let run = ["run", "--quiet", "--package", self.name, "--"];
-        output(&mut cargo(self.copy, &[&run, words].concat()), PATIENCE)
+        output(cargo(self.copy).args([&run, words].concat()), PATIENCE)
     }
 }
 
@@ -173,42 +174,13 @@ fn json<T: DeserializeOwned>(output: &str) -> anyhow::Result<T> {
     })
 }
 
-fn cargo(copy: &Path, words: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(words).current_dir(copy).stdin(Stdio::null());
-    command
-}
-
 /// All that the command writes. If it does not end in time, it is killed with everything that it started.
 fn output(command: &mut Command, patience: Duration) -> anyhow::Result<String> {
-    let mut child = command
-        .process_group(0)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cargo cannot be run")?;
-    let pipes: [Box<dyn Read + Send>; 2] = [
-        Box::new(child.stdout.take().context("piped")?),
-        Box::new(child.stderr.take().context("piped")?),
-    ];
-    let written = pipes.map(|mut pipe| {
-        thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = pipe.read_to_end(&mut text);
-            String::from_utf8_lossy(&text).into_owned()
-        })
-    });
-    let deadline = Instant::now() + patience;
-    while child.try_wait()?.is_none() {
-        if Instant::now() > deadline {
-            kill_process_group(Pid::from_child(&child), Signal::KILL)?;
-            child.wait()?;
-            bail!("it did not end within {} s", patience.as_secs());
-        }
-        thread::sleep(Duration::from_millis(20));
+    match process::run(command, Some(patience), &Stop::default())? {
+        Ended::Itself { out, err, .. } => Ok(out + &err),
+        Ended::TimedOut => bail!("it did not end within {} s", patience.as_secs()),
+        Ended::Stopped => bail!("it was stopped"),
     }
-    Ok(written.map(|text| text.join().unwrap_or_default()).concat())
 }
 
 #[cfg(test)]
