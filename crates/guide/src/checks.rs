@@ -74,12 +74,16 @@ pub fn chapter(answer: &Answer, text: &str) -> Vec<String> {
 /// reader gets them, and everything that they load.
 pub fn links(files: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
     let mut problems = Vec::new();
-    for path in files.keys().filter(|path| path.ends_with(".html")) {
-        let page = page(files, path);
-        for found in LINK.captures_iter(&page) {
+    let pages = files.keys().filter(|path| path.ends_with(".html"));
+    let pages: BTreeMap<&str, String> = pages.map(|path| (&**path, page(files, path))).collect();
+    // Once for each page: many links lead to the same one.
+    let ids = |page: &String| ID.captures_iter(page).map(|id| id[1].to_owned()).collect();
+    let places: Places = pages.iter().map(|(path, page)| (*path, ids(page))).collect();
+    for (path, page) in &pages {
+        for found in LINK.captures_iter(page) {
             let link = found[1].replace("&amp;", "&");
             let loads = found[0].trim_start().starts_with("src");
-            if let Some(problem) = broken(files, path, &link, loads) {
+            if let Some(problem) = broken(files, &places, path, &link, loads) {
                 problems.push(format!("{path}: {link}: {problem}"));
             }
         }
@@ -100,8 +104,12 @@ fn page(files: &BTreeMap<String, Vec<u8>>, path: &str) -> String {
     SCRIPT.replace_all(&page, "").into_owned()
 }
 
+/// The places on each page that a link can lead to.
+type Places<'a> = BTreeMap<&'a str, HashSet<String>>;
+
 fn broken(
     files: &BTreeMap<String, Vec<u8>>,
+    places: &Places,
     path: &str,
     link: &str,
     loads: bool,
@@ -118,12 +126,8 @@ fn broken(
     if !files.contains_key(target) {
         return Some("there is no such page");
     }
-    if fragment.is_empty() {
-        return None;
-    }
-    let page = page(files, target);
-    let ids: HashSet<_> = ID.captures_iter(&page).map(|id| id[1].to_owned()).collect();
-    (!ids.contains(fragment)).then_some("there is no such place on the page")
+    let is_there = places.get(target).is_some_and(|ids| ids.contains(fragment));
+    (!fragment.is_empty() && !is_there).then_some("there is no such place on the page")
 }
 
 #[cfg(test)]
