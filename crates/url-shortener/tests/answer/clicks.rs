@@ -207,12 +207,12 @@ async fn a_stop_does_not_wait_for_a_slow_database() -> Outcome {
     // Nothing is written for now, and from then on slowly, but soon enough for each time-out.
     let mut hold = pool.begin().await?;
     sqlx::query("lock table clicks in share row exclusive mode").execute(&mut *hold).await?;
-    try_join_all((0..15).map(|client| {
+    try_join_all((0..6).map(|client| {
         let address = child.address();
         async move {
             let mut connection = TcpStream::connect(address).await?;
-            for n in 1..=1_000 {
-                follow(&mut connection, &format!("many{}", client * 1_000 + n), "a.example").await?;
+            for n in 1..=2_500 {
+                follow(&mut connection, &format!("many{}", client * 2_500 + n), "a.example").await?;
             }
             anyhow::Ok(())
         }
