@@ -1,14 +1,10 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, State},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, State},
     http::{
         HeaderName, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, LOCATION},
@@ -22,23 +18,27 @@ use edge::{
     Json,
     frame::{alive, in_time, method_not_allowed, panicked},
 };
+use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
-    body::{CreateLink, LinkBody, Stats},
+    access::EditToken,
+    body::{ChangeLink, CreateLink, LinkBody},
+    clicks::Referrer,
     code::Code,
     create::Created,
     error::Error,
-    referrer::Referrer,
+    long_url::LongUrl,
     service::Service,
+    store::{Link, Store},
 };
 
 /// For a whole request and its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest URL is an eighth of it, and JSON may write a byte as six.
 const MAX_BODY: usize = 16 * 1_024;
-/// Everyone's browser asks again each time, or clicks would not be counted nor deletions seen.
+/// Each browser asks again each time. Otherwise clicks would not be counted, and deletions not seen.
 const CACHING: HeaderValue = HeaderValue::from_static("private, max-age=0");
 
 /// All of the service, to be served with the client's address as `ConnectInfo<SocketAddr>` in each request. The
@@ -46,7 +46,7 @@ const CACHING: HeaderValue = HeaderValue::from_static("private, max-age=0");
 pub fn router(service: Arc<Service>) -> Router {
     let calls = Router::new()
         .route("/links", post(create))
-        .route("/links/{code}", get(show).delete(delete))
+        .route("/links/{code}", get(show).patch(change).delete(delete))
         .route("/links/{code}/stats", get(stats))
         .route("/readyz", get(ready))
         .layer(from_fn_with_state(TIMEOUT, in_time))
@@ -70,12 +70,11 @@ async fn redirect(
     referrer: Referrer,
 ) -> Result<impl IntoResponse, Error> {
     let link = service.hot.get(&code).await?;
-    let location = link.location.clone();
     // HEAD asks where the link leads; it does not go there.
     if method == Method::GET {
-        service.clicks.record(link, referrer);
+        service.clicks.record(&link, referrer);
     }
-    Ok((StatusCode::FOUND, [(LOCATION, location), (CACHE_CONTROL, CACHING)]))
+    Ok((StatusCode::FOUND, [(LOCATION, link.location.clone()), (CACHE_CONTROL, CACHING)]))
 }
 // ANCHOR_END: redirect
 
@@ -84,38 +83,73 @@ async fn create(
     _: WithinLimit,
     Json(body): Json<CreateLink>,
 ) -> Result<impl IntoResponse, Error> {
-    let (status, link) = match service.creator.create(&body.parse(&service.public_url)?).await? {
-        Created::New(link) => (StatusCode::CREATED, link),
-        Created::Existing(link) => (StatusCode::OK, link),
+    let new = body.parse(&service.ourselves)?;
+    let (status, link, token) = match service.creator.create(&new).await? {
+        Created::New(link, token) => (StatusCode::CREATED, link, token),
+        Created::Existing(link) => (StatusCode::OK, link, None),
     };
-    let location = format!("/links/{}", link.code);
-    let location: (HeaderName, String) = (LOCATION, location);
-    Ok((status, [location], Json(LinkBody::new(link, &service.public_url))))
+    // This process may remember that the code led nowhere.
+    service.hot.forget(&link.code).await;
+    let location: (HeaderName, _) = (LOCATION, format!("/links/{}", link.code));
+    Ok((status, [location], Json(LinkBody::new(link, &service.ourselves).with_token(token))))
 }
 
 async fn show(State(service): State<Arc<Service>>, code: Code) -> Result<Json<LinkBody>, Error> {
     let link = service.shards.link(&code).await?;
-    Ok(Json(LinkBody::new(link, &service.public_url)))
+    Ok(Json(LinkBody::new(link, &service.ourselves)))
 }
 
-async fn stats(State(service): State<Arc<Service>>, code: Code) -> Result<Json<Stats>, Error> {
+async fn stats(State(service): State<Arc<Service>>, code: Code) -> Result<Json<Value>, Error> {
     let link = service.shards.link(&code).await?;
-    let sums = service.shards.of(&code).clicks(&code).await?;
-    Ok(Json(Stats::new(link.code, sums)))
+    Ok(Json(service.shards.of(&code).stats(&link).await?))
 }
 
-async fn delete(State(service): State<Arc<Service>>, code: Code) -> Result<StatusCode, Error> {
-    let deleted = service.shards.of(&code).delete(&code).await?;
-    service.hot.forget(&code).await;
+// ANCHOR: change
+async fn change(
+    State(service): State<Arc<Service>>,
+    Owned(link): Owned,
+    Json(body): Json<ChangeLink>,
+) -> Result<Json<LinkBody>, Error> {
+    let (url, expires) = body.parse(&service.ourselves)?;
+    let url = url.as_ref().map(LongUrl::as_str);
+    let changed = service.shards.of(&link.code).update(&link, url, expires).await?;
+    service.hot.forget(&link.code).await;
+    let changed = changed.ok_or(Error::NotFound)?;
+    Ok(Json(LinkBody::new(changed, &service.ourselves)))
+}
+
+async fn delete(
+    State(service): State<Arc<Service>>,
+    Owned(link): Owned,
+) -> Result<StatusCode, Error> {
+    let deleted = service.shards.of(&link.code).delete(&link).await?;
+    service.hot.forget(&link.code).await;
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Error::NotFound) }
 }
 
+/// The link in the path, if the request brings its edit token.
+struct Owned(Link);
+
+impl FromRequestParts<Arc<Service>> for Owned {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Error> {
+        let code = Code::from_request_parts(parts, service).await?;
+        let token = EditToken::from_request_parts(parts, service).await?;
+        let link = service.shards.link(&code).await?;
+        // What is compared are hashes: the time that it takes tells nothing about the token.
+        let is_owner = link.edit_token == Some(token.hash());
+        is_owner.then_some(Self(link)).ok_or(Error::WrongToken)
+    }
+}
+// ANCHOR_END: change
+
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Value>, Error> {
-    service.shards.ping().await?;
+    try_join_all(service.shards.all().iter().map(Store::ping)).await?;
     Ok(Json(json!({ "status": "ready", "dropped_clicks": service.clicks.dropped() })))
 }
 
-/// A code in the path. One that cannot be a code is simply not found.
+/// A code in the path. A string that cannot be a code gets 404.
 impl<S: Send + Sync> FromRequestParts<S> for Code {
     type Rejection = Error;
 
@@ -132,11 +166,6 @@ impl FromRequestParts<Arc<Service>> for WithinLimit {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Error> {
-        // Who serves the router without telling the addresses gets one limit for all.
-        let client = parts
-            .extensions
-            .get::<ConnectInfo<SocketAddr>>()
-            .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip());
-        service.limit.check(client).map(|()| Self)
+        service.limit.check(parts).map(|()| Self)
     }
 }

@@ -1,23 +1,20 @@
-//! What do the bodies of requests and answers look like?
+//! What do clients send, and how do they see a link?
 
 use edge::FieldError;
-use serde::{Deserialize, Serialize};
-use time::{Date, OffsetDateTime};
-use url::Url;
+use serde::{Deserialize, Deserializer, Serialize};
+use time::OffsetDateTime;
 
 use crate::{
-    alias::Alias,
+    access::EditToken,
     code::Code,
     create::NewLink,
     error::Error,
-    long_url::LongUrl,
-    store::{Link, Sum},
+    long_url::{LongUrl, Ourselves},
+    store::Link,
 };
 
 /// Ten years of 365 days.
 const MAX_SECONDS: i32 = 315_360_000;
-/// Hosts in the statistics of a link, the largest.
-const MAX_REFERRERS: usize = 100;
 
 /// What a client sends to make a link.
 #[derive(Debug, Deserialize)]
@@ -31,28 +28,75 @@ pub struct CreateLink {
     expires_in_seconds: Option<i64>,
 }
 
+/// What a client sends to change one. What is not there stays as it is; an expiry of `null` is removed (RFC 7396).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object with `url`, `expires_in_seconds` or both")]
+pub struct ChangeLink {
+    url: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    expires_in_seconds: Option<Option<i64>>,
+}
+
+/// Tells `null` from nothing.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Parses fields, so that the client hears of all mistakes at once.
+#[derive(Default)]
+struct Fields {
+    errors: Vec<FieldError>,
+}
+
+impl Fields {
+    /// The value of an optional field.
+    fn parse<T, U>(
+        &mut self,
+        name: &str,
+        value: Option<T>,
+        parse: impl FnOnce(T) -> Result<U, &'static str>,
+    ) -> Option<U> {
+        let parsed = parse(value?).map_err(|message| FieldError::new(name, message));
+        parsed.map_err(|error| self.errors.push(error)).ok()
+    }
+}
+
+fn seconds(seconds: i64) -> Result<i32, &'static str> {
+    let seconds = i32::try_from(seconds).ok().filter(|it| (1..=MAX_SECONDS).contains(it));
+    seconds.ok_or("must be from 1 to 315360000, which is ten years")
+}
+
 impl CreateLink {
-    /// Parses all fields, so that the client hears of all mistakes at once.
-    pub fn parse(self, own: &Url) -> Result<NewLink, Error> {
-        let mut errors = Vec::new();
-        let mut wrong = |field: &str, message: &str| {
-            errors.push(FieldError::new(field, message));
-        };
-        let url = LongUrl::parse(&self.url, own).map_err(|message| wrong("url", message)).ok();
-        let alias = self
-            .alias
-            .and_then(|alias| Alias::parse(&alias).map_err(|message| wrong("alias", message)).ok());
-        let expires_in_seconds = self.expires_in_seconds.and_then(|seconds| {
-            let seconds = i32::try_from(seconds).ok();
-            let seconds = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
-            if seconds.is_none() {
-                wrong("expires_in_seconds", "must be from 1 to 315360000, which is ten years");
-            }
-            seconds
-        });
+    /// Parses all fields.
+    pub fn parse(self, ourselves: &Ourselves) -> Result<NewLink, Error> {
+        let mut fields = Fields::default();
+        let url = fields.parse("url", Some(self.url), |url| LongUrl::parse(&url, ourselves));
+        let alias = fields.parse("alias", self.alias, Code::alias);
+        let expires = fields.parse("expires_in_seconds", self.expires_in_seconds, seconds);
         match url {
-            Some(url) if errors.is_empty() => Ok(NewLink { url, alias, expires_in_seconds }),
-            _ => Err(Error::Invalid(errors)),
+            Some(url) if fields.errors.is_empty() => {
+                Ok(NewLink { url, alias, expires_in_seconds: expires })
+            }
+            _ => Err(Error::Invalid(fields.errors)),
+        }
+    }
+}
+
+impl ChangeLink {
+    /// Parses all fields: the new URL, and the new expiry, which may be none.
+    pub fn parse(
+        self,
+        ourselves: &Ourselves,
+    ) -> Result<(Option<LongUrl>, Option<Option<i32>>), Error> {
+        let mut fields = Fields::default();
+        let url = fields.parse("url", self.url, |url| LongUrl::parse(&url, ourselves));
+        let expires = self
+            .expires_in_seconds
+            .map(|expires| fields.parse("expires_in_seconds", expires, seconds));
+        if fields.errors.is_empty() {
+            Ok((url, expires))
+        } else {
+            Err(Error::Invalid(fields.errors))
         }
     }
 }
@@ -67,52 +111,23 @@ pub struct LinkBody {
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339::option")]
     expires_at: Option<OffsetDateTime>,
+    /// Only in the answer to its creation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edit_token: Option<String>,
 }
 
 impl LinkBody {
     /// The link, under the address of this service.
-    pub fn new(link: Link, own: &Url) -> Self {
-        let short_url = format!("{}/{}", own.as_str().trim_end_matches('/'), link.code);
+    pub fn new(link: Link, ourselves: &Ourselves) -> Self {
+        let short_url =
+            format!("{}/{}", ourselves.public.as_str().trim_end_matches('/'), link.code);
         let Link { code, url, created_at, expires_at, .. } = link;
-        Self { code, short_url, url, created_at, expires_at }
+        Self { code, short_url, url, created_at, expires_at, edit_token: None }
     }
-}
 
-/// The clicks of a link.
-#[derive(Debug, Serialize)]
-pub struct Stats {
-    code: Code,
-    clicks: i64,
-    by_day: Vec<Day>,
-    referrers: Vec<Host>,
-}
-
-#[derive(Debug, Serialize)]
-struct Day {
-    /// As `YYYY-MM-DD`, in UTC.
-    day: Date,
-    clicks: i64,
-}
-
-#[derive(Debug, Serialize)]
-struct Host {
-    host: String,
-    clicks: i64,
-}
-
-impl Stats {
-    /// Sorts the sums into their places.
-    pub fn new(code: Code, sums: Vec<Sum>) -> Self {
-        let mut stats = Self { code, clicks: 0, by_day: Vec::new(), referrers: Vec::new() };
-        for Sum { day, referrer, clicks } in sums {
-            match (day, referrer) {
-                (Some(day), _) => stats.by_day.push(Day { day, clicks }),
-                (None, Some(host)) => stats.referrers.push(Host { host, clicks }),
-                (None, None) => stats.clicks = clicks,
-            }
-        }
-        stats.referrers.truncate(MAX_REFERRERS);
-        stats
+    /// The same with its token, which nobody can see again.
+    pub fn with_token(self, token: Option<EditToken>) -> Self {
+        Self { edit_token: token.map(|token| token.reveal().to_owned()), ..self }
     }
 }
 
@@ -120,13 +135,18 @@ impl Stats {
 mod tests {
     use super::*;
 
+    fn ourselves() -> Ourselves {
+        let url = |url: &str| url.parse().unwrap();
+        Ourselves { public: url("http://sho.rt"), listens: url("http://127.0.0.1:3000") }
+    }
+
     fn errors(url: &str, alias: Option<&str>, seconds: Option<i64>) -> Vec<String> {
         let body = CreateLink {
             url: url.to_owned(),
             alias: alias.map(str::to_owned),
             expires_in_seconds: seconds,
         };
-        match body.parse(&Url::parse("http://sho.rt").unwrap()) {
+        match body.parse(&ourselves()) {
             Err(Error::Invalid(errors)) => errors.into_iter().map(|error| error.field).collect(),
             _ => Vec::new(),
         }
@@ -145,5 +165,17 @@ mod tests {
     #[test]
     fn all_mistakes_are_told_at_once() {
         assert_eq!(errors("ftp://a", Some("a.b"), Some(0)), ["url", "alias", "expires_in_seconds"]);
+    }
+
+    #[test]
+    fn a_change_tells_no_expiry_from_an_expiry_that_is_not_mentioned() {
+        for (body, expires) in [
+            ("{}", None),
+            (r#"{"expires_in_seconds": null}"#, Some(None)),
+            (r#"{"expires_in_seconds": 60}"#, Some(Some(60))),
+        ] {
+            let change: ChangeLink = serde_json::from_str(body).unwrap();
+            assert_eq!(change.parse(&ourselves()).unwrap().1, expires, "{body}");
+        }
     }
 }

@@ -1,28 +1,23 @@
 //! "Design a URL shortener service."
 //!
-//! A link's code is computed, drawn or counted, and the primary key decides who owns it. Codes are
-//! spread over databases by a consistent-hash ring, and hot links are served from memory, never past
-//! their expiry. Clicks are queued, added up and written in batches, so no redirect waits for one.
+//! A link's code is a checksum or random, and the primary key decides who owns it. A consistent-hash ring spreads the
+//! codes over databases, and each process serves hot links from memory, never past their expiry. Clicks are added up in
+//! memory and written in batches, so no redirect waits for one.
 //!
-//! In reading order: what comes in ([`long_url`], [`alias`]), how it becomes a code ([`code`],
-//! [`permutation`]), where it is kept ([`ring`], [`store`], [`shards`]), how it comes to be there
-//! ([`create`], [`reshard`]), how it is served ([`cache`], [`referrer`], [`clicks`]), what keeps the service well
-//! ([`sweep`], [`limit`]), and how it is put together ([`service`]) and speaks HTTP ([`error`], [`body`], [`api`]).
+//! In reading order: what comes in ([`long_url`]) and how it becomes a code ([`code`]), who may do what ([`access`]),
+//! what is kept ([`store`]) and where ([`ring`], [`reshard`]), how a link is made ([`create`]), how it is served
+//! ([`cache`]) and counted ([`clicks`]), how all that is put together ([`service`]) and speaks HTTP ([`error`],
+//! [`body`], [`api`]). [`whiteboard`] is the answer as one writes it in an interview.
 
 pub mod long_url;
-pub mod alias;
 pub mod code;
-pub mod permutation;
-pub mod ring;
+pub mod access;
 pub mod store;
-pub mod shards;
-pub mod create;
+pub mod ring;
 pub mod reshard;
+pub mod create;
 pub mod cache;
-pub mod referrer;
 pub mod clicks;
-pub mod sweep;
-pub mod limit;
 pub mod service;
 pub mod error;
 pub mod body;
@@ -32,13 +27,15 @@ pub mod experiments;
 
 use std::num::NonZeroU32;
 
+use ipnet::IpNet;
 use lab::{Answer, Serve, Service, Serving};
 use url::Url;
 
 use crate::{
     code::Codes,
+    long_url::Ourselves,
+    ring::Shards,
     service::{App, Config},
-    shards::Shards,
 };
 
 pub use store::MIGRATIONS;
@@ -53,12 +50,15 @@ struct Options {
     /// Add new ones at the end
     #[arg(long = "shard", value_name = "URL")]
     shards: Vec<String>,
-    /// Before serving, moves the links that a new shard should hold to where they belong
+    /// Before serving, moves the links that belong on a new shard to it. No other process may run meanwhile
     #[arg(long)]
     reshard: bool,
     /// Links that one client may create in a second; twice as many at once
     #[arg(long, default_value = "100")]
     creates_per_second: NonZeroU32,
+    /// A load balancer, or a network of them, whose `X-Forwarded-For` tells the client's address
+    #[arg(long = "trusted-proxy", value_name = "NETWORK", value_parser = access::parse_network)]
+    trusted_proxies: Vec<IpNet>,
     /// Where clients reach the service, if not where it listens
     #[arg(long, value_name = "URL")]
     public_url: Option<Url>,
@@ -94,16 +94,20 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
             serving.migrate(url).await?;
         }
     }
-    if options.reshard {
-        let moved = reshard::reshard(&Shards::new(&shards)?).await?;
-        tracing::info!(moved, "links are where they belong");
-    }
-    let app = App::start(Config {
+    let shards = Shards::new(&shards)?;
+    let moved = reshard::open(&shards, options.reshard).await?;
+    tracing::info!(moved, "links are where they belong");
+    let listens = serving.url().clone();
+    let public = options.public_url.unwrap_or_else(|| listens.clone());
+    let app = App::start(
         shards,
-        codes: options.codes,
-        public_url: options.public_url.unwrap_or_else(|| serving.url().clone()),
-        creates_per_second: options.creates_per_second,
-    })?;
+        Config {
+            codes: options.codes,
+            ourselves: Ourselves { public, listens },
+            creates_per_second: options.creates_per_second,
+            trusted_proxies: options.trusted_proxies,
+        },
+    );
     serving.run(api::router(app.service())).await?;
     app.stop().await;
     Ok(())

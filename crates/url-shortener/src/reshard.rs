@@ -1,20 +1,88 @@
-//! A shard was added, and the ring says where each link belongs. How does it get there?
+//! Are these the databases that the links are in? And how does a link get to a new one?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{error::Error, shards::Shards};
+use uuid::Uuid;
 
-/// Links looked at, and moved, at a time.
-const BATCH: u32 = 500;
+use crate::{error::Error, ring::Shards};
+
+/// Links that are looked at, and moved, at a time.
+const BATCH: i64 = 500;
+/// Rows of clicks that are copied at a time.
+const PIECE: i64 = 1_000;
+
+/// Why the service does not start on these shards.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// Two URLs lead to the same database.
+    #[error("one database is given as two shards")]
+    Twice,
+    /// A shard is missing, in another place, or part of another ring.
+    #[error(
+        "these are not the shards that the links are in: give all of them, in the same order, and new ones at the end"
+    )]
+    Other,
+    /// Links are not where this ring looks for them.
+    #[error(
+        "a shard is new, or a move was cut off: start once with --reshard, and with no other process running"
+    )]
+    NotMoved,
+    /// So many links cannot be moved.
+    #[error(
+        "{0} links stay where nobody finds them: on the shard where they belong, their codes have other owners"
+    )]
+    Taken(usize),
+    /// A database failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+// ANCHOR: ring_check
+/// Checks that these shards are the ring that the databases know, or makes them so. Returns how many links were moved.
+///
+/// A start on other shards would hide links, and somebody else could then take their codes.
+pub async fn open(shards: &Shards, reshard: bool) -> Result<usize, RingError> {
+    let mut known = Vec::new();
+    for store in shards.all() {
+        known.push(store.ring().await?);
+    }
+    let ring: Vec<_> = known.iter().map(|row| row.shard).collect();
+    if ring.iter().collect::<BTreeSet<_>>().len() < ring.len() {
+        return Err(RingError::Twice);
+    }
+    if !known.iter().all(|row| ring.starts_with(&row.shards)) {
+        return Err(RingError::Other);
+    }
+    if known.iter().all(|row| row.shards == ring && !row.moving) {
+        return Ok(0);
+    }
+    let is_new = known.iter().all(|row| row.shards.is_empty());
+    if !is_new && !reshard {
+        return Err(RingError::NotMoved);
+    }
+    // The databases know of the move before it begins. If it is cut off, the next start has to finish it.
+    tell_all(shards, &ring, !is_new).await?;
+    let moved = if is_new { 0 } else { move_links(shards).await? };
+    tell_all(shards, &ring, false).await?;
+    Ok(moved)
+}
+
+async fn tell_all(shards: &Shards, ring: &[Uuid], moving: bool) -> Result<(), Error> {
+    for store in shards.all() {
+        store.set_ring(ring, moving).await?;
+    }
+    Ok(())
+}
+// ANCHOR_END: ring_check
 
 // ANCHOR: reshard
-/// Moves every link that is not where the ring says to where it belongs; returns how many those were.
+/// Moves every link to where the ring says that it belongs; returns how many were moved.
 ///
-/// Copied first and deleted afterwards: wherever this is interrupted, each link is in one place or in
-/// both, and the next run finishes it. Not meant for a service that is running: a click that comes between
-/// the two is lost, and a link is not found from the moment the ring grows until it has been moved.
-pub async fn reshard(shards: &Shards) -> Result<u64, Error> {
-    let mut moved = 0;
+/// It copies first and deletes afterwards, and only what was copied. Wherever it is cut off, each link is in one place
+/// or in both, and the next run finishes it. No other process may run meanwhile: a click that comes between the two
+/// would be lost.
+async fn move_links(shards: &Shards) -> Result<usize, RingError> {
+    let (mut moved, mut taken) = (0, 0);
     for (here, store) in shards.all().iter().enumerate() {
         let mut codes = store.codes_after("", BATCH).await?;
         while let Some(last) = codes.last().cloned() {
@@ -26,13 +94,19 @@ pub async fn reshard(shards: &Shards) -> Result<u64, Error> {
                 }
             }
             for (there, codes) in leaving {
-                shards.all()[there].unpack(&store.pack(&codes).await?).await?;
-                store.delete_all(&codes).await?;
-                moved += codes.len() as u64;
+                let there = &shards.all()[there];
+                let copied = store.copy_links(&codes, there).await?;
+                let mut clicks = 0;
+                while store.copy_clicks(&copied, clicks, PIECE, there).await? == PIECE {
+                    clicks += PIECE;
+                }
+                store.delete_all(&codes, &copied).await?;
+                moved += copied.len();
+                taken += codes.len() - copied.len();
             }
             codes = store.codes_after(last.as_str(), BATCH).await?;
         }
     }
-    Ok(moved)
+    if taken == 0 { Ok(moved) } else { Err(RingError::Taken(taken)) }
 }
 // ANCHOR_END: reshard

@@ -1,34 +1,42 @@
-//! How is the service put together, started and stopped?
+//! How is the service put together, started and stopped, and what does it do when nobody asks?
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
-use url::Url;
 
 use crate::{
+    access::{FORGET_EVERY, Limit},
     cache::HotLinks,
-    clicks::{self, Clicks},
+    clicks::Clicks,
     code::Codes,
     create::Creator,
-    limit::Limit,
-    shards::Shards,
-    sweep,
+    error::Error,
+    long_url::Ourselves,
+    ring::Shards,
+    store::Store,
 };
 
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// For this long an expired link answers 410. When its row is gone, it is 404.
+pub const KEPT: Duration = Duration::from_hours(1);
+/// Links, or rows of clicks, that are deleted in one statement. Few, so that it holds its locks only for milliseconds.
+const BATCH: u32 = 1_000;
+
 /// What can be chosen.
-#[derive(Clone)]
 pub struct Config {
-    /// The URLs of the `PostgreSQL` databases, migrated, one at least. Their order must stay the same.
-    pub shards: Vec<String>,
     /// How codes are made.
     pub codes: Codes,
-    /// The address at which clients see the service.
-    pub public_url: Url,
+    /// Where the service is reached.
+    pub ourselves: Ourselves,
     /// How many links a client may make in a second; twice as many at once.
     pub creates_per_second: NonZeroU32,
+    /// Load balancers that tell us the client's address.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// What the handlers share.
@@ -37,8 +45,8 @@ pub struct Service {
     pub(crate) creator: Creator,
     pub(crate) hot: HotLinks,
     pub(crate) clicks: Clicks,
-    pub(crate) limit: Arc<Limit>,
-    pub(crate) public_url: Url,
+    pub(crate) limit: Limit,
+    pub(crate) ourselves: Ourselves,
 }
 
 /// The running service.
@@ -51,29 +59,36 @@ pub struct App {
 }
 
 impl App {
-    /// Starts what runs in the background. Must be called within a tokio runtime. The databases need not
-    /// be there yet; the error is a malformed URL, or none.
-    pub fn start(config: Config) -> Result<Self, sqlx::Error> {
-        let shards = Arc::new(Shards::new(&config.shards)?);
-        let limit = Arc::new(Limit::new(config.creates_per_second));
-        let (clicks, writer) = clicks::queue(Arc::clone(&shards));
-
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        tasks.spawn(writer.run(stop.clone()));
-        tasks.spawn(sweep::run(Arc::clone(&shards), stop.clone()));
-        tasks.spawn(Arc::clone(&limit).run(stop.clone()));
-        tasks.close();
-
-        let service = Service {
-            creator: Creator::new(Arc::clone(&shards), config.codes),
+    /// Starts what runs in the background, on databases whose ring was checked. Must be called within a tokio runtime.
+    pub fn start(shards: Shards, config: Config) -> Self {
+        let shards = Arc::new(shards);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (clicks, writers) = Clicks::new(shards.all());
+        for writer in writers {
+            tasks.spawn(writer.run(stop.clone()));
+        }
+        // A task for each shard: one that is away holds up no other.
+        for store in shards.all() {
+            let (sweeps, stop) = (sweep_for_ever(store.clone()), stop.clone());
+            tasks.spawn(async move { stop.run_until_cancelled(sweeps).await });
+        }
+        let service = Arc::new(Service {
+            creator: Creator::start(Arc::clone(&shards), config.codes, &tasks, &stop),
             hot: HotLinks::new(Arc::clone(&shards)),
             shards,
             clicks,
-            limit,
-            public_url: config.public_url,
-        };
-        Ok(Self { service: Arc::new(service), tasks, running: stop.drop_guard() })
+            limit: Limit::new(config.creates_per_second, config.trusted_proxies),
+            ourselves: config.ourselves,
+        });
+        let (forgetting, stopping) = (Arc::clone(&service), stop.clone());
+        tasks.spawn(async move {
+            let mut ticks = interval(FORGET_EVERY);
+            while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
+                forgetting.limit.forget_rested();
+            }
+        });
+        tasks.close();
+        Self { service, tasks, running: stop.drop_guard() }
     }
 
     /// What the handlers share.
@@ -88,3 +103,24 @@ impl App {
         self.tasks.wait().await;
     }
 }
+
+async fn sweep_for_ever(store: Store) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = sweep(&store).await {
+            tracing::warn!(%error, "expired links stay for now");
+        }
+    }
+}
+
+// ANCHOR: sweep
+/// Deletes the links that expired long ago, and then the clicks of all links that are gone, both in pieces. Nothing
+/// depends on when it runs: reading decides by itself whether a link has expired.
+async fn sweep(store: &Store) -> Result<(), Error> {
+    while store.sweep_links(KEPT, BATCH).await? == u64::from(BATCH) {}
+    while store.sweep_clicks(BATCH).await? == u64::from(BATCH) {}
+    Ok(())
+}
+// ANCHOR_END: sweep

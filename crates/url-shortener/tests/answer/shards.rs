@@ -117,10 +117,9 @@ async fn a_reshard_deletes_only_what_it_has_copied() -> Outcome {
     drop(child);
     // While it was hidden, somebody else took its alias.
     let pool = two.pool().await?;
-    sqlx::query("insert into links (code, url, shared) values ($1, 'https://other.example/', false)")
-        .bind(&alias)
-        .execute(&pool)
-        .await?;
+    let take =
+        "insert into links (code, id, url) values ($1, gen_random_uuid(), 'https://a.example/')";
+    sqlx::query(take).bind(&alias).execute(&pool).await?;
     let _served = serve(&[one, two], &["--reshard"]).await;
     let left: i64 = sqlx::query_scalar("select count(*) from links where code = $1")
         .bind(&alias)
