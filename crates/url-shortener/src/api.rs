@@ -112,10 +112,9 @@ async fn change(
 ) -> Result<Json<LinkBody>, Error> {
     let (url, expires) = body.parse(&service.ourselves)?;
     let url = url.as_ref().map(LongUrl::as_str);
-    let changed = service.shards.of(&link.code).update(&link, url, expires).await?;
+    service.shards.of(&link.code).update(&link, url, expires).await?;
     service.hot.forget(&link.code).await;
-    let changed = changed.ok_or(Error::NotFound)?;
-    Ok(Json(LinkBody::new(changed, &service.ourselves)))
+    show(State(service), link.code).await
 }
 
 async fn delete(

@@ -127,7 +127,7 @@ impl LinkBody {
 
     /// The same with its token, which nobody can see again.
     pub fn with_token(self, token: Option<EditToken>) -> Self {
-        Self { edit_token: token.map(|token| token.reveal().to_owned()), ..self }
+        Self { edit_token: token.map(EditToken::reveal), ..self }
     }
 }
 

@@ -70,8 +70,8 @@ impl Creator {
     ) -> Self {
         let start = |store: &Store| {
             let (queue, waiting) = mpsc::channel(BATCH);
-            let (inserts, stop) = (insert_together(store.clone(), waiting), stop.clone());
-            tasks.spawn(async move { stop.run_until_cancelled(inserts).await });
+            let inserts = insert_together(store.clone(), waiting);
+            tasks.spawn(stop.clone().run_until_cancelled_owned(inserts));
             queue
         };
         let queues = shards.all().iter().map(start).collect();

@@ -25,15 +25,9 @@ pub mod api;
 pub mod cases;
 pub mod experiments;
 
-use std::num::NonZeroU32;
-
-use ipnet::IpNet;
 use lab::{Answer, Serve, Service, Serving};
-use url::Url;
 
 use crate::{
-    code::Codes,
-    long_url::Ourselves,
     ring::Shards,
     service::{App, Config},
 };
@@ -43,9 +37,6 @@ pub use store::MIGRATIONS;
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
 struct Options {
-    /// How codes are made
-    #[arg(long, value_enum, default_value_t)]
-    codes: Codes,
     /// The URL of a `PostgreSQL` database; given more than once, the links are spread over them.
     /// Add new ones at the end
     #[arg(long = "shard", value_name = "URL")]
@@ -53,15 +44,8 @@ struct Options {
     /// Before serving, moves the links that belong on a new shard to it. No other process may run meanwhile
     #[arg(long)]
     reshard: bool,
-    /// Links that one client may create in a second; twice as many at once
-    #[arg(long, default_value = "100")]
-    creates_per_second: NonZeroU32,
-    /// A load balancer, or a network of them, whose `X-Forwarded-For` tells the client's address
-    #[arg(long = "trusted-proxy", value_name = "NETWORK", value_parser = access::parse_network)]
-    trusted_proxies: Vec<IpNet>,
-    /// Where clients reach the service, if not where it listens
-    #[arg(long, value_name = "URL")]
-    public_url: Option<Url>,
+    #[command(flatten)]
+    config: Config,
 }
 
 /// This answer, for the command line, the guide and the tests.
@@ -97,17 +81,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let shards = Shards::new(&shards)?;
     let moved = reshard::open(&shards, options.reshard).await?;
     tracing::info!(moved, "links are where they belong");
-    let listens = serving.url().clone();
-    let public = options.public_url.unwrap_or_else(|| listens.clone());
-    let app = App::start(
-        shards,
-        Config {
-            codes: options.codes,
-            ourselves: Ourselves { public, listens },
-            creates_per_second: options.creates_per_second,
-            trusted_proxies: options.trusted_proxies,
-        },
-    );
+    let app = App::start(shards, serving.url().clone(), options.config);
     serving.run(api::router(app.service())).await?;
     app.stop().await;
     Ok(())

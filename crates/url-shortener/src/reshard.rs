@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::future::try_join_all;
 use uuid::Uuid;
 
-use crate::{error::Error, ring::Shards};
+use crate::{error::Error, ring::Shards, store::Store};
 
 /// Links that are looked at, and moved, at a time.
 const BATCH: i64 = 500;
@@ -42,21 +43,18 @@ pub enum RingError {
 ///
 /// A start on other shards would hide links, and somebody else could then take their codes.
 pub async fn open(shards: &Shards, reshard: bool) -> Result<usize, RingError> {
-    let mut known = Vec::new();
-    for store in shards.all() {
-        known.push(store.ring().await?);
-    }
-    let ring: Vec<_> = known.iter().map(|row| row.shard).collect();
+    let known = try_join_all(shards.all().iter().map(Store::ring)).await?;
+    let ring: Vec<_> = known.iter().map(|(shard, ..)| *shard).collect();
     if ring.iter().collect::<BTreeSet<_>>().len() < ring.len() {
         return Err(RingError::Twice);
     }
-    if !known.iter().all(|row| ring.starts_with(&row.shards)) {
+    if !known.iter().all(|(_, shards, _)| ring.starts_with(shards)) {
         return Err(RingError::Other);
     }
-    if known.iter().all(|row| row.shards == ring && !row.moving) {
+    if known.iter().all(|(_, shards, moving)| *shards == ring && !moving) {
         return Ok(0);
     }
-    let is_new = known.iter().all(|row| row.shards.is_empty());
+    let is_new = known.iter().all(|(_, shards, _)| shards.is_empty());
     if !is_new && !reshard {
         return Err(RingError::NotMoved);
     }
@@ -96,9 +94,9 @@ async fn move_links(shards: &Shards) -> Result<usize, RingError> {
             for (there, codes) in leaving {
                 let there = &shards.all()[there];
                 let copied = store.copy_links(&codes, there).await?;
-                let mut clicks = 0;
-                while store.copy_clicks(&copied, clicks, PIECE, there).await? == PIECE {
-                    clicks += PIECE;
+                let mut done = 0;
+                while store.copy_clicks(&copied, (done, PIECE), there).await? == PIECE {
+                    done += PIECE;
                 }
                 store.delete_all(&codes, &copied).await?;
                 moved += copied.len();

@@ -2,23 +2,17 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
-use ipnet::IpNet;
+use edge::client_address::TrustedProxy;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+use url::Url;
 
 use crate::{
-    access::{FORGET_EVERY, Limit},
-    cache::HotLinks,
-    clicks::Clicks,
-    code::Codes,
-    create::Creator,
-    error::Error,
-    long_url::Ourselves,
-    ring::Shards,
-    store::Store,
+    access::Limit, cache::HotLinks, clicks::Clicks, code::Codes, create::Creator, error::Error,
+    long_url::Ourselves, ring::Shards, store::Store,
 };
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -28,15 +22,20 @@ pub const KEPT: Duration = Duration::from_hours(1);
 const BATCH: u32 = 1_000;
 
 /// What can be chosen.
+#[derive(clap::Args, Clone, Debug)]
 pub struct Config {
-    /// How codes are made.
+    /// How codes are made
+    #[arg(long, value_enum, default_value_t)]
     pub codes: Codes,
-    /// Where the service is reached.
-    pub ourselves: Ourselves,
-    /// How many links a client may make in a second; twice as many at once.
+    /// Links that one client may create in a second; twice as many at once
+    #[arg(long, default_value = "100")]
     pub creates_per_second: NonZeroU32,
-    /// Load balancers that tell us the client's address.
-    pub trusted_proxies: Vec<IpNet>,
+    /// A load balancer, or a network of them, whose `X-Forwarded-For` tells the client's address
+    #[arg(long = "trusted-proxy", value_name = "NETWORK")]
+    pub trusted_proxies: Vec<TrustedProxy>,
+    /// Where clients reach the service, if not where it listens
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<Url>,
 }
 
 /// What the handlers share.
@@ -60,17 +59,14 @@ pub struct App {
 
 impl App {
     /// Starts what runs in the background, on databases whose ring was checked. Must be called within a tokio runtime.
-    pub fn start(shards: Shards, config: Config) -> Self {
+    pub fn start(shards: Shards, listens: Url, config: Config) -> Self {
         let shards = Arc::new(shards);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let (clicks, writers) = Clicks::new(shards.all());
-        for writer in writers {
-            tasks.spawn(writer.run(stop.clone()));
-        }
-        // A task for each shard: one that is away holds up no other.
-        for store in shards.all() {
-            let (sweeps, stop) = (sweep_for_ever(store.clone()), stop.clone());
-            tasks.spawn(async move { stop.run_until_cancelled(sweeps).await });
+        let clicks = Clicks::new(shards.all().len());
+        // Tasks for each shard: one that is away holds up no other.
+        for (number, store) in shards.all().iter().enumerate() {
+            tasks.spawn(clicks.writer(number, store.clone()).run(stop.clone()));
+            tasks.spawn(stop.clone().run_until_cancelled_owned(sweep_for_ever(store.clone())));
         }
         let service = Arc::new(Service {
             creator: Creator::start(Arc::clone(&shards), config.codes, &tasks, &stop),
@@ -78,15 +74,14 @@ impl App {
             shards,
             clicks,
             limit: Limit::new(config.creates_per_second, config.trusted_proxies),
-            ourselves: config.ourselves,
+            ourselves: Ourselves {
+                public: config.public_url.unwrap_or_else(|| listens.clone()),
+                listens,
+            },
         });
-        let (forgetting, stopping) = (Arc::clone(&service), stop.clone());
-        tasks.spawn(async move {
-            let mut ticks = interval(FORGET_EVERY);
-            while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
-                forgetting.limit.forget_rested();
-            }
-        });
+        let forgetting = Arc::clone(&service);
+        let forgetting = async move { forgetting.limit.forget_for_ever().await };
+        tasks.spawn(stop.clone().run_until_cancelled_owned(forgetting));
         tasks.close();
         Self { service, tasks, running: stop.drop_guard() }
     }

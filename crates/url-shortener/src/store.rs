@@ -12,10 +12,7 @@ use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub use self::{
-    clicks::{MOST_REFERRERS, Visit},
-    moves::RingRow,
-};
+pub use self::clicks::{MOST_REFERRERS, Visit};
 use crate::{access::TokenHash, code::Code, error::Error};
 
 /// The schema. Whoever starts the service has run it on every shard.
@@ -24,7 +21,7 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// For a call that a client waits for. It leaves room for an answer within a second.
 pub const TIMEOUT: Duration = Duration::from_millis(700);
 const CALLS: Limits = Limits { connections: 16, timeout: TIMEOUT, pause: TIMEOUT };
-/// For what nobody waits for: clicks, the sweep, moving links. Connections of its own, so that it takes none from calls.
+/// For what no client waits for: clicks, the sweep, a move. Connections of its own, so that it takes none from calls.
 const SLOW: Duration = Duration::from_secs(5);
 const UPKEEP: Limits = Limits { connections: 3, timeout: SLOW, pause: SLOW };
 
@@ -48,7 +45,7 @@ pub struct NewRow {
 pub struct Link {
     /// What it is found by.
     pub code: Code,
-    /// Tells it apart from other links that had the code before, or will have it.
+    /// Tells it apart from the links that had the code before, or will have it.
     pub id: Uuid,
     /// Where it leads.
     pub url: String,
@@ -85,7 +82,7 @@ impl Store {
     }
 
     // ANCHOR: insert_links
-    /// Inserts those whose code is free, and returns them. Of two in here that want one code, one gets it.
+    /// Inserts those whose code is free, and returns them. Of two that want one code, one gets it.
     pub async fn insert(&self, rows: &[&NewRow]) -> Result<Vec<Link>, Error> {
         // All processes insert in the order of the codes, so that no two wait for each other.
         let insert = sqlx::query_as(
@@ -96,13 +93,7 @@ impl Store {
                 as new (code, id, url, edit_token, seconds)
             order by code collate "C"
             on conflict (code) do nothing
-            returning
-                code,
-                id,
-                url,
-                edit_token,
-                created_at,
-                expires_at,
+            returning code, id, url, edit_token, created_at, expires_at,
                 extract(epoch from expires_at - now())::float8 as seconds_left
             "#,
         )
@@ -119,19 +110,13 @@ impl Store {
     pub async fn find(&self, code: &Code) -> Result<Option<Link>, Error> {
         let find = sqlx::query_as(
             r#"
-            select
-                code,
-                id,
-                url,
-                edit_token,
-                created_at,
-                expires_at,
+            select code, id, url, edit_token, created_at, expires_at,
                 extract(epoch from expires_at - now())::float8 as seconds_left
             from links
             where code = $1
             "#,
-        )
-        .bind(code);
+        );
+        let find = find.bind(code);
         self.calls.within(async |connection| find.fetch_optional(connection).await).await
     }
 
@@ -141,35 +126,19 @@ impl Store {
         link: &Link,
         url: Option<&str>,
         expires_in_seconds: Option<Option<i32>>,
-    ) -> Result<Option<Link>, Error> {
-        let update = sqlx::query_as(
+    ) -> Result<(), Error> {
+        let update = sqlx::query(
             r#"
             update links
-            set
-                url = coalesce($3, url),
-                expires_at = case
-                    when $4 then now() + $5 * interval '1 second'
-                    else expires_at
-                end
-            where code = $1
-                and id = $2
-                and (expires_at is null or expires_at > now())
-            returning
-                code,
-                id,
-                url,
-                edit_token,
-                created_at,
-                expires_at,
-                extract(epoch from expires_at - now())::float8 as seconds_left
+            set url = coalesce($3, url),
+                expires_at = case when $4 then now() + $5 * interval '1 second' else expires_at end
+            where code = $1 and id = $2 and (expires_at is null or expires_at > now())
             "#,
-        )
-        .bind(&link.code)
-        .bind(link.id)
-        .bind(url)
-        .bind(expires_in_seconds.is_some())
-        .bind(expires_in_seconds.flatten());
-        self.calls.within(async |connection| update.fetch_optional(connection).await).await
+        );
+        let update = update.bind(&link.code).bind(link.id).bind(url);
+        let update = update.bind(expires_in_seconds.is_some()).bind(expires_in_seconds.flatten());
+        self.calls.within(async |connection| update.execute(connection).await).await?;
+        Ok(())
     }
 
     /// Deletes the link; whether it was still there. Its clicks stay for the sweep: there may be too many.
@@ -196,9 +165,8 @@ impl Store {
                 for update skip locked
             )
             "#,
-        )
-        .bind(expired_for.as_secs_f64())
-        .bind(i64::from(limit));
+        );
+        let sweep = sweep.bind(expired_for.as_secs_f64()).bind(i64::from(limit));
         let done = self.upkeep.within(async |connection| sweep.execute(connection).await).await?;
         Ok(done.rows_affected())
     }

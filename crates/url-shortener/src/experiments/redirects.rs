@@ -16,7 +16,6 @@ use super::fixture::Fixture;
 use crate::{
     api,
     code::Codes,
-    long_url::Ourselves,
     ring::Shards,
     service::{App, Config},
 };
@@ -55,14 +54,14 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
-    let address: url::Url = "http://sho.rt".parse()?;
     let config = Config {
         codes: Codes::Crc32,
-        ourselves: Ourselves { public: address.clone(), listens: address },
         creates_per_second: std::num::NonZeroU32::MAX,
         trusted_proxies: Vec::new(),
+        public_url: None,
     };
-    let app = App::start(Shards::new(&[fixture.database().url().to_owned()])?, config);
+    let shards = Shards::new(&[fixture.database().url().to_owned()])?;
+    let app = App::start(shards, "http://sho.rt".parse()?, config);
     let ours = serve::here(api::router(app.service())).await?;
     let nothing = serve::here(Router::new().route("/{code}", get(async || ()))).await?;
 

@@ -9,14 +9,12 @@ use uuid::Uuid;
 use super::{Link, Store};
 use crate::{code::Code, error::Error};
 
-/// Rows that one link gets on one day, beside the one for all other hosts. Strangers choose the `Referer`, and must not
-/// choose how much we store.
+/// Hosts for one link and one day, beside "other". Strangers choose the `Referer`; they must not choose how much we
+/// store.
 pub const MOST_REFERRERS: usize = 100;
-/// Days in the statistics of a link, the last ones.
-const MOST_DAYS: i64 = 366;
 
-/// What is counted together, and how often. Its order is the one in which rows are locked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What is counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Visit {
     /// The link's code.
     pub code: Code,
@@ -26,18 +24,16 @@ pub struct Visit {
     pub day: Date,
     /// The host of the page with the link on it.
     pub referrer: Cow<'static, str>,
-    /// How often.
-    pub clicks: i64,
 }
 
 impl Store {
     // ANCHOR: click_batch
-    /// Adds the clicks to those that are counted, all or none. They must be sorted.
-    pub async fn add_clicks(&self, visits: &[Visit]) -> Result<(), Error> {
-        let links: Vec<_> = visits.iter().map(|visit| visit.link).collect();
-        let days: Vec<_> = visits.iter().map(|visit| visit.day).collect();
-        // `for no key update` keeps a link from being deleted until this is done, and other processes from adding to
-        // it: rows are then locked in the same order by all of them. A link that is gone drops out.
+    /// Adds the clicks to those that are counted, all or none.
+    pub async fn add_clicks(&self, visits: &[(Visit, i64)]) -> Result<(), Error> {
+        let links: Vec<_> = visits.iter().map(|(visit, _)| visit.link).collect();
+        let days: Vec<_> = visits.iter().map(|(visit, _)| visit.day).collect();
+        // The links are locked first, in the order of their codes. So nobody deletes one meanwhile, and no two
+        // processes wait for each other. A link that is gone already drops out.
         let add = sqlx::query(
             r#"
             with alive as (
@@ -48,40 +44,36 @@ impl Store {
                 for no key update
             )
             insert into clicks (link, day, referrer, clicks)
-            select alive.id, visit.day, visit.referrer, visit.clicks
+            select id, day, referrer, sum(clicks)
             from alive
             join unnest($1::text[], $2::uuid[], $3::date[], $4::text[], $5::bigint[])
-                as visit (code, link, day, referrer, clicks)
-                on visit.code collate "C" = alive.code and visit.link = alive.id
+                as visit (visited, id, day, referrer, clicks) using (id)
+            group by id, day, referrer
             on conflict (link, day, referrer) do update
             set clicks = clicks.clicks + excluded.clicks
             "#,
         )
-        .bind(visits.iter().map(|visit| visit.code.as_str()).collect::<Vec<_>>())
+        .bind(visits.iter().map(|(visit, _)| visit.code.as_str()).collect::<Vec<_>>())
         .bind(&links)
         .bind(&days)
-        .bind(visits.iter().map(|visit| &*visit.referrer).collect::<Vec<_>>())
-        .bind(visits.iter().map(|visit| visit.clicks).collect::<Vec<_>>());
-        // The largest hosts of each day stay; the others are added up.
+        .bind(visits.iter().map(|(visit, _)| &*visit.referrer).collect::<Vec<_>>())
+        .bind(visits.iter().map(|(_, clicks)| *clicks).collect::<Vec<_>>());
+        // Of each link and day the largest hosts stay; the rest is added up.
         let fold = sqlx::query(
             r#"
-            with ranked as (
-                select
-                    link,
-                    day,
-                    referrer,
-                    row_number() over (partition by link, day order by clicks desc, referrer) as place
-                from clicks
-                where (link, day) in (select link, day from unnest($1::uuid[], $2::date[]) as visit (link, day))
-                    and referrer <> 'other'
-            ),
-            folded as (
+            with folded as (
                 delete from clicks
-                using ranked
-                where place > $3
-                    and (clicks.link, clicks.day, clicks.referrer)
-                        = (ranked.link, ranked.day, ranked.referrer)
-                returning clicks.link, clicks.day, clicks.clicks
+                where (link, day, referrer) in (
+                    select link, day, referrer
+                    from (
+                        select link, day, referrer,
+                            row_number() over (partition by link, day order by clicks desc) as place
+                        from clicks
+                        where link = any ($1) and day = any ($2) and referrer <> 'other'
+                    ) as ranked
+                    where place > $3
+                )
+                returning link, day, clicks
             )
             insert into clicks (link, day, referrer, clicks)
             select link, day, 'other', sum(clicks)
@@ -90,17 +82,15 @@ impl Store {
             on conflict (link, day, referrer) do update
             set clicks = clicks.clicks + excluded.clicks
             "#,
-        )
-        .bind(&links)
-        .bind(&days)
-        .bind(MOST_REFERRERS as i64);
+        );
+        let fold = fold.bind(&links).bind(&days).bind(MOST_REFERRERS as i64);
         self.upkeep
             .transaction(async |connection| {
                 add.execute(&mut *connection).await?;
-                fold.execute(connection).await?;
-                Ok(())
+                fold.execute(connection).await
             })
-            .await
+            .await?;
+        Ok(())
     }
     // ANCHOR_END: click_batch
 
@@ -118,7 +108,7 @@ impl Store {
             "#,
         )
         .bind(i64::from(limit));
-        // A link that is gone gets no more clicks, so one without any is done.
+        // A link that is gone gets no more clicks, so one that has none is done.
         let forget = sqlx::query(
             "delete from deleted_links where not exists (select from clicks where link = id)",
         );
@@ -131,7 +121,7 @@ impl Store {
             .await
     }
 
-    /// The statistics of a link, as clients see them: all clicks, the last days in their order, the largest hosts.
+    /// The statistics of a link, as clients see them: all clicks, the last year by day, the largest hosts.
     pub async fn stats(&self, link: &Link) -> Result<Value, Error> {
         let stats = sqlx::query_scalar(
             r#"
@@ -141,37 +131,31 @@ impl Store {
                 where link = $1
                 group by day
                 order by day desc
-                limit $3
+                limit 366
             ),
             ranked as (
-                select
-                    referrer,
-                    sum(clicks)::bigint as clicks,
+                select referrer, sum(clicks) as clicks,
                     row_number() over (order by sum(clicks) desc, referrer) as place
                 from clicks
                 where link = $1
                 group by referrer
             ),
             hosts as (
-                select
-                    case when place <= $4 then referrer else 'other' end as host,
+                select case when place <= $3 then referrer else 'other' end as host,
                     sum(clicks)::bigint as clicks
                 from ranked
                 group by 1
             )
             select jsonb_build_object(
                 'code', $2::text,
-                'clicks', (select coalesce(sum(clicks), 0)::bigint from hosts),
+                'clicks', coalesce(sum(clicks), 0)::bigint,
                 'by_day', (select coalesce(jsonb_agg(days order by day), '[]') from days),
-                'referrers',
-                (select coalesce(jsonb_agg(hosts order by clicks desc, host), '[]') from hosts)
+                'referrers', coalesce(jsonb_agg(hosts order by clicks desc, host), '[]')
             )
+            from hosts
             "#,
-        )
-        .bind(link.id)
-        .bind(&link.code)
-        .bind(MOST_DAYS)
-        .bind(MOST_REFERRERS as i64);
+        );
+        let stats = stats.bind(link.id).bind(&link.code).bind(MOST_REFERRERS as i64);
         self.calls.within(async |connection| stats.fetch_one(connection).await).await
     }
 }

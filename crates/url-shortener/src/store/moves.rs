@@ -1,25 +1,14 @@
-//! How do links get from one database into another, and which databases are there?
+//! Which databases belong together, and how do links get from one into another?
 
-use sqlx::Row;
 use uuid::Uuid;
 
 use super::Store;
 use crate::{code::Code, error::Error};
 
-/// What a database knows of the ring.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct RingRow {
-    /// Which shard it is.
-    pub shard: Uuid,
-    /// All shards of its ring, in their order. Empty in a new database.
-    pub shards: Vec<Uuid>,
-    /// Links are on their way to where this ring wants them.
-    pub moving: bool,
-}
-
 impl Store {
-    /// What this database knows of the ring. It gets its identity when it is first asked.
-    pub async fn ring(&self) -> Result<RingRow, Error> {
+    /// What this database knows of the ring: which shard it is, all shards in their order (none if it is new), and
+    /// whether links are being moved.
+    pub async fn ring(&self) -> Result<(Uuid, Vec<Uuid>, bool), Error> {
         let name = sqlx::query("insert into ring default values on conflict do nothing");
         let ring = sqlx::query_as("select shard, shards, moving from ring");
         self.upkeep
@@ -39,45 +28,35 @@ impl Store {
 
     /// The next codes after this one, in the order of the primary key.
     pub async fn codes_after(&self, code: &str, limit: i64) -> Result<Vec<Code>, Error> {
-        let codes = sqlx::query_scalar(
-            r#"
-            select code
-            from links
-            where code > $1
-            order by code
-            limit $2
-            "#,
-        )
-        .bind(code)
-        .bind(limit);
+        let codes =
+            sqlx::query_scalar("select code from links where code > $1 order by code limit $2");
+        let codes = codes.bind(code).bind(limit);
         self.upkeep.within(async |connection| codes.fetch_all(connection).await).await
     }
 
-    /// Copies these links to another shard; returns the ids of those that are there now. A link is missing among them
-    /// if its code has another owner there.
+    /// Copies these links to another shard; returns the ids of those that are there now. If a code has another owner
+    /// there, its link is missing among them.
     pub async fn copy_links(&self, codes: &[Code], to: &Self) -> Result<Vec<Uuid>, Error> {
         let pack = sqlx::query_scalar::<_, String>(
             "select coalesce(jsonb_agg(links), '[]')::text from links where code = any ($1)",
-        )
-        .bind(codes);
+        );
+        let pack = pack.bind(codes);
         let links = self.upkeep.within(async |connection| pack.fetch_one(connection).await).await?;
         let unpack = sqlx::query(
             r#"
-            insert into links (code, id, url, edit_token, created_at, expires_at)
-            select code, id, url, edit_token, created_at, expires_at
-            from jsonb_populate_recordset(null::links, $1::text::jsonb)
+            insert into links
+            select (jsonb_populate_recordset(null::links, $1::text::jsonb)).*
             on conflict (code) do nothing
             "#,
-        )
-        .bind(&links);
+        );
         let there = sqlx::query_scalar(
             r#"
             select links.id
             from links
-            join jsonb_populate_recordset(null::links, $1::text::jsonb) as copied using (code, id)
+            join jsonb_populate_recordset(null::links, $1::text::jsonb) as copy using (code, id)
             "#,
-        )
-        .bind(&links);
+        );
+        let (unpack, there) = (unpack.bind(&links), there.bind(&links));
         to.upkeep
             .within(async |connection| {
                 unpack.execute(&mut *connection).await?;
@@ -86,16 +65,15 @@ impl Store {
             .await
     }
 
-    /// Copies up to `limit` rows of these links' clicks to another shard, behind the first `offset`; how many there
-    /// were. Nobody clicks meanwhile, so the rows keep their places.
+    /// Copies a piece of these links' clicks to another shard; how many rows it had. Nobody clicks meanwhile, so the
+    /// rows keep their places.
     pub async fn copy_clicks(
         &self,
         links: &[Uuid],
-        offset: i64,
-        limit: i64,
+        (offset, limit): (i64, i64),
         to: &Self,
     ) -> Result<i64, Error> {
-        let pack = sqlx::query(
+        let pack = sqlx::query_as::<_, (i64, String)>(
             r#"
             select count(*), coalesce(jsonb_agg(piece), '[]')::text
             from (
@@ -107,22 +85,20 @@ impl Store {
                 limit $3
             ) as piece
             "#,
-        )
-        .bind(links)
-        .bind(offset)
-        .bind(limit);
-        let piece = self.upkeep.within(async |connection| pack.fetch_one(connection).await).await?;
+        );
+        let pack = pack.bind(links).bind(offset).bind(limit);
+        let (rows, piece) =
+            self.upkeep.within(async |connection| pack.fetch_one(connection).await).await?;
         let unpack = sqlx::query(
             r#"
-            insert into clicks (link, day, referrer, clicks)
-            select link, day, referrer, clicks
-            from jsonb_populate_recordset(null::clicks, $1::text::jsonb)
+            insert into clicks
+            select (jsonb_populate_recordset(null::clicks, $1::text::jsonb)).*
             on conflict (link, day, referrer) do nothing
             "#,
-        )
-        .bind(piece.try_get::<String, _>(1)?);
+        );
+        let unpack = unpack.bind(&piece);
         to.upkeep.within(async |connection| unpack.execute(connection).await).await?;
-        Ok(piece.try_get(0)?)
+        Ok(rows)
     }
 
     /// Deletes these links. Their clicks stay for the sweep.
