@@ -75,11 +75,11 @@ async fn a_popular_link_is_deleted_at_once() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let (_child, client) = fixture.start(&[]).await?;
     let link = json!({ "url": "https://example.com/", "alias": "popular" });
-    client.create(&link).await?;
+    let (_, token) = client.create_owned(&link).await?;
     let pool = fixture.database().pool().await?;
     add_clicks(&pool, 2_000).await?;
     sqlx::raw_sql(SLOW_DELETES).execute(&pool).await?;
-    status(&client.delete("popular").await?, 204)?;
+    status(&client.delete("popular", Some(&token)).await?, 204)?;
     status(&client.follow("popular").await?, 404)
 }
 
@@ -87,11 +87,11 @@ async fn a_link_does_not_inherit_the_clicks_of_a_deleted_one() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let (_child, client) = fixture.start(&[]).await?;
     let link = json!({ "url": "https://example.com/", "alias": "again" });
-    client.create(&link).await?;
+    let (_, token) = client.create_owned(&link).await?;
     let pool = fixture.database().pool().await?;
     add_clicks(&pool, 2_000).await?;
     sqlx::raw_sql(SLOW_DELETES).execute(&pool).await?;
-    status(&client.delete("again").await?, 204)?;
+    status(&client.delete("again", Some(&token)).await?, 204)?;
     status(&client.create(&link).await?, 201)?;
     let clicks = client.clicks("again").await?;
     ensure!(clicks == 0, "the new link begins with {clicks} clicks");
