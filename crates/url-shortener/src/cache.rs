@@ -42,22 +42,6 @@ pub struct HotLink {
     expires_at: Option<Instant>,
 }
 
-impl HotLink {
-    async fn load(shards: &Shards, code: &Code) -> Result<Self, Error> {
-        // Before the question: the database counts the seconds from a later moment.
-        let asked_at = Instant::now();
-        let link = shards.link(code).await?;
-        let left = link.seconds_left.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
-        Ok(Self {
-            shard: shards.number_of(&link.code),
-            code: link.code,
-            id: link.id,
-            location: HeaderValue::try_from(link.url).map_err(Error::internal)?,
-            expires_at: left.map(|left| asked_at + left),
-        })
-    }
-}
-
 /// Where a code leads; or 404 or 410.
 type Leads = Result<Arc<HotLink>, Error>;
 
@@ -81,8 +65,18 @@ impl HotLinks {
     /// The link, if it leads anywhere. However many ask for it at once, the database is asked once.
     pub async fn get(&self, code: &Code) -> Leads {
         let load = async {
-            let leads = match HotLink::load(&self.shards, code).await {
-                Ok(link) => Ok(Arc::new(link)),
+            // Before the question: the database counts the seconds from a later moment.
+            let asked_at = Instant::now();
+            let leads = match self.shards.link(code).await {
+                Ok(link) => Ok(Arc::new(HotLink {
+                    shard: self.shards.number_of(&link.code),
+                    code: link.code,
+                    id: link.id,
+                    location: HeaderValue::try_from(link.url).map_err(Error::internal)?,
+                    expires_at: link
+                        .seconds_left
+                        .map(|seconds| asked_at + Duration::from_secs_f64(seconds.max(0.0))),
+                })),
                 Err(error @ (Error::NotFound | Error::Gone)) => Err(error),
                 Err(Error::DatabaseAway) => {
                     return self.stale.get(code).await.ok_or(Error::DatabaseAway);

@@ -86,13 +86,10 @@ impl Counters {
 }
 
 /// Nothing is awaited while it is locked, so a redirect waits for nanoseconds at most.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Counters>>);
+type Shared = Arc<Mutex<Counters>>;
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Counters> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(shared: &Shared) -> MutexGuard<'_, Counters> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Counts clicks.
@@ -110,17 +107,17 @@ impl Clicks {
     /// Counts a click.
     pub fn record(&self, link: &HotLink, Referrer(referrer): Referrer) {
         let (code, day) = (link.code.clone(), OffsetDateTime::now_utc().date());
-        self.shards[link.shard].lock().add(Visit { code, link: link.id, day, referrer }, 1);
+        lock(&self.shards[link.shard]).add(Visit { code, link: link.id, day, referrer }, 1);
     }
 
     /// How many were dropped since the start.
     pub fn dropped(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.lock().dropped).sum()
+        self.shards.iter().map(|shard| lock(shard).dropped).sum()
     }
 
     /// What writes the clicks of this shard.
     pub fn writer(&self, shard: usize, store: Store) -> Writer {
-        Writer { store, counters: self.shards[shard].clone() }
+        Writer { store, counters: Arc::clone(&self.shards[shard]) }
     }
 }
 
@@ -139,7 +136,7 @@ impl Writer {
             self.write(&stop).await;
         }
         let rest = async {
-            while !self.counters.lock().sums.is_empty() {
+            while !lock(&self.counters).sums.is_empty() {
                 self.write(&CancellationToken::new()).await;
                 sleep(Duration::from_millis(100)).await;
             }
@@ -153,7 +150,7 @@ impl Writer {
     /// Writes all sums, or as many as it can before it is told to stop. What could not be written waits for the next
     /// time, whatever the error was.
     async fn write(&self, stop: &CancellationToken) {
-        let sums = mem::take(&mut self.counters.lock().sums);
+        let sums = mem::take(&mut lock(&self.counters).sums);
         let mut sums: Vec<_> = sums.into_iter().collect();
         sums.sort_unstable_by(|(a, clicks), (b, others)| {
             (&a.code, a.link, a.day, others).cmp(&(&b.code, b.link, b.day, clicks))
@@ -167,13 +164,13 @@ impl Writer {
         while !left.is_empty() && !stop.is_cancelled() {
             let (batch, rest) = left.split_at(BATCH.min(left.len()));
             if let Err(error) = self.store.add_clicks(batch).await {
-                let dropped = self.counters.lock().dropped;
+                let dropped = lock(&self.counters).dropped;
                 tracing::warn!(%error, ?error, rows = left.len(), dropped, "clicks wait");
                 break;
             }
             left = rest;
         }
-        let mut counters = self.counters.lock();
+        let mut counters = lock(&self.counters);
         for (visit, clicks) in left {
             counters.add(visit.clone(), *clicks);
         }

@@ -41,6 +41,9 @@ pub enum Error {
     /// 503: all codes that we tried were taken.
     #[error("no free code was found; try again")]
     NoFreeCode,
+    /// Not answered to a client: the service does not start on these shards.
+    #[error("{0}")]
+    WrongShards(&'static str),
     /// 500: our own fault. The cause goes to the log, and never to the client.
     #[error("something went wrong on our side")]
     Internal(Arc<dyn StdError + Send + Sync>),
@@ -51,36 +54,33 @@ impl Error {
     pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(cause))
     }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::NoToken => StatusCode::UNAUTHORIZED,
-            Self::WrongToken => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::AliasTaken => StatusCode::CONFLICT,
-            Self::Gone => StatusCode::GONE,
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::DatabaseAway | Self::NoFreeCode => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
 }
 
 // ANCHOR: error_response
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        if let Self::Internal(cause) = &self {
-            tracing::error!(error = cause.as_ref(), "answered 500");
-        }
-        let problem = Problem::new(self.status(), self.to_string());
-        match self {
-            Self::Invalid(errors) => problem.errors(errors),
+        let problem = |status| Problem::new(status, self.to_string());
+        match &self {
             // RFC 9110, section 15.5.2: it names the scheme.
-            Self::NoToken => problem.header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Self::TooManyRequests { retry_after } => problem.retry_after(retry_after),
-            Self::DatabaseAway | Self::NoFreeCode => problem.retry_after(Duration::from_secs(1)),
-            _ => problem,
+            Self::NoToken => problem(StatusCode::UNAUTHORIZED)
+                .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Self::WrongToken => problem(StatusCode::FORBIDDEN),
+            Self::NotFound => problem(StatusCode::NOT_FOUND),
+            Self::AliasTaken => problem(StatusCode::CONFLICT),
+            Self::Gone => problem(StatusCode::GONE),
+            Self::Invalid(errors) => {
+                problem(StatusCode::UNPROCESSABLE_ENTITY).errors(errors.clone())
+            }
+            Self::TooManyRequests { retry_after } => {
+                problem(StatusCode::TOO_MANY_REQUESTS).retry_after(*retry_after)
+            }
+            Self::DatabaseAway | Self::NoFreeCode => {
+                problem(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1))
+            }
+            Self::WrongShards(_) | Self::Internal(_) => {
+                tracing::error!(error = ?self, "answered 500");
+                Problem::internal()
+            }
         }
         .into_response()
     }

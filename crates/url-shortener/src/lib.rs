@@ -7,7 +7,7 @@
 //! In reading order: what comes in ([`long_url`]) and how it becomes a code ([`code`]), who may do what ([`access`]),
 //! what is kept ([`store`]) and where ([`ring`], [`reshard`]), how a link is made ([`create`]), how it is served
 //! ([`cache`]) and counted ([`clicks`]), how all that is put together ([`service`]) and speaks HTTP ([`error`],
-//! [`body`], [`api`]). [`whiteboard`] is the answer as one writes it in an interview.
+//! [`api`]). [`whiteboard`] is the answer as one writes it in an interview.
 
 pub mod long_url;
 pub mod code;
@@ -20,12 +20,12 @@ pub mod cache;
 pub mod clicks;
 pub mod service;
 pub mod error;
-pub mod body;
 pub mod api;
+pub mod whiteboard;
 pub mod cases;
 pub mod experiments;
 
-use lab::{Answer, Serve, Service, Serving};
+use lab::{Answer, NoOptions, Serve, Service, Serving};
 
 use crate::{
     ring::Shards,
@@ -63,7 +63,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/links/$alias/stats",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
+        whiteboard: Some(Serve::new(serve_whiteboard)),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -85,4 +85,9 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     serving.run(api::router(app.service())).await?;
     app.stop().await;
     Ok(())
+}
+
+async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+    let router = whiteboard::router(&serving.database().await?, serving.url().as_str()).await?;
+    serving.run(router).await
 }

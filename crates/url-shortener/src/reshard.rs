@@ -12,51 +12,30 @@ const BATCH: i64 = 500;
 /// Rows of clicks that are copied at a time.
 const PIECE: i64 = 1_000;
 
-/// Why the service does not start on these shards.
-#[derive(Debug, thiserror::Error)]
-pub enum RingError {
-    /// Two URLs lead to the same database.
-    #[error("one database is given as two shards")]
-    Twice,
-    /// A shard is missing, in another place, or part of another ring.
-    #[error(
-        "these are not the shards that the links are in: give all of them, in the same order, and new ones at the end"
-    )]
-    Other,
-    /// Links are not where this ring looks for them.
-    #[error(
-        "a shard is new, or a move was cut off: start once with --reshard, and with no other process running"
-    )]
-    NotMoved,
-    /// So many links cannot be moved.
-    #[error(
-        "{0} links stay where nobody finds them: on the shard where they belong, their codes have other owners"
-    )]
-    Taken(usize),
-    /// A database failed.
-    #[error(transparent)]
-    Store(#[from] Error),
-}
+const OTHER_RING: &str = "these are not the shards that the links are in: give all of them in the old order, and new ones at the end";
+const NOT_MOVED: &str = "a shard is new, or a move was cut off: start once with --reshard, and with no other process running";
+const TAKEN: &str =
+    "some links stay where nobody finds them: on their new shard, their codes have other owners";
 
 // ANCHOR: ring_check
 /// Checks that these shards are the ring that the databases know, or makes them so. Returns how many links were moved.
 ///
 /// A start on other shards would hide links, and somebody else could then take their codes.
-pub async fn open(shards: &Shards, reshard: bool) -> Result<usize, RingError> {
+pub async fn open(shards: &Shards, reshard: bool) -> Result<usize, Error> {
     let known = try_join_all(shards.all().iter().map(Store::ring)).await?;
     let ring: Vec<_> = known.iter().map(|(shard, ..)| *shard).collect();
     if ring.iter().collect::<BTreeSet<_>>().len() < ring.len() {
-        return Err(RingError::Twice);
+        return Err(Error::WrongShards("one database is given as two shards"));
     }
     if !known.iter().all(|(_, shards, _)| ring.starts_with(shards)) {
-        return Err(RingError::Other);
+        return Err(Error::WrongShards(OTHER_RING));
     }
     if known.iter().all(|(_, shards, moving)| *shards == ring && !moving) {
         return Ok(0);
     }
     let is_new = known.iter().all(|(_, shards, _)| shards.is_empty());
     if !is_new && !reshard {
-        return Err(RingError::NotMoved);
+        return Err(Error::WrongShards(NOT_MOVED));
     }
     // The databases know of the move before it begins. If it is cut off, the next start has to finish it.
     tell_all(shards, &ring, !is_new).await?;
@@ -79,8 +58,8 @@ async fn tell_all(shards: &Shards, ring: &[Uuid], moving: bool) -> Result<(), Er
 /// It copies first and deletes afterwards, and only what was copied. Wherever it is cut off, each link is in one place
 /// or in both, and the next run finishes it. No other process may run meanwhile: a click that comes between the two
 /// would be lost.
-async fn move_links(shards: &Shards) -> Result<usize, RingError> {
-    let (mut moved, mut taken) = (0, 0);
+async fn move_links(shards: &Shards) -> Result<usize, Error> {
+    let (mut moved, mut all_moved) = (0, true);
     for (here, store) in shards.all().iter().enumerate() {
         let mut codes = store.codes_after("", BATCH).await?;
         while let Some(last) = codes.last().cloned() {
@@ -100,11 +79,11 @@ async fn move_links(shards: &Shards) -> Result<usize, RingError> {
                 }
                 store.delete_all(&codes, &copied).await?;
                 moved += copied.len();
-                taken += codes.len() - copied.len();
+                all_moved &= copied.len() == codes.len();
             }
             codes = store.codes_after(last.as_str(), BATCH).await?;
         }
     }
-    if taken == 0 { Ok(moved) } else { Err(RingError::Taken(taken)) }
+    if all_moved { Ok(moved) } else { Err(Error::WrongShards(TAKEN)) }
 }
 // ANCHOR_END: reshard

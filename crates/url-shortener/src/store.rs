@@ -8,6 +8,7 @@ mod moves;
 use std::time::Duration;
 
 use edge::database::{Database, Limits};
+use serde::Serialize;
 use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -40,23 +41,28 @@ pub struct NewRow {
     pub expires_in_seconds: Option<i32>,
 }
 
-/// A row of `links`.
-#[derive(Clone, Debug, sqlx::FromRow)]
+/// A row of `links`. Clients see what is not skipped.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 pub struct Link {
     /// What it is found by.
     pub code: Code,
     /// Tells it apart from the links that had the code before, or will have it.
+    #[serde(skip)]
     pub id: Uuid,
     /// Where it leads.
     pub url: String,
     /// The hash of its edit token. A link that everybody gets who asks for this URL has none.
+    #[serde(skip)]
     pub edit_token: Option<TokenHash>,
     /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// When it ends, if it does.
+    #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
     /// Until then, when it was read. Only the database's clock says what has expired: the clocks of the processes in
     /// front of it may differ.
+    #[serde(skip)]
     pub seconds_left: Option<f64>,
 }
 

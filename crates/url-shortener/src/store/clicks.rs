@@ -125,34 +125,32 @@ impl Store {
     pub async fn stats(&self, link: &Link) -> Result<Value, Error> {
         let stats = sqlx::query_scalar(
             r#"
-            with days as (
-                select day, sum(clicks)::bigint as clicks
-                from clicks
-                where link = $1
-                group by day
-                order by day desc
-                limit 366
-            ),
-            ranked as (
-                select referrer, sum(clicks) as clicks,
-                    row_number() over (order by sum(clicks) desc, referrer) as place
-                from clicks
-                where link = $1
-                group by referrer
-            ),
-            hosts as (
-                select case when place <= $3 then referrer else 'other' end as host,
-                    sum(clicks)::bigint as clicks
-                from ranked
-                group by 1
-            )
             select jsonb_build_object(
                 'code', $2::text,
-                'clicks', coalesce(sum(clicks), 0)::bigint,
-                'by_day', (select coalesce(jsonb_agg(days order by day), '[]') from days),
-                'referrers', coalesce(jsonb_agg(hosts order by clicks desc, host), '[]')
+                'clicks', (select coalesce(sum(clicks), 0)::bigint from clicks where link = $1),
+                'by_day', (
+                    select coalesce(jsonb_agg(days order by day), '[]')
+                    from (
+                        select day, sum(clicks)::bigint as clicks
+                        from clicks
+                        where link = $1
+                        group by day
+                        order by day desc
+                        limit 366
+                    ) as days
+                ),
+                'referrers', (
+                    select coalesce(jsonb_agg(hosts order by clicks desc, host), '[]')
+                    from (
+                        select referrer as host, sum(clicks)::bigint as clicks
+                        from clicks
+                        where link = $1
+                        group by referrer
+                        order by sum(clicks) desc
+                        limit $3
+                    ) as hosts
+                )
             )
-            from hosts
             "#,
         );
         let stats = stats.bind(link.id).bind(&link.code).bind(MOST_REFERRERS as i64);
