@@ -1,11 +1,11 @@
 //! Who may make links, and who may change them?
 //!
-//! Addresses live here for a minute, in memory, and are written nowhere.
+//! Addresses live here for a while, in memory, and are written nowhere.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU32,
-    time::Duration,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use axum::{
@@ -13,21 +13,18 @@ use axum::{
     http::{header::AUTHORIZATION, request::Parts},
 };
 use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy, one_client};
-use governor::{
-    DefaultKeyedRateLimiter, Quota,
-    clock::{Clock, DefaultClock},
-};
+use governor::{DefaultKeyedRateLimiter, Quota, clock::Clock};
 use sha2::{Digest, Sha256};
-use tokio::time::interval;
 
 use crate::error::Error;
 
-const FORGET_EVERY: Duration = Duration::from_mins(1);
+/// Creates after which the clients that have rested are forgotten.
+const FORGET_EVERY: u64 = 10_000;
 
 /// How many links each client may make.
 pub struct Limit {
     limiter: DefaultKeyedRateLimiter<IpAddr>,
-    clock: DefaultClock,
+    checks: AtomicU64,
     proxies: TrustedProxies,
 }
 
@@ -39,7 +36,7 @@ impl Limit {
         let quota = Quota::per_second(per_second).allow_burst(burst);
         Self {
             limiter: DefaultKeyedRateLimiter::keyed(quota),
-            clock: DefaultClock::default(),
+            checks: AtomicU64::new(0),
             proxies: TrustedProxies::new(trusted, ProxyHeader::XForwardedFor),
         }
     }
@@ -49,19 +46,13 @@ impl Limit {
         let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
         let client = one_client(self.proxies.client_of(peer, &request.headers));
-        self.limiter.check_key(&client).map_err(|not_until| Error::TooManyRequests {
-            retry_after: not_until.wait_time_from(self.clock.now()),
-        })
-    }
-
-    /// Forgets the clients that have rested: a new state would be the same.
-    pub async fn forget_for_ever(&self) {
-        let mut ticks = interval(FORGET_EVERY);
-        loop {
-            ticks.tick().await;
+        if self.checks.fetch_add(1, Ordering::Relaxed) % FORGET_EVERY == 0 {
+            // A client that has rested is as good as a new one.
             self.limiter.retain_recent();
-            self.limiter.shrink_to_fit();
         }
+        self.limiter.check_key(&client).map_err(|not_until| Error::TooManyRequests {
+            retry_after: not_until.wait_time_from(self.limiter.clock().now()),
+        })
     }
 }
 
@@ -107,6 +98,8 @@ impl<S: Sync> FromRequestParts<S> for EditToken {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use axum::http::Request;
 
     use super::*;

@@ -92,7 +92,7 @@ async fn create(
     };
     // This process may remember that the code led nowhere.
     service.hot.forget(&link.code).await;
-    let location: (HeaderName, _) = (LOCATION, format!("/links/{}", link.code));
+    let location: (HeaderName, _) = (LOCATION, format!("/links/{}", link.code.as_str()));
     Ok((status, [location], Json(LinkBody::new(link, token, &service.ourselves))))
 }
 
@@ -175,7 +175,7 @@ impl FromRequestParts<Arc<Service>> for WithinLimit {
 #[derive(Debug, Deserialize)]
 #[serde(
     deny_unknown_fields,
-    expecting = "an object with `url` and perhaps `alias` and `expires_in_seconds`"
+    expecting = "an object with `url`, and perhaps an alias and an expiry"
 )]
 struct CreateLink {
     url: String,
@@ -247,8 +247,8 @@ struct LinkBody {
 impl LinkBody {
     /// The link, under the address of this service.
     fn new(link: Link, token: Option<EditToken>, ourselves: &Ourselves) -> Self {
-        let short_url =
-            format!("{}/{}", ourselves.public.as_str().trim_end_matches('/'), link.code);
+        let own = ourselves.public.as_str().trim_end_matches('/');
+        let short_url = format!("{own}/{}", link.code.as_str());
         Self { link, short_url, edit_token: token.map(EditToken::reveal) }
     }
 }

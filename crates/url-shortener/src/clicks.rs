@@ -20,7 +20,7 @@ use axum::{
     http::{HeaderMap, header::REFERER, request::Parts},
 };
 use time::OffsetDateTime;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -135,13 +135,9 @@ impl Writer {
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             self.write(&stop).await;
         }
-        let rest = async {
-            while !lock(&self.counters).sums.is_empty() {
-                self.write(&CancellationToken::new()).await;
-                sleep(Duration::from_millis(100)).await;
-            }
-        };
-        if timeout(LAST_WORDS, rest).await.is_err() {
+        if timeout(LAST_WORDS, self.write(&CancellationToken::new())).await.is_err()
+            || !lock(&self.counters).sums.is_empty()
+        {
             tracing::error!("stopped with clicks unwritten");
         }
     }

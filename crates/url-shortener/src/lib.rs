@@ -79,8 +79,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         }
     }
     let shards = Shards::new(&shards)?;
-    let moved = reshard::open(&shards, options.reshard).await?;
-    tracing::info!(moved, "links are where they belong");
+    reshard::open(&shards, options.reshard).await?;
     let app = App::start(shards, serving.url().clone(), options.config);
     serving.run(api::router(app.service())).await?;
     app.stop().await;

@@ -74,28 +74,21 @@ impl Ourselves {
     // ANCHOR_END: ourselves
 }
 
-/// The host, spelled in one way: `[::ffff:127.0.0.1]` is 127.0.0.1, and a name may end in a dot. The parser has spelled
-/// out `127.1`, `0x7f000001` and percent signs already.
-fn host(url: &Url) -> Option<Host> {
+/// The address or the name, spelled in one way: `[::ffff:127.0.0.1]` is 127.0.0.1, and a name may end in a dot. The parser
+/// has read `127.1`, `0x7f000001` and percent signs already.
+fn host(url: &Url) -> Option<Result<IpAddr, &str>> {
     Some(match url.host()? {
-        Host::Domain(name) => Host::Domain(name.trim_end_matches('.').to_owned()),
-        Host::Ipv4(address) => Host::Ipv4(address),
-        Host::Ipv6(address) => match IpAddr::V6(address).to_canonical() {
-            IpAddr::V4(address) => Host::Ipv4(address),
-            IpAddr::V6(address) => Host::Ipv6(address),
-        },
+        Host::Ipv4(address) => Ok(address.into()),
+        Host::Ipv6(address) => Ok(IpAddr::V6(address).to_canonical()),
+        Host::Domain(name) => Err(name.trim_end_matches('.')),
     })
 }
 
 fn is_this_machine(url: &Url) -> bool {
-    // Only an address of this machine can be bound. Some systems bind no other loopback address than 127.0.0.1.
-    let is_ours = |address: IpAddr| {
-        address.is_loopback() || address.is_unspecified() || UdpSocket::bind((address, 0)).is_ok()
-    };
     match host(url) {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(address)) => is_ours(address.into()),
-        Some(Host::Ipv6(address)) => is_ours(address.into()),
+        // Only an address of this machine can be bound. Some systems bind no other loopback address than 127.0.0.1.
+        Some(Ok(ip)) => ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok(),
+        Some(Err(name)) => name == "localhost" || name.ends_with(".localhost"),
         None => false,
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::try_join_all;
-use uuid::Uuid;
 
 use crate::{error::Error, ring::Shards, store::Store};
 
@@ -18,10 +17,10 @@ const TAKEN: &str =
     "some links stay where nobody finds them: on their new shard, their codes have other owners";
 
 // ANCHOR: ring_check
-/// Checks that these shards are the ring that the databases know, or makes them so. Returns how many links were moved.
+/// Checks that these shards are the ring that the databases know, or makes them so.
 ///
 /// A start on other shards would hide links, and somebody else could then take their codes.
-pub async fn open(shards: &Shards, reshard: bool) -> Result<usize, Error> {
+pub async fn open(shards: &Shards, reshard: bool) -> Result<(), Error> {
     let known = try_join_all(shards.all().iter().map(Store::ring)).await?;
     let ring: Vec<_> = known.iter().map(|(shard, ..)| *shard).collect();
     if ring.iter().collect::<BTreeSet<_>>().len() < ring.len() {
@@ -31,35 +30,32 @@ pub async fn open(shards: &Shards, reshard: bool) -> Result<usize, Error> {
         return Err(Error::WrongShards(OTHER_RING));
     }
     if known.iter().all(|(_, shards, moving)| *shards == ring && !moving) {
-        return Ok(0);
+        return Ok(());
     }
     let is_new = known.iter().all(|(_, shards, _)| shards.is_empty());
     if !is_new && !reshard {
         return Err(Error::WrongShards(NOT_MOVED));
     }
     // The databases know of the move before it begins. If it is cut off, the next start has to finish it.
-    tell_all(shards, &ring, !is_new).await?;
-    let moved = if is_new { 0 } else { move_links(shards).await? };
-    tell_all(shards, &ring, false).await?;
-    Ok(moved)
-}
-
-async fn tell_all(shards: &Shards, ring: &[Uuid], moving: bool) -> Result<(), Error> {
-    for store in shards.all() {
-        store.set_ring(ring, moving).await?;
+    let ring = &ring[..];
+    let tell = |moving| shards.all().iter().map(move |store| store.set_ring(ring, moving));
+    try_join_all(tell(!is_new)).await?;
+    if !is_new {
+        move_links(shards).await?;
     }
+    try_join_all(tell(false)).await?;
     Ok(())
 }
 // ANCHOR_END: ring_check
 
 // ANCHOR: reshard
-/// Moves every link to where the ring says that it belongs; returns how many were moved.
+/// Moves every link to where the ring says that it belongs.
 ///
 /// It copies first and deletes afterwards, and only what was copied. Wherever it is cut off, each link is in one place
 /// or in both, and the next run finishes it. No other process may run meanwhile: a click that comes between the two
 /// would be lost.
-async fn move_links(shards: &Shards) -> Result<usize, Error> {
-    let (mut moved, mut all_moved) = (0, true);
+async fn move_links(shards: &Shards) -> Result<(), Error> {
+    let mut all_moved = true;
     for (here, store) in shards.all().iter().enumerate() {
         let mut codes = store.codes_after("", BATCH).await?;
         while let Some(last) = codes.last().cloned() {
@@ -78,12 +74,11 @@ async fn move_links(shards: &Shards) -> Result<usize, Error> {
                     done += PIECE;
                 }
                 store.delete_all(&codes, &copied).await?;
-                moved += copied.len();
                 all_moved &= copied.len() == codes.len();
             }
             codes = store.codes_after(last.as_str(), BATCH).await?;
         }
     }
-    if all_moved { Ok(moved) } else { Err(Error::WrongShards(TAKEN)) }
+    if all_moved { Ok(()) } else { Err(Error::WrongShards(TAKEN)) }
 }
 // ANCHOR_END: reshard

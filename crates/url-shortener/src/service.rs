@@ -79,9 +79,6 @@ impl App {
                 listens,
             },
         });
-        let forgetting = Arc::clone(&service);
-        let forgetting = async move { forgetting.limit.forget_for_ever().await };
-        tasks.spawn(stop.clone().run_until_cancelled_owned(forgetting));
         tasks.close();
         Self { service, tasks, running: stop.drop_guard() }
     }

@@ -149,7 +149,7 @@ async fn resolve(params: &Params, lab: &Lab, pairs: &[(String, String)]) -> anyh
         let codes = (client.shorten(one).await?, client.shorten(two).await?);
         let leads_to_one = client.destination(&codes.0).await?;
         let leads_to_two = client.destination(&codes.1).await?;
-        first_choice += u64::from(codes.0 == code::crc32_code(two, 0).to_string());
+        first_choice += u64::from(codes.0 == code::crc32_code(two, 0).as_str());
         let salted = |salt| code::crc32_code(one, salt) == code::crc32_code(two, salt);
         inseparable += u64::from((1..=10).all(salted));
         resolved += u64::from(codes.0 != codes.1 && leads_to_one == *one && leads_to_two == *two);

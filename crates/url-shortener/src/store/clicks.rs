@@ -112,13 +112,9 @@ impl Store {
         let forget = sqlx::query(
             "delete from deleted_links where not exists (select from clicks where link = id)",
         );
-        self.upkeep
-            .within(async |connection| {
-                let swept = sweep.execute(&mut *connection).await?.rows_affected();
-                forget.execute(connection).await?;
-                Ok(swept)
-            })
-            .await
+        let swept = self.upkeep.within(async |connection| sweep.execute(connection).await).await?;
+        self.upkeep.within(async |connection| forget.execute(connection).await).await?;
+        Ok(swept.rows_affected())
     }
 
     /// The statistics of a link, as clients see them: all clicks, the last year by day, the largest hosts.

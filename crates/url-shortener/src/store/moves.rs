@@ -11,12 +11,8 @@ impl Store {
     pub async fn ring(&self) -> Result<(Uuid, Vec<Uuid>, bool), Error> {
         let name = sqlx::query("insert into ring default values on conflict do nothing");
         let ring = sqlx::query_as("select shard, shards, moving from ring");
-        self.upkeep
-            .within(async |connection| {
-                name.execute(&mut *connection).await?;
-                ring.fetch_one(connection).await
-            })
-            .await
+        self.upkeep.within(async |connection| name.execute(connection).await).await?;
+        self.upkeep.within(async |connection| ring.fetch_one(connection).await).await
     }
 
     /// Tells this database of a ring.
@@ -57,12 +53,8 @@ impl Store {
             "#,
         );
         let (unpack, there) = (unpack.bind(&links), there.bind(&links));
-        to.upkeep
-            .within(async |connection| {
-                unpack.execute(&mut *connection).await?;
-                there.fetch_all(connection).await
-            })
-            .await
+        to.upkeep.within(async |connection| unpack.execute(connection).await).await?;
+        to.upkeep.within(async |connection| there.fetch_all(connection).await).await
     }
 
     /// Copies a piece of these links' clicks to another shard; how many rows it had. Nobody clicks meanwhile, so the
