@@ -184,6 +184,7 @@ struct CreateLink {
 }
 
 /// What a client sends to change one. What is not there stays as it is; an expiry of `null` is removed (RFC 7396).
+#[expect(clippy::option_option, reason = "nothing, null and a number differ")]
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with `url`, `expires_in_seconds` or both")]
 struct ChangeLink {
@@ -193,6 +194,7 @@ struct ChangeLink {
 }
 
 /// Tells `null` from nothing.
+#[expect(clippy::option_option, reason = "nothing, null and a number differ")]
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -212,6 +214,7 @@ impl CreateLink {
 
 impl ChangeLink {
     /// The new URL, and the new expiry, which may be none.
+    #[expect(clippy::option_option, reason = "nothing, null and a number differ")]
     fn parse(self, ourselves: &Ourselves) -> Result<(Option<LongUrl>, Option<Option<i32>>), Error> {
         let mut wrong = Vec::new();
         let url = self.url.map(|url| LongUrl::parse(&url, ourselves));

@@ -152,7 +152,7 @@ impl Writer {
             (&a.code, a.link, a.day, others).cmp(&(&b.code, b.link, b.day, clicks))
         });
         for of_day in sums.chunk_by_mut(|(a, _), (b, _)| (a.link, a.day) == (b.link, b.day)) {
-            for (visit, _) in of_day.iter_mut().skip(MOST_REFERRERS) {
+            for (visit, _) in of_day.iter_mut().skip(MOST_REFERRERS.into()) {
                 visit.referrer = Cow::Borrowed("other");
             }
         }

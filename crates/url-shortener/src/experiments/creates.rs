@@ -42,8 +42,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/api.rs",
-        replace: "Created::New(link) => (StatusCode::CREATED, link)",
-        with: "Created::New(link) => (StatusCode::OK, link)",
+        replace: "Created::New(link, token) => (StatusCode::CREATED, link, token)",
+        with: "Created::New(link, token) => (StatusCode::OK, link, token)",
         check: "calls that failed",
     })
 }

@@ -45,9 +45,9 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/store/clicks.rs",
-        replace: "set clicks = clicks.clicks + excluded.clicks",
-        with: "set clicks = excluded.clicks",
+        file: "src/clicks.rs",
+        replace: "*self.sums.entry(visit).or_default() += clicks;",
+        with: "self.sums.entry(visit).or_insert(clicks);",
         check: "clicks counted",
     })
 }

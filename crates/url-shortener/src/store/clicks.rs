@@ -11,7 +11,7 @@ use crate::{code::Code, error::Error};
 
 /// Hosts for one link and one day, beside "other". Strangers choose the `Referer`; they must not choose how much we
 /// store.
-pub const MOST_REFERRERS: usize = 100;
+pub const MOST_REFERRERS: u8 = 100;
 
 /// What is counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,7 +83,7 @@ impl Store {
             set clicks = clicks.clicks + excluded.clicks
             "#,
         );
-        let fold = fold.bind(&links).bind(&days).bind(MOST_REFERRERS as i64);
+        let fold = fold.bind(&links).bind(&days).bind(i64::from(MOST_REFERRERS));
         self.upkeep
             .transaction(async |connection| {
                 add.execute(&mut *connection).await?;
@@ -149,7 +149,7 @@ impl Store {
             )
             "#,
         );
-        let stats = stats.bind(link.id).bind(&link.code).bind(MOST_REFERRERS as i64);
+        let stats = stats.bind(link.id).bind(&link.code).bind(i64::from(MOST_REFERRERS));
         self.calls.within(async |connection| stats.fetch_one(connection).await).await
     }
 }
