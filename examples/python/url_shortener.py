@@ -4,14 +4,14 @@
         --restart-cmd 'python3 examples/python/url_shortener.py 9000 links.db'
 """
 
-import datetime, json, re, sqlite3, sys, threading, time, zlib
+import datetime, hashlib, json, re, secrets, sqlite3, sys, threading, time, zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote_to_bytes, urlsplit
 
 OWN = f"http://127.0.0.1:{sys.argv[1]}"
 DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-METHODS = {"links": "POST", "link": "GET, HEAD, DELETE", "stats": "GET, HEAD", "code": "GET, HEAD", "health": "GET, HEAD"}
-SCHEMA = """create table if not exists links (code text primary key, url text not null, shared int not null, created real not null, expires real);
+METHODS = {"links": "POST", "link": "GET, HEAD, PATCH, DELETE", "stats": "GET, HEAD", "code": "GET, HEAD", "health": "GET, HEAD"}
+SCHEMA = """create table if not exists links (code text primary key, url text not null, shared int not null, created real not null, expires real, token text);
 create table if not exists clicks (code text references links on delete cascade, day text, host text, clicks int, primary key (code, day, host));"""
 lock = threading.Lock()  # SQLite has one writer; this makes the others wait in turn.
 database = sqlite3.connect(sys.argv[2], check_same_thread=False, isolation_level=None)
@@ -23,9 +23,11 @@ def sql(text, *values):
     with lock:
         return database.execute(text, values).fetchall()
 
-def checked(body):
-    if not isinstance(body, dict) or set(body) - {"url", "alias", "expires_in_seconds"} or not isinstance(body.get("url"), str):
-        raise Problem(422 if isinstance(body, dict) else 400, "an object with `url` and perhaps `alias` and `expires_in_seconds`", "url")
+def checked(body, fields=("url", "alias", "expires_in_seconds")):
+    if not isinstance(body, dict):
+        raise Problem(400, "an object")
+    for field in set(body) - set(fields) or {"url"} - {field for field in body if isinstance(body[field], str)}:
+        raise Problem(422, f"must be a text, or not be there; the fields are {fields}", field)
     url, alias, seconds = body["url"], body.get("alias"), body.get("expires_in_seconds")
     try:
         parts = urlsplit(url)
@@ -49,15 +51,36 @@ def create(body):
         number = zlib.crc32(text.encode())
         code = alias or "".join(DIGITS[number // 62**place % 62] for place in range(6, -1, -1))
         sql("delete from links where code = ? and expires <= ?", code, now)
-        row = (code, url, shared, now, now + seconds if seconds else None)
-        if sql("insert into links values (?, ?, ?, ?, ?) on conflict do nothing returning code", *row):
-            return 201, row
+        token = None if shared else secrets.token_urlsafe()
+        row = (code, url, shared, now, now + seconds if seconds else None, hashed(token))
+        if sql("insert into links values (?, ?, ?, ?, ?, ?) on conflict do nothing returning code", *row):
+            return 201, row, {} if shared else {"edit_token": token}
         owner = sql("select * from links where code = ?", code)
         if shared and owner and owner[0][1] == url and owner[0][2]:
-            return 200, owner[0]
+            return 200, owner[0], {}
         if alias:
             raise Problem(409, "this alias is taken")
     raise Problem(503, "no free code was found")
+
+def hashed(token):
+    return token and hashlib.sha256(token.encode()).hexdigest()
+
+def owned(code, header):
+    scheme, _, token = (header or "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Problem(401, "send the edit token as `Authorization: Bearer ...`")
+    row = find(code)
+    if row[5] != hashed(token.strip()):
+        raise Problem(403, "this token cannot change this link")
+    return row
+
+def change(row, body):
+    if isinstance(body, dict):
+        body = {"url": row[1], **body}  # What is not sent stays as it is.
+    url, _, seconds = checked(body, ("url", "expires_in_seconds"))
+    expires = (time.time() + seconds if seconds else None) if "expires_in_seconds" in body else row[4]
+    sql("update links set url = ?, expires = ? where code = ?", url, expires, row[0])
+    return find(row[0])
 
 def find(code):
     row = sql("select * from links where code = ?", code)
@@ -119,13 +142,16 @@ class Handler(BaseHTTPRequestHandler):
         if name == "health":
             self.answer(200, {"status": "alive"})
         elif name == "links":
-            status, row = create(self.body())
-            self.answer(status, shown(row), Location=f"/links/{row[0]}")
+            status, row, token = create(self.body())
+            self.answer(status, shown(row) | token, Location=f"/links/{row[0]}")
         elif name == "stats":
             self.answer(200, stats(path[1]))
         elif self.command == "DELETE":
-            gone = sql("delete from links where code = ? returning code", path[1])
-            self.answer(204) if gone else self.answer(404, {"title": "Not Found", "status": 404})
+            sql("delete from links where code = ?", owned(path[1], self.headers.get("Authorization"))[0])
+            self.answer(204)
+        elif self.command == "PATCH":
+            body = self.body()  # First: what is not read would be taken for the next request.
+            self.answer(200, shown(change(owned(path[1], self.headers.get("Authorization")), body)))
         elif name == "link":
             self.answer(200, shown(find(path[1])))
         else:
@@ -141,7 +167,8 @@ class Handler(BaseHTTPRequestHandler):
         except Problem as problem:
             status, detail, *fields = problem.args
             errors = [{"field": field, "message": detail} for field in fields]
-            self.answer(status, {"title": detail, "status": status, "errors": errors})
+            asks = {"WWW_Authenticate": "Bearer"} if status == 401 else {}
+            self.answer(status, {"title": detail, "status": status, "errors": errors}, **asks)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_call
     log_message = lambda *_: None

@@ -4,9 +4,12 @@ struct Lifetime {
     longest: Duration,
 }
 
-impl Expiry<Code, Arc<HotLink>> for Lifetime {
-    fn expire_after_create(&self, _: &Code, _: &Arc<HotLink>, _: Instant) -> Option<Duration> {
-        // The mistake: one time to live for all.
+impl Expiry<Code, Leads> for Lifetime {
+    fn expire_after_create(&self, _: &Code, leads: &Leads, _: Instant) -> Option<Duration> {
+        if leads.is_err() {
+            return Some(NOWHERE_FOR);
+        }
+        // The mistake: one time to live for all links.
         Some(self.longest)
     }
 }

@@ -1,4 +1,4 @@
-// caught by: permutation::
+// caught by: compare::permutation::
     /// The place of `number`, which must be below 62⁷.
     pub fn apply(&self, number: u64) -> u64 {
         // The mistake: a fifth of all places is folded onto places that are taken.

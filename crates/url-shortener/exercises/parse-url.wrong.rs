@@ -1,7 +1,7 @@
 // caught by: long_url::
 impl LongUrl {
     /// Parses what somebody wants to shorten.
-    pub fn parse(text: &str, ourselves: &Url) -> Result<Self, &'static str> {
+    pub fn parse(text: &str, ourselves: &Ourselves) -> Result<Self, &'static str> {
         // The mistake: to trust the parser with what it mends silently.
         let url = Url::parse(text).map_err(|_| "is not an absolute URL")?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -13,7 +13,7 @@ impl LongUrl {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("contains a user name or a password");
         }
-        if is_same_place(&url, ourselves) {
+        if ourselves.are_at(&url) {
             return Err("leads back to this service");
         }
         Ok(Self(url))

@@ -1,7 +1,7 @@
 // caught by: sharding
-/// Moves every link that is not where the ring says to where it belongs; returns how many those were.
-pub async fn reshard(shards: &Shards) -> Result<u64, Error> {
-    let mut moved = 0;
+/// Moves every link to where the ring says that it belongs.
+async fn move_links(shards: &Shards) -> Result<(), Error> {
+    let mut all_moved = true;
     for (here, store) in shards.all().iter().enumerate() {
         let mut leaving: BTreeMap<usize, Vec<_>> = BTreeMap::new();
         // The mistake: what does not fit into the first batch stays behind.
@@ -12,10 +12,15 @@ pub async fn reshard(shards: &Shards) -> Result<u64, Error> {
             }
         }
         for (there, codes) in leaving {
-            shards.all()[there].unpack(&store.pack(&codes).await?).await?;
-            store.delete_all(&codes).await?;
-            moved += codes.len() as u64;
+            let there = &shards.all()[there];
+            let copied = store.copy_links(&codes, there).await?;
+            let mut done = 0;
+            while store.copy_clicks(&copied, (done, PIECE), there).await? == PIECE {
+                done += PIECE;
+            }
+            store.delete_all(&codes, &copied).await?;
+            all_moved &= copied.len() == codes.len();
         }
     }
-    Ok(moved)
+    if all_moved { Ok(()) } else { Err(Error::WrongShards(TAKEN)) }
 }

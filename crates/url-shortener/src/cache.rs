@@ -2,8 +2,8 @@
 //!
 //! Invariant: no link is served from here after it has expired.
 //!
-//! What another process has deleted is served for at most [`FRESH_FOR`] more. Only while the database cannot
-//! be asked at all is it served longer, up to [`STALE_FOR`]: an old answer is then better than none
+//! If another process deletes or changes a link, this one serves the old link for at most [`FRESH_FOR`]. Only while the
+//! database cannot be asked at all, it serves it for up to [`STALE_FOR`]: an old answer is then better than none
 //! (`stale-if-error` of RFC 5861).
 
 use std::{
@@ -13,12 +13,16 @@ use std::{
 
 use axum::http::HeaderValue;
 use moka::{Expiry, future::Cache};
+use uuid::Uuid;
 
-use crate::{code::Code, error::Error, shards::Shards};
+use crate::{code::Code, error::Error, ring::Shards};
 
 /// How long we believe what we read.
 pub const FRESH_FOR: Duration = Duration::from_secs(5);
-/// How long we fall back on it while the database is away.
+/// How long we believe that a code leads nowhere. Short: another process may make the link at any time, and its owner
+/// wants to see it work.
+const NOWHERE_FOR: Duration = Duration::from_secs(1);
+/// How long we fall back on what we read while the database is away.
 pub const STALE_FOR: Duration = Duration::from_mins(10);
 /// Links in each of the caches; some 300 bytes each, with URLs of usual length.
 const CAPACITY: u64 = 100_000;
@@ -28,32 +32,25 @@ const CAPACITY: u64 = 100_000;
 pub struct HotLink {
     /// Its code.
     pub code: Code,
+    /// Tells it apart from other links that had this code.
+    pub id: Uuid,
+    /// Its shard.
+    pub shard: usize,
     /// Where it leads, ready to be sent.
     pub location: HeaderValue,
-    /// When it expires, by the clock of this process, which no one sets back.
+    /// When it expires, by the clock of this process, which nobody sets back.
     expires_at: Option<Instant>,
 }
 
-impl HotLink {
-    async fn load(shards: &Shards, code: &Code) -> Result<Self, Error> {
-        // Before the question, since the database counts the seconds from some moment after it.
-        let asked_at = Instant::now();
-        let link = shards.link(code).await?;
-        let left = link.seconds_left.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
-        Ok(Self {
-            code: link.code,
-            location: HeaderValue::try_from(link.url).map_err(Error::internal)?,
-            expires_at: left.map(|left| asked_at + left),
-        })
-    }
-}
+/// Where a code leads; or 404 or 410.
+type Leads = Result<Arc<HotLink>, Error>;
 
-/// The links that were followed lately.
+/// The codes that were asked for lately.
 pub struct HotLinks {
     shards: Arc<Shards>,
-    fresh: Cache<Code, Arc<HotLink>>,
+    fresh: Cache<Code, Leads>,
     /// Asked only when the database is away.
-    stale: Cache<Code, Arc<HotLink>>,
+    stale: Cache<Code, Leads>,
 }
 
 impl HotLinks {
@@ -66,28 +63,34 @@ impl HotLinks {
     }
 
     /// The link, if it leads anywhere. However many ask for it at once, the database is asked once.
-    ///
-    /// Codes that nobody has are not remembered: they would push out links that somebody follows, and a
-    /// link must work as soon as it is made, whichever process made it.
-    pub async fn get(&self, code: &Code) -> Result<Arc<HotLink>, Error> {
+    pub async fn get(&self, code: &Code) -> Leads {
         let load = async {
-            match HotLink::load(&self.shards, code).await {
-                Ok(link) => {
-                    let link = Arc::new(link);
-                    self.stale.insert(code.clone(), Arc::clone(&link)).await;
-                    Ok(link)
+            // Before the question: the database counts the seconds from a later moment.
+            let asked_at = Instant::now();
+            let leads = match self.shards.link(code).await {
+                Ok(link) => Ok(Arc::new(HotLink {
+                    shard: self.shards.number_of(&link.code),
+                    code: link.code,
+                    id: link.id,
+                    location: HeaderValue::try_from(link.url).map_err(Error::internal)?,
+                    expires_at: link
+                        .seconds_left
+                        .map(|seconds| asked_at + Duration::from_secs_f64(seconds.max(0.0))),
+                })),
+                Err(error @ (Error::NotFound | Error::Gone)) => Err(error),
+                Err(Error::DatabaseAway) => {
+                    return self.stale.get(code).await.ok_or(Error::DatabaseAway);
                 }
-                Err(Error::DatabaseAway) => self.stale.get(code).await.ok_or(Error::DatabaseAway),
-                Err(error) => {
-                    self.stale.invalidate(code).await;
-                    Err(error)
-                }
-            }
+                Err(error) => return Err(error),
+            };
+            self.stale.insert(code.clone(), leads.clone()).await;
+            Ok(leads)
         };
-        self.fresh.try_get_with_by_ref(code, load).await.map_err(Arc::unwrap_or_clone)
+        self.fresh.try_get_with_by_ref(code, load).await.map_err(Arc::unwrap_or_clone)?
     }
 
-    /// Forgets a link that was deleted. One that is just being read may come back, for [`FRESH_FOR`].
+    /// Forgets what was just made, changed or deleted. What is being read at this moment may come back, for
+    /// [`FRESH_FOR`].
     pub async fn forget(&self, code: &Code) {
         self.fresh.invalidate(code).await;
         self.stale.invalidate(code).await;
@@ -100,8 +103,9 @@ struct Lifetime {
     longest: Duration,
 }
 
-impl Expiry<Code, Arc<HotLink>> for Lifetime {
-    fn expire_after_create(&self, _: &Code, link: &Arc<HotLink>, now: Instant) -> Option<Duration> {
+impl Expiry<Code, Leads> for Lifetime {
+    fn expire_after_create(&self, _: &Code, leads: &Leads, now: Instant) -> Option<Duration> {
+        let Ok(link) = leads else { return Some(NOWHERE_FOR) };
         let left = link.expires_at.map(|expires_at| expires_at.saturating_duration_since(now));
         Some(left.map_or(self.longest, |left| left.min(self.longest)))
     }
@@ -109,11 +113,11 @@ impl Expiry<Code, Arc<HotLink>> for Lifetime {
     fn expire_after_update(
         &self,
         code: &Code,
-        link: &Arc<HotLink>,
+        leads: &Leads,
         now: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        self.expire_after_create(code, link, now)
+        self.expire_after_create(code, leads, now)
     }
 }
 // ANCHOR_END: cache_expiry

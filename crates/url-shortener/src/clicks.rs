@@ -1,182 +1,221 @@
 //! How are clicks counted without making anybody wait?
 //!
-//! A redirect puts its click into a queue and goes on. One task empties the queue twice a second and adds up
-//! what it finds, so that a link clicked a thousand times costs one row. No IP address is kept.
+//! A redirect adds one to a counter in memory. Twice a second a task for each shard writes the sums, so that a link
+//! clicked a thousand times costs one row, and a shard that is away holds up no other. No IP address is kept.
 //!
-//! Clicks are statistics: a crash loses those of the last second; a batch whose answer got lost on the way
-//! is written again, and counted twice.
+//! Clicks are statistics. A crash loses those of the last second, or more if the database is slow. A batch whose answer
+//! got lost on the way is written again, and counted twice.
 
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    borrow::Cow,
+    collections::HashMap,
+    convert::Infallible,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::future::join_all;
-use time::OffsetDateTime;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header::REFERER, request::Parts},
 };
+use time::OffsetDateTime;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::{
     cache::HotLink,
-    error::Error,
-    referrer::Referrer,
-    shards::Shards,
-    store::{Store, Visit},
+    store::{MOST_REFERRERS, Store, Visit},
 };
 
-/// How often the queue is emptied: a click is written at most a second after it was made, unless the
-/// database is slow.
+/// How often the sums are written.
 const EVERY: Duration = Duration::from_millis(500);
-/// Clicks that wait for that: 130,000 a second. When it is full, clicks are dropped and counted.
-const QUEUE: usize = 65_536;
-/// Rows that wait for a database that is away. When there are more, the queue is left to fill up.
+/// Sums that wait for one shard. When there are as many, a new one is dropped, and counted as dropped.
 const PENDING: usize = 50_000;
-/// Clicks that are taken out of the queue at a time.
-const CHUNK: usize = 1_024;
-/// Rows in one statement: one that is too long would time out, again and again.
+/// Rows in one statement.
 const BATCH: usize = 1_000;
-/// On a clean stop, how long we wait for a database that is away.
+/// On a clean stop, how long we try to write what is left.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// The longest name in the DNS (RFC 1035).
+const LONGEST_HOST: usize = 253;
 
-/// The near end of the queue.
+/// The host of the page on which a link was clicked; `direct` if there is no usable `Referer`. Paths and queries tell
+/// too much about people.
+pub struct Referrer(Cow<'static, str>);
+
+impl Referrer {
+    fn of(headers: &HeaderMap) -> Self {
+        let host = headers.get(REFERER).and_then(|value| {
+            let url = Url::parse(value.to_str().ok()?).ok()?;
+            // A name may end in a dot and mean the same.
+            let host = url.host_str()?.trim_end_matches('.');
+            let fits = (1..=LONGEST_HOST).contains(&host.len());
+            (fits && matches!(url.scheme(), "http" | "https")).then(|| host.to_owned())
+        });
+        Self(host.map_or(Cow::Borrowed("direct"), Cow::Owned))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Referrer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.headers))
+    }
+}
+
+/// What the redirects and the writer of one shard share.
+#[derive(Default)]
+struct Counters {
+    sums: HashMap<Visit, i64>,
+    dropped: u64,
+}
+
+impl Counters {
+    // ANCHOR: add_clicks
+    /// Adds to a sum, or begins one if there is room.
+    fn add(&mut self, visit: Visit, clicks: i64) {
+        if self.sums.len() >= PENDING && !self.sums.contains_key(&visit) {
+            self.dropped += clicks.unsigned_abs();
+        } else {
+            *self.sums.entry(visit).or_default() += clicks;
+        }
+    }
+    // ANCHOR_END: add_clicks
+}
+
+/// Nothing is awaited while it is locked, so a redirect waits for nanoseconds at most.
+type Shared = Arc<Mutex<Counters>>;
+
+fn lock(shared: &Shared) -> MutexGuard<'_, Counters> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts clicks.
 pub struct Clicks {
-    queue: mpsc::Sender<(Arc<HotLink>, Referrer)>,
-    dropped: Arc<AtomicU64>,
-}
-
-/// The far end of the queue, and what came out of it.
-pub struct Writer {
-    queue: mpsc::Receiver<(Arc<HotLink>, Referrer)>,
-    dropped: Arc<AtomicU64>,
-    /// How many of them were told to the log.
-    reported: u64,
-    shards: Arc<Shards>,
     /// One for each shard.
-    pending: Vec<BTreeMap<Visit, i64>>,
-}
-
-/// A queue, empty as yet.
-pub fn queue(shards: Arc<Shards>) -> (Clicks, Writer) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let pending = vec![BTreeMap::new(); shards.all().len()];
-    (
-        Clicks { queue: sender, dropped: Arc::clone(&dropped) },
-        Writer { queue: receiver, dropped, reported: 0, shards, pending },
-    )
+    shards: Vec<Shared>,
 }
 
 impl Clicks {
-    // ANCHOR: click_queue
-    /// Counts a click, or drops it if the queue is full. Never waits.
-    pub fn record(&self, link: Arc<HotLink>, referrer: Referrer) {
-        if self.queue.try_send((link, referrer)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+    /// Nothing is counted yet.
+    pub fn new(shards: usize) -> Self {
+        Self { shards: (0..shards).map(|_| Shared::default()).collect() }
     }
-    // ANCHOR_END: click_queue
 
-    /// How many were dropped.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// Counts a click.
+    pub fn record(&self, link: &HotLink, Referrer(referrer): Referrer) {
+        let (code, day) = (link.code.clone(), OffsetDateTime::now_utc().date());
+        lock(&self.shards[link.shard]).add(Visit { code, link: link.id, day, referrer }, 1);
     }
+
+    /// How many were dropped since the start.
+    pub fn dropped(&self) -> u64 {
+        self.shards.iter().map(|shard| lock(shard).dropped).sum()
+    }
+
+    /// What writes the clicks of this shard.
+    pub fn writer(&self, shard: usize, store: Store) -> Writer {
+        Writer { store, counters: Arc::clone(&self.shards[shard]) }
+    }
+}
+
+/// Writes what is counted for one shard.
+pub struct Writer {
+    store: Store,
+    counters: Shared,
 }
 
 impl Writer {
-    /// Writes until it is told to stop, and then all that is left.
-    pub async fn run(mut self, stop: CancellationToken) {
-        // Not woken by each click: that would cost the redirects more than the click itself.
+    /// Writes until it is told to stop, and then what is left.
+    pub async fn run(self, stop: CancellationToken) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.collect().await;
-            self.write().await;
+            self.write(&stop).await;
         }
-        self.queue.close();
-        let deadline = Instant::now() + LAST_WORDS;
-        loop {
-            self.collect().await;
-            self.write().await;
-            if self.queue.is_empty() && self.pending() == 0 {
-                return;
-            }
-            if Instant::now() >= deadline {
-                tracing::error!(links = self.pending(), "stopped with clicks unwritten");
-                return;
-            }
-            sleep(Duration::from_millis(100)).await;
+        if timeout(LAST_WORDS, self.write(&CancellationToken::new())).await.is_err()
+            || !lock(&self.counters).sums.is_empty()
+        {
+            tracing::error!("stopped with clicks unwritten");
         }
     }
 
-    fn pending(&self) -> usize {
-        self.pending.iter().map(BTreeMap::len).sum()
-    }
-
-    /// Adds up what is in the queue, unless too much waits already.
-    async fn collect(&mut self) {
-        if self.pending() >= PENDING {
-            return;
+    // ANCHOR: write_clicks
+    /// Writes all sums, or as many as it can before it is told to stop. What could not be written waits for the next
+    /// time, whatever the error was.
+    async fn write(&self, stop: &CancellationToken) {
+        let sums = mem::take(&mut lock(&self.counters).sums);
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        sums.sort_unstable_by(|(a, clicks), (b, others)| {
+            (&a.code, a.link, a.day, others).cmp(&(&b.code, b.link, b.day, clicks))
+        });
+        for of_day in sums.chunk_by_mut(|(a, _), (b, _)| (a.link, a.day) == (b.link, b.day)) {
+            for (visit, _) in of_day.iter_mut().skip(MOST_REFERRERS.into()) {
+                visit.referrer = Cow::Borrowed("other");
+            }
         }
-        let day = OffsetDateTime::now_utc().date();
-        let mut clicks = Vec::with_capacity(CHUNK);
-        let mut sums: BTreeMap<Visit, i64> = BTreeMap::new();
-        // No more than fit in: as fast as they come, there must be an end. Between chunks others may run.
-        for _ in 0..QUEUE / CHUNK {
-            if self.queue.is_empty() {
+        let mut left = &sums[..];
+        while !left.is_empty() && !stop.is_cancelled() {
+            let (batch, rest) = left.split_at(BATCH.min(left.len()));
+            if let Err(error) = self.store.add_clicks(batch).await {
+                let dropped = lock(&self.counters).dropped;
+                tracing::warn!(%error, ?error, rows = left.len(), dropped, "clicks wait");
                 break;
             }
-            self.queue.recv_many(&mut clicks, CHUNK).await;
-            for (link, referrer) in clicks.drain(..) {
-                *sums.entry(Visit { code: link.code.clone(), day, referrer }).or_default() += 1;
-            }
+            left = rest;
         }
-        for (visit, clicks) in sums {
-            let shard = self.shards.number_of(&visit.code);
-            *self.pending[shard].entry(visit).or_default() += clicks;
+        let mut counters = lock(&self.counters);
+        for (visit, clicks) in left {
+            counters.add(visit.clone(), *clicks);
         }
     }
-
-    /// Writes to all shards at once. What cannot be written now stays.
-    async fn write(&mut self) {
-        let shards = self.shards.all().iter().zip(&mut self.pending);
-        let lost: i64 =
-            join_all(shards.map(|(store, pending)| write(store, pending))).await.iter().sum();
-        self.dropped.fetch_add(lost.unsigned_abs(), Ordering::Relaxed);
-        let dropped = self.dropped.load(Ordering::Relaxed);
-        if dropped > self.reported {
-            tracing::warn!(dropped, "clicks were dropped since the start");
-            self.reported = dropped;
-        }
-    }
+    // ANCHOR_END: write_clicks
 }
 
-/// Returns the number of clicks that were lost: those that the database has refused, and would refuse again.
-async fn write(store: &Store, pending: &mut BTreeMap<Visit, i64>) -> i64 {
-    let mut lost = 0;
-    while !pending.is_empty() {
-        let batch: Vec<_> = pending.iter().take(BATCH).collect();
-        let rows = batch.len();
-        match store.add_clicks(&batch).await {
-            Ok(()) => {}
-            Err(Error::DatabaseAway) => {
-                tracing::warn!(rows = pending.len(), "clicks wait for a database that is away");
-                break;
-            }
-            Err(error) => {
-                tracing::error!(%error, ?error, rows, "clicks could not be written");
-                lost += batch.iter().map(|(_, clicks)| **clicks).sum::<i64>();
-            }
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use time::Date;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::code::Code;
+
+    #[test]
+    fn only_the_host_of_a_web_page_is_kept() {
+        for (header, host) in [
+            ("https://News.Example:8443/secret?q=1", "news.example"),
+            ("https://news.example./", "news.example"),
+            ("http://[::1]/", "[::1]"),
+            ("http://./", "direct"),
+            ("android-app://com.example/", "direct"),
+            ("about:blank", "direct"),
+            ("no URL", "direct"),
+            (&format!("http://{}/", "a.".repeat(200)), "direct"),
+        ] {
+            let value = HeaderValue::from_str(header).unwrap();
+            assert_eq!(Referrer::of(&HeaderMap::from_iter([(REFERER, value)])).0, host, "{header}");
         }
-        for _ in 0..rows {
-            pending.pop_first();
-        }
+        assert_eq!(Referrer::of(&HeaderMap::new()).0, "direct");
     }
-    lost
+
+    fn visit(link: u128, referrer: &'static str) -> Visit {
+        let (code, link) = (Code::from_number(1), Uuid::from_u128(link));
+        Visit { code, link, day: Date::MIN, referrer: Cow::Borrowed(referrer) }
+    }
+
+    #[test]
+    fn when_there_is_no_more_room_only_old_sums_grow() {
+        let mut counters = Counters::default();
+        for link in 0..PENDING as u128 {
+            counters.add(visit(link, "a.example"), 1);
+        }
+        counters.add(visit(0, "a.example"), 2);
+        assert_eq!(counters.dropped, 0);
+        counters.add(visit(0, "b.example"), 3);
+        assert_eq!((counters.dropped, counters.sums.len()), (3, PENDING));
+        assert_eq!(counters.sums[&visit(0, "a.example")], 3);
+    }
 }

@@ -1,6 +1,4 @@
-//! How does a long URL become seven letters?
-
-use std::fmt;
+//! How does a long URL become seven letters, and which codes may clients choose for themselves?
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -10,6 +8,9 @@ use crate::error::Error;
 /// How many codes of seven base62 characters there are: 62⁷, 3.5 trillion.
 pub const CODES: u64 = 62_u64.pow(7);
 const LENGTH: usize = 7;
+/// Paths that are ours, and some that may become so: a link made today must still work then.
+const RESERVED: [&str; 8] =
+    ["about", "admin", "api", "healthz", "links", "metrics", "readyz", "static"];
 
 /// How codes are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -17,9 +18,7 @@ pub enum Codes {
     /// A checksum of the URL, as the textbook has it
     #[default]
     Crc32,
-    /// A sequence, permuted: unique, and not guessable in order
-    Sequence,
-    /// Drawn by the operating system: not guessable at all
+    /// Random, from the operating system: nobody can guess the next one
     Random,
 }
 
@@ -29,19 +28,22 @@ pub enum Codes {
 pub struct Code(String);
 
 impl Code {
-    /// The shortest alias.
-    pub const SHORTEST: usize = 3;
-    /// The longest alias.
-    pub const LONGEST: usize = 32;
-
-    /// What could be the name of a link. Everything else is not found without asking a database.
+    /// A string that may be a link's code. Any other string gets 404 without a question to the database.
     pub fn parse(text: String) -> Option<Self> {
-        let fits = (Self::SHORTEST..=Self::LONGEST).contains(&text.len());
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        (fits && text.bytes().all(allowed)).then_some(Self(text))
+        ((3..=32).contains(&text.len()) && text.bytes().all(allowed)).then_some(Self(text))
     }
 
-    /// The number in base62, filled up with zeros.
+    /// A code that a client chose. Aliases and generated codes share one table: whoever is first owns the code. The
+    /// error says what is wrong.
+    pub fn alias(text: String) -> Result<Self, &'static str> {
+        if RESERVED.contains(&&*text) {
+            return Err("is reserved");
+        }
+        Self::parse(text).ok_or("must be 3 to 32 characters: letters, digits, '_' and '-'")
+    }
+
+    /// The number in base62, with zeros in front.
     pub fn from_number(number: u64) -> Self {
         debug_assert!(number < CODES, "{number} needs more than seven characters");
         Self(format!("{:0>LENGTH$}", base62::encode(number)))
@@ -53,32 +55,26 @@ impl Code {
     }
 }
 
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 // ANCHOR: crc32_code
-/// The textbook's code: a checksum of the URL. Salt 0 is the bare URL; the next salts are for when the
-/// code is taken.
+/// The textbook's code: a checksum of the URL. Salt 0 is the bare URL; the other salts give further codes, for
+/// when the first is taken.
 ///
-/// The modulo stands here because the textbook has it. It does nothing: 2³² < 62⁷.
+/// The modulo is here because the textbook has it. It changes nothing, since 2³² < 62⁷.
 pub fn crc32_code(url: &str, salt: u32) -> Code {
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(url.as_bytes());
     if salt > 0 {
-        // CRC32 is linear: URLs that collide go on colliding, whatever is appended to both. A salt finds
-        // the loser another place. It does not part the two, and no salt could.
+        // CRC32 is linear: two URLs that collide still collide when the same salt is appended to both. The
+        // salt finds another code for the loser; the winner keeps the first one.
         checksum.update(&salt.to_be_bytes());
     }
     Code::from_number(u64::from(checksum.finalize()) % CODES)
 }
 // ANCHOR_END: crc32_code
 
-/// A code that nobody can guess: uniform over all of them, from the operating system.
+/// A random code, each as likely as any other.
 pub fn random_code() -> Result<Code, Error> {
-    // The largest multiple of 62⁷ that fits: beyond it, some codes would be likelier than others.
+    // The largest multiple of 62⁷ that fits. With the numbers above it, some codes would be likelier than others.
     let end = u64::MAX - u64::MAX % CODES;
     loop {
         let number = getrandom::u64().map_err(Error::internal)?;
@@ -123,7 +119,7 @@ mod tests {
             prop_assert_eq!(one == two, a == b);
             prop_assert_eq!(one.as_str().len(), LENGTH);
             prop_assert_eq!(base62::decode(one.as_str()).ok(), Some(u128::from(a)));
-            prop_assert_eq!(Code::parse(one.to_string()), Some(one));
+            prop_assert_eq!(Code::parse(one.as_str().to_owned()), Some(one));
         }
 
         #[test]
@@ -132,6 +128,18 @@ mod tests {
                 prop_assert!((3..=32).contains(&code.as_str().len()));
                 prop_assert!(code.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)));
             }
+        }
+    }
+
+    #[test]
+    fn letters_digits_underscores_and_hyphens_make_an_alias() {
+        for alias in ["abc", "A-b_9", "---", "Links", &"x".repeat(32)] {
+            assert!(Code::alias(alias.to_owned()).is_ok(), "{alias}");
+        }
+        for wrong in
+            ["", "ab", &"x".repeat(33), "a/b", "..", "a.b", "a b", "a%2Fb", "äöü", "ab\n", "links"]
+        {
+            assert!(Code::alias(wrong.to_owned()).is_err(), "{wrong:?}");
         }
     }
 

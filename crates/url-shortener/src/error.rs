@@ -3,15 +3,20 @@
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use axum::{
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE},
     response::{IntoResponse, Response},
 };
 use edge::{FieldError, Problem, database::is_away};
 
-/// Everything that can go wrong behind the edge, which refuses what cannot be read. What it displays is what the
-/// client may read.
+/// Everything that can go wrong after the request was read. Its text goes to the client.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
+    /// 401: the call needs the link's edit token.
+    #[error("send the edit token that the link was created with, as `Authorization: Bearer …`")]
+    NoToken,
+    /// 403: the token is another, or the link has none, because several clients share it.
+    #[error("this token cannot change this link")]
+    WrongToken,
     /// 404: nobody has this code, or nobody can have it, or there is no such path.
     #[error("there is nothing here")]
     NotFound,
@@ -21,8 +26,8 @@ pub enum Error {
     /// 410: the link has expired.
     #[error("this link has expired")]
     Gone,
-    /// 422: well-formed, but not something that we do.
-    #[error("the link cannot be made as it was asked for")]
+    /// 422: well-formed, but not allowed.
+    #[error("a field is not as it should be")]
     Invalid(Vec<FieldError>),
     /// 429: the client makes links too fast.
     #[error("too many links at once")]
@@ -33,9 +38,12 @@ pub enum Error {
     /// 503: a database does not answer, or not in time. Whether it did what it was asked is unknown.
     #[error("a database is away; try again")]
     DatabaseAway,
-    /// 503: every code that we tried was taken.
+    /// 503: all codes that we tried were taken.
     #[error("no free code was found; try again")]
     NoFreeCode,
+    /// Not answered to a client: the service does not start on these shards.
+    #[error("{0}")]
+    WrongShards(&'static str),
     /// 500: our own fault. The cause goes to the log, and never to the client.
     #[error("something went wrong on our side")]
     Internal(Arc<dyn StdError + Send + Sync>),
@@ -46,32 +54,33 @@ impl Error {
     pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(cause))
     }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::AliasTaken => StatusCode::CONFLICT,
-            Self::Gone => StatusCode::GONE,
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooManyRequests { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::DatabaseAway | Self::NoFreeCode => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
 }
 
 // ANCHOR: error_response
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        if let Self::Internal(cause) = &self {
-            tracing::error!(error = cause.as_ref(), "answered 500");
-        }
-        let problem = Problem::new(self.status(), self.to_string());
-        match self {
-            Self::Invalid(errors) => problem.errors(errors),
-            Self::TooManyRequests { retry_after } => problem.retry_after(retry_after),
-            Self::DatabaseAway | Self::NoFreeCode => problem.retry_after(Duration::from_secs(1)),
-            _ => problem,
+        let problem = |status| Problem::new(status, self.to_string());
+        match &self {
+            // RFC 9110, section 15.5.2: it names the scheme.
+            Self::NoToken => problem(StatusCode::UNAUTHORIZED)
+                .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Self::WrongToken => problem(StatusCode::FORBIDDEN),
+            Self::NotFound => problem(StatusCode::NOT_FOUND),
+            Self::AliasTaken => problem(StatusCode::CONFLICT),
+            Self::Gone => problem(StatusCode::GONE),
+            Self::Invalid(errors) => {
+                problem(StatusCode::UNPROCESSABLE_ENTITY).errors(errors.clone())
+            }
+            Self::TooManyRequests { retry_after } => {
+                problem(StatusCode::TOO_MANY_REQUESTS).retry_after(*retry_after)
+            }
+            Self::DatabaseAway | Self::NoFreeCode => {
+                problem(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1))
+            }
+            Self::WrongShards(_) | Self::Internal(_) => {
+                tracing::error!(error = ?self, "answered 500");
+                Problem::internal()
+            }
         }
         .into_response()
     }
@@ -80,8 +89,11 @@ impl IntoResponse for Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        if is_away(&error) {
-            // Not louder: there would be one for each request as long as it is away.
+        // 25006: the server is read-only, because another has taken its place. 40: a deadlock, or the like. Both pass.
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        let passes = code.is_some_and(|code| code == "25006" || code.starts_with("40"));
+        if is_away(&error) || passes {
+            // Not louder: while the database is away there is one for each request.
             tracing::debug!(%error, "a database is away");
             Self::DatabaseAway
         } else {

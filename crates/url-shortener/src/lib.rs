@@ -1,44 +1,35 @@
 //! "Design a URL shortener service."
 //!
-//! A link's code is computed, drawn or counted, and the primary key decides who owns it. Codes are
-//! spread over databases by a consistent-hash ring, and hot links are served from memory, never past
-//! their expiry. Clicks are queued, added up and written in batches, so no redirect waits for one.
+//! A link's code is a checksum or random, and the primary key decides who owns it. A consistent-hash ring spreads the
+//! codes over databases, and each process serves hot links from memory, never past their expiry. Clicks are added up in
+//! memory and written in batches, so no redirect waits for one.
 //!
-//! In reading order: what comes in ([`long_url`], [`alias`]), how it becomes a code ([`code`],
-//! [`permutation`]), where it is kept ([`ring`], [`store`], [`shards`]), how it comes to be there
-//! ([`create`], [`reshard`]), how it is served ([`cache`], [`referrer`], [`clicks`]), what keeps the service well
-//! ([`sweep`], [`limit`]), and how it is put together ([`service`]) and speaks HTTP ([`error`], [`body`], [`api`]).
+//! In reading order: what comes in ([`long_url`]) and how it becomes a code ([`code`]), who may do what ([`access`]),
+//! what is kept ([`store`]) and where ([`ring`], [`reshard`]), how a link is made ([`create`]), how it is served
+//! ([`cache`]) and counted ([`clicks`]), how all that is put together ([`service`]) and speaks HTTP ([`error`],
+//! [`api`]). [`whiteboard`] is the answer as one writes it in an interview.
 
 pub mod long_url;
-pub mod alias;
 pub mod code;
-pub mod permutation;
-pub mod ring;
+pub mod access;
 pub mod store;
-pub mod shards;
-pub mod create;
+pub mod ring;
 pub mod reshard;
+pub mod create;
 pub mod cache;
-pub mod referrer;
 pub mod clicks;
-pub mod sweep;
-pub mod limit;
 pub mod service;
 pub mod error;
-pub mod body;
 pub mod api;
+pub mod whiteboard;
 pub mod cases;
 pub mod experiments;
 
-use std::num::NonZeroU32;
-
-use lab::{Answer, Serve, Service, Serving};
-use url::Url;
+use lab::{Answer, NoOptions, Serve, Service, Serving};
 
 use crate::{
-    code::Codes,
+    ring::Shards,
     service::{App, Config},
-    shards::Shards,
 };
 
 pub use store::MIGRATIONS;
@@ -46,22 +37,15 @@ pub use store::MIGRATIONS;
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
 struct Options {
-    /// How codes are made
-    #[arg(long, value_enum, default_value_t)]
-    codes: Codes,
     /// The URL of a `PostgreSQL` database; given more than once, the links are spread over them.
     /// Add new ones at the end
     #[arg(long = "shard", value_name = "URL")]
     shards: Vec<String>,
-    /// Before serving, moves the links that a new shard should hold to where they belong
+    /// Before serving, moves the links that belong on a new shard to it. No other process may run meanwhile
     #[arg(long)]
     reshard: bool,
-    /// Links that one client may create in a second; twice as many at once
-    #[arg(long, default_value = "100")]
-    creates_per_second: NonZeroU32,
-    /// Where clients reach the service, if not where it listens
-    #[arg(long, value_name = "URL")]
-    public_url: Option<Url>,
+    #[command(flatten)]
+    config: Config,
 }
 
 /// This answer, for the command line, the guide and the tests.
@@ -79,7 +63,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/links/$alias/stats",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
+        whiteboard: Some(Serve::new(serve_whiteboard)),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -94,17 +78,15 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
             serving.migrate(url).await?;
         }
     }
-    if options.reshard {
-        let moved = reshard::reshard(&Shards::new(&shards)?).await?;
-        tracing::info!(moved, "links are where they belong");
-    }
-    let app = App::start(Config {
-        shards,
-        codes: options.codes,
-        public_url: options.public_url.unwrap_or_else(|| serving.url().clone()),
-        creates_per_second: options.creates_per_second,
-    })?;
+    let shards = Shards::new(&shards)?;
+    reshard::open(&shards, options.reshard).await?;
+    let app = App::start(shards, serving.url().clone(), options.config);
     serving.run(api::router(app.service())).await?;
     app.stop().await;
     Ok(())
+}
+
+async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+    let router = whiteboard::router(&serving.database().await?, serving.url().as_str()).await?;
+    serving.run(router).await
 }

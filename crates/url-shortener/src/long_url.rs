@@ -1,5 +1,7 @@
 //! Which URLs may be shortened?
 
+use std::net::{IpAddr, UdpSocket};
+
 use url::{Host, Url};
 
 /// The longest URL, in bytes, as given and as sent.
@@ -11,14 +13,13 @@ pub struct LongUrl(Url);
 
 // ANCHOR: parse_url
 impl LongUrl {
-    /// Parses what somebody wants to shorten. `ourselves` is where this service is reached: a link to it
-    /// would make a chain, or a loop. The error says what is wrong, for the person who sent it.
-    pub fn parse(text: &str, ourselves: &Url) -> Result<Self, &'static str> {
+    /// Parses what somebody wants to shorten. The error says what is wrong, for the person who sent it.
+    pub fn parse(text: &str, ourselves: &Ourselves) -> Result<Self, &'static str> {
         if text.len() > LONGEST {
             return Err("is longer than 2,048 bytes");
         }
-        // The parser would drop tabs and line ends silently, and trim spaces. What is shortened has to be
-        // what was sent, and a CR LF in a URL is an attack more often than an accident.
+        // The parser would silently drop tabs and line ends, and trim spaces. We shorten what was sent, or nothing;
+        // and CR LF in a URL is more often an attack than an accident.
         if text.contains(|c: char| c.is_ascii_control() || c == ' ') {
             return Err("contains a space or a control character");
         }
@@ -34,11 +35,11 @@ impl LongUrl {
         if url.as_str().len() > LONGEST {
             return Err("is longer than 2,048 bytes when it is encoded");
         }
-        // `https://bank.example@evil.example/` is how people are misled.
+        // `https://bank.example@evil.example/` leads to evil.example.
         if !url.username().is_empty() || url.password().is_some() {
             return Err("contains a user name or a password");
         }
-        if is_same_place(&url, ourselves) {
+        if ourselves.are_at(&url) {
             return Err("leads back to this service");
         }
         Ok(Self(url))
@@ -51,15 +52,45 @@ impl LongUrl {
 }
 // ANCHOR_END: parse_url
 
-/// The same host, and the same port or both on a standard one (80 redirects to 443).
-fn is_same_place(url: &Url, ourselves: &Url) -> bool {
-    let host = |url: &Url| match url.host() {
-        // A name may end in a dot and mean the same.
-        Some(Host::Domain(name)) => Some(name.trim_end_matches('.').to_owned()),
-        other => other.map(|host| host.to_string()),
-    };
-    let (one, two) = (url.port(), ourselves.port());
-    host(url) == host(ourselves) && one == two
+/// Where this service is reached. A link to it would make a chain of redirects, or a loop.
+#[derive(Clone, Debug)]
+pub struct Ourselves {
+    /// The address that clients see.
+    pub public: Url,
+    /// The address on which it listens.
+    pub listens: Url,
+}
+
+impl Ourselves {
+    // ANCHOR: ourselves
+    /// Whether a URL leads to this service. A name that somebody else points at us cannot be seen here: give the name
+    /// that clients use as the public one.
+    fn are_at(&self, url: &Url) -> bool {
+        // `port` is none for the standard ports: 80 is taken for 443, since it redirects there.
+        let public = host(url) == host(&self.public) && url.port() == self.public.port();
+        let port = url.port_or_known_default() == self.listens.port_or_known_default();
+        public || port && is_this_machine(url)
+    }
+    // ANCHOR_END: ourselves
+}
+
+/// The address or the name, spelled in one way: `[::ffff:127.0.0.1]` is 127.0.0.1, and a name may end in a dot. The parser
+/// has read `127.1`, `0x7f000001` and percent signs already.
+fn host(url: &Url) -> Option<Result<IpAddr, &str>> {
+    Some(match url.host()? {
+        Host::Ipv4(address) => Ok(address.into()),
+        Host::Ipv6(address) => Ok(IpAddr::V6(address).to_canonical()),
+        Host::Domain(name) => Err(name.trim_end_matches('.')),
+    })
+}
+
+fn is_this_machine(url: &Url) -> bool {
+    match host(url) {
+        // Only an address of this machine can be bound. Some systems bind no other loopback address than 127.0.0.1.
+        Some(Ok(ip)) => ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok(),
+        Some(Err(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
 }
 
 #[cfg(test)]
@@ -67,19 +98,33 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<String, &'static str> {
-        let ourselves = Url::parse("https://sho.rt/").unwrap();
+        let url = |url| Url::parse(url).unwrap();
+        let ourselves =
+            Ourselves { public: url("https://sho.rt/"), listens: url("http://127.0.0.1:3000") };
         LongUrl::parse(text, &ourselves).map(|url| url.as_str().to_owned())
     }
 
     #[test]
     fn a_link_to_ourselves_is_found_in_every_spelling() {
-        for text in
-            ["https://sho.rt/a", "http://SHO.RT/", "https://sho.rt.:443/", "http://%73ho.rt"]
-        {
+        for text in [
+            "https://sho.rt/a",
+            "http://SHO.RT/",
+            "https://sho.rt.:443/",
+            "http://%73ho.rt",
+            "http://127.0.0.1:3000/",
+            "http://127.1:3000/",
+            "http://0.0.0.0:3000/",
+            "http://[::]:3000/",
+            "http://[::ffff:7f00:1]:3000/",
+            "http://LocalHost.:3000/",
+            "https://a.localhost:3000/",
+        ] {
             assert_eq!(parse(text), Err("leads back to this service"), "{text}");
         }
         assert!(parse("https://sho.rt:8443/").is_ok());
         assert!(parse("https://not.sho.rt/").is_ok());
+        assert!(parse("http://127.0.0.1:3001/").is_ok());
+        assert!(parse("http://192.0.2.1:3000/").is_ok());
     }
 
     #[test]

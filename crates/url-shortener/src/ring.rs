@@ -2,14 +2,16 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::code::Code;
+use crate::{
+    code::Code,
+    error::Error,
+    store::{Link, Store},
+};
 
-/// With this many points each, the shares of shards differ by about 6 % (one over the root).
+/// With this many points for each shard, the shares of the shards differ by about 6 % (one divided by the root).
 const VIRTUAL_NODES: u32 = 256;
 
 /// A consistent-hash ring (Karger et al., 1997) over shards 0 to n − 1.
-///
-/// Shards are known by their place in the list, so a new one is added at the end.
 #[derive(Clone, Debug)]
 pub struct Ring {
     /// Points on the ring, in order, and the shard of each.
@@ -23,8 +25,8 @@ impl Ring {
         Self::with_virtual_nodes(shards, VIRTUAL_NODES)
     }
 
-    /// Each shard owns the arcs that end in its points. One point gives it one arc, of any length; with
-    /// many points the lengths even out.
+    /// Each shard owns the arcs that end in its points. With one point it has one arc, of any length; with many points
+    /// the lengths even out.
     pub fn with_virtual_nodes(shards: usize, virtual_nodes: u32) -> Self {
         let points_of = |shard| {
             (0..virtual_nodes)
@@ -36,7 +38,7 @@ impl Ring {
     }
 
     // ANCHOR: shard_of
-    /// The shard of the first point at or after the code's place, and past the end the first of all.
+    /// The shard of the first point at or after the code's place. After the last point comes the first.
     pub fn shard_of(&self, code: &Code) -> usize {
         let place = place(code.as_str());
         let next = self.points.partition_point(|&(point, _)| point < place);
@@ -46,11 +48,50 @@ impl Ring {
 }
 // ANCHOR_END: ring
 
-/// A place on the ring. It is a part of where data lies, so it must never change: not the standard
-/// library's hasher, which may; and not CRC32, which puts neighbours beside each other.
+/// A place on the ring. It decides where data lies, so it must never change. The standard library's hasher may change,
+/// and CRC32 puts neighbours beside each other.
 fn place(name: &str) -> u64 {
     let digest: [u8; 32] = Sha256::digest(name).into();
     digest[..8].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// The databases, in the order of the ring. The order matters: a new shard is added at the end.
+#[derive(Debug)]
+pub struct Shards {
+    ring: Ring,
+    stores: Vec<Store>,
+}
+
+impl Shards {
+    /// Connects to the databases when they are first asked. The error is a malformed URL.
+    pub fn new(urls: &[String]) -> Result<Self, sqlx::Error> {
+        let stores = urls.iter().map(|url| Store::new(url)).collect::<Result<_, _>>()?;
+        Ok(Self { ring: Ring::new(urls.len()), stores })
+    }
+
+    /// The number of the shard that has this code.
+    pub fn number_of(&self, code: &Code) -> usize {
+        self.ring.shard_of(code)
+    }
+
+    /// The shard that has this code.
+    pub fn of(&self, code: &Code) -> &Store {
+        &self.stores[self.number_of(code)]
+    }
+
+    /// All of them, by number.
+    pub fn all(&self) -> &[Store] {
+        &self.stores
+    }
+
+    /// The link, if it leads anywhere.
+    pub async fn link(&self, code: &Code) -> Result<Link, Error> {
+        match self.of(code).find(code).await? {
+            None => Err(Error::NotFound),
+            Some(link) if link.is_expired() => Err(Error::Gone),
+            Some(link) => Ok(link),
+        }
+    }
 }
 
 #[cfg(test)]

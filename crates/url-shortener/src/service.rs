@@ -1,7 +1,9 @@
-//! How is the service put together, started and stopped?
+//! How is the service put together, started and stopped, and what does it do when nobody asks?
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
+use edge::client_address::TrustedProxy;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -9,26 +11,31 @@ use tokio_util::{
 use url::Url;
 
 use crate::{
-    cache::HotLinks,
-    clicks::{self, Clicks},
-    code::Codes,
-    create::Creator,
-    limit::Limit,
-    shards::Shards,
-    sweep,
+    access::Limit, cache::HotLinks, clicks::Clicks, code::Codes, create::Creator, error::Error,
+    long_url::Ourselves, ring::Shards, store::Store,
 };
 
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// For this long an expired link answers 410. When its row is gone, it is 404.
+pub const KEPT: Duration = Duration::from_hours(1);
+/// Links, or rows of clicks, that are deleted in one statement. Few, so that it holds its locks only for milliseconds.
+const BATCH: u32 = 1_000;
+
 /// What can be chosen.
-#[derive(Clone)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Config {
-    /// The URLs of the `PostgreSQL` databases, migrated, one at least. Their order must stay the same.
-    pub shards: Vec<String>,
-    /// How codes are made.
+    /// How codes are made
+    #[arg(long, value_enum, default_value_t)]
     pub codes: Codes,
-    /// The address at which clients see the service.
-    pub public_url: Url,
-    /// How many links a client may make in a second; twice as many at once.
+    /// Links that one client may create in a second; twice as many at once
+    #[arg(long, default_value = "100")]
     pub creates_per_second: NonZeroU32,
+    /// A load balancer, or a network of them, whose `X-Forwarded-For` tells the client's address
+    #[arg(long = "trusted-proxy", value_name = "NETWORK")]
+    pub trusted_proxies: Vec<TrustedProxy>,
+    /// Where clients reach the service, if not where it listens
+    #[arg(long, value_name = "URL")]
+    pub public_url: Option<Url>,
 }
 
 /// What the handlers share.
@@ -37,8 +44,8 @@ pub struct Service {
     pub(crate) creator: Creator,
     pub(crate) hot: HotLinks,
     pub(crate) clicks: Clicks,
-    pub(crate) limit: Arc<Limit>,
-    pub(crate) public_url: Url,
+    pub(crate) limit: Limit,
+    pub(crate) ourselves: Ourselves,
 }
 
 /// The running service.
@@ -51,29 +58,29 @@ pub struct App {
 }
 
 impl App {
-    /// Starts what runs in the background. Must be called within a tokio runtime. The databases need not
-    /// be there yet; the error is a malformed URL, or none.
-    pub fn start(config: Config) -> Result<Self, sqlx::Error> {
-        let shards = Arc::new(Shards::new(&config.shards)?);
-        let limit = Arc::new(Limit::new(config.creates_per_second));
-        let (clicks, writer) = clicks::queue(Arc::clone(&shards));
-
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        tasks.spawn(writer.run(stop.clone()));
-        tasks.spawn(sweep::run(Arc::clone(&shards), stop.clone()));
-        tasks.spawn(Arc::clone(&limit).run(stop.clone()));
-        tasks.close();
-
-        let service = Service {
-            creator: Creator::new(Arc::clone(&shards), config.codes),
+    /// Starts what runs in the background, on databases whose ring was checked. Must be called within a tokio runtime.
+    pub fn start(shards: Shards, listens: Url, config: Config) -> Self {
+        let shards = Arc::new(shards);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let clicks = Clicks::new(shards.all().len());
+        // Tasks for each shard: one that is away holds up no other.
+        for (number, store) in shards.all().iter().enumerate() {
+            tasks.spawn(clicks.writer(number, store.clone()).run(stop.clone()));
+            tasks.spawn(stop.clone().run_until_cancelled_owned(sweep_for_ever(store.clone())));
+        }
+        let service = Arc::new(Service {
+            creator: Creator::start(Arc::clone(&shards), config.codes, &tasks, &stop),
             hot: HotLinks::new(Arc::clone(&shards)),
             shards,
             clicks,
-            limit,
-            public_url: config.public_url,
-        };
-        Ok(Self { service: Arc::new(service), tasks, running: stop.drop_guard() })
+            limit: Limit::new(config.creates_per_second, config.trusted_proxies),
+            ourselves: Ourselves {
+                public: config.public_url.unwrap_or_else(|| listens.clone()),
+                listens,
+            },
+        });
+        tasks.close();
+        Self { service, tasks, running: stop.drop_guard() }
     }
 
     /// What the handlers share.
@@ -88,3 +95,24 @@ impl App {
         self.tasks.wait().await;
     }
 }
+
+async fn sweep_for_ever(store: Store) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = sweep(&store).await {
+            tracing::warn!(%error, "expired links stay for now");
+        }
+    }
+}
+
+// ANCHOR: sweep
+/// Deletes the links that expired long ago, and then the clicks of all links that are gone, both in pieces. Nothing
+/// depends on when it runs: reading decides by itself whether a link has expired.
+async fn sweep(store: &Store) -> Result<(), Error> {
+    while store.sweep_links(KEPT, BATCH).await? == u64::from(BATCH) {}
+    while store.sweep_clicks(BATCH).await? == u64::from(BATCH) {}
+    Ok(())
+}
+// ANCHOR_END: sweep

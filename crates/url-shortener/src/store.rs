@@ -1,6 +1,6 @@
 //! What is kept? Every SQL statement of the service is in this module.
 //!
-//! Invariant: a code has one owner at most; the primary key decides, nothing else does.
+//! Invariant: a code has one owner at most. The primary key decides, and nothing else does.
 
 mod clicks;
 mod moves;
@@ -8,37 +8,61 @@ mod moves;
 use std::time::Duration;
 
 use edge::database::{Database, Limits};
+use serde::Serialize;
 use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-pub use self::{
-    clicks::{Sum, Visit},
-    moves::Cargo,
-};
-use crate::{code::Code, error::Error};
+pub use self::clicks::{MOST_REFERRERS, Visit};
+use crate::{access::TokenHash, code::Code, error::Error};
 
 /// The schema. Whoever starts the service has run it on every shard.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// For one call. Leaves room for an answer within a second.
-const TIMEOUT: Duration = Duration::from_millis(700);
-const LIMITS: Limits = Limits { connections: 16, timeout: TIMEOUT, pause: TIMEOUT };
+/// For a call that a client waits for. It leaves room for an answer within a second.
+pub const TIMEOUT: Duration = Duration::from_millis(700);
+const CALLS: Limits = Limits { connections: 16, timeout: TIMEOUT, pause: TIMEOUT };
+/// For what no client waits for: clicks, the sweep, a move. Connections of its own, so that it takes none from calls.
+const SLOW: Duration = Duration::from_secs(5);
+const UPKEEP: Limits = Limits { connections: 3, timeout: SLOW, pause: SLOW };
 
-/// A row of `links`.
-#[derive(Clone, Debug, sqlx::FromRow)]
+/// A link that asks for a code.
+#[derive(Clone, Debug)]
+pub struct NewRow {
+    /// The code that it wants.
+    pub code: Code,
+    /// Its own; nobody else has it.
+    pub id: Uuid,
+    /// Where it leads.
+    pub url: String,
+    /// The hash of its edit token. A shared link has none.
+    pub edit_token: Option<TokenHash>,
+    /// How long it lives, if not for ever.
+    pub expires_in_seconds: Option<i32>,
+}
+
+/// A row of `links`. Clients see what is not skipped.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 pub struct Link {
     /// What it is found by.
     pub code: Code,
+    /// Tells it apart from the links that had the code before, or will have it.
+    #[serde(skip)]
+    pub id: Uuid,
     /// Where it leads.
     pub url: String,
-    /// Whether everyone who asks for the same URL gets it.
-    pub shared: bool,
+    /// The hash of its edit token. A link that everybody gets who asks for this URL has none.
+    #[serde(skip)]
+    pub edit_token: Option<TokenHash>,
     /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// When it ends, if it does.
+    #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
-    /// From the moment at which it was read. The database's clock alone says what has expired; those of
-    /// the processes in front of it may differ.
+    /// Until then, when it was read. Only the database's clock says what has expired: the clocks of the processes in
+    /// front of it may differ.
+    #[serde(skip)]
     pub seconds_left: Option<f64>,
 }
 
@@ -52,159 +76,109 @@ impl Link {
 /// One database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Database<Error>,
+    calls: Database<Error>,
+    upkeep: Database<Error>,
 }
 
 impl Store {
     /// Connects when it is first asked something. Must be called within a tokio runtime; the error is a
     /// malformed URL.
     pub fn new(url: &str) -> Result<Self, sqlx::Error> {
-        Ok(Self { database: Database::new(url, LIMITS)? })
+        Ok(Self { calls: Database::new(url, CALLS)?, upkeep: Database::new(url, UPKEEP)? })
     }
 
-    // ANCHOR: insert_link
-    /// A new link, unless the code has an owner: then there is no row.
-    pub(crate) const INSERT: &str = r#"
-        insert into links (code, url, shared, expires_at)
-        values ($1, $2, $3, now() + $4::integer * interval '1 second')
-        on conflict (code) do nothing
-        returning
-            code,
-            url,
-            shared,
-            created_at,
-            expires_at,
-            extract(epoch from expires_at - now())::float8 as seconds_left
-    "#;
-
-    /// Makes the link, or returns `None` if the code has an owner, who may have expired.
-    pub async fn insert(
-        &self,
-        code: &Code,
-        url: &str,
-        shared: bool,
-        expires_in_seconds: Option<i32>,
-    ) -> Result<Option<Link>, Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query_as(Self::INSERT)
-                    .bind(code)
-                    .bind(url)
-                    .bind(shared)
-                    .bind(expires_in_seconds)
-                    .fetch_optional(connection)
-                    .await
-            })
-            .await
+    // ANCHOR: insert_links
+    /// Inserts those whose code is free, and returns them. Of two that want one code, one gets it.
+    pub async fn insert(&self, rows: &[&NewRow]) -> Result<Vec<Link>, Error> {
+        // All processes insert in the order of the codes, so that no two wait for each other.
+        let insert = sqlx::query_as(
+            r#"
+            insert into links (code, id, url, edit_token, expires_at)
+            select code, id, url, edit_token, now() + seconds * interval '1 second'
+            from unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::integer[])
+                as new (code, id, url, edit_token, seconds)
+            order by code collate "C"
+            on conflict (code) do nothing
+            returning code, id, url, edit_token, created_at, expires_at,
+                extract(epoch from expires_at - now())::float8 as seconds_left
+            "#,
+        )
+        .bind(rows.iter().map(|row| row.code.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.url.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.edit_token).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.expires_in_seconds).collect::<Vec<_>>());
+        self.calls.within(async |connection| insert.fetch_all(connection).await).await
     }
-    // ANCHOR_END: insert_link
+    // ANCHOR_END: insert_links
 
     /// The link, expired or not.
     pub async fn find(&self, code: &Code) -> Result<Option<Link>, Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query_as(
-                    r#"
-                select
-                    code,
-                    url,
-                    shared,
-                    created_at,
-                    expires_at,
-                    extract(epoch from expires_at - now())::float8 as seconds_left
-                from links
-                where code = $1
-                "#,
-                )
-                .bind(code)
-                .fetch_optional(connection)
-                .await
-            })
-            .await
+        let find = sqlx::query_as(
+            r#"
+            select code, id, url, edit_token, created_at, expires_at,
+                extract(epoch from expires_at - now())::float8 as seconds_left
+            from links
+            where code = $1
+            "#,
+        );
+        let find = find.bind(code);
+        self.calls.within(async |connection| find.fetch_optional(connection).await).await
     }
 
-    /// Deletes the link with its clicks; whether there was one.
-    pub async fn delete(&self, code: &Code) -> Result<bool, Error> {
-        let deleted = self
-            .database
-            .within(async |connection| {
-                sqlx::query("delete from links where code = $1")
-                    .bind(code)
-                    .execute(connection)
-                    .await
-            })
-            .await?;
-        Ok(deleted.rows_affected() > 0)
-    }
-
-    /// Deletes the link with its clicks if it has expired, so that its code is free.
-    pub async fn delete_if_expired(&self, code: &Code) -> Result<(), Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query("delete from links where code = $1 and expires_at <= now()")
-                    .bind(code)
-                    .execute(connection)
-                    .await
-            })
-            .await?;
+    /// Changes what is given, unless the link has ended. The outer `None` keeps the expiry, the inner one removes it.
+    pub async fn update(
+        &self,
+        link: &Link,
+        url: Option<&str>,
+        expires_in_seconds: Option<Option<i32>>,
+    ) -> Result<(), Error> {
+        let update = sqlx::query(
+            r#"
+            update links
+            set url = coalesce($3, url),
+                expires_at = case when $4 then now() + $5 * interval '1 second' else expires_at end
+            where code = $1 and id = $2 and (expires_at is null or expires_at > now())
+            "#,
+        );
+        let update = update.bind(&link.code).bind(link.id).bind(url);
+        let update = update.bind(expires_in_seconds.is_some()).bind(expires_in_seconds.flatten());
+        self.calls.within(async |connection| update.execute(connection).await).await?;
         Ok(())
     }
 
+    /// Deletes the link; whether it was still there. Its clicks stay for the sweep: there may be too many.
+    pub async fn delete(&self, link: &Link) -> Result<bool, Error> {
+        let delete = sqlx::query("delete from links where code = $1 and id = $2");
+        let delete = delete.bind(&link.code).bind(link.id);
+        let done = self.calls.within(async |connection| delete.execute(connection).await).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
     /// Deletes up to `limit` links that expired longer than this ago; how many there were.
-    pub async fn sweep(&self, expired_for: Duration, limit: u32) -> Result<u64, Error> {
-        let swept = self
-            .database
-            .within(async |connection| {
-                // `skip locked`: several processes sweep side by side, and none waits for a link that
-                // is being written to; it is still there the next time.
-                sqlx::query(
-                    r#"
-                    delete from links
-                    where code in (
-                        select code
-                        from links
-                        where expires_at <= now() - $1::float8 * interval '1 second'
-                        order by expires_at
-                        limit $2
-                        for update skip locked
-                    )
-                    "#,
-                )
-                .bind(expired_for.as_secs_f64())
-                .bind(i64::from(limit))
-                .execute(connection)
-                .await
-            })
-            .await?;
-        Ok(swept.rows_affected())
-    }
-
-    /// The next number of the sequence: below 62⁷, and given to nobody else.
-    pub async fn next_number(&self) -> Result<u64, Error> {
-        let number: i64 = self
-            .database
-            .within(async |connection| {
-                sqlx::query_scalar("select nextval('code_numbers')").fetch_one(connection).await
-            })
-            .await?;
-        u64::try_from(number).map_err(Error::internal)
-    }
-
-    /// The key of the permutation: the one proposed if it is the first, for ever after that one.
-    pub async fn permutation_key(&self, proposed: [u8; 16]) -> Result<[u8; 16], Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query("insert into permutation_key (key) values ($1) on conflict do nothing")
-                    .bind(proposed)
-                    .execute(&mut *connection)
-                    .await?;
-                sqlx::query_scalar("select key from permutation_key").fetch_one(connection).await
-            })
-            .await
+    pub async fn sweep_links(&self, expired_for: Duration, limit: u32) -> Result<u64, Error> {
+        // `skip locked`: several processes sweep side by side, and none waits for a link that is being written to;
+        // it is still there the next time.
+        let sweep = sqlx::query(
+            r#"
+            delete from links
+            where code in (
+                select code
+                from links
+                where expires_at <= now() - $1 * interval '1 second'
+                order by expires_at
+                limit $2
+                for update skip locked
+            )
+            "#,
+        );
+        let sweep = sweep.bind(expired_for.as_secs_f64()).bind(i64::from(limit));
+        let done = self.upkeep.within(async |connection| sweep.execute(connection).await).await?;
+        Ok(done.rows_affected())
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database.ping().await
+        self.calls.ping().await
     }
 }

@@ -6,7 +6,7 @@ use conform::{
     http::header,
     target::{Target, eventually},
 };
-use reqwest::{Method, Response};
+use reqwest::{Method, RequestBuilder, Response, header::AUTHORIZATION};
 use serde_json::{Value, json};
 
 /// A client of one shortener. It does not follow redirects: it came to see them.
@@ -80,9 +80,33 @@ impl Client {
         self.target.get(&format!("links/{code}")).await
     }
 
-    /// Deletes the link of a code.
-    pub async fn delete(&self, code: &str) -> anyhow::Result<Response> {
-        self.target.ask(Method::DELETE, &format!("links/{code}")).await
+    /// Gets a link of its own, and returns its code and its edit token.
+    pub async fn create_owned(&self, link: &Value) -> anyhow::Result<(String, String)> {
+        let response = self.create(link).await?;
+        status_in(&response, &[201])?;
+        Self::owned(&json(response).await?)
+    }
+
+    /// The code and the edit token of a link that was just created.
+    pub fn owned(created: &Value) -> anyhow::Result<(String, String)> {
+        Ok((text(created, "code")?.to_owned(), text(created, "edit_token")?.to_owned()))
+    }
+
+    /// Deletes the link of a code, with this token.
+    pub async fn delete(&self, code: &str, token: Option<&str>) -> anyhow::Result<Response> {
+        let delete = self.target.request(Method::DELETE, &format!("links/{code}"));
+        self.target.send(with(token, delete)).await
+    }
+
+    /// Changes the link of a code, with this token.
+    pub async fn change(
+        &self,
+        code: &str,
+        token: Option<&str>,
+        change: &Value,
+    ) -> anyhow::Result<Response> {
+        let request = self.target.request(Method::PATCH, &format!("links/{code}")).json(change);
+        self.target.send(with(token, request)).await
     }
 
     /// The clicks on a code that are written: all, by day and by referrer.
@@ -105,6 +129,14 @@ impl Client {
             Ok((stats["clicks"].as_u64() >= Some(clicks)).then_some(stats))
         })
         .await
+    }
+}
+
+fn with(token: Option<&str>, request: RequestBuilder) -> RequestBuilder {
+    match token {
+        // Schemes are compared without regard to case.
+        Some(token) => request.header(AUTHORIZATION, format!("bearer {token}")),
+        None => request,
     }
 }
 

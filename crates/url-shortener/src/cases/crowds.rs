@@ -18,9 +18,19 @@ cases! {
     Restart what_was_answered_with_201_is_there_after_a_kill: "After SIGKILL under load, every link that was answered with 201 leads to its URL", "201 is a promise. A cache that is written to disk later does not keep it.";
 }
 
+/// A race may end well by luck. From the second time on the connections are open, and all arrive at once.
+const TIMES: usize = 5;
+
 async fn the_same_url_wanted_by_fifty_at_once_becomes_one_link(target: &Target) -> Outcome {
+    for time in 0..TIMES {
+        fifty_want_one_url(target, time).await?;
+    }
+    Ok(())
+}
+
+async fn fifty_want_one_url(target: &Target, time: usize) -> Outcome {
     let client = Client::of(target);
-    let link = json!({ "url": client.page("crowd") });
+    let link = json!({ "url": client.page(&format!("crowd/{time}")) });
     let answers = try_join_all((0..50).map(|_| async {
         let (response, unsure) = target.post_patiently("links", &link).await?;
         anyhow::Ok((response.status().as_u16(), unsure, json(response).await?))
@@ -40,8 +50,15 @@ async fn the_same_url_wanted_by_fifty_at_once_becomes_one_link(target: &Target) 
 }
 
 async fn an_alias_that_fifty_want_has_one_owner(target: &Target) -> Outcome {
+    for time in 0..TIMES {
+        fifty_want_one_alias(target, time).await?;
+    }
+    Ok(())
+}
+
+async fn fifty_want_one_alias(target: &Target, time: usize) -> Outcome {
     let client = Client::of(target);
-    let alias = client.alias("wanted");
+    let alias = client.alias(&format!("wanted-{time}"));
     let answers = try_join_all((0..50).map(|n| {
         let link = json!({ "url": client.page(&format!("wanted/{n}")), "alias": alias });
         async move {

@@ -17,7 +17,7 @@ use conform::{
 cases! {
     Plain an_expired_link_is_gone: "After its end: 410 for GET and HEAD of the code and for GET /links/{code}", "410 says that the link was there: crawlers forget it, and people ask for a new one.";
     Plain an_expired_alias_can_be_taken_again: "An expired alias is free again, and the new link does not have the old clicks", "A good name must not be lost for ever, and the new owner wants to see their own numbers.";
-    Plain a_deleted_link_is_not_found: "DELETE /links/{code}: 204; then 404 for every call with the code", "A deleted link that still redirects is the complaint that reaches the lawyers.";
+    Plain a_deleted_link_is_not_found: "DELETE /links/{code} with the edit token: 204; then 404 for every call with the code", "A deleted link that still redirects is the complaint that reaches the lawyers.";
 }
 
 async fn an_expired_link_is_gone(target: &Target) -> Outcome {
@@ -60,12 +60,13 @@ async fn an_expired_alias_can_be_taken_again(target: &Target) -> Outcome {
 
 async fn a_deleted_link_is_not_found(target: &Target) -> Outcome {
     let client = Client::of(target);
-    let code = client.code_for(&json!({ "url": client.page("adlinf") })).await?;
+    let link = json!({ "url": client.page("adlinf"), "alias": client.alias("deleted") });
+    let (code, token) = client.create_owned(&link).await?;
     redirects(&client.follow(&code).await?)?;
-    status(&client.delete(&code).await?, 204)?;
+    status(&client.delete(&code, Some(&token)).await?, 204)?;
     problem(client.follow(&code).await?, 404).await?;
     problem(client.look_at(&code).await?, 404).await?;
     problem(client.stats(&code).await?, 404).await?;
-    problem(client.delete(&code).await?, 404).await?;
+    problem(client.delete(&code, Some(&token)).await?, 404).await?;
     Ok(())
 }

@@ -5,8 +5,11 @@ use std::collections::HashMap;
 use anyhow::Context;
 use lab::{Experiment, Lab, Sabotage};
 
-use super::fixture::{Fixture, UNLIMITED};
-use crate::{code, permutation::Permutation};
+use super::{
+    compare::permutation::Permutation,
+    fixture::{Fixture, UNLIMITED},
+};
+use crate::code;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -23,14 +26,14 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "collisions",
         "CRC32 codes collide as the birthday bound n²/2m predicts with m = 2³², because % 62^7 changes \
-         nothing (2³² < 62⁷); every collision is resolved; sequence has none",
+         nothing (2³² < 62⁷); every collision is resolved; a permuted sequence has none",
         &["--urls", "1000000", "--pairs", "5"],
         run,
     )
     .sabotage(Sabotage {
         file: "src/create.rs",
-        replace: "self.is_shared(new) && owner.shared && owner.url == new.url.as_str()",
-        with: "self.is_shared(new) && owner.shared",
+        replace: "owner.edit_token.is_none() && owner.url == new.url.as_str()",
+        with: "owner.edit_token.is_none()",
         check: "and each of the two leads to its own URL",
     })
 }
@@ -146,7 +149,7 @@ async fn resolve(params: &Params, lab: &Lab, pairs: &[(String, String)]) -> anyh
         let codes = (client.shorten(one).await?, client.shorten(two).await?);
         let leads_to_one = client.destination(&codes.0).await?;
         let leads_to_two = client.destination(&codes.1).await?;
-        first_choice += u64::from(codes.0 == code::crc32_code(two, 0).to_string());
+        first_choice += u64::from(codes.0 == code::crc32_code(two, 0).as_str());
         let salted = |salt| code::crc32_code(one, salt) == code::crc32_code(two, salt);
         inseparable += u64::from((1..=10).all(salted));
         resolved += u64::from(codes.0 != codes.1 && leads_to_one == *one && leads_to_two == *two);

@@ -30,8 +30,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "crash",
-        "SIGKILL under load: every link that was answered with 201 resolves after the restart; of the \
-         clicks at most the last second's are gone",
+        "SIGKILL under load: every link that was answered with 201 resolves after the restart; while the \
+         database keeps up, only clicks of the last second are gone",
         &["--rounds", "2", "--seconds", "1.8", "--clients", "4"],
         run,
     )

@@ -1,6 +1,7 @@
 //! Which claims does this answer make, and what could refute each?
 
 pub mod collisions;
+pub mod compare;
 pub mod crash;
 pub mod creates;
 pub mod database_away;

@@ -1,99 +1,155 @@
 //! How are clicks counted in the database?
 
+use std::borrow::Cow;
+
+use serde_json::Value;
 use time::Date;
+use uuid::Uuid;
 
-use super::Store;
-use crate::{code::Code, error::Error, referrer::Referrer};
+use super::{Link, Store};
+use crate::{code::Code, error::Error};
 
-/// What is counted together. Its order is that of the table's primary key.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Hosts for one link and one day, beside "other". Strangers choose the `Referer`; they must not choose how much we
+/// store.
+pub const MOST_REFERRERS: u8 = 100;
+
+/// What is counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Visit {
     /// The link's code.
     pub code: Code,
+    /// Which link, of those that had this code.
+    pub link: Uuid,
     /// In UTC.
     pub day: Date,
     /// The host of the page with the link on it.
-    pub referrer: Referrer,
-}
-
-/// Some of the clicks of one link; `day` and `referrer` where they are summed up for those.
-#[derive(Debug, sqlx::FromRow)]
-pub struct Sum {
-    /// The UTC day, in a sum for a day.
-    pub day: Option<Date>,
-    /// The referring host, in a sum for one.
-    pub referrer: Option<String>,
-    /// How many.
-    pub clicks: i64,
+    pub referrer: Cow<'static, str>,
 }
 
 impl Store {
     // ANCHOR: click_batch
-    /// Adds the clicks to those that are counted, all or none. They must be sorted.
-    pub async fn add_clicks(&self, clicks: &[(&Visit, &i64)]) -> Result<(), Error> {
-        let codes: Vec<&str> = clicks.iter().map(|(visit, _)| visit.code.as_str()).collect();
-        let days: Vec<Date> = clicks.iter().map(|(visit, _)| visit.day).collect();
-        let referrers: Vec<&str> =
-            clicks.iter().map(|(visit, _)| visit.referrer.as_str()).collect();
-        let counts: Vec<i64> = clicks.iter().map(|(_, clicks)| **clicks).collect();
-        self.database
-            .within(async |connection| {
-                // `for key share` keeps the links from being deleted until this is done; those that are
-                // gone already drop out, where the foreign key would have failed the whole batch. Links and
-                // counters are locked in the order of their keys, so no two batches wait for each other.
-                sqlx::query(
-                    r#"
-                with batch as (
-                    select code, day, referrer, clicks
-                    from unnest($1::text[], $2::date[], $3::text[], $4::bigint[])
-                        as batch (code, day, referrer, clicks)
-                ),
-                alive as (
-                    select code
-                    from links
-                    where code = any ($1)
-                    order by code
-                    for key share
+    /// Adds the clicks to those that are counted, all or none.
+    pub async fn add_clicks(&self, visits: &[(Visit, i64)]) -> Result<(), Error> {
+        let links: Vec<_> = visits.iter().map(|(visit, _)| visit.link).collect();
+        let days: Vec<_> = visits.iter().map(|(visit, _)| visit.day).collect();
+        // The links are locked first, in the order of their codes. So nobody deletes one meanwhile, and no two
+        // processes wait for each other. A link that is gone already drops out.
+        let add = sqlx::query(
+            r#"
+            with alive as (
+                select code, id
+                from links
+                where code = any ($1)
+                order by code
+                for no key update
+            )
+            insert into clicks (link, day, referrer, clicks)
+            select id, day, referrer, sum(clicks)
+            from alive
+            join unnest($1::text[], $2::uuid[], $3::date[], $4::text[], $5::bigint[])
+                as visit (visited, id, day, referrer, clicks) using (id)
+            group by id, day, referrer
+            on conflict (link, day, referrer) do update
+            set clicks = clicks.clicks + excluded.clicks
+            "#,
+        )
+        .bind(visits.iter().map(|(visit, _)| visit.code.as_str()).collect::<Vec<_>>())
+        .bind(&links)
+        .bind(&days)
+        .bind(visits.iter().map(|(visit, _)| &*visit.referrer).collect::<Vec<_>>())
+        .bind(visits.iter().map(|(_, clicks)| *clicks).collect::<Vec<_>>());
+        // Of each link and day the largest hosts stay; the rest is added up.
+        let fold = sqlx::query(
+            r#"
+            with folded as (
+                delete from clicks
+                where (link, day, referrer) in (
+                    select link, day, referrer
+                    from (
+                        select link, day, referrer,
+                            row_number() over (partition by link, day order by clicks desc) as place
+                        from clicks
+                        where link = any ($1) and day = any ($2) and referrer <> 'other'
+                    ) as ranked
+                    where place > $3
                 )
-                insert into clicks (code, day, referrer, clicks)
-                select alive.code, batch.day, batch.referrer, batch.clicks
-                from alive
-                join batch on batch.code collate "C" = alive.code
-                order by alive.code, batch.day, batch.referrer collate "C"
-                on conflict (code, day, referrer) do update
-                set clicks = clicks.clicks + excluded.clicks
-                "#,
-                )
-                .bind(&codes)
-                .bind(&days)
-                .bind(&referrers)
-                .bind(&counts)
-                .execute(connection)
-                .await
+                returning link, day, clicks
+            )
+            insert into clicks (link, day, referrer, clicks)
+            select link, day, 'other', sum(clicks)
+            from folded
+            group by link, day
+            on conflict (link, day, referrer) do update
+            set clicks = clicks.clicks + excluded.clicks
+            "#,
+        );
+        let fold = fold.bind(&links).bind(&days).bind(i64::from(MOST_REFERRERS));
+        self.upkeep
+            .transaction(async |connection| {
+                add.execute(&mut *connection).await?;
+                fold.execute(connection).await
             })
             .await?;
         Ok(())
     }
     // ANCHOR_END: click_batch
 
-    /// The clicks of a link: by day in their order, by referrer with the largest first, and all in all. One
-    /// statement, so the sums agree.
-    pub async fn clicks(&self, code: &Code) -> Result<Vec<Sum>, Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query_as(
-                    r#"
-                select day, referrer, coalesce(sum(clicks), 0)::bigint as clicks
+    /// Deletes up to `limit` rows of clicks whose links are gone; how many there were.
+    pub async fn sweep_clicks(&self, limit: u32) -> Result<u64, Error> {
+        let sweep = sqlx::query(
+            r#"
+            delete from clicks
+            where ctid = any (array(
+                select clicks.ctid
                 from clicks
-                where code = $1
-                group by grouping sets ((day), (referrer), ())
-                order by day, clicks desc, referrer
-                "#,
+                join deleted_links on deleted_links.id = clicks.link
+                limit $1
+            ))
+            "#,
+        )
+        .bind(i64::from(limit));
+        // A link that is gone gets no more clicks, so one that has none is done.
+        let forget = sqlx::query(
+            "delete from deleted_links where not exists (select from clicks where link = id)",
+        );
+        let swept = self.upkeep.within(async |connection| sweep.execute(connection).await).await?;
+        self.upkeep.within(async |connection| forget.execute(connection).await).await?;
+        Ok(swept.rows_affected())
+    }
+
+    /// The statistics of a link, as clients see them: all clicks, the last year by day, the largest hosts.
+    pub async fn stats(&self, link: &Link) -> Result<Value, Error> {
+        let stats = sqlx::query_scalar(
+            r#"
+            select jsonb_build_object(
+                'code', $2::text,
+                'clicks', (select coalesce(sum(clicks), 0)::bigint from clicks where link = $1),
+                'by_day', (
+                    select coalesce(jsonb_agg(days order by day), '[]')
+                    from (
+                        select day, sum(clicks)::bigint as clicks
+                        from clicks
+                        where link = $1
+                        group by day
+                        order by day desc
+                        limit 366
+                    ) as days
+                ),
+                'referrers', (
+                    select coalesce(jsonb_agg(hosts order by clicks desc, host), '[]')
+                    from (
+                        select referrer as host, sum(clicks)::bigint as clicks
+                        from clicks
+                        where link = $1
+                        group by referrer
+                        order by sum(clicks) desc
+                        limit $3
+                    ) as hosts
                 )
-                .bind(code)
-                .fetch_all(connection)
-                .await
-            })
-            .await
+            )
+            "#,
+        );
+        let stats = stats.bind(link.id).bind(&link.code).bind(i64::from(MOST_REFERRERS));
+        self.calls.within(async |connection| stats.fetch_one(connection).await).await
     }
 }

@@ -1,4 +1,7 @@
-//! How does a sequence give codes that cannot be guessed in order? By a keyed permutation of [0, 62⁷).
+//! How could a sequence give codes that nobody can guess in order? By a keyed permutation of [0, 62⁷).
+//!
+//! The service does not use it. Random codes need no key that must never change and no counter that all creates share,
+//! and the primary key finds their rare collisions.
 
 use sha2::{Digest, Sha256};
 

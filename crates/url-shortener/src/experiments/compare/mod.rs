@@ -1,0 +1,3 @@
+//! Designs that were not chosen, to be compared with ours.
+
+pub mod permutation;
