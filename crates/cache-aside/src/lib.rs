@@ -4,31 +4,24 @@
 //! the textbook leaves out is here: who loads when a thousand miss at once, what keeps an old value from being
 //! filled in after the delete, and what happens to a delete that cannot reach Redis.
 //!
-//! In reading order: what is cached ([`user`], [`store`]), in what form ([`value`]) and for how
-//! long ([`ttl`], [`absence`], [`refresh`]); how Redis is spoken to ([`link`]) and when it is believed
-//! ([`trust`]); who loads ([`flight`], [`gate`], [`lease`]), how that makes a read ([`source`], [`read`],
-//! [`many`]) and a change ([`write`](mod@write)); how it is tuned ([`tuning`]), put together ([`service`]) and speaks
-//! HTTP ([`error`], [`body`], [`api`]).
+//! In reading order: what is cached ([`user`], [`store`]), in what form ([`value`]) and for how long ([`ttl`]); how
+//! Redis is spoken to ([`link`], [`near`]) and when it is believed ([`trust`]); who loads ([`flight`], [`lease`]), how
+//! that makes a read ([`read`]) and a change ([`write`](mod@write)); how it is put together ([`service`]) and speaks
+//! HTTP ([`error`], [`api`]).
 
 pub mod user;
 pub mod store;
 pub mod value;
 pub mod ttl;
-pub mod absence;
-pub mod refresh;
 pub mod link;
+pub mod near;
 pub mod trust;
 pub mod flight;
-pub mod gate;
 pub mod lease;
-pub mod source;
 pub mod read;
-pub mod many;
 pub mod write;
-pub mod tuning;
 pub mod service;
 pub mod error;
-pub mod body;
 pub mod api;
 pub mod cases;
 pub mod experiments;
@@ -37,14 +30,14 @@ use std::sync::Arc;
 
 use lab::{Answer, Serve, Service, Serving};
 
-use crate::{service::App, tuning::Tuning};
+use crate::service::{App, Tuning};
 
 pub use store::MIGRATIONS;
 
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
 struct Options {
-    /// Where Redis is, if not where it is found or started; need not be there yet
+    /// Where Redis is, if it should not be looked for or started; it need not be there yet
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
     redis: Option<String>,
     #[command(flatten)]
@@ -72,7 +65,7 @@ pub fn answer() -> Answer {
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let database = serving.database().await?;
-    // One that was named is taken at its word: whether it is there is for the breaker to find out.
+    // A Redis that was named need not be there yet: the breaker finds out.
     let redis = match options.redis.filter(|url| !url.is_empty()) {
         Some(url) => url,
         None => serving.server(Service::Redis).await?,

@@ -1,19 +1,85 @@
-//! How is the service put together, started and stopped?
+//! How is the service put together, started and stopped, and what can be tuned?
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
+use clap::Parser;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
 
 use crate::{
-    flight::Flights, gate::Gate, lease::Loader, link::Address, read::Reader, store::Store,
-    trust::Trust, tuning::Tuning, write::Writer,
+    flight::Flights,
+    lease::Loader,
+    link::Address,
+    read::Reader,
+    store::Store,
+    trust::Trust,
+    ttl::{Lives, Ttl},
+    write::Writer,
 };
 
 /// A start waits for Redis no longer than this: it can do without.
 const FIRST_CONFIRMATION: Duration = Duration::from_secs(1);
+const YEAR: f64 = 365.0 * 24.0 * 3_600.0;
+
+/// Everything that can be chosen. Times are in seconds.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Tuning {
+    /// What the keys in Redis begin with
+    #[arg(long, default_value = "worked-answers:cache-aside:", value_name = "PREFIX")]
+    pub key_prefix: String,
+    /// How long a user stays in Redis, at most
+    #[arg(long, default_value = "3600", value_parser = seconds, value_name = "SECONDS")]
+    pub ttl: Duration,
+    /// Which share of that chance may take off: 0.1 for a tenth
+    #[arg(long, default_value = "0.1", value_parser = |it: &str| between(it, 1.0), value_name = "SHARE")]
+    pub jitter: f64,
+    /// How long the absence of a user stays in Redis, at most; 0 for not at all
+    #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
+    pub absence_ttl: Duration,
+    /// How long a load's right to fill lasts; a slower load is not stored
+    #[arg(long, default_value = "1.5", value_parser = seconds, value_name = "SECONDS")]
+    pub lease: Duration,
+    /// How long a reader waits for another process's load before it loads for itself
+    #[arg(long, default_value = "0.1", value_parser = seconds, value_name = "SECONDS")]
+    pub patience: Duration,
+    /// How eagerly hot users are reloaded before they expire: 1 as in the paper, 0 never
+    #[arg(long, default_value = "1", value_parser = |it: &str| between(it, 1e6))]
+    pub beta: f64,
+    /// How many users each process keeps for itself; reads may then be old for a moment; 0 for none
+    #[arg(long, default_value = "0", value_name = "USERS")]
+    pub near: usize,
+    /// How long Redis is believed after it was confirmed; a change that cannot reach it waits this long
+    #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS")]
+    pub trust: Duration,
+    /// How long a command to Redis may take
+    #[arg(long, default_value = "0.1", value_parser = seconds, value_name = "SECONDS")]
+    pub redis_timeout: Duration,
+    /// How long a call of the database may take
+    #[arg(long, default_value = "0.7", value_parser = seconds, value_name = "SECONDS")]
+    pub database_timeout: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        #[derive(Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            tuning: Tuning,
+        }
+        Defaults::parse_from(["defaults"]).tuning
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    between(text, YEAR).map(Duration::from_secs_f64)
+}
+
+fn between(text: &str, most: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    if (0.0..=most).contains(&number) { Ok(number) } else { Err(format!("is not 0 to {most}")) }
+}
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -43,21 +109,21 @@ impl App {
         tuning: &Tuning,
     ) -> Result<Self, Box<dyn StdError + Send + Sync>> {
         let store = Store::new(database_url, tuning.database_timeout)?;
-        let address = Address::new(redis_url, &tuning.key_prefix, tuning.redis_timeout)?;
-        let trust = Arc::new(Trust::new(address, tuning.trust, tuning.redis_timeout));
+        let timeout = tuning.redis_timeout;
+        let address = Address::new(redis_url, &tuning.key_prefix, timeout, tuning.near)?;
+        let trust = Arc::new(Trust::new(address, tuning.trust, timeout));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(Arc::clone(&trust).watch(store.clone(), stop.clone()));
-        let gate = Arc::new(Gate::new(store.clone(), tuning.database_timeout));
+        let ttl = |longest| Ttl { longest, jitter: tuning.jitter };
         let reader = Reader {
             trust: Arc::clone(&trust),
             loader: Loader {
-                gate,
-                lives: tuning.lives(),
+                store: store.clone(),
+                lives: Lives { user: ttl(tuning.ttl), absence: ttl(tuning.absence_ttl) },
                 lease: tuning.lease,
                 patience: tuning.patience,
             },
             flights: Arc::new(Flights::default()),
-            stampede: tuning.stampede,
             beta: tuning.beta,
             tasks: tasks.clone(),
         };
@@ -67,11 +133,34 @@ impl App {
         Ok(Self { service: Arc::new(service), tasks, running: stop.drop_guard() })
     }
 
-    /// Ends what runs in the background. To be called when no request is in flight any more; takes as long as
-    /// a load at most.
+    /// Ends what runs in the background. Call it when no request is in flight any more; it takes as long as a load at
+    /// most.
     pub async fn stop(self) {
         drop(self.running);
         self.tasks.close();
         self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_that_the_chapter_states() {
+        let tuning = Tuning::default();
+        assert_eq!((tuning.ttl.as_secs(), tuning.absence_ttl.as_secs()), (3_600, 10));
+        assert_eq!((tuning.near, tuning.key_prefix.as_str()), (0, "worked-answers:cache-aside:"));
+        // A load that gets its connection at the last moment is stored all the same.
+        assert!(tuning.lease > tuning.database_timeout + 2 * tuning.redis_timeout);
+        assert!(tuning.trust / 3 > tuning.redis_timeout);
+    }
+
+    #[test]
+    fn times_that_cannot_be_are_refused() {
+        for text in ["", "x", "-1", "NaN", "inf", "1e300"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+        assert!(seconds("0").is_ok() && between("1.1", 1.0).is_err());
     }
 }

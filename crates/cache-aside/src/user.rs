@@ -1,22 +1,22 @@
 //! What is a user, and which of them can there be?
 
 use edge::text::is_line;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use time::OffsetDateTime;
+use unicode_normalization::UnicodeNormalization;
 
-/// As a mail server counts: RFC 5321 leaves 254 bytes for what stands between its angle brackets.
+/// RFC 5321 leaves 254 bytes for what stands between the angle brackets of an address.
 const MAX_EMAIL: usize = 254;
 const MAX_NAME: usize = 200;
 
 /// What a user is found by: a positive number that PostgreSQL's `bigint` can hold.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, sqlx::Type,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct UserId(i64);
 
 impl UserId {
-    /// Parses decimal digits, in the one way to write them: a resource has one address.
+    /// Parses decimal digits, in the one way to write them: each other way would be another key in the cache, which
+    /// no change deletes.
     pub fn parse(input: &str) -> Option<Self> {
         let id: i64 = input.parse().ok()?;
         (id > 0 && id.to_string() == input).then_some(Self(id))
@@ -28,15 +28,18 @@ impl UserId {
     }
 }
 
-/// A user, as it is kept, cached and shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+/// A user, as it is kept and shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct User {
     /// Given by the database.
     pub id: UserId,
     /// What others see.
     pub name: String,
-    /// Nobody else has it.
+    /// As its owner writes it. Nobody else has it.
     pub email: String,
+    /// Counts the changes. Clients see it as the `ETag`.
+    #[serde(skip)]
+    pub version: i64,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -45,30 +48,13 @@ pub struct User {
     pub updated_at: OffsetDateTime,
 }
 
-/// A user as JSON. What is cached is what is sent: a hit is neither parsed nor written again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserJson(String);
-
-impl UserJson {
-    /// This user's.
-    pub fn of(user: &User) -> Result<Self, serde_json::Error> {
-        serde_json::to_string(user).map(Self)
-    }
-
-    /// From where it was kept. Whoever kept it vouches that it is a user's.
-    pub fn kept(bytes: &[u8]) -> Option<Self> {
-        std::str::from_utf8(bytes).ok().map(|text| Self(text.to_owned()))
-    }
-
-    /// As text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The text itself.
-    pub fn into_string(self) -> String {
-        self.0
-    }
+/// Which versions of a user a change is meant for: `If-Match`.
+#[derive(Clone, Debug)]
+pub enum IfMatch {
+    /// `*`: whatever is there.
+    Any,
+    /// One of these.
+    Versions(Vec<i64>),
 }
 
 /// A name that can be shown.
@@ -94,33 +80,47 @@ impl Name {
     }
 }
 
-/// An address that a message could be sent to. Whether somebody reads it, only a message can tell.
+/// An address that a message could be sent to. Only a message can tell whether somebody reads it.
 #[derive(Clone, Debug)]
-pub struct Email(String);
+pub struct Email {
+    shown: String,
+    key: String,
+}
 
 impl Email {
+    // ANCHOR: email
     /// Parses what a client sent. The error says what is wrong.
     pub fn parse(input: &str) -> Result<Self, &'static str> {
         if input.len() > MAX_EMAIL {
             return Err("must be at most 254 bytes");
         }
-        let Some((local, domain)) = input.rsplit_once('@') else {
-            return Err("must have an '@'");
-        };
+        let shown: String = input.nfc().collect();
+        let (local, domain) = shown.rsplit_once('@').ok_or("must have an '@'")?;
         let odd = |c: char| c.is_control() || c.is_whitespace() || "@<>(),;:\\\"[]".contains(c);
-        let dots = |part: &str| part.split('.').any(str::is_empty);
-        if local.is_empty() || local.len() > 64 || local.contains(odd) || dots(local) {
+        let gaps = |part: &str| part.split('.').any(str::is_empty);
+        if local.is_empty() || local.len() > 64 || local.contains(odd) || gaps(local) {
             return Err("must have 1 to 64 usual characters before the '@'");
         }
-        if domain.contains(odd) || dots(domain) || !domain.contains('.') {
+        let ascii = idna::domain_to_ascii(domain).unwrap_or_default();
+        if domain.contains(odd) || gaps(domain) || gaps(&ascii) || !ascii.contains('.') {
             return Err("must have a domain after the '@'");
         }
-        Ok(Self(input.to_owned()))
+        // Up and then down: `ß` meets `SS`, as in Unicode's full case folding. PostgreSQL's `lower` depends on the
+        // locale of the database, and folds only ASCII under `C`.
+        let folded: String = local.to_uppercase().to_lowercase().nfc().collect();
+        let key = format!("{folded}@{ascii}");
+        Ok(Self { shown, key })
+    }
+    // ANCHOR_END: email
+
+    /// As its owner writes it.
+    pub fn as_str(&self) -> &str {
+        &self.shown
     }
 
-    /// As text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// The same for all spellings of one mailbox: what may be there only once.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 }
 
@@ -160,10 +160,28 @@ mod tests {
             "a@b.example\n",
             "a\0@b.example",
             "<a@b.example>",
+            "a@xn--.example",
             &long,
         ] {
             assert!(Email::parse(input).is_err(), "{input:?}");
         }
+    }
+
+    #[test]
+    fn all_spellings_of_one_mailbox_have_one_key() {
+        for (one, other) in [
+            ("jörg@example.org", "JÖRG@example.org"),
+            ("jörg@example.org", "jo\u{308}rg@Example.ORG"),
+            ("strauß@example.org", "STRAUSS@example.org"),
+            ("ΟΔΟΣ@example.org", "οδος@example.org"),
+            ("a@bücher.example", "A@xn--bcher-kva.example"),
+            ("a@BU\u{308}CHER.example", "a@XN--BCHER-KVA.EXAMPLE"),
+        ] {
+            let [one, other] = [one, other].map(|it| Email::parse(it).unwrap());
+            assert_eq!(one.key(), other.key());
+        }
+        let [one, other] = ["a@b.example", "á@b.example"].map(|it| Email::parse(it).unwrap());
+        assert_ne!(one.key(), other.key());
     }
 
     #[test]

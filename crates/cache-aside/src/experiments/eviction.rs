@@ -9,7 +9,7 @@ use redis::{aio::MultiplexedConnection, cmd};
 use tokio::task::JoinSet;
 
 use super::fixture::{self, Fixture};
-use crate::{service::Service, source::Source};
+use crate::{service::Service, value::Source};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {

@@ -15,7 +15,14 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use crate::{MIGRATIONS, cases::client::Client, service::App, tuning::Tuning, user::UserId};
+use crate::{
+    MIGRATIONS,
+    cases::client::Client,
+    link::Address,
+    service::{App, Tuning},
+    store::Store,
+    user::UserId,
+};
 
 /// Options for where no time-out is tried: a busy machine must not run into one.
 pub const CALM: [&str; 6] = ["--redis-timeout", "3", "--database-timeout", "10", "--lease", "30"];
@@ -77,8 +84,9 @@ impl Fixture {
 
     /// Prepares a process on these servers, with this way to Redis.
     pub fn serve_through(&self, redis_url: &str) -> ChildBuilder {
+        // In the environment and not as an option, so that the whiteboard version finds it too.
         let serve = Child::serve("cache-aside").database(&self.database);
-        serve.args(&["--redis", redis_url, "--key-prefix", &self.key_prefix])
+        serve.env("REDIS_URL", redis_url).args(&["--key-prefix", &self.key_prefix])
     }
 
     /// Starts a [`CALM`] process with these options, which believes Redis; and a client of it.
@@ -119,9 +127,24 @@ impl Fixture {
         Ok(connection)
     }
 
-    /// The key of a user in Redis.
-    pub fn key(&self, id: impl std::fmt::Display) -> String {
-        format!("{}user:{id}", self.key_prefix)
+    /// What every key of a user begins with, in this life of Redis. Some process must have confirmed it before.
+    pub async fn keys_of_users(&self) -> anyhow::Result<String> {
+        let address = Address::new(&self.redis_url, &self.key_prefix, Duration::from_secs(10), 0)?;
+        let store = Store::new(self.database.url(), Duration::from_secs(10))?;
+        let (origin, _) = store.pending(1).await?;
+        let key = address.link(&origin).await?.key(id(1)?);
+        Ok(key.trim_end_matches('1').to_owned())
+    }
+
+    /// The key of a user, in this life of Redis.
+    pub async fn key(&self, id: impl std::fmt::Display) -> anyhow::Result<String> {
+        Ok(format!("{}{id}", self.keys_of_users().await?))
+    }
+
+    /// The keys that are there.
+    pub async fn keys(&self, redis: &mut MultiplexedConnection) -> anyhow::Result<Vec<String>> {
+        let all = format!("{}*", self.key_prefix);
+        Ok(redis::cmd("KEYS").arg(all).query_async(redis).await?)
     }
 
     /// Makes users 1 to `count`: user 7 is called `user 7` and reached at `user7@example.org`.
@@ -129,8 +152,8 @@ impl Fixture {
         let mut connection = PgConnection::connect(self.database.url()).await?;
         sqlx::query(
             r#"
-            insert into users (name, email)
-            select 'user ' || n, 'user' || n || '@example.org'
+            insert into users (name, email, email_key)
+            select 'user ' || n, 'user' || n || '@example.org', 'user' || n || '@example.org'
             from generate_series(1, $1) as n
             order by n
             "#,

@@ -13,7 +13,11 @@ use redis::Pipeline;
 use tokio::task::JoinSet;
 
 use super::fixture::{self, Fixture};
-use crate::{service::Service, source::Source, tuning::Tuning, user::UserId};
+use crate::{
+    service::{Service, Tuning},
+    user::UserId,
+    value::Source,
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -104,12 +108,13 @@ async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Ex
     fill(&app.service, params.keys, lab).await?;
     let took = begun.elapsed();
     let mut redis = fixture.redis().await?;
+    let keys = fixture.keys_of_users().await?;
     let mut times = Vec::new();
     for first in (1..=params.keys).step_by(1_000) {
         let mut ask = Pipeline::new();
         for n in first..(first + 1_000).min(params.keys + 1) {
             // A time of Redis' clock and not what is left, which depends on when the answer comes.
-            ask.cmd("PEXPIRETIME").arg(fixture.key(n));
+            ask.cmd("PEXPIRETIME").arg(format!("{keys}{n}"));
         }
         let ends: Vec<i64> = ask.query_async(&mut redis).await?;
         ensure!(ends.iter().all(|end| *end > 0), "a key was not filled");

@@ -11,7 +11,7 @@ use lab::{
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection, cmd};
 
 use super::fixture::{self, Fixture};
-use crate::{service::Service, source::Source, user::UserId};
+use crate::{service::Service, user::UserId, value::Source};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -59,7 +59,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let service = Arc::clone(&app.service);
     let id = fixture::id(500)?;
     service.reader.get(id).await?;
-    let key = fixture.key(id.get());
+    let key = fixture.key(id.get()).await?;
     // With room for all readers, as ours has it.
     let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(4_096);
     let bare = Client::open(fixture.redis_url.as_str())?;
@@ -142,7 +142,7 @@ fn hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
         let read = hand.service.reader.get(hand.id).await?;
         ensure!(matches!(read.source, Source::Hit { .. }), "{:?}", read.source);
-        ensure!(read.user.is_some_and(|user| user.as_str().len() > 100), "no user");
+        ensure!(read.user.is_some_and(|user| user.json.len() > 100), "no user");
         Ok(())
     })
 }
@@ -150,7 +150,7 @@ fn hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
 fn query(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
         let user = hand.service.writer.store.find(hand.id).await?;
-        ensure!(user.is_some_and(|user| user.id == hand.id), "another user");
+        ensure!(user.is_some_and(|user| user.json.len() > 100), "no user");
         Ok(())
     })
 }
