@@ -24,6 +24,7 @@ pub mod service;
 pub mod error;
 pub mod api;
 pub mod cases;
+pub mod whiteboard;
 pub mod experiments;
 
 use std::sync::Arc;
@@ -55,10 +56,10 @@ pub fn answer() -> Answer {
         try_it: &[
             r#"id=$(curl -s {url}/users -H 'content-type: application/json' -d "{\"name\":\"Ada\",\"email\":\"ada-$(date +%s)@example.org\"}" | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
             "curl -i {url}/users/$id    # twice: see Cache-Status",
-            r#"curl -i -X PUT {url}/users/$id -H 'content-type: application/json' -d "{\"name\":\"Ada L.\",\"email\":\"ada-$id@example.org\"}""#,
+            r#"curl -i -X PUT {url}/users/$id -H 'if-match: "1"' -H 'content-type: application/json' -d "{\"name\":\"Ada L.\",\"email\":\"ada-$id@example.org\"}""#,
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
+        whiteboard: Some(Serve::new(whiteboard::serve)),
         suite: cases::suite(),
         experiments: experiments::all(),
     }

@@ -53,7 +53,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (rounds, readers) = (u64::from(params.rounds), u64::from(params.readers));
     let processes = u64::from(params.processes);
     let mut rows = Vec::new();
-    let modes = [("naive", readers), ("single flight", processes), ("lease", 1)];
+    let modes = [("naive", readers), ("single-flight", processes), ("lease", 1)];
     for (done, (mode, each)) in (0..).zip(modes) {
         lab.progress(done, 3, format!("{readers} readers at once, {mode}"));
         let seen = stampede(&params, &lab, mode).await?;
@@ -62,7 +62,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         // load. Only the lease is exact.
         let (least, most) = match mode {
             "naive" => (rounds * each * 9 / 10, rounds * each),
-            "single flight" => (rounds * each, rounds * (each + readers / 10)),
+            "single-flight" => (rounds * each, rounds * (each + readers / 10)),
             _ => (rounds * each, rounds * each),
         };
         let expected = if least == most { least.to_string() } else { format!("{least} to {most}") };
@@ -116,7 +116,7 @@ async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen
             readers.push(Reader::Program(believing(&child).await?));
             children.push(child);
         } else {
-            let (prefix, single) = (&fixture.key_prefix, mode == "single flight");
+            let (prefix, single) = (&fixture.key_prefix, mode == "single-flight");
             let textbook = Textbook::new(&database_url, &redis_url, prefix, single).await?;
             readers.push(Reader::Textbook(textbook));
         }

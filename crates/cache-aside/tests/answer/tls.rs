@@ -67,6 +67,8 @@ impl Tls {
         std::fs::write(&certificate, format!("{begin}\n{}\n{end}\n", lines.join("\n")))?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let mut url = Url::parse(url)?;
+        // Without the `sslmode` that is right for the server itself.
+        url.set_query(None);
         let server = (
             url.host_str().context("a host")?.to_owned(),
             url.port_or_known_default().unwrap_or(5432),
