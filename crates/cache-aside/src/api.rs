@@ -24,9 +24,9 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
     error::Error,
-    read::Many,
     service::Service,
     user::{Email, IfMatch, Name, UserId},
+    value::Users,
 };
 
 /// For a whole request and its answer, beside the wait of a change that cannot reach Redis.
@@ -68,12 +68,12 @@ async fn create(
 
 // ANCHOR: show
 async fn show(State(service): State<Arc<Service>>, id: UserId) -> Result<Response, Error> {
-    let read = service.reader.get(id).await?;
-    let answer = match read.user {
+    let (user, source) = service.reader.get(id).await?;
+    let answer = match user {
         Some(user) => ([JSON], [(ETAG, etag(user.version))], user.json).into_response(),
         None => Error::NotFound.into_response(),
     };
-    Ok(([(CACHE_STATUS, read.source.to_string())], answer).into_response())
+    Ok(([(CACHE_STATUS, source.to_string())], answer).into_response())
 }
 // ANCHOR_END: show
 
@@ -83,7 +83,8 @@ async fn show_many(
 ) -> Result<impl IntoResponse, Error> {
     let Query(query) = query.map_err(|_| Error::field("ids", "must be given once: ?ids=1,2,3"))?;
     let ids = query.parse()?;
-    let (status, users) = many(&ids, service.reader.get_many(&ids).await?);
+    let (users, hits) = service.reader.get_many(&ids).await?;
+    let (status, users) = many(&ids, users, hits);
     Ok(([(CACHE_STATUS, HeaderValue::from_static(status)), JSON], users))
 }
 
@@ -134,11 +135,11 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         let tags = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|it| it.split(','));
         let tags: Vec<_> = tags.map(str::trim).collect();
         if tags == ["*"] {
-            return Ok(Self::Any);
+            return Ok(Self(None));
         }
         // A tag that is none of ours matches nothing, and so does a weak one.
         let ours = tags.iter().filter_map(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
-        Ok(Self::Versions(ours.filter_map(|version| version.parse().ok()).collect()))
+        Ok(Self(Some(ours.filter_map(|version| version.parse().ok()).collect())))
     }
 }
 // ANCHOR_END: if_match
@@ -184,16 +185,16 @@ impl IdsQuery {
 }
 
 /// Many users as JSON, in the order in which they were asked for, and what `Cache-Status` says of them.
-fn many(ids: &[UserId], mut many: Many) -> (&'static str, Vec<u8>) {
-    let status = match many.hits {
+fn many(ids: &[UserId], mut found: Users, hits: Option<usize>) -> (&'static str, Vec<u8>) {
+    let status = match hits {
         None => "redis; fwd=bypass",
-        Some(hits) if hits == many.users.len() => "redis; hit",
+        Some(hits) if hits == found.len() => "redis; hit",
         Some(0) => "redis; fwd=miss",
         Some(_) => "redis; fwd=partial",
     };
     let (mut users, mut missing) = (Vec::new(), Vec::new());
     for id in ids {
-        match many.users.remove(id) {
+        match found.remove(id) {
             Some(Some(user)) => users.push(user.json),
             Some(None) => missing.push(id.get().to_string()),
             // Asked for twice, and listed once.
@@ -229,7 +230,7 @@ mod tests {
             (Some(2), "redis; hit"),
         ] {
             let users = ids.iter().map(|&id| (id, None)).collect();
-            let told = many(&ids, Many { users, hits });
+            let told = many(&ids, users, hits);
             assert_eq!(told, (status, b"{\"users\":[],\"missing\":[1,2]}\n".to_vec()));
         }
     }

@@ -46,18 +46,6 @@ impl Error {
     pub fn field(field: &str, message: &str) -> Self {
         Self::Invalid(vec![FieldError::new(field, message)])
     }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::EmailTaken => StatusCode::CONFLICT,
-            Self::ChangedMeanwhile => StatusCode::PRECONDITION_FAILED,
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoIfMatch => StatusCode::PRECONDITION_REQUIRED,
-            Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
 }
 
 // ANCHOR: error_response
@@ -66,7 +54,16 @@ impl IntoResponse for Error {
         if let Self::Internal(cause) = &self {
             tracing::error!(error = cause.as_ref(), "answered 500");
         }
-        let problem = Problem::new(self.status(), self.to_string());
+        let status = match &self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::EmailTaken => StatusCode::CONFLICT,
+            Self::ChangedMeanwhile => StatusCode::PRECONDITION_FAILED,
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoIfMatch => StatusCode::PRECONDITION_REQUIRED,
+            Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let problem = Problem::new(status, self.to_string());
         match self {
             Self::Invalid(errors) => problem.errors(errors),
             Self::DatabaseAway => problem.retry_after(Duration::from_secs(1)),

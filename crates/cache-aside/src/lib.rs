@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use lab::{Answer, Serve, Service, Serving};
 
-use crate::service::{App, Tuning};
+use crate::service::Tuning;
 
 pub use store::MIGRATIONS;
 
@@ -72,9 +72,9 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         Some(url) => url,
         None => serving.server(Service::Redis).await?,
     };
-    let started = App::start(&database, &redis, &options.tuning).await;
-    let app = started.map_err(|error| anyhow::anyhow!("{error}"))?;
-    serving.run(api::router(Arc::clone(&app.service))).await?;
-    app.stop().await;
+    let service = service::Service::start(&database, &redis, &options.tuning);
+    let service = Arc::new(service.map_err(|error| anyhow::anyhow!("{error}"))?);
+    serving.run(api::router(Arc::clone(&service))).await?;
+    service.stop().await;
     Ok(())
 }

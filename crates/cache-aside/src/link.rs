@@ -10,27 +10,28 @@
 use std::{
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use axum::body::Bytes;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline,
-    ProtocolVersion, PushInfo, RedisError, Script, aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion,
+    PushInfo, RedisError, Script, aio::MultiplexedConnection, cmd,
 };
+use sqlx::types::Uuid;
 
 use crate::{
     near::Near,
     user::UserId,
-    value::{self, Content, Place, TOKEN, Value},
+    value::{self, Content, Value},
 };
 
 /// Commands that wait to be written. When it is full the next one waits its turn, within its time-out.
 const QUEUE: usize = 4_096;
-/// Letters of an origin or a life. Nobody has ever seen two random ones with the same twelve.
-const PART: usize = 12;
+/// Letters of a life in a key. Nobody has ever seen two random ones with the same twelve.
+const LIFE: usize = 12;
 
 /// Redis does not answer, or not in time, or not sensibly.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -74,7 +75,7 @@ impl Address {
     }
 
     /// A link to the server as it runs now, for what is cached of this database.
-    pub async fn link(&self, origin: &str) -> Result<Link, Away> {
+    pub async fn link(&self, origin: Uuid) -> Result<Link, Away> {
         let near = (self.near > 0).then(|| Arc::new(Near::new(self.near)));
         let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
@@ -92,18 +93,12 @@ impl Address {
             cmd("CLIENT").arg("TRACKING").arg("ON").exec_async(&mut connection).await?;
         }
         let about: String = cmd("INFO").arg("server").query_async(&mut connection).await?;
-        let part = |id: &str| id.get(..PART).unwrap_or(id).to_owned();
-        let life = about.lines().find_map(|line| line.strip_prefix("run_id:")).map(part);
+        let life = about.lines().find_map(|line| line.strip_prefix("run_id:")?.get(..LIFE));
         let life = life.ok_or(Away { why: "no run_id in INFO".to_owned(), is_slow: false })?;
-        let link = Link {
-            connection,
-            near,
-            keys: format!("{}{}:{life}:user:", self.prefix, part(origin)),
-            origin: origin.to_owned(),
-            since: Instant::now(),
-            clock: AtomicI64::new(0),
-        };
-        link.set_clock().await?;
+        let keys = format!("{}{}:{life}:user:", self.prefix, origin.simple());
+        let (since, clock) = (Instant::now(), AtomicU64::new(0));
+        let link = Link { connection, near, keys, origin, since, clock };
+        link.forget(&[]).await?;
         Ok(link)
     }
 }
@@ -117,10 +112,10 @@ pub struct Link {
     /// What is before the id in every key.
     keys: String,
     /// The database whose users are under these keys.
-    pub origin: String,
+    pub origin: Uuid,
     since: Instant,
-    /// Microseconds from `since` to Redis' own time.
-    clock: AtomicI64,
+    /// Redis' own time at `since`, in milliseconds.
+    clock: AtomicU64,
 }
 
 // ANCHOR: replace
@@ -149,34 +144,28 @@ impl Link {
         format!("{}{}", self.keys, id.get())
     }
 
-    /// What is known of a user, if it is.
-    pub async fn get(&self, id: UserId) -> Result<Option<(Place, Value)>, Away> {
-        let Some(near) = &self.near else {
-            return Ok(self.get_far(id).await?.map(|value| (Place::Redis, value)));
+    /// What is known of a user, if it is, and whether it was known in this process.
+    pub async fn get(&self, id: UserId) -> Result<Option<(Value, bool)>, Away> {
+        let question = match self.near.as_ref().map(|near| near.get(id, self.now())) {
+            Some(Ok(value)) => return Ok(Some((value, true))),
+            Some(Err(question)) => Some(question),
+            None => None,
         };
-        let question = match near.get(id, self.now()) {
-            Ok(value) => return Ok(Some((Place::Near, value))),
-            Err(question) => question,
+        let mut connection = self.connection.clone();
+        let found = cmd("GET").arg(self.key(id)).query_async(&mut connection).await;
+        let value = match unless_refused::<Option<Bytes>>(found)?.map(|it| it.map(value::decode)) {
+            Some(Some(Content::Value(value))) => Some(value),
+            Some(None | Some(Content::Lease)) => None,
+            // Not a string, or not ours. To delete is always safe.
+            None | Some(Some(Content::Other)) => {
+                self.forget(&[id]).await?;
+                None
+            }
         };
-        let value = self.get_far(id).await?;
-        near.put(id, question, value.as_ref());
-        Ok(value.map(|value| (Place::Redis, value)))
-    }
-
-    async fn get_far(&self, id: UserId) -> Result<Option<Value>, Away> {
-        let content = match self.ask::<Option<Bytes>>(cmd("GET").arg(self.key(id))).await? {
-            Some(None) => return Ok(None),
-            Some(Some(bytes)) => value::decode(&bytes),
-            // Not a string.
-            None => Content::Other,
-        };
-        match content {
-            Content::Value(value) => return Ok(Some(value)),
-            Content::Lease => {}
-            // To delete is always safe.
-            Content::Other => self.forget(&[id]).await?,
+        if let (Some(near), Some(question)) = (&self.near, question) {
+            near.put(id, question, value.as_ref());
         }
-        Ok(None)
+        Ok(value.map(|value| (value, false)))
     }
 
     // ANCHOR: add
@@ -185,10 +174,11 @@ impl Link {
     pub async fn add(&self, id: UserId, token: &str, life: Duration) -> Result<Added, Away> {
         let mut add = cmd("SET");
         add.arg(self.key(id)).arg(value::lease(token));
-        add.arg("NX").arg("GET").arg("PX").arg(millis(life));
-        Ok(match self.ask::<Option<Bytes>>(&add).await? {
+        add.arg("NX").arg("GET").arg("PX").arg(milliseconds(life).max(1));
+        let found = add.query_async(&mut self.connection.clone()).await;
+        Ok(match unless_refused::<Option<Bytes>>(found)? {
             Some(None) => Added::Yes,
-            Some(Some(found)) => Added::Found(value::decode(&found)),
+            Some(Some(found)) => Added::Found(value::decode(found)),
             None => Added::Refused,
         })
     }
@@ -202,24 +192,26 @@ impl Link {
         new: &[u8],
         life: Duration,
     ) -> Result<bool, Away> {
-        debug_assert_eq!(token.len(), TOKEN);
         let mut replace = REPLACE.key(self.key(id));
-        replace.arg(token).arg(new).arg(millis(life));
-        match replace.invoke_async(&mut self.connection.clone()).await {
-            Ok(replaced) => Ok(replaced),
-            Err(error) if is_refusal(&error) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        replace.arg(token).arg(new).arg(milliseconds(life).max(1));
+        let replaced = replace.invoke_async(&mut self.connection.clone()).await;
+        Ok(unless_refused(replaced)?.unwrap_or(false))
     }
 
-    /// Deletes what is known of these users, here and in Redis. Other processes' copies hear of it from Redis.
+    /// Deletes what is known of these users, here and in Redis. Other processes' copies hear of it from Redis. The answer
+    /// also tells that Redis is well, and what time it is there, right to a round trip.
     pub async fn forget(&self, ids: &[UserId]) -> Result<(), Away> {
         let mut delete = Pipeline::new();
         // One command for each key: in a cluster they live on different servers.
         for id in ids {
             delete.cmd("DEL").arg(self.key(*id)).ignore();
         }
-        let () = delete.query_async(&mut self.connection.clone()).await?;
+        let mut connection = self.connection.clone();
+        let time = delete.cmd("TIME").query_async(&mut connection);
+        let ((seconds, micros),): ((u64, u64),) = time.await?;
+        let now = seconds * 1_000 + micros / 1_000;
+        let since = now.saturating_sub(milliseconds(self.since.elapsed()));
+        self.clock.store(since, Ordering::Relaxed);
         if let Some(near) = &self.near {
             ids.iter().for_each(|id| near.forget(*id));
         }
@@ -228,28 +220,7 @@ impl Link {
 
     /// The time by Redis' clock in milliseconds: the one clock that all processes share.
     pub fn now(&self) -> u64 {
-        let since = i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX);
-        u64::try_from(since.saturating_add(self.clock.load(Ordering::Relaxed)) / 1_000).unwrap_or(0)
-    }
-
-    /// Reads Redis' clock, which also tells whether it answers. Right to half a round trip.
-    pub async fn set_clock(&self) -> Result<(), Away> {
-        let asked = self.since.elapsed();
-        let (seconds, micros): (i64, i64) =
-            cmd("TIME").query_async(&mut self.connection.clone()).await?;
-        let between = (asked + self.since.elapsed()) / 2;
-        let between = i64::try_from(between.as_micros()).unwrap_or(i64::MAX);
-        self.clock.store(seconds * 1_000_000 + micros - between, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// `None`: the server is well, but refuses just this.
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<Option<T>, Away> {
-        match command.query_async(&mut self.connection.clone()).await {
-            Ok(answer) => Ok(Some(answer)),
-            Err(error) if is_refusal(&error) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        self.clock.load(Ordering::Relaxed) + milliseconds(self.since.elapsed())
     }
 }
 
@@ -264,13 +235,17 @@ pub enum Added {
     Refused,
 }
 
-/// Not a string, or no memory left and nothing that may be evicted. All other errors (Redis is loading its data, it has
-/// become a replica) mean that there is no cache to be had from it now.
-fn is_refusal(error: &RedisError) -> bool {
-    matches!(error.code(), Some("WRONGTYPE" | "OOM"))
+/// `None`: Redis is well, but refuses just this. It is not a string, or there is no memory left and nothing that may be
+/// evicted. All other errors (Redis is loading its data, it has become a replica) mean that there is no cache now.
+fn unless_refused<T: FromRedisValue>(answer: Result<T, RedisError>) -> Result<Option<T>, Away> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if matches!(error.code(), Some("WRONGTYPE" | "OOM")) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// At least one: Redis refuses 0.
-fn millis(life: Duration) -> u64 {
-    u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1)
+/// Whole milliseconds.
+pub fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2)
 }

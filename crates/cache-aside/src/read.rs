@@ -3,7 +3,7 @@
 //! Commands on one connection are sent without waiting for each other, so a hundred `GET`s are one round trip. `MGET`
 //! would be one command, but a cluster refuses it when the keys lie on different servers.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
@@ -13,21 +13,12 @@ use crate::{
     error::Error,
     flight::{Flights, Turn},
     lease::Loader,
-    link::{Added, Link},
+    link::Link,
     trust::{Trouble, Trust},
     ttl,
     user::UserId,
-    value::{self, Read, Source, Users},
+    value::{Read, Source, Users},
 };
-
-/// What was read of many.
-#[derive(Debug)]
-pub struct Many {
-    /// Each of those that were asked for.
-    pub users: Users,
-    /// How many of them a cache knew, if it was asked.
-    pub hits: Option<usize>,
-}
 
 /// Reads users.
 #[derive(Debug)]
@@ -48,15 +39,14 @@ impl Reader {
     // ANCHOR: get
     /// The user, as it is now or was at some moment since this was called.
     pub async fn get(self: &Arc<Self>, id: UserId) -> Result<Read, Error> {
-        let Some(link) = self.trust.link().await else { return self.bypass(id).await };
-        match self.through(&link, id).await {
-            Ok(read) => Ok(read),
-            Err(Trouble::Other(error)) => Err(error),
-            Err(Trouble::Redis(away)) => {
-                self.trust.doubt(&link, &away);
-                self.bypass(id).await
+        if let Some(link) = self.trust.believed() {
+            match self.through(&link, id).await {
+                Ok(read) => return Ok(read),
+                Err(Trouble::Other(error)) => return Err(error),
+                Err(Trouble::Redis(away)) => self.trust.doubt(&link, &away),
             }
         }
+        Ok((self.loader.store.find(id).await?, Source::Bypass))
     }
 
     async fn through(self: &Arc<Self>, link: &Arc<Link>, id: UserId) -> Result<Read, Trouble> {
@@ -90,95 +80,44 @@ impl Reader {
     }
     // ANCHOR_END: get
 
-    /// What a cache has, if it can be used. Perhaps starts a refresh.
-    pub async fn look(
-        self: &Arc<Self>,
-        link: &Arc<Link>,
-        id: UserId,
-    ) -> Result<Option<Read>, Trouble> {
-        let Some((place, value)) = link.get(id).await? else { return Ok(None) };
-        let left = Duration::from_millis(value.expires_at.saturating_sub(link.now()));
-        if ttl::draw(left, value.load_time, self.beta) {
-            self.refresh(link, id, value.token.clone());
-        }
-        Ok(Some(Read::hit(place, value, link.now())))
-    }
-
     // ANCHOR: refresh
-    /// Reloads in the background what is still good. Nobody waits for it, so a failure only costs the chance.
-    fn refresh(self: &Arc<Self>, link: &Arc<Link>, id: UserId, old: String) {
-        let Turn::Lead(landing) = self.flights.board(id) else { return };
-        let (reader, link) = (Arc::clone(self), Arc::clone(link));
-        self.tasks.spawn(async move {
-            let _landing = landing;
-            if let Err(trouble) = reader.loader.replace(&link, id, &old).await {
-                tracing::debug!(%trouble, "not refreshed");
-            }
-        });
+    /// What a cache has. By chance, reloads it in the background while it is still good. Nobody waits for that, so a
+    /// failure only costs the chance.
+    async fn look(self: &Arc<Self>, link: &Arc<Link>, id: UserId) -> Result<Option<Read>, Trouble> {
+        let Some((value, is_near)) = link.get(id).await? else { return Ok(None) };
+        let left = value.left(link.now());
+        if ttl::draw(left, value.load_time, self.beta)
+            && let Turn::Lead(landing) = self.flights.board(id)
+        {
+            let (reader, link, old) = (Arc::clone(self), Arc::clone(link), value.token);
+            self.tasks.spawn(async move {
+                let _landing = landing;
+                if let Err(trouble) = reader.loader.replace(&link, id, &old).await {
+                    tracing::debug!(%trouble, "not refreshed");
+                }
+            });
+        }
+        let source = if is_near { Source::Near } else { Source::Hit };
+        Ok(Some((value.user, source(left.as_secs()))))
     }
     // ANCHOR_END: refresh
 
-    async fn bypass(&self, id: UserId) -> Result<Read, Error> {
-        Ok(Read { user: self.loader.store.find(id).await?, source: Source::Bypass })
-    }
-
     // ANCHOR: get_many
-    /// These users, each as it is now or was at some moment since this was called.
-    pub async fn get_many(self: &Arc<Self>, ids: &[UserId]) -> Result<Many, Error> {
-        let ids: Vec<_> = ids.iter().copied().collect::<HashSet<_>>().into_iter().collect();
-        if let Some(link) = self.trust.link().await {
-            match self.many_through(&link, &ids).await {
-                Ok(many) => return Ok(many),
-                Err(Trouble::Other(error)) => return Err(error),
-                Err(Trouble::Redis(away)) => self.trust.doubt(&link, &away),
-            }
-        }
-        Ok(Many { users: self.loader.store.find_many(&ids).await?, hits: None })
-    }
-
-    async fn many_through(
+    /// These users, each as it is now or was at some moment since this was called, and how many of them a cache knew, if
+    /// it was asked. Around Redis they are one query, so that they take one of the few places.
+    pub async fn get_many(
         self: &Arc<Self>,
-        link: &Arc<Link>,
         ids: &[UserId],
-    ) -> Result<Many, Trouble> {
-        let found = try_join_all(ids.iter().map(|id| self.look(link, *id))).await?;
-        let (mut users, mut missing) = (Users::new(), Vec::new());
-        for (id, read) in ids.iter().zip(found) {
-            match read {
-                Some(read) => drop(users.insert(*id, read.user)),
-                None => missing.push(*id),
-            }
+    ) -> Result<(Users, Option<usize>), Error> {
+        if self.trust.believed().is_none() {
+            return Ok((self.loader.store.find_many(ids).await?, None));
         }
-        let hits = users.len();
-        if !missing.is_empty() {
-            let (reader, link) = (Arc::clone(self), Arc::clone(link));
-            // A task: a client that goes away must not leave a hundred leases behind, whose keys nobody can fill.
-            let load = self.tasks.spawn(async move { reader.fill_many(&link, &missing).await });
-            users.extend(load.await.map_err(Error::internal)??);
-        }
-        Ok(Many { users, hits: Some(hits) })
-    }
-
-    async fn fill_many(&self, link: &Link, ids: &[UserId]) -> Result<Users, Trouble> {
-        let leases = try_join_all(ids.iter().map(async |&id| {
-            let token = value::token();
-            let added = link.add(id, &token, self.loader.lease).await?;
-            // If somebody else has the lease, they fill the key. We do not wait for that.
-            Ok::<_, Trouble>(matches!(added, Added::Yes).then_some((id, token)))
-        }))
-        .await?;
-        let begun = Instant::now();
-        let loaded = self.loader.store.find_many(ids).await;
-        let load_time = begun.elapsed();
-        try_join_all(leases.iter().flatten().map(async |(id, token)| match &loaded {
-            Ok(users) => {
-                let user = users.get(id).cloned().flatten();
-                self.loader.put(link, *id, token, user, load_time).await.map(drop)
-            }
-            Err(_) => self.loader.give_back(link, *id, token).await,
-        }))
-        .await?;
-        Ok(loaded?)
+        let ids: HashSet<_> = ids.iter().copied().collect();
+        let read = async |id| Ok::<_, Error>((id, self.get(id).await?));
+        let reads = try_join_all(ids.into_iter().map(read)).await?;
+        let is_hit = |source| matches!(source, Source::Near(_) | Source::Hit(_));
+        let hits = reads.iter().filter(|(_, (_, source))| is_hit(*source)).count();
+        Ok((reads.into_iter().map(|(id, (user, _))| (id, user)).collect(), Some(hits)))
     }
     // ANCHOR_END: get_many
 }

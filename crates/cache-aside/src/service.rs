@@ -2,11 +2,7 @@
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
-use clap::Parser;
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     flight::Flights,
@@ -19,8 +15,6 @@ use crate::{
     write::Writer,
 };
 
-/// A start waits for Redis no longer than this: it can do without.
-const FIRST_CONFIRMATION: Duration = Duration::from_secs(1);
 const YEAR: f64 = 365.0 * 24.0 * 3_600.0;
 
 /// Everything that can be chosen. Times are in seconds.
@@ -38,12 +32,6 @@ pub struct Tuning {
     /// How long the absence of a user stays in Redis, at most; 0 for not at all
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
     pub absence_ttl: Duration,
-    /// How long a load's right to fill lasts; a slower load is not stored
-    #[arg(long, default_value = "1.5", value_parser = seconds, value_name = "SECONDS")]
-    pub lease: Duration,
-    /// How long a reader waits for another process's load before it loads for itself
-    #[arg(long, default_value = "0.1", value_parser = seconds, value_name = "SECONDS")]
-    pub patience: Duration,
     /// How eagerly hot users are reloaded before they expire: 1 as in the paper, 0 never
     #[arg(long, default_value = "1", value_parser = |it: &str| between(it, 1e6))]
     pub beta: f64,
@@ -53,23 +41,12 @@ pub struct Tuning {
     /// How long Redis is believed after it was confirmed; a change that cannot reach it waits this long
     #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS")]
     pub trust: Duration,
-    /// How long a command to Redis may take
+    /// How long a command to Redis may take, and how long a reader waits for another process's load
     #[arg(long, default_value = "0.1", value_parser = seconds, value_name = "SECONDS")]
     pub redis_timeout: Duration,
-    /// How long a call of the database may take
+    /// How long a call of the database may take; a load's right to fill lasts twice as long
     #[arg(long, default_value = "0.7", value_parser = seconds, value_name = "SECONDS")]
     pub database_timeout: Duration,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        #[derive(Parser)]
-        struct Defaults {
-            #[command(flatten)]
-            tuning: Tuning,
-        }
-        Defaults::parse_from(["defaults"]).tuning
-    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -81,29 +58,22 @@ fn between(text: &str, most: f64) -> Result<f64, String> {
     if (0.0..=most).contains(&number) { Ok(number) } else { Err(format!("is not 0 to {most}")) }
 }
 
-/// What the handlers share.
+/// The running service.
 #[derive(Debug)]
 pub struct Service {
     /// Reads users.
     pub reader: Arc<Reader>,
     /// Changes users.
     pub writer: Writer,
-}
-
-/// The running service.
-#[derive(Debug)]
-pub struct App {
-    /// What it does.
-    pub service: Arc<Service>,
     /// All that runs in the background.
     tasks: TaskTracker,
-    /// Tells it to stop, also when the app is only dropped.
-    running: DropGuard,
+    /// Tells it to stop.
+    stop: CancellationToken,
 }
 
-impl App {
+impl Service {
     /// Starts what runs in the background. The servers need not be there yet; the error is a malformed URL.
-    pub async fn start(
+    pub fn start(
         database_url: &str,
         redis_url: &str,
         tuning: &Tuning,
@@ -111,7 +81,7 @@ impl App {
         let store = Store::new(database_url, tuning.database_timeout)?;
         let timeout = tuning.redis_timeout;
         let address = Address::new(redis_url, &tuning.key_prefix, timeout, tuning.near)?;
-        let trust = Arc::new(Trust::new(address, tuning.trust, timeout));
+        let trust = Arc::new(Trust::new(address, tuning.trust));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(Arc::clone(&trust).watch(store.clone(), stop.clone()));
         let ttl = |longest| Ttl { longest, jitter: tuning.jitter };
@@ -120,23 +90,22 @@ impl App {
             loader: Loader {
                 store: store.clone(),
                 lives: Lives { user: ttl(tuning.ttl), absence: ttl(tuning.absence_ttl) },
-                lease: tuning.lease,
-                patience: tuning.patience,
+                // A load that takes all the time that it may is stored all the same.
+                lease: 2 * tuning.database_timeout,
+                patience: timeout,
             },
             flights: Arc::new(Flights::default()),
             beta: tuning.beta,
             tasks: tasks.clone(),
         };
-        // So that the first readers need not go around a Redis that is well.
-        trust.wait(FIRST_CONFIRMATION).await;
-        let service = Service { reader: Arc::new(reader), writer: Writer { store, trust } };
-        Ok(Self { service: Arc::new(service), tasks, running: stop.drop_guard() })
+        let (reader, writer) = (Arc::new(reader), Writer { store, trust });
+        Ok(Self { reader, writer, tasks, stop })
     }
 
     /// Ends what runs in the background. Call it when no request is in flight any more; it takes as long as a load at
     /// most.
-    pub async fn stop(self) {
-        drop(self.running);
+    pub async fn stop(&self) {
+        self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -145,16 +114,6 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_defaults_are_those_that_the_chapter_states() {
-        let tuning = Tuning::default();
-        assert_eq!((tuning.ttl.as_secs(), tuning.absence_ttl.as_secs()), (3_600, 10));
-        assert_eq!((tuning.near, tuning.key_prefix.as_str()), (0, "worked-answers:cache-aside:"));
-        // A load that gets its connection at the last moment is stored all the same.
-        assert!(tuning.lease > tuning.database_timeout + 2 * tuning.redis_timeout);
-        assert!(tuning.trust / 3 > tuning.redis_timeout);
-    }
 
     #[test]
     fn times_that_cannot_be_are_refused() {

@@ -24,13 +24,15 @@ use crate::{
     error::Error,
     link::{Address, Away, Link},
     store::Store,
-    user::UserId,
 };
 
 /// Invalidations that are carried out in one go.
 const BATCH: u32 = 1_000;
 /// The shortest time between two confirmations, however many readers wish for one. It doubles while they fail.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// A link, and until when it may be believed.
+type State = Option<(Arc<Link>, Instant)>;
 
 /// Whether Redis is to be believed.
 #[derive(Debug)]
@@ -41,84 +43,46 @@ pub struct Trust {
     state: watch::Sender<State>,
     /// Wakes the watcher before its time.
     nudge: Notify,
-    /// How long a reader waits for a confirmation that is due.
-    patience: Duration,
-}
-
-#[derive(Clone, Debug, Default)]
-struct State {
-    link: Option<Arc<Link>>,
-    /// Until then the link may be believed.
-    until: Option<Instant>,
-    /// The last confirmation failed. To wait for the next would be in vain.
-    failed: bool,
-}
-
-impl State {
-    fn believed(&self) -> Option<&Arc<Link>> {
-        self.link.as_ref().filter(|_| self.until.is_some_and(|until| Instant::now() < until))
-    }
 }
 
 impl Trust {
     /// No trust as yet.
-    pub fn new(address: Address, period: Duration, patience: Duration) -> Self {
-        let state = watch::Sender::default();
-        Self { period, address, state, nudge: Notify::new(), patience }
+    pub fn new(address: Address, period: Duration) -> Self {
+        Self { period, address, state: watch::Sender::new(None), nudge: Notify::new() }
     }
 
     /// The link, if what it says may be believed now.
     pub fn believed(&self) -> Option<Arc<Link>> {
-        self.state.borrow().believed().map(Arc::clone)
-    }
-
-    /// The same, but when only the confirmation is late (this process was paused) waits for it a little.
-    pub async fn link(&self) -> Option<Arc<Link>> {
-        let is_late = {
-            let state = self.state.borrow();
-            if let Some(link) = state.believed() {
-                return Some(Arc::clone(link));
-            }
-            state.link.is_some() && !state.failed
-        };
-        if is_late {
-            self.nudge.notify_one();
-            self.wait(self.patience).await;
-        }
-        self.believed()
-    }
-
-    /// Waits until Redis may be believed, but no longer than this.
-    pub async fn wait(&self, patience: Duration) {
-        let mut changes = self.state.subscribe();
-        // The next look says whether it came.
-        let _ = timeout(patience, changes.wait_for(|state| state.believed().is_some())).await;
+        let state = self.state.borrow();
+        state
+            .as_ref()
+            .filter(|(_, until)| Instant::now() < *until)
+            .map(|(link, _)| Arc::clone(link))
     }
 
     /// The link, believed or not: to tell Redis something.
     pub fn any_link(&self) -> Option<Arc<Link>> {
-        self.state.borrow().link.clone()
+        self.state.borrow().as_ref().map(|(link, _)| Arc::clone(link))
     }
 
-    /// A command has failed. The watcher looks at once, and if the connection is gone nobody else tries it.
+    /// A command has failed. The watcher looks at once; and if it was not only slow, nobody else tries this connection.
     pub fn doubt(&self, link: &Arc<Link>, why: &Away) {
         if !why.is_slow {
-            self.lose(link, why);
+            self.change(link, None);
         }
+        tracing::debug!(%why, "going around Redis");
         self.nudge.notify_one();
     }
 
-    fn lose(&self, link: &Arc<Link>, why: &Away) {
-        let lost = self.state.send_if_modified(|state| {
-            let same = state.link.as_ref().is_some_and(|it| Arc::ptr_eq(it, link));
+    /// Changes the state, if it is still about this link.
+    fn change(&self, link: &Arc<Link>, new: State) {
+        self.state.send_if_modified(|state| {
+            let same = state.as_ref().is_some_and(|(it, _)| Arc::ptr_eq(it, link));
             if same {
-                state.link = None;
+                *state = new;
             }
             same
         });
-        if lost {
-            tracing::warn!(%why, "going around Redis");
-        }
     }
 
     /// Confirms again and again, until it is told to stop.
@@ -126,14 +90,13 @@ impl Trust {
         let watch = async {
             let mut pause = PAUSE;
             loop {
-                let confirmed = self.confirm(&store).await;
-                self.state.send_modify(|state| state.failed = confirmed.is_err());
-                sleep(pause).await;
-                if let Err(trouble) = confirmed {
+                if let Err(trouble) = self.confirm(&store).await {
                     tracing::debug!(%trouble, "Redis is not confirmed");
+                    sleep(pause).await;
                     pause = (pause * 2).min(self.period / 3);
                 } else {
                     pause = PAUSE;
+                    sleep(PAUSE).await;
                     // An error: nobody has asked for it sooner.
                     let _ = timeout(self.period / 3, self.nudge.notified()).await;
                 }
@@ -149,55 +112,31 @@ impl Trust {
             // Before the question: what is committed after this instant may be missing from the answer.
             let asked = Instant::now();
             let (origin, pending) = store.pending(BATCH).await?;
-            let link = self.link_for(&origin).await?;
-            let users: Vec<_> = pending.iter().map(|pending| pending.user_id).collect();
-            if let Err(away) = carry_out(&link, &users).await {
-                self.lose(&link, &away);
+            let link = match self.any_link().filter(|link| link.origin == origin) {
+                Some(link) => link,
+                None => {
+                    let link = Arc::new(self.address.link(origin).await?);
+                    // Not believed yet.
+                    self.state.send_replace(Some((Arc::clone(&link), asked)));
+                    link
+                }
+            };
+            let (done, users): (Vec<_>, Vec<_>) = pending.into_iter().unzip();
+            if let Err(away) = link.forget(&users).await {
+                self.change(&link, None);
                 return Err(away.into());
             }
-            let done: Vec<_> = pending.iter().map(|pending| pending.id).collect();
             if !done.is_empty() {
                 store.all_carried_out(&done).await?;
             }
             // A full batch may have left something behind.
-            if pending.len() < BATCH as usize {
-                self.believe(&link, asked + self.period);
+            if done.len() < BATCH as usize {
+                self.change(&link, Some((Arc::clone(&link), asked + self.period)));
                 return Ok(());
             }
         }
     }
     // ANCHOR_END: confirm
-
-    /// The link that there is, if it is for this database, or a new one. That one is not believed yet.
-    async fn link_for(&self, origin: &str) -> Result<Arc<Link>, Away> {
-        if let Some(link) = self.any_link().filter(|link| link.origin == origin) {
-            return Ok(link);
-        }
-        let link = Arc::new(self.address.link(origin).await?);
-        tracing::info!("connected to Redis");
-        self.state.send_modify(|state| {
-            *state = State { link: Some(Arc::clone(&link)), ..State::default() };
-        });
-        Ok(link)
-    }
-
-    /// Unless it was lost in the meantime.
-    fn believe(&self, link: &Arc<Link>, until: Instant) {
-        self.state.send_if_modified(|state| {
-            let same = state.link.as_ref().is_some_and(|it| Arc::ptr_eq(it, link));
-            if same {
-                state.until = Some(until);
-            }
-            same
-        });
-    }
-}
-
-async fn carry_out(link: &Link, users: &[UserId]) -> Result<(), Away> {
-    if !users.is_empty() {
-        link.forget(users).await?;
-    }
-    link.set_clock().await
 }
 
 /// Why something could not be done through Redis.

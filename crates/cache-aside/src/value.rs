@@ -27,7 +27,7 @@ const FORMAT: &str = "2";
 /// In a user's place when there is none.
 const NOBODY: &[u8] = b"null\n";
 /// Letters of a token.
-pub const TOKEN: usize = 16;
+const TOKEN: usize = 16;
 
 /// A user as it is cached and sent: one line of JSON, and the version for the `ETag`. A hit is neither parsed nor
 /// written again, nor copied.
@@ -86,6 +86,11 @@ pub fn lease(token: &str) -> Vec<u8> {
 
 // ANCHOR: encoding
 impl Value {
+    /// How long it will be there, when Redis' clock says `now`.
+    pub fn left(&self, now: u64) -> Duration {
+        Duration::from_millis(self.expires_at.saturating_sub(now))
+    }
+
     /// The bytes of a value.
     pub fn encode(&self) -> Vec<u8> {
         let (body, version) = match &self.user {
@@ -100,8 +105,8 @@ impl Value {
 }
 
 /// Reads what lies under a key.
-pub fn decode(bytes: &Bytes) -> Content {
-    parse(bytes).unwrap_or(Content::Other)
+pub fn decode(bytes: Bytes) -> Content {
+    parse(&bytes).unwrap_or(Content::Other)
 }
 
 fn parse(bytes: &Bytes) -> Option<Content> {
@@ -126,33 +131,16 @@ fn parse(bytes: &Bytes) -> Option<Content> {
 }
 // ANCHOR_END: encoding
 
-/// What was read.
-#[derive(Clone, Debug)]
-pub struct Read {
-    /// `None`: nobody has this id.
-    pub user: Option<UserJson>,
-    /// From where.
-    pub source: Source,
-}
-
-impl Read {
-    /// Found in a cache. `now` is Redis' time.
-    pub fn hit(place: Place, value: Value, now: u64) -> Self {
-        let ttl = Duration::from_millis(value.expires_at.saturating_sub(now));
-        Self { user: value.user, source: Source::Hit { place, ttl } }
-    }
-}
+/// What was read: `None` if nobody has this id.
+pub type Read = (Option<UserJson>, Source);
 
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A cache, where it stays for so long.
-    Hit {
-        /// Which one.
-        place: Place,
-        /// What is left of its time to live.
-        ttl: Duration,
-    },
+    /// The copy in this process, for so many seconds more.
+    Near(u64),
+    /// Redis, for so many seconds more.
+    Hit(u64),
     /// The database, and perhaps it was put into Redis.
     Miss {
         /// Whether it was.
@@ -166,24 +154,13 @@ pub enum Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Hit { place: Place::Near, ttl } => write!(f, "near; hit; ttl={}", ttl.as_secs()),
-            Self::Hit { place: Place::Redis, ttl } => {
-                write!(f, "redis; hit; ttl={}", ttl.as_secs())
-            }
+            Self::Near(ttl) => write!(f, "near; hit; ttl={ttl}"),
+            Self::Hit(ttl) => write!(f, "redis; hit; ttl={ttl}"),
             Self::Miss { stored: true } => f.write_str("redis; fwd=miss; stored"),
             Self::Miss { stored: false } => f.write_str("redis; fwd=miss"),
             Self::Bypass => f.write_str("redis; fwd=bypass"),
         }
     }
-}
-
-/// A cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The copy in this process.
-    Near,
-    /// Redis.
-    Redis,
 }
 
 #[cfg(test)]
@@ -203,9 +180,9 @@ mod tests {
     fn what_is_written_is_read_again() {
         for user in [Some(ada()), None] {
             let value = value(user);
-            assert_eq!(decode(&value.encode().into()), Content::Value(value));
+            assert_eq!(decode(value.encode().into()), Content::Value(value));
         }
-        assert_eq!(decode(&lease(&token()).into()), Content::Lease);
+        assert_eq!(decode(lease(&token()).into()), Content::Lease);
     }
 
     #[test]
@@ -230,8 +207,8 @@ mod tests {
             "\n".to_owned(),
             String::new(),
         ] {
-            assert_eq!(decode(&bad.clone().into()), Content::Other, "{bad}");
+            assert_eq!(decode(bad.clone().into()), Content::Other, "{bad}");
         }
-        assert_eq!(decode(&Bytes::from_static(b"\xff\xfe\n\xff")), Content::Other);
+        assert_eq!(decode(Bytes::from_static(b"\xff\xfe\n\xff")), Content::Other);
     }
 }

@@ -55,10 +55,10 @@ impl Writer {
         // After the commit. A confirmation that began earlier may not know of this change.
         let committed = Instant::now();
         let link = self.trust.any_link();
-        if let Some(link) = link.filter(|link| Some(&link.origin) == written.origin.as_ref()) {
+        if let Some(link) = link.filter(|link| link.origin == written.origin) {
             match link.forget(&[written.user.id]).await {
                 Ok(()) => {
-                    if let Err(error) = self.store.carried_out(written.invalidation).await {
+                    if let Err(error) = self.store.carried_out(&written.user).await {
                         tracing::debug!(%error, "the watcher will delete it once more");
                     }
                     return Ok(written.user);

@@ -1,8 +1,12 @@
 //! What do tests, experiments and cases start from? A fresh database, a fresh part of Redis, and programs before them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
+use clap::Parser;
 use conform::target::eventually;
 use lab::{
     Lab, Service,
@@ -19,28 +23,17 @@ use crate::{
     MIGRATIONS,
     cases::client::Client,
     link::Address,
-    service::{App, Tuning},
+    service::{Service as Running, Tuning},
     store::Store,
     user::UserId,
 };
 
 /// Options for where no time-out is tried: a busy machine must not run into one.
-pub const CALM: [&str; 6] = ["--redis-timeout", "3", "--database-timeout", "10", "--lease", "30"];
+pub const CALM: [&str; 4] = ["--redis-timeout", "3", "--database-timeout", "10"];
 
-/// Options with time enough for everything. What is seen then does not depend on the machine's speed. Only who waits for
-/// another process's load in vain is to be seen soon.
-pub const NO_TIMEOUTS: [&str; 10] = [
-    "--trust",
-    "60",
-    "--redis-timeout",
-    "20",
-    "--database-timeout",
-    "60",
-    "--lease",
-    "120",
-    "--patience",
-    "10",
-];
+/// Options with time enough for everything. What is seen then does not depend on the machine's speed.
+pub const NO_TIMEOUTS: [&str; 6] =
+    ["--trust", "60", "--redis-timeout", "20", "--database-timeout", "60"];
 
 /// Fresh servers. What was made on them is gone with this value, so it has to outlive its programs.
 #[derive(Debug)]
@@ -103,20 +96,26 @@ impl Fixture {
             trust: Duration::from_mins(1),
             redis_timeout: Duration::from_secs(20),
             database_timeout: Duration::from_mins(1),
-            lease: Duration::from_mins(2),
-            patience: Duration::from_mins(1),
-            ..Tuning::default()
+            ..Self::tuning()
         }
     }
 
+    /// The defaults.
+    pub fn tuning() -> Tuning {
+        #[derive(Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            tuning: Tuning,
+        }
+        Defaults::parse_from(["defaults"]).tuning
+    }
+
     /// The service within this process, for what is called as a function. It believes Redis.
-    pub async fn app(&self, tuning: &Tuning) -> anyhow::Result<App> {
-        let app = App::start(self.database.url(), &self.redis_url, tuning).await;
-        let app = app.map_err(|error| anyhow::anyhow!("{error}"))?;
-        // A busy machine may take longer than a start waits.
-        app.service.reader.trust.wait(Duration::from_secs(20)).await;
-        ensure!(app.service.reader.trust.believed().is_some(), "Redis is not confirmed");
-        Ok(app)
+    pub async fn app(&self, tuning: &Tuning) -> anyhow::Result<Arc<Running>> {
+        let service = Running::start(self.database.url(), &self.redis_url, tuning);
+        let service = Arc::new(service.map_err(|error| anyhow::anyhow!("{error}"))?);
+        believes(&service).await?;
+        Ok(service)
     }
 
     /// A connection to Redis.
@@ -132,7 +131,7 @@ impl Fixture {
         let address = Address::new(&self.redis_url, &self.key_prefix, Duration::from_secs(10), 0)?;
         let store = Store::new(self.database.url(), Duration::from_secs(10))?;
         let (origin, _) = store.pending(1).await?;
-        let key = address.link(&origin).await?.key(id(1)?);
+        let key = address.link(origin).await?.key(id(1)?);
         Ok(key.trim_end_matches('1').to_owned())
     }
 
@@ -161,7 +160,8 @@ impl Fixture {
         .bind(i64::from(count))
         .execute(&mut connection)
         .await?;
-        sqlx::query("analyze users").execute(&mut connection).await?;
+        // They are in no cache yet.
+        sqlx::raw_sql("truncate invalidations; analyze users").execute(&mut connection).await?;
         Ok(connection.close().await?)
     }
 
@@ -212,7 +212,7 @@ pub fn renamed(id: i64, name: &str) -> Value {
     json!({ "name": name, "email": format!("user{id}@example.org") })
 }
 
-/// A client of a process that believes Redis. A busy machine may take longer for that than a start waits.
+/// A client of a process that believes Redis.
 pub async fn believing(child: &Child) -> anyhow::Result<Client> {
     let client = Client::at(child.url())?;
     eventually("Redis is believed", async || {
@@ -221,4 +221,23 @@ pub async fn believing(child: &Child) -> anyhow::Result<Client> {
     })
     .await?;
     Ok(client)
+}
+
+/// Waits until this service believes Redis.
+pub async fn believes(service: &Running) -> anyhow::Result<()> {
+    let trust = &service.reader.trust;
+    eventually("Redis is believed", async || Ok(trust.believed().map(drop))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_that_the_chapter_states() {
+        let tuning = Fixture::tuning();
+        assert_eq!((tuning.ttl.as_secs(), tuning.absence_ttl.as_secs()), (3_600, 10));
+        assert_eq!((tuning.near, tuning.key_prefix.as_str()), (0, "worked-answers:cache-aside:"));
+        assert!(tuning.trust / 3 > tuning.redis_timeout);
+    }
 }

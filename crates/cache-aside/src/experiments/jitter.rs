@@ -105,7 +105,7 @@ async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Ex
     fixture.make_users(params.keys).await?;
     let app = fixture.app(&Tuning { jitter, ..fixture.no_timeouts() }).await?;
     let begun = Instant::now();
-    fill(&app.service, params.keys, lab).await?;
+    fill(&app, params.keys, lab).await?;
     let took = begun.elapsed();
     let mut redis = fixture.redis().await?;
     let keys = fixture.keys_of_users().await?;
@@ -199,7 +199,7 @@ async fn queries(
     let ttl = Duration::from_secs_f64(params.ttl);
     let app = fixture.app(&Tuning { ttl, jitter, beta: 0.0, ..fixture.no_timeouts() }).await?;
     let filled_from = Instant::now();
-    fill(&app.service, params.hot, lab).await?;
+    fill(&app, params.hot, lab).await?;
     let (begun, filling) = (Instant::now(), filled_from.elapsed());
     let ids = (1..=params.hot).map(fixture::id).collect::<anyhow::Result<Vec<_>>>()?;
     let ids: Arc<[UserId]> = ids.into();
@@ -207,15 +207,15 @@ async fn queries(
     let end = begun + Duration::from_secs_f64(params.ttl * 1.25);
     let mut readers = JoinSet::new();
     for reader in 0..8 {
-        let (service, ids) = (Arc::clone(&app.service), Arc::clone(&ids));
+        let (service, ids) = (Arc::clone(&app), Arc::clone(&ids));
         readers.spawn(async move {
             let mut bins = Vec::new();
             for n in (reader * ids.len() / 8).. {
                 if Instant::now() >= end {
                     break;
                 }
-                let read = service.reader.get(ids[n % ids.len()]).await?;
-                if matches!(read.source, Source::Miss { .. }) {
+                let (_, source) = service.reader.get(ids[n % ids.len()]).await?;
+                if matches!(source, Source::Miss { .. }) {
                     let bin = usize::try_from(begun.elapsed().as_millis() / BIN)?;
                     bins.resize(bins.len().max(bin + 1), 0);
                     bins[bin] += 1;

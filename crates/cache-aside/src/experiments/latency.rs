@@ -14,7 +14,7 @@ use super::fixture::{self, Fixture};
 use crate::{
     service::{Service, Tuning},
     user::UserId,
-    value::{Place, Source},
+    value::Source,
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -64,7 +64,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     fixture.make_users(1_000).await?;
     let app = fixture.app(&fixture.no_timeouts()).await?;
     let near_app = fixture.app(&Tuning { near: 1_000, ..fixture.no_timeouts() }).await?;
-    let (service, near) = (Arc::clone(&app.service), Arc::clone(&near_app.service));
+    let (service, near) = (Arc::clone(&app), Arc::clone(&near_app));
     let id = fixture::id(500)?;
     // Twice for the near cache: it keeps what Redis has.
     for service in [&service, &near, &near] {
@@ -162,22 +162,21 @@ fn bare_get(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
 }
 
 fn hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
-    Box::pin(found(&hand.service, hand.id, Place::Redis))
+    Box::pin(async move {
+        let (user, source) = hand.service.reader.get(hand.id).await?;
+        ensure!(matches!(source, Source::Hit(_)), "{source:?}");
+        ensure!(user.is_some_and(|user| user.json.len() > 100), "no user");
+        Ok(())
+    })
 }
 
 fn near_hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
-    Box::pin(found(&hand.near, hand.id, Place::Near))
-}
-
-async fn found(service: &Arc<Service>, id: UserId, expected: Place) -> anyhow::Result<()> {
-    let read = service.reader.get(id).await?;
-    ensure!(
-        matches!(read.source, Source::Hit { place, .. } if place == expected),
-        "{:?}",
-        read.source
-    );
-    ensure!(read.user.is_some_and(|user| user.json.len() > 100), "no user");
-    Ok(())
+    Box::pin(async move {
+        let (user, source) = hand.near.reader.get(hand.id).await?;
+        ensure!(matches!(source, Source::Near(_)), "{source:?}");
+        ensure!(user.is_some_and(|user| user.json.len() > 100), "no user");
+        Ok(())
+    })
 }
 
 fn query(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cases::client::name,
-    service::{App, Service},
+    service::Service,
     user::{Email, IfMatch, Name, UserId},
     value::Source,
 };
@@ -151,7 +151,7 @@ async fn forced(lab: &Lab) -> anyhow::Result<String> {
     let fixture = Fixture::of(lab).await?;
     fixture.make_users(1).await?;
     let mut held = Held::new(&fixture).await?;
-    let calm = ["--trust", "300", "--redis-timeout", "20", "--lease", "60"];
+    let calm = ["--trust", "300", "--redis-timeout", "20"];
     let calm = [&calm[..], &["--database-timeout", "30"]].concat();
     let reader = fixture.serve().env("DATABASE_URL", &held.url).args(&calm).start().await?;
     let writer = fixture.serve().args(&calm).start().await?;
@@ -204,11 +204,11 @@ async fn interleave(params: &Params, lab: &Lab) -> anyhow::Result<Interleaved> {
     fixture.make_users(params.at_once).await?;
     let tuning = fixture.no_timeouts();
     let (reader, writer) = (fixture.app(&tuning).await?, fixture.app(&tuning).await?);
-    let pair = Pair::Lease(Arc::clone(&reader.service), Arc::clone(&writer.service));
+    let pair = Pair::Lease(Arc::clone(&reader), Arc::clone(&writer));
     let seen = many(params.interleavings, params.at_once, lab, "lease", &pair).await?;
     drop(pair);
     for app in [reader, writer] {
-        App::stop(app).await;
+        app.stop().await;
     }
     Ok(seen)
 }
@@ -274,12 +274,12 @@ impl Pair {
                 let name = name.map_err(anyhow::Error::msg)?;
                 let (read, written) = tokio::join!(
                     after(read_after, reader.reader.get(id)),
-                    after(written_after, writer.writer.update(id, &IfMatch::Any, &name, &email)),
+                    after(written_after, writer.writer.update(id, &IfMatch(None), &name, &email)),
                 );
                 written?;
-                let user = reader.reader.get(id).await?.user.context("nobody")?;
+                let user = reader.reader.get(id).await?.0.context("nobody")?;
                 let seen: serde_json::Value = serde_json::from_slice(&user.json)?;
-                let loaded = matches!(read?.source, Source::Miss { .. });
+                let loaded = matches!(read?.1, Source::Miss { .. });
                 Ok(Once { stale: seen["name"] != new, loaded })
             }
         }

@@ -180,12 +180,10 @@ async fn a_loader_that_died_does_not_hold_up_others_for_long() -> Outcome {
     let (_child, client) = fixture.start(&[]).await?;
     let id = client.sign_up("Ada").await?;
     let proxy = Proxy::to_url(fixture.database.url()).await?;
-    let doomed = fixture.serve().env("DATABASE_URL", proxy.url(fixture.database.url())?).args(&[
-        "--database-timeout",
-        "30",
-        "--lease",
-        "60",
-    ]);
+    let doomed = fixture
+        .serve()
+        .env("DATABASE_URL", proxy.url(fixture.database.url())?)
+        .args(&["--database-timeout", "30"]);
     let mut doomed = doomed.start().await?;
     proxy.set(Fault::BlackHole);
     let key = fixture.key(id).await?;
@@ -199,7 +197,7 @@ async fn a_loader_that_died_does_not_hold_up_others_for_long() -> Outcome {
     .await?;
     doomed.kill().await?;
     ensure!(stuck.await?.is_err());
-    // Its lease would last a minute. Nobody waits for it longer than the patience.
+    // Its lease would last a minute. Nobody waits for it longer than a command to Redis may take.
     ensure!(name(client.read(id).await?).await? == "Ada");
     Ok(())
 }
