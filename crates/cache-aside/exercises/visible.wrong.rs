@@ -4,10 +4,10 @@
     /// Delete, and not set: of two writers the one that committed last must not be overwritten by the other.
     async fn visible(&self, written: Written) -> Result<User, Error> {
         let link = self.trust.any_link();
-        if let Some(link) = link.filter(|link| Some(&link.origin) == written.origin.as_ref()) {
+        if let Some(link) = link.filter(|link| link.origin == written.origin) {
             match link.forget(&[written.user.id]).await {
                 Ok(()) => {
-                    if let Err(error) = self.store.carried_out(written.invalidation).await {
+                    if let Err(error) = self.store.carried_out(&written.user).await {
                         tracing::debug!(%error, "the watcher will delete it once more");
                     }
                     return Ok(written.user);

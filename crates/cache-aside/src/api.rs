@@ -1,12 +1,12 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{
-        HeaderName, HeaderValue, StatusCode,
+        HeaderMap, HeaderName, StatusCode,
         header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION},
         request::Parts,
     },
@@ -25,8 +25,8 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 use crate::{
     error::Error,
     service::Service,
-    user::{Email, IfMatch, Name, UserId},
-    value::Users,
+    user::{Email, Name, UserId},
+    value::{Read, Source},
 };
 
 /// For a whole request and its answer, beside the wait of a change that cannot reach Redis.
@@ -35,13 +35,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BODY: usize = 16 * 1_024;
 /// Users in one request: their answer is well under a megabyte.
 const MAX_IDS: usize = 100;
-const JSON: (HeaderName, HeaderValue) =
-    (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+const JSON: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "application/json")];
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// All of the service.
 pub fn router(service: Arc<Service>) -> Router {
-    let longest = TIMEOUT + service.reader.trust.period;
+    let longest = TIMEOUT + service.trust.period;
     Router::new()
         .route("/users", post(create).get(show_many))
         .route("/users/{id}", get(show).put(update).delete(delete))
@@ -61,16 +60,16 @@ async fn create(
     Json(body): Json<UserBody>,
 ) -> Result<impl IntoResponse, Error> {
     let (name, email) = body.parse()?;
-    let user = service.writer.create(&name, &email).await?;
+    let user = service.create(&name, &email).await?;
     let headers = [(LOCATION, format!("/users/{}", user.id.get())), (ETAG, etag(user.version))];
     Ok((StatusCode::CREATED, headers, Json(user)))
 }
 
 // ANCHOR: show
 async fn show(State(service): State<Arc<Service>>, id: UserId) -> Result<Response, Error> {
-    let (user, source) = service.reader.get(id).await?;
+    let (user, source) = service.get(id).await?;
     let answer = match user {
-        Some(user) => ([JSON], [(ETAG, etag(user.version))], user.json).into_response(),
+        Some(user) => (JSON, [(ETAG, etag(user.version))], user.json).into_response(),
         None => Error::NotFound.into_response(),
     };
     Ok(([(CACHE_STATUS, source.to_string())], answer).into_response())
@@ -81,33 +80,31 @@ async fn show_many(
     State(service): State<Arc<Service>>,
     query: Result<Query<IdsQuery>, QueryRejection>,
 ) -> Result<impl IntoResponse, Error> {
-    let Query(query) = query.map_err(|_| Error::field("ids", "must be given once: ?ids=1,2,3"))?;
-    let ids = query.parse()?;
-    let (users, hits) = service.reader.get_many(&ids).await?;
-    let (status, users) = many(&ids, users, hits);
-    Ok(([(CACHE_STATUS, HeaderValue::from_static(status)), JSON], users))
+    let ids = parse_ids(&query.map(|Query(query)| query.ids).unwrap_or_default())?;
+    let (status, users) = many(&ids, service.get_many(&ids).await?);
+    Ok(([(CACHE_STATUS, status)], JSON, users))
 }
 
 async fn update(
     State(service): State<Arc<Service>>,
     id: UserId,
-    versions: IfMatch,
+    headers: HeaderMap,
     Json(body): Json<UserBody>,
 ) -> Result<impl IntoResponse, Error> {
-    let (name, email) = body.parse()?;
-    let user = service.writer.update(id, &versions, &name, &email).await?;
+    let (versions, (name, email)) = (if_match(&headers)?, body.parse()?);
+    let user = service.update(id, versions.as_deref(), &name, &email).await?;
     Ok(([(ETAG, etag(user.version))], Json(user)))
 }
 
 async fn delete(State(service): State<Arc<Service>>, id: UserId) -> Result<StatusCode, Error> {
-    service.writer.delete(id).await?;
+    service.delete(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Without Redis it is slower, and ready all the same.
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Value>, Error> {
-    service.writer.store.ping().await?;
-    let believed = service.reader.trust.believed().is_some();
+    service.store.ping().await?;
+    let believed = service.trust.believed().is_some();
     Ok(Json(json!({ "status": "ready", "redis": if believed { "believed" } else { "away" } })))
 }
 
@@ -122,24 +119,19 @@ impl<S: Send + Sync> FromRequestParts<S> for UserId {
 }
 
 // ANCHOR: if_match
-/// A client must say which version it has read. Otherwise, of two who read and then write, the second would undo what
-/// the first has changed, and neither would know.
-impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        let lines: Vec<_> = parts.headers.get_all(IF_MATCH).iter().collect();
-        if lines.is_empty() {
-            return Err(Error::NoIfMatch);
+/// Which versions a change is meant for; `None` for all. A client must say so. Otherwise, of two who read and then write,
+/// the second would undo what the first has changed, and neither would know.
+fn if_match(headers: &HeaderMap) -> Result<Option<Vec<i64>>, Error> {
+    let lines = headers.get_all(IF_MATCH).iter().filter_map(|line| line.to_str().ok());
+    let tags: Vec<_> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
+    match tags.as_slice() {
+        [] => Err(Error::NoIfMatch),
+        ["*"] => Ok(None),
+        _ => {
+            // A tag that is none of ours matches nothing, and so does a weak one.
+            let ours = tags.iter().filter_map(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
+            Ok(Some(ours.filter_map(|version| version.parse().ok()).collect()))
         }
-        let tags = lines.iter().filter_map(|line| line.to_str().ok()).flat_map(|it| it.split(','));
-        let tags: Vec<_> = tags.map(str::trim).collect();
-        if tags == ["*"] {
-            return Ok(Self(None));
-        }
-        // A tag that is none of ours matches nothing, and so does a weak one.
-        let ours = tags.iter().filter_map(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
-        Ok(Self(Some(ours.filter_map(|version| version.parse().ok()).collect())))
     }
 }
 // ANCHOR_END: if_match
@@ -176,36 +168,33 @@ struct IdsQuery {
     ids: String,
 }
 
-impl IdsQuery {
-    fn parse(&self) -> Result<Vec<UserId>, Error> {
-        let ids: Option<Vec<_>> = self.ids.split(',').map(UserId::parse).collect();
-        let ids = ids.filter(|ids| ids.len() <= MAX_IDS);
-        ids.ok_or_else(|| Error::field("ids", "must be 1 to 100 ids with commas between them"))
-    }
+/// Each id once, in the order in which they are asked for.
+fn parse_ids(ids: &str) -> Result<Vec<UserId>, Error> {
+    let message = "must be given once: 1 to 100 ids with commas between them";
+    let wrong = || Error::Invalid(vec![FieldError::new("ids", message)]);
+    let ids: Option<Vec<_>> = ids.split(',').map(UserId::parse).collect();
+    let mut ids = ids.filter(|ids| ids.len() <= MAX_IDS).ok_or_else(wrong)?;
+    let mut seen = HashSet::new();
+    ids.retain(|id| seen.insert(*id));
+    Ok(ids)
 }
 
-/// Many users as JSON, in the order in which they were asked for, and what `Cache-Status` says of them.
-fn many(ids: &[UserId], mut found: Users, hits: Option<usize>) -> (&'static str, Vec<u8>) {
-    let status = match hits {
-        None => "redis; fwd=bypass",
-        Some(hits) if hits == found.len() => "redis; hit",
-        Some(0) => "redis; fwd=miss",
-        Some(_) => "redis; fwd=partial",
-    };
+/// Many users as JSON, and what `Cache-Status` says of the first that was not in the cache, or of the first of all.
+fn many(ids: &[UserId], reads: Vec<Read>) -> (String, Vec<u8>) {
+    let sources: Vec<_> = reads.iter().map(|(_, source)| source).collect();
+    let missed = sources.iter().find(|it| !matches!(it, Source::Near(_) | Source::Hit(_)));
+    let status = missed.or(sources.first()).map(ToString::to_string).unwrap_or_default();
     let (mut users, mut missing) = (Vec::new(), Vec::new());
-    for id in ids {
-        match found.remove(id) {
-            Some(Some(user)) => users.push(user.json),
-            Some(None) => missing.push(id.get().to_string()),
-            // Asked for twice, and listed once.
-            None => {}
+    for (id, (user, _)) in ids.iter().zip(reads) {
+        match user {
+            Some(user) => users.push(user.json),
+            None => missing.push(id.get().to_string()),
         }
     }
     // Each user is a line of JSON already.
     let users: Vec<_> = users.iter().map(|user| user.trim_ascii_end()).collect();
     let missing = format!("],\"missing\":[{}]}}\n", missing.join(","));
-    let users = users.join(&b',');
-    (status, [br#"{"users":["#, users.as_slice(), missing.as_bytes()].concat())
+    (status, [br#"{"users":["#, users.join(&b',').as_slice(), missing.as_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -221,25 +210,26 @@ mod tests {
     }
 
     #[test]
-    fn many_says_how_much_of_it_the_cache_knew() {
+    fn many_are_a_hit_only_if_all_of_them_are() {
         let ids = ["1", "2"].map(|id| UserId::parse(id).unwrap());
-        for (hits, status) in [
-            (None, "redis; fwd=bypass"),
-            (Some(0), "redis; fwd=miss"),
-            (Some(1), "redis; fwd=partial"),
-            (Some(2), "redis; hit"),
+        let miss = Source::Miss { stored: true };
+        for (sources, status) in [
+            ([Source::Bypass, Source::Bypass], "redis; fwd=bypass"),
+            ([Source::Hit(9), miss], "redis; fwd=miss; stored"),
+            ([Source::Hit(9), Source::Near(8)], "redis; hit; ttl=9"),
         ] {
-            let users = ids.iter().map(|&id| (id, None)).collect();
-            let told = many(&ids, users, hits);
-            assert_eq!(told, (status, b"{\"users\":[],\"missing\":[1,2]}\n".to_vec()));
+            let reads = sources.map(|source| (None, source)).to_vec();
+            let body = b"{\"users\":[],\"missing\":[1,2]}\n".to_vec();
+            assert_eq!(many(&ids, reads), (status.to_owned(), body));
         }
     }
 
     #[test]
     fn ids_are_a_list_of_at_most_a_hundred() {
-        let parse = |ids: &str| IdsQuery { ids: ids.to_owned() }.parse();
-        assert_eq!(parse("3,1,3").unwrap().len(), 3);
-        assert_eq!(parse(&["7"; 100].join(",")).unwrap().len(), 100);
+        let parse = parse_ids;
+        assert_eq!(parse("3,1,3").unwrap().len(), 2);
+        let hundred: Vec<_> = (1..=100).map(|id| id.to_string()).collect();
+        assert_eq!(parse(&hundred.join(",")).unwrap().len(), 100);
         for bad in ["", ",", "1,", "1,,2", "1, 2", "0", "-1", "x", &["7"; 101].join(",")] {
             assert!(parse(bad).is_err(), "{bad}");
         }

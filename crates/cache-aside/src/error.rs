@@ -41,11 +41,6 @@ impl Error {
     pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(cause))
     }
-
-    /// One field is wrong.
-    pub fn field(field: &str, message: &str) -> Self {
-        Self::Invalid(vec![FieldError::new(field, message)])
-    }
 }
 
 // ANCHOR: error_response

@@ -13,9 +13,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     link::{Added, Link, milliseconds},
-    store::Store,
+    service::Service,
     trust::Trouble,
-    ttl::Lives,
     user::UserId,
     value::{self, Content, Read, Source, Value},
 };
@@ -24,20 +23,7 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 
-/// Loads users, and fills the cache with them.
-#[derive(Debug)]
-pub struct Loader {
-    /// The way to the database.
-    pub store: Store,
-    /// How long what is loaded may stay.
-    pub lives: Lives,
-    /// How long the right to fill lasts. Longer than a load takes, or a slow one is not stored.
-    pub lease: Duration,
-    /// How long to wait for somebody else's load. Its loader may be dead, or cut off from Redis.
-    pub patience: Duration,
-}
-
-impl Loader {
+impl Service {
     // ANCHOR: lease
     /// Gets the right to fill the key, loads, and fills. Or finds what somebody else has filled in.
     pub async fn fill(&self, link: &Link, id: UserId) -> Result<Read, Trouble> {
@@ -48,18 +34,18 @@ impl Loader {
                 Added::Yes => break,
                 // No room: there is nothing to fill.
                 Added::Refused => return self.load_only(id).await,
-                Added::Found(Content::Value(value)) => {
+                Added::Found(Some(Content::Value(value))) => {
                     let left = value.left(link.now()).as_secs();
                     return Ok((value.user, Source::Hit(left)));
                 }
-                Added::Found(Content::Lease) if Instant::now() > deadline => {
+                Added::Found(Some(Content::Lease)) if Instant::now() > deadline => {
                     return self.load_only(id).await;
                 }
-                Added::Found(Content::Lease) => {
+                Added::Found(Some(Content::Lease)) => {
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Added::Found(Content::Other) => link.forget(&[id]).await?,
+                Added::Found(None) => link.forget(&[id]).await?,
             }
         }
         let filled = self.replace(link, id, &token).await;

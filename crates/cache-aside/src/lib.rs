@@ -5,9 +5,9 @@
 //! filled in after the delete, and what happens to a delete that cannot reach Redis.
 //!
 //! In reading order: what is cached ([`user`], [`store`]), in what form ([`value`]) and for how long ([`ttl`]); how
-//! Redis is spoken to ([`link`], [`near`]) and when it is believed ([`trust`]); who loads ([`flight`], [`lease`]), how
-//! that makes a read ([`read`]) and a change ([`write`](mod@write)); how it is put together ([`service`]) and speaks
-//! HTTP ([`error`], [`api`]).
+//! Redis is spoken to ([`link`], [`near`]) and when it is believed ([`trust`]); who loads in a process ([`flight`]), what
+//! the service consists of ([`service`]), who loads in all processes ([`lease`]), how that makes a read ([`read`]) and a
+//! change ([`write`](mod@write)); and how it speaks HTTP ([`error`], [`api`]).
 
 pub mod user;
 pub mod store;
@@ -17,10 +17,10 @@ pub mod link;
 pub mod near;
 pub mod trust;
 pub mod flight;
+pub mod service;
 pub mod lease;
 pub mod read;
 pub mod write;
-pub mod service;
 pub mod error;
 pub mod api;
 pub mod cases;
@@ -73,7 +73,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         None => serving.server(Service::Redis).await?,
     };
     let service = service::Service::start(&database, &redis, &options.tuning);
-    let service = Arc::new(service.map_err(|error| anyhow::anyhow!("{error}"))?);
+    let service = service.map_err(|error| anyhow::anyhow!("{error}"))?;
     serving.run(api::router(Arc::clone(&service))).await?;
     service.stop().await;
     Ok(())

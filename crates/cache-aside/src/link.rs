@@ -9,7 +9,7 @@
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use std::{
 use axum::body::Bytes;
 use redis::{
     AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    PushInfo, RedisError, Script, aio::MultiplexedConnection, cmd,
+    RedisError, RedisResult, Script, aio::MultiplexedConnection, cmd,
 };
 use sqlx::types::Uuid;
 
@@ -59,12 +59,7 @@ pub struct Address {
 
 impl Address {
     /// `near` is how many users a process keeps beside Redis. The error is a malformed URL.
-    pub fn new(
-        url: &str,
-        prefix: &str,
-        timeout: Duration,
-        near: usize,
-    ) -> Result<Self, RedisError> {
+    pub fn new(url: &str, prefix: &str, timeout: Duration, near: usize) -> RedisResult<Self> {
         let mut info = url.into_connection_info()?;
         if near > 0 {
             // Only RESP3 has messages that nobody asked for.
@@ -82,10 +77,7 @@ impl Address {
             .set_response_timeout(Some(self.timeout))
             .set_pipeline_buffer_size(QUEUE);
         if let Some(near) = near.clone() {
-            config = config.set_push_sender(move |push: PushInfo| {
-                near.hear(&push);
-                Ok::<_, RedisError>(())
-            });
+            config = config.set_push_sender(move |push| near.hear(&push));
         }
         let connect = self.client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connect.await?;
@@ -96,8 +88,8 @@ impl Address {
         let life = about.lines().find_map(|line| line.strip_prefix("run_id:")?.get(..LIFE));
         let life = life.ok_or(Away { why: "no run_id in INFO".to_owned(), is_slow: false })?;
         let keys = format!("{}{}:{life}:user:", self.prefix, origin.simple());
-        let (since, clock) = (Instant::now(), AtomicU64::new(0));
-        let link = Link { connection, near, keys, origin, since, clock };
+        let (since, clock, replace) = (Instant::now(), AtomicU64::new(0), Script::new(REPLACE));
+        let link = Link { connection, near, keys, origin, replace, since, clock };
         link.forget(&[]).await?;
         Ok(link)
     }
@@ -113,6 +105,7 @@ pub struct Link {
     keys: String,
     /// The database whose users are under these keys.
     pub origin: Uuid,
+    replace: Script,
     since: Instant,
     /// Redis' own time at `since`, in milliseconds.
     clock: AtomicU64,
@@ -121,21 +114,17 @@ pub struct Link {
 // ANCHOR: replace
 /// Puts ARGV[2] in the place of the content with the token ARGV[1], or nothing if ARGV[2] is empty. No two contents
 /// have the same token, so what is still there has been there all the time.
-static REPLACE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r#"
-        if redis.call('getrange', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then
-            return 0
-        end
-        if ARGV[2] == '' then
-            redis.call('del', KEYS[1])
-        else
-            redis.call('set', KEYS[1], ARGV[2], 'px', ARGV[3])
-        end
-        return 1
-        "#,
-    )
-});
+const REPLACE: &str = r#"
+    if redis.call('getrange', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then
+        return 0
+    end
+    if ARGV[2] == '' then
+        redis.call('del', KEYS[1])
+    else
+        redis.call('set', KEYS[1], ARGV[2], 'px', ARGV[3])
+    end
+    return 1
+"#;
 // ANCHOR_END: replace
 
 impl Link {
@@ -146,23 +135,24 @@ impl Link {
 
     /// What is known of a user, if it is, and whether it was known in this process.
     pub async fn get(&self, id: UserId) -> Result<Option<(Value, bool)>, Away> {
-        let question = match self.near.as_ref().map(|near| near.get(id, self.now())) {
-            Some(Ok(value)) => return Ok(Some((value, true))),
-            Some(Err(question)) => Some(question),
-            None => None,
-        };
+        let known = self.near.as_ref().map(|near| near.get(id, self.now()));
+        if let Some(Ok(value)) = known {
+            return Ok(Some((value, true)));
+        }
         let mut connection = self.connection.clone();
         let found = cmd("GET").arg(self.key(id)).query_async(&mut connection).await;
-        let value = match unless_refused::<Option<Bytes>>(found)?.map(|it| it.map(value::decode)) {
+        // What is not a string is read as an empty one, which is not ours either.
+        let found = unless_refused(found)?.unwrap_or(Some(Bytes::new()));
+        let value = match found.as_ref().map(value::decode) {
             Some(Some(Content::Value(value))) => Some(value),
-            Some(None | Some(Content::Lease)) => None,
-            // Not a string, or not ours. To delete is always safe.
-            None | Some(Some(Content::Other)) => {
+            None | Some(Some(Content::Lease)) => None,
+            Some(None) => {
+                // To delete is always safe.
                 self.forget(&[id]).await?;
                 None
             }
         };
-        if let (Some(near), Some(question)) = (&self.near, question) {
+        if let (Some(near), Some(Err(question))) = (&self.near, known) {
             near.put(id, question, value.as_ref());
         }
         Ok(value.map(|value| (value, false)))
@@ -178,7 +168,7 @@ impl Link {
         let found = add.query_async(&mut self.connection.clone()).await;
         Ok(match unless_refused::<Option<Bytes>>(found)? {
             Some(None) => Added::Yes,
-            Some(Some(found)) => Added::Found(value::decode(found)),
+            Some(Some(found)) => Added::Found(value::decode(&found)),
             None => Added::Refused,
         })
     }
@@ -192,7 +182,7 @@ impl Link {
         new: &[u8],
         life: Duration,
     ) -> Result<bool, Away> {
-        let mut replace = REPLACE.key(self.key(id));
+        let mut replace = self.replace.key(self.key(id));
         replace.arg(token).arg(new).arg(milliseconds(life).max(1));
         let replaced = replace.invoke_async(&mut self.connection.clone()).await;
         Ok(unless_refused(replaced)?.unwrap_or(false))
@@ -229,8 +219,8 @@ impl Link {
 pub enum Added {
     /// It is there.
     Yes,
-    /// This was there.
-    Found(Content),
+    /// This was there; `None`: nothing of ours.
+    Found(Option<Content>),
     /// Something was there that is no string, or there is no room.
     Refused,
 }

@@ -12,6 +12,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -30,7 +31,7 @@ pub struct Near {
 #[derive(Debug, Default)]
 struct Entries {
     users: HashMap<UserId, Entry>,
-    questions: u64,
+    questions: Question,
 }
 
 #[derive(Debug)]
@@ -41,8 +42,7 @@ enum Entry {
 }
 
 /// Which question to Redis an answer belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Question(u64);
+type Question = u64;
 
 // ANCHOR: near
 impl Near {
@@ -64,7 +64,7 @@ impl Near {
             entries.users.clear();
         }
         entries.questions += 1;
-        let question = Question(entries.questions);
+        let question = entries.questions;
         entries.users.insert(id, Entry::Asked(question));
         Err(question)
     }
@@ -86,7 +86,7 @@ impl Near {
     }
 
     /// What Redis says without being asked. Called for one message after another, in the order of the connection.
-    pub fn hear(&self, push: &PushInfo) {
+    pub fn hear(&self, push: &PushInfo) -> Result<(), Infallible> {
         match (&push.kind, push.data.first()) {
             (PushKind::Invalidate, Some(Reply::Array(keys))) => {
                 for key in keys.iter().filter_map(|key| String::from_redis_value_ref(key).ok()) {
@@ -98,6 +98,7 @@ impl Near {
             (PushKind::Invalidate | PushKind::Disconnection, _) => self.lock().users.clear(),
             _ => {}
         }
+        Ok(())
     }
 
     /// A panic cannot leave the map half changed, so poison is ignored.
@@ -140,7 +141,7 @@ mod tests {
     fn an_answer_that_was_invalidated_on_its_way_is_not_kept() {
         let near = Near::new(10);
         let question = near.get(id("1"), 0).unwrap_err();
-        near.hear(&invalidate("user:1"));
+        near.hear(&invalidate("user:1")).unwrap();
         near.put(id("1"), question, Some(&value("old")));
         // Nor is it taken for the answer to the next question.
         let next = near.get(id("1"), 0).unwrap_err();
@@ -160,7 +161,7 @@ mod tests {
             let near = Near::new(10);
             let question = near.get(id("1"), 0).unwrap_err();
             near.put(id("1"), question, Some(&value("a")));
-            near.hear(&push);
+            near.hear(&push).unwrap();
             assert!(near.get(id("1"), 0).is_err());
         }
     }

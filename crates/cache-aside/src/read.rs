@@ -3,39 +3,23 @@
 //! Commands on one connection are sent without waiting for each other, so a hundred `GET`s are one round trip. `MGET`
 //! would be one command, but a cluster refuses it when the keys lie on different servers.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::{
     error::Error,
-    flight::{Flights, Turn},
-    lease::Loader,
+    flight::Turn,
     link::Link,
-    trust::{Trouble, Trust},
+    service::Service,
+    trust::Trouble,
     ttl,
     user::UserId,
-    value::{Read, Source, Users},
+    value::{Read, Source},
 };
 
-/// Reads users.
-#[derive(Debug)]
-pub struct Reader {
-    /// Whether Redis is to be believed.
-    pub trust: Arc<Trust>,
-    /// Who loads what is not there.
-    pub loader: Loader,
-    /// What is being loaded.
-    pub flights: Arc<Flights>,
-    /// For early refreshes: 1 as the paper has it, 0 for none.
-    pub beta: f64,
-    /// Loads, which go on when the client that asked first has gone.
-    pub tasks: TaskTracker,
-}
-
-impl Reader {
+impl Service {
     // ANCHOR: get
     /// The user, as it is now or was at some moment since this was called.
     pub async fn get(self: &Arc<Self>, id: UserId) -> Result<Read, Error> {
@@ -46,20 +30,18 @@ impl Reader {
                 Err(Trouble::Redis(away)) => self.trust.doubt(&link, &away),
             }
         }
-        Ok((self.loader.store.find(id).await?, Source::Bypass))
+        Ok((self.store.find(id).await?, Source::Bypass))
     }
 
     async fn through(self: &Arc<Self>, link: &Arc<Link>, id: UserId) -> Result<Read, Trouble> {
-        let mut give_up_at = None;
+        let give_up_at = Instant::now() + self.patience;
         loop {
             if let Some(read) = self.look(link, id).await? {
                 return Ok(read);
             }
-            let give_up_at =
-                *give_up_at.get_or_insert_with(|| Instant::now() + self.loader.patience);
             if Instant::now() > give_up_at {
                 // What it waited for was not stored, or deleted at once.
-                return self.loader.load_only(id).await;
+                return self.load_only(id).await;
             }
             match self.flights.board(id) {
                 Turn::Follow(mut end) => {
@@ -67,11 +49,11 @@ impl Reader {
                     let _ = end.changed().await;
                 }
                 Turn::Lead(landing) => {
-                    let (reader, link) = (Arc::clone(self), Arc::clone(link));
+                    let (service, link) = (Arc::clone(self), Arc::clone(link));
                     // A task, so that a client that goes away does not leave its followers and a lease behind.
                     let load = self.tasks.spawn(async move {
                         let _landing = landing;
-                        reader.loader.fill(&link, id).await
+                        service.fill(&link, id).await
                     });
                     return load.await.map_err(Error::internal)?;
                 }
@@ -89,10 +71,10 @@ impl Reader {
         if ttl::draw(left, value.load_time, self.beta)
             && let Turn::Lead(landing) = self.flights.board(id)
         {
-            let (reader, link, old) = (Arc::clone(self), Arc::clone(link), value.token);
+            let (service, link, old) = (Arc::clone(self), Arc::clone(link), value.token);
             self.tasks.spawn(async move {
                 let _landing = landing;
-                if let Err(trouble) = reader.loader.replace(&link, id, &old).await {
+                if let Err(trouble) = service.replace(&link, id, &old).await {
                     tracing::debug!(%trouble, "not refreshed");
                 }
             });
@@ -103,21 +85,14 @@ impl Reader {
     // ANCHOR_END: refresh
 
     // ANCHOR: get_many
-    /// These users, each as it is now or was at some moment since this was called, and how many of them a cache knew, if
-    /// it was asked. Around Redis they are one query, so that they take one of the few places.
-    pub async fn get_many(
-        self: &Arc<Self>,
-        ids: &[UserId],
-    ) -> Result<(Users, Option<usize>), Error> {
-        if self.trust.believed().is_none() {
-            return Ok((self.loader.store.find_many(ids).await?, None));
+    /// These users, each as it is now or was at some moment since this was called. Around Redis they are one query, so
+    /// that they take one of the few places.
+    pub async fn get_many(self: &Arc<Self>, ids: &[UserId]) -> Result<Vec<Read>, Error> {
+        if self.trust.believed().is_some() {
+            return try_join_all(ids.iter().map(|id| self.get(*id))).await;
         }
-        let ids: HashSet<_> = ids.iter().copied().collect();
-        let read = async |id| Ok::<_, Error>((id, self.get(id).await?));
-        let reads = try_join_all(ids.into_iter().map(read)).await?;
-        let is_hit = |source| matches!(source, Source::Near(_) | Source::Hit(_));
-        let hits = reads.iter().filter(|(_, (_, source))| is_hit(*source)).count();
-        Ok((reads.into_iter().map(|(id, (user, _))| (id, user)).collect(), Some(hits)))
+        let mut users = self.store.find_many(ids).await?;
+        Ok(ids.iter().map(|id| (users.remove(id).flatten(), Source::Bypass)).collect())
     }
     // ANCHOR_END: get_many
 }

@@ -6,13 +6,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     flight::Flights,
-    lease::Loader,
     link::Address,
-    read::Reader,
     store::Store,
     trust::Trust,
     ttl::{Lives, Ttl},
-    write::Writer,
 };
 
 const YEAR: f64 = 365.0 * 24.0 * 3_600.0;
@@ -58,16 +55,26 @@ fn between(text: &str, most: f64) -> Result<f64, String> {
     if (0.0..=most).contains(&number) { Ok(number) } else { Err(format!("is not 0 to {most}")) }
 }
 
-/// The running service.
+/// The running service, which every handler and every background task shares. What it does is in `read.rs`, `lease.rs`
+/// and `write.rs`.
 #[derive(Debug)]
 pub struct Service {
-    /// Reads users.
-    pub reader: Arc<Reader>,
-    /// Changes users.
-    pub writer: Writer,
-    /// All that runs in the background.
-    tasks: TaskTracker,
-    /// Tells it to stop.
+    /// Where users are kept.
+    pub store: Store,
+    /// The way to Redis, and whether it is to be believed.
+    pub trust: Arc<Trust>,
+    /// What is being loaded.
+    pub flights: Arc<Flights>,
+    /// How long what is loaded may stay.
+    pub lives: Lives,
+    /// How long the right to fill a key lasts. A load that takes all the time that it may is stored all the same.
+    pub lease: Duration,
+    /// How long to wait for somebody else's load. Its loader may be dead, or cut off from Redis.
+    pub patience: Duration,
+    /// For early refreshes: 1 as the paper has it, 0 for none.
+    pub beta: f64,
+    /// What runs in the background. A load goes on when the client that asked first has gone.
+    pub tasks: TaskTracker,
     stop: CancellationToken,
 }
 
@@ -77,29 +84,18 @@ impl Service {
         database_url: &str,
         redis_url: &str,
         tuning: &Tuning,
-    ) -> Result<Self, Box<dyn StdError + Send + Sync>> {
+    ) -> Result<Arc<Self>, Box<dyn StdError + Send + Sync>> {
         let store = Store::new(database_url, tuning.database_timeout)?;
-        let timeout = tuning.redis_timeout;
-        let address = Address::new(redis_url, &tuning.key_prefix, timeout, tuning.near)?;
+        let patience = tuning.redis_timeout;
+        let address = Address::new(redis_url, &tuning.key_prefix, patience, tuning.near)?;
         let trust = Arc::new(Trust::new(address, tuning.trust));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(Arc::clone(&trust).watch(store.clone(), stop.clone()));
         let ttl = |longest| Ttl { longest, jitter: tuning.jitter };
-        let reader = Reader {
-            trust: Arc::clone(&trust),
-            loader: Loader {
-                store: store.clone(),
-                lives: Lives { user: ttl(tuning.ttl), absence: ttl(tuning.absence_ttl) },
-                // A load that takes all the time that it may is stored all the same.
-                lease: 2 * tuning.database_timeout,
-                patience: timeout,
-            },
-            flights: Arc::new(Flights::default()),
-            beta: tuning.beta,
-            tasks: tasks.clone(),
-        };
-        let (reader, writer) = (Arc::new(reader), Writer { store, trust });
-        Ok(Self { reader, writer, tasks, stop })
+        let lives = Lives { user: ttl(tuning.ttl), absence: ttl(tuning.absence_ttl) };
+        let (flights, lease) = (Arc::default(), 2 * tuning.database_timeout);
+        let beta = tuning.beta;
+        Ok(Arc::new(Self { store, trust, flights, lives, lease, patience, beta, tasks, stop }))
     }
 
     /// Ends what runs in the background. Call it when no request is in flight any more; it takes as long as a load at

@@ -10,19 +10,12 @@ use sqlx::{FromRow, PgConnection, migrate::Migrator, types::Uuid};
 
 use crate::{
     error::Error,
-    user::{Email, IfMatch, Name, User, UserId},
+    user::{Email, Name, User, UserId},
     value::{UserJson, Users},
 };
 
 /// The schema. Whoever starts the service has run it.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
-
-/// Readers at once. When Redis is away every read comes here: few get through, and the others wait in order for as long
-/// as one call may take. Then they get a 503, not a place in an ever longer queue, and the database goes on doing what
-/// it can.
-const READERS: u32 = 12;
-/// Changes at once. However many read, they find a connection.
-const WRITERS: u32 = 4;
 
 /// A user that was just written.
 #[derive(Debug, FromRow)]
@@ -37,7 +30,10 @@ pub struct Written {
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
+    /// Twelve at once. When Redis is away every read comes here: few get through, and the others wait in order for as long
+    /// as one call may take. Then they get a 503, not a place in an ever longer queue.
     readers: Database<Error>,
+    /// Four at once. However many read, they find a connection.
     writers: Database<Error>,
     /// For the watcher alone: it must get through when all others are taken.
     watcher: Database<Error>,
@@ -48,7 +44,7 @@ impl Store {
     pub fn new(url: &str, timeout: Duration) -> Result<Self, sqlx::Error> {
         let pool =
             |connections| Database::new(url, Limits { connections, timeout, pause: timeout });
-        Ok(Self { readers: pool(READERS)?, writers: pool(WRITERS)?, watcher: pool(1)? })
+        Ok(Self { readers: pool(12)?, writers: pool(4)?, watcher: pool(1)? })
     }
 
     /// The user, if there is one.
@@ -89,12 +85,12 @@ impl Store {
     }
 
     // ANCHOR: update_user
-    /// The user as it is from now on, if it was one of these versions. When two clients have read the same version, the
+    /// The user as it is from now on, if it was one of these versions, or any if none is named. When two clients have read the same version, the
     /// second waits for the first one's lock on the row, and then finds another version.
     pub async fn update(
         &self,
         id: UserId,
-        versions: &IfMatch,
+        versions: Option<&[i64]>,
         name: &Name,
         email: &Email,
     ) -> Result<Option<Written>, Error> {
@@ -108,7 +104,7 @@ impl Store {
             "#,
         );
         let update = update.bind(id).bind(name.as_str()).bind(email.as_str()).bind(email.key());
-        let update = update.bind(&versions.0);
+        let update = update.bind(versions);
         self.writers.within(async |it| update.fetch_optional(it).await).await
     }
     // ANCHOR_END: update_user

@@ -46,10 +46,6 @@ pub struct User {
     pub updated_at: OffsetDateTime,
 }
 
-/// Which versions of a user a change is meant for: `If-Match`. `None` is `*`: whatever is there.
-#[derive(Clone, Debug)]
-pub struct IfMatch(pub Option<Vec<i64>>);
-
 /// A name that can be shown.
 #[derive(Clone, Debug)]
 pub struct Name(String);

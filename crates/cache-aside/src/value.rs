@@ -57,8 +57,6 @@ pub enum Content {
     Value(Value),
     /// Somebody is loading it.
     Lease,
-    /// Not written by us, or in another format.
-    Other,
 }
 
 /// What was loaded.
@@ -104,12 +102,8 @@ impl Value {
     }
 }
 
-/// Reads what lies under a key.
-pub fn decode(bytes: Bytes) -> Content {
-    parse(&bytes).unwrap_or(Content::Other)
-}
-
-fn parse(bytes: &Bytes) -> Option<Content> {
+/// Reads what lies under a key, if it was written by us and in this format.
+pub fn decode(bytes: &Bytes) -> Option<Content> {
     let end = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
     let mut words = std::str::from_utf8(&bytes[..end]).ok()?.split(' ');
     let token = words.next().filter(|token| token.len() == TOKEN)?;
@@ -180,9 +174,9 @@ mod tests {
     fn what_is_written_is_read_again() {
         for user in [Some(ada()), None] {
             let value = value(user);
-            assert_eq!(decode(value.encode().into()), Content::Value(value));
+            assert_eq!(decode(&value.encode().into()), Some(Content::Value(value)));
         }
-        assert_eq!(decode(lease(&token()).into()), Content::Lease);
+        assert_eq!(decode(&lease(&token()).into()), Some(Content::Lease));
     }
 
     #[test]
@@ -207,8 +201,8 @@ mod tests {
             "\n".to_owned(),
             String::new(),
         ] {
-            assert_eq!(decode(bad.clone().into()), Content::Other, "{bad}");
+            assert_eq!(decode(&bad.clone().into()), None, "{bad}");
         }
-        assert_eq!(decode(Bytes::from_static(b"\xff\xfe\n\xff")), Content::Other);
+        assert_eq!(decode(&Bytes::from_static(b"\xff\xfe\n\xff")), None);
     }
 }

@@ -91,7 +91,7 @@ impl App {
             sqlx::query_scalar(select).bind(id).fetch_optional(&self.database).await?;
         let Some(user) = user else { return Ok(None) };
         let () = redis.set_ex(&key, user.to_string(), 3_600).await?;
-        Ok(Some((user, "redis; fwd=miss; stored".to_owned())))
+        Ok(Some((user, "redis; fwd=miss".to_owned())))
     }
 }
 

@@ -1,26 +1,15 @@
 //! How does a change become visible everywhere before its author is told that it is done?
 
-use std::sync::Arc;
-
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     error::Error,
-    store::{Store, Written},
-    trust::Trust,
-    user::{Email, IfMatch, Name, User, UserId},
+    service::Service,
+    store::Written,
+    user::{Email, Name, User, UserId},
 };
 
-/// Changes users.
-#[derive(Debug)]
-pub struct Writer {
-    /// Where they are kept.
-    pub store: Store,
-    /// The way to Redis.
-    pub trust: Arc<Trust>,
-}
-
-impl Writer {
+impl Service {
     /// Makes a user.
     pub async fn create(&self, name: &Name, email: &Email) -> Result<User, Error> {
         self.visible(self.store.insert(name, email).await?).await
@@ -30,7 +19,7 @@ impl Writer {
     pub async fn update(
         &self,
         id: UserId,
-        versions: &IfMatch,
+        versions: Option<&[i64]>,
         name: &Name,
         email: &Email,
     ) -> Result<User, Error> {

@@ -121,7 +121,7 @@ async fn room(
     let empty = stat(redis, "memory", "used_memory:").await?;
     let sample = (1..=500).map(fixture::id).collect::<anyhow::Result<Vec<_>>>()?;
     for ids in sample.chunks(100) {
-        service.reader.get_many(ids).await?;
+        service.get_many(ids).await?;
     }
     let each = stat(redis, "memory", "used_memory:").await?.saturating_sub(empty) / 500;
     Ok(empty + each * u64::from(params.users) * params.room_percent / 100)
@@ -182,7 +182,7 @@ async fn read(service: &Arc<Service>, ids: &Arc<Vec<u32>>, third: usize) -> anyh
             let mut seen = Seen::default();
             let part = ids.len() / 3;
             for n in (third * part..(third + 1) * part).skip(reader).step_by(16) {
-                let (user, source) = service.reader.get(fixture::id(ids[n])?).await?;
+                let (user, source) = service.get(fixture::id(ids[n])?).await?;
                 seen.reads += u64::from(user.is_some());
                 match source {
                     Source::Near(_) | Source::Hit(_) => seen.hits += 1,

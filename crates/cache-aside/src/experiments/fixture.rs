@@ -113,7 +113,7 @@ impl Fixture {
     /// The service within this process, for what is called as a function. It believes Redis.
     pub async fn app(&self, tuning: &Tuning) -> anyhow::Result<Arc<Running>> {
         let service = Running::start(self.database.url(), &self.redis_url, tuning);
-        let service = Arc::new(service.map_err(|error| anyhow::anyhow!("{error}"))?);
+        let service = service.map_err(|error| anyhow::anyhow!("{error}"))?;
         believes(&service).await?;
         Ok(service)
     }
@@ -225,7 +225,7 @@ pub async fn believing(child: &Child) -> anyhow::Result<Client> {
 
 /// Waits until this service believes Redis.
 pub async fn believes(service: &Running) -> anyhow::Result<()> {
-    let trust = &service.reader.trust;
+    let trust = &service.trust;
     eventually("Redis is believed", async || Ok(trust.believed().map(drop))).await
 }
 

@@ -135,7 +135,7 @@ async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Ex
 async fn fill(service: &Arc<Service>, keys: u32, lab: &Lab) -> anyhow::Result<()> {
     let ids = (1..=keys).map(fixture::id).collect::<anyhow::Result<Vec<_>>>()?;
     for (n, ids) in ids.chunks(1_000).enumerate() {
-        try_join_all(ids.chunks(100).map(|ids| service.reader.get_many(ids))).await?;
+        try_join_all(ids.chunks(100).map(|ids| service.get_many(ids))).await?;
         lab.progress(n as u64 * 1_000, keys.into(), "keys filled");
     }
     Ok(())
@@ -214,7 +214,7 @@ async fn queries(
                 if Instant::now() >= end {
                     break;
                 }
-                let (_, source) = service.reader.get(ids[n % ids.len()]).await?;
+                let (_, source) = service.get(ids[n % ids.len()]).await?;
                 if matches!(source, Source::Miss { .. }) {
                     let bin = usize::try_from(begun.elapsed().as_millis() / BIN)?;
                     bins.resize(bins.len().max(bin + 1), 0);

@@ -68,7 +68,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let id = fixture::id(500)?;
     // Twice for the near cache: it keeps what Redis has.
     for service in [&service, &near, &near] {
-        service.reader.get(id).await?;
+        service.get(id).await?;
     }
     let key = fixture.key(id.get()).await?;
     // The same kind of connection as ours: with room for all readers, and a time-out for each command.
@@ -163,7 +163,7 @@ fn bare_get(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
 
 fn hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
-        let (user, source) = hand.service.reader.get(hand.id).await?;
+        let (user, source) = hand.service.get(hand.id).await?;
         ensure!(matches!(source, Source::Hit(_)), "{source:?}");
         ensure!(user.is_some_and(|user| user.json.len() > 100), "no user");
         Ok(())
@@ -172,7 +172,7 @@ fn hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
 
 fn near_hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
-        let (user, source) = hand.near.reader.get(hand.id).await?;
+        let (user, source) = hand.near.get(hand.id).await?;
         ensure!(matches!(source, Source::Near(_)), "{source:?}");
         ensure!(user.is_some_and(|user| user.json.len() > 100), "no user");
         Ok(())
@@ -181,7 +181,7 @@ fn near_hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
 
 fn query(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
-        let user = hand.service.writer.store.find(hand.id).await?;
+        let user = hand.service.store.find(hand.id).await?;
         ensure!(user.is_some_and(|user| user.json.len() > 100), "no user");
         Ok(())
     })

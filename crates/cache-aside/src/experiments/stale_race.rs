@@ -16,7 +16,7 @@ use super::{
 use crate::{
     cases::client::name,
     service::Service,
-    user::{Email, IfMatch, Name, UserId},
+    user::{Email, Name, UserId},
     value::Source,
 };
 
@@ -267,17 +267,17 @@ impl Pair {
                 Ok(Once { stale, loaded: true })
             }
             Self::Lease(reader, writer) => {
-                let link = writer.reader.trust.any_link().context("no link")?;
+                let link = writer.trust.any_link().context("no link")?;
                 link.forget(&[id]).await?;
                 let email = Email::parse(&format!("user{}@example.org", id.get()));
                 let (name, email) = (Name::parse(new), email.map_err(anyhow::Error::msg)?);
                 let name = name.map_err(anyhow::Error::msg)?;
                 let (read, written) = tokio::join!(
-                    after(read_after, reader.reader.get(id)),
-                    after(written_after, writer.writer.update(id, &IfMatch(None), &name, &email)),
+                    after(read_after, reader.get(id)),
+                    after(written_after, writer.update(id, None, &name, &email)),
                 );
                 written?;
-                let user = reader.reader.get(id).await?.0.context("nobody")?;
+                let user = reader.get(id).await?.0.context("nobody")?;
                 let seen: serde_json::Value = serde_json::from_slice(&user.json)?;
                 let loaded = matches!(read?.1, Source::Miss { .. });
                 Ok(Once { stale: seen["name"] != new, loaded })

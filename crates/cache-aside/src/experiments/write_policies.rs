@@ -15,7 +15,7 @@ use super::{
     compare::write_policies::Servers,
     fixture::{self, Fixture, believes},
 };
-use crate::user::{Email, IfMatch, Name};
+use crate::user::{Email, Name};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -60,15 +60,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("write-through: the name in the cache", "first", &cached);
 
     let id = fixture::id(params.users + 2)?;
-    let writer = &app.writer;
     let email = Email::parse("policies@example.org").map_err(anyhow::Error::msg)?;
     for name in ["first", "second"] {
         // Hot, so that there is something to delete.
-        app.reader.get(id).await?;
+        app.get(id).await?;
         let name = Name::parse(name).map_err(anyhow::Error::msg)?;
-        writer.update(id, &IfMatch(None), &name, &email).await?;
+        app.update(id, None, &name, &email).await?;
     }
-    let read = app.reader.get(id).await?.0.context("nobody")?;
+    let read = app.get(id).await?.0.context("nobody")?;
     let read: serde_json::Value = serde_json::from_slice(&read.json)?;
     let seen = read["name"].as_str().unwrap_or_default();
     lab.check_eq("delete on update: the name that is read after two changes", "second", seen);
@@ -111,7 +110,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             let email = Email::parse(&format!("user{n}@example.org"));
             let email = email.map_err(anyhow::Error::msg)?;
             let begun = Instant::now();
-            writer.update(fixture::id(n)?, &IfMatch(None), &name, &email).await?;
+            app.update(fixture::id(n)?, None, &name, &email).await?;
             times[0].push(begun.elapsed().as_secs_f64() * 1e3);
         }
     }

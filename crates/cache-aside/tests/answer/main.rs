@@ -185,6 +185,7 @@ async fn a_loader_that_died_does_not_hold_up_others_for_long() -> Outcome {
         .env("DATABASE_URL", proxy.url(fixture.database.url())?)
         .args(&["--database-timeout", "30"]);
     let mut doomed = doomed.start().await?;
+    believing(&doomed).await?;
     proxy.set(Fault::BlackHole);
     let key = fixture.key(id).await?;
     let stuck = Client::at(doomed.url())?;
