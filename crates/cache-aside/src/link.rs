@@ -203,7 +203,7 @@ impl Link {
         let since = now.saturating_sub(milliseconds(self.since.elapsed()));
         self.clock.store(since, Ordering::Relaxed);
         if let Some(near) = &self.near {
-            ids.iter().for_each(|id| near.forget(*id));
+            near.forget(ids.iter().copied());
         }
         Ok(())
     }

@@ -80,19 +80,20 @@ impl Near {
         }
     }
 
-    /// Forgets this user.
-    pub fn forget(&self, id: UserId) {
-        self.lock().users.remove(&id);
+    /// Forgets these users.
+    pub fn forget(&self, ids: impl Iterator<Item = UserId>) {
+        let mut entries = self.lock();
+        for id in ids {
+            entries.users.remove(&id);
+        }
     }
 
     /// What Redis says without being asked. Called for one message after another, in the order of the connection.
     pub fn hear(&self, push: &PushInfo) -> Result<(), Infallible> {
         match (&push.kind, push.data.first()) {
             (PushKind::Invalidate, Some(Reply::Array(keys))) => {
-                for key in keys.iter().filter_map(|key| String::from_redis_value_ref(key).ok()) {
-                    let id = key.rsplit(':').next().and_then(UserId::parse);
-                    id.into_iter().for_each(|id| self.forget(id));
-                }
+                let keys = keys.iter().filter_map(|key| String::from_redis_value_ref(key).ok());
+                self.forget(keys.filter_map(|key| UserId::parse(key.rsplit(':').next()?)));
             }
             // All keys are gone, or the connection is.
             (PushKind::Invalidate | PushKind::Disconnection, _) => self.lock().users.clear(),

@@ -112,14 +112,14 @@ impl Trust {
             // Before the question: what is committed after this instant may be missing from the answer.
             let asked = Instant::now();
             let (origin, pending) = store.pending(BATCH).await?;
-            let link = match self.any_link().filter(|link| link.origin == origin) {
-                Some(link) => link,
-                None => {
-                    let link = Arc::new(self.address.link(origin).await?);
-                    // Not believed yet.
-                    self.state.send_replace(Some((Arc::clone(&link), asked)));
-                    link
-                }
+            let known = self.any_link().filter(|link| link.origin == origin);
+            let link = if let Some(link) = known {
+                link
+            } else {
+                let link = Arc::new(self.address.link(origin).await?);
+                // Not believed yet.
+                self.state.send_replace(Some((Arc::clone(&link), asked)));
+                link
             };
             let (done, users): (Vec<_>, Vec<_>) = pending.into_iter().unzip();
             if let Err(away) = link.forget(&users).await {

@@ -262,7 +262,8 @@ impl Pair {
                     after(read_after, reader.get(id)),
                     after(written_after, writer.update(id, new)),
                 );
-                (read?, written?);
+                read?;
+                written?;
                 let stale = reader.get(id).await?.as_deref() != Some(new);
                 Ok(Once { stale, loaded: true })
             }
