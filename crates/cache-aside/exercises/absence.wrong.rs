@@ -1,4 +1,4 @@
-// caught by: absence::
+// caught by: ttl::
 /// How long to keep what was loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Lives {

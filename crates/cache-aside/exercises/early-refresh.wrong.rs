@@ -1,4 +1,4 @@
-// caught by: refresh::
+// caught by: ttl::
 /// Whether to reload now: `now − delta · beta · ln(rand) ≥ expiry`, with `left` for `expiry − now`.
 ///
 /// `load_time` is the paper's delta, how long the last load took. `beta` is 1 for the best spread; more reloads

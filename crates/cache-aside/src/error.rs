@@ -9,9 +9,8 @@ use axum::{
 use edge::{FieldError, Problem, database::is_away};
 use sqlx::error::DatabaseError;
 
-/// Everything that can go wrong behind the edge, which refuses what cannot be read. What it displays is what the
-/// client may read. That Redis is away is not among
-/// it: no client ever hears of that.
+/// Everything that can go wrong behind the edge, which refuses what cannot be read. The text of a variant is what the
+/// client may read. "Redis is away" is not among them: no client ever hears of that.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// 404: nobody has this id, or nobody can have it, or there is no such path.
@@ -20,9 +19,15 @@ pub enum Error {
     /// 409: somebody else has this e-mail address.
     #[error("this e-mail address is taken")]
     EmailTaken,
+    /// 412: the user is not as the client has read it.
+    #[error("somebody has changed this user since you read it; read it again")]
+    ChangedMeanwhile,
     /// 422: well-formed, but not something that we do.
-    #[error("this cannot be done as it was asked for")]
+    #[error("some fields are not as they must be")]
     Invalid(Vec<FieldError>),
+    /// 428: the client does not say which version it has read.
+    #[error("send If-Match with the ETag of the user that you have read, or with *")]
+    NoIfMatch,
     /// 503: the database does not answer, or not in time. Whether it did what it was asked is unknown.
     #[error("the database is away; try again")]
     DatabaseAway,
@@ -36,21 +41,6 @@ impl Error {
     pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(cause))
     }
-
-    /// One field is wrong.
-    pub fn field(field: &str, message: &str) -> Self {
-        Self::Invalid(vec![FieldError::new(field, message)])
-    }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::EmailTaken => StatusCode::CONFLICT,
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
 }
 
 // ANCHOR: error_response
@@ -59,7 +49,16 @@ impl IntoResponse for Error {
         if let Self::Internal(cause) = &self {
             tracing::error!(error = cause.as_ref(), "answered 500");
         }
-        let problem = Problem::new(self.status(), self.to_string());
+        let status = match &self {
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::EmailTaken => StatusCode::CONFLICT,
+            Self::ChangedMeanwhile => StatusCode::PRECONDITION_FAILED,
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoIfMatch => StatusCode::PRECONDITION_REQUIRED,
+            Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let problem = Problem::new(status, self.to_string());
         match self {
             Self::Invalid(errors) => problem.errors(errors),
             Self::DatabaseAway => problem.retry_after(Duration::from_secs(1)),

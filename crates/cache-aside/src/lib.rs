@@ -4,47 +4,41 @@
 //! the textbook leaves out is here: who loads when a thousand miss at once, what keeps an old value from being
 //! filled in after the delete, and what happens to a delete that cannot reach Redis.
 //!
-//! In reading order: what is cached ([`user`], [`store`]), in what form ([`value`]) and for how
-//! long ([`ttl`], [`absence`], [`refresh`]); how Redis is spoken to ([`link`]) and when it is believed
-//! ([`trust`]); who loads ([`flight`], [`gate`], [`lease`]), how that makes a read ([`source`], [`read`],
-//! [`many`]) and a change ([`write`](mod@write)); how it is tuned ([`tuning`]), put together ([`service`]) and speaks
-//! HTTP ([`error`], [`body`], [`api`]).
+//! In reading order: what is cached ([`user`], [`store`]), in what form ([`value`]) and for how long ([`ttl`]); how
+//! Redis is spoken to ([`link`], [`near`]) and when it is believed ([`trust`]); who loads in a process ([`flight`]), what
+//! the service consists of ([`service`]), who loads in all processes ([`lease`]), how that makes a read ([`read`]) and a
+//! change ([`write`](mod@write)); and how it speaks HTTP ([`error`], [`api`]).
 
 pub mod user;
 pub mod store;
 pub mod value;
 pub mod ttl;
-pub mod absence;
-pub mod refresh;
 pub mod link;
+pub mod near;
 pub mod trust;
 pub mod flight;
-pub mod gate;
-pub mod lease;
-pub mod source;
-pub mod read;
-pub mod many;
-pub mod write;
-pub mod tuning;
 pub mod service;
+pub mod lease;
+pub mod read;
+pub mod write;
 pub mod error;
-pub mod body;
 pub mod api;
 pub mod cases;
+pub mod whiteboard;
 pub mod experiments;
 
 use std::sync::Arc;
 
 use lab::{Answer, Serve, Service, Serving};
 
-use crate::{service::App, tuning::Tuning};
+use crate::service::Tuning;
 
 pub use store::MIGRATIONS;
 
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
 struct Options {
-    /// Where Redis is, if not where it is found or started; need not be there yet
+    /// Where Redis is, if it should not be looked for or started; it need not be there yet
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
     redis: Option<String>,
     #[command(flatten)]
@@ -62,10 +56,10 @@ pub fn answer() -> Answer {
         try_it: &[
             r#"id=$(curl -s {url}/users -H 'content-type: application/json' -d "{\"name\":\"Ada\",\"email\":\"ada-$(date +%s)@example.org\"}" | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
             "curl -i {url}/users/$id    # twice: see Cache-Status",
-            r#"curl -i -X PUT {url}/users/$id -H 'content-type: application/json' -d "{\"name\":\"Ada L.\",\"email\":\"ada-$id@example.org\"}""#,
+            r#"curl -i -X PUT {url}/users/$id -H 'if-match: "1"' -H 'content-type: application/json' -d "{\"name\":\"Ada L.\",\"email\":\"ada-$id@example.org\"}""#,
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
+        whiteboard: Some(Serve::new(whiteboard::serve)),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -73,14 +67,14 @@ pub fn answer() -> Answer {
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let database = serving.database().await?;
-    // One that was named is taken at its word: whether it is there is for the breaker to find out.
+    // A Redis that was named need not be there yet: the breaker finds out.
     let redis = match options.redis.filter(|url| !url.is_empty()) {
         Some(url) => url,
         None => serving.server(Service::Redis).await?,
     };
-    let started = App::start(&database, &redis, &options.tuning).await;
-    let app = started.map_err(|error| anyhow::anyhow!("{error}"))?;
-    serving.run(api::router(Arc::clone(&app.service))).await?;
-    app.stop().await;
+    let service = service::Service::start(&database, &redis, &options.tuning);
+    let service = service.map_err(|error| anyhow::anyhow!("{error}"))?;
+    serving.run(api::router(Arc::clone(&service))).await?;
+    service.stop().await;
     Ok(())
 }

@@ -1,71 +1,96 @@
-//! How do we speak to Redis, and to which life of it?
+//! How do we speak to Redis, and which of its contents may be ours?
 //!
-//! Invariant: no command waits longer than the time-out, and a link never outlives the server's process. A
-//! restarted server has another *life*, and may have old data: what was deleted just before a power cut can
-//! be there again. So every content bears the life in which it was written, and no other is believed.
+//! Invariant: no command waits longer than the time-out, and a link never outlives the server's process.
+//!
+//! The cache must outlive neither of the two servers. A database that was emptied or replaced has another *origin* (a
+//! random id in a table of its own). A Redis that was restarted has another *life* (its `run_id`), and may have old
+//! data: what was deleted just before a power cut can be there again. Both are a part of every key, so what was cached
+//! of another database or in another life is simply not found, and expires.
 
 use std::{
     sync::{
-        LazyLock,
-        atomic::{AtomicI64, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use axum::body::Bytes;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, Script,
-    aio::MultiplexedConnection, cmd,
+    AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion,
+    RedisError, RedisResult, Script, aio::MultiplexedConnection, cmd,
 };
+use sqlx::types::Uuid;
 
-use crate::user::UserId;
+use crate::{
+    near::Near,
+    user::UserId,
+    value::{self, Content, Value},
+};
 
 /// Commands that wait to be written. When it is full the next one waits its turn, within its time-out.
 const QUEUE: usize = 4_096;
+/// Letters of a life in a key. Nobody has ever seen two random ones with the same twelve.
+const LIFE: usize = 12;
 
 /// Redis does not answer, or not in time, or not sensibly.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("Redis is away: {0}")]
-pub struct Away(String);
+#[error("Redis is away: {why}")]
+pub struct Away {
+    why: String,
+    /// This command took too long. The next may be quick.
+    pub is_slow: bool,
+}
 
 impl From<RedisError> for Away {
     fn from(error: RedisError) -> Self {
-        Self(error.to_string())
+        Self { why: error.to_string(), is_slow: error.is_timeout() }
     }
 }
 
-/// Where Redis is, and what our keys begin with.
+/// Where Redis is, and how it is used.
 #[derive(Clone, Debug)]
 pub struct Address {
     client: Client,
     prefix: String,
     timeout: Duration,
+    near: usize,
 }
 
 impl Address {
-    /// The error is a malformed URL.
-    pub fn new(url: &str, prefix: &str, timeout: Duration) -> Result<Self, RedisError> {
-        Ok(Self { client: Client::open(url)?, prefix: prefix.to_owned(), timeout })
+    /// `near` is how many users a process keeps beside Redis. The error is a malformed URL.
+    pub fn new(url: &str, prefix: &str, timeout: Duration, near: usize) -> RedisResult<Self> {
+        let mut info = url.into_connection_info()?;
+        if near > 0 {
+            // Only RESP3 has messages that nobody asked for.
+            let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+            info = info.set_redis_settings(settings);
+        }
+        Ok(Self { client: Client::open(info)?, prefix: prefix.to_owned(), timeout, near })
     }
 
-    /// A link to the server as it runs now.
-    pub async fn link(&self) -> Result<Link, Away> {
-        let config = AsyncConnectionConfig::new()
+    /// A link to the server as it runs now, for what is cached of this database.
+    pub async fn link(&self, origin: Uuid) -> Result<Link, Away> {
+        let near = (self.near > 0).then(|| Arc::new(Near::new(self.near)));
+        let mut config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout))
             .set_pipeline_buffer_size(QUEUE);
+        if let Some(near) = near.clone() {
+            config = config.set_push_sender(move |push| near.hear(&push));
+        }
         let connect = self.client.get_multiplexed_async_connection_with_config(&config);
         let mut connection = connect.await?;
+        if near.is_some() {
+            cmd("CLIENT").arg("TRACKING").arg("ON").exec_async(&mut connection).await?;
+        }
         let about: String = cmd("INFO").arg("server").query_async(&mut connection).await?;
-        let life = about.lines().find_map(|line| line.strip_prefix("run_id:"));
-        let life = life.and_then(|id| id.get(..16)).ok_or_else(|| Away("no run_id".to_owned()))?;
-        let link = Link {
-            connection,
-            life: life.to_owned(),
-            prefix: self.prefix.clone(),
-            since: Instant::now(),
-            clock: AtomicI64::new(0),
-        };
-        link.set_clock().await?;
+        let life = about.lines().find_map(|line| line.strip_prefix("run_id:")?.get(..LIFE));
+        let life = life.ok_or(Away { why: "no run_id in INFO".to_owned(), is_slow: false })?;
+        let keys = format!("{}{}:{life}:user:", self.prefix, origin.simple());
+        let (since, clock, replace) = (Instant::now(), AtomicU64::new(0), Script::new(REPLACE));
+        let link = Link { connection, near, keys, origin, replace, since, clock };
+        link.forget(&[]).await?;
         Ok(link)
     }
 }
@@ -74,131 +99,118 @@ impl Address {
 #[derive(Debug)]
 pub struct Link {
     connection: MultiplexedConnection,
-    life: String,
-    prefix: String,
+    /// What this process keeps for itself, for as long as it has this connection.
+    near: Option<Arc<Near>>,
+    /// What is before the id in every key.
+    keys: String,
+    /// The database whose users are under these keys.
+    pub origin: Uuid,
+    replace: Script,
     since: Instant,
-    /// Microseconds from `since` to Redis' own time.
-    clock: AtomicI64,
+    /// Redis' own time at `since`, in milliseconds.
+    clock: AtomicU64,
 }
 
 // ANCHOR: replace
-/// Puts ARGV[2] in the place of ARGV[1], or nothing if it is empty. A content is never written twice, so what
-/// is still there has been there all the time.
-static REPLACE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r#"
-        if redis.call('get', KEYS[1]) ~= ARGV[1] then
-            return 0
-        end
-        if ARGV[2] == '' then
-            redis.call('del', KEYS[1])
-        else
-            redis.call('set', KEYS[1], ARGV[2], 'px', ARGV[3])
-        end
-        return 1
-        "#,
-    )
-});
+/// Puts ARGV[2] in the place of the content with the token ARGV[1], or nothing if ARGV[2] is empty. No two contents
+/// have the same token, so what is still there has been there all the time.
+const REPLACE: &str = r#"
+    if redis.call('getrange', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then
+        return 0
+    end
+    if ARGV[2] == '' then
+        redis.call('del', KEYS[1])
+    else
+        redis.call('set', KEYS[1], ARGV[2], 'px', ARGV[3])
+    end
+    return 1
+"#;
 // ANCHOR_END: replace
 
 impl Link {
-    /// Which life of the server this is.
-    pub fn life(&self) -> &str {
-        &self.life
-    }
-
     /// The key of a user.
     pub fn key(&self, id: UserId) -> String {
-        format!("{}user:{}", self.prefix, id.get())
+        format!("{}{}", self.keys, id.get())
     }
 
-    /// What is there.
-    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
-        let found = self.ask(cmd("GET").arg(key)).await?;
-        if found.is_none() {
-            // No string: nothing of ours. To delete is always safe.
-            self.delete(&[key.to_owned()]).await?;
+    /// What is known of a user, if it is, and whether it was known in this process.
+    pub async fn get(&self, id: UserId) -> Result<Option<(Value, bool)>, Away> {
+        let known = self.near.as_ref().map(|near| near.get(id, self.now()));
+        if let Some(Ok(value)) = known {
+            return Ok(Some((value, true)));
         }
-        Ok(found.flatten())
-    }
-
-    /// What is there under each of these keys.
-    pub async fn get_many(&self, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, Away> {
-        Ok(cmd("MGET").arg(keys).query_async(&mut self.connection.clone()).await?)
-    }
-
-    /// Puts it there, whatever was there before. Only the textbook does this.
-    pub async fn set(&self, key: &str, content: &[u8], life: Duration) -> Result<bool, Away> {
-        let mut set = cmd("SET");
-        set.arg(key).arg(content).arg("PX").arg(millis(life));
-        Ok(self.ask::<()>(&set).await?.is_some())
+        let mut connection = self.connection.clone();
+        let found = cmd("GET").arg(self.key(id)).query_async(&mut connection).await;
+        // What is not a string is read as an empty one, which is not ours either.
+        let found = unless_refused(found)?.unwrap_or(Some(Bytes::new()));
+        let value = match found.as_ref().map(value::decode) {
+            Some(Some(Content::Value(value))) => Some(value),
+            None | Some(Some(Content::Lease)) => None,
+            Some(None) => {
+                // To delete is always safe.
+                self.forget(&[id]).await?;
+                None
+            }
+        };
+        if let (Some(near), Some(Err(question))) = (&self.near, known) {
+            near.put(id, question, value.as_ref());
+        }
+        Ok(value.map(|value| (value, false)))
     }
 
     // ANCHOR: add
-    /// Puts it there if nothing is. One command, and Redis runs one at a time: of all who want the key at
-    /// once, one gets it, and the others get what that one has put there.
-    pub async fn add(&self, key: &str, content: &[u8], life: Duration) -> Result<Added, Away> {
+    /// Puts a lease there if nothing is. One command, and Redis runs one at a time: of all who want the key at once,
+    /// one gets it, and the others get what that one has put there.
+    pub async fn add(&self, id: UserId, token: &str, life: Duration) -> Result<Added, Away> {
         let mut add = cmd("SET");
-        add.arg(key).arg(content).arg("NX").arg("GET").arg("PX").arg(millis(life));
-        Ok(match self.ask(&add).await? {
+        add.arg(self.key(id)).arg(value::lease(token));
+        add.arg("NX").arg("GET").arg("PX").arg(milliseconds(life).max(1));
+        let found = add.query_async(&mut self.connection.clone()).await;
+        Ok(match unless_refused::<Option<Bytes>>(found)? {
             Some(None) => Added::Yes,
-            Some(Some(found)) => Added::Found(found),
+            Some(Some(found)) => Added::Found(value::decode(&found)),
             None => Added::Refused,
         })
     }
     // ANCHOR_END: add
 
-    /// Puts `new` in the place of `old`, and says whether it did. An empty `new` deletes.
+    /// Puts `new` in the place of the content with this token, and says whether it did. An empty `new` deletes.
     pub async fn replace(
         &self,
-        key: &str,
-        old: &[u8],
+        id: UserId,
+        token: &str,
         new: &[u8],
         life: Duration,
     ) -> Result<bool, Away> {
-        let mut replace = REPLACE.key(key);
-        replace.arg(old).arg(new).arg(millis(life));
-        match replace.invoke_async(&mut self.connection.clone()).await {
-            Ok(replaced) => Ok(replaced),
-            Err(error) if is_refusal(&error) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        let mut replace = self.replace.key(self.key(id));
+        replace.arg(token).arg(new).arg(milliseconds(life).max(1));
+        let replaced = replace.invoke_async(&mut self.connection.clone()).await;
+        Ok(unless_refused(replaced)?.unwrap_or(false))
     }
 
-    /// Deletes these keys.
-    pub async fn delete(&self, keys: &[String]) -> Result<(), Away> {
+    /// Deletes what is known of these users, here and in Redis. Other processes' copies hear of it from Redis. The answer
+    /// also tells that Redis is well, and what time it is there, right to a round trip.
+    pub async fn forget(&self, ids: &[UserId]) -> Result<(), Away> {
         let mut delete = Pipeline::new();
         // One command for each key: in a cluster they live on different servers.
-        for key in keys {
-            delete.cmd("DEL").arg(key).ignore();
+        for id in ids {
+            delete.cmd("DEL").arg(self.key(*id)).ignore();
         }
-        Ok(delete.query_async(&mut self.connection.clone()).await?)
+        let mut connection = self.connection.clone();
+        let time = delete.cmd("TIME").query_async(&mut connection);
+        let ((seconds, micros),): ((u64, u64),) = time.await?;
+        let now = seconds * 1_000 + micros / 1_000;
+        let since = now.saturating_sub(milliseconds(self.since.elapsed()));
+        self.clock.store(since, Ordering::Relaxed);
+        if let Some(near) = &self.near {
+            near.forget(ids.iter().copied());
+        }
+        Ok(())
     }
 
     /// The time by Redis' clock in milliseconds: the one clock that all processes share.
     pub fn now(&self) -> u64 {
-        let since = i64::try_from(self.since.elapsed().as_micros()).unwrap_or(i64::MAX);
-        u64::try_from(since.saturating_add(self.clock.load(Ordering::Relaxed)) / 1_000).unwrap_or(0)
-    }
-
-    /// Reads Redis' clock, which also tells whether it answers. Right to half a round trip.
-    pub async fn set_clock(&self) -> Result<(), Away> {
-        let asked = self.since.elapsed();
-        let (seconds, micros): (i64, i64) =
-            cmd("TIME").query_async(&mut self.connection.clone()).await?;
-        let between = (asked + self.since.elapsed()) / 2;
-        let between = i64::try_from(between.as_micros()).unwrap_or(i64::MAX);
-        self.clock.store(seconds * 1_000_000 + micros - between, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// `None`: the server is well, but refuses just this.
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<Option<T>, Away> {
-        match command.query_async(&mut self.connection.clone()).await {
-            Ok(answer) => Ok(Some(answer)),
-            Err(error) if is_refusal(&error) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        self.clock.load(Ordering::Relaxed) + milliseconds(self.since.elapsed())
     }
 }
 
@@ -207,19 +219,23 @@ impl Link {
 pub enum Added {
     /// It is there.
     Yes,
-    /// This was there.
-    Found(Vec<u8>),
+    /// This was there; `None`: nothing of ours.
+    Found(Option<Content>),
     /// Something was there that is no string, or there is no room.
     Refused,
 }
 
-/// Not a string, or no memory left and nothing that may be evicted. All other errors (it is loading its data,
-/// it has become a replica) mean that there is no cache to be had from it now.
-fn is_refusal(error: &RedisError) -> bool {
-    matches!(error.code(), Some("WRONGTYPE" | "OOM"))
+/// `None`: Redis is well, but refuses just this. It is not a string, or there is no memory left and nothing that may be
+/// evicted. All other errors (Redis is loading its data, it has become a replica) mean that there is no cache now.
+fn unless_refused<T: FromRedisValue>(answer: Result<T, RedisError>) -> Result<Option<T>, Away> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if matches!(error.code(), Some("WRONGTYPE" | "OOM")) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// At least one: Redis refuses 0.
-fn millis(life: Duration) -> u64 {
-    u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1)
+/// Whole milliseconds.
+pub fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2)
 }

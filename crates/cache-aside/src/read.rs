@@ -1,80 +1,47 @@
-//! How is one user read? Redis first, then the database.
+//! How is one user read, and how a hundred? Redis first, then the database.
+//!
+//! Commands on one connection are sent without waiting for each other, so a hundred `GET`s are one round trip. `MGET`
+//! would be one command, but a cluster refuses it when the keys lie on different servers.
 
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::{
     error::Error,
-    flight::{Flights, Turn},
-    lease::Loader,
+    flight::Turn,
     link::Link,
-    refresh,
-    source::{Read, Source},
-    trust::{Trouble, Trust},
+    service::Service,
+    trust::Trouble,
+    ttl,
     user::UserId,
-    value::{self, Content},
+    value::{Read, Source},
 };
 
-/// What keeps many readers of one key from becoming many queries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Stampede {
-    /// Nothing: the textbook, with its race.
-    Naive,
-    /// One loader for a key in each process.
-    SingleFlight,
-    /// One loader for a key in all processes, and no stale fill.
-    #[default]
-    Lease,
-}
-
-/// Reads users.
-#[derive(Debug)]
-pub struct Reader {
-    /// Whether Redis is to be believed.
-    pub trust: Arc<Trust>,
-    /// Who loads what is not there.
-    pub loader: Loader,
-    /// What is being loaded.
-    pub flights: Arc<Flights>,
-    /// Against stampedes.
-    pub stampede: Stampede,
-    /// For early refreshes: 1 as the paper has it, 0 for none.
-    pub beta: f64,
-    /// Loads, which go on when the client that asked first has gone.
-    pub tasks: TaskTracker,
-}
-
-impl Reader {
+impl Service {
     // ANCHOR: get
     /// The user, as it is now or was at some moment since this was called.
     pub async fn get(self: &Arc<Self>, id: UserId) -> Result<Read, Error> {
-        let Some(link) = self.trust.link().await else { return self.bypass(id).await };
-        match self.through(&link, id).await {
-            Ok(read) => Ok(read),
-            Err(Trouble::Other(error)) => Err(error),
-            Err(Trouble::Redis(away)) => {
-                self.trust.lose(&link, &away);
-                self.bypass(id).await
+        if let Some(link) = self.trust.believed() {
+            match self.through(&link, id).await {
+                Ok(read) => return Ok(read),
+                Err(Trouble::Other(error)) => return Err(error),
+                Err(Trouble::Redis(away)) => self.trust.doubt(&link, &away),
             }
         }
+        Ok((self.store.find(id).await?, Source::Bypass))
     }
 
     async fn through(self: &Arc<Self>, link: &Arc<Link>, id: UserId) -> Result<Read, Trouble> {
-        let mut give_up_at = None;
+        let give_up_at = Instant::now() + self.patience;
         loop {
             if let Some(read) = self.look(link, id).await? {
                 return Ok(read);
             }
-            if self.stampede == Stampede::Naive {
-                return self.loader.fill_blindly(link, id).await;
-            }
-            let give_up_at =
-                *give_up_at.get_or_insert_with(|| Instant::now() + self.loader.patience);
             if Instant::now() > give_up_at {
                 // What it waited for was not stored, or deleted at once.
-                return self.loader.load_only(id).await;
+                return self.load_only(id).await;
             }
             match self.flights.board(id) {
                 Turn::Follow(mut end) => {
@@ -82,14 +49,11 @@ impl Reader {
                     let _ = end.changed().await;
                 }
                 Turn::Lead(landing) => {
-                    let (reader, link) = (Arc::clone(self), Arc::clone(link));
+                    let (service, link) = (Arc::clone(self), Arc::clone(link));
                     // A task, so that a client that goes away does not leave its followers and a lease behind.
                     let load = self.tasks.spawn(async move {
                         let _landing = landing;
-                        match reader.stampede {
-                            Stampede::Lease => reader.loader.fill(&link, id).await,
-                            _ => reader.loader.fill_blindly(&link, id).await,
-                        }
+                        service.fill(&link, id).await
                     });
                     return load.await.map_err(Error::internal)?;
                 }
@@ -98,35 +62,37 @@ impl Reader {
     }
     // ANCHOR_END: get
 
-    /// What Redis has, if it can be used. Perhaps starts a refresh.
-    async fn look(self: &Arc<Self>, link: &Arc<Link>, id: UserId) -> Result<Option<Read>, Trouble> {
-        let Some(found) = link.get(&link.key(id)).await? else { return Ok(None) };
-        let Content::Value(value) = value::decode(&found, link.life()) else { return Ok(None) };
-        let load_time = value.load_time;
-        let read = Read::hit(value, link);
-        if let Source::Hit { ttl } = read.source
-            && refresh::draw(ttl, load_time, self.beta)
-        {
-            self.refresh(link, id, found);
-        }
-        Ok(Some(read))
-    }
-
     // ANCHOR: refresh
-    /// Reloads in the background what is still good. Nobody waits for it, so a failure only costs the chance.
-    fn refresh(self: &Arc<Self>, link: &Arc<Link>, id: UserId, old: Vec<u8>) {
-        let Turn::Lead(landing) = self.flights.board(id) else { return };
-        let (reader, link) = (Arc::clone(self), Arc::clone(link));
-        self.tasks.spawn(async move {
-            let _landing = landing;
-            if let Err(trouble) = reader.loader.replace(&link, id, &old).await {
-                tracing::debug!(%trouble, "not refreshed");
-            }
-        });
+    /// What a cache has. By chance, reloads it in the background while it is still good. Nobody waits for that, so a
+    /// failure only costs the chance.
+    async fn look(self: &Arc<Self>, link: &Arc<Link>, id: UserId) -> Result<Option<Read>, Trouble> {
+        let Some((value, is_near)) = link.get(id).await? else { return Ok(None) };
+        let left = value.left(link.now());
+        if ttl::draw(left, value.load_time, self.beta)
+            && let Turn::Lead(landing) = self.flights.board(id)
+        {
+            let (service, link, old) = (Arc::clone(self), Arc::clone(link), value.token);
+            self.tasks.spawn(async move {
+                let _landing = landing;
+                if let Err(trouble) = service.replace(&link, id, &old).await {
+                    tracing::debug!(%trouble, "not refreshed");
+                }
+            });
+        }
+        let source = if is_near { Source::Near } else { Source::Hit };
+        Ok(Some((value.user, source(left.as_secs()))))
     }
     // ANCHOR_END: refresh
 
-    async fn bypass(&self, id: UserId) -> Result<Read, Error> {
-        Ok(Read { user: self.loader.gate.find(id).await?, source: Source::Bypass })
+    // ANCHOR: get_many
+    /// These users, each as it is now or was at some moment since this was called. Around Redis they are one query, so
+    /// that they take one of the few places.
+    pub async fn get_many(self: &Arc<Self>, ids: &[UserId]) -> Result<Vec<Read>, Error> {
+        if self.trust.believed().is_some() {
+            return try_join_all(ids.iter().map(|id| self.get(*id))).await;
+        }
+        let mut users = self.store.find_many(ids).await?;
+        Ok(ids.iter().map(|id| (users.remove(id).flatten(), Source::Bypass)).collect())
     }
+    // ANCHOR_END: get_many
 }

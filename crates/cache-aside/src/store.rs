@@ -1,214 +1,157 @@
 //! What is kept? Every SQL statement of the service is in this file.
 //!
-//! Invariant: a user changes in the same statement in which its invalidation is written down. Either both
-//! are there or neither is, wherever the process dies.
+//! Invariant: a user changes in the transaction in which a trigger writes its invalidation down. Either both are there or
+//! neither is, wherever the process dies.
 
 use std::time::Duration;
 
 use edge::database::{Database, Limits};
-use sqlx::{FromRow, PgConnection, migrate::Migrator};
+use sqlx::{FromRow, PgConnection, migrate::Migrator, types::Uuid};
 
 use crate::{
     error::Error,
     user::{Email, Name, User, UserId},
+    value::{UserJson, Users},
 };
 
 /// The schema. Whoever starts the service has run it.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// One for each of PostgreSQL's cores, and some to wait for the disk. More would make it slower.
-const CONNECTIONS: u32 = 16;
-
-/// A user that was just written, and the invalidation that went with it.
+/// A user that was just written.
 #[derive(Debug, FromRow)]
 pub struct Written {
     /// As it is now; as it was, if it was deleted.
     #[sqlx(flatten)]
     pub user: User,
-    /// The row of `invalidations`.
-    pub invalidation: i64,
-}
-
-/// An invalidation that nobody has carried out yet.
-#[derive(Debug, FromRow)]
-pub struct Pending {
-    /// The row of `invalidations`.
-    pub id: i64,
-    /// Whom Redis has to forget.
-    pub user_id: UserId,
+    /// Where this happened, see [`Store::pending`].
+    pub origin: Uuid,
 }
 
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Database<Error>,
+    /// Twelve at once. When Redis is away every read comes here: few get through, and the others wait in order for as long
+    /// as one call may take. Then they get a 503, not a place in an ever longer queue.
+    readers: Database<Error>,
+    /// Four at once. However many read, they find a connection.
+    writers: Database<Error>,
     /// For the watcher alone: it must get through when all others are taken.
-    reserved: Database<Error>,
+    watcher: Database<Error>,
 }
 
 impl Store {
     /// Connects when it is first asked something. The error is a malformed URL.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, sqlx::Error> {
-        let limits = Limits { connections: CONNECTIONS, timeout, pause: timeout };
-        Ok(Self {
-            database: Database::new(url, limits)?,
-            reserved: Database::new(url, Limits { connections: 1, ..limits })?,
-        })
+        let pool =
+            |connections| Database::new(url, Limits { connections, timeout, pause: timeout });
+        Ok(Self { readers: pool(12)?, writers: pool(4)?, watcher: pool(1)? })
     }
-
-    /// The statement behind [`find`](Self::find), for those who measure it.
-    pub const FIND: &str = r#"
-        select id, name, email, created_at, updated_at
-        from users
-        where id = $1
-    "#;
 
     /// The user, if there is one.
-    pub async fn find(&self, id: UserId) -> Result<Option<User>, Error> {
-        let find = async |connection: &mut PgConnection| {
-            sqlx::query_as(Self::FIND).bind(id).fetch_optional(connection).await
-        };
-        self.database.within(find).await
+    pub async fn find(&self, id: UserId) -> Result<Option<UserJson>, Error> {
+        Ok(self.find_many(&[id]).await?.remove(&id).flatten())
     }
 
-    /// Those of them that there are, in no order.
-    pub async fn find_many(&self, ids: &[UserId]) -> Result<Vec<User>, Error> {
-        let find = async |connection: &mut PgConnection| {
-            sqlx::query_as(
-                r#"
-                select id, name, email, created_at, updated_at
-                from users
-                where id = any($1)
-                "#,
-            )
-            .bind(ids)
-            .fetch_all(connection)
-            .await
-        };
-        self.database.within(find).await
+    /// Each of these users, or the news that there is none.
+    pub async fn find_many(&self, ids: &[UserId]) -> Result<Users, Error> {
+        let find = sqlx::query_as(
+            r#"
+            select id, name, email, version, created_at, updated_at
+            from users
+            where id = any($1)
+            "#,
+        );
+        let find = find.bind(ids);
+        let found: Vec<User> = self.readers.within(async |it| find.fetch_all(it).await).await?;
+        let mut users: Users = ids.iter().map(|id| (*id, None)).collect();
+        for user in found {
+            users.insert(user.id, Some(UserJson::of(&user).map_err(Error::internal)?));
+        }
+        Ok(users)
     }
 
-    /// A new user. Its id may have been asked for before, so that its absence is cached: that is to be
-    /// invalidated too.
+    /// A new user. Its id may have been asked for before, so that its absence is cached: that is invalidated too.
     pub async fn insert(&self, name: &Name, email: &Email) -> Result<Written, Error> {
-        let insert = async |connection: &mut PgConnection| {
-            sqlx::query_as(
-                r#"
-                with changed as (
-                    insert into users (name, email)
-                    values ($1, $2)
-                    returning id, name, email, created_at, updated_at
-                ), pending as (
-                    insert into invalidations (user_id)
-                    select id from changed
-                    returning id as invalidation
-                )
-                select id, name, email, created_at, updated_at, invalidation
-                from changed, pending
-                "#,
-            )
-            .bind(name.as_str())
-            .bind(email.as_str())
-            .fetch_one(connection)
-            .await
-        };
-        self.database.within(insert).await
+        let insert = sqlx::query_as(
+            r#"
+            insert into users (name, email, email_key)
+            values ($1, $2, $3)
+            returning id, name, email, version, created_at, updated_at,
+                (select id from origin) as origin
+            "#,
+        );
+        let insert = insert.bind(name.as_str()).bind(email.as_str()).bind(email.key());
+        self.writers.within(async |it| insert.fetch_one(it).await).await
     }
 
     // ANCHOR: update_user
-    /// The user as it is from now on, if there is one.
+    /// The user as it is from now on, if it was one of these versions, or any if none is named. When two clients have read the same version, the
+    /// second waits for the first one's lock on the row, and then finds another version.
     pub async fn update(
         &self,
         id: UserId,
+        versions: Option<&[i64]>,
         name: &Name,
         email: &Email,
     ) -> Result<Option<Written>, Error> {
-        let update = async |connection: &mut PgConnection| {
-            sqlx::query_as(
-                r#"
-                with changed as (
-                    update users
-                    set name = $2, email = $3, updated_at = now()
-                    where id = $1
-                    returning id, name, email, created_at, updated_at
-                ), pending as (
-                    insert into invalidations (user_id)
-                    select id from changed
-                    returning id as invalidation
-                )
-                select id, name, email, created_at, updated_at, invalidation
-                from changed, pending
-                "#,
-            )
-            .bind(id)
-            .bind(name.as_str())
-            .bind(email.as_str())
-            .fetch_optional(connection)
-            .await
-        };
-        self.database.within(update).await
+        let update = sqlx::query_as(
+            r#"
+            update users
+            set name = $2, email = $3, email_key = $4, version = version + 1, updated_at = now()
+            where id = $1 and ($5::bigint[] is null or version = any($5))
+            returning id, name, email, version, created_at, updated_at,
+                (select id from origin) as origin
+            "#,
+        );
+        let update = update.bind(id).bind(name.as_str()).bind(email.as_str()).bind(email.key());
+        let update = update.bind(versions);
+        self.writers.within(async |it| update.fetch_optional(it).await).await
     }
     // ANCHOR_END: update_user
 
     /// The user that is no more, if there was one.
     pub async fn delete(&self, id: UserId) -> Result<Option<Written>, Error> {
-        let delete = async |connection: &mut PgConnection| {
-            sqlx::query_as(
-                r#"
-                with changed as (
-                    delete from users
-                    where id = $1
-                    returning id, name, email, created_at, updated_at
-                ), pending as (
-                    insert into invalidations (user_id)
-                    select id from changed
-                    returning id as invalidation
-                )
-                select id, name, email, created_at, updated_at, invalidation
-                from changed, pending
-                "#,
-            )
-            .bind(id)
-            .fetch_optional(connection)
-            .await
+        let delete = sqlx::query_as(
+            r#"
+            delete from users
+            where id = $1
+            returning id, name, email, version, created_at, updated_at,
+                (select id from origin) as origin
+            "#,
+        );
+        let delete = delete.bind(id);
+        self.writers.within(async |it| delete.fetch_optional(it).await).await
+    }
+
+    /// Redis has forgotten this user. Earlier versions were committed before this one, so their invalidations are carried
+    /// out too.
+    pub async fn carried_out(&self, user: &User) -> Result<(), Error> {
+        let delete = "delete from invalidations where user_id = $1 and version <= $2";
+        let delete = sqlx::query(delete).bind(user.id).bind(user.version);
+        self.writers.within(async |it| delete.execute(it).await).await.map(drop)
+    }
+
+    /// Which database this is, and the invalidations that are to be carried out, the oldest first.
+    pub async fn pending(&self, limit: u32) -> Result<(Uuid, Vec<(i64, UserId)>), Error> {
+        let origin = sqlx::query_scalar("select id from origin");
+        let pending = sqlx::query_as("select id, user_id from invalidations order by id limit $1");
+        let pending = pending.bind(i64::from(limit));
+        let both = async |it: &mut PgConnection| {
+            Ok((origin.fetch_one(&mut *it).await?, pending.fetch_all(it).await?))
         };
-        self.database.within(delete).await
+        self.watcher.within(both).await
     }
 
-    /// Invalidations that are to be carried out, the oldest first.
-    pub async fn pending(&self, limit: u32) -> Result<Vec<Pending>, Error> {
-        let pending = async |connection: &mut PgConnection| {
-            sqlx::query_as("select id, user_id from invalidations order by id limit $1")
-                .bind(i64::from(limit))
-                .fetch_all(connection)
-                .await
-        };
-        self.reserved.within(pending).await
-    }
-
-    /// Redis has forgotten this user: the writer says so.
-    pub async fn carried_out(&self, invalidation: i64) -> Result<(), Error> {
-        Self::settle(&self.database, &[invalidation]).await
-    }
-
-    /// Redis has forgotten these users: the watcher says so. Not in the queue behind all writers, or many of
-    /// them would end this process' trust in a Redis that is well.
+    /// Redis has forgotten these users: the watcher says so. Not in the queue behind all writers, or many of them would
+    /// end this process's trust in a Redis that is well.
     pub async fn all_carried_out(&self, invalidations: &[i64]) -> Result<(), Error> {
-        Self::settle(&self.reserved, invalidations).await
-    }
-
-    async fn settle(database: &Database<Error>, invalidations: &[i64]) -> Result<(), Error> {
-        let delete = async |connection: &mut PgConnection| {
-            sqlx::query("delete from invalidations where id = any($1)")
-                .bind(invalidations)
-                .execute(connection)
-                .await
-        };
-        database.within(delete).await.map(|_| ())
+        let delete = sqlx::query("delete from invalidations where id = any($1)");
+        let delete = delete.bind(invalidations);
+        self.watcher.within(async |it| delete.execute(it).await).await.map(drop)
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.database.ping().await
+        self.readers.ping().await
     }
 }

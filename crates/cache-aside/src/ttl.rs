@@ -1,7 +1,7 @@
-//! How long does a value live, and why not all equally long?
+//! How long does a value live, why not all equally long, and who reloads it before its end?
 //!
-//! What is filled together (a deploy, a restart, a batch) would expire together, and the database would see
-//! the whole crowd again. A random part of each life takes the crowd apart.
+//! What is filled together (a deploy, a restart, a batch) would expire together, and the database would see the whole
+//! crowd again. A random part of each life takes the crowd apart.
 
 use std::time::Duration;
 
@@ -24,9 +24,49 @@ impl Ttl {
 }
 // ANCHOR_END: jitter
 
+// ANCHOR: absence
+/// How long to keep what was loaded.
+///
+/// The news that nobody has an id is kept too, or each request for such an id would reach the database. Only for a
+/// short time: it takes up memory, and an attacker can make as much of it as there are numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Lives {
+    /// A user.
+    pub user: Ttl,
+    /// The news that there is none.
+    pub absence: Ttl,
+}
+
+impl Lives {
+    /// A life for a user or for the lack of one, if it is to be kept at all.
+    pub fn draw(&self, is_user: bool) -> Option<Duration> {
+        let ttl = if is_user { self.user } else { self.absence };
+        (!ttl.longest.is_zero()).then(|| ttl.draw())
+    }
+}
+// ANCHOR_END: absence
+
+// ANCHOR: xfetch
+/// Whether a reader should reload now: `now − delta · beta · ln(rand) ≥ expiry`, with `left` for `expiry − now`. This
+/// is `XFetch`, of Vattani and others, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015.
+///
+/// `load_time` is the paper's delta: how long the last load took. With `beta` at 1 reloads are spread best; more
+/// reloads earlier, 0 never. `rand` is uniform in (0, 1], so its logarithm is at most 0 and never infinite.
+pub fn is_due(left: Duration, load_time: Duration, beta: f64, rand: f64) -> bool {
+    -load_time.as_secs_f64() * beta * rand.ln() >= left.as_secs_f64()
+}
+
+/// Whether chance says so.
+pub fn draw(left: Duration, load_time: Duration, beta: f64) -> bool {
+    is_due(left, load_time, beta, 1.0 - rand::random::<f64>())
+}
+// ANCHOR_END: xfetch
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LOAD: Duration = Duration::from_millis(100);
 
     #[test]
     fn lives_are_spread_over_the_jitter_and_never_longer_than_the_longest() {
@@ -47,5 +87,42 @@ mod tests {
         assert!((0..100).all(|_| ttl.draw() == ttl.longest));
         let all = Ttl { longest: Duration::from_millis(1), jitter: 1.0 };
         assert!((0..100).all(|_| all.draw() >= Duration::from_millis(1)));
+    }
+
+    fn lives(absence: u64) -> Lives {
+        let ttl = |seconds| Ttl { longest: Duration::from_secs(seconds), jitter: 0.0 };
+        Lives { user: ttl(3_600), absence: ttl(absence) }
+    }
+
+    #[test]
+    fn an_absence_lives_for_a_short_time_of_its_own() {
+        assert_eq!(lives(10).draw(true), Some(Duration::from_hours(1)));
+        assert_eq!(lives(10).draw(false), Some(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_life_of_zero_means_that_it_is_not_kept() {
+        assert_eq!(lives(0).draw(false), None);
+        assert_eq!(lives(0).draw(true), Some(Duration::from_hours(1)));
+    }
+
+    #[test]
+    fn the_chance_of_a_reload_is_e_to_the_minus_left_over_load_time() {
+        for left in [0.05_f64, 0.1, 0.3] {
+            let due = (1..=100_000)
+                .filter(|&n| {
+                    is_due(Duration::from_secs_f64(left), LOAD, 1.0, f64::from(n) / 100_000.0)
+                })
+                .count() as f64;
+            let expected = (-left / 0.1).exp();
+            assert!((due / 100_000.0 - expected).abs() < 1e-4, "{due} at {left}");
+        }
+    }
+
+    #[test]
+    fn with_beta_zero_no_reload_is_early_and_at_the_end_one_is_certain() {
+        assert!(!is_due(Duration::from_nanos(1), LOAD, 0.0, f64::MIN_POSITIVE));
+        assert!(is_due(Duration::ZERO, LOAD, 1.0, 1.0));
+        assert!((0..10_000).all(|_| !draw(Duration::from_hours(1), LOAD, 1.0)));
     }
 }

@@ -1,29 +1,54 @@
-//! What lies in Redis under `user:{id}`, and how does a reader know that it is ours?
+//! What lies in Redis under a user's key, and what does a reader get?
 //!
-//! One key holds either a user (or the news that there is none) or a *lease*, the right to fill the key. A
-//! header line says which, in the clear, so that `redis-cli get …user:1` can be read:
+//! Either a user (or the news that there is none), or a *lease*: the right to fill the key. The first line says which,
+//! so that `redis-cli get …:user:1` can be read:
 //!
 //! ```text
-//! user/1 <life> <token> <expires_at> <load_time> <crc32>⏎{"id":1,"name":…}      a user
-//! user/1 <life> <token> <expires_at> <load_time> <crc32>⏎null                   nobody
-//! lease/1 <life> <token>                                                        being loaded
+//! <token> 2 user <expires_at> <load_time> <version>⏎{"id":1,"name":…}⏎    a user
+//! <token> 2 user <expires_at> <load_time> 0⏎null⏎                        nobody
+//! <token> 2 lease                                                        being loaded
 //! ```
 //!
-//! Invariant: what is not of this version, of this life of the server, and whole, is never believed.
+//! Invariant: no two contents have the same token. Whoever compares tokens compares contents.
 
-use std::time::Duration;
+use std::{collections::HashMap, fmt, time::Duration};
 
-use crate::user::UserJson;
+use axum::body::Bytes;
 
-// ANCHOR: version
-/// To be raised with each change to the shape of a user's JSON. It is a part of the value and not of the key: a
-/// process of the old version that deletes `user:1` then deletes it for the new version too. Were it a part
-/// of the key, updates made during a deploy would leave the other version's value behind.
-const VERSION: &str = "1";
-// ANCHOR_END: version
+use crate::user::{User, UserId};
+
+// ANCHOR: format
+/// Raise it with each change to the shape of a user's JSON. It is a part of the value and not of the key: a process of
+/// the old version that deletes `user:1` then deletes it for the new version too. Were it a part of the key, changes
+/// made during a deploy would leave the other version's value behind.
+const FORMAT: &str = "2";
+// ANCHOR_END: format
 
 /// In a user's place when there is none.
-const NOBODY: &str = "null";
+const NOBODY: &[u8] = b"null\n";
+/// Letters of a token.
+const TOKEN: usize = 16;
+
+/// A user as it is cached and sent: one line of JSON, and the version for the `ETag`. A hit is neither parsed nor
+/// written again, nor copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserJson {
+    /// The line.
+    pub json: Bytes,
+    /// See [`User::version`].
+    pub version: i64,
+}
+
+impl UserJson {
+    /// This user's.
+    pub fn of(user: &User) -> Result<Self, serde_json::Error> {
+        let json = Bytes::from(serde_json::to_string(user)? + "\n");
+        Ok(Self { json, version: user.version })
+    }
+}
+
+/// Users by their ids; `None`: nobody has it.
+pub type Users = HashMap<UserId, Option<UserJson>>;
 
 /// What a key can hold.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,121 +57,152 @@ pub enum Content {
     Value(Value),
     /// Somebody is loading it.
     Lease,
-    /// Not written by us, or by another version, or before the server's last start.
-    Other,
 }
 
 /// What was loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
+    /// Which content this is.
+    pub token: String,
     /// `None`: nobody has this id.
     pub user: Option<UserJson>,
     /// When Redis forgets it, in milliseconds of Redis' own clock.
     pub expires_at: u64,
-    /// How long it took to load: what an early refresh goes by.
+    /// How long it took to load: the early refresh starts the earlier, the longer this is.
     pub load_time: Duration,
 }
 
-/// Something that nobody else writes, so that no two contents are the same bytes.
+/// Something that nobody else writes.
 pub fn token() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
 
-/// The bytes of a lease.
-pub fn lease(life: &str) -> Vec<u8> {
-    format!("lease/{VERSION} {life} {}", token()).into_bytes()
+/// The bytes of the lease with this token.
+pub fn lease(token: &str) -> Vec<u8> {
+    format!("{token} {FORMAT} lease").into_bytes()
 }
 
 // ANCHOR: encoding
 impl Value {
-    /// The bytes of a value.
-    pub fn encode(&self, life: &str) -> Vec<u8> {
-        let body = self.user.as_ref().map_or(NOBODY, UserJson::as_str);
-        let Self { expires_at, load_time, .. } = self;
-        let (token, micros, crc) =
-            (token(), load_time.as_micros(), crc32fast::hash(body.as_bytes()));
-        format!("user/{VERSION} {life} {token} {expires_at} {micros} {crc}\n{body}").into_bytes()
+    /// How long it will be there, when Redis' clock says `now`.
+    pub fn left(&self, now: u64) -> Duration {
+        Duration::from_millis(self.expires_at.saturating_sub(now))
     }
 
-    fn decode<'a>(mut words: impl Iterator<Item = &'a str>, body: &[u8]) -> Option<Self> {
-        let expires_at = words.next()?.parse().ok()?;
-        let load_time = Duration::from_micros(words.next()?.parse().ok()?);
-        let crc: u32 = words.next()?.parse().ok()?;
-        if crc != crc32fast::hash(body) {
-            return None;
-        }
-        let user = if body == NOBODY.as_bytes() { None } else { Some(UserJson::kept(body)?) };
-        Some(Self { user, expires_at, load_time })
+    /// The bytes of a value.
+    pub fn encode(&self) -> Vec<u8> {
+        let (body, version) = match &self.user {
+            Some(user) => (user.json.as_ref(), user.version),
+            None => (NOBODY, 0),
+        };
+        let Self { token, expires_at, load_time, .. } = self;
+        let micros = load_time.as_micros();
+        let head = format!("{token} {FORMAT} user {expires_at} {micros} {version}\n");
+        [head.as_bytes(), body].concat()
     }
 }
 
-/// Reads what lies under a key. `life` is that of the server it came from.
-pub fn decode(bytes: &[u8], life: &str) -> Content {
+/// Reads what lies under a key, if it was written by us and in this format.
+pub fn decode(bytes: &Bytes) -> Option<Content> {
     let end = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
-    let mut words = std::str::from_utf8(&bytes[..end]).unwrap_or_default().split(' ');
-    let kind = words.next().and_then(|word| word.split_once('/'));
-    let (written_in, token) = (words.next(), words.next().unwrap_or_default());
-    match kind {
-        Some((kind, VERSION)) if written_in == Some(life) && !token.is_empty() => match kind {
-            "lease" => Content::Lease,
-            "user" => {
-                let body = bytes.get(end + 1..).unwrap_or_default();
-                Value::decode(words, body).map_or(Content::Other, Content::Value)
-            }
-            _ => Content::Other,
-        },
-        _ => Content::Other,
+    let mut words = std::str::from_utf8(&bytes[..end]).ok()?.split(' ');
+    let token = words.next().filter(|token| token.len() == TOKEN)?;
+    if words.next()? != FORMAT {
+        return None;
+    }
+    match words.next()? {
+        "lease" => Some(Content::Lease),
+        "user" => {
+            let expires_at = words.next()?.parse().ok()?;
+            let load_time = Duration::from_micros(words.next()?.parse().ok()?);
+            let version = words.next()?.parse().ok()?;
+            let json = bytes.slice((end + 1).min(bytes.len())..);
+            let user = (json != NOBODY).then_some(UserJson { json, version });
+            Some(Content::Value(Value { token: token.to_owned(), user, expires_at, load_time }))
+        }
+        _ => None,
     }
 }
 // ANCHOR_END: encoding
+
+/// What was read: `None` if nobody has this id.
+pub type Read = (Option<UserJson>, Source);
+
+/// Where an answer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The copy in this process, for so many seconds more.
+    Near(u64),
+    /// Redis, for so many seconds more.
+    Hit(u64),
+    /// The database, and perhaps it was put into Redis.
+    Miss {
+        /// Whether it was.
+        stored: bool,
+    },
+    /// The database, and Redis was not asked.
+    Bypass,
+}
+
+/// As `Cache-Status` says it: RFC 9211.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Near(ttl) => write!(f, "near; hit; ttl={ttl}"),
+            Self::Hit(ttl) => write!(f, "redis; hit; ttl={ttl}"),
+            Self::Miss { stored: true } => f.write_str("redis; fwd=miss; stored"),
+            Self::Miss { stored: false } => f.write_str("redis; fwd=miss"),
+            Self::Bypass => f.write_str("redis; fwd=bypass"),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn value(user: Option<UserJson>) -> Value {
-        Value { user, expires_at: 1_700_000_000_123, load_time: Duration::from_micros(850) }
+        let load_time = Duration::from_micros(850);
+        Value { token: token(), user, expires_at: 1_700_000_000_123, load_time }
     }
 
     fn ada() -> UserJson {
-        UserJson::kept(r#"{"id":1,"name":"Ada","email":"ada@example.org"}"#.as_bytes()).unwrap()
+        UserJson { json: Bytes::from_static(b"{\"id\":1,\"name\":\"Ada\"}\n"), version: 3 }
     }
 
     #[test]
     fn what_is_written_is_read_again() {
         for user in [Some(ada()), None] {
-            let bytes = value(user.clone()).encode("life");
-            assert_eq!(decode(&bytes, "life"), Content::Value(value(user)));
+            let value = value(user);
+            assert_eq!(decode(&value.encode().into()), Some(Content::Value(value)));
         }
-        assert_eq!(decode(&lease("life"), "life"), Content::Lease);
+        assert_eq!(decode(&lease(&token()).into()), Some(Content::Lease));
     }
 
     #[test]
-    fn no_two_contents_are_the_same_bytes() {
-        assert_ne!(lease("life"), lease("life"));
-        assert_ne!(value(None).encode("life"), value(None).encode("life"));
+    fn every_content_begins_with_its_token() {
+        let (value, token) = (value(None), token());
+        assert!(value.encode().starts_with(value.token.as_bytes()));
+        assert!(lease(&token).starts_with(token.as_bytes()));
+        assert_eq!(token.len(), TOKEN);
     }
 
     #[test]
-    fn another_life_another_version_and_rubbish_are_not_believed() {
-        let good = value(Some(ada())).encode("life");
-        assert_eq!(decode(&good, "next"), Content::Other);
-        assert_eq!(decode(&lease("life"), "next"), Content::Other);
-        let text = String::from_utf8(good.clone()).unwrap();
+    fn another_format_and_rubbish_are_not_believed() {
+        let good = String::from_utf8(value(Some(ada())).encode()).unwrap();
         for bad in [
-            text.replace("user/1 ", "user/2 "),
-            text.replace("user/1 ", "user/0 "),
-            text.replace("Ada", "Eve"),
-            text.replace("1700000000123", "soon"),
-            text[..text.len() - 1].to_owned(),
-            text.replace('\n', ""),
+            good.replace(" 2 user", " 1 user"),
+            good.replace(" 2 user", " 3 user"),
+            good.replace(" 2 user", " 2 users"),
+            good.replace("1700000000123", "soon"),
+            good[1..].to_owned(),
             "null".to_owned(),
-            "lease/1 life ".to_owned(),
+            "lease/1 life x".to_owned(),
             "\n".to_owned(),
             String::new(),
         ] {
-            assert_eq!(decode(bad.as_bytes(), "life"), Content::Other, "{bad}");
+            assert_eq!(decode(&bad.clone().into()), None, "{bad}");
         }
-        assert_eq!(decode(b"\xff\xfe\n\xff", "life"), Content::Other);
+        assert_eq!(decode(&Bytes::from_static(b"\xff\xfe\n\xff")), None);
     }
 }

@@ -1,34 +1,34 @@
 //! How does a change become visible everywhere before its author is told that it is done?
 
-use std::sync::Arc;
-
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     error::Error,
-    store::{Store, Written},
-    trust::Trust,
+    service::Service,
+    store::Written,
     user::{Email, Name, User, UserId},
 };
 
-/// Changes users.
-#[derive(Debug)]
-pub struct Writer {
-    /// Where they are kept.
-    pub store: Store,
-    /// The way to Redis.
-    pub trust: Arc<Trust>,
-}
-
-impl Writer {
+impl Service {
     /// Makes a user.
     pub async fn create(&self, name: &Name, email: &Email) -> Result<User, Error> {
         self.visible(self.store.insert(name, email).await?).await
     }
 
-    /// Gives a user another name and another address.
-    pub async fn update(&self, id: UserId, name: &Name, email: &Email) -> Result<User, Error> {
-        self.visible(self.store.update(id, name, email).await?.ok_or(Error::NotFound)?).await
+    /// Gives a user another name and another address, if nobody has changed it since the client has read it.
+    pub async fn update(
+        &self,
+        id: UserId,
+        versions: Option<&[i64]>,
+        name: &Name,
+        email: &Email,
+    ) -> Result<User, Error> {
+        match self.store.update(id, versions, name, email).await? {
+            Some(written) => self.visible(written).await,
+            // The answer from Redis would do for the client, but not for us: it may be the version before.
+            None if self.store.find(id).await?.is_some() => Err(Error::ChangedMeanwhile),
+            None => Err(Error::NotFound),
+        }
     }
 
     /// Deletes a user.
@@ -43,15 +43,16 @@ impl Writer {
     async fn visible(&self, written: Written) -> Result<User, Error> {
         // After the commit. A confirmation that began earlier may not know of this change.
         let committed = Instant::now();
-        if let Some(link) = self.trust.any_link() {
-            match link.delete(&[link.key(written.user.id)]).await {
+        let link = self.trust.any_link();
+        if let Some(link) = link.filter(|link| link.origin == written.origin) {
+            match link.forget(&[written.user.id]).await {
                 Ok(()) => {
-                    if let Err(error) = self.store.carried_out(written.invalidation).await {
+                    if let Err(error) = self.store.carried_out(&written.user).await {
                         tracing::debug!(%error, "the watcher will delete it once more");
                     }
                     return Ok(written.user);
                 }
-                Err(away) => self.trust.lose(&link, &away),
+                Err(away) => self.trust.doubt(&link, &away),
             }
         }
         // It stays pending. After this time every process has carried it out, or does not believe Redis.

@@ -64,7 +64,8 @@ async fn a_string_that_cannot_be_an_id_is_not_found(target: &Target) -> Outcome 
         for method in [Method::GET, Method::DELETE] {
             status_of_no_id(target.ask(method, &path).await?, &path).await?;
         }
-        let put = target.request(Method::PUT, &path).json(&client.user("Eve"));
+        let put = target.request(Method::PUT, &path).header("if-match", "*");
+        let put = put.json(&client.user("Eve"));
         status_of_no_id(target.send(put).await?, &path).await?;
     }
     // The largest that there can be is looked for.
@@ -86,8 +87,8 @@ async fn a_body_that_is_no_user_is_refused(target: &Target) -> Outcome {
     refuses_bad_bodies(target, || target.request(Method::POST, "users"), &client.user("Good"))
         .await?;
     let one = format!("users/{id}");
-    refuses_bad_bodies(target, || target.request(Method::PUT, &one), &client.user("Better"))
-        .await?;
+    let put = || target.request(Method::PUT, &one).header("if-match", "*");
+    refuses_bad_bodies(target, put, &client.user("Better")).await?;
     let seen = name(client.read(id).await?).await?;
     equal("the name that the good body has put", seen, "Better")?;
     for body in [

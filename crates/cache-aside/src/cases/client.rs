@@ -88,9 +88,22 @@ impl Client {
         self.target.send(self.request(Method::GET, &format!("users?ids={}", ids.join(",")))).await
     }
 
-    /// Changes a user.
+    /// Changes a user, whichever version is there.
     pub async fn change(&self, id: i64, user: &Value) -> anyhow::Result<Response> {
-        let request = self.request(Method::PUT, &format!("users/{id}")).json(user);
+        self.change_if(id, user, Some("*")).await
+    }
+
+    /// Changes a user, if it is one of these versions.
+    pub async fn change_if(
+        &self,
+        id: i64,
+        user: &Value,
+        if_match: Option<&str>,
+    ) -> anyhow::Result<Response> {
+        let mut request = self.request(Method::PUT, &format!("users/{id}")).json(user);
+        if let Some(tags) = if_match {
+            request = request.header("if-match", tags);
+        }
         self.target.send(request).await
     }
 

@@ -5,6 +5,7 @@ pub mod client;
 mod crowd;
 
 use anyhow::{Context, bail};
+use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -25,6 +26,9 @@ cases! {
     Plain a_cached_absence_is_a_hit_until_the_user_is_made: "A user that nobody has: 404, the second time as a hit with a ttl of ten seconds at most; once the user is made, 200", "Whoever asks for nobody again and again must not reach the database, and whoever signs up must be found.";
     Plain a_user_that_nobody_has_cannot_be_changed: "GET, PUT and DELETE of an id that nobody has: 404", "A change must not make a user.";
     Plain a_taken_email_address_is_a_conflict: "Somebody else's address: 409, whatever the case of its letters; one's own: 200", "Two accounts with one address are one account for the person who resets the password.";
+    Plain two_spellings_of_a_mailbox_are_one_address: "The same address in other letters: 409, also for letters beyond ASCII, for composed and decomposed ones, and for the punycode of a domain", "`lower()` of a database may fold A to Z only.";
+    Plain a_change_says_which_version_it_is_for: "PUT without If-Match: 428; with the ETag of an older version: 412, and nothing is changed; with that of GET, POST or PUT, or with *: 200", "Two who read, and then write, must not undo each other's change.";
+    Load of_twenty_changes_of_one_version_one_is_made: "Of twenty PUTs with the same ETag at once, one gets 200 and the others 412", "To compare first and then to change is a race.";
     Plain many_users_are_read_at_once: "GET /users?ids=…: 200, the users in the order asked for, each once, and who is missing", "A page of a hundred must not be a hundred requests, and must be forgotten one by one.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200; HEAD of a user: as GET, without the body", "A load balancer asks this before it sends clients.";
 }
@@ -156,6 +160,67 @@ async fn a_taken_email_address_is_a_conflict(target: &Target) -> Outcome {
     equal("the name after a change that was refused", seen, "Hopper")?;
     let own = client.change(first, &json!({ "name": "A", "email": client.email("Taken") })).await?;
     status(&own, 200).context("the user's own address is no conflict")
+}
+
+async fn two_spellings_of_a_mailbox_are_one_address(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let tag = client.email("jörg").trim_start_matches("jörg").to_owned();
+    let local = tag.trim_end_matches("@example.org").to_owned();
+    for (one, other) in [
+        (format!("jörg{tag}"), format!("JÖRG{tag}")),
+        (format!("rené{tag}"), format!("rene\u{301}{tag}")),
+        (format!("mail{local}@bücher.example"), format!("mail{local}@xn--bcher-kva.example")),
+    ] {
+        let created = client.create(&json!({ "name": "One", "email": one })).await?;
+        status(&created, 201).with_context(|| format!("for {one}"))?;
+        let taken = client.create(&json!({ "name": "Other", "email": other })).await?;
+        problem(taken, 409).await.with_context(|| format!("for {other} beside {one}"))?;
+    }
+    Ok(())
+}
+
+async fn a_change_says_which_version_it_is_for(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let created = client.create(&client.user("Versions")).await?;
+    let first = header(&created, "etag").to_owned();
+    let id = integer(&json_of(created, 201).await?, "id")?;
+    let read = client.hit(id).await?;
+    equal("the ETag of a hit", header(&read, "etag").to_owned(), first.clone())?;
+    let new = json!({ "name": "Second", "email": client.email("Versions") });
+    problem(client.change_if(id, &new, None).await?, 428).await?;
+    let changed = client.change_if(id, &new, Some(&first)).await?;
+    let second = header(&changed, "etag").to_owned();
+    status(&changed, 200)?;
+    expect(second != first, "another ETag after a change", &second)?;
+    let read = client.hit(id).await?;
+    equal("the ETag of a hit", header(&read, "etag").to_owned(), second.clone())?;
+    let late = json!({ "name": "Late", "email": client.email("Versions") });
+    for stale in [first.clone(), "\"none-of-yours\"".to_owned(), format!("W/{second}")] {
+        problem(client.change_if(id, &late, Some(&stale)).await?, 412).await?;
+    }
+    let seen = name(client.read(id).await?).await?;
+    equal("the name after changes that were refused", seen, "Second")?;
+    let either = format!("{first}, {second}");
+    status(&client.change_if(id, &late, Some(&either)).await?, 200)?;
+    status(&client.change_if(id, &late, Some("*")).await?, 200)?;
+    problem(client.change_if(NOBODY, &late, Some("\"1\"")).await?, 404).await.map(drop)
+}
+
+async fn of_twenty_changes_of_one_version_one_is_made(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let created = client.create(&client.user("Contended")).await?;
+    let etag = header(&created, "etag").to_owned();
+    let id = integer(&json_of(created, 201).await?, "id")?;
+    let email = client.email("Contended");
+    let changes = (0..20).map(|n| {
+        let (new, client, etag) =
+            (json!({ "name": format!("Change {n}"), "email": email }), &client, &etag);
+        async move { client.change_if(id, &new, Some(etag)).await }
+    });
+    let answers = try_join_all(changes).await?;
+    let count = |wanted| answers.iter().filter(|it| it.status() == wanted).count();
+    let (won, lost) = (count(200_u16), count(412_u16));
+    expect(won == 1 && lost == 19, "one 200 and 19 times 412", format!("{won} and {lost}"))
 }
 
 async fn many_users_are_read_at_once(target: &Target) -> Outcome {

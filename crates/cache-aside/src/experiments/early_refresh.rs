@@ -37,7 +37,7 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/refresh.rs",
+        file: "src/ttl.rs",
         replace: "-load_time.as_secs_f64() * beta * rand.ln()",
         with: "load_time.as_secs_f64() * beta * rand.ln()",
         check: "with XFetch: readers that found it expired, though others had come before them",

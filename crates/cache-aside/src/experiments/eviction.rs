@@ -9,7 +9,7 @@ use redis::{aio::MultiplexedConnection, cmd};
 use tokio::task::JoinSet;
 
 use super::fixture::{self, Fixture};
-use crate::{service::Service, source::Source};
+use crate::{service::Service, value::Source};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -57,7 +57,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut redis = fixture.redis().await?;
     set(&mut redis, "appendonly", "no").await?;
     let app = fixture.app(&fixture.no_timeouts()).await?;
-    let room = room(&params, &mut redis, &app.service).await?;
+    let room = room(&params, &mut redis, &app).await?;
     let ids = Arc::new(zipf(&params));
     let (mut rows, mut ratios) = (Vec::new(), Vec::new());
     let policies = ["allkeys-lfu", "allkeys-lru", "allkeys-random", "noeviction"];
@@ -67,9 +67,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         set(&mut redis, "maxmemory-policy", policy).await?;
         set(&mut redis, "maxmemory", &room.to_string()).await?;
         let evicted_before = stat(&mut redis, "stats", "evicted_keys:").await?;
-        read(&app.service, &ids, 0).await?;
-        let seen = read(&app.service, &ids, 1).await?;
-        let after = read(&app.service, &ids, 2).await?;
+        read(&app, &ids, 0).await?;
+        let seen = read(&app, &ids, 1).await?;
+        let after = read(&app, &ids, 2).await?;
         let evicted = stat(&mut redis, "stats", "evicted_keys:").await? - evicted_before;
         let kept: u64 = cmd("DBSIZE").query_async(&mut redis).await?;
         ensure!(evicted > 0 || policy == "noeviction", "nothing had to go: there is room for all");
@@ -121,7 +121,7 @@ async fn room(
     let empty = stat(redis, "memory", "used_memory:").await?;
     let sample = (1..=500).map(fixture::id).collect::<anyhow::Result<Vec<_>>>()?;
     for ids in sample.chunks(100) {
-        service.reader.get_many(ids).await?;
+        service.get_many(ids).await?;
     }
     let each = stat(redis, "memory", "used_memory:").await?.saturating_sub(empty) / 500;
     Ok(empty + each * u64::from(params.users) * params.room_percent / 100)
@@ -182,10 +182,10 @@ async fn read(service: &Arc<Service>, ids: &Arc<Vec<u32>>, third: usize) -> anyh
             let mut seen = Seen::default();
             let part = ids.len() / 3;
             for n in (third * part..(third + 1) * part).skip(reader).step_by(16) {
-                let read = service.reader.get(fixture::id(ids[n])?).await?;
-                seen.reads += u64::from(read.user.is_some());
-                match read.source {
-                    Source::Hit { .. } => seen.hits += 1,
+                let (user, source) = service.get(fixture::id(ids[n])?).await?;
+                seen.reads += u64::from(user.is_some());
+                match source {
+                    Source::Near(_) | Source::Hit(_) => seen.hits += 1,
                     Source::Miss { stored } => {
                         seen.loads += 1;
                         seen.unstored += u64::from(!stored);

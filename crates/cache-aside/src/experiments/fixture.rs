@@ -1,8 +1,12 @@
 //! What do tests, experiments and cases start from? A fresh database, a fresh part of Redis, and programs before them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, ensure};
+use clap::Parser;
 use conform::target::eventually;
 use lab::{
     Lab, Service,
@@ -15,25 +19,21 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use crate::{MIGRATIONS, cases::client::Client, service::App, tuning::Tuning, user::UserId};
+use crate::{
+    MIGRATIONS,
+    cases::client::Client,
+    link::Address,
+    service::{Service as Running, Tuning},
+    store::Store,
+    user::UserId,
+};
 
 /// Options for where no time-out is tried: a busy machine must not run into one.
-pub const CALM: [&str; 6] = ["--redis-timeout", "3", "--database-timeout", "10", "--lease", "30"];
+pub const CALM: [&str; 4] = ["--redis-timeout", "3", "--database-timeout", "10"];
 
-/// Options with time enough for everything. What is seen then does not depend on the machine's speed. Only who waits for
-/// another process's load in vain is to be seen soon.
-pub const NO_TIMEOUTS: [&str; 10] = [
-    "--trust",
-    "60",
-    "--redis-timeout",
-    "20",
-    "--database-timeout",
-    "60",
-    "--lease",
-    "120",
-    "--patience",
-    "10",
-];
+/// Options with time enough for everything. What is seen then does not depend on the machine's speed.
+pub const NO_TIMEOUTS: [&str; 6] =
+    ["--trust", "60", "--redis-timeout", "20", "--database-timeout", "60"];
 
 /// Fresh servers. What was made on them is gone with this value, so it has to outlive its programs.
 #[derive(Debug)]
@@ -77,8 +77,9 @@ impl Fixture {
 
     /// Prepares a process on these servers, with this way to Redis.
     pub fn serve_through(&self, redis_url: &str) -> ChildBuilder {
+        // In the environment and not as an option, so that the whiteboard version finds it too.
         let serve = Child::serve("cache-aside").database(&self.database);
-        serve.args(&["--redis", redis_url, "--key-prefix", &self.key_prefix])
+        serve.env("REDIS_URL", redis_url).args(&["--key-prefix", &self.key_prefix])
     }
 
     /// Starts a [`CALM`] process with these options, which believes Redis; and a client of it.
@@ -95,20 +96,26 @@ impl Fixture {
             trust: Duration::from_mins(1),
             redis_timeout: Duration::from_secs(20),
             database_timeout: Duration::from_mins(1),
-            lease: Duration::from_mins(2),
-            patience: Duration::from_mins(1),
-            ..Tuning::default()
+            ..Self::tuning()
         }
     }
 
+    /// The defaults.
+    pub fn tuning() -> Tuning {
+        #[derive(Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            tuning: Tuning,
+        }
+        Defaults::parse_from(["defaults"]).tuning
+    }
+
     /// The service within this process, for what is called as a function. It believes Redis.
-    pub async fn app(&self, tuning: &Tuning) -> anyhow::Result<App> {
-        let app = App::start(self.database.url(), &self.redis_url, tuning).await;
-        let app = app.map_err(|error| anyhow::anyhow!("{error}"))?;
-        // A busy machine may take longer than a start waits.
-        app.service.reader.trust.wait(Duration::from_secs(20)).await;
-        ensure!(app.service.reader.trust.believed().is_some(), "Redis is not confirmed");
-        Ok(app)
+    pub async fn app(&self, tuning: &Tuning) -> anyhow::Result<Arc<Running>> {
+        let service = Running::start(self.database.url(), &self.redis_url, tuning);
+        let service = service.map_err(|error| anyhow::anyhow!("{error}"))?;
+        believes(&service).await?;
+        Ok(service)
     }
 
     /// A connection to Redis.
@@ -119,9 +126,24 @@ impl Fixture {
         Ok(connection)
     }
 
-    /// The key of a user in Redis.
-    pub fn key(&self, id: impl std::fmt::Display) -> String {
-        format!("{}user:{id}", self.key_prefix)
+    /// What every key of a user begins with, in this life of Redis. Some process must have confirmed it before.
+    pub async fn keys_of_users(&self) -> anyhow::Result<String> {
+        let address = Address::new(&self.redis_url, &self.key_prefix, Duration::from_secs(10), 0)?;
+        let store = Store::new(self.database.url(), Duration::from_secs(10))?;
+        let (origin, _) = store.pending(1).await?;
+        let key = address.link(origin).await?.key(id(1)?);
+        Ok(key.trim_end_matches('1').to_owned())
+    }
+
+    /// The key of a user, in this life of Redis.
+    pub async fn key(&self, id: impl std::fmt::Display) -> anyhow::Result<String> {
+        Ok(format!("{}{id}", self.keys_of_users().await?))
+    }
+
+    /// The keys that are there.
+    pub async fn keys(&self, redis: &mut MultiplexedConnection) -> anyhow::Result<Vec<String>> {
+        let all = format!("{}*", self.key_prefix);
+        Ok(redis::cmd("KEYS").arg(all).query_async(redis).await?)
     }
 
     /// Makes users 1 to `count`: user 7 is called `user 7` and reached at `user7@example.org`.
@@ -129,8 +151,8 @@ impl Fixture {
         let mut connection = PgConnection::connect(self.database.url()).await?;
         sqlx::query(
             r#"
-            insert into users (name, email)
-            select 'user ' || n, 'user' || n || '@example.org'
+            insert into users (name, email, email_key)
+            select 'user ' || n, 'user' || n || '@example.org', 'user' || n || '@example.org'
             from generate_series(1, $1) as n
             order by n
             "#,
@@ -138,7 +160,8 @@ impl Fixture {
         .bind(i64::from(count))
         .execute(&mut connection)
         .await?;
-        sqlx::query("analyze users").execute(&mut connection).await?;
+        // They are in no cache yet.
+        sqlx::raw_sql("truncate invalidations; analyze users").execute(&mut connection).await?;
         Ok(connection.close().await?)
     }
 
@@ -189,7 +212,7 @@ pub fn renamed(id: i64, name: &str) -> Value {
     json!({ "name": name, "email": format!("user{id}@example.org") })
 }
 
-/// A client of a process that believes Redis. A busy machine may take longer for that than a start waits.
+/// A client of a process that believes Redis.
 pub async fn believing(child: &Child) -> anyhow::Result<Client> {
     let client = Client::at(child.url())?;
     eventually("Redis is believed", async || {
@@ -198,4 +221,23 @@ pub async fn believing(child: &Child) -> anyhow::Result<Client> {
     })
     .await?;
     Ok(client)
+}
+
+/// Waits until this service believes Redis.
+pub async fn believes(service: &Running) -> anyhow::Result<()> {
+    let trust = &service.trust;
+    eventually("Redis is believed", async || Ok(trust.believed().map(drop))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_that_the_chapter_states() {
+        let tuning = Fixture::tuning();
+        assert_eq!((tuning.ttl.as_secs(), tuning.absence_ttl.as_secs()), (3_600, 10));
+        assert_eq!((tuning.near, tuning.key_prefix.as_str()), (0, "worked-answers:cache-aside:"));
+        assert!(tuning.trust / 3 > tuning.redis_timeout);
+    }
 }

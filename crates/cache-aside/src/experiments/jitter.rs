@@ -13,7 +13,11 @@ use redis::Pipeline;
 use tokio::task::JoinSet;
 
 use super::fixture::{self, Fixture};
-use crate::{service::Service, source::Source, tuning::Tuning, user::UserId};
+use crate::{
+    service::{Service, Tuning},
+    user::UserId,
+    value::Source,
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -101,15 +105,16 @@ async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Ex
     fixture.make_users(params.keys).await?;
     let app = fixture.app(&Tuning { jitter, ..fixture.no_timeouts() }).await?;
     let begun = Instant::now();
-    fill(&app.service, params.keys, lab).await?;
+    fill(&app, params.keys, lab).await?;
     let took = begun.elapsed();
     let mut redis = fixture.redis().await?;
+    let keys = fixture.keys_of_users().await?;
     let mut times = Vec::new();
     for first in (1..=params.keys).step_by(1_000) {
         let mut ask = Pipeline::new();
         for n in first..(first + 1_000).min(params.keys + 1) {
             // A time of Redis' clock and not what is left, which depends on when the answer comes.
-            ask.cmd("PEXPIRETIME").arg(fixture.key(n));
+            ask.cmd("PEXPIRETIME").arg(format!("{keys}{n}"));
         }
         let ends: Vec<i64> = ask.query_async(&mut redis).await?;
         ensure!(ends.iter().all(|end| *end > 0), "a key was not filled");
@@ -130,7 +135,7 @@ async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Ex
 async fn fill(service: &Arc<Service>, keys: u32, lab: &Lab) -> anyhow::Result<()> {
     let ids = (1..=keys).map(fixture::id).collect::<anyhow::Result<Vec<_>>>()?;
     for (n, ids) in ids.chunks(1_000).enumerate() {
-        try_join_all(ids.chunks(100).map(|ids| service.reader.get_many(ids))).await?;
+        try_join_all(ids.chunks(100).map(|ids| service.get_many(ids))).await?;
         lab.progress(n as u64 * 1_000, keys.into(), "keys filled");
     }
     Ok(())
@@ -194,7 +199,7 @@ async fn queries(
     let ttl = Duration::from_secs_f64(params.ttl);
     let app = fixture.app(&Tuning { ttl, jitter, beta: 0.0, ..fixture.no_timeouts() }).await?;
     let filled_from = Instant::now();
-    fill(&app.service, params.hot, lab).await?;
+    fill(&app, params.hot, lab).await?;
     let (begun, filling) = (Instant::now(), filled_from.elapsed());
     let ids = (1..=params.hot).map(fixture::id).collect::<anyhow::Result<Vec<_>>>()?;
     let ids: Arc<[UserId]> = ids.into();
@@ -202,15 +207,15 @@ async fn queries(
     let end = begun + Duration::from_secs_f64(params.ttl * 1.25);
     let mut readers = JoinSet::new();
     for reader in 0..8 {
-        let (service, ids) = (Arc::clone(&app.service), Arc::clone(&ids));
+        let (service, ids) = (Arc::clone(&app), Arc::clone(&ids));
         readers.spawn(async move {
             let mut bins = Vec::new();
             for n in (reader * ids.len() / 8).. {
                 if Instant::now() >= end {
                     break;
                 }
-                let read = service.reader.get(ids[n % ids.len()]).await?;
-                if matches!(read.source, Source::Miss { .. }) {
+                let (_, source) = service.get(ids[n % ids.len()]).await?;
+                if matches!(source, Source::Miss { .. }) {
                     let bin = usize::try_from(begun.elapsed().as_millis() / BIN)?;
                     bins.resize(bins.len().max(bin + 1), 0);
                     bins[bin] += 1;

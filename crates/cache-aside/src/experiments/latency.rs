@@ -1,4 +1,4 @@
-//! What does a hit cost, beside the query that it saves and beside a bare `GET`?
+//! What does a hit cost, beside the query that it saves, beside a bare `GET`, and beside a hit in the process itself?
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,11 @@ use lab::{
 use redis::{AsyncConnectionConfig, Client, aio::MultiplexedConnection, cmd};
 
 use super::fixture::{self, Fixture};
-use crate::{service::Service, source::Source, user::UserId};
+use crate::{
+    service::{Service, Tuning},
+    user::UserId,
+    value::Source,
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -31,14 +35,15 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "latency",
         "With many readers Redis answers several times as many hits as PostgreSQL queries, though one reader \
-         alone hardly notices; the read path, called as a function, costs little more than a bare GET",
+         alone hardly notices; the read path, called as a function, costs little more than a bare GET, and a near \
+         cache answers without any",
         &["--rounds", "2", "--seconds", "0.1", "--readers", "16"],
         run,
     )
     .sabotage(Sabotage {
         file: "src/value.rs",
-        replace: "let user = if body == NOBODY.as_bytes()",
-        with: "let user = if body != NOBODY.as_bytes()",
+        replace: "let user = (json != NOBODY)",
+        with: "let user = (json == NOBODY)",
         check: "reads that failed, or were not what they should be",
     })
 }
@@ -47,6 +52,8 @@ pub fn experiment() -> Experiment {
 #[derive(Clone)]
 struct Hand {
     service: Arc<Service>,
+    /// The same with a near cache.
+    near: Arc<Service>,
     bare: MultiplexedConnection,
     key: String,
     id: UserId,
@@ -56,20 +63,28 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     fixture.make_users(1_000).await?;
     let app = fixture.app(&fixture.no_timeouts()).await?;
-    let service = Arc::clone(&app.service);
+    let near_app = fixture.app(&Tuning { near: 1_000, ..fixture.no_timeouts() }).await?;
+    let (service, near) = (Arc::clone(&app), Arc::clone(&near_app));
     let id = fixture::id(500)?;
-    service.reader.get(id).await?;
-    let key = fixture.key(id.get());
-    // With room for all readers, as ours has it.
-    let config = AsyncConnectionConfig::new().set_pipeline_buffer_size(4_096);
+    // Twice for the near cache: it keeps what Redis has.
+    for service in [&service, &near, &near] {
+        service.get(id).await?;
+    }
+    let key = fixture.key(id.get()).await?;
+    // The same kind of connection as ours: with room for all readers, and a time-out for each command.
+    let config = AsyncConnectionConfig::new()
+        .set_pipeline_buffer_size(4_096)
+        .set_response_timeout(Some(Duration::from_secs(20)));
     let bare = Client::open(fixture.redis_url.as_str())?;
     let bare = bare.get_multiplexed_async_connection_with_config(&config).await?;
     let key_of_user = key.clone();
-    let hand = Hand { service, bare, key, id };
+    let hand = Hand { service, near, bare, key, id };
 
-    let ways: [(&str, Request<Hand>); 3] = [("bare GET", bare_get), ("hit", hit), ("query", query)];
+    let ways: [(&str, Request<Hand>); 4] =
+        [("bare GET", bare_get), ("hit", hit), ("query", query), ("near hit", near_hit)];
     let (mut rows, mut failed, mut answered) = (Vec::new(), 0, 0);
-    let (mut of_bare, mut of_query, mut p50) = (Vec::new(), Vec::new(), [vec![], vec![], vec![]]);
+    let (mut of_bare, mut of_query, mut near_of_bare) = (Vec::new(), Vec::new(), Vec::new());
+    let mut p50 = [vec![], vec![], vec![], vec![]];
     let (mut hits, mut queries) = (Vec::new(), Vec::new());
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "measured by turns");
@@ -95,6 +110,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         }
         of_bare.push(throughputs[1] / throughputs[0]);
         of_query.push(throughputs[1] / throughputs[2]);
+        near_of_bare.push(throughputs[3] / throughputs[0]);
         hits.push(throughputs[1]);
         queries.push(throughputs[2]);
     }
@@ -113,6 +129,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         "",
         Target::AtLeast(2.0),
     );
+    lab.figure_with_target(
+        format!("throughput of near hits ÷ that of bare GETs, {readers} readers, median"),
+        load::median(near_of_bare),
+        "",
+        Target::AtLeast(10.0),
+    );
     lab.figure(format!("hits a second, {readers} readers, median"), load::median(hits), "/s");
     lab.figure(format!("queries a second, {readers} readers, median"), load::median(queries), "/s");
     let kept: u64 = cmd("MEMORY")
@@ -121,12 +143,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         .query_async(&mut fixture.redis().await?)
         .await?;
     lab.figure("a cached user in Redis", kept as f64, "bytes");
-    for (way, p50) in ["bare GET", "hit", "query"].into_iter().zip(p50) {
+    for (way, p50) in ways.into_iter().map(|(way, _)| way).zip(p50) {
         lab.figure(format!("{way}: p50 for one reader, median"), load::median(p50), "ms");
     }
     lab.check_eq("reads that failed, or were not what they should be", 0, failed);
     lab.check("there was something to measure", "1,000 or more", answered, answered >= 1_000);
     app.stop().await;
+    near_app.stop().await;
     Ok(())
 }
 
@@ -140,17 +163,26 @@ fn bare_get(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
 
 fn hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
-        let read = hand.service.reader.get(hand.id).await?;
-        ensure!(matches!(read.source, Source::Hit { .. }), "{:?}", read.source);
-        ensure!(read.user.is_some_and(|user| user.as_str().len() > 100), "no user");
+        let (user, source) = hand.service.get(hand.id).await?;
+        ensure!(matches!(source, Source::Hit(_)), "{source:?}");
+        ensure!(user.is_some_and(|user| user.json.len() > 100), "no user");
+        Ok(())
+    })
+}
+
+fn near_hit(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(async move {
+        let (user, source) = hand.near.get(hand.id).await?;
+        ensure!(matches!(source, Source::Near(_)), "{source:?}");
+        ensure!(user.is_some_and(|user| user.json.len() > 100), "no user");
         Ok(())
     })
 }
 
 fn query(hand: &mut Hand) -> BoxFuture<'_, anyhow::Result<()>> {
     Box::pin(async move {
-        let user = hand.service.writer.store.find(hand.id).await?;
-        ensure!(user.is_some_and(|user| user.id == hand.id), "another user");
+        let user = hand.service.store.find(hand.id).await?;
+        ensure!(user.is_some_and(|user| user.json.len() > 100), "no user");
         Ok(())
     })
 }

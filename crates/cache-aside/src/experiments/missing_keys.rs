@@ -34,7 +34,7 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/absence.rs",
+        file: "src/ttl.rs",
         replace: "(!ttl.longest.is_zero()).then(",
         with: "(is_user && !ttl.longest.is_zero()).then(",
         check: "absences cached: queries for 1500 requests of 20 ids",

@@ -1,5 +1,6 @@
 //! Which claims does this answer make, and what could refute each?
 
+pub mod compare;
 pub mod early_refresh;
 pub mod eviction;
 pub mod fixture;
@@ -9,6 +10,7 @@ pub mod missing_keys;
 pub mod redis_away;
 pub mod stale_race;
 pub mod stampede;
+mod write_policies;
 mod witnesses;
 
 use lab::Experiment;
@@ -23,6 +25,7 @@ pub fn all() -> Vec<Experiment> {
         jitter::experiment(),
         missing_keys::experiment(),
         redis_away::experiment(),
+        write_policies::experiment(),
         eviction::experiment(),
     ]
 }

@@ -71,13 +71,15 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         witnesses.hits_return(&lab, name).await?;
     }
     forget(&fixture, &witnesses).await?;
+    // Those of the life that ends.
+    let keys = fixture.keys_of_users().await?;
     server.kill().await?;
     witnesses.phase(&lab, "killed", lasts).await?;
     // The old values are counted before a reader has replaced them, however slow this machine is; then come
     // the readers.
     witnesses.hold.store(true, Ordering::Relaxed);
     server.restart().await?;
-    let old = old_values(&fixture).await?;
+    let old = old_values(&fixture, &keys).await?;
     witnesses.hold.store(false, Ordering::Relaxed);
     witnesses.hits_return(&lab, "killed, restarted with old data").await?;
     witnesses.phase(&lab, "after all that", lasts).await?;
@@ -110,12 +112,12 @@ async fn forget(fixture: &Fixture, witnesses: &Witnesses) -> anyhow::Result<()> 
 }
 
 /// How many quiet users are there in Redis as they were.
-async fn old_values(fixture: &Fixture) -> anyhow::Result<u64> {
+async fn old_values(fixture: &Fixture, keys: &str) -> anyhow::Result<u64> {
     let mut connection = fixture.redis().await?;
     let mut old = 0;
     for id in 1..=QUIET {
         let value: Option<String> =
-            cmd("GET").arg(fixture.key(id)).query_async(&mut connection).await?;
+            cmd("GET").arg(format!("{keys}{id}")).query_async(&mut connection).await?;
         old += u64::from(value.is_some_and(|value| value.contains(&format!("\"user {id}\""))));
     }
     Ok(old)

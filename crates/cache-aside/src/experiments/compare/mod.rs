@@ -1,0 +1,4 @@
+//! What is our cache compared with?
+
+pub mod textbook;
+pub mod write_policies;
