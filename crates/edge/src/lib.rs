@@ -5,14 +5,15 @@
 //! folder of an answer and this one make a project of their own.
 //!
 //! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`])
-//! and what its text may be ([`text`]), what each request gets around it ([`frame`]), and how long we wait for
-//! PostgreSQL ([`database`], with the feature `postgres`).
+//! and what its text may be ([`text`]), what each request gets around it ([`frame`]), who is asking
+//! ([`client_address`]), and how long we wait for PostgreSQL ([`database`], with the feature `postgres`).
 
 pub mod problem;
 pub mod json;
 pub mod strict;
 pub mod text;
 pub mod frame;
+pub mod client_address;
 #[cfg(feature = "postgres")]
 pub mod database;
 
