@@ -1,11 +1,15 @@
 //! What does a client see while Redis is away, and just after?
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lab::{
     Experiment, Lab, Sabotage, Target,
     child::Child,
     fault::{Fault, Proxy},
+    load::{self, http::Pool},
 };
 use reqwest::header::RETRY_AFTER;
 use tokio::task::JoinSet;
@@ -21,6 +25,9 @@ struct Params {
     /// How long Redis may take to answer, in milliseconds
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(50..=2_000))]
     timeout: u64,
+    /// Requests a second while the network swallows everything and afterwards
+    #[arg(long, default_value_t = 5_000.0)]
+    rate: f64,
 }
 
 /// The experiment.
@@ -29,7 +36,7 @@ pub fn experiment() -> Experiment {
         "store-away",
         "With Redis cut off, fail-open goes on with the quota counted in the process, fail-closed answers 503 with \
          Retry-After, both within the time-out; when it is back, the next request is decided by what Redis knew",
-        &["--requests", "20", "--timeout", "1500"],
+        &["--requests", "20", "--timeout", "1500", "--rate", "500"],
         run,
     )
     .sabotage(Sabotage {
@@ -57,7 +64,51 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         case.judge(&lab, &what, &story);
         told(&lab, &child, &what, mode, (params.requests, story.away));
     }
+    lab.progress(4, 5, "a black hole under load");
+    under_load(&lab, &params).await
+}
+
+/// The network swallows everything for a second and a half, while requests go on coming. When it is back, does
+/// anybody still find the time to connect?
+async fn under_load(lab: &Lab, params: &Params) -> anyhow::Result<()> {
+    let fixture = Fixture::of(lab).await?;
+    let url = fixture.keys.url();
+    let proxy = Proxy::to_url(url).await?;
+    let serve = fixture.in_redis_within("500ms").env("REDIS_URL", proxy.url(url)?);
+    let (child, client) = start(serve.args(&["--limit", "1000000"])).await?;
+    let pool = Arc::new(Pool::of(child.address()));
+    let hello = move |_| {
+        let pool = Arc::clone(&pool);
+        async move { pool.get("/api/hello").await.map(|_| ()) }
+    };
+    let load = tokio::spawn(load::open(params.rate, Duration::from_secs(4), 8_192, hello));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    proxy.set(Fault::BlackHole);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    proxy.heal();
+    let healed = Instant::now();
+    // Two seconds are left, of which the last is judged.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (asked, away) = counts(&client).await?;
+    load.await??;
+    let (asked_then, away_then) = counts(&client).await?;
+    let (asked, away) = (asked_then - asked, away_then - away);
+    let share = 100.0 - away as f64 * 100.0 / asked.max(1) as f64;
+    lab.text(format!("{asked} requests in {:.1} s", healed.elapsed().as_secs_f64() - 1.0));
+    lab.check(
+        "under load: of the requests from a second after a black hole on, decided by Redis",
+        "at least 90 %",
+        format!("{share:.0} %"),
+        asked > 0 && share >= 90.0,
+    );
     Ok(())
+}
+
+/// How many requests there were, and how many of them Redis did not decide.
+async fn counts(client: &Client) -> anyhow::Result<(u64, u64)> {
+    let total = |decision: &str| format!("rate_limiter_requests_total{{decision=\"{decision}\"}}");
+    let asked = client.metric(&total("allowed")).await? + client.metric(&total("refused")).await?;
+    Ok((asked, client.metric(r#"rate_limiter_store_away_total{mode="fail-open"}"#).await?))
 }
 
 /// What is done, and to whom.
