@@ -15,7 +15,7 @@ use mdbook_driver::{MDBook, config::Config};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    chapter, checks, live, measured,
+    chapter, checks, diagram, live, measured,
     mode::Mode,
     questions::{self, Level, QUESTIONS},
 };
@@ -121,6 +121,9 @@ fn write_source(
         // The table of calls is a file beside the cases, and a page of the book.
         let calls = format!("{}-calls.md", answer.name);
         let text = text.replace("(src/cases/calls.md)", &format!("({calls})"));
+        let mut drawing = Vec::new();
+        let text = diagram::draw(&text, &mut drawing);
+        problems.extend(drawing.iter().map(|it| format!("{}: chapter.md: {it}", answer.name)));
         fs::write(source.join(format!("{}.md", answer.name)), text)?;
         fs::write(source.join(calls), answer.suite.page())?;
     }

@@ -46,10 +46,14 @@ pub fn with_code(text: &str, folder: &Path, problems: &mut Vec<String>) -> Strin
     lines.join("\n") + "\n"
 }
 
-/// The lines between the anchor's marks, moved to the left margin, and the number of the first.
+/// The lines between the anchor's marks, moved to the left margin, and the number of the first. The whole file if no
+/// anchor is named.
 fn listing(include: &str, folder: &Path) -> Result<(usize, String), String> {
-    let (path, anchor) = include.split_once(':').ok_or("names no anchor")?;
+    let (path, anchor) = include.split_once(':').unwrap_or((include, ""));
     let file = fs::read_to_string(folder.join(path)).map_err(|error| error.to_string())?;
+    if anchor.is_empty() {
+        return Ok((1, file.trim_end().to_owned()));
+    }
     let mut inside = false;
     let (mut first, mut ended) = (0, false);
     let mut code = Vec::new();
@@ -114,12 +118,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_an_anchor_is_shown_whole() {
+        let (text, problems) = include("fn a() {}\n\nfn b() {}\n", "a.rs");
+        assert!(
+            text.contains("a.rs, line 1") && text.contains("```rust\nfn a() {}\n\nfn b() {}\n```")
+        );
+        assert!(problems.is_empty());
+    }
+
+    #[test]
     fn what_cannot_be_shown_is_a_problem_that_names_it() {
         for (what, problem) in [
             ("a.rs:zzz", "no such anchor"),
             ("a.rs:open", "does not end"),
             ("a.rs:empty", "nothing between"),
-            ("a.rs", "names no anchor"),
             ("zzz.rs:b", "No such file"),
         ] {
             let (text, problems) = include(FILE, what);

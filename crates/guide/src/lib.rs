@@ -1,7 +1,7 @@
 //! `cargo run`: the book, with its experiments live, served on loopback.
 //!
-//! In reading order: [`questions`] are the eighteen; [`chapter`] puts the very code into an answer's text, which
-//! may hold an [`element`] of our own; [`checks`] finds what is wrong with the text and its links. [`render`] shows a
+//! In reading order: [`questions`] are the eighteen; [`chapter`] puts the very code into an answer's text, whose
+//! [`diagram`]s are drawn and which may hold an [`element`] of our own; [`checks`] finds what is wrong with the text and its links. [`render`] shows a
 //! report; [`measure`] runs all experiments on a [`machine`] and keeps a [`record`], which the page [`measured`] shows
 //! and the [`numbers`] in the chapters quote; [`result`] shows ours and the reader's, and [`live`] and [`contents`] put
 //! them on the pages, depending on the [`mode`]; [`book`] makes the pages, and [`shelf`] makes them again when their
@@ -12,6 +12,7 @@
 
 pub mod questions;
 pub mod chapter;
+pub mod diagram;
 pub mod element;
 pub mod checks;
 pub mod mode;

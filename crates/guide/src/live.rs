@@ -119,7 +119,7 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Resul
     let (of, name) = (answer.name, experiment.name);
     let form = match (mode, experiment.obstacle(answer)) {
         (Mode::Static, _) => String::new(),
-        (Mode::Live, None) => form(experiment),
+        (Mode::Live, None) => form(experiment, results.is_failed_by_the_whiteboard(name)),
         (Mode::Live, Some(why)) => {
             format!("<p class=\"made-on\">It cannot run here: {}.</p>", escaped(&why))
         }
@@ -137,8 +137,12 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Resul
     )
 }
 
-fn form(experiment: &Experiment) -> String {
-    let fields: String = experiment.params().iter().map(field).collect();
+fn form(experiment: &Experiment, whiteboard_fails: bool) -> String {
+    let mut fields: String = experiment.params().iter().map(field).collect();
+    if whiteboard_fails {
+        fields += "<label><span class=\"name\">whiteboard</span><input name=\"whiteboard\" type=\"checkbox\">\
+                   <small>Tries the whiteboard version, which fails this</small></label>";
+    }
     // Shown only when the script is there to act on it.
     format!(
         "<form hidden><div class=\"fields\">{fields}</div>\

@@ -146,7 +146,7 @@ fn in_unit(value: f64, from: &str, to: &str) -> Result<f64, String> {
 }
 
 /// Whether a number is this value, rounded to the digits that it shows.
-fn agrees(shown: &str, value: f64) -> bool {
+pub fn agrees(shown: &str, value: f64) -> bool {
     let number: f64 = shown.replace(',', "").parse().unwrap_or(f64::NAN);
     (number - value).abs() <= step(shown) / 2.0 * (1.0 + 1e-9)
 }

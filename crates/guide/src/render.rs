@@ -2,7 +2,7 @@
 
 use lab::{
     Report, Target,
-    recorder::{Check, Event, Figure, Series, Table},
+    recorder::{Check, Event, Figure, Series, Spread, Table},
     report::{escaped, number, svg},
 };
 use serde::Serialize;
@@ -66,6 +66,9 @@ const BEFORE: &str = "<p class=\"changed\">Made before the code was changed. Run
 pub fn made_on(at: &str, report: &Report) -> String {
     let mut on =
         vec![at.to_owned(), format!("{:.1} s", report.seconds), format!("{} build", report.build)];
+    if report.whiteboard {
+        on.insert(0, "the whiteboard version".to_owned());
+    }
     on.extend(report.servers.iter().cloned());
     on.extend(report.params.iter().map(|(name, value)| {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -165,11 +168,19 @@ fn check(check: &Check) -> String {
 fn figure(figure: &Figure) -> String {
     let target = figure.target.map_or_else(String::new, |it| target(it, figure.value));
     format!(
-        "<div class=\"figure\"><span class=\"value\">{} {}</span> <span>{}</span>{target}</div>",
+        "<div class=\"figure\"><span class=\"value\">{} {}</span>{} <span>{}</span>{target}</div>",
         number(figure.value),
         escaped(&figure.unit),
+        spread(figure),
         escaped(&figure.name),
     )
+}
+
+/// How far several runs lie apart, where `value` is their median.
+pub fn spread(figure: &Figure) -> String {
+    figure.spread.map_or_else(String::new, |Spread { least, most }| {
+        format!(" <span class=\"spread\">({} to {})</span>", number(least), number(most))
+    })
 }
 
 /// Whether a value reaches its target.

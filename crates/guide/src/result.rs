@@ -1,6 +1,6 @@
 //! What came of an experiment? Ours, which was recorded, and the reader's own, side by side.
 
-use std::{path::Path, time::SystemTime};
+use std::{fs, path::Path, time::SystemTime};
 
 use lab::{
     Answer, Report,
@@ -8,6 +8,7 @@ use lab::{
     recorder::Figure,
     report::{escaped, number},
     results::{self, Kept},
+    whiteboard::Table,
 };
 use time::OffsetDateTime;
 
@@ -26,6 +27,8 @@ pub struct Results {
     /// What we have recorded, and on what.
     ours: Vec<Report>,
     ours_on: String,
+    /// What the whiteboard version fails, if the chapter says it.
+    whiteboard: Table,
     mode: Mode,
 }
 
@@ -45,7 +48,16 @@ impl Results {
     pub fn of(answer: &Answer, mode: Mode) -> Self {
         let code = Code::of(Path::new(answer.folder)).ok().map(|code| code.hash);
         let (ours_on, ours) = recorded(answer).unwrap_or_default();
-        Self { answer: answer.name, code, ours, ours_on, mode }
+        let chapter = fs::read_to_string(Path::new(answer.folder).join("chapter.md"));
+        let chapter = chapter.unwrap_or_default();
+        // One without the table is a problem of the book, which names it.
+        let whiteboard = Table::read(answer, &chapter).unwrap_or_default();
+        Self { answer: answer.name, code, ours, ours_on, whiteboard, mode }
+    }
+
+    /// Whether the chapter names this experiment among those that the whiteboard version fails.
+    pub fn is_failed_by_the_whiteboard(&self, experiment: &str) -> bool {
+        self.whiteboard.experiments.contains(experiment)
     }
 
     /// The reader's last one. Written down for others, the book holds ours only.
@@ -145,9 +157,9 @@ fn table(ours: &Report, yours: &Yours) -> String {
     )
 }
 
-/// `1.2 k requests/s, target ≥ 1000: met`
+/// `1.2 k requests/s (1.1 k to 1.3 k), target ≥ 1000: met`
 fn value(figure: &Figure) -> String {
     let Figure { value, unit, target, .. } = figure;
     let target = target.map_or_else(String::new, |target| render::target(target, *value));
-    format!("{} {}{target}", number(*value), escaped(unit))
+    format!("{} {}{}{target}", number(*value), escaped(unit), render::spread(figure))
 }

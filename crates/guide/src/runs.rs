@@ -63,7 +63,8 @@ pub async fn running(State(runs): State<Runs>) -> Json<Option<Named>> {
     Json(runs.turns.running())
 }
 
-/// `POST /api/experiments/{answer}/{name}` with the parameters as a JSON object.
+/// `POST /api/experiments/{answer}/{name}` with the parameters as a JSON object; with the member `whiteboard`, it tries
+/// the whiteboard version.
 ///
 /// 200 and a stream of server-sent events: `building`, `progress`, `piece`, and in the end `report`. 404 if there is no
 /// such experiment, 409 with its name while another runs, 422 if a parameter is not understood. Closing the connection
@@ -71,15 +72,18 @@ pub async fn running(State(runs): State<Runs>) -> Json<Option<Named>> {
 pub async fn run(
     State(runs): State<Runs>,
     Path((answer, name)): Path<(String, String)>,
-    Json(params): Json<Map<String, Value>>,
+    Json(mut params): Json<Map<String, Value>>,
 ) -> Response {
     let Some((answer, experiment)) = runs.find(&answer, &name) else {
         return problem(StatusCode::NOT_FOUND, "there is no such experiment");
     };
-    let arguments: Vec<_> = params.iter().map(argument).collect();
+    // A box in the form, and no parameter of the experiment.
+    let whiteboard = params.remove("whiteboard").is_some();
+    let mut arguments: Vec<_> = params.iter().map(argument).collect();
     if let Err(error) = experiment.command().try_get_matches_from(&arguments) {
         return problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string().trim());
     }
+    arguments.extend(whiteboard.then(|| "--whiteboard".to_owned()));
     let named = Named { answer: answer.name.to_owned(), experiment: name };
     let turn = match runs.turns.take(named).await {
         Ok(turn) => turn,

@@ -147,6 +147,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/.well-known/jwks.json",
         ],
         serve: Serve::new(serve),
+        whiteboard: None,
         suite: cases::suite(),
         experiments: experiments::all(),
     }

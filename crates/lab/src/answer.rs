@@ -31,6 +31,8 @@ pub struct Answer {
     pub try_it: &'static [&'static str],
     /// How it is served.
     pub serve: Serve,
+    /// How the version is served that one writes in the interview: `whiteboard.rs`.
+    pub whiteboard: Option<Serve>,
     /// Its table of calls, as cases that can try any program in any language.
     pub suite: Suite,
     /// The claims that it makes, each with the code that tries to refute it.
@@ -49,6 +51,10 @@ impl From<&Answer> for Subject {
         Self { name: answer.name, needs: answer.needs, migrations: answer.migrations }
     }
 }
+
+/// The options of a program that has none.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct NoOptions {}
 
 /// The `serve` function of an answer, with the type of its options erased.
 #[derive(Clone)]

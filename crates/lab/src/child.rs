@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{database::Database, executable, open_files, port};
+use crate::{database::Database, executable, open_files, port, whiteboard};
 
 /// Set in a child's environment.
 const MARK: &str = "LAB_CHILD";
@@ -94,6 +94,7 @@ impl ChildBuilder {
         if let Some(answer) = &self.serves {
             // Each time that it is started from a copy of this builder, another. A later `--port` counts more.
             command.arg(answer).args(["serve", "--port", &port::free()?.to_string()]);
+            command.args(whiteboard::word());
         }
         let mut process = command
             .args(&self.arguments)

@@ -22,6 +22,7 @@ use crate::{
     skip::why_skipped,
     stack::{self, Service, own::OwnServer},
     subject::Subject,
+    whiteboard,
 };
 
 /// A claim, and the code that tries to refute it.
@@ -125,6 +126,7 @@ impl Experiment {
             answer: answer.name.to_owned(),
             experiment: self.name.to_owned(),
             claim: self.claim.to_owned(),
+            whiteboard: whiteboard::is_asked_for(),
             params: given(&self.command(), matches),
             build: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
             servers: Vec::new(),
@@ -157,7 +159,10 @@ impl Experiment {
                 .unwrap_or_else(|panic| Err(said(&*panic))),
             Err(error) => Err(error),
         };
-        if let Err(error) = outcome {
+        if whiteboard::is_asked_for() && !whiteboard::was_served() {
+            let why = "it starts no server, so there is no whiteboard version to try";
+            recorder.end(None, Some(why.to_owned()));
+        } else if let Err(error) = outcome {
             match why_skipped(&error) {
                 Some(why) => recorder.end(None, Some(why.to_owned())),
                 None => recorder.end(Some(format!("{error:#}")), None),

@@ -1,8 +1,11 @@
 //! How does an answer try itself? `cargo test -p url-shortener` runs its experiments with quick parameters, the
-//! cases of its table of calls, and its own tests, all at once, each on a runtime of its own.
+//! cases of its table of calls, what its whiteboard version gets wrong, and its own tests, all at once, each on a
+//! runtime of its own.
 //!
 //! Invariant: the plain cases share one server, because each of them has names of its own. A case that loads or
 //! kills its server has a server of its own.
+
+mod whiteboard;
 
 use std::{
     any::Any,
@@ -133,8 +136,12 @@ pub fn run(answer: Answer, serve: Serve, tests: Vec<Trial>) -> ExitCode {
         return code;
     }
     let [answer] = answers;
+    if let Some(code) = whiteboard::take_over(&answer, serve) {
+        return code;
+    }
     let mut trials = experiments(&answer);
     trials.extend(answer.suite.cases.iter().map(|&case| case_trial(case, serve)));
+    trials.extend(whiteboard::trials(&answer));
     trials.push(try_it_trial(answer.try_it, serve));
     trials.extend(tests);
     run_trials(trials, FOR_EACH_CORE * cores())

@@ -5,7 +5,7 @@
 //! [`sabotage`] is what turns it red, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
 //! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] is several servers that work as one;
-//! [`child`], [`fault`] and [`load`] are what experiments break, measure and ask with; [`serve`] and
+//! [`whiteboard`] is which version of an answer is tried; [`child`], [`fault`] and [`load`] are what experiments break, measure and ask with; [`serve`] and
 //! [`cli`] run it all, and [`harness`] tries it all.
 
 pub mod answer;
@@ -37,8 +37,9 @@ pub mod serve;
 mod skip;
 pub mod stack;
 mod subject;
+pub mod whiteboard;
 
-pub use answer::{Answer, Serve};
+pub use answer::{Answer, NoOptions, Serve};
 pub use cli::{run, take_over};
 pub use experiment::{Experiment, Lab};
 pub use needs::Need;

@@ -18,6 +18,9 @@ pub struct Report {
     pub experiment: String,
     /// The sentence that was tried.
     pub claim: String,
+    /// Whether the answer's whiteboard version was tried.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub whiteboard: bool,
     /// The parameters of this run, as they would be written on the command line.
     pub params: serde_json::Map<String, serde_json::Value>,
     /// `debug` or `release`: a debug build's timings are not to be quoted.

@@ -44,6 +44,7 @@ mod tests {
             answer: "sums".to_owned(),
             experiment: "two".to_owned(),
             claim: "Two and two are four".to_owned(),
+            whiteboard: false,
             params: serde_json::Map::new(),
             build: "debug".to_owned(),
             servers: vec!["PostgreSQL 15.18".to_owned()],

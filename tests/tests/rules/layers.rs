@@ -11,7 +11,7 @@ fn may_know(package: &Package) -> Option<&'static [&'static str]> {
     match &*package.name {
         "guide" | "tests" => None,
         "lab" => Some(&["conform"]),
-        "conform" | "edge" | "practice" => Some(&[]),
+        "conform" | "edge" | "interview" | "practice" => Some(&[]),
         _ if package.is_answer() => Some(&["conform", "edge", "lab"]),
         other => panic!("{other} is new, and no answer: write here which crates it may know"),
     }

@@ -7,3 +7,6 @@ mod layers;
 mod budget;
 mod sabotages;
 mod cases;
+mod chapters;
+mod whiteboards;
+mod interviews;

@@ -16,6 +16,7 @@ use crate::{
     report::terminal::{self, Progress},
     results,
     serve::asked_to_stop,
+    whiteboard,
 };
 
 /// `experiment NAME` with the parameters of each, and `experiment --all`.
@@ -25,8 +26,11 @@ pub fn command(answer: &Answer) -> Command {
         flag("events", "One JSON object per line while it runs; the last has the kind `report`")
             .conflicts_with("json")
     };
+    let whiteboard = answer.whiteboard.as_ref();
+    let whiteboard = whiteboard.map(|_| flag("whiteboard", "Tries the whiteboard version"));
     let one = |experiment: &Experiment| {
-        experiment.command().no_binary_name(false).args([json(), events()])
+        let command = experiment.command().no_binary_name(false);
+        command.args([json(), events()]).args(whiteboard.clone())
     };
     Command::new("experiment")
         .about("Tries a claim on real servers")
@@ -54,6 +58,9 @@ pub async fn words(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<Exit
         let (name, matches) = matches.subcommand().context("name an experiment, or --all")?;
         let experiment = answer.experiment(name).context("no such experiment")?;
         let output = Output::new(json || matches.get_flag("json"), matches.get_flag("events"));
+        if matches.try_get_one::<bool>("whiteboard").ok().flatten() == Some(&true) {
+            whiteboard::ask_for();
+        }
         good = try_claim(answer, experiment, matches, output).await?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -79,8 +86,8 @@ async fn try_claim(
         ended = async { tokio::try_join!(run, show) } => ended?.0,
         () = asked_to_stop() => anyhow::bail!("stopped"),
     };
-    // First, so that whoever reads the report finds it kept.
-    let kept = results::store(&report);
+    // First, so that whoever reads the report finds it kept. The whiteboard version's is not the answer's.
+    let kept = if report.whiteboard { Ok(()) } else { results::store(&report) };
     let good = report.held() || report.skipped.is_some();
     output.end(report)?;
     kept.map(|()| good)

@@ -33,6 +33,9 @@ pub fn show(report: &Report) -> String {
         let _ = writeln!(text, "{}", check_line(check));
     }
     let servers = report.servers.join(", ");
+    if report.whiteboard {
+        text.push_str("\nThe whiteboard version was tried.");
+    }
     let _ = write!(text, "\n{}, {:.1} s, {} build", servers, report.seconds, report.build);
     if report.build == "debug" && report.figures.iter().any(|figure| figure.target.is_some()) {
         text.push_str(" (targets are for a release build)");

@@ -25,6 +25,7 @@ pub fn answer() -> Answer {
         migrations: None,
         try_it: &["curl -i {url}/healthz"],
         serve: Serve::new(serve),
+        whiteboard: None,
         suite: cases::suite(),
         experiments: experiments::all(),
     }

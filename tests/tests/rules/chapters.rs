@@ -1,0 +1,84 @@
+//! Can a chapter be read tonight? Its length, its spoken answer, its verdicts and its diagrams have limits.
+
+use std::{fs, path::Path, sync::LazyLock};
+
+use regex::Regex;
+
+/// A chapter has at most this many words, not counting code.
+const WORDS: usize = 3_000;
+/// What can be said in two minutes.
+const SPOKEN: std::ops::RangeInclusive<usize> = 260..=320;
+/// What a sentence that everybody repeats is found to be.
+const VERDICTS: [&str; 3] = ["**Holds**", "**Holds within limits**", "**Wrong**"];
+
+/// The chapters of answers that have a whiteboard version. The others come to these limits when they get one.
+fn chapters() -> Vec<(&'static str, String)> {
+    let answers = guide::answers().into_iter().filter(|answer| answer.whiteboard.is_some());
+    let read = |answer: lab::Answer| {
+        let path = Path::new(answer.folder).join("chapter.md");
+        (answer.name, fs::read_to_string(path).unwrap())
+    };
+    answers.map(read).collect()
+}
+
+#[test]
+fn a_chapter_has_at_most_three_thousand_words_and_can_be_said_in_two_minutes() {
+    for (name, chapter) in chapters() {
+        let words = words(&chapter);
+        assert!(words <= WORDS, "{name}: {words} words");
+        let spoken = self::words(part(&chapter, "Say it in two minutes"));
+        assert!(SPOKEN.contains(&spoken), "{name}: {spoken} spoken words, not {SPOKEN:?}");
+    }
+}
+
+#[test]
+fn a_sentence_gets_one_of_three_verdicts() {
+    for (name, chapter) in chapters() {
+        let verdicts: Vec<_> = rows(part(&chapter, "The textbook answer, checked")).collect();
+        assert!(!verdicts.is_empty(), "{name} checks nothing");
+        for row in verdicts {
+            let known = VERDICTS.iter().any(|verdict| row[1].starts_with(verdict));
+            assert!(known, "{name}: {:?} does not begin with one of {VERDICTS:?}", row[1]);
+        }
+    }
+}
+
+#[test]
+fn a_chapter_opens_with_two_paths_and_draws_its_design() {
+    for (name, chapter) in chapters() {
+        let opening = chapter.split("\n## ").next().unwrap_or_default();
+        for path in ["*Tonight*", "*This evening*"] {
+            assert!(opening.contains(path), "{name} does not open with the path {path}");
+        }
+        assert!(part(&chapter, "The design").contains("\n```mermaid\n"), "{name}: no diagram");
+    }
+}
+
+/// The text of a part, without its heading; nothing if there is no such part.
+pub fn part<'a>(chapter: &'a str, name: &str) -> &'a str {
+    let part = chapter.split("\n## ").find_map(|part| part.strip_prefix(name)?.strip_prefix('\n'));
+    part.unwrap_or_default()
+}
+
+/// The rows of the first table in a text, without its head, cell by cell.
+pub fn rows(text: &str) -> impl Iterator<Item = Vec<String>> {
+    let table = text.lines().skip_while(|line| !line.starts_with('|'));
+    table.take_while(|line| line.starts_with('|')).skip(2).map(|row| {
+        let cells = row.trim_matches('|').replace("\\|", "\u{0}");
+        cells.split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect()
+    })
+}
+
+/// The first number in a text, as it is written; nothing if there is none.
+pub fn first_number(text: &str) -> String {
+    static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d[\d,]*(\.\d+)?").unwrap());
+    NUMBER.find(text).map(|number| number.as_str().to_owned()).unwrap_or_default()
+}
+
+/// How many words a reader reads: no code, no comments, no elements, no marks of tables.
+fn words(text: &str) -> usize {
+    static NO_PROSE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?s)```.*?```|<!--.*?-->|<[^>]*>|\]\([^)]*\)").unwrap());
+    let prose = NO_PROSE.replace_all(text, " ");
+    prose.split_whitespace().filter(|word| word.contains(char::is_alphanumeric)).count()
+}

@@ -1,0 +1,87 @@
+//! Does each `interview.toml` agree with its chapter? It answers the chapter's questions, its estimates come to what the
+//! chapter says, and what it calls a proof is there.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use guide::numbers::agrees;
+use interview::{Interview, Kind, Stage};
+use lab::Answer;
+
+use crate::chapters::{first_number, part, rows};
+
+#[test]
+fn every_interview_agrees_with_its_chapter() {
+    let mut wrong = Vec::new();
+    for answer in guide::answers() {
+        let folder = Path::new(answer.folder);
+        if answer.whiteboard.is_none() && !folder.join("interview.toml").exists() {
+            continue;
+        }
+        let chapter = fs::read_to_string(folder.join("chapter.md")).unwrap();
+        match Interview::read(folder) {
+            Ok(interview) => {
+                let problems = problems(&answer, &interview, &chapter);
+                wrong.extend(problems.into_iter().map(|it| format!("{}: {it}", answer.name)));
+            }
+            Err(error) => wrong.push(format!("{error:#}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn problems(answer: &Answer, interview: &Interview, chapter: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let asked: BTreeSet<_> = rows(part(chapter, "Ask first")).map(|row| row[0].clone()).collect();
+    let answered: BTreeSet<_> = interview.clarify.iter().map(|it| it.ask.clone()).collect();
+    for ask in asked.symmetric_difference(&answered) {
+        problems.push(format!("only one of chapter and interview asks {ask:?}"));
+    }
+    for estimate in &interview.estimates {
+        match estimate.value() {
+            Ok(value) if !agrees(&first_number(&estimate.says), value) => {
+                problems.push(format!("{}: {value}, and not {}", estimate.of, estimate.says));
+            }
+            Ok(_) if !part(chapter, "Scale it").contains(&estimate.says) => {
+                problems.push(format!("*Scale it* does not say {:?}", estimate.says));
+            }
+            Ok(_) => {}
+            Err(error) => problems.push(format!("{}: {error:#}", estimate.of)),
+        }
+    }
+    let stages = match interview.kind {
+        Kind::Concept => &[Stage::Clarify, Stage::Design, Stage::FollowUps][..],
+        Kind::Design => &[
+            Stage::Clarify,
+            Stage::Estimate,
+            Stage::Design,
+            Stage::DeepDive,
+            Stage::FollowUps,
+            Stage::SumUp,
+        ],
+    };
+    for stage in stages {
+        let points = interview.points.iter().filter(|point| point.stage == *stage);
+        if points.count() < 2 {
+            problems.push(format!("the stage {stage:?} has less than two points"));
+        }
+    }
+    let proofs = interview.points.iter().map(|point| (&point.says, &point.proof));
+    let flags = interview.red_flags.iter().map(|flag| (&flag.says, &flag.proof));
+    for (says, proof) in proofs.chain(flags) {
+        if let Some(proof) = proof
+            && !exists(answer, proof)
+        {
+            problems.push(format!("{says:?}: there is no experiment and no anchor {proof}"));
+        }
+    }
+    problems
+}
+
+/// Whether an experiment of this name is there, or an anchor as `src/code.rs:crc32_code`.
+fn exists(answer: &Answer, proof: &str) -> bool {
+    let Some((file, anchor)) = proof.split_once(':') else {
+        return answer.experiment(proof).is_some();
+    };
+    let text = fs::read_to_string(Path::new(answer.folder).join(file)).unwrap_or_default();
+    text.lines().any(|line| line.trim_start_matches(['/', '-', ' ']) == format!("ANCHOR: {anchor}"))
+}
