@@ -8,7 +8,7 @@ use axum::{
 };
 use edge::{FieldError, Problem};
 
-use crate::{decision::Decision, quota::Policy};
+use crate::quota::{Decision, Policy};
 
 /// Everything that can go wrong behind the edge, which refuses what cannot be read. What it displays is what the
 /// client may read.

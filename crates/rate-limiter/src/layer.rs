@@ -1,4 +1,8 @@
-//! How does a router get its limit? By a `tower` layer.
+//! How does a router get its limit, and how does a client learn of it? By a `tower` layer.
+//!
+//! It tells the client in `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-10, structured fields
+//! (RFC 9651). What we write is so narrow (names of `a-z`, `0-9` and `-`, whole numbers) that formatting it is right; the
+//! cases parse it with a real parser.
 
 use std::{
     fmt,
@@ -9,20 +13,17 @@ use std::{
 
 use axum::{
     extract::Request,
-    http::{HeaderValue, request::Parts},
+    http::{HeaderName, HeaderValue, header::RETRY_AFTER, request::Parts},
     response::{IntoResponse, Response},
 };
 use tower::{Layer, Service};
 
 use crate::{
     algorithm::Algorithm,
-    client::Clients,
+    client::{Clients, Key},
     error::Error,
-    fields,
-    key::Key,
     limiter::{Limiter, Store},
-    limits::Limits,
-    quota::{InvalidQuota, Policy, Quota},
+    quota::{Decision, InvalidQuota, Limits, Micros, Policy, Quota},
 };
 
 /// Clients that a process remembers unless told otherwise: some 10 MB.
@@ -37,7 +38,7 @@ type CostOf = Arc<dyn Fn(&Parts) -> u32 + Send + Sync>;
 /// use std::time::Duration;
 ///
 /// use axum::{Router, routing::get};
-/// use rate_limiter::{algorithm::Algorithm, key::Key, layer::RateLimitLayer, limiter::Store, quota::Quota};
+/// use rate_limiter::{algorithm::Algorithm, client::Key, layer::RateLimitLayer, limiter::Store, quota::Quota};
 ///
 /// let quota = Quota::new(100, Duration::from_mins(15))?;
 /// let limit = RateLimitLayer::new(Algorithm::Gcra, quota)?
@@ -70,7 +71,7 @@ impl RateLimitLayer {
     /// By several policies at once.
     pub fn with_limits(limits: Limits) -> Self {
         let (store, clients) = (Store::memory(MAX_KEYS), Clients::default());
-        let policy = fields::rate_limit_policy(limits.policies());
+        let policy = rate_limit_policy(limits.policies());
         Self {
             limiter: Arc::new(Limiter::new(limits.clone(), &store)),
             limits,
@@ -147,7 +148,7 @@ where
 
     // ANCHOR: call
     fn call(&mut self, request: Request) -> Self::Future {
-        // The one that was asked whether it is ready is the one to call; the clone was not.
+        // Call the service that was asked whether it is ready, and not its clone.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let layer = self.layer.clone();
@@ -158,16 +159,88 @@ where
                 Ok(decision) if decision.allowed => {
                     (inner.call(Request::from_parts(parts, body)).await?, decision)
                 }
-                // The body is not read: who is over the limit must not cost us that.
+                // The body is not read: a client over its limit must not cost us that.
                 Ok(decision) => {
                     (Error::over(layer.limits.policies(), &decision).into_response(), decision)
                 }
                 Err(error) => return Ok(error.into_response()),
             };
             let policies = layer.limits.policies();
-            fields::insert(response.headers_mut(), &layer.policy, policies, &decision);
+            let headers = response.headers_mut();
+            headers.insert(RATE_LIMIT_POLICY, layer.policy);
+            if let Ok(value) = HeaderValue::from_str(&rate_limit(policies, &decision)) {
+                headers.insert(RATE_LIMIT, value);
+            }
+            if !decision.allowed {
+                // 0 would ask for a retry at once.
+                headers.insert(RETRY_AFTER, seconds(decision.wait()).max(1).into());
+            }
             Ok(response)
         })
     }
     // ANCHOR_END: call
+}
+
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+// ANCHOR: fields
+/// `"api";q=100;w=900`. A window that is not whole seconds cannot be told, and `w` may be left out.
+pub fn rate_limit_policy(policies: &[Policy]) -> String {
+    let item = |policy: &Policy| {
+        let (limit, window) = (policy.quota().limit(), policy.quota().window());
+        let w = if window.is_multiple_of(1_000_000) {
+            format!(";w={}", window / 1_000_000)
+        } else {
+            String::new()
+        };
+        format!("\"{}\";q={limit}{w}", policy.name())
+    };
+    policies.iter().map(item).collect::<Vec<_>>().join(", ")
+}
+
+/// `"api";r=57;t=320`: what is left, and in how many seconds all of it is there again.
+pub fn rate_limit(policies: &[Policy], decision: &Decision) -> String {
+    let items = policies.iter().zip(decision.outcomes()).map(|(policy, outcome)| {
+        format!("\"{}\";r={};t={}", policy.name(), outcome.remaining, seconds(outcome.whole))
+    });
+    items.collect::<Vec<_>>().join(", ")
+}
+
+/// Whole seconds, rounded up: a client that comes back then is not too early.
+pub fn seconds(micros: Micros) -> u64 {
+    micros.div_ceil(1_000_000)
+}
+// ANCHOR_END: fields
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::Outcome;
+
+    fn policies() -> Vec<Policy> {
+        ["api=100/15m", "burst=5/1500ms"].map(|policy| policy.parse().unwrap()).to_vec()
+    }
+
+    #[test]
+    fn a_policy_tells_its_window_if_that_is_whole_seconds() {
+        assert_eq!(rate_limit_policy(&policies()), r#""api";q=100;w=900, "burst";q=5"#);
+    }
+
+    #[test]
+    fn each_policy_tells_what_is_left_and_when_all_of_it_is_back() {
+        let mut decision = Decision::new(true);
+        for (remaining, whole) in [(57, 320_000_001), (0, 0)] {
+            decision.push(Outcome { remaining, wait: 0, whole });
+        }
+        let told = rate_limit(&policies(), &decision);
+        assert_eq!(told, r#""api";r=57;t=321, "burst";r=0;t=0"#);
+    }
+
+    #[test]
+    fn seconds_are_rounded_up_so_that_nobody_comes_back_too_early() {
+        for (micros, whole) in [(0, 0), (1, 1), (1_000_000, 1), (1_000_001, 2)] {
+            assert_eq!(seconds(micros), whole, "{micros} µs");
+        }
+    }
 }

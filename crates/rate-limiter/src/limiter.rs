@@ -11,11 +11,11 @@ use std::{
 use clap::ValueEnum;
 
 use crate::{
-    decision::Decision,
+    client::Key,
     error::Error,
-    key::Key,
-    limits::Limits,
+    lease::Leases,
     memory::{Clock, Memory, monotonic},
+    quota::{Decision, Limits},
     shared::Shared,
 };
 
@@ -55,9 +55,11 @@ pub enum Store {
         shared: Arc<Shared>,
         /// What to do when it does not answer.
         when_away: WhenAway,
-        /// Clients to remember at most while it is away.
+        /// Clients to remember at most: while it is away, and of what it said.
         max_keys: usize,
-        /// What time it is then. As long as Redis answers, its clock counts and no other.
+        /// Units that the process takes at once; 1 for exact decisions. See [`Leases`].
+        lease: u64,
+        /// How long ago something was. What is decided in Redis is decided by its clock and no other.
         clock: Clock,
     },
 }
@@ -69,8 +71,8 @@ impl Store {
     }
 
     /// In this Redis.
-    pub fn redis(shared: Shared, when_away: WhenAway, max_keys: usize) -> Self {
-        Self::Redis { shared: Arc::new(shared), when_away, max_keys, clock: monotonic() }
+    pub fn redis(shared: Shared, when_away: WhenAway, max_keys: usize, lease: u64) -> Self {
+        Self::Redis { shared: Arc::new(shared), when_away, max_keys, lease, clock: monotonic() }
     }
 }
 
@@ -101,7 +103,7 @@ pub struct Limiter {
 #[derive(Debug)]
 enum Place {
     Here(Memory),
-    There { shared: Arc<Shared>, floor: Option<Memory> },
+    There { shared: Arc<Shared>, leases: Leases, floor: Option<Memory> },
 }
 
 impl Limiter {
@@ -111,10 +113,11 @@ impl Limiter {
             Store::Memory { max_keys, clock } => {
                 Place::Here(Memory::new(&limits, *max_keys, Arc::clone(clock)))
             }
-            Store::Redis { shared, when_away, max_keys, clock } => {
+            Store::Redis { shared, when_away, max_keys, lease, clock } => {
                 let floor = || Memory::new(&limits, *max_keys, Arc::clone(clock));
                 let floor = (*when_away == WhenAway::FailOpen).then(floor);
-                Place::There { shared: Arc::clone(shared), floor }
+                let leases = Leases::new(*lease, *max_keys, Arc::clone(clock));
+                Place::There { shared: Arc::clone(shared), leases, floor }
             }
         };
         Self { limits, place, counts: Counts::default(), away: AtomicBool::new(false) }
@@ -148,17 +151,19 @@ impl Limiter {
     pub async fn decide(&self, key: Key, cost: u64) -> Result<Decision, Error> {
         let decision = match &self.place {
             Place::Here(memory) => Ok(memory.decide(key, cost)),
-            Place::There { shared, floor } => match shared.decide(&self.limits, key, cost).await {
-                Ok(decision) => {
-                    self.is_back();
-                    Ok(decision)
+            Place::There { shared, leases, floor } => {
+                match leases.decide(shared, &self.limits, key, cost).await {
+                    Ok(decision) => {
+                        self.is_back();
+                        Ok(decision)
+                    }
+                    Err(error) => {
+                        self.is_away(&error);
+                        // Not "let everybody in": each process still holds everyone to the quota by itself.
+                        floor.as_ref().map(|floor| floor.decide(key, cost)).ok_or(Error::StoreAway)
+                    }
                 }
-                Err(error) => {
-                    self.is_away(&error);
-                    // Not "let everybody in": each process still holds everyone to the quota by itself.
-                    floor.as_ref().map(|floor| floor.decide(key, cost)).ok_or(Error::StoreAway)
-                }
-            },
+            }
         };
         let counter = match &decision {
             Ok(Decision { allowed: true, .. }) => &self.counts.allowed,

@@ -11,11 +11,10 @@ use redis::aio::MultiplexedConnection;
 use super::naive::OwnTime;
 use crate::{
     algorithm::Algorithm,
-    key::Key,
+    client::Key,
     limiter::{Limiter, STORE_TIMEOUT, Store, WhenAway},
-    limits::Limits,
     memory::Clock,
-    quota::{Micros, Policy, Quota},
+    quota::{Limits, Micros, Policy, Quota},
     shared::Shared,
 };
 
@@ -42,8 +41,9 @@ pub fn experiment() -> Experiment {
     .sabotage(Sabotage {
         file: "src/limiter.rs",
         replace: r"let floor = (*when_away == WhenAway::FailOpen).then(floor);
-                Place::There { shared: Arc::clone(shared), floor }",
-        with: r"let _ = (shared, when_away);
+                let leases = Leases::new(*lease, *max_keys, Arc::clone(clock));
+                Place::There { shared: Arc::clone(shared), leases, floor }",
+        with: r"let _ = (shared, when_away, lease);
                 Place::Here(floor())",
         check: "token-bucket: let through when Redis tells the time",
     })
@@ -68,7 +68,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             let limiter = |clock: Clock| {
                 let shared = Arc::new(Shared::new(keys.url(), keys.prefix(), STORE_TIMEOUT * 40)?);
                 let when_away = WhenAway::FailClosed;
-                let store = Store::Redis { shared, when_away, max_keys: 10, clock };
+                let store = Store::Redis { shared, when_away, max_keys: 10, lease: 1, clock };
                 anyhow::Ok(Limiter::new(limits.clone(), &store))
             };
             let behind = limiter(Arc::new(|| NOW))?;

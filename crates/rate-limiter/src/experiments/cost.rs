@@ -17,11 +17,10 @@ use redis::aio::MultiplexedConnection;
 
 use crate::{
     algorithm::Algorithm,
-    key::Key,
+    client::Key,
     limiter::STORE_TIMEOUT,
-    limits::Limits,
     memory::{Memory, monotonic},
-    quota::{Policy, Quota},
+    quota::{Limits, Policy, Quota},
     shared::Shared,
 };
 
@@ -219,7 +218,7 @@ async fn decisions(
     load::closed(clients.collect(), stop, |(shared, limits, keys, n)| {
         Box::pin(async move {
             *n += 1;
-            shared.decide(limits, keys[*n % keys.len()], 1).await?;
+            shared.decide(limits, keys[*n % keys.len()], 1, 0).await?;
             Ok(())
         })
     })
@@ -246,7 +245,7 @@ async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow:
         fewest = fewest.min(memory.len());
         kept.push(memory);
         for _ in 0..TAKEN {
-            shared.decide(&limits, keys[0], 1).await?;
+            shared.decide(&limits, keys[0], 1, 0).await?;
         }
         let name = &shared.keys(&limits, keys[0])[0];
         let there: u64 =

@@ -35,8 +35,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/shared.rs",
-        replace: r#"format!("{prefix}{{{key}}}:{algorithm}:{name}")"#,
-        with: r#"format!("{prefix}{{{key}}}:{}:{algorithm}:{name}", std::process::id())"#,
+        replace: r#"format!("{prefix}{{{key}}}:{algorithm}:{policy}")"#,
+        with: r#"format!("{prefix}{{{key}}}:{}:{algorithm}:{policy}", std::process::id())"#,
         check: "token-bucket: let through by 4 processes on one Redis",
     })
 }

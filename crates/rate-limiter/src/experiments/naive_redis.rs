@@ -8,10 +8,9 @@ use tokio::{sync::Barrier, task::JoinSet};
 use super::naive;
 use crate::{
     algorithm::Algorithm,
-    key::Key,
+    client::Key,
     limiter::STORE_TIMEOUT,
-    limits::Limits,
-    quota::{Policy, Quota},
+    quota::{Limits, Policy, Quota},
     shared::Shared,
 };
 
@@ -37,7 +36,7 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/lua/fixed_window.lua",
+        file: "src/window.rs",
         replace: "c.used + c.cost <= c.limit",
         with: "c.used + c.cost < c.limit",
         check: "fixed-window: quotas of which not exactly all was taken",
@@ -127,7 +126,7 @@ async fn with_script(
             let mut passed = 0;
             for _ in 0..tries {
                 let key = Key::of("round", &round.to_be_bytes());
-                passed += u64::from(shared.decide(&limits, key, 1).await?.allowed);
+                passed += u64::from(shared.decide(&limits, key, 1, 0).await?.decision.allowed);
             }
             anyhow::Ok(passed)
         });

@@ -25,8 +25,9 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/client.rs",
-        replace: "value.rsplit(',')",
-        with: "value.split(',')",
+        replace: "self.proxies.client_of(peer, &request.headers)",
+        with: r#"let header = request.headers.get("x-forwarded-for").and_then(|it| it.to_str().ok());
+        header.and_then(|it| it.split(',').next()?.trim().parse().ok()).unwrap_or(peer)"#,
         check: "behind a trusted proxy: let through with a forged address",
     })
 }

@@ -66,10 +66,14 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_quota() -> Outcome {
         let seen = client.hello_with("x-forwarded-for", value).await?.status();
         ensure!(seen == status, "{value}: {seen}");
     }
+    let forwarded = [&trusted[..], &["--proxy-header", "forwarded"]].concat();
+    let (_child, client) = start_in_memory(&forwarded).await?;
     for (value, status) in [
+        ("for=192.0.2.1", 200),
         ("for=192.0.2.1", 429),
         ("for=192.0.2.3;proto=https", 200),
         ("For=\"192.0.2.3:80\"", 429),
+        ("for=\"[2001:db8::1]\"", 200),
         ("for=\"[2001:db8::7]\"", 429),
         ("for=192.0.2.99, for=192.0.2.3", 429),
     ] {
