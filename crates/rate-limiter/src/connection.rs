@@ -7,7 +7,11 @@
 //! own `ConnectionManager` has such a task too, but it keeps a connection that only times out, and one that a firewall
 //! has forgotten would stay dead until TCP gives up, a quarter of an hour later.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use redis::{AsyncConnectionConfig, Client, RedisError, aio::MultiplexedConnection};
 use tokio::{
@@ -35,10 +39,27 @@ pub struct Connection {
 enum State {
     /// The first attempt since the start or since the connection was lost: requests wait for it.
     Connecting,
-    /// There is a connection; its number, and it.
-    Up(u64, MultiplexedConnection),
+    /// There is a connection.
+    Up(Live),
     /// The last attempt has failed. Requests do not wait for the next one.
     Away(RedisError),
+}
+
+/// A connection, and when its last answer came.
+#[derive(Clone, Debug)]
+struct Live {
+    redis: MultiplexedConnection,
+    answered: Arc<Mutex<Instant>>,
+}
+
+impl Live {
+    fn new(redis: MultiplexedConnection) -> Self {
+        Self { redis, answered: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    fn answered(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Connection {
@@ -68,16 +89,14 @@ impl Connection {
     where
         W: Future<Output = Result<T, RedisError>>,
     {
-        let mut used = None;
+        let (begun, mut used) = (Instant::now(), None);
         let call = async {
-            let (number, connection) = self.connection().await?;
-            used = Some(number);
-            match commands(connection).await {
+            let live = used.insert(self.connection().await?).clone();
+            match commands(live.redis.clone()).await {
                 Err(error) if error.is_connection_dropped() => {
-                    self.lost(number);
-                    let (number, connection) = self.connection().await?;
-                    used = Some(number);
-                    commands(connection).await
+                    self.lost(&live);
+                    let live = used.insert(self.connection().await?);
+                    commands(live.redis.clone()).await
                 }
                 answer => answer,
             }
@@ -85,23 +104,26 @@ impl Connection {
         let answer = timeout(self.timeout, call).await;
         let answer =
             answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
-        // READONLY comes from a primary that has become a replica: the next connection may lead to the new primary.
-        let useless = |error: &RedisError| error.is_io_error() || error.code() == Some("READONLY");
-        if let (Err(error), Some(number)) = (&answer, used)
-            && useless(error)
-        {
-            self.lost(number);
+        if let Some(live) = used {
+            match &answer {
+                // Others got answers meanwhile, so it is only slow. A new connection would be no faster.
+                Err(error) if error.is_timeout() && *live.answered() > begun => {}
+                Err(error) if error.is_io_error() => self.lost(&live),
+                // From a primary that has become a replica. The next connection may lead to the new primary.
+                Err(error) if error.code() == Some("READONLY") => self.lost(&live),
+                Ok(_) | Err(_) => *live.answered() = Instant::now(),
+            }
         }
         answer
     }
     // ANCHOR_END: within
 
     /// The connection, if there is one or the first attempt makes one.
-    async fn connection(&self) -> Result<(u64, MultiplexedConnection), RedisError> {
+    async fn connection(&self) -> Result<Live, RedisError> {
         let mut state = self.state.subscribe();
         let known = state.wait_for(|state| !matches!(state, State::Connecting)).await;
         match known.as_deref() {
-            Ok(State::Up(number, connection)) => Ok((*number, connection.clone())),
+            Ok(State::Up(live)) => Ok(live.clone()),
             Ok(State::Away(error)) => Err(error.clone()),
             Ok(State::Connecting) | Err(_) => {
                 Err(io::Error::from(io::ErrorKind::NotConnected).into())
@@ -109,14 +131,15 @@ impl Connection {
         }
     }
 
-    /// Nobody uses this connection any more. Unless there is a newer one already.
-    fn lost(&self, number: u64) {
+    /// Nobody uses this connection any more, unless there is a newer one already.
+    fn lost(&self, live: &Live) {
         self.state.send_if_modified(|state| {
-            let current = matches!(state, State::Up(current, _) if *current == number);
-            if current {
+            let State::Up(current) = state else { return false };
+            let same = Arc::ptr_eq(&current.answered, &live.answered);
+            if same {
                 *state = State::Connecting;
             }
-            current
+            same
         });
     }
 }
@@ -128,12 +151,12 @@ async fn stay_connected(client: Client, state: watch::Sender<State>) {
     let config =
         AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
     let mut lost = state.subscribe();
-    for number in 0.. {
+    loop {
         let next = Instant::now() + PAUSE;
         let attempt = client.get_multiplexed_async_connection_with_config(&config);
         match timeout(CONNECT_TIMEOUT, attempt).await {
             Ok(Ok(connection)) => {
-                state.send_replace(State::Up(number, connection));
+                state.send_replace(State::Up(Live::new(connection)));
                 // Fails only when nobody is left who could use a connection.
                 let _ = lost.wait_for(|state| matches!(state, State::Connecting)).await;
             }
