@@ -5,10 +5,10 @@ use std::{fs, path::Path, time::SystemTime};
 use lab::{
     Answer, Report,
     code::Code,
+    mistakes::Mistakes,
     recorder::Figure,
     report::{escaped, number},
     results::{self, Kept},
-    whiteboard::Table,
 };
 use time::OffsetDateTime;
 
@@ -28,7 +28,7 @@ pub struct Results {
     ours: Vec<Report>,
     ours_on: String,
     /// What the whiteboard version fails, if the chapter says it.
-    whiteboard: Table,
+    whiteboard: Mistakes,
     mode: Mode,
 }
 
@@ -51,7 +51,7 @@ impl Results {
         let chapter = fs::read_to_string(Path::new(answer.folder).join("chapter.md"));
         let chapter = chapter.unwrap_or_default();
         // One without the table is a problem of the book, which names it.
-        let whiteboard = Table::read(answer, &chapter).unwrap_or_default();
+        let whiteboard = Mistakes::read(answer, &chapter).unwrap_or_default();
         Self { answer: answer.name, code, ours, ours_on, whiteboard, mode }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{keyring::Keyring, store::Store};
@@ -28,7 +28,8 @@ pub async fn load_keys(keyring: Arc<Keyring>, every: Duration, stop: Cancellatio
 /// Deletes what has ended, until it is told to stop. What a minute brings may be more than one sweep takes: then it goes
 /// on at once, or the tables would grow for ever.
 pub async fn sweep(store: Arc<Store>, stop: CancellationToken) {
-    let mut ticks = interval(SWEEP_EVERY);
+    // Not at once: a start has better things to do.
+    let mut ticks = interval_at(Instant::now() + SWEEP_EVERY, SWEEP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         loop {

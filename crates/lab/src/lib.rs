@@ -5,8 +5,9 @@
 //! [`sabotage`] is what turns it red, [`report`] shows it. [`stack`] finds or starts the real
 //! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
 //! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] is several servers that work as one;
-//! [`whiteboard`] is which version of an answer is tried; [`child`], [`fault`] and [`load`] are what experiments break, measure and ask with; [`serve`] and
-//! [`cli`] run it all, and [`harness`] tries it all.
+//! `whiteboard` is which version of an answer is tried, and [`mistakes`] are what the naive one gets wrong; [`child`],
+//! [`fault`] and [`load`] are what experiments break, measure and ask with; [`serve`] and [`cli`] run it all, and
+//! [`harness`] tries it all.
 
 pub mod answer;
 pub mod child;
@@ -24,6 +25,7 @@ pub mod group;
 pub mod harness;
 pub mod keys;
 pub mod load;
+pub mod mistakes;
 pub mod needs;
 pub mod open_files;
 mod port;
@@ -37,7 +39,7 @@ pub mod serve;
 mod skip;
 pub mod stack;
 mod subject;
-pub mod whiteboard;
+mod whiteboard;
 
 pub use answer::{Answer, NoOptions, Serve};
 pub use cli::{run, take_over};

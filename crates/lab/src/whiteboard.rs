@@ -2,11 +2,7 @@
 //!
 //! An experiment is its own program's only work, so this holds for the whole process: no fixture has to pass it on.
 
-mod table;
-
 use std::sync::atomic::{AtomicBool, Ordering};
-
-pub use table::Table;
 
 static ASKED_FOR: AtomicBool = AtomicBool::new(false);
 static SERVED: AtomicBool = AtomicBool::new(false);

@@ -38,14 +38,9 @@ pub enum Outcome {
     Stopped,
 }
 
-/// Builds the answer in this workspace and runs the exercise's checks. The compiler's words go to the terminal as
-/// they are.
-pub fn run(workspace: &Path, exercise: &Exercise) -> anyhow::Result<Outcome> {
-    run_until(workspace, exercise, PATIENCE, &Stop::default(), |_| {})
-}
-
-/// The same, until the reader stops it. Each step is told before it is done.
-pub fn run_until(
+/// Builds the answer in this workspace and runs the exercise's checks, until the reader stops it. The compiler's words go
+/// to the terminal as they are. Each step is told before it is done.
+pub fn run(
     workspace: &Path,
     exercise: &Exercise,
     patience: Duration,

@@ -156,7 +156,7 @@ impl Desk {
             bail!("the gap of {key} is not cut yet: `cargo practice start {key}`");
         }
         let tell = |step: &str| println!("  {step} …");
-        let outcome = check::run_until(&self.workspace, &exercise, patience, stop, tell)?;
+        let outcome = check::run(&self.workspace, &exercise, patience, stop, tell)?;
         match &outcome {
             Outcome::DoesNotCompile => println!("Not yet: it does not compile."),
             Outcome::Stopped => println!("Stopped."),

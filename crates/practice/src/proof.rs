@@ -19,17 +19,22 @@ use crate::{
     exercise::Exercise,
     experiment::Experiment,
     gap,
+    process::Stop,
     proved::{Proof, files_below},
     sabotage,
 };
 
+/// Said when the author presses Ctrl-C.
+const STOPPED: &str = "stopped; what was proved before stays proved";
+
 /// Proves the exercises and the experiments whose key begins like this: every one, or those that have changed since
-/// their last proof.
+/// their last proof. What has been proved when the author stops it stays proved.
 pub fn prove(
     workspace: &Path,
     exercises: &[Exercise],
     key: &str,
     every: bool,
+    stop: &Stop,
 ) -> anyhow::Result<ExitCode> {
     let mut exercises = exercises.to_vec();
     let mut experiments = Experiment::all(workspace)?;
@@ -49,20 +54,21 @@ pub fn prove(
     let copy = copy(workspace, "practice")?;
     let mut good = true;
     for of_answer in exercises.chunk_by(|one, next| one.key.answer == next.key.answer) {
-        good &= prove_exercises(&copy, workspace, of_answer);
+        good &= prove_exercises(&copy, workspace, of_answer, stop)?;
     }
     for of_answer in experiments.chunk_by(|one, next| one.key.answer == next.key.answer) {
-        good &= prove_sabotages(&copy, of_answer)?;
+        good &= prove_sabotages(&copy, of_answer, stop)?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The sabotages of experiments of one answer. Whether all are proved.
-fn prove_sabotages(copy: &Path, experiments: &[Experiment]) -> anyhow::Result<bool> {
+fn prove_sabotages(copy: &Path, experiments: &[Experiment], stop: &Stop) -> anyhow::Result<bool> {
     let name = &experiments.first().context("no experiment")?.key.answer;
-    let answer = sabotage::Answer::build(copy, name)?;
+    let answer = sabotage::Answer::build(copy, name, stop)?;
     let mut good = true;
     for experiment in experiments {
+        ensure!(!stop.is_wanted(), STOPPED);
         let outcome = answer
             .prove(&experiment.key.name)
             .and_then(|()| Proof::of_sabotages(experiment).note(&answer.folder()));
@@ -89,14 +95,20 @@ fn unproved<T>(what: &str, all: Vec<T>, proof: fn(&T) -> Proof) -> anyhow::Resul
 }
 
 /// All exercises of an answer with one build of its real code, then each of the changed ones. Whether all are proved.
-fn prove_exercises(copy: &Path, workspace: &Path, exercises: &[Exercise]) -> bool {
+fn prove_exercises(
+    copy: &Path,
+    workspace: &Path,
+    exercises: &[Exercise],
+    stop: &Stop,
+) -> anyhow::Result<bool> {
     let mut good = true;
     let whole: Vec<_> =
-        exercises.iter().map(|exercise| prove_whole(copy, workspace, exercise)).collect();
+        exercises.iter().map(|exercise| prove_whole(copy, workspace, exercise, stop)).collect();
     for (exercise, whole) in exercises.iter().zip(whole) {
+        ensure!(!stop.is_wanted(), STOPPED);
         let begun = Instant::now();
         let outcome =
-            whole.and_then(|()| prove_changed(copy, workspace, exercise)).and_then(|()| {
+            whole.and_then(|()| prove_changed(copy, workspace, exercise, stop)).and_then(|()| {
                 let answer = copy.join(exercise.folder.strip_prefix(workspace)?);
                 Proof::of_exercise(exercise).note(&answer)
             });
@@ -108,21 +120,31 @@ fn prove_exercises(copy: &Path, workspace: &Path, exercises: &[Exercise]) -> boo
             }
         }
     }
-    good
+    Ok(good)
 }
 
 /// With the real code its checks hold.
-fn prove_whole(copy: &Path, workspace: &Path, exercise: &Exercise) -> anyhow::Result<()> {
+fn prove_whole(
+    copy: &Path,
+    workspace: &Path,
+    exercise: &Exercise,
+    stop: &Stop,
+) -> anyhow::Result<()> {
     let place = exercise.path();
     let real = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
-    match attempt(&copy.join(place.strip_prefix(workspace)?), &real, copy, exercise)? {
+    match attempt(&copy.join(place.strip_prefix(workspace)?), &real, copy, exercise, stop)? {
         Outcome::Holds => Ok(()),
         other => bail!("with the real code: {other:?}"),
     }
 }
 
 /// With the gap it compiles and fails, and the wrong solution is caught by the check that is meant to.
-fn prove_changed(copy: &Path, workspace: &Path, exercise: &Exercise) -> anyhow::Result<()> {
+fn prove_changed(
+    copy: &Path,
+    workspace: &Path,
+    exercise: &Exercise,
+    stop: &Stop,
+) -> anyhow::Result<()> {
     let place = exercise.path();
     let real = fs::read_to_string(&place)?;
     let place = copy.join(place.strip_prefix(workspace)?);
@@ -130,7 +152,7 @@ fn prove_changed(copy: &Path, workspace: &Path, exercise: &Exercise) -> anyhow::
     let gapped = gap::cut(&real, &front.gap, &front.todo)?;
     let (wrong, caught_by) = exercise.wrong()?;
     let mistaken = gap::fill(&real, &front.gap, &wrong)?;
-    let outcomes = [&gapped, &mistaken].map(|code| attempt(&place, code, copy, exercise));
+    let outcomes = [&gapped, &mistaken].map(|code| attempt(&place, code, copy, exercise, stop));
     fs::write(&place, &real)?;
     let [with_gap, with_mistake] = outcomes;
     match with_gap? {
@@ -147,11 +169,17 @@ fn prove_changed(copy: &Path, workspace: &Path, exercise: &Exercise) -> anyhow::
 }
 
 /// Runs the checks on this code. What is there already keeps its time, and is not built again.
-fn attempt(place: &Path, code: &str, copy: &Path, exercise: &Exercise) -> anyhow::Result<Outcome> {
+fn attempt(
+    place: &Path,
+    code: &str,
+    copy: &Path,
+    exercise: &Exercise,
+    stop: &Stop,
+) -> anyhow::Result<Outcome> {
     if fs::read_to_string(place)? != code {
         fs::write(place, code)?;
     }
-    check::run(copy, exercise)
+    check::run(copy, exercise, check::PATIENCE, stop, |_| {})
 }
 
 /// Copies what git would, as it is now, to `target/<name>/workspace`: the files that git tracks and those that it

@@ -64,12 +64,13 @@ pub struct Answer<'a> {
     copy: &'a Path,
     name: &'a str,
     experiments: Vec<Experiment>,
+    stop: &'a Stop,
 }
 
 impl<'a> Answer<'a> {
     /// Builds it, and asks it for its sabotages.
-    pub fn build(copy: &'a Path, name: &'a str) -> anyhow::Result<Self> {
-        let mut this = Self { copy, name, experiments: Vec::new() };
+    pub fn build(copy: &'a Path, name: &'a str, stop: &'a Stop) -> anyhow::Result<Self> {
+        let mut this = Self { copy, name, experiments: Vec::new(), stop };
         this.build_again()?;
         #[derive(Deserialize)]
         struct Listed {
@@ -128,15 +129,17 @@ impl<'a> Answer<'a> {
     fn build_again(&self) -> anyhow::Result<()> {
         // The compiler warns of what the mistake leaves unused; that is shown only if it does not compile.
         let words = ["build", "--quiet", "--package", self.name];
-        let output = cargo(self.copy).args(words).output().context("cargo cannot be run")?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        match process::run(cargo(self.copy).args(words), None, self.stop)? {
+            Ended::Itself { status, .. } if status.success() => Ok(()),
+            Ended::Itself { err, .. } => bail!("{err}"),
+            Ended::TimedOut | Ended::Stopped => bail!("it was stopped"),
+        }
     }
 
     /// What it writes when it is told this, as it was built last.
     fn say(&self, words: &[&str]) -> anyhow::Result<String> {
         let run = ["run", "--quiet", "--package", self.name, "--"];
-        output(cargo(self.copy).args([&run, words].concat()), PATIENCE)
+        output(cargo(self.copy).args([&run, words].concat()), PATIENCE, self.stop)
     }
 }
 
@@ -175,8 +178,8 @@ fn json<T: DeserializeOwned>(output: &str) -> anyhow::Result<T> {
 }
 
 /// All that the command writes. If it does not end in time, it is killed with everything that it started.
-fn output(command: &mut Command, patience: Duration) -> anyhow::Result<String> {
-    match process::run(command, Some(patience), &Stop::default())? {
+fn output(command: &mut Command, patience: Duration, stop: &Stop) -> anyhow::Result<String> {
+    match process::run(command, Some(patience), stop)? {
         Ended::Itself { out, err, .. } => Ok(out + &err),
         Ended::TimedOut => bail!("it did not end within {} s", patience.as_secs()),
         Ended::Stopped => bail!("it was stopped"),
@@ -192,7 +195,7 @@ mod tests {
         let begun = Instant::now();
         let mut hangs = Command::new("sh");
         hangs.args(["-c", "sleep 60 & echo $! >&2; wait"]);
-        let error = output(&mut hangs, Duration::from_millis(200)).unwrap_err();
+        let error = output(&mut hangs, Duration::from_millis(200), &Stop::default()).unwrap_err();
         assert!(error.to_string().contains("did not end"), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(10));
     }

@@ -71,7 +71,7 @@ pub fn run(matches: &ArgMatches, workspace: PathBuf) -> anyhow::Result<ExitCode>
             let key = matches.get_one::<String>("exercise").map_or("", String::as_str);
             // One that is named is proved in any case.
             let every = matches.get_flag("all") || key.contains('/');
-            proof::prove(desk.workspace(), desk.exercises(), key, every)
+            proof::prove(desk.workspace(), desk.exercises(), key, every, &Stop::on_signals()?)
         }
         _ => {
             desk.list();

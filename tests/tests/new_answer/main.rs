@@ -24,6 +24,7 @@ fn an_answer_is_a_folder_a_line_of_the_guides_list_and_a_row_of_the_readme() {
     cargo(&copy, &format!("run -- build {}", site.display()));
     let chapter = fs::read_to_string(site.join("health-check.html")).unwrap();
     assert!(chapter.contains("cargo run -p health-check -- experiment restart"), "{chapter}");
+    assert!(chapter.contains("<svg"), "the diagram is not drawn: {chapter}");
     for page in ["index.html", "measured.html"] {
         let text = fs::read_to_string(site.join(page)).unwrap();
         assert!(text.contains("health-check.html"), "{page} does not lead to the chapter");
@@ -42,6 +43,8 @@ fn an_answer_is_a_folder_a_line_of_the_guides_list_and_a_row_of_the_readme() {
         "experiment::restart",
         "case::the_service_says_that_it_lives_and_is_ready",
         "answer::the_answer_says_ok",
+        "whiteboard::exactly_the_cases_in_the_table_fail",
+        "whiteboard::restart_fails",
     ] {
         let passed = tried.lines().any(|line| line.contains(test) && line.ends_with("... ok"));
         assert!(passed, "{test} did not run:\n{tried}");

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, sync::LazyLock};
 
+use guide::element::pattern;
 use regex::Regex;
 
 /// A chapter has at most this many words, not counting code.
@@ -12,18 +13,19 @@ const SPOKEN: std::ops::RangeInclusive<usize> = 260..=320;
 const VERDICTS: [&str; 3] = ["**Holds**", "**Holds within limits**", "**Wrong**"];
 
 /// The chapters of answers that have a whiteboard version. The others come to these limits when they get one.
-fn chapters() -> Vec<(&'static str, String)> {
+fn chapters() -> anyhow::Result<Vec<(&'static str, String)>> {
     let answers = guide::answers().into_iter().filter(|answer| answer.whiteboard.is_some());
-    let read = |answer: lab::Answer| {
-        let path = Path::new(answer.folder).join("chapter.md");
-        (answer.name, fs::read_to_string(path).unwrap())
-    };
-    answers.map(read).collect()
+    answers
+        .map(|answer| {
+            let path = Path::new(answer.folder).join("chapter.md");
+            Ok((answer.name, fs::read_to_string(path)?))
+        })
+        .collect()
 }
 
 #[test]
 fn a_chapter_has_at_most_three_thousand_words_and_can_be_said_in_two_minutes() {
-    for (name, chapter) in chapters() {
+    for (name, chapter) in chapters().unwrap() {
         let words = words(&chapter);
         assert!(words <= WORDS, "{name}: {words} words");
         let spoken = self::words(part(&chapter, "Say it in two minutes"));
@@ -33,7 +35,7 @@ fn a_chapter_has_at_most_three_thousand_words_and_can_be_said_in_two_minutes() {
 
 #[test]
 fn a_sentence_gets_one_of_three_verdicts() {
-    for (name, chapter) in chapters() {
+    for (name, chapter) in chapters().unwrap() {
         let verdicts: Vec<_> = rows(part(&chapter, "The textbook answer, checked")).collect();
         assert!(!verdicts.is_empty(), "{name} checks nothing");
         for row in verdicts {
@@ -45,7 +47,7 @@ fn a_sentence_gets_one_of_three_verdicts() {
 
 #[test]
 fn a_chapter_opens_with_two_paths_and_draws_its_design() {
-    for (name, chapter) in chapters() {
+    for (name, chapter) in chapters().unwrap() {
         let opening = chapter.split("\n## ").next().unwrap_or_default();
         for path in ["*Tonight*", "*This evening*"] {
             assert!(opening.contains(path), "{name} does not open with the path {path}");
@@ -71,14 +73,14 @@ pub fn rows(text: &str) -> impl Iterator<Item = Vec<String>> {
 
 /// The first number in a text, as it is written; nothing if there is none.
 pub fn first_number(text: &str) -> String {
-    static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\d[\d,]*(\.\d+)?").unwrap());
+    static NUMBER: LazyLock<Regex> = LazyLock::new(|| pattern(r"\d[\d,]*(\.\d+)?"));
     NUMBER.find(text).map(|number| number.as_str().to_owned()).unwrap_or_default()
 }
 
 /// How many words a reader reads: no code, no comments, no elements, no marks of tables.
 fn words(text: &str) -> usize {
     static NO_PROSE: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"(?s)```.*?```|<!--.*?-->|<[^>]*>|\]\([^)]*\)").unwrap());
+        LazyLock::new(|| pattern(r"(?s)```.*?```|<!--.*?-->|<[^>]*>|\]\([^)]*\)"));
     let prose = NO_PROSE.replace_all(text, " ");
     prose.split_whitespace().filter(|word| word.contains(char::is_alphanumeric)).count()
 }

@@ -1,18 +1,25 @@
 //! Is the chapter's table of what the whiteboard version gets wrong true? All cases are sent to that version, and exactly
 //! those in the table must fail. Each experiment in the table is run against it, and a check must fail.
 
-use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    process::{ExitCode, Stdio},
+};
 
 use anyhow::{Context, bail, ensure};
 use conform::run::{self, Tried};
 use serde::de::DeserializeOwned;
+use tokio::process::Command;
 
 use super::{Completion, Serve, trial};
 use crate::{
     Answer, Report,
-    child::{command, this_program},
+    child::{self, this_program},
     cli::block_on,
-    whiteboard::{Table, ask_for},
+    mistakes::Mistakes,
+    whiteboard::ask_for,
 };
 
 /// Set in the environment of a test binary that is to try its cases against the whiteboard version, and nothing else.
@@ -38,10 +45,10 @@ pub(super) fn trials(answer: &Answer) -> Vec<super::Trial> {
     if answer.whiteboard.is_none() {
         return Vec::new();
     }
-    let table = fs::read_to_string(Path::new(answer.folder).join("chapter.md"))
+    let mistakes = fs::read_to_string(Path::new(answer.folder).join("chapter.md"))
         .map_err(Into::into)
-        .and_then(|chapter| Table::read(answer, &chapter));
-    let Table { cases, experiments } = match table {
+        .and_then(|chapter| Mistakes::read(answer, &chapter));
+    let Mistakes { cases, experiments } = match mistakes {
         Ok(table) => table,
         Err(error) => {
             let error = format!("chapter.md: {error:#}");
@@ -67,7 +74,9 @@ pub(super) fn trials(answer: &Answer) -> Vec<super::Trial> {
 }
 
 async fn exactly_these_cases_fail(expected: &BTreeSet<String>) -> anyhow::Result<Completion> {
-    let failed: Vec<(String, String)> = output(command(this_program()?).env(CASES, "1")).await?;
+    let mut command = Command::new(this_program()?);
+    command.env(CASES, "1");
+    let failed: Vec<(String, String)> = output(&mut command).await?;
     let names: BTreeSet<_> = failed.iter().map(|(name, _)| name.clone()).collect();
     let passed: Vec<_> = expected.difference(&names).collect();
     let missing: Vec<_> = failed.iter().filter(|(name, _)| !expected.contains(name)).collect();
@@ -81,7 +90,7 @@ async fn exactly_these_cases_fail(expected: &BTreeSet<String>) -> anyhow::Result
 
 async fn a_check_fails(answer: &Answer, name: &str) -> anyhow::Result<Completion> {
     let experiment = answer.experiment(name).context("no such experiment")?;
-    let mut command = command(this_program()?);
+    let mut command = child::command(this_program()?);
     command.args([answer.name, "experiment", name]).args(experiment.quick);
     let report: Report = output(command.args(["--whiteboard", "--json"])).await?;
     if let Some(why) = report.skipped {
@@ -98,9 +107,13 @@ async fn a_check_fails(answer: &Answer, name: &str) -> anyhow::Result<Completion
     Ok(Completion::Completed)
 }
 
-/// What this program prints on standard output.
-async fn output<T: DeserializeOwned>(command: &mut tokio::process::Command) -> anyhow::Result<T> {
-    let output = command.kill_on_drop(true).output().await?;
-    let words = || String::from_utf8_lossy(&output.stderr).into_owned();
+/// What a program prints on standard output.
+async fn output<T: DeserializeOwned>(command: &mut Command) -> anyhow::Result<T> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut process = command.spawn()?;
+    // A child of ours ends with its standard input.
+    let _stdin = process.stdin.take();
+    let output = process.wait_with_output().await?;
+    let words = || format!("{}:\n{}", output.status, String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).with_context(words)
 }

@@ -102,7 +102,14 @@ fn a_check_says_what_is_wrong_until_it_holds() {
         let gapped = fs::read_to_string(code(&folder)).unwrap();
         fs::write(code(&folder), gap::fill(&gapped, "sum", body).unwrap()).unwrap();
         let practice = practice(&folder);
-        check::run(&practice.workspace, practice.current().unwrap()).unwrap()
+        check::run(
+            &practice.workspace,
+            practice.current().unwrap(),
+            PATIENCE,
+            &Stop::default(),
+            |_| {},
+        )
+        .unwrap()
     };
     assert_eq!(attempt("pub fn sum(a: u8, b: u8) -> u8 { a + }\n"), Outcome::DoesNotCompile);
     let Outcome::Fails { check, otherwise, seen } =

@@ -3,17 +3,14 @@
 //! That the process is alive (`/healthz`), and that it can do its work (`/readyz`). This one needs no server to do
 //! its work, so both say the same: it is the smallest answer, and shows the shape of one.
 //!
-//! In reading order: [`api`].
+//! In reading order: [`whiteboard`], [`api`].
 
+pub mod whiteboard;
 pub mod api;
 pub mod cases;
 pub mod experiments;
 
-use lab::{Answer, Serve, Serving};
-
-/// What `serve` understands: nothing.
-#[derive(clap::Args, Clone, Debug)]
-struct Options {}
+use lab::{Answer, NoOptions, Serve, Serving};
 
 /// This answer, for the command line, the guide and the tests.
 pub fn answer() -> Answer {
@@ -25,12 +22,16 @@ pub fn answer() -> Answer {
         migrations: None,
         try_it: &["curl -i {url}/healthz"],
         serve: Serve::new(serve),
-        whiteboard: None,
+        whiteboard: Some(Serve::new(serve_whiteboard)),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
 }
 
-async fn serve(_: Options, serving: Serving) -> anyhow::Result<()> {
+async fn serve(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
     serving.run(api::router()).await
+}
+
+async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+    serving.run(whiteboard::router()).await
 }

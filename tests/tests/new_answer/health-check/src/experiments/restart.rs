@@ -1,10 +1,6 @@
 //! Is a process healthy again after it was killed?
 
-use lab::{Experiment, Lab, Sabotage};
-
-/// What can be chosen: nothing.
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {}
+use lab::{Experiment, Lab, NoOptions, Sabotage};
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -17,7 +13,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(_: NoOptions, lab: Lab) -> anyhow::Result<()> {
     let mut child = lab.serve().start().await?;
     child.kill().await?;
     let while_dead = reqwest::get(format!("{}/healthz", child.url())).await;

@@ -13,21 +13,21 @@ const HEAD: &str = "| what the whiteboard gets wrong | found by | what was seen 
 
 /// The names in the column "found by".
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Table {
+pub struct Mistakes {
     /// Cases that the whiteboard version fails.
     pub cases: BTreeSet<String>,
     /// Experiments that it fails.
     pub experiments: BTreeSet<String>,
 }
 
-impl Table {
+impl Mistakes {
     /// The table in this chapter. A row that names nothing, or a name that there is not, is an error.
     pub fn read(answer: &Answer, chapter: &str) -> anyhow::Result<Self> {
         let (_, part) = chapter.split_once(PART).context("there is no part \"The whiteboard\"")?;
         let part = part.split("\n## ").next().unwrap_or_default();
         let (_, rows) = part.split_once(HEAD).with_context(|| format!("no table {HEAD}"))?;
         let rows = rows.trim_start().lines().skip(1).take_while(|line| line.starts_with('|'));
-        let mut table = Self::default();
+        let mut mistakes = Self::default();
         for row in rows {
             let found_by = row.split('|').nth(2).unwrap_or_default();
             let names: Vec<_> = found_by.split('`').skip(1).step_by(2).collect();
@@ -38,11 +38,11 @@ impl Table {
                     is_case || answer.experiment(name).is_some(),
                     "there is no case and no experiment {name}"
                 );
-                let kind = if is_case { &mut table.cases } else { &mut table.experiments };
+                let kind = if is_case { &mut mistakes.cases } else { &mut mistakes.experiments };
                 kind.insert(name.to_owned());
             }
         }
-        Ok(table)
+        Ok(mistakes)
     }
 }
 
@@ -85,9 +85,9 @@ mod tests {
     #[test]
     fn the_names_in_the_second_column_are_cases_and_experiments() {
         let rows = "| `x` | `a_link_redirects` | 500 |\n| y | [`race`](#some-race), or not | 2 |";
-        let table = Table::read(&answer(), &chapter(rows)).unwrap();
-        assert_eq!(table.cases, BTreeSet::from(["a_link_redirects".to_owned()]));
-        assert_eq!(table.experiments, BTreeSet::from(["race".to_owned()]));
+        let mistakes = Mistakes::read(&answer(), &chapter(rows)).unwrap();
+        assert_eq!(mistakes.cases, BTreeSet::from(["a_link_redirects".to_owned()]));
+        assert_eq!(mistakes.experiments, BTreeSet::from(["race".to_owned()]));
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
             ("# Some\n\n## The whiteboard\n\nCode.\n".to_owned(), "no table"),
             ("# Some\n".to_owned(), "no part"),
         ] {
-            let error = Table::read(&answer(), &chapter).unwrap_err().to_string();
+            let error = Mistakes::read(&answer(), &chapter).unwrap_err().to_string();
             assert!(error.contains(problem), "{error}");
         }
     }
