@@ -33,7 +33,7 @@ use anyhow::Context;
 use axum::http::request::Parts;
 use clap::ValueEnum;
 use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy};
-use lab::{Answer, Serve, Service, Serving};
+use lab::{Answer, NoOptions, Serve, Service, Serving};
 
 use crate::{
     algorithm::Algorithm,
@@ -121,10 +121,14 @@ pub fn answer() -> Answer {
             "curl -s {url}/metrics",
         ],
         serve: Serve::new(serve),
-        whiteboard: Some(Serve::new(whiteboard::serve)),
+        whiteboard: Some(Serve::new(serve_whiteboard)),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
+}
+
+async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+    serving.run(whiteboard::router()).await
 }
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {

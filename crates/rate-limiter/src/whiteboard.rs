@@ -14,7 +14,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use lab::{NoOptions, Serving};
 use serde_json::{Value, json};
 
 const LIMIT: u32 = 100;
@@ -23,17 +22,16 @@ const WINDOW: Duration = Duration::from_mins(15);
 /// For each client, when its window opened and how many requests it has sent since.
 type Windows = Arc<Mutex<HashMap<String, (Instant, u32)>>>;
 
-/// Serves it.
-pub async fn serve(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+/// All of the service.
+pub fn router() -> Router {
     let api = Router::new()
         .route("/hello", get(hello).post(hello_to))
         .route("/report", get(report))
         .layer(from_fn_with_state(Windows::default(), limit));
-    let router = Router::new()
+    Router::new()
         .nest("/api", api)
         .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
-        .route("/readyz", get(async || Json(json!({ "status": "ready" }))));
-    serving.run(router).await
+        .route("/readyz", get(async || Json(json!({ "status": "ready" }))))
 }
 
 async fn limit(State(windows): State<Windows>, request: Request, next: Next) -> Response {
