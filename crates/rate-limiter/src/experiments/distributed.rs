@@ -70,8 +70,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     lab.progress(5, 7, "one Redis, with leases");
     let lease = params.lease.to_string();
-    let tally =
-        hammered(&params, || fixture.in_redis_as("leases").args(&["--lease", &lease])).await?;
+    let apart = Fixture::of(&lab).await?;
+    let tally = hammered(&params, || apart.in_redis().args(&["--lease", &lease])).await?;
     rows.push(tally.row("token-bucket, one Redis, leases"));
     // What is held when everything is taken, and nobody asks for any more.
     let held = params.processes * (params.lease - 1);
@@ -81,7 +81,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         tally.passed,
         tally.passed <= params.limit && tally.passed + held >= params.limit,
     );
-    let held = one_by_one(&params, &fixture).await?;
+    let held = one_by_one(&params, &Fixture::of(&lab).await?).await?;
     lab.check(
         "with leases: held by a process that was asked for one unit",
         format!("{}", params.lease - 1),
@@ -104,7 +104,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 async fn one_by_one(params: &Params, fixture: &Fixture) -> anyhow::Result<u64> {
     let (limit, lease) = (params.limit.to_string(), params.lease.to_string());
     let serve = |lease: &str| {
-        let serve = fixture.in_redis_as("held").args(&["--lease", lease, "--limit", &limit]);
+        let serve = fixture.in_redis().args(&["--lease", lease, "--limit", &limit]);
         serve.args(&["--window", "366d"])
     };
     let (first, second) = (serve(&lease).start().await?, serve("1").start().await?);

@@ -32,11 +32,6 @@ impl Fixture {
         self.in_redis_within("20s")
     }
 
-    /// The same, in a part of it that no other limiter of this fixture has counted in.
-    pub fn in_redis_as(&self, part: &str) -> ChildBuilder {
-        self.in_redis().args(&["--prefix", &format!("{}{part}:", self.keys.prefix())])
-    }
-
     /// The same, with another time for Redis to answer in.
     pub fn in_redis_within(&self, timeout: &str) -> ChildBuilder {
         let serve = Child::serve("rate-limiter").env("REDIS_URL", self.keys.url());
