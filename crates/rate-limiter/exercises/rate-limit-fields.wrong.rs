@@ -1,4 +1,4 @@
-// caught by: fields::
+// caught by: layer::
 /// `"api";q=100;w=900`. A window that is not whole seconds cannot be told, and `w` may be left out.
 pub fn rate_limit_policy(policies: &[Policy]) -> String {
     let item = |policy: &Policy| {

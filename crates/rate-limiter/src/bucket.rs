@@ -14,7 +14,7 @@
 
 use crate::{
     algorithm::Counter,
-    quota::{Micros, Quota, divide},
+    quota::{Micros, Quota},
 };
 
 /// What is missing in the bucket.
@@ -95,7 +95,7 @@ impl Counter for Gcra {
 
     fn remaining(&self, quota: &Quota, now: Micros) -> u64 {
         let latest = now + quota.limit() * quota.interval();
-        divide(latest.saturating_sub(self.due), quota.interval())
+        latest.saturating_sub(self.due) / quota.interval()
     }
 
     fn take(&mut self, quota: &Quota, now: Micros, cost: u64) {

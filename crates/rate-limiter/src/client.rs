@@ -13,7 +13,6 @@ use axum::{
     extract::ConnectInfo,
     http::{HeaderName, request::Parts},
 };
-use clap::ValueEnum;
 use edge::client_address::{TrustedProxies, one_client};
 use sha2::{Digest, Sha256};
 
@@ -61,25 +60,11 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What clients are told apart by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum KeyBy {
-    /// By address; IPv6 by /64
-    #[default]
-    Address,
-    /// By the API key, if it is one that we gave out; otherwise by address
-    ApiKey,
-    /// By the user who owns the API key; otherwise by address
-    User,
-}
-
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// How to tell clients apart.
 #[derive(Clone, Debug, Default)]
 pub struct Clients {
-    /// By what.
-    pub by: KeyBy,
     /// Proxies whose header about their client is believed.
     pub proxies: TrustedProxies,
     /// Who owns an API key, by the digest of the key.
@@ -88,17 +73,15 @@ pub struct Clients {
 
 impl Clients {
     // ANCHOR: key
-    /// Whose quota a request counts for.
+    /// Whose quota a request counts for: the user's who owns the API key, otherwise the address's.
     ///
     /// An API key that we did not give out counts for nothing: a client that could invent keys would invent one for
     /// each request.
     pub fn key(&self, request: &Parts) -> Key {
         let api_key = request.headers.get(X_API_KEY).map(|key| Key::of("api-key", key.as_bytes()));
-        let known = api_key.and_then(|key| Some((key, self.users.get(&key)?)));
-        match (self.by, known) {
-            (KeyBy::ApiKey, Some((key, _))) => key,
-            (KeyBy::User, Some((_, user))) => Key::of("user", user.as_bytes()),
-            _ => Key::address(self.address(request)),
+        match api_key.and_then(|key| self.users.get(&key)) {
+            Some(user) => Key::of("user", user.as_bytes()),
+            None => Key::address(self.address(request)),
         }
     }
 

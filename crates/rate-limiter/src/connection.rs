@@ -9,7 +9,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -53,11 +53,7 @@ struct Live {
 }
 
 impl Live {
-    fn new(redis: MultiplexedConnection) -> Self {
-        Self { redis, answered: Arc::new(Mutex::new(Instant::now())) }
-    }
-
-    fn answered(&self) -> std::sync::MutexGuard<'_, Instant> {
+    fn answered(&self) -> MutexGuard<'_, Instant> {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -102,8 +98,7 @@ impl Connection {
             }
         };
         let answer = timeout(self.timeout, call).await;
-        let answer =
-            answer.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        let answer = answer.unwrap_or_else(|elapsed| Err(io::Error::from(elapsed).into()));
         if let Some(live) = used {
             match &answer {
                 // Others got answers meanwhile, so it is only slow. A new connection would be no faster.
@@ -155,16 +150,14 @@ async fn stay_connected(client: Client, state: watch::Sender<State>) {
         let next = Instant::now() + PAUSE;
         let attempt = client.get_multiplexed_async_connection_with_config(&config);
         match timeout(CONNECT_TIMEOUT, attempt).await {
-            Ok(Ok(connection)) => {
-                state.send_replace(State::Up(Live::new(connection)));
+            Ok(Ok(redis)) => {
+                let answered = Arc::new(Mutex::new(Instant::now()));
+                state.send_replace(State::Up(Live { redis, answered }));
                 // Fails only when nobody is left who could use a connection.
                 let _ = lost.wait_for(|state| matches!(state, State::Connecting)).await;
             }
             Ok(Err(error)) => drop(state.send_replace(State::Away(error))),
-            Err(_) => {
-                let error = io::Error::from(io::ErrorKind::TimedOut).into();
-                state.send_replace(State::Away(error));
-            }
+            Err(elapsed) => drop(state.send_replace(State::Away(io::Error::from(elapsed).into()))),
         }
         sleep_until(next).await;
     }

@@ -12,7 +12,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, io, mem,
+    io, mem,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -126,19 +126,16 @@ impl Leases {
         if let Some(decision) = remembered() {
             return Ok(decision);
         }
-        let turn = if self.size > 1 {
-            let turn = timeout(shared.timeout(), part.turn.lock()).await;
-            Some(turn.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?)
-        } else {
-            None
-        };
-        // The request that had the turn before may have brought enough for this one too.
-        if turn.is_some()
-            && let Some(decision) = remembered()
-        {
-            return Ok(decision);
+        if self.size == 1 {
+            return self.ask(part, shared, limits, (key, cost)).await;
         }
-        self.ask(part, shared, limits, (key, cost)).await
+        let turn = timeout(shared.timeout(), part.turn.lock()).await;
+        let _turn = turn.map_err(io::Error::from)?;
+        // The request that had the turn before may have brought enough for this one too.
+        match remembered() {
+            Some(decision) => Ok(decision),
+            None => self.ask(part, shared, limits, (key, cost)).await,
+        }
     }
     // ANCHOR_END: decide_with_leases
 
@@ -203,8 +200,44 @@ impl Part {
     }
 }
 
-impl fmt::Debug for Leases {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leases").field("size", &self.size).finish_non_exhaustive()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asked at 1,000: one unit left in Redis, three to wait for, whole after ten thousand.
+    fn known(held: u64, refused: Option<(u64, Micros)>) -> Known {
+        let mut decision = Decision::new(refused.is_none());
+        decision.push(Outcome { remaining: 1, wait: 3_000, whole: 10_000 });
+        Known { decision, asked: 1_000, held, held_until: 11_000, refused }
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_until_it_is_over_for_requests_that_cost_as_much() {
+        let mut known = known(0, Some((4, 4_000)));
+        let decision = known.decide(4, 2_000).unwrap();
+        assert!(!decision.allowed && decision.wait() == 2_000);
+        assert_eq!(decision.outcomes()[0].whole, 9_000);
+        assert!(known.decide(7, 3_999).is_some());
+        assert!(known.decide(3, 2_000).is_none(), "a cheaper request may pass");
+        assert!(known.decide(4, 4_000).is_none(), "its time is over");
+    }
+
+    #[test]
+    fn units_that_are_held_are_spent_once_and_until_the_quota_is_whole() {
+        let mut known = known(3, None);
+        let decision = known.decide(2, 2_000).unwrap();
+        assert!(decision.allowed && decision.wait() == 0);
+        assert_eq!(decision.outcomes()[0].remaining, 2, "one in Redis, one here");
+        assert!(known.decide(2, 2_000).is_none());
+        assert!(known.decide(1, 11_000).is_none(), "the quota is whole without it");
+        assert!(known.decide(1, 2_000).is_some());
+    }
+
+    #[test]
+    fn what_is_taken_to_ask_for_more_cannot_be_spent_meanwhile() {
+        let mut known = known(3, None);
+        assert_eq!(known.take(2_000), 3);
+        assert!(known.decide(1, 2_000).is_none());
+        assert!(known.is_over(2_000));
     }
 }

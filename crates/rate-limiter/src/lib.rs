@@ -37,9 +37,10 @@ use lab::{Answer, NoOptions, Serve, Service, Serving};
 
 use crate::{
     algorithm::Algorithm,
-    client::{Clients, Key, KeyBy},
-    layer::{MAX_KEYS, RateLimitLayer},
-    limiter::{Store, WhenAway},
+    client::{Clients, Key},
+    layer::RateLimit,
+    limiter::{Limiter, Store, WhenAway},
+    memory::{Memory, monotonic},
     quota::{Limits, Policy, Quota, parse_duration},
     shared::Shared,
 };
@@ -84,7 +85,7 @@ struct Options {
     #[arg(long, default_value = "worked-answers:rate-limiter:")]
     prefix: String,
     /// Clients to remember in this process at most
-    #[arg(long, default_value_t = MAX_KEYS)]
+    #[arg(long, default_value_t = 100_000)]
     max_keys: usize,
     /// Whether a refused request costs quota too
     #[arg(long)]
@@ -92,10 +93,7 @@ struct Options {
     /// Units that `GET /api/report` costs
     #[arg(long, default_value_t = 10)]
     report_cost: u32,
-    /// What clients are told apart by
-    #[arg(long = "key", value_enum, default_value_t)]
-    key_by: KeyBy,
-    /// An API key that is good, NAME:KEY; a user may have several
+    /// A user and an API key of theirs; who sends none of the keys is limited by address, IPv6 by /64
     #[arg(long = "user", value_name = "NAME:KEY")]
     users: Vec<String>,
     /// A proxy, or a network of them, whose header about its client is believed
@@ -133,28 +131,29 @@ async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> 
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let mut policies = vec![Policy::new("api", Quota::new(options.limit.get(), options.window)?)?];
-    policies.extend(options.policies.iter().cloned());
+    policies.extend(options.policies);
+    let limits = Limits::new(options.algorithm, policies)?.counting_refused(options.count_refused);
     let store = match options.store {
-        StoreKind::Memory => Store::memory(options.max_keys),
+        StoreKind::Memory => Store::Memory(Memory::new(&limits, options.max_keys, monotonic())),
         StoreKind::Redis => {
             let url = serving.server(Service::Redis).await?;
             let shared = Shared::new(&url, &options.prefix, options.store_timeout)?;
-            Store::redis(shared, options.when_away, options.max_keys, options.lease.get().into())
+            let remember = (options.lease.get().into(), options.max_keys);
+            Store::redis(&limits, shared, options.when_away, remember, monotonic())
         }
     };
+    let users = options.users.iter().map(|user| parse_user(user));
     let clients = Clients {
-        by: options.key_by,
         proxies: TrustedProxies::new(options.trusted_proxies, options.proxy_header),
-        users: options.users.iter().map(|user| parse_user(user)).collect::<anyhow::Result<_>>()?,
+        users: users.collect::<anyhow::Result<_>>()?,
     };
-    let report_cost = options.report_cost;
-    let cost = move |request: &Parts| if request.uri.path() == "/report" { report_cost } else { 1 };
-    let limit = RateLimitLayer::with_limits(Limits::new(options.algorithm, policies)?)
-        .key(move |request| clients.key(request))
-        .cost(cost)
-        .store(store)
-        .count_refused(options.count_refused);
-    serving.run(api::router(limit, options.store_timeout)).await
+    let cost = move |request: &Parts| match request.uri.path() {
+        "/report" => options.report_cost.into(),
+        _ => 1,
+    };
+    let limiter = Limiter::new(limits, store);
+    let rate_limit = RateLimit::new(limiter, move |request| clients.key(request), cost);
+    serving.run(api::router(rate_limit, options.store_timeout)).await
 }
 
 /// `NAME:KEY`, as the digest of the key, and the name.

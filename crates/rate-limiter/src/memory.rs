@@ -5,7 +5,6 @@
 //! its own, and not the clients that have used up their quota.
 
 use std::{
-    fmt,
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -62,19 +61,8 @@ impl Memory {
     }
 
     /// How many clients are remembered.
-    pub fn len(&self) -> usize {
+    pub fn clients(&self) -> usize {
         self.table.len()
-    }
-
-    /// Whether nobody is.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl fmt::Debug for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("clients", &self.len()).finish_non_exhaustive()
     }
 }
 

@@ -92,14 +92,6 @@ impl Quota {
     }
 }
 
-/// `a / b`. Most of these numbers fit 32 bits, and there a processor divides in half the time or less.
-pub(crate) fn divide(a: u64, b: u64) -> u64 {
-    match (u32::try_from(a), u32::try_from(b)) {
-        (Ok(a), Ok(b)) => u64::from(a / b),
-        _ => a / b,
-    }
-}
-
 /// A quota with a name: `"api";q=100;w=900`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {

@@ -15,10 +15,11 @@ use lab::{
 };
 use redis::aio::MultiplexedConnection;
 
+use super::fixture::PATIENCE;
 use crate::{
     algorithm::Algorithm,
     client::Key,
-    limiter::{Limiter, STORE_TIMEOUT, Store, WhenAway},
+    limiter::{Limiter, Store, WhenAway},
     memory::{Memory, monotonic},
     quota::{Limits, Policy, Quota},
     shared::Shared,
@@ -85,11 +86,11 @@ const LEASE: u64 = 100;
 /// One client that all requests come from: decided in Redis each time, with leases, and when it is refused.
 async fn without_redis(params: &Params, lab: &Lab, part: &Keys) -> anyhow::Result<()> {
     let limiter = |name: &str, limit: u32, window, lease| {
-        let shared =
-            Shared::new(part.url(), &format!("{}{name}:", part.prefix()), STORE_TIMEOUT * 20)?;
+        let shared = Shared::new(part.url(), &format!("{}{name}:", part.prefix()), PATIENCE)?;
         let policies = vec![Policy::new("api", Quota::new(limit, window)?)?];
-        let store = Store::redis(shared, WhenAway::FailClosed, 10, lease);
-        anyhow::Ok(Arc::new(Limiter::new(Limits::new(Algorithm::Gcra, policies)?, &store)))
+        let limits = Limits::new(Algorithm::Gcra, policies)?;
+        let store = Store::redis(&limits, shared, WhenAway::FailClosed, (lease, 10), monotonic());
+        anyhow::Ok(Arc::new(Limiter::new(limits, store)))
     };
     // A thousand million in a second: they never run out. One in a year: it does at once.
     let (plenty, second) = (1_000_000_000, Duration::from_secs(1));
@@ -208,7 +209,7 @@ async fn in_redis(
     {
         let (mut shared, mut bare) = (Vec::new(), Vec::new());
         for _ in 0..connections {
-            shared.push(Arc::new(Shared::new(part.url(), part.prefix(), STORE_TIMEOUT * 20)?));
+            shared.push(Arc::new(Shared::new(part.url(), part.prefix(), PATIENCE)?));
             bare.push(part.connection().await?);
         }
         let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); Algorithm::ALL.len()];
@@ -293,7 +294,7 @@ async fn decisions(
 
 /// Memory for a client that has taken a hundred units, in this process and in Redis.
 async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow::Result<()> {
-    let shared = Shared::new(part.url(), &format!("{}size:", part.prefix()), STORE_TIMEOUT * 20)?;
+    let shared = Shared::new(part.url(), &format!("{}size:", part.prefix()), PATIENCE)?;
     let mut redis = part.connection().await?;
     let (mut rows, mut in_redis, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     let mut fewest = keys.len();
@@ -308,7 +309,7 @@ async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow:
             }
         }
         let here = resident().zip(before).map(|(after, before)| after.saturating_sub(before));
-        fewest = fewest.min(memory.len());
+        fewest = fewest.min(memory.clients());
         kept.push(memory);
         for _ in 0..TAKEN {
             shared.decide(&limits, keys[0], 1, 0).await?;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use lab::{Experiment, Lab, Sabotage, keys::Keys};
 use tokio::{sync::Barrier, task::JoinSet};
 
-use super::naive;
+use super::{fixture::PATIENCE, naive};
 use crate::{
     algorithm::Algorithm,
     client::Key,
-    limiter::STORE_TIMEOUT,
     quota::{Limits, Policy, Quota},
     shared::Shared,
 };
@@ -117,7 +116,7 @@ async fn with_script(
     let start = Arc::new(Barrier::new(usize::try_from(params.clients)?));
     let mut clients = JoinSet::new();
     for _ in 0..params.clients {
-        let shared = Shared::new(keys.url(), keys.prefix(), STORE_TIMEOUT * 40)?;
+        let shared = Shared::new(keys.url(), keys.prefix(), PATIENCE)?;
         shared.ping().await?;
         let (limits, start) = (Arc::clone(&limits), Arc::clone(&start));
         let tries = 2 * u64::from(params.limit).div_ceil(params.clients);

@@ -178,7 +178,7 @@ async fn no_client_is_named_in_redis_or_in_the_log() -> Outcome {
         .in_redis()
         .env("REDIS_URL", proxy.url(fixture.keys.url())?)
         .env("RUST_LOG", "info,rate_limiter=trace")
-        .args(&["--trusted-proxy", "127.0.0.1", "--key", "user", "--user", "ada:secret"]);
+        .args(&["--trusted-proxy", "127.0.0.1", "--user", "ada:secret"]);
     let (child, client) = start(serve).await?;
     client.hello_with("x-forwarded-for", "203.0.113.77").await?;
     client.hello_with("x-api-key", "secret").await?;
