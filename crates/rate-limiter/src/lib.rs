@@ -139,7 +139,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
             let url = serving.server(Service::Redis).await?;
             let shared = Shared::new(&url, &options.prefix, options.store_timeout)?;
             let remember = (options.lease.get().into(), options.max_keys);
-            Store::redis(&limits, shared, options.when_away, remember, monotonic())
+            Store::redis(&limits, shared, options.when_away, remember, &monotonic())
         }
     };
     let users = options.users.iter().map(|user| parse_user(user));

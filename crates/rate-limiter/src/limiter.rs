@@ -37,6 +37,7 @@ impl WhenAway {
 }
 
 /// Where the counters are.
+#[expect(clippy::large_enum_variant, reason = "a process has one of them")]
 pub enum Store {
     /// In this process.
     Memory(Memory),
@@ -60,11 +61,11 @@ impl Store {
         shared: Shared,
         when_away: WhenAway,
         (lease, max_keys): (u64, usize),
-        clock: Clock,
+        clock: &Clock,
     ) -> Self {
-        let floor = || Memory::new(limits, max_keys, Arc::clone(&clock));
+        let floor = || Memory::new(limits, max_keys, Arc::clone(clock));
         let floor = (when_away == WhenAway::FailOpen).then(floor);
-        let leases = Leases::new(lease, max_keys, Arc::clone(&clock));
+        let leases = Leases::new(lease, max_keys, Arc::clone(clock));
         Self::Redis { shared, leases, floor }
     }
 }

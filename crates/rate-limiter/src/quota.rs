@@ -66,13 +66,13 @@ impl Quota {
         }
         let micros = u64::try_from(window.as_micros()).map_err(|_| InvalidQuota::Window)?;
         let limit = u64::from(limit);
-        match u128::from(limit) * u128::from(micros) {
-            0 => Err(InvalidQuota::NoLimit),
-            ..=LARGEST_PRODUCT => {
-                Ok(Self { limit, window: micros, interval: micros.div_ceil(limit) })
-            }
-            _ => Err(InvalidQuota::TooLarge),
+        if limit == 0 {
+            return Err(InvalidQuota::NoLimit);
         }
+        if u128::from(limit) * u128::from(micros) > LARGEST_PRODUCT {
+            return Err(InvalidQuota::TooLarge);
+        }
+        Ok(Self { limit, window: micros, interval: micros.div_ceil(limit) })
     }
 
     /// Units in a window.

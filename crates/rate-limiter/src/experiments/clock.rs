@@ -42,7 +42,7 @@ pub fn experiment() -> Experiment {
         file: "src/limiter.rs",
         replace: "Self::Redis { shared, leases, floor }",
         with: "drop((shared, leases, floor));
-        Self::Memory(Memory::new(limits, max_keys, clock))",
+        Self::Memory(Memory::new(limits, max_keys, Arc::clone(clock)))",
         check: "token-bucket: let through when Redis tells the time",
     })
 }
@@ -65,7 +65,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             )?;
             let limiter = |clock: Clock| {
                 let shared = Shared::new(keys.url(), keys.prefix(), PATIENCE)?;
-                let store = Store::redis(&limits, shared, WhenAway::FailClosed, (1, 10), clock);
+                let store = Store::redis(&limits, shared, WhenAway::FailClosed, (1, 10), &clock);
                 anyhow::Ok(Limiter::new(limits.clone(), store))
             };
             let behind = limiter(Arc::new(|| NOW))?;

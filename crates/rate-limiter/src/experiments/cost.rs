@@ -89,7 +89,7 @@ async fn without_redis(params: &Params, lab: &Lab, part: &Keys) -> anyhow::Resul
         let shared = Shared::new(part.url(), &format!("{}{name}:", part.prefix()), PATIENCE)?;
         let policies = vec![Policy::new("api", Quota::new(limit, window)?)?];
         let limits = Limits::new(Algorithm::Gcra, policies)?;
-        let store = Store::redis(&limits, shared, WhenAway::FailClosed, (lease, 10), monotonic());
+        let store = Store::redis(&limits, shared, WhenAway::FailClosed, (lease, 10), &monotonic());
         anyhow::Ok(Arc::new(Limiter::new(limits, store)))
     };
     // A thousand million in a second: they never run out. One in a year: it does at once.

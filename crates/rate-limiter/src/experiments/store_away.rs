@@ -179,8 +179,8 @@ impl Case<'_> {
         let next = ask(client, 1).await?;
         let after = ask(client, self.limit).await?;
         let away = client.metric(&metric).await?;
-        // Only who waited a whole time-out has met a pause. Who was decided without Redis at once, when it was
-        // there, has met a fault of ours, which must stay in the story.
+        // Only a request that waited for a whole time-out has met a pause. One that was decided without Redis at once,
+        // although Redis was there, has met a fault of ours, which must stay in the story.
         let paused = next.slowest.max(after.slowest) >= Duration::from_millis(self.params.timeout);
         let spoilt = paused && away > self.params.requests;
         Ok((!spoilt).then_some(Story { before, during, back, next, after, away }))
