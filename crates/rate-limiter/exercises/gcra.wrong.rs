@@ -9,7 +9,7 @@ impl Counter for Gcra {
 
     fn remaining(&self, quota: &Quota, now: Micros) -> u64 {
         let latest = now + quota.limit() * quota.interval();
-        divide(latest.saturating_sub(self.due), quota.interval())
+        latest.saturating_sub(self.due) / quota.interval()
     }
 
     fn take(&mut self, quota: &Quota, now: Micros, cost: u64) {

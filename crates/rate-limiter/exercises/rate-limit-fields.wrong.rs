@@ -1,4 +1,4 @@
-// caught by: fields::
+// caught by: layer::
 /// `"api";q=100;w=900`. A window that is not whole seconds cannot be told, and `w` may be left out.
 pub fn rate_limit_policy(policies: &[Policy]) -> String {
     let item = |policy: &Policy| {
@@ -21,8 +21,8 @@ pub fn rate_limit(policies: &[Policy], decision: &Decision) -> String {
     items.collect::<Vec<_>>().join(", ")
 }
 
-/// Whole seconds, rounded up: who comes back after so many is not too early.
+/// Whole seconds, rounded up: a client that comes back then is not too early.
 pub fn seconds(micros: Micros) -> u64 {
-    // The mistake: rounded down, as a division does. Who comes back then is too early, and refused again.
+    // The mistake: rounded down, as a division does. A client that comes back then is too early, and refused again.
     micros / 1_000_000
 }

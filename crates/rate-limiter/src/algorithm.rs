@@ -1,7 +1,7 @@
 //! What must every algorithm be able to say? Five of them, behind one trait.
 //!
 //! An algorithm is what it remembers of a client, and what it makes of that. The same five functions are written
-//! twice: here in Rust for one process, and in `lua/` for all processes that share a Redis. A test replays what
+//! twice, side by side: in Rust for one process, and in Lua for all processes that share a Redis. A test replays what
 //! Redis decided and finds them equal to the microsecond.
 
 use clap::ValueEnum;

@@ -1,4 +1,4 @@
-//! What does the service say, and to whom? An API that is limited, and what must never be.
+//! What does the service say? An API that is limited, and the paths that never are.
 
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -11,7 +11,7 @@ use axum::{
     routing::get,
 };
 use edge::{
-    Json,
+    FieldError, Json,
     frame::{alive, in_time, method_not_allowed, panicked},
 };
 use serde::Deserialize;
@@ -20,7 +20,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     error::Error,
-    layer::RateLimitLayer,
+    layer::{RateLimit, limit},
     limiter::{Limiter, WhenAway},
 };
 
@@ -31,17 +31,17 @@ const MAX_BODY: usize = 4 * 1_024;
 const LONGEST_NAME: usize = 200;
 
 // ANCHOR: router
-/// All of the service. Everything below `/api` is limited, also what is not there: a scanner that walks through
-/// paths pays for each. `store_timeout` comes on top of the request's own: a store that is away must end in what was
-/// chosen for that.
-pub fn router(limit: RateLimitLayer, store_timeout: Duration) -> Router {
-    let limiter = limit.limiter();
+/// All of the service. Everything below `/api` is limited, also paths that do not exist: a scanner that walks through
+/// paths pays for each. `store_timeout` is added to the request's own time, so that a store that is away ends in what was
+/// chosen for that case, and not in our own time-out.
+pub fn router(rate_limit: RateLimit, store_timeout: Duration) -> Router {
+    let limiter = Arc::clone(&rate_limit.limiter);
     let api = Router::new()
         .route("/hello", get(hello).post(hello_to))
         .route("/report", get(report))
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(limit);
+        .layer(from_fn_with_state(rate_limit, limit));
     Router::new()
         .nest("/api", api)
         .route("/healthz", get(alive))
@@ -69,17 +69,17 @@ struct Greeting {
 
 async fn hello_to(Json(Greeting { name }): Json<Greeting>) -> Result<Json<Value>, Error> {
     if name.trim().is_empty() || name.len() > LONGEST_NAME {
-        return Err(Error::invalid("name", "must have 1 to 200 bytes"));
+        return Err(Error::Invalid(vec![FieldError::new("name", "must have 1 to 200 bytes")]));
     }
     Ok(Json(json!({ "hello": name })))
 }
 
-/// Stands for what is dear: it costs more than one unit.
+/// Stands for expensive work: it costs more than one unit.
 async fn report() -> Json<Value> {
     Json(json!({ "report": "a lot of work" }))
 }
 
-/// Who fails open is ready without its store: a balancer that took it out of service would make of it the outage
+/// A limiter that fails open is ready without its store. A balancer that took it out of service would make the outage
 /// that failing open is there to prevent.
 async fn ready(State(limiter): State<Arc<Limiter>>) -> Result<Json<Value>, Error> {
     let store = match (limiter.ping().await, limiter.when_away()) {

@@ -1,160 +1,116 @@
-//! Who is asking? The peer's address, unless a proxy that we trust says who asked *it*.
+//! Whose quota is it? A key that says so, and gives nobody away.
 //!
-//! Invariant: nothing that a client writes into a header buys it another key. A header counts only as far as
-//! trusted proxies have written it, which is from the right, since each appends whom it saw.
+//! Invariant: nothing that a client can make up buys it another key. Its address comes from
+//! [`edge::client_address`], which believes only trusted proxies; an API key counts only if we gave it out.
 
 use std::{
     collections::HashMap,
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use axum::{
     extract::ConnectInfo,
-    http::{HeaderMap, HeaderName, header::FORWARDED, request::Parts},
+    http::{HeaderName, request::Parts},
 };
-use clap::ValueEnum;
-use ipnet::IpNet;
+use edge::client_address::{TrustedProxies, one_client};
+use sha2::{Digest, Sha256};
 
-use crate::key::Key;
+/// A client, as the limiter knows it: 16 bytes of a digest. However long an API key is, it takes no more; and
+/// a Redis or a core dump that gets into the wrong hands holds no API keys that could be used.
+///
+/// An address can be found again by trying them all, whatever we do to it that is the same in every process. Therefore
+/// keys expire, and are never logged.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Key(u128);
 
-/// What a client is told apart by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum KeyBy {
-    /// By address; IPv6 by /64
-    #[default]
-    Address,
-    /// By the API key, if it is one that we gave out; otherwise by address
-    ApiKey,
-    /// By the user whose API key it is, whichever of them; otherwise by address
-    User,
+impl Key {
+    /// The client at this address.
+    pub fn address(address: IpAddr) -> Self {
+        Self::of("address", one_client(address).to_string().as_bytes())
+    }
+
+    /// Any other name: of a user, of an API key. `kind` keeps those of different kinds apart.
+    pub fn of(kind: &str, name: &[u8]) -> Self {
+        // No kind holds a zero byte, so no two pairs are the same bytes.
+        let digest =
+            Sha256::new().chain_update(kind).chain_update([0]).chain_update(name).finalize();
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest[..16]);
+        Self(u128::from_be_bytes(key))
+    }
+
+    /// A number below 256 that is spread evenly over clients.
+    pub(crate) fn spread(self) -> usize {
+        usize::from(self.0.to_be_bytes()[0])
+    }
 }
 
-/// Which header the trusted proxies write.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ProxyHeader {
-    /// `X-Forwarded-For` if there is one, otherwise `Forwarded`: safe unless your proxy writes only the latter
-    #[default]
-    Any,
-    /// `X-Forwarded-For`
-    XForwardedFor,
-    /// `Forwarded`, RFC 7239
-    Forwarded,
+/// In hexadecimal, as it stands in a Redis key.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Without the digest: what is printed while debugging ends up in a log.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key")
+    }
+}
+
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// How to tell clients apart.
 #[derive(Clone, Debug, Default)]
 pub struct Clients {
-    /// By what.
-    pub by: KeyBy,
-    /// Proxies whose headers count.
-    pub trusted: Vec<IpNet>,
-    /// Which header they write.
-    pub header: ProxyHeader,
-    /// Whose API key it is, by the digest of the key.
+    /// Proxies whose header about their client is believed.
+    pub proxies: TrustedProxies,
+    /// Who owns an API key, by the digest of the key.
     pub users: HashMap<Key, String>,
 }
 
 impl Clients {
-    /// Whose quota a request counts for.
+    // ANCHOR: key
+    /// Whose quota a request counts for: the user's who owns the API key, otherwise the address's.
     ///
-    /// An API key that nobody has counts for nothing: who could invent keys would invent one for each request.
+    /// An API key that we did not give out counts for nothing: a client that could invent keys would invent one for
+    /// each request.
     pub fn key(&self, request: &Parts) -> Key {
         let api_key = request.headers.get(X_API_KEY).map(|key| Key::of("api-key", key.as_bytes()));
-        let known = api_key.and_then(|key| Some((key, self.users.get(&key)?)));
-        match (self.by, known) {
-            (KeyBy::ApiKey, Some((key, _))) => key,
-            (KeyBy::User, Some((_, user))) => Key::of("user", user.as_bytes()),
-            _ => Key::address(self.address(request)),
+        match api_key.and_then(|key| self.users.get(&key)) {
+            Some(user) => Key::of("user", user.as_bytes()),
+            None => Key::address(self.address(request)),
         }
     }
 
-    // ANCHOR: address
     /// The address of the client, as far as it can be believed.
-    pub fn address(&self, request: &Parts) -> IpAddr {
-        // Who serves the router without telling the addresses gets one quota for all.
+    fn address(&self, request: &Parts) -> IpAddr {
+        // A router that is served without the peers' addresses has one quota for all.
         let peer = request.extensions.get::<ConnectInfo<SocketAddr>>();
-        let mut client = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-        let mut hops = self.hops(&request.headers).into_iter();
-        // Whoever we trust tells whom it saw; the first that we do not trust is the client. What cannot be
-        // read says nothing, so the one who handed it on has to stand for it.
-        while self.trusts(client) {
-            match hops.next().and_then(|hop| parse_hop(&hop)) {
-                Some(hop) => client = hop,
-                None => break,
-            }
-        }
-        client
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+        self.proxies.client_of(peer, &request.headers)
     }
-    // ANCHOR_END: address
-
-    fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted.iter().any(|network| network.contains(&address.to_canonical()))
-    }
-
-    /// What the header says, the last hop first. Several headers of one name are one list: RFC 9110, section 5.3.
-    fn hops(&self, headers: &HeaderMap) -> Vec<String> {
-        let x_forwarded_for = match self.header {
-            ProxyHeader::Any => headers.contains_key(X_FORWARDED_FOR),
-            ProxyHeader::XForwardedFor => true,
-            ProxyHeader::Forwarded => false,
-        };
-        let name = if x_forwarded_for { X_FORWARDED_FOR } else { FORWARDED };
-        let values: Vec<_> = headers.get_all(name).iter().collect();
-        let mut hops = Vec::new();
-        for value in values.into_iter().rev() {
-            let value = String::from_utf8_lossy(value.as_bytes());
-            if x_forwarded_for {
-                // There is no quoting here: a client's quotation mark must not swallow what a proxy appends.
-                hops.extend(value.rsplit(',').map(|hop| hop.trim().to_owned()));
-            } else {
-                let elements = split_from_the_right(&value, b',').into_iter();
-                hops.extend(elements.filter(|it| !it.is_empty()).map(forwarded_for));
-            }
-        }
-        hops.retain(|hop| !x_forwarded_for || !hop.is_empty());
-        hops
-    }
-}
-
-/// The `for=` of one element of `Forwarded`; nothing if it has none.
-fn forwarded_for(element: &str) -> String {
-    let mut pairs = split_from_the_right(element, b';').into_iter();
-    let value = pairs.find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("for").then(|| value.trim().to_owned())
-    });
-    value.unwrap_or_default()
-}
-
-/// Splits where the separator stands outside of quotation marks, the last part first. From the right, because there
-/// stands what a proxy wrote, whole: a quotation mark that a client has left open reaches no further than the client's part.
-fn split_from_the_right(text: &str, separator: u8) -> Vec<&str> {
-    let bytes = text.as_bytes();
-    let (mut parts, mut end, mut quoted) = (Vec::new(), text.len(), false);
-    for (at, &byte) in bytes.iter().enumerate().rev() {
-        let escaped = || bytes[..at].iter().rev().take_while(|&&it| it == b'\\').count() % 2 == 1;
-        if byte == b'"' && !escaped() {
-            quoted = !quoted;
-        } else if byte == separator && !quoted {
-            parts.push(text[at + 1..end].trim());
-            end = at;
-        }
-    }
-    parts.push(text[..end].trim());
-    parts
-}
-
-/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`, also quoted. Not `unknown`, and
-/// no obfuscated identifier (`_gazonk`): RFC 7239, section 6.
-fn parse_hop(hop: &str) -> Option<IpAddr> {
-    let hop = hop.trim_matches('"');
-    let bare = hop.parse().or_else(|_| hop.parse().map(|address: SocketAddr| address.ip())).ok();
-    let bracketed = || hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(IpAddr::V6);
-    bare.or_else(bracketed)
+    // ANCHOR_END: key
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_client() {
+        let key = |client: &str| Key::address(client.parse().unwrap());
+        assert!(key("2001:db8::1") == key("2001:db8::ffff:0:0:1"));
+        assert!(key("2001:db8::1") != key("2001:db8:0:1::1"));
+        assert!(key("::ffff:192.0.2.1") == key("192.0.2.1"));
+        assert!(key("192.0.2.1") != key("192.0.2.2"));
+    }
+
+    #[test]
+    fn a_user_is_no_api_key_of_the_same_name() {
+        assert!(Key::of("user", b"ada") != Key::of("api-key", b"ada"));
+        assert!(Key::of("user", b"ada") == Key::of("user", b"ada"));
+    }
+}

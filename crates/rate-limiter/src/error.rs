@@ -8,17 +8,16 @@ use axum::{
 };
 use edge::{FieldError, Problem};
 
-use crate::{decision::Decision, quota::Policy};
+use crate::quota::{Decision, Policy};
 
-/// Everything that can go wrong behind the edge, which refuses what cannot be read. What it displays is what the
-/// client may read.
+/// Everything that can go wrong behind the edge, which refuses what cannot be read. The client sees these messages.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// 404: there is no such path.
     #[error("there is nothing here")]
     NotFound,
-    /// 422: well-formed, but not something that we do.
-    #[error("the request cannot be done as it was asked for")]
+    /// 422: well-formed, but a field is not as it should be.
+    #[error("a field is not as it should be")]
     Invalid(Vec<FieldError>),
     /// 429: these policies have no room for the request. `Retry-After` is added where the other headers are.
     #[error("the quota is used up; wait as long as Retry-After says")]
@@ -32,11 +31,6 @@ pub enum Error {
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
 impl Error {
-    /// One field is not as it should be.
-    pub fn invalid(field: &str, message: &str) -> Self {
-        Self::Invalid(vec![FieldError::new(field, message)])
-    }
-
     /// The policies have refused.
     pub fn over(policies: &[Policy], decision: &Decision) -> Self {
         let outcomes = policies.iter().zip(decision.outcomes());

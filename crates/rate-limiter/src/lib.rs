@@ -1,30 +1,26 @@
 //! "Implement rate limiting in an API."
 //!
-//! Five algorithms say whether a client has quota left, each a page; they count in one process, or in Redis for all
-//! processes, in one step that nobody can come between. A `tower` layer asks them before a handler runs, and tells the
-//! client where it stands. Whose quota it is decides nothing that a client can write.
+//! Five algorithms say whether a client has quota left. They count in one process, or in Redis for all processes, in one
+//! step that nobody can come between. A `tower` layer asks them before a handler runs, and tells the client where it
+//! stands. Nothing that a client can make up decides whose quota it is.
 //!
-//! In reading order: what is allowed and what is decided ([`quota`], [`decision`]), how it is counted ([`algorithm`],
-//! [`fixed_window`], [`sliding_log`], [`sliding_window`], [`token_bucket`], [`gcra`], [`limits`]), for whom ([`key`], [`client`]),
-//! where ([`memory`], [`connection`], [`shared`]), by whom ([`limiter`]), and how it speaks HTTP ([`fields`], [`error`],
+//! In reading order: first the answer as one writes it in an interview ([`whiteboard`]); then what is allowed
+//! ([`quota`]), how it is counted ([`algorithm`], [`window`], [`sliding_log`], [`bucket`]), for whom ([`client`]), where
+//! ([`memory`], [`connection`], [`shared`], [`lease`]), by whom ([`limiter`]), and how it speaks HTTP ([`error`],
 //! [`layer`], [`api`]).
 
+pub mod whiteboard;
 pub mod quota;
-pub mod decision;
 pub mod algorithm;
-pub mod fixed_window;
+pub mod window;
 pub mod sliding_log;
-pub mod sliding_window;
-pub mod token_bucket;
-pub mod gcra;
-pub mod limits;
-pub mod key;
+pub mod bucket;
 pub mod client;
 pub mod memory;
 pub mod connection;
 pub mod shared;
+pub mod lease;
 pub mod limiter;
-pub mod fields;
 pub mod error;
 pub mod layer;
 pub mod api;
@@ -36,17 +32,16 @@ use std::{num::NonZeroU32, time::Duration};
 use anyhow::Context;
 use axum::http::request::Parts;
 use clap::ValueEnum;
-use ipnet::IpNet;
-use lab::{Answer, Serve, Service, Serving};
+use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy};
+use lab::{Answer, NoOptions, Serve, Service, Serving};
 
 use crate::{
     algorithm::Algorithm,
-    client::{Clients, KeyBy, ProxyHeader},
-    key::Key,
-    layer::{MAX_KEYS, RateLimitLayer},
-    limiter::{Store, WhenAway},
-    limits::Limits,
-    quota::{Policy, Quota, parse_duration},
+    client::{Clients, Key},
+    layer::RateLimit,
+    limiter::{Limiter, Store, WhenAway},
+    memory::{Memory, monotonic},
+    quota::{Limits, Policy, Quota, parse_duration},
     shared::Shared,
 };
 
@@ -83,11 +78,14 @@ struct Options {
     /// How long Redis may take to answer
     #[arg(long, default_value = "500ms", value_parser = parse_duration)]
     store_timeout: Duration,
+    /// Units that this process takes from Redis at once for a client; 1 for exact decisions
+    #[arg(long, value_name = "UNITS", default_value = "1")]
+    lease: NonZeroU32,
     /// What every Redis key begins with
     #[arg(long, default_value = "worked-answers:rate-limiter:")]
     prefix: String,
     /// Clients to remember in this process at most
-    #[arg(long, default_value_t = MAX_KEYS)]
+    #[arg(long, default_value_t = 100_000)]
     max_keys: usize,
     /// Whether a refused request costs quota too
     #[arg(long)]
@@ -95,17 +93,14 @@ struct Options {
     /// Units that `GET /api/report` costs
     #[arg(long, default_value_t = 10)]
     report_cost: u32,
-    /// What clients are told apart by
-    #[arg(long = "key", value_enum, default_value_t)]
-    key_by: KeyBy,
-    /// An API key that is good, NAME:KEY; a user may have several
+    /// A user and an API key of theirs; who sends none of the keys is limited by address, IPv6 by /64
     #[arg(long = "user", value_name = "NAME:KEY")]
     users: Vec<String>,
     /// A proxy, or a network of them, whose header about its client is believed
-    #[arg(long = "trusted-proxy", value_name = "CIDR", value_parser = parse_network)]
-    trusted_proxies: Vec<IpNet>,
-    /// Which header those write
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long = "trusted-proxy", value_name = "CIDR")]
+    trusted_proxies: Vec<TrustedProxy>,
+    /// The header that they write: x-forwarded-for or forwarded
+    #[arg(long, value_name = "HEADER", default_value_t)]
     proxy_header: ProxyHeader,
 }
 
@@ -124,37 +119,41 @@ pub fn answer() -> Answer {
             "curl -s {url}/metrics",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
+        whiteboard: Some(Serve::new(serve_whiteboard)),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
 }
 
+async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+    serving.run(whiteboard::router()).await
+}
+
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let mut policies = vec![Policy::new("api", Quota::new(options.limit.get(), options.window)?)?];
-    policies.extend(options.policies.iter().cloned());
+    policies.extend(options.policies);
+    let limits = Limits::new(options.algorithm, policies)?.counting_refused(options.count_refused);
     let store = match options.store {
-        StoreKind::Memory => Store::memory(options.max_keys),
+        StoreKind::Memory => Store::Memory(Memory::new(&limits, options.max_keys, monotonic())),
         StoreKind::Redis => {
             let url = serving.server(Service::Redis).await?;
             let shared = Shared::new(&url, &options.prefix, options.store_timeout)?;
-            Store::redis(shared, options.when_away, options.max_keys)
+            let remember = (options.lease.get().into(), options.max_keys);
+            Store::redis(&limits, shared, options.when_away, remember, &monotonic())
         }
     };
+    let users = options.users.iter().map(|user| parse_user(user));
     let clients = Clients {
-        by: options.key_by,
-        trusted: options.trusted_proxies,
-        header: options.proxy_header,
-        users: options.users.iter().map(|user| parse_user(user)).collect::<anyhow::Result<_>>()?,
+        proxies: TrustedProxies::new(options.trusted_proxies, options.proxy_header),
+        users: users.collect::<anyhow::Result<_>>()?,
     };
-    let report_cost = options.report_cost;
-    let cost = move |request: &Parts| if request.uri.path() == "/report" { report_cost } else { 1 };
-    let limit = RateLimitLayer::with_limits(Limits::new(options.algorithm, policies)?)
-        .key(move |request| clients.key(request))
-        .cost(cost)
-        .store(store)
-        .count_refused(options.count_refused);
-    serving.run(api::router(limit, options.store_timeout)).await
+    let cost = move |request: &Parts| match request.uri.path() {
+        "/report" => options.report_cost.into(),
+        _ => 1,
+    };
+    let limiter = Limiter::new(limits, store);
+    let rate_limit = RateLimit::new(limiter, move |request| clients.key(request), cost);
+    serving.run(api::router(rate_limit, options.store_timeout)).await
 }
 
 /// `NAME:KEY`, as the digest of the key, and the name.
@@ -162,10 +161,4 @@ fn parse_user(user: &str) -> anyhow::Result<(Key, String)> {
     let pair = user.split_once(':').filter(|(name, key)| !name.is_empty() && !key.is_empty());
     let (name, key) = pair.context("--user is NAME:KEY")?;
     Ok((Key::of("api-key", key.as_bytes()), name.to_owned()))
-}
-
-/// A network, or one address.
-fn parse_network(text: &str) -> Result<IpNet, String> {
-    let address = || text.parse().map(|address: std::net::IpAddr| IpNet::from(address));
-    text.parse().or_else(|_| address()).map_err(|_| "write it as 10.0.0.0/8".to_owned())
 }

@@ -1,21 +1,18 @@
 //! Who decides, and what happens when the store is away?
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use clap::ValueEnum;
 
 use crate::{
-    decision::Decision,
+    client::Key,
     error::Error,
-    key::Key,
-    limits::Limits,
-    memory::{Clock, Memory, monotonic},
+    lease::Leases,
+    memory::{Clock, Memory},
+    quota::{Decision, Limits},
     shared::Shared,
 };
 
@@ -40,37 +37,36 @@ impl WhenAway {
 }
 
 /// Where the counters are.
-#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "a process has one of them")]
 pub enum Store {
     /// In this process.
-    Memory {
-        /// Clients to remember at most.
-        max_keys: usize,
-        /// What time it is.
-        clock: Clock,
-    },
+    Memory(Memory),
     /// In Redis, for all processes together.
     Redis {
-        /// The connection to it.
-        shared: Arc<Shared>,
-        /// What to do when it does not answer.
-        when_away: WhenAway,
-        /// Clients to remember at most while it is away.
-        max_keys: usize,
-        /// What time it is then. As long as Redis answers, its clock counts and no other.
-        clock: Clock,
+        /// The scripts, and the connection.
+        shared: Shared,
+        /// What Redis has said.
+        leases: Leases,
+        /// Counts in this process while Redis is away. Without it nobody gets in then.
+        floor: Option<Memory>,
     },
 }
 
 impl Store {
-    /// In this process, with at most so many clients.
-    pub fn memory(max_keys: usize) -> Self {
-        Self::Memory { max_keys, clock: monotonic() }
-    }
-
-    /// In this Redis.
-    pub fn redis(shared: Shared, when_away: WhenAway, max_keys: usize) -> Self {
-        Self::Redis { shared: Arc::new(shared), when_away, max_keys, clock: monotonic() }
+    /// In this Redis. A process takes `lease` units at once; 1 is exact. It remembers `max_keys` clients at most: of what
+    /// Redis said, and while Redis is away. What is decided in Redis is decided by its clock; `clock` says how long ago
+    /// it was.
+    pub fn redis(
+        limits: &Limits,
+        shared: Shared,
+        when_away: WhenAway,
+        (lease, max_keys): (u64, usize),
+        clock: &Clock,
+    ) -> Self {
+        let floor = || Memory::new(limits, max_keys, Arc::clone(clock));
+        let floor = (when_away == WhenAway::FailOpen).then(floor);
+        let leases = Leases::new(lease, max_keys, Arc::clone(clock));
+        Self::Redis { shared, leases, floor }
     }
 }
 
@@ -88,36 +84,19 @@ pub struct Counts {
 }
 
 /// Limits, and where they are counted.
-#[derive(Debug)]
 pub struct Limiter {
     limits: Limits,
-    place: Place,
+    store: Store,
     /// What happened so far.
     pub counts: Counts,
     /// Whether the store did not answer the last time.
     away: AtomicBool,
 }
 
-#[derive(Debug)]
-enum Place {
-    Here(Memory),
-    There { shared: Arc<Shared>, floor: Option<Memory> },
-}
-
 impl Limiter {
     /// Counts nothing yet.
-    pub fn new(limits: Limits, store: &Store) -> Self {
-        let place = match store {
-            Store::Memory { max_keys, clock } => {
-                Place::Here(Memory::new(&limits, *max_keys, Arc::clone(clock)))
-            }
-            Store::Redis { shared, when_away, max_keys, clock } => {
-                let floor = || Memory::new(&limits, *max_keys, Arc::clone(clock));
-                let floor = (*when_away == WhenAway::FailOpen).then(floor);
-                Place::There { shared: Arc::clone(shared), floor }
-            }
-        };
-        Self { limits, place, counts: Counts::default(), away: AtomicBool::new(false) }
+    pub fn new(limits: Limits, store: Store) -> Self {
+        Self { limits, store, counts: Counts::default(), away: AtomicBool::new(false) }
     }
 
     /// What it limits by.
@@ -127,18 +106,18 @@ impl Limiter {
 
     /// Whether the store answers. A process alone has nothing that could be away.
     pub async fn ping(&self) -> Result<(), Error> {
-        match &self.place {
-            Place::Here(_) => Ok(()),
-            Place::There { shared, .. } => shared.ping().await.map_err(|_| Error::StoreAway),
+        match &self.store {
+            Store::Memory(_) => Ok(()),
+            Store::Redis { shared, .. } => shared.ping().await.map_err(|_| Error::StoreAway),
         }
     }
 
     /// What it does while the store is away, if it has one that can be.
     pub fn when_away(&self) -> Option<WhenAway> {
-        match &self.place {
-            Place::Here(_) => None,
-            Place::There { floor: Some(_), .. } => Some(WhenAway::FailOpen),
-            Place::There { floor: None, .. } => Some(WhenAway::FailClosed),
+        match &self.store {
+            Store::Memory(_) => None,
+            Store::Redis { floor: Some(_), .. } => Some(WhenAway::FailOpen),
+            Store::Redis { floor: None, .. } => Some(WhenAway::FailClosed),
         }
     }
 
@@ -146,19 +125,21 @@ impl Limiter {
     /// Decides, and takes `cost` units if every policy has that many; a cost above a limit counts as the limit,
     /// or it could never pass. The error is [`Error::StoreAway`], and only with [`WhenAway::FailClosed`].
     pub async fn decide(&self, key: Key, cost: u64) -> Result<Decision, Error> {
-        let decision = match &self.place {
-            Place::Here(memory) => Ok(memory.decide(key, cost)),
-            Place::There { shared, floor } => match shared.decide(&self.limits, key, cost).await {
-                Ok(decision) => {
-                    self.is_back();
-                    Ok(decision)
+        let decision = match &self.store {
+            Store::Memory(memory) => Ok(memory.decide(key, cost)),
+            Store::Redis { shared, leases, floor } => {
+                match leases.decide(shared, &self.limits, key, cost).await {
+                    Ok(decision) => {
+                        self.is_back();
+                        Ok(decision)
+                    }
+                    Err(error) => {
+                        self.is_away(&error);
+                        // Not "let everybody in": each process still holds everyone to the quota by itself.
+                        floor.as_ref().map(|floor| floor.decide(key, cost)).ok_or(Error::StoreAway)
+                    }
                 }
-                Err(error) => {
-                    self.is_away(&error);
-                    // Not "let everybody in": each process still holds everyone to the quota by itself.
-                    floor.as_ref().map(|floor| floor.decide(key, cost)).ok_or(Error::StoreAway)
-                }
-            },
+            }
         };
         let counter = match &decision {
             Ok(Decision { allowed: true, .. }) => &self.counts.allowed,
@@ -186,6 +167,3 @@ impl Limiter {
         }
     }
 }
-
-/// How long a Redis may take to answer before it counts as away. A request waits that long in the worst case.
-pub const STORE_TIMEOUT: Duration = Duration::from_millis(500);

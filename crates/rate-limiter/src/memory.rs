@@ -1,11 +1,10 @@
 //! Where does one process remember its clients, and how does that stay bounded?
 //!
-//! Invariant: never more than `max_keys` clients are remembered. Those whose quota is whole again are forgotten before
-//! the memory grows. At the bound the one *nearest* to whole among eight must go, so that a flood of new addresses
-//! pushes out its own, and not those that have used up their quota.
+//! Invariant: never more than `max_keys` clients are remembered. Clients whose quota is whole again are forgotten before
+//! the memory grows. At the bound the one *nearest* to whole among eight must go. So a flood of new addresses pushes out
+//! its own, and not the clients that have used up their quota.
 
 use std::{
-    fmt,
     hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -14,18 +13,14 @@ use hashbrown::HashTable;
 
 use crate::{
     algorithm::{Algorithm, Counter},
-    decision::{Decision, Outcome},
-    fixed_window::FixedWindow,
-    gcra::Gcra,
-    key::Key,
-    limits::Limits,
-    quota::{MAX_POLICIES, Micros, Policy, Quota},
+    bucket::{Gcra, TokenBucket},
+    client::Key,
+    quota::{Decision, Limits, MAX_POLICIES, Micros, Outcome, Policy, Quota},
     sliding_log::SlidingLog,
-    sliding_window::SlidingWindow,
-    token_bucket::TokenBucket,
+    window::{FixedWindow, SlidingWindow},
 };
 
-/// So many threads can decide at once, about different clients.
+/// This many threads can decide at once, about different clients.
 const SHARDS: usize = 64;
 /// Clients that are looked at for each new one.
 const SAMPLE: usize = 8;
@@ -50,12 +45,12 @@ pub struct Memory {
 impl Memory {
     /// Remembers nobody yet.
     pub fn new(limits: &Limits, max_keys: usize, clock: Clock) -> Self {
-        let table = match limits.algorithm {
-            Algorithm::FixedWindow => table::<FixedWindow>(limits, max_keys),
-            Algorithm::SlidingLog => table::<SlidingLog>(limits, max_keys),
-            Algorithm::SlidingWindow => table::<SlidingWindow>(limits, max_keys),
-            Algorithm::TokenBucket => table::<TokenBucket>(limits, max_keys),
-            Algorithm::Gcra => table::<Gcra>(limits, max_keys),
+        let table: Box<dyn Decide> = match limits.algorithm {
+            Algorithm::FixedWindow => Box::new(Table::<FixedWindow>::new(limits, max_keys)),
+            Algorithm::SlidingLog => Box::new(Table::<SlidingLog>::new(limits, max_keys)),
+            Algorithm::SlidingWindow => Box::new(Table::<SlidingWindow>::new(limits, max_keys)),
+            Algorithm::TokenBucket => Box::new(Table::<TokenBucket>::new(limits, max_keys)),
+            Algorithm::Gcra => Box::new(Table::<Gcra>::new(limits, max_keys)),
         };
         Self { table, clock }
     }
@@ -66,19 +61,8 @@ impl Memory {
     }
 
     /// How many clients are remembered.
-    pub fn len(&self) -> usize {
+    pub fn clients(&self) -> usize {
         self.table.len()
-    }
-
-    /// Whether nobody is.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl fmt::Debug for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("clients", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -88,45 +72,32 @@ trait Decide: Send + Sync {
     fn len(&self) -> usize;
 }
 
-/// A table for as many policies as there are.
-fn table<C: Counter + 'static>(limits: &Limits, max_keys: usize) -> Box<dyn Decide> {
-    match limits.policies() {
-        [one] => Box::new(Table::<C, 1>::new([one], limits, max_keys)),
-        [one, two] => Box::new(Table::<C, 2>::new([one, two], limits, max_keys)),
-        [one, two, three] => Box::new(Table::<C, 3>::new([one, two, three], limits, max_keys)),
-        [one, two, three, four, ..] => {
-            Box::new(Table::<C, MAX_POLICIES>::new([one, two, three, four], limits, max_keys))
-        }
-        // `Limits` holds one at least; without any, everything would pass.
-        [] => Box::new(Table::<C, 0>::new([], limits, max_keys)),
-    }
-}
-
-/// The counters of one algorithm. How many each client has is known when it is compiled, so they lie side by side.
-struct Table<C, const POLICIES: usize> {
-    quotas: [Quota; POLICIES],
+/// The counters of one algorithm.
+struct Table<C> {
+    quotas: Vec<Quota>,
     count_refused: bool,
-    shards: Vec<Mutex<Shard<C, POLICIES>>>,
+    shards: Vec<Mutex<Shard<C>>>,
     /// In each shard.
     max_keys: usize,
-    /// Seeded in each process: who can choose keys cannot make them collide.
+    /// Seeded in each process: a client that can choose keys cannot make them collide.
     hasher: RandomState,
 }
 
 /// A part of the clients.
-struct Shard<C, const POLICIES: usize> {
-    clients: HashTable<(Key, [C; POLICIES])>,
-    /// The bucket where we looked last for somebody to forget.
+struct Shard<C> {
+    /// Each with a counter for each policy.
+    clients: HashTable<(Key, Box<[C]>)>,
+    /// The bucket where we looked last for a client to forget.
     hand: usize,
 }
 
-impl<C: Counter, const POLICIES: usize> Table<C, POLICIES> {
-    fn new(policies: [&Policy; POLICIES], limits: &Limits, max_keys: usize) -> Self {
-        // A power of two, to find a shard without a division. Few clients need few shards.
+impl<C: Counter> Table<C> {
+    fn new(limits: &Limits, max_keys: usize) -> Self {
+        // Few clients need few shards.
         let shards = if max_keys < SHARDS { 1 } else { SHARDS };
         let shard = || Mutex::new(Shard { clients: HashTable::new(), hand: 0 });
         Self {
-            quotas: policies.map(|policy| *policy.quota()),
+            quotas: limits.policies().iter().map(Policy::quota).copied().collect(),
             count_refused: limits.count_refused,
             shards: (0..shards).map(|_| shard()).collect(),
             max_keys: (max_keys / shards).max(1),
@@ -135,16 +106,16 @@ impl<C: Counter, const POLICIES: usize> Table<C, POLICIES> {
     }
 }
 
-impl<C: Counter, const POLICIES: usize> Decide for Table<C, POLICIES> {
+impl<C: Counter> Decide for Table<C> {
     // ANCHOR: decide_in_memory
     fn decide(&self, key: Key, cost: u64, now: Micros) -> Decision {
-        let shard = &self.shards[key.spread() & (self.shards.len() - 1)];
-        // Held by nobody who waits for anything: for the time of a few sums, or of one sweep of a shard.
+        let shard = &self.shards[key.spread() % self.shards.len()];
+        // Held for the time of a few sums, or of one sweep of a shard, and never while anything is awaited.
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = shard.counters(key, self, now);
 
         // Every policy is asked before any takes: all or none.
-        let (mut allowed, mut waits) = (true, [0; POLICIES]);
+        let (mut allowed, mut waits) = (true, [0; MAX_POLICIES]);
         for ((counter, quota), wait) in counters.iter_mut().zip(&self.quotas).zip(&mut waits) {
             counter.advance(quota, now);
             *wait = counter.wait(quota, now, cost.min(quota.limit()));
@@ -171,19 +142,14 @@ impl<C: Counter, const POLICIES: usize> Decide for Table<C, POLICIES> {
     }
 }
 
-impl<C: Counter, const POLICIES: usize> Shard<C, POLICIES> {
+impl<C: Counter> Shard<C> {
     /// This client's counters. Makes them, and room for them, if there are none.
-    fn counters(
-        &mut self,
-        key: Key,
-        table: &Table<C, POLICIES>,
-        now: Micros,
-    ) -> &mut [C; POLICIES] {
+    fn counters(&mut self, key: Key, table: &Table<C>, now: Micros) -> &mut [C] {
         let hash = table.hasher.hash_one(key);
         let bucket = self.clients.find_bucket_index(hash, |(known, _)| *known == key);
         let bucket = bucket.unwrap_or_else(|| {
             self.forget(&table.quotas, now, table.max_keys);
-            let client = (key, std::array::from_fn(|_| C::default()));
+            let client = (key, table.quotas.iter().map(|_| C::default()).collect());
             let rehash = |(key, _): &(Key, _)| table.hasher.hash_one(key);
             self.clients.insert_unique(hash, client, rehash).bucket_index()
         });
@@ -194,12 +160,12 @@ impl<C: Counter, const POLICIES: usize> Shard<C, POLICIES> {
     // ANCHOR: forget
     /// Makes room for one more.
     ///
-    /// When the memory would have to grow, all go whose quota is whole again: for each sweep there were as many
-    /// newcomers before it. When the bound is reached one must go, the nearest to whole among the next few. As long
-    /// as there is room nobody has to: forgetting clients who come back in a moment costs more than it saves. No task
-    /// sweeps: when nobody comes, nothing grows.
-    fn forget(&mut self, quotas: &[Quota; POLICIES], now: Micros, max: usize) {
-        let whole = |counters: &mut [C; POLICIES]| {
+    /// When the table would have to grow, all clients go whose quota is whole again: before each such sweep there were as
+    /// many new clients. When the bound is reached one must go, the nearest to whole among the next few. While there is
+    /// room nobody has to go: forgetting clients that come back in a moment costs more than it saves. No task sweeps:
+    /// while no client comes, nothing grows.
+    fn forget(&mut self, quotas: &[Quota], now: Micros, max: usize) {
+        let whole = |counters: &mut [C]| {
             let whole = counters.iter_mut().zip(quotas).map(|(counter, quota)| {
                 counter.advance(quota, now);
                 counter.whole(quota, now)

@@ -1,18 +1,24 @@
-//! How much may a client have? A quota, and the name under which it is told.
+//! How much may a client have, and what does a limiter say of a request?
 
 use std::{fmt, str::FromStr, time::Duration};
+
+use crate::algorithm::Algorithm;
 
 /// Microseconds: of a clock that starts at any moment, or between two moments.
 pub type Micros = u64;
 
-/// A year and a bit: whoever counts for longer wants a bill, not a rate limit.
+/// A year and a bit. Counting for longer is billing, and not a rate limit.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
-/// The most that anybody needs at once; see [`Decision`](crate::decision::Decision).
+/// The most policies that anybody needs at once.
 pub const MAX_POLICIES: usize = 4;
+/// A sliding log keeps a time for each request of each client.
+const LONGEST_LOG: u64 = 10_000;
+/// The largest `limit × window`. It fits an `i64` also after Lua has rounded it to a double.
+const LARGEST_PRODUCT: u128 = 1 << 62;
 
 /// So many units (requests, unless they are weighted) in so long.
 ///
-/// Invariant: neither is zero, the window is whole milliseconds, and their product fits an `i64`, so that no
+/// Invariant: neither is zero, the window is whole milliseconds, and their product is at most 2⁶², so that no
 /// algorithm can overflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
@@ -60,11 +66,13 @@ impl Quota {
         }
         let micros = u64::try_from(window.as_micros()).map_err(|_| InvalidQuota::Window)?;
         let limit = u64::from(limit);
-        match i64::try_from(u128::from(limit) * u128::from(micros)) {
-            Ok(0) => Err(InvalidQuota::NoLimit),
-            Ok(_) => Ok(Self { limit, window: micros, interval: micros.div_ceil(limit) }),
-            Err(_) => Err(InvalidQuota::TooLarge),
+        if limit == 0 {
+            return Err(InvalidQuota::NoLimit);
         }
+        if u128::from(limit) * u128::from(micros) > LARGEST_PRODUCT {
+            return Err(InvalidQuota::TooLarge);
+        }
+        Ok(Self { limit, window: micros, interval: micros.div_ceil(limit) })
     }
 
     /// Units in a window.
@@ -84,20 +92,10 @@ impl Quota {
     }
 }
 
-/// `a / b`. Most of these numbers fit 32 bits, and there a processor divides in half the time or less.
-pub(crate) fn divide(a: u64, b: u64) -> u64 {
-    match (u32::try_from(a), u32::try_from(b)) {
-        (Ok(a), Ok(b)) => u64::from(a / b),
-        _ => a / b,
-    }
-}
-
 /// A quota with a name: `"api";q=100;w=900`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Its name in headers and in Redis keys.
     name: String,
-    /// What it allows.
     quota: Quota,
 }
 
@@ -112,7 +110,7 @@ impl Policy {
         }
     }
 
-    /// Its name.
+    /// Its name in headers.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -123,7 +121,7 @@ impl Policy {
     }
 }
 
-/// `burst=10/1s`.
+/// `burst=10/1s`
 impl FromStr for Policy {
     type Err = InvalidQuota;
 
@@ -135,6 +133,7 @@ impl FromStr for Policy {
     }
 }
 
+/// `burst=10/1000ms`, as it stands in Redis keys.
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}/{}ms", self.name, self.quota.limit, self.quota.window / 1_000)
@@ -156,6 +155,91 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidQuota> {
     };
     let window = count.checked_mul(millis).map(Duration::from_millis);
     window.filter(|it| !it.is_zero() && *it <= LONGEST).ok_or(InvalidQuota::Window)
+}
+
+/// How clients are limited.
+///
+/// Invariant: there is at least one policy, and at most [`MAX_POLICIES`], each with a name of its own.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How requests are counted.
+    pub algorithm: Algorithm,
+    /// Whether a request that is refused costs quota too: who does not stop asking then never gets in.
+    pub count_refused: bool,
+    policies: Vec<Policy>,
+}
+
+impl Limits {
+    /// One policy, or several of which each must have room.
+    pub fn new(algorithm: Algorithm, policies: Vec<Policy>) -> Result<Self, InvalidQuota> {
+        let name_of = |n: usize| policies.get(n).map(Policy::name);
+        if policies.is_empty() || policies.len() > MAX_POLICIES {
+            return Err(InvalidQuota::TooMany);
+        }
+        if (1..policies.len()).any(|n| (0..n).any(|m| name_of(m) == name_of(n))) {
+            return Err(InvalidQuota::SameName);
+        }
+        let too_long = |policy: &Policy| policy.quota().limit() > LONGEST_LOG;
+        if algorithm == Algorithm::SlidingLog && policies.iter().any(too_long) {
+            return Err(InvalidQuota::LongLog);
+        }
+        Ok(Self { algorithm, count_refused: false, policies })
+    }
+
+    /// The same, with refused requests counted or not.
+    pub fn counting_refused(self, count_refused: bool) -> Self {
+        Self { count_refused, ..self }
+    }
+
+    /// Each of them.
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+}
+
+/// What one policy says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Units that could be taken now, after this request.
+    pub remaining: u64,
+    /// How long until this request would pass: zero if it did.
+    pub wait: Micros,
+    /// How long until the whole quota is there again, if nothing more is taken.
+    pub whole: Micros,
+}
+
+/// What all policies say together. It holds no heap memory: it is made for every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the request may pass: every policy had room for it.
+    pub allowed: bool,
+    outcomes: [Outcome; MAX_POLICIES],
+    policies: usize,
+}
+
+impl Decision {
+    /// A decision by no policy yet.
+    pub fn new(allowed: bool) -> Self {
+        Self { allowed, outcomes: Default::default(), policies: 0 }
+    }
+
+    /// Adds what the next policy says; more than [`MAX_POLICIES`] are left out, and cannot be configured.
+    pub fn push(&mut self, outcome: Outcome) {
+        if let Some(place) = self.outcomes.get_mut(self.policies) {
+            *place = outcome;
+            self.policies += 1;
+        }
+    }
+
+    /// In the order of the policies.
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes[..self.policies]
+    }
+
+    /// How long until the request would pass every policy.
+    pub fn wait(&self) -> Micros {
+        self.outcomes().iter().map(|outcome| outcome.wait).max().unwrap_or(0)
+    }
 }
 
 #[cfg(test)]

@@ -7,12 +7,10 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
     algorithm::{Algorithm, Counter},
-    fixed_window::FixedWindow,
-    gcra::Gcra,
+    bucket::{Gcra, TokenBucket},
     quota::{Micros, Quota},
     sliding_log::SlidingLog,
-    sliding_window::SlidingWindow,
-    token_bucket::TokenBucket,
+    window::{FixedWindow, SlidingWindow},
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -36,7 +34,7 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/sliding_window.rs",
+        file: "src/window.rs",
         replace: "self.previous = self.current;",
         with: "self.previous = 0;",
         check: "but it lets fewer through falsely than the other cheap ones",

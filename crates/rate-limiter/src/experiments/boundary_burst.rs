@@ -31,7 +31,7 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/lua/sliding_window.lua",
+        file: "src/window.rs",
         replace: "c.opened + c.window, 0, c.current",
         with: "c.opened + c.window, 0, 0",
         check: "sliding-window: spans of time in which more than its bound was let through",

@@ -8,14 +8,13 @@ use std::{
 use lab::{Experiment, Lab, Sabotage};
 use redis::aio::MultiplexedConnection;
 
-use super::naive::OwnTime;
+use super::{fixture::PATIENCE, naive::OwnTime};
 use crate::{
     algorithm::Algorithm,
-    key::Key,
-    limiter::{Limiter, STORE_TIMEOUT, Store, WhenAway},
-    limits::Limits,
+    client::Key,
+    limiter::{Limiter, Store, WhenAway},
     memory::Clock,
-    quota::{Micros, Policy, Quota},
+    quota::{Limits, Micros, Policy, Quota},
     shared::Shared,
 };
 
@@ -41,10 +40,9 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/limiter.rs",
-        replace: r"let floor = (*when_away == WhenAway::FailOpen).then(floor);
-                Place::There { shared: Arc::clone(shared), floor }",
-        with: r"let _ = (shared, when_away);
-                Place::Here(floor())",
+        replace: "Self::Redis { shared, leases, floor }",
+        with: "drop((shared, leases, floor));
+        Self::Memory(Memory::new(limits, max_keys, Arc::clone(clock)))",
         check: "token-bucket: let through when Redis tells the time",
     })
 }
@@ -66,10 +64,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
                 vec![Policy::new("api", Quota::new(params.limit, WINDOW)?)?],
             )?;
             let limiter = |clock: Clock| {
-                let shared = Arc::new(Shared::new(keys.url(), keys.prefix(), STORE_TIMEOUT * 40)?);
-                let when_away = WhenAway::FailClosed;
-                let store = Store::Redis { shared, when_away, max_keys: 10, clock };
-                anyhow::Ok(Limiter::new(limits.clone(), &store))
+                let shared = Shared::new(keys.url(), keys.prefix(), PATIENCE)?;
+                let store = Store::redis(&limits, shared, WhenAway::FailClosed, (1, 10), &clock);
+                anyhow::Ok(Limiter::new(limits.clone(), store))
             };
             let behind = limiter(Arc::new(|| NOW))?;
             let ahead = limiter(Arc::new(move || NOW + ahead))?;

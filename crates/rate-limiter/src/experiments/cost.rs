@@ -1,4 +1,4 @@
-//! What does a decision cost, beside a well-kept library and beside the cheapest thing that Redis can do?
+//! What does a decision cost, beside a well-kept library and beside the least that Redis has to do?
 
 use std::{
     num::NonZeroU32,
@@ -15,13 +15,13 @@ use lab::{
 };
 use redis::aio::MultiplexedConnection;
 
+use super::fixture::PATIENCE;
 use crate::{
     algorithm::Algorithm,
-    key::Key,
-    limiter::STORE_TIMEOUT,
-    limits::Limits,
+    client::Key,
+    limiter::{Limiter, Store, WhenAway},
     memory::{Memory, monotonic},
-    quota::{Policy, Quota},
+    quota::{Limits, Policy, Quota},
     shared::Shared,
 };
 
@@ -45,8 +45,9 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "cost",
-        "A decision in memory costs somewhat more than governor's, and one in Redis up to two and a half bare \
-         INCRs; four of the five remember a client in the space of a counter, the log in that of all its requests",
+        "A decision in memory costs about as much as governor's, and one in Redis up to twice what INCR and PEXPIRE \
+         in one round trip do; leases and remembered refusals take most round trips away; four of the five remember a \
+         client in the space of a counter, the log in that of all its requests",
         &["--clients", "2000", "--rounds", "1", "--seconds", "0.1", "--concurrency", "8"],
         run,
     )
@@ -75,7 +76,67 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         // Work for the processor, not for the threads that wait for sockets.
         tokio::task::spawn_blocking(move || in_memory(&params, &lab, &keys)).await??;
     }
-    in_redis(&params, &lab, &part, &keys).await
+    in_redis(&params, &lab, &part, &keys).await?;
+    without_redis(&params, &lab, &part).await
+}
+
+/// Units that a process takes at once, where it takes leases.
+const LEASE: u64 = 100;
+
+/// One client that all requests come from: decided in Redis each time, with leases, and when it is refused.
+async fn without_redis(params: &Params, lab: &Lab, part: &Keys) -> anyhow::Result<()> {
+    let limiter = |name: &str, limit: u32, window, lease| {
+        let shared = Shared::new(part.url(), &format!("{}{name}:", part.prefix()), PATIENCE)?;
+        let policies = vec![Policy::new("api", Quota::new(limit, window)?)?];
+        let limits = Limits::new(Algorithm::Gcra, policies)?;
+        let store = Store::redis(&limits, shared, WhenAway::FailClosed, (lease, 10), &monotonic());
+        anyhow::Ok(Arc::new(Limiter::new(limits, store)))
+    };
+    // A thousand million in a second: they never run out. One in a year: it does at once.
+    let (plenty, second) = (1_000_000_000, Duration::from_secs(1));
+    let exact = limiter("exact", plenty, second, 1)?;
+    let leases = limiter("leases", plenty, second, LEASE)?;
+    let refused = limiter("refused", 1, Duration::from_hours(366 * 24), 1)?;
+    refused.decide(Key::of("hot", b""), 1).await?;
+    let mut rates = [Vec::new(), Vec::new(), Vec::new()];
+    let mut failed = 0;
+    for round in 0..params.rounds {
+        lab.progress(round.into(), params.rounds.into(), "one hot client");
+        for (limiter, rates) in [&exact, &leases, &refused].into_iter().zip(&mut rates) {
+            let clients = vec![Arc::clone(limiter); usize::from(params.concurrency)];
+            let stop = Stop::After(Duration::from_secs_f64(params.seconds));
+            let outcome = load::closed(clients, stop, |limiter| {
+                Box::pin(async move {
+                    limiter.decide(Key::of("hot", b""), 1).await?;
+                    Ok(())
+                })
+            });
+            let outcome = outcome.await?;
+            failed += outcome.failed;
+            rates.push(outcome.throughput());
+        }
+    }
+    let [exact, leases, refused] = rates.map(load::median);
+    let row = |name: &str, rate: f64| {
+        vec![name.to_owned(), format!("{:.0}", rate / 1e3), format!("{:.1}", rate / exact)]
+    };
+    let rows = vec![
+        row("each decision in Redis", exact),
+        row(&format!("leases of {LEASE}"), leases),
+        row("refused, and remembered", refused),
+    ];
+    lab.table("One hot client", &["how", "thousand decisions/s", "times as many"], rows);
+    let target = |times| Target::AtLeast(times);
+    lab.figure_with_target(
+        "one hot client: leases ÷ each in Redis",
+        leases / exact,
+        "",
+        target(5.0),
+    );
+    let name = "one refused client: remembered ÷ each in Redis";
+    lab.figure_with_target(name, refused / exact, "", target(20.0));
+    lab.check_eq("decisions about the hot client that failed", 0, failed);
+    Ok(())
 }
 
 fn limits(algorithm: Algorithm) -> anyhow::Result<Limits> {
@@ -148,7 +209,7 @@ async fn in_redis(
     {
         let (mut shared, mut bare) = (Vec::new(), Vec::new());
         for _ in 0..connections {
-            shared.push(Arc::new(Shared::new(part.url(), part.prefix(), STORE_TIMEOUT * 20)?));
+            shared.push(Arc::new(Shared::new(part.url(), part.prefix(), PATIENCE)?));
             bare.push(part.connection().await?);
         }
         let mut ratios: Vec<Vec<f64>> = vec![Vec::new(); Algorithm::ALL.len()];
@@ -167,15 +228,16 @@ async fn in_redis(
             }
             bare_rates.push(incr.throughput());
             failed += incr.failed;
-            rows.push([vec!["INCR".to_owned()], incr.cells()].concat());
+            rows.push([vec!["INCR, PEXPIRE".to_owned()], incr.cells()].concat());
         }
         let columns = [&["call"][..], &Outcome::COLUMNS].concat();
         lab.table(format!("Each measurement in Redis, {way}"), &columns, rows);
-        for (name, rates) in [("bare INCRs", bare_rates), ("decisions of gcra", gcra_rates)] {
+        for (name, rates) in [("INCR and PEXPIRE", bare_rates), ("decisions of gcra", gcra_rates)] {
             lab.figure(format!("{way}: {name} a second, median"), load::median(rates), "/s");
         }
         for (algorithm, ratios) in Algorithm::ALL.into_iter().zip(ratios) {
-            let name = format!("{way}: decisions/s of {} ÷ bare INCRs, median", algorithm.name());
+            let name =
+                format!("{way}: decisions/s of {} ÷ INCR and PEXPIRE, median", algorithm.name());
             lab.figure_with_target(name, load::median(ratios), "", Target::AtLeast(0.8));
         }
     }
@@ -198,7 +260,11 @@ async fn increments(
         Box::pin(async move {
             *n += 1;
             let name = &names[*n % names.len()];
-            redis::cmd("INCR").arg(name).query_async::<u64>(connection).await?;
+            // The least that a counter which expires needs, in one round trip.
+            let mut least = redis::pipe();
+            least.incr(name, 1).ignore();
+            least.cmd("PEXPIRE").arg(name).arg(900_000).arg("NX").ignore();
+            least.exec_async(connection).await?;
             Ok(())
         })
     })
@@ -219,7 +285,7 @@ async fn decisions(
     load::closed(clients.collect(), stop, |(shared, limits, keys, n)| {
         Box::pin(async move {
             *n += 1;
-            shared.decide(limits, keys[*n % keys.len()], 1).await?;
+            shared.decide(limits, keys[*n % keys.len()], 1, 0).await?;
             Ok(())
         })
     })
@@ -228,7 +294,7 @@ async fn decisions(
 
 /// Memory for a client that has taken a hundred units, in this process and in Redis.
 async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow::Result<()> {
-    let shared = Shared::new(part.url(), &format!("{}size:", part.prefix()), STORE_TIMEOUT * 20)?;
+    let shared = Shared::new(part.url(), &format!("{}size:", part.prefix()), PATIENCE)?;
     let mut redis = part.connection().await?;
     let (mut rows, mut in_redis, mut kept) = (Vec::new(), Vec::new(), Vec::new());
     let mut fewest = keys.len();
@@ -243,10 +309,10 @@ async fn sizes(params: &Params, lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow:
             }
         }
         let here = resident().zip(before).map(|(after, before)| after.saturating_sub(before));
-        fewest = fewest.min(memory.len());
+        fewest = fewest.min(memory.clients());
         kept.push(memory);
         for _ in 0..TAKEN {
-            shared.decide(&limits, keys[0], 1).await?;
+            shared.decide(&limits, keys[0], 1, 0).await?;
         }
         let name = &shared.keys(&limits, keys[0])[0];
         let there: u64 =

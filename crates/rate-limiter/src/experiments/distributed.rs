@@ -19,6 +19,9 @@ struct Params {
     /// Processes
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..=16))]
     processes: u64,
+    /// Units that a process takes from Redis at once, where it takes leases
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=100))]
+    lease: u64,
     /// Connections over which that client hammers
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(2..=256))]
     connections: u64,
@@ -29,14 +32,15 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "distributed",
         "Several processes on one Redis, hammered, let through exactly the limit together, whatever the \
-         algorithm; with limiters in memory as many times the limit as there are processes",
+         algorithm; with leases never more, and fewer by no more than the processes hold; with limiters in memory as \
+         many times the limit as there are processes",
         &["--limit", "60", "--connections", "16"],
         run,
     )
     .sabotage(Sabotage {
         file: "src/shared.rs",
-        replace: r#"format!("{prefix}{{{key}}}:{algorithm}:{name}")"#,
-        with: r#"format!("{prefix}{{{key}}}:{}:{algorithm}:{name}", std::process::id())"#,
+        replace: r#"format!("{prefix}{{{key}}}:{algorithm}:{policy}")"#,
+        with: r#"format!("{prefix}{{{key}}}:{}:{algorithm}:{policy}", std::process::id())"#,
         check: "token-bucket: let through by 4 processes on one Redis",
     })
 }
@@ -45,7 +49,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     let mut rows = Vec::new();
     for (done, algorithm) in (0..).zip(Algorithm::ALL) {
-        lab.progress(done, 6, format!("{} on one Redis", algorithm.name()));
+        lab.progress(done, 7, format!("{} on one Redis", algorithm.name()));
         let serve = || fixture.in_redis().args(&["--algorithm", algorithm.name()]);
         let tally = hammered(&params, serve).await?;
         rows.push(tally.row(&format!("{}, one Redis", algorithm.name())));
@@ -64,7 +68,27 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             tally.other,
         );
     }
-    lab.progress(5, 6, "each in its own memory");
+    lab.progress(5, 7, "one Redis, with leases");
+    let lease = params.lease.to_string();
+    let apart = Fixture::of(&lab).await?;
+    let tally = hammered(&params, || apart.in_redis().args(&["--lease", &lease])).await?;
+    rows.push(tally.row("token-bucket, one Redis, leases"));
+    // What is held when everything is taken, and nobody asks for any more.
+    let held = params.processes * (params.lease - 1);
+    lab.check(
+        "with leases: let through by all processes together",
+        format!("from {} to {}", params.limit.saturating_sub(held), params.limit),
+        tally.passed,
+        tally.passed <= params.limit && tally.passed + held >= params.limit,
+    );
+    let held = one_by_one(&params, &Fixture::of(&lab).await?).await?;
+    lab.check(
+        "with leases: held by a process that was asked for one unit",
+        format!("{}", params.lease - 1),
+        held,
+        held == params.lease - 1,
+    );
+    lab.progress(6, 7, "each in its own memory");
     let tally = hammered(&params, in_memory).await?;
     rows.push(tally.row("token-bucket, each in its own memory"));
     lab.check_eq(
@@ -74,6 +98,19 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.table("One client against all processes", &["limiter", "let through", "refused"], rows);
     Ok(())
+}
+
+/// A unit from one process, and then all that another one gives: what is missing is what the first one holds.
+async fn one_by_one(params: &Params, fixture: &Fixture) -> anyhow::Result<u64> {
+    let (limit, lease) = (params.limit.to_string(), params.lease.to_string());
+    let serve = |lease: &str| {
+        let serve = fixture.in_redis().args(&["--lease", lease, "--limit", &limit]);
+        serve.args(&["--window", "366d"])
+    };
+    let (first, second) = (serve(&lease).start().await?, serve("1").start().await?);
+    let one = hammer(std::slice::from_ref(&first), 1, 1).await?;
+    let others = hammer(std::slice::from_ref(&second), 1, 2 * params.limit).await?;
+    Ok(params.limit.saturating_sub(one.passed + others.passed))
 }
 
 /// Starts the processes and sends twice as much as all of them together would let through.

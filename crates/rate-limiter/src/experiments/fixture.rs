@@ -1,5 +1,7 @@
 //! What do tests, experiments and cases start from? A fresh part of Redis and limiters.
 
+use std::time::Duration;
+
 use lab::{
     Lab, Service,
     child::{Child, ChildBuilder},
@@ -67,6 +69,10 @@ pub async fn start(limiter: ChildBuilder) -> anyhow::Result<(Child, Client)> {
     let client = Client::at(child.url())?;
     Ok((child, client))
 }
+
+/// How long Redis may take to answer where an experiment asks it without a program between. A busy machine must not look
+/// like a Redis that is away.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What became of many requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

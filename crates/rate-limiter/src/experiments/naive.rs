@@ -40,7 +40,7 @@ impl OwnTime {
         now: Micros,
     ) -> redis::RedisResult<bool> {
         let mut call = self.0.prepare_invoke();
-        call.key(key).arg(1).arg(0).arg(limit).arg(window);
+        call.key(key).arg(1).arg(0).arg(0).arg(limit).arg(window);
         call.arg(now / 1_000_000).arg(now % 1_000_000);
         let answer: Vec<u64> = call.invoke_async(redis).await?;
         Ok(answer.get(1) == Some(&1))

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use lab::{Experiment, Lab, Sabotage, keys::Keys};
 use tokio::{sync::Barrier, task::JoinSet};
 
-use super::naive;
+use super::{fixture::PATIENCE, naive};
 use crate::{
     algorithm::Algorithm,
-    key::Key,
-    limiter::STORE_TIMEOUT,
-    limits::Limits,
-    quota::{Policy, Quota},
+    client::Key,
+    quota::{Limits, Policy, Quota},
     shared::Shared,
 };
 
@@ -37,7 +35,7 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/lua/fixed_window.lua",
+        file: "src/window.rs",
         replace: "c.used + c.cost <= c.limit",
         with: "c.used + c.cost < c.limit",
         check: "fixed-window: quotas of which not exactly all was taken",
@@ -118,7 +116,7 @@ async fn with_script(
     let start = Arc::new(Barrier::new(usize::try_from(params.clients)?));
     let mut clients = JoinSet::new();
     for _ in 0..params.clients {
-        let shared = Shared::new(keys.url(), keys.prefix(), STORE_TIMEOUT * 40)?;
+        let shared = Shared::new(keys.url(), keys.prefix(), PATIENCE)?;
         shared.ping().await?;
         let (limits, start) = (Arc::clone(&limits), Arc::clone(&start));
         let tries = 2 * u64::from(params.limit).div_ceil(params.clients);
@@ -127,7 +125,7 @@ async fn with_script(
             let mut passed = 0;
             for _ in 0..tries {
                 let key = Key::of("round", &round.to_be_bytes());
-                passed += u64::from(shared.decide(&limits, key, 1).await?.allowed);
+                passed += u64::from(shared.decide(&limits, key, 1, 0).await?.decision.allowed);
             }
             anyhow::Ok(passed)
         });

@@ -25,8 +25,9 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/client.rs",
-        replace: "value.rsplit(',')",
-        with: "value.split(',')",
+        replace: "self.proxies.client_of(peer, &request.headers)",
+        with: r#"let header = request.headers.get("x-forwarded-for").and_then(|it| it.to_str().ok());
+        header.and_then(|it| it.split(',').next()?.trim().parse().ok()).unwrap_or(peer)"#,
         check: "behind a trusted proxy: let through with a forged address",
     })
 }
@@ -115,7 +116,8 @@ async fn send_all(child: &Child, requests: &[Vec<u8>]) -> anyhow::Result<Tally> 
     Ok(tally)
 }
 
-/// Who reads from the left believes what stands there, as if the proxy had appended nothing: so we send just that.
+/// A program that reads from the left believes the forged address, as if the proxy had appended nothing. So we send
+/// just that.
 async fn from_the_left(child: &Child, forged: &[String]) -> anyhow::Result<Tally> {
     let requests = forged.iter().map(|it| request(child, &[("X-Forwarded-For", it)]));
     send_all(child, &requests.collect::<Vec<_>>()).await

@@ -1,11 +1,16 @@
 //! What does a client see while Redis is away, and just after?
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lab::{
     Experiment, Lab, Sabotage, Target,
     child::Child,
     fault::{Fault, Proxy},
+    harness::eventually,
+    load::{self, http::Pool},
 };
 use reqwest::header::RETRY_AFTER;
 use tokio::task::JoinSet;
@@ -21,6 +26,9 @@ struct Params {
     /// How long Redis may take to answer, in milliseconds
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(50..=2_000))]
     timeout: u64,
+    /// Requests a second while the network swallows everything and afterwards
+    #[arg(long, default_value_t = 5_000.0)]
+    rate: f64,
 }
 
 /// The experiment.
@@ -28,8 +36,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "store-away",
         "With Redis cut off, fail-open goes on with the quota counted in the process, fail-closed answers 503 with \
-         Retry-After, both within the time-out; when it is back, the next request is decided by what Redis knew",
-        &["--requests", "20", "--timeout", "1500"],
+         Retry-After, both within the time-out; soon after it is back, also under load, requests are decided by what Redis knew",
+        &["--requests", "20", "--timeout", "1500", "--rate", "500"],
         run,
     )
     .sabotage(Sabotage {
@@ -57,7 +65,63 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         case.judge(&lab, &what, &story);
         told(&lab, &child, &what, mode, (params.requests, story.away));
     }
+    lab.progress(4, 5, "a black hole under load");
+    under_load(&lab, &params).await
+}
+
+/// The network swallows everything for a second and a half, while requests go on coming. When it is back, does
+/// anybody still find the time to connect?
+async fn under_load(lab: &Lab, params: &Params) -> anyhow::Result<()> {
+    let fixture = Fixture::of(lab).await?;
+    let url = fixture.keys.url();
+    let proxy = Proxy::to_url(url).await?;
+    let serve = fixture.in_redis_within("500ms").env("REDIS_URL", proxy.url(url)?);
+    let (child, client) = start(serve.args(&["--limit", "1000000"])).await?;
+    let pool = Arc::new(Pool::of(child.address()));
+    let hello = move |_| {
+        let pool = Arc::clone(&pool);
+        async move { pool.get("/api/hello").await.map(|_| ()) }
+    };
+    let load = tokio::spawn(load::open(params.rate, Duration::from_secs(4), 8_192, hello));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    proxy.set(Fault::BlackHole);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    proxy.heal();
+    let healed = Instant::now();
+    // Two seconds are left, of which the last is judged.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (asked, away) = counts(&client).await?;
+    load.await??;
+    let (asked_then, away_then) = counts(&client).await?;
+    let (asked, away) = (asked_then - asked, away_then - away);
+    let share = 100.0 - away as f64 * 100.0 / asked.max(1) as f64;
+    lab.text(format!("{asked} requests in {:.1} s", healed.elapsed().as_secs_f64() - 1.0));
+    lab.check(
+        "under load: of the requests from a second after a black hole on, decided by Redis",
+        "at least 90 %",
+        format!("{share:.0} %"),
+        asked > 0 && share >= 90.0,
+    );
     Ok(())
+}
+
+/// How many requests there were, and how many of them Redis did not decide.
+async fn counts(client: &Client) -> anyhow::Result<(u64, u64)> {
+    let total = |decision: &str| format!("rate_limiter_requests_total{{decision=\"{decision}\"}}");
+    let asked = client.metric(&total("allowed")).await? + client.metric(&total("refused")).await?;
+    Ok((asked, client.metric(r#"rate_limiter_store_away_total{mode="fail-open"}"#).await?))
+}
+
+/// How long until the answer has a connection again.
+async fn back(client: &Client) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    eventually("Redis is there again", async || {
+        let ready = client.get("readyz").await?;
+        let there = ready.status() == 200 && ready.text().await?.contains("there");
+        Ok(there.then_some(()))
+    })
+    .await?;
+    Ok(begun.elapsed())
 }
 
 /// What is done, and to whom.
@@ -72,6 +136,8 @@ struct Case<'a> {
 struct Story {
     before: Answers,
     during: Answers,
+    /// How long after the network was whole Redis was there again.
+    back: Duration,
     /// The next request when it is back.
     next: Answers,
     after: Answers,
@@ -109,14 +175,15 @@ impl Case<'_> {
         proxy.set(self.fault);
         let during = ask(client, self.params.requests).await?;
         proxy.heal();
+        let back = back(client).await?;
         let next = ask(client, 1).await?;
         let after = ask(client, self.limit).await?;
         let away = client.metric(&metric).await?;
-        // Only who waited a whole time-out has met a pause. Who was decided without Redis at once, when it was
-        // there, has met a fault of ours, which must stay in the story.
+        // Only a request that waited for a whole time-out has met a pause. One that was decided without Redis at once,
+        // although Redis was there, has met a fault of ours, which must stay in the story.
         let paused = next.slowest.max(after.slowest) >= Duration::from_millis(self.params.timeout);
         let spoilt = paused && away > self.params.requests;
-        Ok((!spoilt).then_some(Story { before, during, next, after, away }))
+        Ok((!spoilt).then_some(Story { before, during, back, next, after, away }))
     }
 
     fn judge(&self, lab: &Lab, what: &str, story: &Story) {
@@ -137,7 +204,8 @@ impl Case<'_> {
         let target = Target::AtMost(self.params.timeout as f64 + 250.0);
         let figure = format!("{what}: slowest answer");
         lab.figure_with_target(figure, millis(during.slowest), "ms", target);
-        lab.figure(format!("{what}: first answer when it is back"), millis(next.slowest), "ms");
+        let figure = format!("{what}: from when the network is whole until Redis decides");
+        lab.figure_with_target(figure, millis(story.back), "ms", Target::AtMost(250.0));
         // A black hole hands on what it has swallowed, so Redis may count requests that it never answered.
         let swallowed = if self.fault == Fault::BlackHole { requests } else { 0 };
         let next = (next.count(200), next.count(429));

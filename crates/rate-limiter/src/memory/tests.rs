@@ -97,7 +97,7 @@ fn no_more_clients_are_remembered_than_allowed_and_the_heavy_ones_last() {
     }
     for light in 100..50_000 {
         memory.decide(key(light), 1);
-        assert!(memory.len() <= 640);
+        assert!(memory.clients() <= 640);
     }
     let forgotten = (0..20).filter(|&heavy| memory.decide(key(heavy), 1).allowed).count();
     assert_eq!(forgotten, 0, "a flood of new clients pushed out the heavy ones");
@@ -115,9 +115,9 @@ fn idle_clients_are_forgotten_before_the_memory_grows() {
             }
             memory.decide(key(n), 1);
             if n < 50_000 {
-                idle = idle.max(memory.len());
+                idle = idle.max(memory.clients());
             }
-            busy = memory.len();
+            busy = memory.clients();
         }
         assert!(idle < 16_000, "{algorithm:?}: {idle} of 50,000 remembered, 5,000 were not idle");
         assert!(busy > 49_000, "{algorithm:?}: {busy} of 50,000 remembered, who were not idle");

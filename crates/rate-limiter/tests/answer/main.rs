@@ -1,5 +1,6 @@
 //! Does the rate limiter do what it promises? Over HTTP, as its clients would see it.
 
+mod faults;
 mod identity;
 mod quota;
 mod store;
@@ -15,7 +16,7 @@ use tokio::{
 };
 
 fn main() -> ExitCode {
-    let tests = [identity::tests(), quota::tests(), store::tests(), tests()];
+    let tests = [faults::tests(), identity::tests(), quota::tests(), store::tests(), tests()];
     let tests = tests.into_iter().flatten().collect();
     run(rate_limiter::answer(), || Box::pin(serve_for_cases()), tests)
 }
@@ -51,6 +52,9 @@ async fn quotas_that_mean_nothing_are_refused_at_the_start() -> Outcome {
         &["--policy", "a=1/1s", "--policy", "b=1/1s", "--policy", "c=1/1s", "--policy", "d=1/1s"],
         &["--trusted-proxy", "10.0.0.0/33"],
         &["--trusted-proxy", "somewhere"],
+        &["--trusted-proxy", "::ffff:10.0.0.0/8"],
+        &["--trusted-proxy", "fe80::1%eth0"],
+        &["--trusted-proxy", "0.0.0.0/0"],
         &["--user", "ada"],
     ] {
         let started = in_memory().args(arguments).start().await;
