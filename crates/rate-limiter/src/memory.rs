@@ -93,7 +93,7 @@ struct Shard<C> {
 
 impl<C: Counter> Table<C> {
     fn new(limits: &Limits, max_keys: usize) -> Self {
-        // Few clients need few shards.
+        // A power of two, to find a shard without a division. Few clients need few shards.
         let shards = if max_keys < SHARDS { 1 } else { SHARDS };
         let shard = || Mutex::new(Shard { clients: HashTable::new(), hand: 0 });
         Self {
@@ -109,7 +109,7 @@ impl<C: Counter> Table<C> {
 impl<C: Counter> Decide for Table<C> {
     // ANCHOR: decide_in_memory
     fn decide(&self, key: Key, cost: u64, now: Micros) -> Decision {
-        let shard = &self.shards[key.spread() % self.shards.len()];
+        let shard = &self.shards[key.spread() & (self.shards.len() - 1)];
         // Held for the time of a few sums, or of one sweep of a shard, and never while anything is awaited.
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let counters = shard.counters(key, self, now);
