@@ -97,7 +97,7 @@ async fn a_bad_key_is_refused(target: &Target) -> Outcome {
 async fn a_transfer_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (ada, bob) = client.open_two(1_000, 0).await?;
-    for ((from, to), field) in [
+    let wrong = [
         ((ada, ada), "to"),
         ((ada, MOST), "to"),
         ((MOST, bob), "from"),
@@ -107,8 +107,9 @@ async fn a_transfer_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
         // The vault is nobody's.
         ((0, bob), "from"),
         ((ada, 0), "to"),
-    ] {
-        let response = client.pay("attmnsir", (from, to), 1).await?;
+    ];
+    for (n, ((from, to), field)) in wrong.into_iter().enumerate() {
+        let response = client.pay(&format!("attmnsir-{n}"), (from, to), 1).await?;
         invalid(response, field).await.with_context(|| format!("from {from} to {to}"))?;
     }
     client.audit((ada, bob), (1_000, 0)).await

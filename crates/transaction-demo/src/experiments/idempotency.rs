@@ -185,7 +185,8 @@ async fn each_message(
     let head =
         ["killed after message", "at that moment at", "transfers left", "retry", "transfers then"];
     lab.table("One payment, killed after each of its messages to PostgreSQL", &head, rows);
-    lab.check("kills after which nothing was left of it", "4 or more", undone, undone >= 4);
+    // Of the four before the commit. After the last of them the commit is on its way already, and still arrives.
+    lab.check("kills after which nothing was left of it", "3 or more", undone, undone >= 3);
     lab.check("kills after which it was made, and not answered", "1 or more", done, done >= 1);
     lab.check_eq("of all these, payments that were not made once", 0, not_once);
     // Otherwise the loop has ended first, and some message was never killed at.
