@@ -40,21 +40,22 @@ create table entries (
     unique (transfer_id, account_id)
 );
 
--- Who sends a payment again, because the answer was lost, gets the answer and not a second payment.
+-- A client that sends a request again, because the answer was lost, gets the same answer.
 create table idempotency_keys (
-    -- Which call it was given to. With a log-in, the caller belongs in here as well.
+    -- Which call the key was given to. With a log-in, the caller belongs in here as well.
     scope text collate "C" not null,
     key text collate "C" not null,
     -- Of the body, so that the same key with another body is found out.
     fingerprint bytea not null check (length(fingerprint) = 32),
-    -- The number of the transfer, drawn when the key is claimed. Without a foreign key: a refused one
-    -- has no row.
-    transfer_id bigint not null default nextval('transfer_ids'),
-    -- There was not enough money. That is an answer too, and it stays the answer.
-    refused boolean not null default false,
+    -- What the request made: the number of a transfer, drawn when the key is claimed, or of an account. There is
+    -- no foreign key, since a refused transfer has no row.
+    number bigint not null default nextval('transfer_ids'),
+    -- Why the request was refused, if it was. That is an answer too, and it stays the answer.
+    refusal text
+        check (refusal in ('unknown_from', 'unknown_to', 'insufficient_funds', 'beyond_limit')),
     created_at timestamptz not null default now(),
-    -- This index decides who makes the transfer; nothing else does. A second insert of the key waits
-    -- here until the first has been committed or rolled back.
+    -- This index decides which request acts; nothing else does. A second insert of the key waits here until the
+    -- first has been committed or rolled back.
     primary key (scope, key)
 );
 -- ANCHOR_END: schema

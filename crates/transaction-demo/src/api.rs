@@ -50,10 +50,11 @@ pub fn router(bank: Arc<Bank>) -> Router {
 
 async fn open(
     State(bank): State<Arc<Bank>>,
+    key: IdempotencyKey,
     Json(body): Json<OpenAccount>,
 ) -> Result<impl IntoResponse, Error> {
     let (owner, amount) = body.parse()?;
-    let account = bank.open(&owner, amount).await?;
+    let account = bank.open(&owner, amount, &key).await?;
     let location = format!("/accounts/{}", account.id);
     Ok((StatusCode::CREATED, [(LOCATION, location)], Json(AccountBody::from(account))))
 }

@@ -1,9 +1,8 @@
 //! What is a transfer? One transaction, whose key is claimed first and whose accounts are locked in order.
 //!
-//! Invariant: a key has one answer. It is written in the transaction that makes the transfer, so there is
-//! neither a transfer without its key nor a key without its transfer.
+//! Invariant: a key has one answer, also if that is a refusal. The claim to the key, the decision and what it changes
+//! are one transaction, so a crash leaves all of it or nothing: never a key without its answer, nor the reverse.
 
-use edge::FieldError;
 use sqlx::PgConnection;
 
 use crate::{
@@ -11,26 +10,9 @@ use crate::{
     database::{Database, Isolation, Work},
     error::Error,
     idempotency::{Fingerprint, IdempotencyKey},
-    store::{self, Account, Entry, Transfer, VAULT},
+    order::{Order, Refusal},
+    store::{self, Account, Claim, Entry, Transfer, VAULT},
 };
-
-/// What a client wants to be paid.
-#[derive(Clone, Copy, Debug)]
-pub struct Order {
-    /// The number of the account that pays.
-    pub from: i64,
-    /// The number of the account that is paid.
-    pub to: i64,
-    /// How much.
-    pub amount: AmountCents,
-}
-
-impl Order {
-    /// What must be the same when its key comes again.
-    pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of(&[self.from, self.to, self.amount.get()])
-    }
-}
 
 /// The bank.
 pub struct Bank {
@@ -44,17 +26,27 @@ impl Bank {
         Ok(Self { database: Database::new(url)?, isolation })
     }
 
-    /// Opens an account with this much in it, or with nothing.
-    pub async fn open(&self, owner: &str, amount: Option<AmountCents>) -> Result<Account, Error> {
-        self.database.transaction(self.isolation, &Opening { owner, amount }).await
+    /// Opens an account with this much in it, or with nothing; or gives the answer that the key got before.
+    pub async fn open(
+        &self,
+        owner: &str,
+        amount: Option<AmountCents>,
+        key: &IdempotencyKey,
+    ) -> Result<Account, Error> {
+        let cents = amount.map_or(0, AmountCents::get);
+        // The number first: then no owner's name can look like another number and another name.
+        let fingerprint = Fingerprint::of(&format!("{cents},{owner}"));
+        let claim = Claim { scope: "POST /accounts", key, fingerprint };
+        self.database.transaction(self.isolation, &Opening { owner, amount, claim }).await
     }
 
     /// Makes the transfer, or gives the answer that its key got before.
     pub async fn transfer(&self, order: &Order, key: &IdempotencyKey) -> Result<Transfer, Error> {
-        match self.database.transaction(self.isolation, &Payment { order, key }).await? {
-            Decision::Paid(transfer) => Ok(transfer),
-            Decision::Refused => Err(Error::InsufficientFunds),
-        }
+        let Order { from, to, amount } = order;
+        let fingerprint = Fingerprint::of(&format!("{from},{to},{}", amount.get()));
+        let claim = Claim { scope: "POST /transfers", key, fingerprint };
+        let decided = self.database.transaction(self.isolation, &Payment { order, claim }).await?;
+        Ok(decided?)
     }
 
     /// The account.
@@ -86,84 +78,79 @@ impl Bank {
     }
 }
 
-/// What was decided about an order. Both are answers, and both are kept with the key.
-enum Decision {
-    Paid(Transfer),
-    /// There was not enough money. Kept, because a client that heard it may have paid in another way: should
-    /// its lost first attempt arrive an hour later, after the next wages, nothing must happen.
-    Refused,
-}
-
 struct Opening<'a> {
     owner: &'a str,
     amount: Option<AmountCents>,
+    claim: Claim<'a>,
 }
 
 impl Work for Opening<'_> {
     type Answer = Account;
 
+    /// If the vault can pay no more, the error rolls back the claim too. That refusal need not be kept: the vault never
+    /// gets anything back, so it stays true.
     async fn run(&self, connection: &mut PgConnection) -> Result<Account, Error> {
+        let Some(transfer) = store::claim_key(connection, &self.claim).await? else {
+            return self.answer_again(connection).await;
+        };
         let mut account = store::insert_account(connection, self.owner).await?;
         if let Some(amount) = self.amount {
-            let id = store::next_transfer(connection).await?;
-            store::debit(connection, VAULT, amount).await?;
-            store::credit(connection, account.id, amount).await?;
-            store::write_transfer(connection, id, (VAULT, account.id), amount).await?;
+            store::move_money(connection, transfer, (VAULT, account.id), amount).await?;
             account.balance_cents = amount.get();
         }
+        store::keep_account(connection, &self.claim, account.id).await?;
         Ok(account)
+    }
+}
+
+impl Opening<'_> {
+    /// The account as it was when it was opened, whatever has been paid since.
+    async fn answer_again(&self, connection: &mut PgConnection) -> Result<Account, Error> {
+        let used = store::used_key(connection, &self.claim).await?;
+        let account = store::find_account(connection, used.number).await?.ok_or(Error::NotFound)?;
+        Ok(Account { balance_cents: self.amount.map_or(0, AmountCents::get), ..account })
     }
 }
 
 struct Payment<'a> {
     order: &'a Order,
-    key: &'a IdempotencyKey,
+    claim: Claim<'a>,
 }
 
 // ANCHOR: pay
 impl Work for Payment<'_> {
-    type Answer = Decision;
+    /// Both are answers, and both are committed.
+    type Answer = Result<Transfer, Refusal>;
 
     /// Between `begin` and `commit`, perhaps more than once. An error at any point, or a crash, undoes all of
     /// it, the claim to the key too.
-    async fn run(&self, connection: &mut PgConnection) -> Result<Decision, Error> {
+    async fn run(&self, connection: &mut PgConnection) -> Result<Self::Answer, Error> {
         let &Order { from, to, amount } = self.order;
-        let fingerprint = self.order.fingerprint();
-        let Some(id) = store::claim_key(connection, self.key, &fingerprint).await? else {
+        let Some(id) = store::claim_key(connection, &self.claim).await? else {
             return self.answer_again(connection).await;
         };
-        let accounts = store::lock_accounts(connection, from, to).await?;
-        let balance =
-            |account| accounts.iter().find(|(id, _)| *id == account).map(|(_, cents)| *cents);
-        let from_balance = balance(from).ok_or_else(|| unknown("from"))?;
-        balance(to).ok_or_else(|| unknown("to"))?;
-        // What was read is still true: the row is locked.
-        if from_balance < amount.get() {
-            store::refuse_key(connection, self.key).await?;
-            return Ok(Decision::Refused);
+        let balances = store::lock_accounts(connection, from, to).await?;
+        // What was read stays true until the commit: the rows are locked.
+        if let Some(refusal) = self.order.refusal(&balances) {
+            store::refuse_key(connection, &self.claim, refusal).await?;
+            return Ok(Err(refusal));
         }
-        store::debit(connection, from, amount).await?;
-        store::credit(connection, to, amount).await?;
-        Ok(Decision::Paid(store::write_transfer(connection, id, (from, to), amount).await?))
+        Ok(Ok(store::move_money(connection, id, (from, to), amount).await?))
     }
 }
 
 impl Payment<'_> {
     /// The key was used before, perhaps a moment ago: what was the answer?
-    async fn answer_again(&self, connection: &mut PgConnection) -> Result<Decision, Error> {
-        let used = store::used_key(connection, self.key).await?;
-        if used.fingerprint != self.order.fingerprint().bytes() {
-            return Err(Error::KeyReused);
+    async fn answer_again(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Result<Transfer, Refusal>, Error> {
+        let used = store::used_key(connection, &self.claim).await?;
+        if let Some(refusal) = used.refusal {
+            return Ok(Err(refusal));
         }
-        if used.refused {
-            return Ok(Decision::Refused);
-        }
-        let transfer = store::find_transfer(connection, used.transfer_id).await?;
-        Ok(Decision::Paid(transfer.ok_or(Error::NotFound)?))
+        let transfer = store::find_transfer(connection, used.number).await?;
+        Ok(Ok(transfer.ok_or(Error::NotFound)?))
     }
 }
 // ANCHOR_END: pay
-
-fn unknown(field: &str) -> Error {
-    Error::Invalid(vec![FieldError::new(field, "is not the number of an account")])
-}

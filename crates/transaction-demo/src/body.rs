@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 
 use crate::{
     amount::AmountCents,
-    bank::Order,
     error::Error,
+    order::Order,
     store::{Account, Entry, Transfer, VAULT},
 };
 
@@ -98,6 +98,7 @@ impl CreateTransfer {
 
 /// Which entries a client wants.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Page {
     /// Those after this one.
     after: Option<i64>,

@@ -9,6 +9,8 @@ use axum::{
 };
 use edge::{FieldError, Problem, database::is_away};
 
+use crate::order::Refusal;
+
 /// Everything that can go wrong behind the edge, which refuses what cannot be read. What it displays is what the
 /// client may read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -32,7 +34,7 @@ pub enum Error {
     #[error("this cannot be done as it was asked for")]
     Invalid(Vec<FieldError>),
     /// 422: the key came with another body before.
-    #[error("this Idempotency-Key was used for another transfer")]
+    #[error("this Idempotency-Key was used for another request")]
     KeyReused,
     /// 503: other transactions were in the way, each time we tried (SQLSTATE 40001 and 40P01).
     #[error("too many want the same accounts; try again")]
@@ -85,15 +87,16 @@ impl IntoResponse for Error {
 impl From<sqlx::Error> for Error {
     /// SQLSTATEs are those of PostgreSQL's documentation, appendix A.
     fn from(error: sqlx::Error) -> Self {
-        let (code, constraint) = match &error {
-            sqlx::Error::Database(error) => (error.code().unwrap_or_default(), error.constraint()),
-            _ => ("".into(), None),
+        let code = match &error {
+            sqlx::Error::Database(error) => error.code().unwrap_or_default(),
+            _ => "".into(),
         };
-        match (code.as_ref(), constraint) {
+        match code.as_ref() {
             // Serialization failure; deadlock.
-            ("40001" | "40P01", _) => Self::Contended,
-            ("23514", Some("accounts_no_overdraft")) => Self::InsufficientFunds,
-            ("23514", Some("accounts_limit")) | ("22003", _) => Self::BeyondLimit,
+            "40001" | "40P01" => Self::Contended,
+            // A number out of range: the vault owes all that a number can hold. Constraints are not named here. Each
+            // order is decided under its locks, so a constraint that refuses it has found a mistake of ours.
+            "22003" => Self::BeyondLimit,
             _ if is_away(&error) => {
                 // Not louder: there would be one for each request as long as it is away.
                 tracing::debug!(%error, "the database is away");
@@ -104,6 +107,19 @@ impl From<sqlx::Error> for Error {
     }
 }
 // ANCHOR_END: from_sqlx
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let unknown =
+            |field| Self::Invalid(vec![FieldError::new(field, "is not the number of an account")]);
+        match refusal {
+            Refusal::UnknownFrom => unknown("from"),
+            Refusal::UnknownTo => unknown("to"),
+            Refusal::InsufficientFunds => Self::InsufficientFunds,
+            Refusal::BeyondLimit => Self::BeyondLimit,
+        }
+    }
+}
 
 impl From<QueryRejection> for Error {
     fn from(rejection: QueryRejection) -> Self {

@@ -4,11 +4,13 @@
 //! money and writes two entries that sum to zero; all of it happens, once, or none. Transactions that
 //! the database refuses because they were in each other's way are run again, in one place.
 //!
-//! In reading order: what comes in ([`amount`], [`idempotency`]), how a transaction is run
-//! ([`retry`], [`database`]), what is kept ([`store`]), what a transfer is ([`bank`]), and how it speaks HTTP
-//! ([`error`], [`body`], [`api`]).
+//! In reading order: the naive version ([`whiteboard`]), what comes in ([`amount`], [`order`], [`idempotency`]), how a
+//! transaction is run ([`retry`], [`database`]), what is kept ([`store`]), what a transfer is ([`bank`]), and how it
+//! speaks HTTP ([`error`], [`body`], [`api`]).
 
+pub mod whiteboard;
 pub mod amount;
+pub mod order;
 pub mod idempotency;
 pub mod retry;
 pub mod database;
@@ -22,7 +24,7 @@ pub mod experiments;
 
 use std::sync::Arc;
 
-use lab::{Answer, Serve, Service, Serving};
+use lab::{Answer, NoOptions, Serve, Service, Serving};
 
 use crate::{bank::Bank, database::Isolation};
 
@@ -45,13 +47,13 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[
-            r#"ada=$(curl -s {url}/accounts -H 'content-type: application/json' -d '{"owner":"Ada","balance_cents":10000}' | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
-            r#"bob=$(curl -s {url}/accounts -H 'content-type: application/json' -d '{"owner":"Bob","balance_cents":0}' | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
+            r#"ada=$(curl -s {url}/accounts -H 'content-type: application/json' -H "idempotency-key: ada-$(date +%s)" -d '{"owner":"Ada","balance_cents":10000}' | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
+            r#"bob=$(curl -s {url}/accounts -H 'content-type: application/json' -H "idempotency-key: bob-$(date +%s)" -d '{"owner":"Bob","balance_cents":0}' | sed 's/[^0-9]*\([0-9]*\).*/\1/')"#,
             r#"curl -i {url}/transfers -H 'content-type: application/json' -H "idempotency-key: rent-$(date +%s)" -d "{\"from\":$ada,\"to\":$bob,\"amount_cents\":2500}""#,
             "curl -s {url}/accounts/$ada/entries",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
+        whiteboard: Some(Serve::new(serve_whiteboard)),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -60,4 +62,9 @@ pub fn answer() -> Answer {
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let bank = Bank::new(&serving.database().await?, options.isolation)?;
     serving.run(api::router(Arc::new(bank))).await
+}
+
+async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+    let router = whiteboard::router(&serving.database().await?).await?;
+    serving.run(router).await
 }

@@ -37,6 +37,7 @@ async fn serve_for_cases() -> anyhow::Result<Served> {
 
 lab::tests![
     at_the_other_levels_too_one_key_by_fifty_at_once_is_one_transfer,
+    a_key_that_named_an_account_too_early_never_pays_it,
     the_vault_has_an_end_too_and_an_opening_beyond_it_is_refused,
     when_serializable_an_account_wanted_by_many_is_never_overdrawn,
     the_database_refuses_what_the_code_could_forget,
@@ -66,6 +67,22 @@ async fn at_the_other_levels_too_one_key_by_fifty_at_once_is_one_transfer() -> O
         fixture.audit().await?;
     }
     Ok(())
+}
+
+async fn a_key_that_named_an_account_too_early_never_pays_it() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_bank, client) = fixture.start(&[]).await?;
+    let ada = client.open(1_000).await?;
+    // The number of the next account, which there is not yet.
+    let early = client.payment("early", (ada, ada + 1), 5);
+    let first = said(client.send(&early).await?).await?;
+    ensure!(first.0 == 422, "{first:?}");
+    let bob = client.open(0).await?;
+    ensure!(bob == ada + 1, "the next account is {bob}");
+    let again = said(client.send(&early).await?).await?;
+    ensure!(again == first, "{again:?}");
+    ensure!(client.balances((ada, bob)).await? == (1_000, 0));
+    fixture.audit().await
 }
 
 async fn the_vault_has_an_end_too_and_an_opening_beyond_it_is_refused() -> Outcome {
@@ -146,8 +163,8 @@ impl HalfWay {
         let (child, client) = start(fixture.serve().env("DATABASE_URL", url)).await?;
         // Once before, so that a connection is there and its statements are prepared.
         client.paid("warm", accounts, 1).await?;
-        // The fifth message from here is the credit, or, if the connection is tried first, the debit.
-        let held = proxy.at_message(proxy.messages() + 5, Side::After);
+        // The fourth message from here moves the money, or, if the connection is tried first, locks the accounts.
+        let held = proxy.at_message(proxy.messages() + 4, Side::After);
         let payment = client.payment("held", accounts, 10);
         let sent = payment.clone();
         let answer = tokio::spawn(async move {

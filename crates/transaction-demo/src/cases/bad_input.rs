@@ -17,9 +17,9 @@ use conform::{
 };
 
 cases! {
-    Plain a_page_that_cannot_be_is_refused: "GET /accounts/{id}/entries: 422 that names limit if it is not 1 to 200; 400 for what is no number", "A page of a million entries is an attack, and a typing error should be told.";
-    Plain a_key_is_needed: "POST /transfers without Idempotency-Key: 400, and `detail` names the header", "A payment that cannot be repeated will be made twice one day.";
-    Plain a_bad_key_is_refused: "A key that is empty, longer than 255 characters, not visible ASCII, or there twice: 400", "With two keys, the next attempt might be found under the other one.";
+    Plain a_page_that_cannot_be_is_refused: "GET /accounts/{id}/entries: 422 that names limit if it is not 1 to 200; 400 for what is no number, and for a parameter that there is not", "A page of a million entries is an attack, and a typing error should be told.";
+    Plain a_key_is_needed: "POST /transfers or POST /accounts without Idempotency-Key: 400, and `detail` names the header", "What cannot be repeated safely will be done twice one day.";
+    Plain a_bad_key_is_refused: "A key that is empty, longer than 255 characters, not visible ASCII, or there twice: 400; also if a proxy has merged two keys into `k,k`", "With two keys, the next attempt might be found under the other one.";
     Plain a_transfer_that_makes_no_sense_is_refused: "A transfer to the same account, to or from an account that there is not, or to or from account 0: 422 that names from or to", "Nothing may be moved, and the client has to know which account is wrong.";
     Plain an_amount_that_is_none_is_refused: "amount_cents that is not a whole number from 1 to 9007199254740991: 422 or 400", "A negative amount is a way to take money; 1.5 and 1e400 are ways to lose it.";
     Plain an_account_that_makes_no_sense_is_refused: "POST /accounts with a bad owner or balance: 422 that names owner or balance_cents", "A name has to be shown on one line, and nobody starts in debt.";
@@ -36,7 +36,9 @@ async fn a_page_that_cannot_be_is_refused(target: &Target) -> Outcome {
         let path = format!("accounts/{ada}/entries?limit={limit}");
         invalid(target.get(&path).await?, "limit").await?;
     }
-    for query in ["limit=-1", "limit=x", "after=x", "after=99999999999999999999", "after=%ff"] {
+    for query in
+        ["limit=-1", "limit=x", "limt=5", "after=x", "after=99999999999999999999", "after=%ff"]
+    {
         let response = target.get(&format!("accounts/{ada}/entries?{query}")).await?;
         problem(response, 400).await?;
     }
@@ -50,11 +52,13 @@ async fn a_key_is_needed(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (ada, bob) = client.open_two(1_000, 0).await?;
     let transfer = json!({ "from": ada, "to": bob, "amount_cents": 5 });
-    let problem =
-        problem(target.send(target.request(Method::POST, "transfers").json(&transfer)).await?, 400)
-            .await?;
-    let detail = problem["detail"].as_str().unwrap_or_default();
-    expect(detail.contains("Idempotency-Key"), "`detail` to name Idempotency-Key", &problem)?;
+    let account = json!({ "owner": "Ada", "balance_cents": 5 });
+    for (path, body) in [("transfers", transfer), ("accounts", account)] {
+        let request = target.request(Method::POST, path).json(&body);
+        let problem = problem(target.send(request).await?, 400).await.context(path)?;
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        expect(detail.contains("Idempotency-Key"), "`detail` to name Idempotency-Key", &problem)?;
+    }
     equal("the balance of who was to be paid", client.balance(bob).await?, 0)
 }
 
@@ -63,9 +67,15 @@ async fn a_bad_key_is_refused(target: &Target) -> Outcome {
     let (ada, bob) = client.open_two(1_000, 0).await?;
     let transfer = json!({ "from": ada, "to": bob, "amount_cents": 5 });
     let long = "k".repeat(10_000);
-    for key in
-        [&b""[..], b" ", b"two words", b"\xff\xfe", "schl\u{fc}ssel".as_bytes(), long.as_bytes()]
-    {
+    for key in [
+        &b""[..],
+        b" ",
+        b"two words",
+        b"k,k",
+        b"\xff\xfe",
+        "schl\u{fc}ssel".as_bytes(),
+        long.as_bytes(),
+    ] {
         let words = format!("for the key {:?}", String::from_utf8_lossy(&key[..key.len().min(40)]));
         let key = HeaderValue::from_bytes(key)?;
         let request = target
@@ -87,7 +97,7 @@ async fn a_bad_key_is_refused(target: &Target) -> Outcome {
 async fn a_transfer_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (ada, bob) = client.open_two(1_000, 0).await?;
-    for ((from, to), field) in [
+    let wrong = [
         ((ada, ada), "to"),
         ((ada, MOST), "to"),
         ((MOST, bob), "from"),
@@ -97,8 +107,9 @@ async fn a_transfer_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
         // The vault is nobody's.
         ((0, bob), "from"),
         ((ada, 0), "to"),
-    ] {
-        let response = client.pay("attmnsir", (from, to), 1).await?;
+    ];
+    for (n, ((from, to), field)) in wrong.into_iter().enumerate() {
+        let response = client.pay(&format!("attmnsir-{n}"), (from, to), 1).await?;
         invalid(response, field).await.with_context(|| format!("from {from} to {to}"))?;
     }
     client.audit((ada, bob), (1_000, 0)).await
@@ -140,15 +151,16 @@ async fn an_amount_that_is_none_is_refused(target: &Target) -> Outcome {
 }
 
 async fn an_account_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
+    let client = Client::of(target);
     let long = "x".repeat(201);
-    for owner in ["", "  ", "a\0b", "a\nb", &long] {
+    for owner in ["", "  ", "a\0b", "a\nb", "a\u{2028}b", &long] {
         let account = json!({ "owner": owner, "balance_cents": 1 });
-        let response = target.send(target.request(Method::POST, "accounts").json(&account)).await?;
+        let response = target.send(client.opening().json(&account)).await?;
         invalid(response, "owner").await.with_context(|| format!("for the owner {owner:.20?}"))?;
     }
     for cents in [-1, i64::MIN, i64::MAX, MOST + 1] {
         let account = json!({ "owner": "Ada", "balance_cents": cents });
-        let response = target.send(target.request(Method::POST, "accounts").json(&account)).await?;
+        let response = target.send(client.opening().json(&account)).await?;
         invalid(response, "balance_cents").await?;
     }
     for account in [
@@ -159,7 +171,7 @@ async fn an_account_that_makes_no_sense_is_refused(target: &Target) -> Outcome {
         json!({ "balance_cents": 1 }),
         json!({ "owner": "Ada", "balance_cents": 1, "id": 7 }),
     ] {
-        let response = target.send(target.request(Method::POST, "accounts").json(&account)).await?;
+        let response = target.send(client.opening().json(&account)).await?;
         problem(response, 422).await?;
     }
     Ok(())
@@ -169,7 +181,7 @@ async fn a_body_that_is_none_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (ada, bob) = client.open_two(1_000_000, 0).await?;
     let account = json!({ "owner": "Ada", "balance_cents": 5 });
-    refuses_bad_bodies(target, || target.request(Method::POST, "accounts"), &account).await?;
+    refuses_bad_bodies(target, || client.opening(), &account).await?;
     let good = json!({ "from": ada, "to": bob, "amount_cents": 5 });
     let keys = AtomicU64::new(0);
     let request = || {

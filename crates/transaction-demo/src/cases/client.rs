@@ -1,5 +1,7 @@
 //! How do cases, tests and experiments speak to a bank? As a client of its table of calls.
 
+use std::hash::{BuildHasher, RandomState};
+
 use conform::{
     case::Outcome,
     expect::{equal, expect, integer, json, json_of, list},
@@ -45,10 +47,24 @@ impl Client {
         Ok(Self { target: Target::new(url, None)? })
     }
 
-    /// Asks for an account, and asks again while the bank is too busy. If an answer is not heard, another account
-    /// is as good.
+    /// The request for an account, without its body, under a key that no other request uses.
+    pub fn opening(&self) -> RequestBuilder {
+        let request = self.target.request(Method::POST, "accounts");
+        request.header("idempotency-key", self.new_key())
+    }
+
+    /// Asks for an account under a new key, and asks again while the bank is too busy.
     pub async fn open_account(&self, account: &Value) -> anyhow::Result<Response> {
-        Ok(self.target.post_patiently("accounts", account).await?.0)
+        self.open_account_with(&self.new_key(), account).await
+    }
+
+    /// The same under this key.
+    pub async fn open_account_with(&self, key: &str, account: &Value) -> anyhow::Result<Response> {
+        let request = || {
+            let request = self.target.request(Method::POST, "accounts");
+            request.header("idempotency-key", key).json(account)
+        };
+        Ok(self.target.send_patiently(request).await?.0)
     }
 
     /// Opens an account that must be opened, and returns its number.
@@ -121,6 +137,11 @@ impl Client {
     /// A key that no other run uses.
     pub fn key(&self, name: &str) -> String {
         format!("{name}-{}", self.target.tag())
+    }
+
+    /// A key that no other request uses.
+    fn new_key(&self) -> String {
+        self.key(&format!("{:016x}", RandomState::new().hash_one(())))
     }
 
     /// A payment with a key that no other run uses.

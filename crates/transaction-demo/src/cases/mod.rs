@@ -12,7 +12,7 @@ use client::Client;
 use conform::{
     case::{Outcome, Suite},
     cases,
-    expect::{ends_with, equal, expect, json_of, list, same_fields, status, text},
+    expect::{ends_with, equal, expect, integer, json_of, list, same_fields, status, text},
     http::{header, header_is, invalid, lives_and_is_ready, problem},
     target::Target,
 };
@@ -27,7 +27,10 @@ cases! {
     Plain the_same_body_in_other_words_is_the_same: "Spaces and the order of the fields make no other body", "A client that builds its JSON anew is still the same client.";
     Plain more_than_there_is_cannot_be_paid: "A transfer of more than there is: 409, and nothing is moved", "Nobody is overdrawn, and the last cent can be spent.";
     Plain a_refusal_stays_the_answer_of_its_key: "After a 409, the same key gets 409 again, also when money has come", "A client that heard the refusal may have paid in another way by then.";
-    Plain a_mistake_does_not_use_up_the_key: "After a 422 the key can still be used", "Nothing was decided, so there is no answer to be kept.";
+    Plain an_unknown_account_stays_the_answer_of_its_key: "After a 422 for an account that there is not, the key pays nothing more: 422 again, also for other values", "A first attempt that was late would pay whoever opens that account tomorrow.";
+    Plain too_much_for_an_account_stays_the_answer_of_its_key: "After a 409 for more than an account can hold, the same key gets 409 again, also when there is room", "A client that heard the refusal may have paid in another way by then.";
+    Plain a_body_that_is_never_good_does_not_use_up_the_key: "After a 422 that any bank at any time would give, the key can still be used", "The same body gets the same answer for ever, so there is nothing to be kept.";
+    Plain an_opening_that_is_sent_again_is_one_account: "POST /accounts with the same key and body again: 201 and the same answer, also when the balance has changed; with another body: 422", "A client that did not hear the answer asks again, and must not pay in twice.";
     Plain an_account_holds_no_more_than_an_account_can: "A transfer after which an account would hold more than 9007199254740991: 409, and nothing is lost", "Beyond 2⁵³ − 1 readers of JSON see another number.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "A load balancer asks this before it sends clients.";
 }
@@ -186,14 +189,56 @@ async fn a_refusal_stays_the_answer_of_its_key(target: &Target) -> Outcome {
     client.audit((ada, bob), (460, 550)).await
 }
 
-async fn a_mistake_does_not_use_up_the_key(target: &Target) -> Outcome {
+async fn an_unknown_account_stays_the_answer_of_its_key(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (ada, bob) = client.open_two(10, 0).await?;
-    invalid(client.pay("amdnuutk", (ada, MOST), 1).await?, "to").await?;
-    invalid(client.pay("amdnuutk", (MOST, bob), 1).await?, "from").await?;
-    invalid(client.pay("amdnuutk", (ada, bob), 0).await?, "amount_cents").await?;
-    client.paid("amdnuutk", (ada, bob), 1).await?;
+    for (name, accounts, field) in
+        [("uastaoik-to", (ada, MOST), "to"), ("uastaoik-from", (MOST, bob), "from")]
+    {
+        invalid(client.pay(name, accounts, 1).await?, field).await?;
+        invalid(client.pay(name, accounts, 1).await?, field).await?;
+        problem(client.pay(name, (ada, bob), 1).await?, 422).await?;
+    }
+    client.audit((ada, bob), (10, 0)).await
+}
+
+async fn too_much_for_an_account_stays_the_answer_of_its_key(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(MOST, 1).await?;
+    problem(client.pay("tmfaastaoik", (bob, ada), 1).await?, 409).await?;
+    client.paid("tmfaastaoik-room", (ada, bob), 100).await?;
+    problem(client.pay("tmfaastaoik", (bob, ada), 1).await?, 409).await?;
+    client.audit((ada, bob), (MOST - 100, 101)).await
+}
+
+async fn a_body_that_is_never_good_does_not_use_up_the_key(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let (ada, bob) = client.open_two(10, 0).await?;
+    invalid(client.pay("abtingdnuutk", (ada, ada), 1).await?, "to").await?;
+    invalid(client.pay("abtingdnuutk", (ada, bob), 0).await?, "amount_cents").await?;
+    client.paid("abtingdnuutk", (ada, bob), 1).await?;
     client.audit((ada, bob), (9, 1)).await
+}
+
+async fn an_opening_that_is_sent_again_is_one_account(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let bob = client.open(0).await?;
+    for (name, cents) in [("aotisaioa-full", 100), ("aotisaioa-empty", 0)] {
+        let key = client.key(name);
+        let account = json!({ "owner": "Ada", "balance_cents": cents });
+        let first = client.open_account_with(&key, &account).await?;
+        let location = header(&first, "location").to_owned();
+        let first = json_of(first, 201).await?;
+        if cents > 0 {
+            client.paid(name, (integer(&first, "id")?, bob), 60).await?;
+        }
+        let again = client.open_account_with(&key, &account).await?;
+        header_is(&again, "location", &location)?;
+        equal("the answer for the same key", json_of(again, 201).await?, first)?;
+        let other = json!({ "owner": "Ada L.", "balance_cents": cents });
+        problem(client.open_account_with(&key, &other).await?, 422).await?;
+    }
+    equal("the balance of who was paid", client.balance(bob).await?, 60)
 }
 
 async fn an_account_holds_no_more_than_an_account_can(target: &Target) -> Outcome {

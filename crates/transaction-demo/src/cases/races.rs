@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use futures_util::future::try_join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Client, said};
 use conform::{
     case::Outcome,
     cases,
-    expect::{equal, expect, integer, json, json_of},
+    expect::{equal, expect, integer, json as body_of, json_of},
     http::problem,
     killing::Killing,
     target::Target,
@@ -18,6 +18,7 @@ use conform::{
 cases! {
     Load the_same_key_by_fifty_at_once_is_one_transfer: "Fifty with one key at once: 201 and the same answer for each, one transfer", "A program that looks first and inserts afterwards lets two of them find the key unused.";
     Load the_same_key_at_once_with_two_bodies_is_one_transfer_and_one_refusal: "One key at once with two bodies: 201 for one, 422 for the other", "The first one has the key, and nothing is paid that nobody was told of.";
+    Load the_same_opening_by_fifty_at_once_is_one_account: "Fifty openings with one key at once: 201 and the same answer for each", "Money that is paid in fifty times is not the bank's to give.";
     Load an_account_wanted_by_many_is_never_overdrawn: "Forty who want three cents each of a hundred: 33 times 201, 7 times 409", "A program that reads, decides and then writes lets two of them see the last three cents.";
     Load transfers_in_both_directions_all_succeed: "Transfers in both directions between two accounts at once: all 201", "Locks in the order of the request deadlock, and a client cannot help it.";
     Restart what_was_answered_with_201_is_in_the_ledger_after_a_kill_once: "SIGKILL under load: every payment that was answered with 201 is in the ledger, once, and its key has the same answer; the others can be sent again", "201 is a promise, and no answer is none: money must neither vanish nor be paid twice.";
@@ -52,6 +53,21 @@ async fn the_same_key_at_once_with_two_bodies_is_one_transfer_and_one_refusal(
         equal("the two statuses", statuses.to_vec(), vec![201, 422])?;
     }
     equal("the number of payments that came", client.amounts(bob).await?.len(), 10)
+}
+
+async fn the_same_opening_by_fifty_at_once_is_one_account(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let key = client.key("tsobfaoioa");
+    let account = json!({ "owner": "Ada", "balance_cents": 5 });
+    let answers = try_join_all(
+        (0..50).map(|_| async { said(client.open_account_with(&key, &account).await?).await }),
+    )
+    .await?;
+    for (status, body) in &answers {
+        equal("the status for one of fifty with one key", *status, 201)?;
+        equal("the answer for each of them", body.clone(), answers[0].1.clone())?;
+    }
+    Ok(())
 }
 
 async fn an_account_wanted_by_many_is_never_overdrawn(target: &Target) -> Outcome {
@@ -99,7 +115,7 @@ async fn what_was_answered_with_201_is_in_the_ledger_after_a_kill_once(target: &
                 let answer = client.send(&client.payment(&name, (ada, bob), 1)).await;
                 let unheard = answer.is_err();
                 let promised = match answer {
-                    Ok(response) if response.status() == 201 => json(response).await.ok(),
+                    Ok(response) if response.status() == 201 => body_of(response).await.ok(),
                     _ => None,
                 };
                 if promised.is_some() {

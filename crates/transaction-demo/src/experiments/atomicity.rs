@@ -1,4 +1,4 @@
-//! What becomes of the money when the bank is killed between debit and credit?
+//! What becomes of the money when the bank is killed half-way through a transfer?
 
 use std::{
     collections::HashMap,
@@ -39,17 +39,17 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "atomicity",
-        "SIGKILL between debit and credit, five hundred times at random points under load: the money in the bank \
-         never changes; what was answered with 201 is there, once",
+        "SIGKILL, five hundred times under load, at random points and between the moving of the money and its commit: \
+         the money in the bank never changes; what was answered with 201 is there, once",
         &["--kills", "24", "--processes", "3", "--clients", "4"],
         run,
     )
     .sabotage(Sabotage {
-        file: "src/bank.rs",
-        replace: "store::credit(connection, to, amount).await?;",
-        with: r#"sqlx::raw_sql("commit; begin").execute(&mut *connection).await?;
-        store::credit(connection, to, amount).await?;"#,
-        check: "looks at which the balances did not sum to zero",
+        file: "src/database.rs",
+        replace: "connection.execute(isolation.begin()).await?;",
+        with: r#"connection.execute("select 1").await?;
+    let _ = isolation;"#,
+        check: "payments that were answered with anything but 201 in the end",
     })
 }
 
@@ -59,7 +59,7 @@ const START: i64 = 100_000_000;
 const LONGEST_LIFE: u64 = 10;
 /// And then it lives on for so many milliseconds, at most.
 const LONGEST_WAIT: u64 = 10;
-/// So often we look for a moment between debit and credit, before any other moment will do.
+/// So often we look for a moment just before a commit, before any other moment will do.
 const LOOKS: u32 = 200;
 
 /// What all tasks share.
@@ -171,7 +171,7 @@ fn clients(
 }
 
 /// Kills one process as long as there are kills left, and starts it again. Every second kill is at any moment; for
-/// the others we look for one between debit and credit.
+/// the others we look for one at which money is moved and not committed.
 async fn kill_again_and_again(
     number: usize,
     name: String,
@@ -217,7 +217,7 @@ async fn under_load(answered: &AtomicU64, more: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Stops the process at a moment between debit and credit of some payment, or, if so many looks have not
+/// Stops the process at a moment at which it has moved money and not committed, or, if so many looks have not
 /// found one, at any. It notices nothing: SIGSTOP, like the SIGKILL that follows, cannot be caught.
 async fn stop_it(
     child: &Child,
@@ -260,7 +260,7 @@ async fn report(
     lab.check_eq("kills, each followed by a look at all balances", params.kills, seen.looks);
     let (half_way, wanted) = (count(HALF_WAY.step, HALF_WAY.done), params.kills / 4);
     lab.check(
-        "transactions that were killed between debit and credit",
+        "transactions that were killed with their money moved and not committed",
         format!("{wanted} or more"),
         half_way,
         half_way >= wanted,

@@ -1,17 +1,16 @@
 //! What is left when the database server itself is killed?
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lab::{Experiment, Lab, Need, Sabotage, Service, Target, stack::own::OwnServer};
 use sqlx::{AssertSqlSafe, Executor};
-use tokio::task::JoinSet;
 
-use super::{books::Books, fixture::Fixture, random::Random};
+use super::{
+    books::Books,
+    fixture::Fixture,
+    paying::{ENOUGH, Paying, kept},
+};
 use crate::cases::client::{Client, Payment};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -47,8 +46,6 @@ pub fn experiment() -> Experiment {
 
 const ACCOUNTS: usize = 50;
 const START: i64 = 100_000_000;
-/// Payments before each kill, at least.
-const ENOUGH: usize = 20;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut server = lab.own_server(Service::Postgres).await?;
@@ -91,8 +88,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     ];
     lab.table("Each kill of the server", &columns, rows);
     lab.text(
-        "A kill of processes loses what is in their memory. What PostgreSQL has written and not flushed \
-         survives in the operating system, and would not survive a power cut.",
+        "SIGKILL cannot show the flush: it loses what is in the memory of processes. What PostgreSQL has written and \
+         not flushed survives in the operating system, and would not survive a power cut.",
     );
     // Its lock is on a connection to the server that we killed; the server goes with the experiment.
     drop(fixture);
@@ -176,32 +173,19 @@ async fn once(
     accounts: &[i64],
     round: u64,
 ) -> anyhow::Result<Kill> {
-    let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let began = Instant::now();
-    let load = load(params, client, accounts, round, &acknowledged);
+    let paying = Paying::start(client, accounts, params.clients, round);
     tokio::time::sleep(Duration::from_secs_f64(params.seconds)).await;
-    enough(&acknowledged).await?;
+    paying.enough().await?;
     let under_load = began.elapsed();
     server.kill().await?;
     let killed = Instant::now();
-    load.join_all().await;
+    let acknowledged = paying.ended().await;
     server.restart().await?;
     let recovery = killed.elapsed();
 
-    let acknowledged =
-        std::mem::take(&mut *acknowledged.lock().unwrap_or_else(PoisonError::into_inner));
     let mut connection = fixture.connect().await?;
-    let kept: HashSet<String> = sqlx::query_scalar(
-        r#"
-        select key
-        from idempotency_keys
-        join transfers on transfers.id = idempotency_keys.transfer_id
-        "#,
-    )
-    .fetch_all(&mut connection)
-    .await?
-    .into_iter()
-    .collect();
+    let kept = kept(&mut connection).await?;
     let lost = acknowledged.iter().filter(|(key, _)| !kept.contains(key));
     let lost: Vec<Instant> = lost.map(|(_, at)| *at).collect();
     let books = Books::read(&mut connection).await?;
@@ -221,45 +205,6 @@ async fn once(
         wrong_books: u64::from(!right),
         works_again: u64::from(works_again.is_ok()),
     })
-}
-
-type Acknowledged = Arc<Mutex<Vec<(String, Instant)>>>;
-
-/// Waits until there is something to lose, also on a busy machine.
-async fn enough(acknowledged: &Acknowledged) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while acknowledged.lock().unwrap_or_else(PoisonError::into_inner).len() < ENOUGH {
-        anyhow::ensure!(Instant::now() < deadline, "the bank hardly pays at all");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
-}
-
-/// Each client pays until the database does not answer any more.
-fn load(
-    params: &Params,
-    client: &Client,
-    accounts: &[i64],
-    round: u64,
-    acknowledged: &Acknowledged,
-) -> JoinSet<()> {
-    let mut load = JoinSet::new();
-    for worker in 0..params.clients {
-        let (client, accounts, all) = (client.clone(), accounts.to_vec(), acknowledged.clone());
-        load.spawn(async move {
-            let mut random = Random::new();
-            for number in 0_u64.. {
-                let payment = random.payment(format!("{round}-{worker}-{number}"), &accounts);
-                let Ok(answer) = client.send(&payment).await else { break };
-                if answer.status() != 201 {
-                    break;
-                }
-                let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
-                all.push((payment.key, Instant::now()));
-            }
-        });
-    }
-    load
 }
 
 /// The bank was not restarted, and its connections are all broken.

@@ -54,6 +54,38 @@ impl Fixture {
         start(self.serve().args(options)).await
     }
 
+    /// Accounts 1 to n, with the same in each. In one statement: thousands of requests would take longer than
+    /// all that is measured.
+    pub async fn open_accounts(&self, accounts: i64, cents: i64) -> anyhow::Result<Vec<i64>> {
+        let mut connection = self.connect().await?;
+        let open = sqlx::query(
+            r#"
+            with opened as (
+                insert into accounts (owner, balance_cents)
+                select 'Somebody', $2
+                from generate_series(1, $1)
+                returning id
+            ), paid_in as (
+                insert into transfers (from_account, to_account, amount_cents)
+                select 0, id, $2
+                from opened
+                returning id, to_account
+            ), written as (
+                insert into entries (transfer_id, account_id, amount_cents)
+                select id, account, cents
+                from paid_in
+                cross join lateral (values (0, -$2::bigint), (to_account, $2)) as half (account, cents)
+            )
+            update accounts
+            set balance_cents = -$1::bigint * $2
+            where id = 0
+            "#,
+        );
+        open.bind(accounts).bind(cents).execute(&mut connection).await?;
+        sqlx::raw_sql("vacuum analyze").execute(&mut connection).await?;
+        Ok((1..=accounts).collect())
+    }
+
     /// A connection to the database.
     pub async fn connect(&self) -> anyhow::Result<PgConnection> {
         Ok(PgConnection::connect(self.database.url()).await?)

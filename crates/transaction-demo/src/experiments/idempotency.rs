@@ -41,10 +41,11 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/bank.rs",
-        replace: r"let Some(id) = store::claim_key(connection, self.key, &fingerprint).await? else {
+        replace: r"let Some(id) = store::claim_key(connection, &self.claim).await? else {
             return self.answer_again(connection).await;
         };",
-        with: "let id = store::next_transfer(connection).await?;",
+        with: r#"let next = sqlx::query_scalar("select nextval('transfer_ids')");
+        let id = next.fetch_one(&mut *connection).await?;"#,
         check: "transfers that were made",
     })
 }
@@ -140,7 +141,7 @@ async fn each_message(
     let mut was_the_last = false;
     let mut at = "none is open";
     for message in 1..=30 {
-        lab.progress(message, 10, "kills after each message");
+        lab.progress(message, 7, "kills after each message");
         // A connection is there, and its statements are prepared.
         let warm = client.send_until_decided(&payment(format!("warm-{message}"))).await?;
         ensure!(warm.status() == 201, "{}: {}", warm.status(), warm.text().await?);
@@ -184,7 +185,8 @@ async fn each_message(
     let head =
         ["killed after message", "at that moment at", "transfers left", "retry", "transfers then"];
     lab.table("One payment, killed after each of its messages to PostgreSQL", &head, rows);
-    lab.check("kills after which nothing was left of it", "6 or more", undone, undone >= 6);
+    // Of the four before the commit. After the last of them the commit is on its way already, and still arrives.
+    lab.check("kills after which nothing was left of it", "3 or more", undone, undone >= 3);
     lab.check("kills after which it was made, and not answered", "1 or more", done, done >= 1);
     lab.check_eq("of all these, payments that were not made once", 0, not_once);
     // Otherwise the loop has ended first, and some message was never killed at.
@@ -256,8 +258,8 @@ async fn transfers(connection: &mut PgConnection, key: &str) -> anyhow::Result<i
         r#"
         select count(*)
         from idempotency_keys
-        join transfers on transfers.id = idempotency_keys.transfer_id
-        where key = $1
+        join transfers on transfers.id = idempotency_keys.number
+        where scope = 'POST /transfers' and key = $1
         "#,
     );
     Ok(count.bind(key).fetch_one(connection).await?)

@@ -2,6 +2,7 @@
 
 mod anomalies;
 mod books;
+mod paying;
 mod pgbench;
 mod random;
 mod sessions;
@@ -11,6 +12,7 @@ pub mod atomicity;
 pub mod cost;
 pub mod deadlock;
 pub mod durability;
+pub mod failover;
 pub mod fixture;
 pub mod idempotency;
 pub mod isolation;
@@ -28,6 +30,7 @@ pub fn all() -> Vec<Experiment> {
         write_skew::experiment(),
         deadlock::experiment(),
         durability::experiment(),
+        failover::experiment(),
         idempotency::experiment(),
         cost::experiment(),
     ]

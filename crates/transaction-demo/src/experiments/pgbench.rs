@@ -26,12 +26,9 @@ pub fn script(accounts: u32) -> String {
     );
     let fingerprint = format!("'\\x{}'", "5a".repeat(32));
     for (sql, variables, then) in [
-        (store::CLAIM_KEY, &[":key", fingerprint.as_str()][..], "\\gset"),
+        (store::CLAIM_KEY, &["'POST /transfers'", ":key", fingerprint.as_str()][..], "\\gset"),
         (store::LOCK_ACCOUNTS, &[":from", ":to"], ";"),
-        (store::DEBIT, &[":from", ":cents"], ";"),
-        (store::CREDIT, &[":to", ":cents"], ";"),
-        (store::INSERT_TRANSFER, &[":transfer_id", ":from", ":to", ":cents"], ";"),
-        (store::INSERT_ENTRIES, &[":transfer_id", ":from", ":to", ":cents"], ";"),
+        (store::MOVE_MONEY, &[":number", ":from", ":to", ":cents"], ";"),
     ] {
         let mut sql = sql.split_whitespace().collect::<Vec<_>>().join(" ");
         for (number, variable) in variables.iter().enumerate() {
