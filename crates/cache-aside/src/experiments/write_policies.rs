@@ -15,7 +15,10 @@ use super::{
     compare::write_policies::Servers,
     fixture::{self, Fixture, believes},
 };
-use crate::user::{Email, Name};
+use crate::{
+    service::Tuning,
+    user::{Email, Name},
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -52,7 +55,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // Redis as a cache is run: it keeps nothing over a power cut.
     let mut redis = fixture.redis().await?;
     cmd("CONFIG").arg("SET").arg("appendonly").arg("no").exec_async(&mut redis).await?;
-    let app = fixture.app(&fixture.no_timeouts()).await?;
+    let trust = Duration::from_secs(1);
+    let app = fixture.app(&Tuning { trust, ..fixture.no_timeouts() }).await?;
     let servers = Servers::connect(fixture.database.url(), &fixture.redis_url).await?;
 
     let (cached, kept) = crossed(&fixture, &servers, i64::from(params.users) + 1).await?;
@@ -99,6 +103,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
     server.restart().await?;
     let servers = Servers::connect(fixture.database.url(), &fixture.redis_url).await?;
+    // Finds the old connection dead, so that no change has to.
+    app.get(id).await?;
     believes(&app).await?;
     for change in 1..=params.changes {
         for n in 1..=params.users {
