@@ -29,7 +29,7 @@ pub mod experiments;
 
 use std::sync::Arc;
 
-use lab::{Answer, Serve, Service, Serving};
+use lab::{Answer, NoOptions, Serve, Service, Serving};
 
 use crate::service::Tuning;
 
@@ -59,7 +59,7 @@ pub fn answer() -> Answer {
             r#"curl -i -X PUT {url}/users/$id -H 'if-match: "1"' -H 'content-type: application/json' -d "{\"name\":\"Ada L.\",\"email\":\"ada-$id@example.org\"}""#,
         ],
         serve: Serve::new(serve),
-        whiteboard: Some(Serve::new(whiteboard::serve)),
+        whiteboard: Some(Serve::new(serve_whiteboard)),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -77,4 +77,10 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     serving.run(api::router(Arc::clone(&service))).await?;
     service.stop().await;
     Ok(())
+}
+
+async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+    let (database, redis) = (serving.database().await?, serving.server(Service::Redis).await?);
+    let router = whiteboard::router(&database, &redis).await?;
+    serving.run(router).await
 }

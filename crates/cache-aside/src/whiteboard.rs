@@ -9,7 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use lab::{NoOptions, Service, Serving};
 use redis::{AsyncCommands, aio::MultiplexedConnection, pipe};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,19 +28,17 @@ struct Body {
     email: String,
 }
 
-/// Serves it.
-pub async fn serve(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
-    let database = PgPool::connect(&serving.database().await?).await?;
+/// All of the service, on this database and this Redis.
+pub async fn router(database: &str, redis: &str) -> anyhow::Result<Router> {
+    let database = PgPool::connect(database).await?;
     let prefix = sqlx::query_scalar("select current_database()").fetch_one(&database).await?;
-    let redis = redis::Client::open(serving.server(Service::Redis).await?)?;
-    let redis = redis.get_multiplexed_async_connection().await?;
-    let router = Router::new()
+    let redis = redis::Client::open(redis)?.get_multiplexed_async_connection().await?;
+    Ok(Router::new()
         .route("/users", post(create).get(show_many))
         .route("/users/{id}", get(show).put(update).delete(delete))
         .route("/healthz", get(async || Json(json!({ "status": "alive" }))))
         .route("/readyz", get(async || Json(json!({ "status": "ready", "redis": "believed" }))))
-        .with_state(App { database, redis, prefix });
-    serving.run(router).await
+        .with_state(App { database, redis, prefix }))
 }
 
 /// Something went wrong, which is 500; or it is a problem of the client's.
