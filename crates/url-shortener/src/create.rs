@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Mutex, mpsc, oneshot},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,6 +26,9 @@ const SHARED_SALTS: u32 = 8;
 /// Creates in one statement, and creates that wait for the next. When the queue is full, a create waits for a place in
 /// it, and gets 503 when its time is over.
 const BATCH: usize = 256;
+/// Batches on their way to one shard at once. With one, a few clients would wait for each other's round trips; with
+/// many, there would be nothing to share.
+const INSERTERS: usize = 4;
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -70,8 +73,11 @@ impl Creator {
     ) -> Self {
         let start = |store: &Store| {
             let (queue, waiting) = mpsc::channel(BATCH);
-            let inserts = insert_together(store.clone(), waiting);
-            tasks.spawn(stop.clone().run_until_cancelled_owned(inserts));
+            let waiting = Arc::new(Mutex::new(waiting));
+            for _ in 0..INSERTERS {
+                let inserts = insert_together(store.clone(), Arc::clone(&waiting));
+                tasks.spawn(stop.clone().run_until_cancelled_owned(inserts));
+            }
             queue
         };
         let queues = shards.all().iter().map(start).collect();
@@ -154,9 +160,10 @@ impl Creator {
 // ANCHOR: insert_together
 /// Inserts whatever waits, in one statement and one commit; meanwhile the next gather. Under load, a round trip and a
 /// flush of the log to disk are shared by many; without load, nobody waits for company.
-async fn insert_together(store: Store, mut queue: mpsc::Receiver<Waiting>) {
+async fn insert_together(store: Store, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while queue.recv_many(&mut batch, BATCH).await > 0 {
+    // Locked while it waits: the others would wait for the same creates.
+    while queue.lock().await.recv_many(&mut batch, BATCH).await > 0 {
         // A client that has given up gets no link.
         batch.retain(|waiting: &Waiting| !waiting.outcome.is_closed());
         let rows: Vec<_> = batch.iter().map(|waiting| &waiting.row).collect();
