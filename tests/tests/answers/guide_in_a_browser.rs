@@ -51,12 +51,16 @@ async fn runs_an_experiment(guide: &Guide, page: &Client) -> Outcome {
     page.find(Locator::Css(".contents a[href='url-shortener.html']")).await?.click().await?;
     page.wait().for_element(Locator::Css("#mdbook-sidebar a.active")).await?;
 
-    // As somebody does who has no mouse: into the first field, a number, and on.
+    // As somebody does who has no mouse: into the first field, a number, and on, past the box for
+    // the whiteboard version.
     let first = page.find(Locator::Css("live-experiment[name=race] [name=clients]")).await?;
     let focus = "arguments[0].focus(); arguments[0].select();";
     page.execute(focus, vec![serde_json::to_value(&first)?]).await?;
-    let keys =
-        format!("20{tab}2{tab}{enter}", tab = char::from(Key::Tab), enter = char::from(Key::Enter));
+    let keys = format!(
+        "20{tab}2{tab}{tab}{enter}",
+        tab = char::from(Key::Tab),
+        enter = char::from(Key::Enter)
+    );
     page.active_element().await?.send_keys(&keys).await?;
     eventually("the experiment has run to its checks", async || {
         let verdict = text(page, "live-experiment[name=race] .status").await?;

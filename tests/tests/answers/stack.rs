@@ -645,7 +645,7 @@ async fn what_cannot_run_here_says_why_and_is_skipped() -> Outcome {
     let obstacles: BTreeMap<_, _> = experiments
         .filter_map(|it| Some((it["name"].as_str()?, it["obstacle"].as_str()?)))
         .collect();
-    ensure!(obstacles.keys().eq(&["eviction", "redis-away"]), "{obstacles:?}");
+    ensure!(obstacles.keys().eq(&["eviction", "redis-away", "write-policies"]), "{obstacles:?}");
     let why = obstacles["eviction"];
     ensure!(why.contains("it needs Redis of its own, and Redis is not installed here"), "{why}");
 

@@ -1,5 +1,6 @@
 //! Which databases belong together, and how do links get from one into another?
 
+use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use super::Store;
@@ -9,15 +10,20 @@ impl Store {
     /// What this database knows of the ring: which shard it is, all shards in their order (none if it is new), and
     /// whether links are being moved.
     pub async fn ring(&self) -> Result<(Uuid, Vec<Uuid>, bool), Error> {
-        let name = sqlx::query("insert into ring default values on conflict do nothing");
-        let ring = sqlx::query_as("select shard, shards, moving from ring");
+        // Asked at each start, so without a prepared statement: a pooler that shares sessions loses those.
+        let name = sqlx::raw_sql("insert into ring default values on conflict do nothing");
+        let ring = sqlx::raw_sql("select shard, shards, moving from ring");
         self.upkeep.within(async |connection| name.execute(connection).await).await?;
-        self.upkeep.within(async |connection| ring.fetch_one(connection).await).await
+        let row = self.upkeep.within(async |connection| ring.fetch_one(connection).await).await?;
+        Ok((row.try_get("shard")?, row.try_get("shards")?, row.try_get("moving")?))
     }
 
     /// Tells this database of a ring.
     pub async fn set_ring(&self, shards: &[Uuid], moving: bool) -> Result<(), Error> {
-        let set = sqlx::query("update ring set shards = $1, moving = $2").bind(shards).bind(moving);
+        let shards: Vec<_> = shards.iter().map(Uuid::to_string).collect();
+        let shards = shards.join(",");
+        let set = format!("update ring set shards = '{{{shards}}}', moving = {moving}");
+        let set = sqlx::raw_sql(AssertSqlSafe(set));
         self.upkeep.within(async |connection| set.execute(connection).await).await?;
         Ok(())
     }
