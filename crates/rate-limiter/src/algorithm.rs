@@ -6,7 +6,7 @@
 
 use clap::ValueEnum;
 
-use crate::quota::{Micros, Quota};
+use crate::quota::{InvalidQuota, LONGEST_LOG, MAX_POLICIES, Micros, Policy, Quota};
 
 /// The five.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -54,6 +54,46 @@ impl Algorithm {
             Self::Gcra => limit + span / u128::from(quota.interval()),
         };
         u64::try_from(bound).unwrap_or(u64::MAX)
+    }
+}
+
+/// How clients are limited.
+///
+/// Invariant: there is at least one policy, and at most [`MAX_POLICIES`], each with a name of its own.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// How requests are counted.
+    pub algorithm: Algorithm,
+    /// Whether a request that is refused costs quota too: who does not stop asking then never gets in.
+    pub count_refused: bool,
+    policies: Vec<Policy>,
+}
+
+impl Limits {
+    /// One policy, or several of which each must have room.
+    pub fn new(algorithm: Algorithm, policies: Vec<Policy>) -> Result<Self, InvalidQuota> {
+        let name_of = |n: usize| policies.get(n).map(Policy::name);
+        if policies.is_empty() || policies.len() > MAX_POLICIES {
+            return Err(InvalidQuota::TooMany);
+        }
+        if (1..policies.len()).any(|n| (0..n).any(|m| name_of(m) == name_of(n))) {
+            return Err(InvalidQuota::SameName);
+        }
+        let too_long = |policy: &Policy| policy.quota().limit() > LONGEST_LOG;
+        if algorithm == Algorithm::SlidingLog && policies.iter().any(too_long) {
+            return Err(InvalidQuota::LongLog);
+        }
+        Ok(Self { algorithm, count_refused: false, policies })
+    }
+
+    /// The same, with refused requests counted or not.
+    pub fn counting_refused(self, count_refused: bool) -> Self {
+        Self { count_refused, ..self }
+    }
+
+    /// Each of them.
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
     }
 }
 

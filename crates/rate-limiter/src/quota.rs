@@ -2,8 +2,6 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use crate::algorithm::Algorithm;
-
 /// Microseconds: of a clock that starts at any moment, or between two moments.
 pub type Micros = u64;
 
@@ -12,7 +10,7 @@ const LONGEST: Duration = Duration::from_hours(366 * 24);
 /// The most policies that anybody needs at once.
 pub const MAX_POLICIES: usize = 4;
 /// A sliding log keeps a time for each request of each client.
-const LONGEST_LOG: u64 = 10_000;
+pub const LONGEST_LOG: u64 = 10_000;
 /// The largest `limit × window`. It fits an `i64` also after Lua has rounded it to a double.
 const LARGEST_PRODUCT: u128 = 1 << 62;
 
@@ -155,46 +153,6 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidQuota> {
     };
     let window = count.checked_mul(millis).map(Duration::from_millis);
     window.filter(|it| !it.is_zero() && *it <= LONGEST).ok_or(InvalidQuota::Window)
-}
-
-/// How clients are limited.
-///
-/// Invariant: there is at least one policy, and at most [`MAX_POLICIES`], each with a name of its own.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// How requests are counted.
-    pub algorithm: Algorithm,
-    /// Whether a request that is refused costs quota too: who does not stop asking then never gets in.
-    pub count_refused: bool,
-    policies: Vec<Policy>,
-}
-
-impl Limits {
-    /// One policy, or several of which each must have room.
-    pub fn new(algorithm: Algorithm, policies: Vec<Policy>) -> Result<Self, InvalidQuota> {
-        let name_of = |n: usize| policies.get(n).map(Policy::name);
-        if policies.is_empty() || policies.len() > MAX_POLICIES {
-            return Err(InvalidQuota::TooMany);
-        }
-        if (1..policies.len()).any(|n| (0..n).any(|m| name_of(m) == name_of(n))) {
-            return Err(InvalidQuota::SameName);
-        }
-        let too_long = |policy: &Policy| policy.quota().limit() > LONGEST_LOG;
-        if algorithm == Algorithm::SlidingLog && policies.iter().any(too_long) {
-            return Err(InvalidQuota::LongLog);
-        }
-        Ok(Self { algorithm, count_refused: false, policies })
-    }
-
-    /// The same, with refused requests counted or not.
-    pub fn counting_refused(self, count_refused: bool) -> Self {
-        Self { count_refused, ..self }
-    }
-
-    /// Each of them.
-    pub fn policies(&self) -> &[Policy] {
-        &self.policies
-    }
 }
 
 /// What one policy says.

@@ -53,7 +53,7 @@ impl Bouncer {
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
                  auth_type = plain\nauth_file = {}\npool_mode = transaction\n\
                  server_round_robin = 1\ndefault_pool_size = 10\n\
-                 ignore_startup_parameters = extra_float_digits\n",
+                 ignore_startup_parameters = extra_float_digits,options\n",
                 server.port().context("no port")?,
                 folder.join("users").display(),
             ),
