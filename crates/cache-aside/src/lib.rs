@@ -65,7 +65,6 @@ pub fn answer() -> Answer {
             r#"curl -i -X PUT {url}/users/$id -H 'content-type: application/json' -d "{\"name\":\"Ada L.\",\"email\":\"ada-$id@example.org\"}""#,
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
         suite: cases::suite(),
         experiments: experiments::all(),
     }

@@ -124,7 +124,6 @@ pub fn answer() -> Answer {
             "curl -s {url}/metrics",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
         suite: cases::suite(),
         experiments: experiments::all(),
     }

@@ -51,7 +51,6 @@ pub fn answer() -> Answer {
             "curl -s {url}/accounts/$ada/entries",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
         suite: cases::suite(),
         experiments: experiments::all(),
     }

@@ -79,7 +79,6 @@ pub fn answer() -> Answer {
             "curl -s {url}/links/$alias/stats",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
         suite: cases::suite(),
         experiments: experiments::all(),
     }
