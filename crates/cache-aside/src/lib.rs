@@ -29,7 +29,7 @@ pub mod experiments;
 
 use std::sync::Arc;
 
-use lab::{Answer, NoOptions, Serve, Service, Serving};
+use lab::{Answer, Serve, Service, Serving};
 
 use crate::service::Tuning;
 
@@ -58,8 +58,7 @@ pub fn answer() -> Answer {
             "curl -i {url}/users/$id    # twice: see Cache-Status",
             r#"curl -i -X PUT {url}/users/$id -H 'if-match: "1"' -H 'content-type: application/json' -d "{\"name\":\"Ada L.\",\"email\":\"ada-$id@example.org\"}""#,
         ],
-        serve: Serve::new(serve),
-        whiteboard: Some(Serve::new(serve_whiteboard)),
+        serve: Serve::new(serve).whiteboard(serve_whiteboard),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -72,15 +71,14 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         Some(url) => url,
         None => serving.server(Service::Redis).await?,
     };
-    let service = service::Service::start(&database, &redis, &options.tuning);
-    let service = service.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let service = service::Service::start(&database, &redis, &options.tuning)
+        .map_err(anyhow::Error::from_boxed)?;
     serving.run(api::router(Arc::clone(&service))).await?;
     service.stop().await;
     Ok(())
 }
 
-async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     let (database, redis) = (serving.database().await?, serving.server(Service::Redis).await?);
-    let router = whiteboard::router(&database, &redis).await?;
-    serving.run(router).await
+    serving.run(whiteboard::router(&database, &redis).await?).await
 }

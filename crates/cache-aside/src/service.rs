@@ -93,8 +93,7 @@ impl Service {
         tasks.spawn(Arc::clone(&trust).watch(store.clone(), stop.clone()));
         let ttl = |longest| Ttl { longest, jitter: tuning.jitter };
         let lives = Lives { user: ttl(tuning.ttl), absence: ttl(tuning.absence_ttl) };
-        let (flights, lease) = (Arc::default(), 2 * tuning.database_timeout);
-        let beta = tuning.beta;
+        let (flights, lease, beta) = (Arc::default(), 2 * tuning.database_timeout, tuning.beta);
         Ok(Arc::new(Self { store, trust, flights, lives, lease, patience, beta, tasks, stop }))
     }
 

@@ -54,10 +54,8 @@ impl Trust {
     /// The link, if what it says may be believed now.
     pub fn believed(&self) -> Option<Arc<Link>> {
         let state = self.state.borrow();
-        state
-            .as_ref()
-            .filter(|(_, until)| Instant::now() < *until)
-            .map(|(link, _)| Arc::clone(link))
+        let (link, until) = state.as_ref()?;
+        (Instant::now() < *until).then(|| Arc::clone(link))
     }
 
     /// The link, believed or not: to tell Redis something.

@@ -42,7 +42,7 @@ pub fn chapter(answer: &Answer, text: &str) -> Vec<String> {
     let parts: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let expected: Vec<_> = PARTS
         .into_iter()
-        .filter(|part| *part != "The whiteboard" || answer.whiteboard.is_some())
+        .filter(|part| *part != "The whiteboard" || answer.serve.has_whiteboard())
         .collect();
     if parts != expected {
         problems.push(format!("its parts are {parts:?}, and should be {expected:?}"));

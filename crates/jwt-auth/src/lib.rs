@@ -147,7 +147,6 @@ pub fn answer() -> Answer {
             "curl -s {url}/.well-known/jwks.json",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
         suite: cases::suite(),
         experiments: experiments::all(),
     }

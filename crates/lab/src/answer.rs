@@ -12,6 +12,7 @@ use crate::{
     serve::Serving,
     stack::Service,
     subject::Subject,
+    whiteboard,
 };
 
 /// One answered question: what its crate's `answer()` declares, and all that `lab` knows of it.
@@ -31,8 +32,6 @@ pub struct Answer {
     pub try_it: &'static [&'static str],
     /// How it is served.
     pub serve: Serve,
-    /// How the version is served that one writes in the interview: `whiteboard.rs`.
-    pub whiteboard: Option<Serve>,
     /// Its table of calls, as cases that can try any program in any language.
     pub suite: Suite,
     /// The claims that it makes, each with the code that tries to refute it.
@@ -61,6 +60,7 @@ pub struct NoOptions {}
 pub struct Serve {
     options: fn(Command) -> Command,
     start: Start<Serving>,
+    whiteboard: Option<Start<Serving>>,
 }
 
 impl Serve {
@@ -76,15 +76,34 @@ impl Serve {
             start: Arc::new(move |matches, serving| {
                 Ok(Box::pin(serve(P::from_arg_matches(matches)?, serving)))
             }),
+            whiteboard: None,
         }
+    }
+
+    /// Adds the version that one writes in the interview, `whiteboard.rs`, which has no options:
+    /// `async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()>`.
+    pub fn whiteboard<F, W>(self, serve: F) -> Self
+    where
+        F: Fn(Serving) -> W + Send + Sync + 'static,
+        W: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let start: Start<Serving> = Arc::new(move |_, serving| Ok(Box::pin(serve(serving))));
+        Self { whiteboard: Some(start), ..self }
+    }
+
+    /// Whether there is a whiteboard version.
+    pub fn has_whiteboard(&self) -> bool {
+        self.whiteboard.is_some()
     }
 
     pub(crate) fn augment(&self, command: Command) -> Command {
         (self.options)(command)
     }
 
+    /// Starts the answer, or its whiteboard version if that was asked for and is there.
     pub(crate) fn start(&self, matches: &ArgMatches, serving: Serving) -> anyhow::Result<Work> {
-        (self.start)(matches, serving)
+        let whiteboard = self.whiteboard.as_ref().filter(|_| whiteboard::is_wanted(matches));
+        whiteboard.unwrap_or(&self.start)(matches, serving)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     open_files,
     serve::Serving,
     stack::{self, Service},
+    whiteboard,
 };
 
 /// The whole `main` of an answer.
@@ -123,14 +124,11 @@ fn list_command() -> Command {
 fn serve_command(answer: &Answer) -> Command {
     let command = Command::new("serve").about("Serves this answer (also without any word)");
     // Understood beside the answer's own options, so that a fixture starts both versions alike.
-    let whiteboard = Arg::new("whiteboard")
-        .long("whiteboard")
-        .action(ArgAction::SetTrue)
-        .help("Serves the version that one writes in the interview, which has no options");
+    let help = "Serves the version that one writes in the interview, which has no options";
     answer
         .serve
         .augment(command)
-        .args(answer.whiteboard.as_ref().map(|_| whiteboard))
+        .args(answer.serve.has_whiteboard().then(|| whiteboard::flag(help)))
         .arg(
             Arg::new("port")
                 .long("port")
@@ -163,17 +161,12 @@ async fn serve(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode
     let port = *matches.get_one::<u16>("port").context("it has a default")?;
     let serving =
         Serving::bind(answer, answer.try_it, host, port, matches.get_flag("reset")).await?;
-    let asked_for = matches.try_get_one::<bool>("whiteboard").ok().flatten() == Some(&true);
-    let serve = match &answer.whiteboard {
-        Some(whiteboard) if asked_for => {
-            eprintln!(
-                "  the whiteboard version: naive on purpose; its chapter says what it gets wrong"
-            );
-            whiteboard
-        }
-        _ => &answer.serve,
-    };
-    serve.start(matches, serving)?.await?;
+    if whiteboard::is_wanted(matches) {
+        eprintln!(
+            "  the whiteboard version: naive on purpose; its chapter says what it gets wrong"
+        );
+    }
+    answer.serve.start(matches, serving)?.await?;
     Ok(ExitCode::SUCCESS)
 }
 

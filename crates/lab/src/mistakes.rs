@@ -70,7 +70,6 @@ mod tests {
             migrations: None,
             try_it: &[],
             serve: Serve::new(|NoOptions {}, _: Serving| async { Ok(()) }),
-            whiteboard: None,
             suite: Suite { calls: "", cases: vec![case] },
             experiments: vec![race],
         }

@@ -4,6 +4,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clap::{Arg, ArgAction, ArgMatches};
+
+/// On the command line.
+const WORD: &str = "whiteboard";
+
 static ASKED_FOR: AtomicBool = AtomicBool::new(false);
 static SERVED: AtomicBool = AtomicBool::new(false);
 
@@ -28,4 +33,14 @@ pub(crate) fn word() -> Option<&'static str> {
 /// Whether any child has served it.
 pub(crate) fn was_served() -> bool {
     SERVED.load(Ordering::Relaxed)
+}
+
+/// `--whiteboard`, for a command of an answer that has such a version.
+pub(crate) fn flag(help: &'static str) -> Arg {
+    Arg::new(WORD).long(WORD).action(ArgAction::SetTrue).help(help)
+}
+
+/// Whether it was said. A command without the [`flag`] does not know the word.
+pub(crate) fn is_wanted(matches: &ArgMatches) -> bool {
+    matches.try_get_one::<bool>(WORD).ok().flatten() == Some(&true)
 }

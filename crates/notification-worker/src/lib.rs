@@ -131,7 +131,6 @@ pub fn answer() -> Answer {
             "curl -s -X POST {url}/users/ann/stream-tickets",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
         suite: cases::suite(),
         experiments: experiments::all(),
     }

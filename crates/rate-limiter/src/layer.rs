@@ -34,7 +34,7 @@ type Of<T> = Arc<dyn Fn(&Parts) -> T + Send + Sync>;
 ///     layer::{RateLimit, limit},
 ///     limiter::{Limiter, Store},
 ///     memory::{Memory, monotonic},
-///     quota::Limits,
+///     algorithm::Limits,
 /// };
 ///
 /// let limits = Limits::new(Algorithm::Gcra, vec!["api=100/15m".parse()?])?;

@@ -20,9 +20,10 @@ use redis::RedisError;
 use tokio::time::timeout;
 
 use crate::{
+    algorithm::Limits,
     client::Key,
     memory::Clock,
-    quota::{Decision, Limits, Micros, Outcome},
+    quota::{Decision, Micros, Outcome},
     shared::Shared,
 };
 

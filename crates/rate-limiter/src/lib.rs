@@ -33,15 +33,15 @@ use anyhow::Context;
 use axum::http::request::Parts;
 use clap::ValueEnum;
 use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy};
-use lab::{Answer, NoOptions, Serve, Service, Serving};
+use lab::{Answer, Serve, Service, Serving};
 
 use crate::{
-    algorithm::Algorithm,
+    algorithm::{Algorithm, Limits},
     client::{Clients, Key},
     layer::RateLimit,
     limiter::{Limiter, Store, WhenAway},
     memory::{Memory, monotonic},
-    quota::{Limits, Policy, Quota, parse_duration},
+    quota::{Policy, Quota, parse_duration},
     shared::Shared,
 };
 
@@ -118,14 +118,13 @@ pub fn answer() -> Answer {
             "for i in $(seq 120); do curl -s -o /dev/null -w '%{http_code} ' {url}/api/hello; done; echo",
             "curl -s {url}/metrics",
         ],
-        serve: Serve::new(serve),
-        whiteboard: Some(Serve::new(serve_whiteboard)),
+        serve: Serve::new(serve).whiteboard(serve_whiteboard),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
 }
 
-async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     serving.run(whiteboard::router()).await
 }
 

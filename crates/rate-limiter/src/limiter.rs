@@ -8,11 +8,12 @@ use std::sync::{
 use clap::ValueEnum;
 
 use crate::{
+    algorithm::Limits,
     client::Key,
     error::Error,
     lease::Leases,
     memory::{Clock, Memory},
-    quota::{Decision, Limits},
+    quota::Decision,
     shared::Shared,
 };
 

@@ -12,10 +12,10 @@ use std::{
 use hashbrown::HashTable;
 
 use crate::{
-    algorithm::{Algorithm, Counter},
+    algorithm::{Algorithm, Counter, Limits},
     bucket::{Gcra, TokenBucket},
     client::Key,
-    quota::{Decision, Limits, MAX_POLICIES, Micros, Outcome, Policy, Quota},
+    quota::{Decision, MAX_POLICIES, Micros, Outcome, Policy, Quota},
     sliding_log::SlidingLog,
     window::{FixedWindow, SlidingWindow},
 };

@@ -11,11 +11,11 @@ use std::{io, time::Duration};
 use redis::{Client, RedisError, Script, aio::MultiplexedConnection};
 
 use crate::{
-    algorithm::Algorithm,
+    algorithm::{Algorithm, Limits},
     bucket::{GCRA_LUA, TOKEN_BUCKET_LUA},
     client::Key,
     connection::Connection,
-    quota::{Decision, Limits, Micros, Outcome},
+    quota::{Decision, Micros, Outcome},
     sliding_log::SLIDING_LOG_LUA,
     window::{FIXED_WINDOW_LUA, SLIDING_WINDOW_LUA},
 };

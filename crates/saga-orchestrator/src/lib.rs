@@ -141,7 +141,6 @@ pub fn answer() -> Answer {
             "curl -s {url}/inventory/stock/book",
         ],
         serve: Serve::new(serve),
-        whiteboard: None,
         suite: cases::suite(),
         experiments: experiments::all(),
     }

@@ -24,7 +24,7 @@ pub mod experiments;
 
 use std::sync::Arc;
 
-use lab::{Answer, NoOptions, Serve, Service, Serving};
+use lab::{Answer, Serve, Service, Serving};
 
 use crate::{bank::Bank, database::Isolation};
 
@@ -52,8 +52,7 @@ pub fn answer() -> Answer {
             r#"curl -i {url}/transfers -H 'content-type: application/json' -H "idempotency-key: rent-$(date +%s)" -d "{\"from\":$ada,\"to\":$bob,\"amount_cents\":2500}""#,
             "curl -s {url}/accounts/$ada/entries",
         ],
-        serve: Serve::new(serve),
-        whiteboard: Some(Serve::new(serve_whiteboard)),
+        serve: Serve::new(serve).whiteboard(serve_whiteboard),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -64,7 +63,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     serving.run(api::router(Arc::new(bank))).await
 }
 
-async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     let router = whiteboard::router(&serving.database().await?).await?;
     serving.run(router).await
 }

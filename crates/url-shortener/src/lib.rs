@@ -25,7 +25,7 @@ pub mod whiteboard;
 pub mod cases;
 pub mod experiments;
 
-use lab::{Answer, NoOptions, Serve, Service, Serving};
+use lab::{Answer, Serve, Service, Serving};
 
 use crate::{
     ring::Shards,
@@ -62,8 +62,7 @@ pub fn answer() -> Answer {
             "curl -i {url}/$alias",
             "curl -s {url}/links/$alias/stats",
         ],
-        serve: Serve::new(serve),
-        whiteboard: Some(Serve::new(serve_whiteboard)),
+        serve: Serve::new(serve).whiteboard(serve_whiteboard),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -86,7 +85,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     let router = whiteboard::router(&serving.database().await?, serving.url().as_str()).await?;
     serving.run(router).await
 }

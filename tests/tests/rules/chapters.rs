@@ -14,7 +14,7 @@ const VERDICTS: [&str; 3] = ["**Holds**", "**Holds within limits**", "**Wrong**"
 
 /// The chapters of answers that have a whiteboard version. The others come to these limits when they get one.
 fn chapters() -> anyhow::Result<Vec<(&'static str, String)>> {
-    let answers = guide::answers().into_iter().filter(|answer| answer.whiteboard.is_some());
+    let answers = guide::answers().into_iter().filter(|answer| answer.serve.has_whiteboard());
     answers
         .map(|answer| {
             let path = Path::new(answer.folder).join("chapter.md");

@@ -12,7 +12,7 @@ const NOT_THERE: [&str; 5] = ["crate::", "super::", "lab::", "edge::", "conform:
 fn a_whiteboard_version_is_one_page_and_stands_alone() {
     for answer in guide::answers() {
         let path = Path::new(answer.folder).join("src/whiteboard.rs");
-        assert_eq!(path.exists(), answer.whiteboard.is_some(), "{}", answer.name);
+        assert_eq!(path.exists(), answer.serve.has_whiteboard(), "{}", answer.name);
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let lines = text.lines().count();
         assert!(lines <= LINES, "{}: whiteboard.rs has {lines} lines, of {LINES}", answer.name);

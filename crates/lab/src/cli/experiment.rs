@@ -26,11 +26,11 @@ pub fn command(answer: &Answer) -> Command {
         flag("events", "One JSON object per line while it runs; the last has the kind `report`")
             .conflicts_with("json")
     };
-    let whiteboard = answer.whiteboard.as_ref();
-    let whiteboard = whiteboard.map(|_| flag("whiteboard", "Tries the whiteboard version"));
+    let has_whiteboard = answer.serve.has_whiteboard();
+    let whiteboard = || has_whiteboard.then(|| whiteboard::flag("Tries the whiteboard version"));
     let one = |experiment: &Experiment| {
         let command = experiment.command().no_binary_name(false);
-        command.args([json(), events()]).args(whiteboard.clone())
+        command.args([json(), events()]).args(whiteboard())
     };
     Command::new("experiment")
         .about("Tries a claim on real servers")
@@ -58,7 +58,7 @@ pub async fn words(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<Exit
         let (name, matches) = matches.subcommand().context("name an experiment, or --all")?;
         let experiment = answer.experiment(name).context("no such experiment")?;
         let output = Output::new(json || matches.get_flag("json"), matches.get_flag("events"));
-        if matches.try_get_one::<bool>("whiteboard").ok().flatten() == Some(&true) {
+        if whiteboard::is_wanted(matches) {
             whiteboard::ask_for();
         }
         good = try_claim(answer, experiment, matches, output).await?;

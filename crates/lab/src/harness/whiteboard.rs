@@ -42,7 +42,7 @@ pub(super) fn take_over(answer: &Answer, serve: Serve) -> Option<ExitCode> {
 
 /// One for the cases, and one for each experiment in the table.
 pub(super) fn trials(answer: &Answer) -> Vec<super::Trial> {
-    if answer.whiteboard.is_none() {
+    if !answer.serve.has_whiteboard() {
         return Vec::new();
     }
     let mistakes = fs::read_to_string(Path::new(answer.folder).join("chapter.md"))

@@ -10,11 +10,11 @@ use redis::aio::MultiplexedConnection;
 
 use super::{fixture::PATIENCE, naive::OwnTime};
 use crate::{
-    algorithm::Algorithm,
+    algorithm::{Algorithm, Limits},
     client::Key,
     limiter::{Limiter, Store, WhenAway},
     memory::Clock,
-    quota::{Limits, Micros, Policy, Quota},
+    quota::{Micros, Policy, Quota},
     shared::Shared,
 };
 

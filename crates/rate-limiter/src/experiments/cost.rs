@@ -17,11 +17,11 @@ use redis::aio::MultiplexedConnection;
 
 use super::fixture::PATIENCE;
 use crate::{
-    algorithm::Algorithm,
+    algorithm::{Algorithm, Limits},
     client::Key,
     limiter::{Limiter, Store, WhenAway},
     memory::{Memory, monotonic},
-    quota::{Limits, Policy, Quota},
+    quota::{Policy, Quota},
     shared::Shared,
 };
 

@@ -7,9 +7,9 @@ use tokio::{sync::Barrier, task::JoinSet};
 
 use super::{fixture::PATIENCE, naive};
 use crate::{
-    algorithm::Algorithm,
+    algorithm::{Algorithm, Limits},
     client::Key,
-    quota::{Limits, Policy, Quota},
+    quota::{Policy, Quota},
     shared::Shared,
 };
 

@@ -16,12 +16,11 @@ use lab::{
     keys::Keys,
 };
 use rate_limiter::{
-    algorithm::Algorithm,
+    algorithm::{Algorithm, Limits},
     cases::told::units_left,
     client::Key,
     experiments::fixture::{Fixture, start},
     memory::Memory,
-    quota::Limits,
     shared::Shared,
 };
 use serde_json::Value;

@@ -21,8 +21,7 @@ pub fn answer() -> Answer {
         needs: &[],
         migrations: None,
         try_it: &["curl -i {url}/healthz"],
-        serve: Serve::new(serve),
-        whiteboard: Some(Serve::new(serve_whiteboard)),
+        serve: Serve::new(serve).whiteboard(serve_whiteboard),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -32,6 +31,6 @@ async fn serve(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
     serving.run(api::router()).await
 }
 
-async fn serve_whiteboard(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
+async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     serving.run(whiteboard::router()).await
 }
