@@ -31,7 +31,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/claims.rs",
-        replace: "validation.set_audience(&[audience]);",
+        replace: "validation.set_audience(&[&names.audience]);",
         with: "validation.validate_aud = false;",
         check: "forgeries that are not refused with 401 by both",
     })

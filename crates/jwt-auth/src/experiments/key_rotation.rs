@@ -48,7 +48,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/schedule.rs",
-        replace: "self.token_life + self.leeway + Duration::from_secs(1)",
+        replace: "Duration::from_secs(self.access_seconds + self.leeway_seconds + 1)",
         with: "Duration::ZERO",
         check: "uses within its life in which a token was refused",
     })

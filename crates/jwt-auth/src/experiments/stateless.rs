@@ -34,10 +34,10 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/api.rs",
-        replace: "async fn me(claims: Claims) -> impl IntoResponse {",
-        with: r"async fn me(State(service): State<Arc<Service>>, claims: Claims) -> impl IntoResponse {
-    let _ = service.sessions.store.ping().await;",
+        file: "src/keyring.rs",
+        replace: "let keys = self.keys(|keys| keys.by_kid.contains_key(kid)).await?;",
+        with: r"self.load().await?;
+        let keys = self.keys(|keys| keys.by_kid.contains_key(kid)).await?;",
         check: "transactions that all these requests caused, as PostgreSQL counts them",
     })
 }
