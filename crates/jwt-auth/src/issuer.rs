@@ -105,6 +105,10 @@ impl Issuer {
             key = self.store.signing_key().await?;
         }
         let (kid, private_key) = key.ok_or(Error::Unavailable("there is no signing key"))?;
+        // In an emergency another process has made it just now. It is published before it signs.
+        if self.keyring.get(&kid).await.is_err() {
+            self.keyring.load().await?;
+        }
         Ok(Signer { kid, key: EncodingKey::from_ed_der(&private_key), now })
     }
 }
@@ -117,7 +121,7 @@ impl Signer {
             aud: issuer.names.audience.clone(),
             sub: account.id,
             client_id: CLIENT_ID.to_owned(),
-            // From when the key was its turn, and not from now: so the key's last token ends when we say.
+            // From when it was the key's turn, and not from now: so the key's last token ends when we say.
             exp: self.now + issuer.schedule.access_seconds,
             nbf: self.now,
             iat: self.now,

@@ -139,8 +139,6 @@ pub fn parse_url(text: &str) -> std::result::Result<Url, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::result::Result;
-
     use super::*;
 
     /// A key that somebody could have: not every 32 bytes are a point.
