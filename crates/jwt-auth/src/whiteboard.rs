@@ -49,14 +49,13 @@ async fn register(
     State(pool): State<PgPool>,
     Json(Credentials { email, password }): Json<Credentials>,
 ) -> Result<Response, Failed> {
-    let select = sqlx::query("select from users where email = $1").bind(&email);
-    if select.fetch_optional(&pool).await?.is_some() {
+    let id = Uuid::now_v7();
+    let insert = "insert into users (id, email, mailbox, password_hash) values ($1, $2, $2, $3) \
+                  on conflict do nothing";
+    let insert = sqlx::query(insert).bind(id).bind(&email).bind(hash(&password));
+    if insert.execute(&pool).await?.rows_affected() == 0 {
         return Ok((StatusCode::CONFLICT, "this user exists").into_response());
     }
-    let id = Uuid::now_v7();
-    let insert = "insert into users (id, email, mailbox, password_hash) values ($1, $2, $2, $3)";
-    let insert = sqlx::query(insert).bind(id).bind(&email).bind(hash(&password));
-    insert.execute(&pool).await?;
     let user = Json(json!({ "id": id, "email": email }));
     Ok((StatusCode::CREATED, [("location", "/me")], user).into_response())
 }

@@ -17,7 +17,7 @@ use conform::{
 cases! {
     Plain a_refresh_gives_a_new_pair: "POST /token/refresh: 200 and a new pair, of the same session", "Users stay logged in although access tokens end soon.";
     Load two_tabs_that_refresh_at_once_are_not_an_attack: "One refresh token used twice within the grace: 200 twice, and both go on", "Two tabs wake together, or an answer is lost on its way; that must log nobody out.";
-    Plain a_refresh_token_of_the_generation_before_the_last_has_no_grace: "A refresh token that is older by two refreshes: 401, and the newest one of its family gets 401 too", "Two people have the token: the user and a thief.";
+    Plain a_refresh_token_of_the_generation_before_the_last_has_no_grace: "A refresh token that is older by two refreshes: 401, and the newest one of its session gets 401 too", "Two people have the token: the user and a thief.";
     Plain a_logout_ends_one_session_and_its_access_token_lives_on: "POST /logout: 204, also again; the session's refresh tokens end, its access token does not", "Services verify access tokens without asking anybody, and that is the price. A client that repeats a logout must not be told that it failed.";
     Plain a_logout_everywhere_ends_all_sessions_of_the_user_and_no_other: "POST /logout/everywhere: 204, and all of the user's sessions end, and nobody else's", "A user who has lost a phone needs it.";
     Restart what_was_issued_before_a_kill_works_after_it: "SIGKILL: a refresh token that was given out still works, and an access token is still believed", "200 is a promise. Keys and sessions in memory would log everybody out with each deployment.";
