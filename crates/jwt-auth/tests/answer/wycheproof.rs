@@ -149,7 +149,7 @@ const EXCLUDED_KEY_SETS: [(&str, u32, &str); 14] = [
 ];
 
 /// `json_web_key_test`, and those of `json_web_signature_test` that are about the key: what the keys say of themselves, on
-/// keys of our kind. The right algorithm for the vector is EdDSA then.
+/// keys of our kind. The right algorithm for the vector becomes ours then.
 async fn a_key_set_is_taken_or_refused_as_the_vectors_say() -> Outcome {
     let mut tried = 0;
     for (file, number, group, name, result, keys) in vectors()?.key_sets {
