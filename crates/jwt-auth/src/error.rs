@@ -39,8 +39,8 @@ pub enum Error {
     /// 429: logins of this account or from this client have failed too often, or it registers too many accounts.
     #[error("too many attempts; wait before you try again")]
     TooManyAttempts(Duration),
-    /// 503: a server behind us does not answer, or not in time; or too many passwords are waiting to be hashed. Whether
-    /// it was done what was asked is unknown.
+    /// 503: a server behind us does not answer in time, or too many passwords are waiting to be hashed. Nobody knows
+    /// whether the request was carried out.
     #[error("{0}; try again")]
     Unavailable(&'static str),
     /// 500: our own fault. The cause goes to the log, and never to the client.
@@ -55,8 +55,8 @@ impl Error {
     }
 
     // ANCHOR: challenge
-    /// The status; and for who has to log in, what to show (RFC 6750, section 3). Without a token there is no error to
-    /// name yet.
+    /// The status, and the challenge that tells a client what to show (RFC 6750, section 3). Without a token there is
+    /// no error to name yet.
     fn status(&self) -> (StatusCode, Option<&'static str>) {
         match self {
             Self::NoToken | Self::WrongCredentials => (StatusCode::UNAUTHORIZED, Some("Bearer")),

@@ -130,8 +130,7 @@ async fn fetch(
 pub fn parse_url(text: &str) -> std::result::Result<Url, String> {
     let url: Url = text.parse().map_err(|error: url::ParseError| error.to_string())?;
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let is_loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    let is_here = host == "localhost" || is_loopback;
+    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|it| it.is_loopback());
     let allowed = url.scheme() == "https" || url.scheme() == "http" && is_here;
     if allowed { Ok(url) } else { Err("use https, or http to this machine".to_owned()) }
 }

@@ -80,7 +80,7 @@ pub struct Passwords {
     argon2: Argon2<'static>,
     /// As many as there are cores: more would only make each slower, and take 19 MiB each.
     turns: Arc<Semaphore>,
-    /// One registration at a time wants a turn. So a flood of them never keeps logins waiting for longer than one hash.
+    /// Only one registration at a time may ask for a turn, so a flood of them delays a login by one hash at most.
     registrations: Arc<Semaphore>,
     /// For addresses that nobody has. Made with the same parameters as every new hash.
     dummy: String,

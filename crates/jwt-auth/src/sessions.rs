@@ -60,10 +60,10 @@ impl Sessions {
     }
 
     // ANCHOR: login
-    /// A new session, for who knows the password. All who do not are treated alike, in words and in time.
+    /// Opens a session if the password is right. All failures are alike, in words and in time.
     ///
-    /// To be run in a task of its own, so that it comes to its end also if the client hangs up: whether the attempt
-    /// counts must not depend on that.
+    /// Run it in a task of its own, so that it ends properly if the client hangs up or the request times out: whether
+    /// the attempt counts must not depend on that.
     pub async fn login(&self, email: &Email, given: Password, client: IpAddr) -> Result<Tokens> {
         let attempt = Attempt::login(email, client, self.limits);
         self.store.charge(&attempt).await?;
@@ -82,7 +82,7 @@ impl Sessions {
     async fn account(&self, email: &Email, given: Password) -> Result<Option<Account>> {
         let found = self.store.credentials(email).await?;
         let hash = found.as_ref().map(|(_, hash)| hash.as_str());
-        // Hashes also for nobody.
+        // This hashes in any case, also without an account.
         let right = self.passwords.verify(given, hash).await?;
         Ok(found.filter(|_| right).map(|(account, _)| account))
     }
@@ -91,7 +91,7 @@ impl Sessions {
     // ANCHOR: refresh
     /// A new pair for a refresh token. One that was used before ends its session.
     pub async fn refresh(&self, presented: &RefreshToken) -> Result<Tokens> {
-        // Before anything is written: if there is no key, the client has to come again with this very token.
+        // Before anything is written: if there is no key, the client must be able to come again with this very token.
         let signer = self.issuer.signer().await?;
         let next = RefreshToken::generate()?;
         let (presented, hash) = (presented.hash(), next.hash());
@@ -106,7 +106,7 @@ impl Sessions {
                 tracing::warn!(%user, %session, "a refresh token was used twice: a thief?");
                 self.deny(&[session]).await?;
             }
-            // Once more: the first time, Redis may have been away.
+            // Deny it once more: the first time, Redis may have been away.
             Verdict::Revoked => self.deny(&[session]).await?,
             Verdict::Expired => {}
         }
@@ -115,7 +115,7 @@ impl Sessions {
     // ANCHOR_END: refresh
 
     // ANCHOR: logout
-    /// Ends this session. To do it again does no harm, and mends what a failure may have left undone.
+    /// Ends this session. A client may repeat it: that does no harm, and mends what a failure left undone.
     pub async fn logout(&self, claims: &Claims) -> Result<()> {
         self.store.revoke_session(claims.sid).await?;
         self.deny(&[claims.sid]).await
@@ -138,10 +138,10 @@ impl Sessions {
     // ANCHOR_END: logout
 
     // ANCHOR: withdraw
-    /// Takes out a key that was stolen: all that it has signed ends, and another key signs at once. Whether it was there.
+    /// Takes out a key that was stolen, and makes another one sign at once. Returns whether the key was there.
     ///
-    /// A verifier with a deny-list refuses it from now on. Others do when they next fetch the key set; if they cannot,
-    /// after an hour.
+    /// A verifier with a deny-list refuses its tokens from now on. Another one refuses them when it next fetches the key
+    /// set, or after an hour if it cannot.
     pub async fn withdraw(&self, kid: &str) -> Result<bool> {
         let found = self.store.withdraw_key(kid).await?;
         self.issuer.keyring.load().await?;

@@ -154,7 +154,7 @@ impl Store {
         self.database.within(async |it| sqlx::query_as(select).fetch_optional(it).await).await
     }
 
-    /// Takes a key out, in an emergency: its tokens end with it. Whether it was there.
+    /// Takes a key out, in an emergency. Returns whether it was there.
     pub async fn withdraw_key(&self, kid: &str) -> Result<bool> {
         let delete = sqlx::query("delete from signing_keys where kid = $1").bind(kid);
         let deleted = self.database.within(async |it| delete.execute(it).await).await?;

@@ -12,11 +12,12 @@ use sqlx::{Connection, PgConnection};
 use super::Store;
 use crate::error::{Error, Result};
 
-/// Failures are forgotten one by one, one in so many seconds. So that is how fast one can go on guessing.
+/// Failures are forgotten one by one, one every so many seconds. Somebody who goes on guessing is held to that pace.
 const FORGETS_ONE_IN: f64 = 10.0;
 /// More failures than any count has.
 const ALL: f64 = 1e8;
-/// How many more failures an account may have from everywhere together. NIST SP 800-63B-4 allows a hundred in a row.
+/// An account may have this many times as many failures from all clients together as from one. That makes a hundred, which
+/// is what NIST SP 800-63B-4 allows in a row.
 const EVERYWHERE: u32 = 20;
 
 /// How many failures are free, before each further one has to be waited for.
@@ -74,7 +75,7 @@ impl Store {
     /// Counts the attempt as failed before its password is looked at. Otherwise a thousand at once would all be let
     /// through, since none of them has failed yet.
     ///
-    /// Those that have to wait are not counted: who waits as told gets a turn.
+    /// An attempt that has to wait is not counted, so a client that waits as told gets its turn.
     pub async fn charge(&self, Attempt(counts): &Attempt) -> Result<()> {
         let add = r#"
             insert into failed_logins as old (key, forgotten_at)
@@ -101,8 +102,8 @@ impl Store {
     // ANCHOR_END: charge
 
     // ANCHOR: take_back
-    /// Takes the charge back. If the login succeeded, the account's counts begin anew. The client's only loses this
-    /// attempt, or whoever has one account could guess at all others for ever.
+    /// Takes the charge back. If the login succeeded, the account's counts begin anew. The client's count only loses
+    /// this attempt; otherwise somebody with one account could guess at all others for ever.
     pub async fn take_back(&self, Attempt(counts): &Attempt, succeeded: bool) -> Result<()> {
         let forget = r#"
             update failed_logins set forgotten_at = forgotten_at - $2 * interval '1 second'
