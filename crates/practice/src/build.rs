@@ -75,13 +75,19 @@ pub fn build(
             }
             return Ok(Built::DoesNotCompile);
         }
-        found[n] = messages.iter().rev().find_map(|it| it["executable"].as_str()).map(Into::into);
+        found[n] = executable(&out);
         if found[n].is_none() {
             bail!("cargo built {answer} and named no program");
         }
     }
     let [program, tests] = found;
     Ok(Built::Programs { program, tests })
+}
+
+/// The program that cargo has built, by what it wrote.
+pub fn executable(out: &str) -> Option<PathBuf> {
+    let mut messages = out.lines().rev().filter_map(|line| serde_json::from_str(line).ok());
+    messages.find_map(|it: Value| it["executable"].as_str().map(Into::into))
 }
 
 /// Cargo, in this workspace.
