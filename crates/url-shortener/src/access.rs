@@ -14,6 +14,7 @@ use axum::{
 };
 use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy, one_client};
 use governor::{DefaultKeyedRateLimiter, Quota, clock::Clock};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -50,8 +51,8 @@ impl Limit {
             // A client that has rested is as good as a new one.
             self.limiter.retain_recent();
         }
-        self.limiter.check_key(&client).map_err(|not_until| Error::TooManyRequests {
-            retry_after: not_until.wait_time_from(self.limiter.clock().now()),
+        self.limiter.check_key(&client).map_err(|not_until| {
+            Error::TooManyRequests(not_until.wait_time_from(self.limiter.clock().now()))
         })
     }
 }
@@ -62,6 +63,7 @@ impl Limit {
 pub type TokenHash = [u8; 32];
 
 /// A secret that only the answer to a creation shows. Whoever has it may change and delete the link.
+#[derive(Serialize)]
 pub struct EditToken(String);
 
 impl EditToken {
@@ -75,11 +77,6 @@ impl EditToken {
     /// What the database keeps.
     pub fn hash(&self) -> TokenHash {
         Sha256::digest(&self.0).into()
-    }
-
-    /// The token itself.
-    pub fn reveal(self) -> String {
-        self.0
     }
 }
 // ANCHOR_END: edit_token
@@ -115,7 +112,7 @@ mod tests {
         let client = request("192.0.2.1");
         assert!(limit.check(&client).is_ok());
         assert!(limit.check(&client).is_ok());
-        let Err(Error::TooManyRequests { retry_after }) = limit.check(&client) else {
+        let Err(Error::TooManyRequests(retry_after)) = limit.check(&client) else {
             panic!("the third in a second was allowed");
         };
         assert!(retry_after <= Duration::from_secs(1), "{retry_after:?}");

@@ -57,7 +57,8 @@ impl HotLinks {
     /// An empty cache in front of these databases.
     pub fn new(shards: Arc<Shards>) -> Self {
         let cache = |longest| {
-            Cache::builder().max_capacity(CAPACITY).expire_after(Lifetime { longest }).build()
+            let cache = Cache::builder().max_capacity(CAPACITY).time_to_live(longest);
+            cache.expire_after(UntilTheEnd).build()
         };
         Self { shards, fresh: cache(FRESH_FOR), stale: cache(STALE_FOR) }
     }
@@ -98,16 +99,15 @@ impl HotLinks {
 }
 
 // ANCHOR: cache_expiry
-/// Until the link expires, and no longer than the longest.
-struct Lifetime {
-    longest: Duration,
-}
+/// No longer than until the link expires.
+struct UntilTheEnd;
 
-impl Expiry<Code, Leads> for Lifetime {
+impl Expiry<Code, Leads> for UntilTheEnd {
     fn expire_after_create(&self, _: &Code, leads: &Leads, now: Instant) -> Option<Duration> {
-        let Ok(link) = leads else { return Some(NOWHERE_FOR) };
-        let left = link.expires_at.map(|expires_at| expires_at.saturating_duration_since(now));
-        Some(left.map_or(self.longest, |left| left.min(self.longest)))
+        match leads {
+            Ok(link) => link.expires_at.map(|end| end.saturating_duration_since(now)),
+            Err(_) => Some(NOWHERE_FOR),
+        }
     }
 
     fn expire_after_update(

@@ -25,12 +25,11 @@ pub mod whiteboard;
 pub mod cases;
 pub mod experiments;
 
+use std::sync::Arc;
+
 use lab::{Answer, Serve, Service, Serving};
 
-use crate::{
-    ring::Shards,
-    service::{App, Config},
-};
+use crate::{ring::Shards, service::Config};
 
 pub use store::MIGRATIONS;
 
@@ -69,19 +68,18 @@ pub fn answer() -> Answer {
 }
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
-    let mut shards = options.shards;
-    if shards.is_empty() {
-        shards.push(serving.database().await?);
-    } else {
-        for url in &shards {
-            serving.migrate(url).await?;
-        }
+    let mut urls = options.shards;
+    for url in &urls {
+        serving.migrate(url).await?;
     }
-    let shards = Shards::new(&shards)?;
+    if urls.is_empty() {
+        urls.push(serving.database().await?);
+    }
+    let shards = Shards::new(&urls)?;
     reshard::open(&shards, options.reshard).await?;
-    let app = App::start(shards, serving.url().clone(), options.config);
-    serving.run(api::router(app.service())).await?;
-    app.stop().await;
+    let service = service::Service::start(shards, serving.url().clone(), options.config);
+    serving.run(api::router(Arc::clone(&service))).await?;
+    service.stop().await;
     Ok(())
 }
 

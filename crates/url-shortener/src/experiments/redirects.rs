@@ -17,7 +17,7 @@ use crate::{
     api,
     code::Codes,
     ring::Shards,
-    service::{App, Config},
+    service::{Config, Service},
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -61,8 +61,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         public_url: None,
     };
     let shards = Shards::new(&[fixture.database().url().to_owned()])?;
-    let app = App::start(shards, "http://sho.rt".parse()?, config);
-    let ours = serve::here(api::router(app.service())).await?;
+    let service = Service::start(shards, "http://sho.rt".parse()?, config);
+    let ours = serve::here(api::router(Arc::clone(&service))).await?;
     let nothing = serve::here(Router::new().route("/{code}", get(async || ()))).await?;
 
     let mut connection = Connection::open(&ours.host).await?;
@@ -115,7 +115,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let ready: serde_json::Value =
         reqwest::get(format!("http://{}/readyz", ours.host)).await?.json().await?;
     let dropped = ready["dropped_clicks"].as_u64().unwrap_or(u64::MAX);
-    app.stop().await;
+    service.stop().await;
     let pool = fixture.database().pool().await?;
     let counted: i64 = sqlx::query_scalar("select coalesce(sum(clicks), 0)::bigint from clicks")
         .fetch_one(&pool)
