@@ -72,12 +72,12 @@ async fn redirect(
     code: Code,
     request: Request,
 ) -> Result<impl IntoResponse, Error> {
-    let link = service.hot.get(&code).await?;
+    let hot = service.hot.get(&code).await?;
     // HEAD asks where the link leads; it does not go there.
     if request.method() == Method::GET {
-        service.clicks[link.shard].record(&link, referrer(request.headers()));
+        service.clicks[hot.shard].record(&hot.link, referrer(request.headers()));
     }
-    Ok((StatusCode::FOUND, [(LOCATION, link.location.clone()), (CACHE_CONTROL, CACHING)]))
+    Ok((StatusCode::FOUND, [(LOCATION, hot.location.clone()), (CACHE_CONTROL, CACHING)]))
 }
 // ANCHOR_END: redirect
 

@@ -13,9 +13,8 @@ use std::{
 
 use axum::http::HeaderValue;
 use moka::{Expiry, future::Cache};
-use uuid::Uuid;
 
-use crate::{code::Code, error::Error, ring::Shards};
+use crate::{code::Code, error::Error, ring::Shards, store::Link};
 
 /// How long we believe what we read.
 pub const FRESH_FOR: Duration = Duration::from_secs(5);
@@ -30,10 +29,8 @@ const CAPACITY: u64 = 100_000;
 /// What a redirect needs of a link.
 #[derive(Debug)]
 pub struct HotLink {
-    /// Its code.
-    pub code: Code,
-    /// Tells it apart from other links that had this code.
-    pub id: Uuid,
+    /// The link as it was read.
+    pub link: Link,
     /// Its shard.
     pub shard: usize,
     /// Where it leads, ready to be sent.
@@ -70,13 +67,10 @@ impl HotLinks {
             let asked_at = Instant::now();
             let leads = match self.shards.link(code).await {
                 Ok(link) => Ok(Arc::new(HotLink {
-                    shard: self.shards.number_of(&link.code),
-                    code: link.code,
-                    id: link.id,
-                    location: HeaderValue::try_from(link.url).map_err(Error::internal)?,
-                    expires_at: link
-                        .seconds_left
-                        .map(|seconds| asked_at + Duration::from_secs_f64(seconds.max(0.0))),
+                    shard: self.shards.number_of(code),
+                    location: HeaderValue::try_from(&link.url).map_err(Error::internal)?,
+                    expires_at: link.seconds_left.map(|it| asked_at + Duration::from_secs_f64(it)),
+                    link,
                 })),
                 Err(error @ (Error::NotFound | Error::Gone)) => Err(error),
                 Err(Error::DatabaseAway) => {

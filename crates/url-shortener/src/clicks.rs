@@ -20,10 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::{
-    cache::HotLink,
-    store::{MOST_REFERRERS, Store, Visit},
-};
+use crate::store::{Link, MOST_REFERRERS, Store, Visit};
 
 /// How often the sums are written.
 const EVERY: Duration = Duration::from_millis(500);
@@ -87,7 +84,7 @@ impl Clicks {
     }
 
     /// Counts a click.
-    pub fn record(&self, link: &HotLink, referrer: Cow<'static, str>) {
+    pub fn record(&self, link: &Link, referrer: Cow<'static, str>) {
         let (code, day) = (link.code.clone(), OffsetDateTime::now_utc().date());
         self.counters().add(Visit { code, link: link.id, day, referrer }, 1);
     }

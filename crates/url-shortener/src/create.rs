@@ -46,11 +46,8 @@ pub struct Creator {
     queues: Vec<mpsc::Sender<Waiting>>,
 }
 
-/// A create that waits for its insert.
-struct Waiting {
-    link: NewLink,
-    outcome: oneshot::Sender<Result<Option<Link>, Error>>,
-}
+/// A link that waits for its insert, and who waits for the outcome: `None` if the code has an owner.
+type Waiting = (NewLink, oneshot::Sender<Result<Option<Link>, Error>>);
 
 impl Creator {
     /// Makes links with such codes in these databases, until it is told to stop.
@@ -74,16 +71,16 @@ impl Creator {
     }
 
     // ANCHOR: create_link
-    /// Makes the link, or finds the shared one for this URL.
+    /// Makes the link, with this alias and for so many seconds if they are given; or finds the shared one for this URL.
     pub async fn create(
         &self,
         url: &LongUrl,
         alias: Option<&Code>,
-        expires_in_seconds: Option<i64>,
+        ttl: Option<i64>,
     ) -> Result<Created, Error> {
         // Only a plain link can be given to several clients, and only its checksum finds it again. Nobody may change
         // it, since others have it too: it has no token.
-        let is_plain = alias.is_none() && expires_in_seconds.is_none();
+        let is_plain = alias.is_none() && ttl.is_none();
         let shared = is_plain && self.codes == Codes::Crc32;
         let token = if shared { None } else { Some(EditToken::generate()?) };
         let edit_token = token.as_ref().map(EditToken::hash);
@@ -95,13 +92,7 @@ impl Creator {
             };
             let (id, store) = (Uuid::new_v4(), self.shards.of(&code));
             // Insert first and look afterwards. The other way round, two clients would both see a free code.
-            let new = NewLink {
-                code: code.clone(),
-                id,
-                url: url.clone(),
-                edit_token,
-                expires_in_seconds,
-            };
+            let new = NewLink { code: code.clone(), id, url: url.clone(), edit_token, ttl };
             if let Some(link) = self.insert(new).await? {
                 return Ok(Created::New(link, token));
             }
@@ -138,7 +129,7 @@ impl Creator {
         let queue = &self.queues[self.shards.number_of(&link.code)];
         let inserted = async {
             let (outcome, answer) = oneshot::channel();
-            queue.send(Waiting { link, outcome }).await.ok()?;
+            queue.send((link, outcome)).await.ok()?;
             answer.await.ok()
         };
         timeout(TIMEOUT, inserted).await.ok().flatten().unwrap_or(Err(Error::DatabaseAway))
@@ -153,12 +144,12 @@ async fn insert_together(store: Store, queue: Arc<Mutex<mpsc::Receiver<Waiting>>
     // Locked while it waits: the others would wait for the same creates.
     while queue.lock().await.recv_many(&mut batch, BATCH).await > 0 {
         // A client that has given up gets no link.
-        batch.retain(|waiting: &Waiting| !waiting.outcome.is_closed());
-        let links: Vec<_> = batch.iter().map(|waiting| &waiting.link).collect();
+        batch.retain(|(_, outcome): &Waiting| !outcome.is_closed());
+        let links: Vec<_> = batch.iter().map(|(link, _)| link).collect();
         let inserted = store.insert(&links).await;
         let mut inserted = inserted
             .map(|links| links.into_iter().map(|link| (link.id, link)).collect::<HashMap<_, _>>());
-        for Waiting { link, outcome } in batch.drain(..) {
+        for (link, outcome) in batch.drain(..) {
             let own = inserted.as_mut().map(|links| links.remove(&link.id));
             // Nobody listens if the client has given up.
             let _ = outcome.send(own.map_err(|error| error.clone()));

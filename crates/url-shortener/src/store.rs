@@ -37,8 +37,8 @@ pub struct NewLink {
     pub url: LongUrl,
     /// The hash of its edit token. A shared link has none.
     pub edit_token: Option<TokenHash>,
-    /// How long it lives, if not for ever.
-    pub expires_in_seconds: Option<i64>,
+    /// How many seconds it lives, if not for ever.
+    pub ttl: Option<i64>,
 }
 
 /// A row of `links`. Clients see what is not skipped.
@@ -107,7 +107,7 @@ impl Store {
         .bind(links.iter().map(|link| link.id).collect::<Vec<_>>())
         .bind(links.iter().map(|link| link.url.as_str()).collect::<Vec<_>>())
         .bind(links.iter().map(|link| link.edit_token).collect::<Vec<_>>())
-        .bind(links.iter().map(|link| link.expires_in_seconds).collect::<Vec<_>>());
+        .bind(links.iter().map(|link| link.ttl).collect::<Vec<_>>());
         self.calls.within(async |connection| insert.fetch_all(connection).await).await
     }
     // ANCHOR_END: insert_links
