@@ -2,13 +2,13 @@
 
 #![expect(clippy::option_option, reason = "in a body, nothing, null and a number differ")]
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Request, State},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, Request, State},
     http::{
-        HeaderValue, Method, StatusCode,
+        HeaderMap, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, LOCATION},
         request::Parts,
     },
@@ -77,15 +77,17 @@ async fn redirect(
     if request.method() == Method::GET {
         service.clicks[hot.shard].record(&hot.link, referrer(request.headers()));
     }
-    Ok((StatusCode::FOUND, [(LOCATION, hot.location.clone()), (CACHE_CONTROL, CACHING)]))
+    Ok((StatusCode::FOUND, [(LOCATION, hot.link.url.clone())], [(CACHE_CONTROL, CACHING)]))
 }
 // ANCHOR_END: redirect
 
 async fn create(
     State(service): State<Arc<Service>>,
-    _: WithinLimit,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
     Json(body): Json<Body>,
 ) -> Result<impl IntoResponse, Error> {
+    service.limit.check(peer.ip(), &headers)?;
     let Fields { url, alias, expires_in_seconds } = body.parse(&service.ourselves)?;
     let url = url.ok_or_else(|| Error::field("url", "is missing"))?;
     let created = service.creator.create(&url, alias.as_ref(), expires_in_seconds.flatten());
@@ -163,17 +165,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Code {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         let path = Path::<String>::from_request_parts(parts, state).await;
         path.ok().and_then(|Path(code)| Self::parse(code)).ok_or(Error::NotFound)
-    }
-}
-
-/// Proof that the client may make one more link. Asked for before the body is read.
-struct WithinLimit;
-
-impl FromRequestParts<Arc<Service>> for WithinLimit {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Error> {
-        service.limit.check(parts).map(|()| Self)
     }
 }
 

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::HeaderValue;
 use moka::{Expiry, future::Cache};
 
 use crate::{code::Code, error::Error, ring::Shards, store::Link};
@@ -23,7 +22,7 @@ pub const FRESH_FOR: Duration = Duration::from_secs(5);
 const NOWHERE_FOR: Duration = Duration::from_secs(1);
 /// How long we fall back on what we read while the database is away.
 pub const STALE_FOR: Duration = Duration::from_mins(10);
-/// Links in each of the caches; some 300 bytes each, with URLs of usual length.
+/// Links in each of the caches; some 500 bytes each, with URLs of usual length.
 const CAPACITY: u64 = 100_000;
 
 /// What a redirect needs of a link.
@@ -33,8 +32,6 @@ pub struct HotLink {
     pub link: Link,
     /// Its shard.
     pub shard: usize,
-    /// Where it leads, ready to be sent.
-    pub location: HeaderValue,
     /// When it expires, by the clock of this process, which nobody sets back.
     expires_at: Option<Instant>,
 }
@@ -68,7 +65,6 @@ impl HotLinks {
             let leads = match self.shards.link(code).await {
                 Ok(link) => Ok(Arc::new(HotLink {
                     shard: self.shards.number_of(code),
-                    location: HeaderValue::try_from(&link.url).map_err(Error::internal)?,
                     expires_at: link.seconds_left.map(|it| asked_at + Duration::from_secs_f64(it)),
                     link,
                 })),

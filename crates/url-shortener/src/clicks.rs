@@ -8,6 +8,7 @@
 
 use std::{
     borrow::Cow,
+    cmp::Reverse,
     collections::HashMap,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,7 +18,7 @@ use std::{
 use axum::http::{HeaderMap, header::REFERER};
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::store::{Link, MOST_REFERRERS, Store, Visit};
@@ -74,9 +75,11 @@ pub struct Clicks {
 }
 
 impl Clicks {
-    /// Nothing is counted yet.
-    pub fn new(store: Store) -> Self {
-        Self { store, counters: Mutex::default() }
+    /// Nothing is counted yet. What will be is written until the stop.
+    pub fn start(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
+        let clicks = Arc::new(Self { store: store.clone(), counters: Mutex::default() });
+        tasks.spawn(Arc::clone(&clicks).write_until(stop.clone()));
+        clicks
     }
 
     fn counters(&self) -> MutexGuard<'_, Counters> {
@@ -95,7 +98,7 @@ impl Clicks {
     }
 
     /// Writes until it is told to stop, and then what is left.
-    pub async fn write_until(self: Arc<Self>, stop: CancellationToken) {
+    async fn write_until(self: Arc<Self>, stop: CancellationToken) {
         while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
             self.write(&stop).await;
         }
@@ -111,9 +114,7 @@ impl Clicks {
     async fn write(&self, stop: &CancellationToken) {
         let sums = mem::take(&mut self.counters().sums);
         let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_unstable_by(|(a, clicks), (b, others)| {
-            (&a.code, a.link, a.day, others).cmp(&(&b.code, b.link, b.day, clicks))
-        });
+        sums.sort_unstable_by_key(|(visit, clicks)| (visit.link, visit.day, Reverse(*clicks)));
         for of_day in sums.chunk_by_mut(|(a, _), (b, _)| (a.link, a.day) == (b.link, b.day)) {
             for (visit, _) in of_day.iter_mut().skip(MOST_REFERRERS.into()) {
                 visit.referrer = Cow::Borrowed("other");

@@ -38,38 +38,30 @@ pub enum Created {
     Existing(Link),
 }
 
-/// Makes links.
+/// Makes links with such codes in these databases.
 pub struct Creator {
-    shards: Arc<Shards>,
-    codes: Codes,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) codes: Codes,
     /// One for each shard.
-    queues: Vec<mpsc::Sender<Waiting>>,
+    pub(crate) queues: Vec<Queue>,
 }
 
-/// A link that waits for its insert, and who waits for the outcome: `None` if the code has an owner.
+/// Links that wait for their insert, and who waits for the outcome: `None` if the code has an owner.
+pub type Queue = mpsc::Sender<Waiting>;
 type Waiting = (NewLink, oneshot::Sender<Result<Option<Link>, Error>>);
 
-impl Creator {
-    /// Makes links with such codes in these databases, until it is told to stop.
-    pub fn start(
-        shards: Arc<Shards>,
-        codes: Codes,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Self {
-        let start = |store: &Store| {
-            let (queue, waiting) = mpsc::channel(BATCH);
-            let waiting = Arc::new(Mutex::new(waiting));
-            for _ in 0..INSERTERS {
-                let inserts = insert_together(store.clone(), Arc::clone(&waiting));
-                tasks.spawn(stop.clone().run_until_cancelled_owned(inserts));
-            }
-            queue
-        };
-        let queues = shards.all().iter().map(start).collect();
-        Self { shards, codes, queues }
+/// Starts to insert what is queued for this database.
+pub fn start(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Queue {
+    let (queue, waiting) = mpsc::channel(BATCH);
+    let waiting = Arc::new(Mutex::new(waiting));
+    for _ in 0..INSERTERS {
+        let inserts = insert_together(store.clone(), Arc::clone(&waiting));
+        tasks.spawn(stop.clone().run_until_cancelled_owned(inserts));
     }
+    queue
+}
 
+impl Creator {
     // ANCHOR: create_link
     /// Makes the link, with this alias and for so many seconds if they are given; or finds the shared one for this URL.
     pub async fn create(

@@ -8,8 +8,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
-    access::Limit, cache::HotLinks, clicks::Clicks, code::Codes, create::Creator,
-    long_url::Ourselves, ring::Shards, store::Store,
+    access::Limit,
+    cache::HotLinks,
+    clicks::Clicks,
+    code::Codes,
+    create::{self, Creator},
+    long_url::Ourselves,
+    ring::Shards,
+    store::Store,
 };
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
@@ -50,23 +56,21 @@ impl Service {
     pub fn start(shards: Shards, listens: Url, config: Config) -> Arc<Self> {
         let shards = Arc::new(shards);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (mut queues, mut clicks) = (Vec::new(), Vec::new());
         // Tasks for each shard: one that is away holds up no other.
-        let clicks = shards.all().iter().map(|store| {
+        for store in shards.all() {
+            queues.push(create::start(store, &tasks, &stop));
+            clicks.push(Clicks::start(store, &tasks, &stop));
             tasks.spawn(stop.clone().run_until_cancelled_owned(sweep(store.clone())));
-            let clicks = Arc::new(Clicks::new(store.clone()));
-            tasks.spawn(Arc::clone(&clicks).write_until(stop.clone()));
-            clicks
-        });
+        }
+        let public = config.public_url.unwrap_or_else(|| listens.clone());
         Arc::new(Self {
-            clicks: clicks.collect(),
-            creator: Creator::start(Arc::clone(&shards), config.codes, &tasks, &stop),
+            creator: Creator { shards: Arc::clone(&shards), codes: config.codes, queues },
             hot: HotLinks::new(Arc::clone(&shards)),
-            limit: Limit::new(config.creates_per_second, config.trusted_proxies),
-            ourselves: Ourselves {
-                public: config.public_url.unwrap_or_else(|| listens.clone()),
-                listens,
-            },
             shards,
+            clicks,
+            limit: Limit::new(config.creates_per_second, config.trusted_proxies),
+            ourselves: Ourselves { public, listens },
             tasks,
             stop,
         })

@@ -102,15 +102,13 @@ impl Store {
                 from clicks
                 where link = $1
                 group by day
-                order by day desc
-                limit 366
+                order by day desc limit 366
             ), hosts as (
                 select referrer as host, sum(clicks)::bigint as clicks
                 from clicks
                 where link = $1
                 group by referrer
-                order by sum(clicks) desc
-                limit $3
+                order by sum(clicks) desc limit $3
             )
             select jsonb_build_object(
                 'code', $2::text,
