@@ -50,18 +50,18 @@ pub struct Creator {
 pub type Queue = mpsc::Sender<Waiting>;
 type Waiting = (NewLink, oneshot::Sender<Result<Option<Link>, Error>>);
 
-/// Starts to insert what is queued for this database.
-pub fn start(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Queue {
-    let (queue, waiting) = mpsc::channel(BATCH);
-    let waiting = Arc::new(Mutex::new(waiting));
-    for _ in 0..INSERTERS {
-        let inserts = insert_together(store.clone(), Arc::clone(&waiting));
-        tasks.spawn(stop.clone().run_until_cancelled_owned(inserts));
-    }
-    queue
-}
-
 impl Creator {
+    /// Starts to insert what is queued for this database.
+    pub fn start(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Queue {
+        let (queue, waiting) = mpsc::channel(BATCH);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..INSERTERS {
+            let inserts = insert_together(store.clone(), Arc::clone(&waiting));
+            tasks.spawn(stop.clone().run_until_cancelled_owned(inserts));
+        }
+        queue
+    }
+
     // ANCHOR: create_link
     /// Makes the link, with this alias and for so many seconds if they are given; or finds the shared one for this URL.
     pub async fn create(

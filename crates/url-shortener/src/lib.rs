@@ -29,23 +29,9 @@ use std::sync::Arc;
 
 use lab::{Answer, Serve, Service, Serving};
 
-use crate::{ring::Shards, service::Config};
+use crate::service::Options;
 
 pub use store::MIGRATIONS;
-
-/// What `serve` understands.
-#[derive(clap::Args, Clone, Debug)]
-struct Options {
-    /// The URL of a `PostgreSQL` database; given more than once, the links are spread over them.
-    /// Add new ones at the end
-    #[arg(long = "shard", value_name = "URL")]
-    shards: Vec<String>,
-    /// Before serving, moves the links that belong on a new shard to it. No other process may run meanwhile
-    #[arg(long)]
-    reshard: bool,
-    #[command(flatten)]
-    config: Config,
-}
 
 /// This answer, for the command line, the guide and the tests.
 pub fn answer() -> Answer {
@@ -67,17 +53,14 @@ pub fn answer() -> Answer {
     }
 }
 
-async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
-    let mut urls = options.shards;
-    for url in &urls {
+async fn serve(mut options: Options, serving: Serving) -> anyhow::Result<()> {
+    for url in &options.shards {
         serving.migrate(url).await?;
     }
-    if urls.is_empty() {
-        urls.push(serving.database().await?);
+    if options.shards.is_empty() {
+        options.shards.push(serving.database().await?);
     }
-    let shards = Shards::new(&urls)?;
-    reshard::open(&shards, options.reshard).await?;
-    let service = service::Service::start(shards, serving.url().clone(), options.config);
+    let service = service::Service::start(options, serving.url().clone()).await?;
     serving.run(api::router(Arc::clone(&service))).await?;
     service.stop().await;
     Ok(())

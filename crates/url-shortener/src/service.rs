@@ -8,21 +8,22 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
-    access::Limit,
-    cache::HotLinks,
-    clicks::Clicks,
-    code::Codes,
-    create::{self, Creator},
-    long_url::Ourselves,
-    ring::Shards,
-    store::Store,
+    access::Limit, cache::HotLinks, clicks::Clicks, code::Codes, create::Creator,
+    long_url::Ourselves, reshard, ring::Shards, store::Store,
 };
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
-/// What can be chosen.
+/// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Config {
+pub struct Options {
+    /// The URL of a `PostgreSQL` database; given more than once, the links are spread over them.
+    /// Add new ones at the end
+    #[arg(long = "shard", value_name = "URL")]
+    pub shards: Vec<String>,
+    /// Before serving, moves the links that belong on a new shard to it. No other process may run meanwhile
+    #[arg(long)]
+    pub reshard: bool,
     /// How codes are made
     #[arg(long, value_enum, default_value_t)]
     pub codes: Codes,
@@ -52,28 +53,29 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts what runs in the background, on databases whose ring was checked. Must be called within a tokio runtime.
-    pub fn start(shards: Shards, listens: Url, config: Config) -> Arc<Self> {
-        let shards = Arc::new(shards);
+    /// Checks that the shards are a ring, and starts what runs in the background.
+    pub async fn start(options: Options, listens: Url) -> anyhow::Result<Arc<Self>> {
+        let shards = Arc::new(Shards::new(&options.shards)?);
+        reshard::open(&shards, options.reshard).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (mut queues, mut clicks) = (Vec::new(), Vec::new());
         // Tasks for each shard: one that is away holds up no other.
         for store in shards.all() {
-            queues.push(create::start(store, &tasks, &stop));
+            queues.push(Creator::start(store, &tasks, &stop));
             clicks.push(Clicks::start(store, &tasks, &stop));
             tasks.spawn(stop.clone().run_until_cancelled_owned(sweep(store.clone())));
         }
-        let public = config.public_url.unwrap_or_else(|| listens.clone());
-        Arc::new(Self {
-            creator: Creator { shards: Arc::clone(&shards), codes: config.codes, queues },
+        let public = options.public_url.unwrap_or_else(|| listens.clone());
+        Ok(Arc::new(Self {
+            creator: Creator { shards: Arc::clone(&shards), codes: options.codes, queues },
             hot: HotLinks::new(Arc::clone(&shards)),
             shards,
             clicks,
-            limit: Limit::new(config.creates_per_second, config.trusted_proxies),
+            limit: Limit::new(options.creates_per_second, options.trusted_proxies),
             ourselves: Ourselves { public, listens },
             tasks,
             stop,
-        })
+        }))
     }
 
     /// Writes the clicks that were counted, and ends what runs in the background. Call it when no request is in flight

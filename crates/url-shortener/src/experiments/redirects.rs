@@ -16,8 +16,7 @@ use super::fixture::Fixture;
 use crate::{
     api,
     code::Codes,
-    ring::Shards,
-    service::{Config, Service},
+    service::{Options, Service},
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -54,14 +53,15 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
-    let config = Config {
+    let options = Options {
+        shards: vec![fixture.database().url().to_owned()],
+        reshard: false,
         codes: Codes::Crc32,
         creates_per_second: std::num::NonZeroU32::MAX,
         trusted_proxies: Vec::new(),
         public_url: None,
     };
-    let shards = Shards::new(&[fixture.database().url().to_owned()])?;
-    let service = Service::start(shards, "http://sho.rt".parse()?, config);
+    let service = Service::start(options, "http://sho.rt".parse()?).await?;
     let ours = serve::here(api::router(Arc::clone(&service))).await?;
     let nothing = serve::here(Router::new().route("/{code}", get(async || ()))).await?;
 

@@ -40,9 +40,7 @@ impl Store {
     /// Copies these links to another shard; returns the codes that they have there now. A code that has another owner
     /// there is missing among them.
     pub async fn copy_links(&self, codes: &[&Code], to: &Self) -> Result<Vec<Code>, Error> {
-        let read = sqlx::query_scalar::<_, Value>(
-            "select jsonb_agg(links) from links where code = any ($1)",
-        );
+        let read = sqlx::query_scalar("select jsonb_agg(links) from links where code = any ($1)");
         let read = read.bind(codes);
         let links = self.upkeep.within(async |connection| read.fetch_one(connection).await).await?;
         // A link that is there already is returned too: the update changes nothing.
@@ -56,7 +54,7 @@ impl Store {
             returning code
             "#,
         );
-        let write = write.bind(links);
+        let write = write.bind::<Value>(links);
         to.upkeep.within(async |connection| write.fetch_all(connection).await).await
     }
 
