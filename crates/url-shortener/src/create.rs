@@ -72,10 +72,11 @@ impl Creator {
     ) -> Result<Created, Error> {
         // Only a plain link can be given to several clients, and only its checksum finds it again. Nobody may change
         // it, since others have it too: it has no token.
-        let is_plain = alias.is_none() && ttl.is_none();
-        let shared = is_plain && self.codes == Codes::Crc32;
+        let shared = self.codes == Codes::Crc32 && alias.is_none() && ttl.is_none();
         let token = if shared { None } else { Some(EditToken::generate()?) };
         let edit_token = token.as_ref().map(EditToken::hash);
+        let can_share =
+            |owner: &Link| shared && owner.edit_token.is_none() && owner.url == url.as_str();
         let mut collisions = 0;
         for _ in 0..ATTEMPTS {
             let code = match alias {
@@ -93,11 +94,7 @@ impl Creator {
                 Some(owner) if owner.is_expired() => drop(store.delete(&owner).await?),
                 None => {}
                 Some(_) if alias.is_some() => return Err(Error::AliasTaken),
-                Some(owner)
-                    if shared && owner.edit_token.is_none() && owner.url == url.as_str() =>
-                {
-                    return Ok(Created::Existing(owner));
-                }
+                Some(owner) if can_share(&owner) => return Ok(Created::Existing(owner)),
                 // A collision: try the next code.
                 Some(_) => collisions += 1,
             }

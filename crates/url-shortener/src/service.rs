@@ -87,7 +87,6 @@ impl Service {
     }
 }
 
-// ANCHOR: sweep
 /// Deletes what has ended, in pieces, for ever. Nothing depends on when it runs: reading decides by itself whether a
 /// link has expired.
 async fn sweep(store: Store) {
@@ -101,4 +100,3 @@ async fn sweep(store: Store) {
         sleep(SWEEP_EVERY).await;
     }
 }
-// ANCHOR_END: sweep
