@@ -247,6 +247,7 @@ async fn follow(connection: &mut TcpStream, code: &str, host: &str) -> anyhow::R
     connection.write_all(request.as_bytes()).await?;
     let mut answer = [0; 1_024];
     let read = connection.read(&mut answer).await?;
-    ensure!(answer[..read].starts_with(b"HTTP/1.1 302"), "/{code} does not redirect");
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    ensure!(answer.starts_with("HTTP/1.1 302"), "/{code} does not redirect: {answer}");
     Ok(())
 }
