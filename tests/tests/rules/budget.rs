@@ -34,7 +34,7 @@ fn limit(answer: &str) -> usize {
 /// list may only get shorter, and its numbers smaller.
 const NOT_YET: [(&str, usize, usize); 4] = [
     ("jwt-auth", 2_180, 25),
-    ("url-shortener", 1_425, 16),
+    ("url-shortener", 1_267, 16),
     ("notification-worker", 2_970, 28),
     ("saga-orchestrator", 2_800, 29),
 ];
