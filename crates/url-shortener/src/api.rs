@@ -114,41 +114,37 @@ async fn stats(State(service): State<Arc<Service>>, code: Code) -> Result<Json<V
 // ANCHOR: change
 async fn change(
     State(service): State<Arc<Service>>,
-    Owned(link): Owned,
+    code: Code,
+    token: EditToken,
     Json(body): Json<Body>,
 ) -> Result<Json<Shown>, Error> {
+    let link = owned(&service, &code, &token).await?;
     let Fields { url, alias, expires_in_seconds } = body.parse(&service.ourselves)?;
     if alias.is_some() {
         return Err(Error::field("alias", "cannot be changed"));
     }
-    service.shards.of(&link.code).update(&link, url.as_ref(), expires_in_seconds).await?;
-    service.hot.forget(&link.code).await;
-    show(State(service), link.code).await
+    service.shards.of(&code).update(&link, url.as_ref(), expires_in_seconds).await?;
+    service.hot.forget(&code).await;
+    show(State(service), code).await
 }
 
 async fn delete(
     State(service): State<Arc<Service>>,
-    Owned(link): Owned,
+    code: Code,
+    token: EditToken,
 ) -> Result<StatusCode, Error> {
-    let deleted = service.shards.of(&link.code).delete(&link).await?;
-    service.hot.forget(&link.code).await;
+    let link = owned(&service, &code, &token).await?;
+    let deleted = service.shards.of(&code).delete(&link).await?;
+    service.hot.forget(&code).await;
     if deleted > 0 { Ok(StatusCode::NO_CONTENT) } else { Err(Error::NotFound) }
 }
 
-/// The link in the path, if the request brings its edit token.
-struct Owned(Link);
-
-impl FromRequestParts<Arc<Service>> for Owned {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Error> {
-        let code = Code::from_request_parts(parts, service).await?;
-        let token = EditToken::from_request_parts(parts, service).await?;
-        let link = service.shards.link(&code).await?;
-        // What is compared are hashes: the time that it takes tells nothing about the token.
-        let is_owner = link.edit_token == Some(token.hash());
-        is_owner.then_some(Self(link)).ok_or(Error::WrongToken)
-    }
+/// The link, if this is its edit token.
+async fn owned(service: &Service, code: &Code, token: &EditToken) -> Result<Link, Error> {
+    let link = service.shards.link(code).await?;
+    // What is compared are hashes: the time that it takes tells nothing about the token.
+    let is_owner = link.edit_token == Some(token.hash());
+    is_owner.then_some(link).ok_or(Error::WrongToken)
 }
 // ANCHOR_END: change
 

@@ -8,7 +8,6 @@
 
 use std::{
     borrow::Cow,
-    cmp::Reverse,
     collections::HashMap,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
-use crate::store::{Link, MOST_REFERRERS, Store, Visit};
+use crate::store::{Link, Store, Visit};
 
 /// How often the sums are written.
 const EVERY: Duration = Duration::from_millis(500);
@@ -113,13 +112,7 @@ impl Clicks {
     /// time, whatever the error was.
     async fn write(&self, stop: &CancellationToken) {
         let sums = mem::take(&mut self.counters().sums);
-        let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_unstable_by_key(|(visit, clicks)| (visit.link, visit.day, Reverse(*clicks)));
-        for of_day in sums.chunk_by_mut(|(a, _), (b, _)| (a.link, a.day) == (b.link, b.day)) {
-            for (visit, _) in of_day.iter_mut().skip(MOST_REFERRERS.into()) {
-                visit.referrer = Cow::Borrowed("other");
-            }
-        }
+        let sums: Vec<_> = sums.into_iter().collect();
         let mut left = &sums[..];
         while !left.is_empty() && !stop.is_cancelled() {
             let (batch, rest) = left.split_at(BATCH.min(left.len()));

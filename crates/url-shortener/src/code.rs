@@ -1,6 +1,5 @@
 //! How does a long URL become seven letters, and which codes may clients choose for themselves?
 
-use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -11,16 +10,6 @@ const LENGTH: usize = 7;
 /// Paths that are ours, and some that may become so: a link made today must still work then.
 const RESERVED: [&str; 8] =
     ["about", "admin", "api", "healthz", "links", "metrics", "readyz", "static"];
-
-/// How codes are made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Codes {
-    /// A checksum of the URL, as the textbook has it
-    #[default]
-    Crc32,
-    /// Random, from the operating system: nobody can guess the next one
-    Random,
-}
 
 /// A name of a link: seven characters that we made, or an alias that somebody chose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, sqlx::Type)]

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     access::EditToken,
-    code::{Code, Codes, crc32_code, random_code},
+    code::{Code, crc32_code, random_code},
     error::Error,
     long_url::LongUrl,
     ring::Shards,
@@ -20,9 +20,9 @@ use crate::{
 
 /// Give up after this many codes. Even with half of all codes in use this happens once in 65,536 times.
 const ATTEMPTS: u32 = 16;
-/// The first eight salts are fixed, so a second client with the same URL finds the same link. Random collisions never
-/// need more than three; an attacker who makes URLs collide only loses the sharing.
-const SHARED_SALTS: u32 = 8;
+/// A shared link has one of this many codes, so that a second client with the same URL finds it. Chance never needs more
+/// than three; an attacker who makes URLs collide gets random codes, and only loses the sharing.
+const SHARED_CODES: u32 = 8;
 /// Creates in one statement, and creates that wait for the next. When the queue is full, a create waits for a place in
 /// it, and gets 503 when its time is over.
 const BATCH: usize = 256;
@@ -38,10 +38,9 @@ pub enum Created {
     Existing(Link),
 }
 
-/// Makes links with such codes in these databases.
+/// Makes links in these databases.
 pub struct Creator {
     pub(crate) shards: Arc<Shards>,
-    pub(crate) codes: Codes,
     /// One for each shard.
     pub(crate) queues: Vec<Queue>,
 }
@@ -72,7 +71,7 @@ impl Creator {
     ) -> Result<Created, Error> {
         // Only a plain link can be given to several clients, and only its checksum finds it again. Nobody may change
         // it, since others have it too: it has no token.
-        let shared = self.codes == Codes::Crc32 && alias.is_none() && ttl.is_none();
+        let shared = alias.is_none() && ttl.is_none();
         let token = if shared { None } else { Some(EditToken::generate()?) };
         let edit_token = token.as_ref().map(EditToken::hash);
         let can_share =
@@ -81,7 +80,8 @@ impl Creator {
         for _ in 0..ATTEMPTS {
             let code = match alias {
                 Some(alias) => alias.clone(),
-                None => self.candidate(url, shared, collisions)?,
+                None if shared && collisions < SHARED_CODES => crc32_code(url.as_str(), collisions),
+                None => random_code()?,
             };
             let (id, store) = (Uuid::new_v4(), self.shards.of(&code));
             // Insert first and look afterwards. The other way round, two clients would both see a free code.
@@ -102,16 +102,6 @@ impl Creator {
         Err(Error::NoFreeCode)
     }
     // ANCHOR_END: create_link
-
-    fn candidate(&self, url: &LongUrl, shared: bool, collisions: u32) -> Result<Code, Error> {
-        if self.codes == Codes::Random {
-            return random_code();
-        }
-        // A link of its own starts with a random salt, or the hundredth for one URL would need a hundred tries.
-        let fixed = (shared && collisions < SHARED_SALTS).then_some(collisions);
-        let salt = fixed.map_or_else(getrandom::u32, Ok).map_err(Error::internal)?;
-        Ok(crc32_code(url.as_str(), salt))
-    }
 
     /// Inserts the link together with others; `None` if its code has an owner. When the time is over, nobody knows.
     async fn insert(&self, link: NewLink) -> Result<Option<Link>, Error> {

@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
-    access::Limit, cache::HotLinks, clicks::Clicks, code::Codes, create::Creator,
+    access::Limit, cache::HotLinks, clicks::Clicks, create::Creator,
     long_url::Ourselves, reshard, ring::Shards, store::Store,
 };
 
@@ -24,9 +24,6 @@ pub struct Options {
     /// Before serving, moves the links that belong on a new shard to it. No other process may run meanwhile
     #[arg(long)]
     pub reshard: bool,
-    /// How codes are made
-    #[arg(long, value_enum, default_value_t)]
-    pub codes: Codes,
     /// Links that one client may create in a second; twice as many at once
     #[arg(long, default_value = "100")]
     pub creates_per_second: NonZeroU32,
@@ -67,7 +64,7 @@ impl Service {
         }
         let public = options.public_url.unwrap_or_else(|| listens.clone());
         Ok(Arc::new(Self {
-            creator: Creator { shards: Arc::clone(&shards), codes: options.codes, queues },
+            creator: Creator { shards: Arc::clone(&shards), queues },
             hot: HotLinks::new(Arc::clone(&shards)),
             shards,
             clicks,

@@ -7,9 +7,6 @@ use uuid::Uuid;
 use super::Store;
 use crate::{code::Code, error::Error};
 
-/// Rows of clicks that are copied at a time.
-const PIECE: u16 = 1_000;
-
 impl Store {
     /// What this database knows of the ring: which shard it is, all shards in their order (none if it is new), and
     /// whether links are being moved.
@@ -37,57 +34,42 @@ impl Store {
         self.upkeep.within(async |connection| codes.fetch_all(connection).await).await
     }
 
-    /// Copies these links to another shard; returns the codes that they have there now. A code that has another owner
-    /// there is missing among them.
-    pub async fn copy_links(&self, codes: &[&Code], to: &Self) -> Result<Vec<Code>, Error> {
-        let read = sqlx::query_scalar("select jsonb_agg(links) from links where code = any ($1)");
+    /// Copies these links to another shard, with their clicks; returns the codes that they have there now. A code that
+    /// has another owner there is missing among them. Nobody clicks meanwhile.
+    pub async fn copy(&self, codes: &[&Code], to: &Self) -> Result<Vec<Code>, Error> {
+        let read = sqlx::query_as(
+            r#"
+            select
+                (select jsonb_agg(links) from links where code = any ($1)),
+                (select jsonb_agg(clicks) from links join clicks on link = id where code = any ($1))
+            "#,
+        );
         let read = read.bind(codes);
-        let links = self.upkeep.within(async |connection| read.fetch_one(connection).await).await?;
+        let rows = self.upkeep.within(async |connection| read.fetch_one(connection).await).await?;
+        let (links, clicks): (Option<Value>, Option<Value>) = rows;
         // A link that is there already is returned too: the update changes nothing.
         let write = sqlx::query_scalar(
             r#"
-            insert into links
-            select (jsonb_populate_recordset(null::links, $1)).*
-            on conflict (code) do update
-            set id = excluded.id
-            where links.id = excluded.id
-            returning code
+            with copied as (
+                insert into links
+                select (jsonb_populate_recordset(null::links, $1)).*
+                on conflict (code) do update
+                set id = excluded.id
+                where links.id = excluded.id
+                returning code, id
+            ), counted as (
+                insert into clicks
+                select visit.*
+                from jsonb_populate_recordset(null::clicks, $2) as visit
+                join copied on id = link
+                on conflict (link, day, referrer) do nothing
+            )
+            select code
+            from copied
             "#,
         );
-        let write = write.bind::<Value>(links);
+        let write = write.bind(links).bind(clicks);
         to.upkeep.within(async |connection| write.fetch_all(connection).await).await
-    }
-
-    /// Copies these links' clicks, a piece at a time. Nobody clicks meanwhile, so the rows keep their places.
-    pub async fn copy_clicks(&self, codes: &[Code], to: &Self) -> Result<(), Error> {
-        for offset in (0_i64..).step_by(PIECE.into()) {
-            let read = sqlx::query_scalar::<_, Option<Value>>(
-                r#"
-                select jsonb_agg(piece)
-                from (
-                    select link, day, referrer, clicks
-                    from links
-                    join clicks on link = id
-                    where code = any ($1)
-                    order by link, day, referrer
-                    offset $2
-                    limit $3
-                ) as piece
-                "#,
-            );
-            let read = read.bind(codes).bind(offset).bind(i32::from(PIECE));
-            let piece = self.upkeep.within(async |connection| read.fetch_one(connection).await);
-            let Some(piece) = piece.await? else { break };
-            let write = sqlx::query(
-                r#"
-                insert into clicks
-                select (jsonb_populate_recordset(null::clicks, $1)).*
-                on conflict (link, day, referrer) do nothing
-                "#,
-            );
-            to.upkeep.execute(write.bind(piece)).await?;
-        }
-        Ok(())
     }
 
     /// Deletes these links. Their clicks stay for the sweep.
