@@ -1,9 +1,6 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -22,14 +19,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
-use uuid::Uuid;
 
 use crate::{
     error::Error,
     log::{Log, Outcome, Status},
     orchestrator::Orchestrator,
     order::Order,
-    participant::Key,
+    participant::{Key, order_id},
     saga::{Call, Record, STEPS},
     store::{Database, Lease, Store, orders::Standing},
 };
@@ -54,20 +50,12 @@ pub fn reading(store: Store) -> Router {
     Router::new().route("/orders", get(list)).route("/orders/{id}", get(show)).with_state(store)
 }
 
-/// What `GET /readyz` looks at.
-#[derive(Clone)]
-pub struct Health {
-    /// The databases of the participants that run here.
-    pub databases: Vec<Database>,
-    /// The orders, if the orchestrator runs here.
-    pub store: Option<Store>,
-}
-
-/// What every part of the service has around it. With a key, only callers who show it get in.
-pub fn whole(calls: Router, health: Health, key: Option<&str>) -> Router {
+/// What every part of the service has around it. `GET /readyz` looks at these databases. With a key, only callers who
+/// show it get in.
+pub fn whole(calls: Router, databases: Vec<Database>, key: Option<&str>) -> Router {
     calls
         .layer(from_fn_with_state(ServiceKey::new(key), with_key))
-        .route("/readyz", get(ready).with_state(health))
+        .route("/readyz", get(ready).with_state(databases))
         .route("/healthz", get(alive))
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(method_not_allowed)
@@ -83,16 +71,10 @@ async fn create(
     Key(key): Key,
     Json(order): Json<Order>,
 ) -> Result<Response, Error> {
-    let id = Uuid::now_v7();
     // The key decides whether it is a new order. A client that got no answer sends the same one again.
-    let placed = orchestrator.store.insert(id, &key, &order).await?;
-    if placed != id {
-        return Ok(accepted(orchestrator.store.find(placed).await?));
-    }
-    orchestrator.wake();
-    // Known without a look: it was written a moment ago.
-    let log = Log::new(OffsetDateTime::now_utc());
-    Ok(accepted(Standing { id, status: log.status(), fence: 0, log }))
+    let id = orchestrator.store.insert(&key, &order).await?;
+    orchestrator.wake.notify_one();
+    Ok(accepted(orchestrator.store.find(id).await?))
 }
 // ANCHOR_END: create_order
 
@@ -104,11 +86,6 @@ pub fn accepted(order: Standing) -> Response {
 
 async fn show(State(store): State<Store>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
     Ok(Json(view(&store.find(order_id(&id)?).await?)))
-}
-
-/// An id in the path. A string that cannot be one gets 404.
-fn order_id(text: &str) -> Result<Uuid, Error> {
-    text.parse().map_err(|_| Error::NotFound)
 }
 
 #[derive(Deserialize)]
@@ -148,18 +125,16 @@ async fn retry(
     if !append.await? {
         return Err(Error::Conflict("somebody else has resumed it".to_owned()));
     }
-    orchestrator.wake();
+    orchestrator.wake.notify_one();
     Ok(accepted(order))
 }
 // ANCHOR_END: retry
 
-async fn ready(State(health): State<Health>) -> Result<Json<Value>, Error> {
-    let store = health.store.as_ref();
-    for database in health.databases.iter().chain(store.map(|store| &store.database)) {
+async fn ready(State(databases): State<Vec<Database>>) -> Result<Json<Value>, Error> {
+    for database in &databases {
         database.ping().await?;
     }
-    let fenced = store.map_or(0, |store| store.fenced.load(Ordering::Relaxed));
-    Ok(Json(json!({ "status": "ready", "fenced_writes": fenced })))
+    Ok(Json(json!({ "status": "ready" })))
 }
 
 /// What clients see of an order: the actions in their order, and the compensations in the order in which they were

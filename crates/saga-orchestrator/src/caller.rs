@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, header::CONTENT_TYPE, redirect::Policy};
+use reqwest::{Client, Response, StatusCode, header, redirect::Policy};
 use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
@@ -34,12 +34,8 @@ impl Caller {
         key: Option<String>,
         timeout: Duration,
     ) -> reqwest::Result<Self> {
-        let http = Client::builder()
-            .timeout(timeout)
-            .redirect(Policy::none())
-            .no_proxy()
-            .pool_max_idle_per_host(64)
-            .build()?;
+        let http =
+            Client::builder().timeout(timeout).redirect(Policy::none()).no_proxy().build()?;
         Ok(Self { http, addresses, key })
     }
 
@@ -67,7 +63,8 @@ impl Caller {
             Err(_) => return failed(true, "the connection broke"),
         };
         let status = response.status();
-        let is_problem = is_problem(&response);
+        let kind = response.headers().get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+        let is_problem = kind.is_some_and(|kind| kind.starts_with(b"application/problem+json"));
         match read(response).await {
             Some(answer) => answered(call, id, status, is_problem, &answer),
             None => failed(true, &format!("{status} with an answer that cannot be read")),
@@ -106,11 +103,6 @@ pub fn body(call: Call, id: Uuid, order: &Order) -> Value {
         Call::Book => json!({ "order_id": id, "address": order.address }),
         Call::Release | Call::Refund | Call::Cancel | Call::Sell => json!({ "order_id": id }),
     }
-}
-
-fn is_problem(response: &Response) -> bool {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("application/problem+json"))
 }
 
 /// The answer as JSON, unless it is none, or too long, or breaks off.

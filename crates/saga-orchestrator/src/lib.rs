@@ -23,7 +23,7 @@ pub mod api;
 pub mod cases;
 pub mod experiments;
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use lab::{Answer, Serve, Service, Serving, database::migrate};
@@ -31,7 +31,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
-    api::Health,
     caller::Caller,
     experiments::compare,
     orchestrator::{Orchestrator, Patience, milliseconds},
@@ -48,10 +47,10 @@ struct Options {
     #[arg(long, value_delimiter = ',', value_parser = PARTS)]
     only: Vec<String>,
     /// The database of inventory, payment or shipping, if not the one beside the orchestrator's
-    #[arg(long = "database", value_name = "NAME=URL", value_parser = named::<Url>)]
+    #[arg(long = "database", value_name = "NAME=URL", value_parser = named)]
     databases: Vec<(Participant, Url)>,
     /// Where inventory, payment or shipping is, if not here: inventory=http://host:port/inventory
-    #[arg(long = "participant", value_name = "NAME=URL", value_parser = named::<Url>)]
+    #[arg(long = "participant", value_name = "NAME=URL", value_parser = named)]
     participants: Vec<(Participant, Url)>,
     /// How long a participant may take to answer
     #[arg(long = "call-timeout-ms", default_value = "5000", value_parser = milliseconds)]
@@ -68,7 +67,7 @@ struct Options {
 const PARTS: [&str; 4] = ["orchestrator", "inventory", "payment", "shipping"];
 
 /// `payment=http://…`
-fn named<T: FromStr>(text: &str) -> Result<(Participant, T), String> {
+fn named(text: &str) -> Result<(Participant, Url), String> {
     let (name, value) = text.split_once('=').unwrap_or_default();
     let participant =
         Participant::ALL.into_iter().find(|participant| participant.to_string() == name);
@@ -106,13 +105,13 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let open = |url: &Option<String>| url.as_deref().map(connect).transpose();
     let databases = [open(&urls[0])?, open(&urls[1])?, open(&urls[2])?];
     let store = if options.runs("orchestrator") {
-        Some(Store::new(connect(&serving.database().await?)?))
+        Some(Store { database: connect(&serving.database().await?)? })
     } else {
         None
     };
     let mut router = participant::router(&databases);
-    let health =
-        Health { databases: databases.iter().flatten().cloned().collect(), store: store.clone() };
+    let mut all: Vec<_> = databases.iter().flatten().cloned().collect();
+    all.extend(store.as_ref().map(|store| store.database.clone()));
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     if options.compare.is_asked_for() {
         let parts = compare::Parts { store, databases, urls };
@@ -126,7 +125,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         router = router.merge(api::orders(orchestrator));
     }
     tasks.close();
-    serving.run(api::whole(router, health, key.as_deref())).await?;
+    serving.run(api::whole(router, all, key.as_deref())).await?;
     // Each saga comes to its next record, and then the process ends.
     stop.cancel();
     tasks.wait().await;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::saga::{Call, Kind, Record, STEPS};
+use crate::saga::{Call, Kind, Record, STEPS, Step};
 
 /// The state of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,13 +82,6 @@ impl Log {
     /// The first record of every log. This decision needs no thought, so it is written with the order.
     pub const FIRST: Record = Record::Asked { call: STEPS[0].action };
 
-    /// The log of a new order.
-    pub fn new(at: OffsetDateTime) -> Self {
-        let mut log = Self::default();
-        log.push(&Self::FIRST, at);
-        log
-    }
-
     /// Reads a log as it is stored.
     pub fn read(records: impl IntoIterator<Item = (Value, OffsetDateTime)>) -> Self {
         let mut log = Self::default();
@@ -111,6 +104,7 @@ impl Log {
         if self.ended.is_some() {
             return self.damaged("it comes after the end");
         }
+        let is_done = |step: &Step| self.of(step.action).outcome == Some(Outcome::Done);
         match record {
             Record::Asked { call } if !self.asked.contains(call) => {
                 self.asked.push(*call);
@@ -152,7 +146,7 @@ impl Log {
                 }
             }
             // An end that nothing led to would lose an order, or the money for it.
-            Record::Confirmed if STEPS.iter().all(|step| self.is_done(step.action)) => {
+            Record::Confirmed if STEPS.iter().all(is_done) => {
                 self.ended = Some(Status::Confirmed);
             }
             Record::Cancelled if self.compensates() => self.ended = Some(Status::Cancelled),
@@ -193,10 +187,6 @@ impl Log {
         let progress = &mut self.calls[call as usize];
         progress.at = Some(at);
         progress
-    }
-
-    fn is_done(&self, call: Call) -> bool {
-        self.of(call).outcome == Some(Outcome::Done)
     }
 
     fn is_open(&self, call: Call) -> bool {

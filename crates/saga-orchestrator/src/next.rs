@@ -91,6 +91,11 @@ mod tests {
     const ENOUGH: u32 = 1;
     const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
+    /// The log of a new order.
+    fn new() -> Log {
+        after(&[Log::FIRST])
+    }
+
     fn after(records: &[Record]) -> Log {
         let mut log = Log::default();
         for record in records {
@@ -113,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_steps_follow_in_their_order() {
-        let mut log = Log::new(START);
+        let mut log = new();
         for (call, next) in [
             (Call::Reserve, Next::Ask(Call::Charge)),
             (Call::Charge, Next::Ask(Call::Book)),
@@ -162,7 +167,7 @@ mod tests {
 
     #[test]
     fn compensations_follow_in_reverse_and_one_that_fails_parks_the_order() {
-        let mut log = Log::new(START);
+        let mut log = new();
         log.push(&done(Call::Reserve), START);
         for record in [asked(Call::Charge), done(Call::Charge), asked(Call::Book)] {
             log.push(&record, START);
@@ -289,7 +294,7 @@ mod tests {
             fates in prop::collection::vec(fate(), 0..60),
             enough in 1_u32..4,
         ) {
-            let (mut log, mut world) = (Log::new(START), Participants::default());
+            let (mut log, mut world) = (new(), Participants::default());
             let (mut fates, mut late) = (fates.into_iter(), Vec::new());
             loop {
                 let call = match log.next(enough) {

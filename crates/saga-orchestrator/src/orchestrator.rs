@@ -63,18 +63,14 @@ pub struct Orchestrator {
     pub store: Store,
     caller: Caller,
     patience: Patience,
-    wake: Notify,
+    /// There is a new order, or one that goes on.
+    pub wake: Notify,
 }
 
 impl Orchestrator {
     /// Ready to run.
     pub fn new(store: Store, caller: Caller, patience: Patience) -> Self {
         Self { store, caller, patience, wake: Notify::new() }
-    }
-
-    /// There is a new order, or one that goes on.
-    pub fn wake(&self) {
-        self.wake.notify_one();
     }
 
     /// Works until it is told to stop, and then until each saga has come to its next record.

@@ -1,12 +1,14 @@
 //! What can be ordered? It is checked while it is read; behind the edge there is no bad order.
 
+use std::fmt::Display;
+
 use edge::text::is_line;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// Of one sku, in an order or in stock.
 pub const MAX_QUANTITY: i64 = 1_000_000;
 /// A hundred million of the currency.
-const MAX_AMOUNT: i64 = 10_000_000_000;
+pub const MAX_AMOUNT: i64 = 10_000_000_000;
 
 // ANCHOR: order
 /// What a client sends to order, what is stored, and what participants are sent parts of.
@@ -20,7 +22,7 @@ pub struct Order {
     #[serde(deserialize_with = "items")]
     pub items: Vec<Item>,
     /// For how much in all.
-    #[serde(deserialize_with = "amount")]
+    #[serde(deserialize_with = "between::<_, 1, MAX_AMOUNT>")]
     pub amount_cents: i64,
     /// What is charged.
     #[serde(deserialize_with = "name")]
@@ -37,7 +39,7 @@ pub struct Item {
     #[serde(deserialize_with = "name")]
     pub sku: String,
     /// How many.
-    #[serde(deserialize_with = "quantity")]
+    #[serde(deserialize_with = "between::<_, 1, MAX_QUANTITY>")]
     pub quantity: i64,
 }
 // ANCHOR_END: order
@@ -64,7 +66,7 @@ pub struct Address {
 fn checked<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     from: D,
     is_good: impl FnOnce(&T) -> bool,
-    wrong: &str,
+    wrong: impl Display,
 ) -> Result<T, D::Error> {
     let value = T::deserialize(from)?;
     if is_good(&value) { Ok(value) } else { Err(D::Error::custom(wrong)) }
@@ -97,18 +99,15 @@ fn country<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
     checked(from, is_good, "must be two capital letters")
 }
 
-fn quantity<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
-    checked(from, |number| (1..=MAX_QUANTITY).contains(number), "must be from 1 to 1000000")
-}
-
-/// What there may be in stock.
-pub fn stock<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
-    checked(from, |number| (0..=MAX_QUANTITY).contains(number), "must be from 0 to 1000000")
-}
-
-/// What an order may cost.
-pub fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
-    checked(from, |number| (1..=MAX_AMOUNT).contains(number), "must be from 1 to 10000000000")
+/// A number from `LEAST` to `MOST`.
+pub fn between<'de, D: Deserializer<'de>, const LEAST: i64, const MOST: i64>(
+    from: D,
+) -> Result<i64, D::Error> {
+    checked(
+        from,
+        |number| (LEAST..=MOST).contains(number),
+        format!("must be from {LEAST} to {MOST}"),
+    )
 }
 
 /// The lines of an order.

@@ -3,7 +3,7 @@
 
 use axum::{
     Router,
-    extract::{FromRequestParts, Path, Query, State, rejection::QueryRejection},
+    extract::{FromRequestParts, Path, State},
     http::request::Parts,
     routing::{get, post},
 };
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    order::{Address, Item, amount, is_name, items, name, stock},
+    order::{Address, Item, MAX_AMOUNT, MAX_QUANTITY, between, is_name, items, name},
     saga::{Call, Participant},
     store::{
         Database,
@@ -31,21 +31,15 @@ pub type Databases = [Option<Database>; 3];
 pub fn router(databases: &Databases) -> Router {
     Router::new()
         .route("/inventory/stock/{sku}", get(show_stock).put(put_stock))
-        .route(
-            "/inventory/reserve",
-            post(|dbs, key, it| step::<Reserve>(Call::Reserve, dbs, key, it)),
-        )
-        .route(
-            "/inventory/release",
-            post(|dbs, key, it| step::<Plain>(Call::Release, dbs, key, it)),
-        )
-        .route("/inventory/sell", post(|dbs, key, it| step::<Plain>(Call::Sell, dbs, key, it)))
-        .route("/payment/charge", post(|dbs, key, it| step::<Charge>(Call::Charge, dbs, key, it)))
-        .route("/payment/refund", post(|dbs, key, it| step::<Plain>(Call::Refund, dbs, key, it)))
-        .route("/payment/effects", get(|dbs, of| effects(Participant::Payment, dbs, of)))
-        .route("/shipping/book", post(|dbs, key, it| step::<Book>(Call::Book, dbs, key, it)))
-        .route("/shipping/cancel", post(|dbs, key, it| step::<Plain>(Call::Cancel, dbs, key, it)))
-        .route("/shipping/effects", get(|dbs, of| effects(Participant::Shipping, dbs, of)))
+        .route("/inventory/reserve", post(|d, key, it| step::<Reserve>(Call::Reserve, d, key, it)))
+        .route("/inventory/release", post(|d, key, it| step::<Plain>(Call::Release, d, key, it)))
+        .route("/inventory/sell", post(|d, key, it| step::<Plain>(Call::Sell, d, key, it)))
+        .route("/payment/charge", post(|d, key, it| step::<Charge>(Call::Charge, d, key, it)))
+        .route("/payment/refund", post(|d, key, it| step::<Plain>(Call::Refund, d, key, it)))
+        .route("/payment/effects/{order_id}", get(|d, id| effects(Participant::Payment, d, id)))
+        .route("/shipping/book", post(|d, key, it| step::<Book>(Call::Book, d, key, it)))
+        .route("/shipping/cancel", post(|d, key, it| step::<Plain>(Call::Cancel, d, key, it)))
+        .route("/shipping/effects/{order_id}", get(|d, id| effects(Participant::Shipping, d, id)))
         .with_state(databases.clone())
 }
 
@@ -65,7 +59,7 @@ struct Reserve {
 #[serde(deny_unknown_fields, expecting = "an object with the fields of a charge")]
 struct Charge {
     order_id: Uuid,
-    #[serde(deserialize_with = "amount")]
+    #[serde(deserialize_with = "between::<_, 1, MAX_AMOUNT>")]
     amount_cents: i64,
     #[serde(deserialize_with = "name")]
     payment_method: String,
@@ -135,28 +129,26 @@ fn refusal(request: &Value) -> Option<&'static str> {
 }
 // ANCHOR_END: perform
 
-#[derive(Deserialize)]
-struct OfOrder {
-    order_id: Uuid,
-}
-
 /// What was done for an order. One that nobody has had no effects.
 async fn effects(
     participant: Participant,
     State(databases): State<Databases>,
-    order: Result<Query<OfOrder>, QueryRejection>,
+    Path(id): Path<String>,
 ) -> Result<Json<Value>, Error> {
-    let wrong = |_| Error::invalid("order_id", "must be a UUID");
-    let Query(OfOrder { order_id }) = order.map_err(wrong)?;
-    let database = of(&databases, participant)?;
-    let effects = database.within(async |c| calls::effects(c, order_id).await).await?;
-    Ok(Json(json!({ "order_id": order_id, "effects": effects })))
+    let (id, database) = (order_id(&id)?, of(&databases, participant)?);
+    let effects = database.within(async |c| calls::effects(c, id).await).await?;
+    Ok(Json(json!({ "order_id": id, "effects": effects })))
+}
+
+/// An id in the path. A string that cannot be one gets 404.
+pub fn order_id(text: &str) -> Result<Uuid, Error> {
+    text.parse().map_err(|_| Error::NotFound)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with `quantity`")]
 struct Quantity {
-    #[serde(deserialize_with = "stock")]
+    #[serde(deserialize_with = "between::<_, 0, MAX_QUANTITY>")]
     quantity: i64,
 }
 

@@ -7,14 +7,7 @@ pub mod calls;
 pub mod inventory;
 pub mod orders;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use edge::database::Limits;
 use serde_json::Value;
@@ -53,8 +46,6 @@ pub fn connect(url: &str) -> Result<Database, sqlx::Error> {
 pub struct Store {
     /// Where the orders are.
     pub database: Database,
-    /// How many writes came too late, because another orchestrator had claimed the order.
-    pub fenced: Arc<AtomicU64>,
 }
 
 /// An order that this process may work on, until the lease ends.
@@ -82,13 +73,6 @@ pub enum Lease {
 }
 
 type LogRow = (Uuid, Value, OffsetDateTime);
-
-impl Store {
-    /// In this database.
-    pub fn new(database: Database) -> Self {
-        Self { database, fenced: Arc::default() }
-    }
-}
 
 // ANCHOR: append_sql
 pub(crate) const APPEND: &str = r#"
@@ -145,7 +129,6 @@ impl Store {
         });
         let written: bool = append.await?;
         if !written {
-            self.fenced.fetch_add(1, Ordering::Relaxed);
             tracing::info!(%id, fence, "fenced off: another orchestrator has claimed this order");
         }
         Ok(written)

@@ -332,9 +332,7 @@ impl Lane {
             let late = if point.moment == Moment::Before {
                 // What the dead process had sent and we held back is thrown away with its connection.
                 proxy.set(Fault::Cut);
-                drop(held);
-                // The connection is closed when the server has nothing more to hear of it.
-                sleep(Duration::from_millis(2)).await;
+                held.gone().await;
                 proxy.heal();
                 None
             } else {

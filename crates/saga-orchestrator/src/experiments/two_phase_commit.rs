@@ -101,7 +101,7 @@ async fn kill_between_the_phases(lab: &Lab, fixture: &Fixture) -> anyhow::Result
     let held = soon(caught).await?;
     child.kill().await?;
     proxy.set(Fault::Cut);
-    drop(held);
+    held.gone().await;
     placing.abort();
     Ok(())
 }
@@ -184,7 +184,7 @@ async fn saga(lab: &Lab, fixture: &Fixture, wait_ms: u64) -> anyhow::Result<()> 
         reserved,
     );
     shipping.set(Fault::Cut);
-    drop(held);
+    held.gone().await;
     shipping.heal();
     child.restart().await?;
     let order = client.ended(id).await?;

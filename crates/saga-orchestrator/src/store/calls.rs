@@ -34,12 +34,6 @@ pub enum Answer {
     KeyReused,
 }
 
-impl From<Option<String>> for Answer {
-    fn from(refusal: Option<String>) -> Self {
-        refusal.map_or(Self::Done, Self::Refused)
-    }
-}
-
 // ANCHOR: act_sql
 pub(crate) const ACT: &str = r#"
     with call as (
@@ -72,7 +66,7 @@ pub async fn act(
         .fetch_optional(&mut *connection)
         .await?;
     match first {
-        Some(refusal) => Ok(refusal.into()),
+        Some(refusal) => Ok(refusal.map_or(Answer::Done, Answer::Refused)),
         None => replay(connection, asked).await,
     }
 }
@@ -162,7 +156,7 @@ impl Row {
                 Answer::Refused("this order has had this step under another key".to_owned())
             }
             Some(_) if self.is_same != Some(true) => Answer::KeyReused,
-            Some(_) => self.refusal.into(),
+            Some(_) => self.refusal.map_or(Answer::Done, Answer::Refused),
         }
     }
     // ANCHOR_END: remember

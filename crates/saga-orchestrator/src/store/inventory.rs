@@ -79,7 +79,7 @@ pub async fn reserve(connection: &mut PgConnection, asked: &Asked) -> sqlx::Resu
         .fetch_optional(&mut *connection)
         .await?;
     match first {
-        Some(refusal) => Ok(refusal.into()),
+        Some(refusal) => Ok(refusal.map_or(Answer::Done, Answer::Refused)),
         None => replay(connection, asked).await,
     }
 }
@@ -118,12 +118,7 @@ pub(crate) const SELL: &str = r#"
     with call as (
         update calls
         set sell_key = $2
-        where
-            order_id = $1
-            and action_key is not null
-            and refusal is null
-            and undo_key is null
-            and sell_key is null
+        where order_id = $1 and action_key is not null and (refusal, undo_key, sell_key) is null
         returning request
     ), effect as (
         update stock

@@ -39,7 +39,8 @@ pub struct Standing {
 impl Store {
     /// A new order with the first record of its log, or the order that was made with this key. An error if the key
     /// was used for another request.
-    pub async fn insert(&self, id: Uuid, key: &str, order: &Order) -> Result<Uuid, Error> {
+    pub async fn insert(&self, key: &str, order: &Order) -> Result<Uuid, Error> {
+        let id = Uuid::now_v7();
         let known = self.database.within(async |connection| {
             let new = sqlx::query(INSERT)
                 .bind(id)

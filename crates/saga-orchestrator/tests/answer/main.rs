@@ -1,6 +1,7 @@
 //! Do the services do what their table of calls (`src/cases`) cannot say? With options of their own, several processes,
 //! other flows, a look into their databases, or a fault.
 
+mod faults;
 mod flows;
 mod orders;
 mod processes;
@@ -20,7 +21,7 @@ use saga_orchestrator::{
 const IMPATIENT: [&str; 4] = ["--backoff-ms", "20", "--longest-backoff-ms", "100"];
 
 fn main() -> ExitCode {
-    let tests = [orders::tests(), processes::tests(), flows::tests()].into_iter().flatten();
+    let tests = [orders::tests(), processes::tests(), flows::tests(), faults::tests()].into_iter().flatten();
     run(saga_orchestrator::answer(), || Box::pin(serve_for_cases()), tests.collect())
 }
 
