@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::start;
+use crate::{count, start};
 
 lab::tests![
     time_in_which_no_orchestrator_lives_uses_up_no_patience,
@@ -151,17 +151,13 @@ async fn the_last_item_is_refused_inside_a_transaction_too() -> Outcome {
             anyhow::Ok(answer)
         }
     });
-    let mut third = PgConnection::connect(&url).await?;
     eventually("the second waits for the first", async || {
         let waits = r#"
-            select exists (
-                select
-                from pg_stat_activity
-                where datname = current_database() and wait_event_type = 'Lock'
-            )
+            select count(*)
+            from pg_stat_activity
+            where datname = current_database() and wait_event_type = 'Lock'
         "#;
-        let waits: bool = sqlx::query_scalar(waits).fetch_one(&mut third).await?;
-        Ok(waits.then_some(()))
+        Ok((count(&url, waits).await? == 1).then_some(()))
     })
     .await?;
     transaction.commit().await?;

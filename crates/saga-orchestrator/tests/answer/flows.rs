@@ -15,20 +15,18 @@ use lab::{
 };
 use lapin::{
     BasicProperties, Channel,
-    options::{
-        BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions,
-    },
+    options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
     types::FieldTable,
 };
 use saga_orchestrator::{
     cases::client::{Client, changed, order},
-    experiments::fixture::{self, Fixture, soon},
+    experiments::fixture::{self, Fixture},
 };
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use crate::start;
+use crate::{count, start};
 
 lab::tests![
     the_choreographed_order_ends_in_the_same_ways,
@@ -186,7 +184,8 @@ async fn breaks_off(scene: &Scene, server: &Proxy, messages: u64) -> Outcome {
         for side in [Side::Before, Side::After] {
             let key = format!("{side:?} message {message}");
             let caught = server.at_message(server.messages() + message, side);
-            let placing = scene.client.place_order(&key, &order("book"));
+            let wanted = order("book");
+            let placing = scene.client.place_order(&key, &wanted);
             let (placed, held) = tokio::join!(placing, timeout(Duration::from_secs(2), caught));
             if let Ok(held) = held {
                 let held = held?;
@@ -215,9 +214,14 @@ async fn a_parcel_without_a_reservation_is_left_to_a_human() -> Outcome {
 async fn two_processes_send_each_event_once() -> Outcome {
     let (mut queues, prefix) = fixture::queues().await?;
     let fixture = Fixture::fresh().await?;
-    let choreography = fixture
-        .serve()
-        .args(&["--flow", "choreography", "--queue-prefix", &prefix, "--poll-ms", "5"]);
+    let choreography = fixture.serve().args(&[
+        "--flow",
+        "choreography",
+        "--queue-prefix",
+        &prefix,
+        "--poll-ms",
+        "5",
+    ]);
     let (_one, client) = fixture::start(choreography.clone()).await?;
     let _other = choreography.start().await?;
     client.put_stock("book", 1_000).await?;
@@ -232,8 +236,9 @@ async fn two_processes_send_each_event_once() -> Outcome {
         client.ends(id, "confirmed").await?;
     }
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    let mut events =
-        channel.basic_consume(spy.as_str().into(), "".into(), options, FieldTable::default()).await?;
+    let mut events = channel
+        .basic_consume(spy.as_str().into(), "".into(), options, FieldTable::default())
+        .await?;
     let (mut ids, mut sent) = (std::collections::HashSet::new(), 0);
     while let Ok(Some(event)) = timeout(Duration::from_secs(1), events.next()).await {
         let event: Value = serde_json::from_slice(&event?.data)?;
@@ -265,12 +270,12 @@ async fn events_that_are_too_old_to_come_again_are_forgotten() -> Outcome {
     )
     .execute(&mut payment)
     .await?;
+    payment.close().await?;
     let (_queues, prefix) = fixture::queues().await?;
     let flow = ["--flow", "choreography", "--queue-prefix", &prefix];
     let _child = fixture.serve().args(&flow).start().await?;
     eventually("the old events are forgotten, and no others", async || {
-        let kept: i64 =
-            sqlx::query_scalar("select count(*) from inbox").fetch_one(&mut payment).await?;
+        let kept = count(fixture.parts.payment.url(), "select count(*) from inbox").await?;
         ensure!(kept >= 3_000, "{kept} are left");
         Ok((kept == 3_000).then_some(()))
     })
