@@ -61,7 +61,7 @@ struct Options {
     #[command(flatten)]
     patience: Patience,
     #[command(flatten)]
-    compare: compare::Options,
+    compare: compare::Comparison,
 }
 
 const PARTS: [&str; 4] = ["orchestrator", "inventory", "payment", "shipping"];

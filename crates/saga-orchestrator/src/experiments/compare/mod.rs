@@ -32,7 +32,7 @@ use crate::{
 
 /// What `serve` understands for the comparisons.
 #[derive(clap::Args, Clone, Debug)]
-pub struct Options {
+pub struct Comparison {
     /// How orders are carried out
     #[arg(long, value_enum, default_value_t)]
     flow: Flow,
@@ -74,7 +74,7 @@ pub struct Background {
     pub tasks: TaskTracker,
 }
 
-impl Options {
+impl Comparison {
     /// Whether it is anything but the answer itself.
     pub fn is_asked_for(&self) -> bool {
         self.flow != Flow::Orchestration
