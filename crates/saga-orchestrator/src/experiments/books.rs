@@ -26,7 +26,13 @@ impl Books {
     pub async fn of(parts: &Participants) -> anyhow::Result<Self> {
         let mut connection = PgConnection::connect(parts.inventory.url()).await?;
         let (available, reserved, sold) = sqlx::query_as(
-            "select sum(available)::bigint, sum(reserved)::bigint, sum(sold)::bigint from stock",
+            r#"
+            select
+                coalesce(sum(available), 0)::bigint,
+                coalesce(sum(reserved), 0)::bigint,
+                coalesce(sum(sold), 0)::bigint
+            from stock
+            "#,
         )
         .fetch_one(&mut connection)
         .await?;
