@@ -145,8 +145,12 @@ async fn orchestrated(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
 async fn choreographed(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
     let fixture = Fixture::of(lab).await?;
     fixture.parts.stock(1_000).await?;
-    let process = Proxied::choreography(lab, &fixture, "60000").await?;
-    measure(&process.client, &fixture, orders, || process.messages()).await
+    let mut process = Proxied::choreography(lab, &fixture, "600000").await?;
+    let seen = measure(&process.client, &fixture, orders, || process.messages()).await;
+    if seen.is_err() {
+        lab.text(process.whereabouts(&fixture).await?);
+    }
+    seen
 }
 
 /// One order after another; the first only warms it up. Asked of the database, past the proxies.

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, ensure};
 use conform::http::problem;
-use futures_util::future::try_join_all;
 use lab::{
     child::Child,
     fault::{Fault, Proxy, Side},
@@ -27,7 +26,6 @@ lab::tests![
     time_in_which_no_orchestrator_lives_uses_up_no_patience,
     an_order_that_cannot_be_read_is_parked_once_and_goes_on_when_it_is_mended,
     the_last_item_is_refused_inside_a_transaction_too,
-    orders_for_the_same_two_items_do_not_deadlock,
     with_a_key_nobody_gets_in_without_it,
     without_a_key_it_listens_on_loopback_only,
 ];
@@ -164,27 +162,6 @@ async fn the_last_item_is_refused_inside_a_transaction_too() -> Outcome {
     let answer = second.await??;
     ensure!(matches!(answer, Answer::Refused(_)), "{answer:?}");
     Ok(())
-}
-
-async fn orders_for_the_same_two_items_do_not_deadlock() -> Outcome {
-    let (_fixture, _child, client) = start(&[]).await?;
-    for sku in ["book", "pen"] {
-        client.put_stock(sku, 1_000).await?;
-    }
-    let statuses = try_join_all((0..60).map(|number| {
-        let client = &client;
-        async move {
-            let mut skus = ["book", "pen"];
-            skus.rotate_left(number % 2);
-            let items = skus.map(|sku| json!({ "sku": sku, "quantity": 1 }));
-            let request = json!({ "order_id": Uuid::now_v7(), "items": items });
-            let reserve = client.keyed("inventory/reserve", &format!("{number}"), &request);
-            anyhow::Ok(client.target.send(reserve).await?.status().as_u16())
-        }
-    }));
-    let statuses = statuses.await?;
-    ensure!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
-    client.has_stock("book", [940, 60, 0]).await
 }
 
 async fn with_a_key_nobody_gets_in_without_it() -> Outcome {

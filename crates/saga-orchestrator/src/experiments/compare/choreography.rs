@@ -53,9 +53,10 @@ impl Choreography {
             events::put(connection, &event.to_json()).await?;
             Ok(None)
         });
-        let known = known.await?;
+        let known = known.await;
+        // Also after an error: the commit may have happened, and only its answer was lost.
         orders.filled.notify_one();
-        match known {
+        match known? {
             None => Ok(id),
             Some((known, true)) => Ok(known),
             Some((_, false)) => Err(Error::KeyReused),
