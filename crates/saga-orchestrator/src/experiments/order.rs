@@ -103,7 +103,8 @@ fn asked(log: &[Line]) -> String {
 
 fn each_done_after_asked(log: &[Line]) -> bool {
     let steps = &log[..log.len().saturating_sub(1)];
-    steps.len().is_multiple_of(2)
+    !steps.is_empty()
+        && steps.len().is_multiple_of(2)
         && steps.chunks(2).all(|pair| {
             pair[0].1["kind"] == "asked"
                 && pair[1].1["kind"] == "done"

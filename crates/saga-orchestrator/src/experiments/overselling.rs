@@ -37,8 +37,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/store/inventory.rs",
-        replace: "stock.available < wanted.quantity",
-        with: "stock.available <= wanted.quantity",
+        replace: "locked.available < wanted.quantity",
+        with: "locked.available <= wanted.quantity",
         check: "orders confirmed",
     })
 }
