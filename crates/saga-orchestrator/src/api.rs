@@ -74,14 +74,14 @@ async fn create(
     // The key decides whether it is a new order. A client that got no answer sends the same one again.
     let id = orchestrator.store.insert(&key, &order).await?;
     orchestrator.wake.notify_one();
-    Ok(accepted(orchestrator.store.find(id).await?))
+    Ok(accepted(&orchestrator.store.find(id).await?))
 }
 // ANCHOR_END: create_order
 
 /// 202: it is written down, and will end. `Location` says where to look.
-pub fn accepted(order: Standing) -> Response {
+pub fn accepted(order: &Standing) -> Response {
     let location = [(LOCATION, format!("/orders/{}", order.id))];
-    (StatusCode::ACCEPTED, location, Json(view(&order))).into_response()
+    (StatusCode::ACCEPTED, location, Json(view(order))).into_response()
 }
 
 async fn show(State(store): State<Store>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
@@ -126,7 +126,7 @@ async fn retry(
         return Err(Error::Conflict("somebody else has resumed it".to_owned()));
     }
     orchestrator.wake.notify_one();
-    Ok(accepted(order))
+    Ok(accepted(&order))
 }
 // ANCHOR_END: retry
 

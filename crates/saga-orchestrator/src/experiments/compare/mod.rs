@@ -123,7 +123,7 @@ async fn create(
         Way::Choreography(choreography) => choreography.place(id, &key, &order).await?,
         Way::TwoPhaseCommit(two_phase) => two_phase.place(id, &key, &order).await?,
     };
-    Ok(accepted(store.find(placed).await?))
+    Ok(accepted(&store.find(placed).await?))
 }
 
 /// What a participant is asked, as the orchestrator would ask it.
