@@ -65,7 +65,6 @@ pub fn whole(calls: Router, databases: Vec<Database>, key: Option<&str>) -> Rout
         .layer(CatchPanicLayer::custom(panicked))
 }
 
-// ANCHOR: create_order
 async fn create(
     State(orchestrator): State<Arc<Orchestrator>>,
     Key(key): Key,
@@ -76,7 +75,6 @@ async fn create(
     orchestrator.wake.notify_one();
     Ok(accepted(&orchestrator.store.find(id).await?))
 }
-// ANCHOR_END: create_order
 
 /// 202: it is written down, and will end. `Location` says where to look.
 pub fn accepted(order: &Standing) -> Response {

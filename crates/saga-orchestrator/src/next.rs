@@ -156,6 +156,16 @@ mod tests {
     }
 
     #[test]
+    fn an_order_that_kills_its_orchestrators_does_not_kill_them_for_ever() {
+        let mut log = new();
+        for _ in 0..5 {
+            assert_eq!(log.next(5), Next::Ask(Call::Reserve));
+            log.push(&Record::TakenOver, START);
+        }
+        assert_eq!(log.next(5), Next::Write(Record::GaveUp { call: Call::Reserve }));
+    }
+
+    #[test]
     fn a_refusal_after_a_lost_answer_undoes_what_was_refused() {
         let refused = Record::Refused { call: Call::Charge, reason: "no".to_owned() };
         let before = [asked(Call::Reserve), done(Call::Reserve), asked(Call::Charge)];

@@ -99,7 +99,6 @@ async fn step<T: DeserializeOwned + Serialize>(
     }
 }
 
-// ANCHOR: perform
 /// Does what it is asked, once.
 pub async fn perform(
     connection: &mut PgConnection,
@@ -127,7 +126,6 @@ fn refusal(request: &Value) -> Option<&'static str> {
         (None, country) => (country == Some("XX")).then_some("nothing is sent to this country"),
     }
 }
-// ANCHOR_END: perform
 
 /// What was done for an order. One that nobody has had no effects.
 async fn effects(

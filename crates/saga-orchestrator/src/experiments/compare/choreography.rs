@@ -40,7 +40,6 @@ impl Choreography {
         Self { config, services: services.collect() }
     }
 
-    // ANCHOR: place_choreographed
     /// A new order and the event that tells of it, or neither. If the key is known, the order that was made with it.
     pub async fn place(&self, id: Uuid, key: &str, order: &Order) -> Result<Uuid, Error> {
         let orders = self.services.iter().find(|member| member.service == Service::Orders);
@@ -62,7 +61,6 @@ impl Choreography {
             Some((_, false)) => Err(Error::KeyReused),
         }
     }
-    // ANCHOR_END: place_choreographed
 
     /// Carries events until it is told to stop. What it leaves half done is undone, and delivered again.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
