@@ -36,8 +36,6 @@
             Record::TakenOver => {
                 if let Some(progress) = self.unfinished() {
                     progress.outcome_unknown = true;
-                    // Otherwise an order that kills its orchestrators would kill them for ever.
-                    progress.failures += 1;
                 }
             }
             Record::Parked { reason } if self.parked.is_none() => {

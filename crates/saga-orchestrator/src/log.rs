@@ -40,7 +40,8 @@ pub struct Progress {
     pub outcome: Option<Outcome>,
     /// Whether an attempt may have been carried out without our hearing of it.
     pub outcome_unknown: bool,
-    /// Attempts that failed, or whose orchestrator died, since it was first asked for or since a human resumed it.
+    /// Failed attempts since it was first asked for, or since a human resumed it. A take-over is none: the lease may only
+    /// have been too short.
     pub failures: u32,
     /// Attempts in all.
     pub attempts: u32,
@@ -134,8 +135,6 @@ impl Log {
             Record::TakenOver => {
                 if let Some(progress) = self.unfinished() {
                     progress.outcome_unknown = true;
-                    // Otherwise an order that kills its orchestrators would kill them for ever.
-                    progress.failures += 1;
                 }
             }
             Record::Parked { reason } if self.parked.is_none() => {
