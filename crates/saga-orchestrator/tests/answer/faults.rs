@@ -90,7 +90,7 @@ async fn a_minute_passes(fixture: &Fixture, id: Uuid) -> Outcome {
 }
 
 async fn an_order_that_cannot_be_read_is_parked_once_and_goes_on_when_it_is_mended() -> Outcome {
-    let (fixture, _child, client) = start(&["--lease-ms", "50"]).await?;
+    let (fixture, _child, client) = start(&["--lease-ms", "5000"]).await?;
     client.put_stock("book", 2).await?;
     let mut connection = PgConnection::connect(fixture.orders.url()).await?;
     let id = Uuid::now_v7();
