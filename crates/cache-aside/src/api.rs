@@ -4,23 +4,18 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection},
+    extract::{FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{
         HeaderMap, HeaderName, StatusCode,
         header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION},
         request::Parts,
     },
-    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use edge::{
-    FieldError, Json,
-    frame::{alive, in_time, method_not_allowed, panicked},
-};
+use edge::{FieldError, Json, frame::framed};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
     error::Error,
@@ -41,18 +36,11 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// All of the service.
 pub fn router(service: Arc<Service>) -> Router {
     let longest = TIMEOUT + service.trust.period;
-    Router::new()
+    let calls = Router::new()
         .route("/users", post(create).get(show_many))
         .route("/users/{id}", get(show).put(update).delete(delete))
-        .route("/readyz", get(ready))
-        .layer(from_fn_with_state(longest, in_time))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TraceLayer::new_for_http().on_failure(()))
-        .route("/healthz", get(alive))
-        .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(service)
+        .route("/readyz", get(ready));
+    framed(calls, longest, MAX_BODY).with_state(service)
 }
 
 async fn create(

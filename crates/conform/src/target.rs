@@ -16,10 +16,8 @@ use futures_util::{
     stream,
 };
 use reqwest::{
-    Body, Client, Method, RequestBuilder, Response, StatusCode, Url,
-    header::{
-        AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, REFERER, RETRY_AFTER,
-    },
+    Body, Client, Method, Request, RequestBuilder, Response, StatusCode, Url,
+    header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, LOCATION, REFERER, RETRY_AFTER},
     redirect::Policy,
 };
 use serde_json::Value;
@@ -144,7 +142,16 @@ impl Target {
     /// Sends a request; the answer is whole when it is returned. What is sent is noted before, so that it can be shown
     /// if no answer comes.
     pub async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let request = request.build()?;
+        self.send_with(None, request).await
+    }
+
+    /// Sends a request whose last byte waits for all others of its crowd.
+    async fn send_with(
+        &self,
+        crowd: Option<Arc<Barrier>>,
+        request: RequestBuilder,
+    ) -> anyhow::Result<Response> {
+        let mut request = request.build()?;
         let body = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
         let path = request.url().as_str().strip_prefix(&self.url).unwrap_or_default();
         let mut sent = format!("{} {} {}", request.method(), shown(path.as_bytes()), shown(body));
@@ -152,6 +159,9 @@ impl Target {
             sent = format!("{} with {name}: {}", sent.trim_end(), shown(value.as_bytes()));
         }
         self.note(sent.trim_end(), "nothing yet");
+        if let Some(crowd) = crowd {
+            hold_back(&mut request, crowd);
+        }
         let answer = async {
             let response = self.http.execute(request).await?;
             let mut whole = http::Response::builder().status(response.status());
@@ -192,26 +202,30 @@ impl Target {
         self.send_patiently(|| self.request(Method::POST, path).json(body)).await
     }
 
-    /// POSTs of JSON that arrive at the same moment, each sent as [`send_patiently`](Self::send_patiently) sends it.
-    ///
-    /// Of a request that a program has whole, it may be done before the next comes, and then there is no race. So each is
-    /// sent but for its last byte, and when all are there, the last bytes follow.
+    /// POSTs of JSON that arrive at the same moment; see [`send_together`](Self::send_together).
     pub async fn post_together(
         &self,
         path: &str,
         bodies: &[Value],
     ) -> anyhow::Result<Vec<(Response, bool)>> {
-        let all_there = Arc::new(Barrier::new(bodies.len()));
-        try_join_all(bodies.iter().map(|body| {
-            let mut first = Some(Arc::clone(&all_there));
-            self.send_patiently(move || {
-                let request = self.request(Method::POST, path);
-                let Some(all_there) = first.take() else { return request.json(body) };
-                let body = body.to_string();
-                request
-                    .header(CONTENT_TYPE, "application/json")
-                    .header(CONTENT_LENGTH, body.len())
-                    .body(but_for_its_end(body, all_there))
+        let post = |body| self.request(Method::POST, path).json(body);
+        self.send_together(bodies.iter().map(post).collect()).await
+    }
+
+    /// Requests with bodies that arrive at the same moment, each sent as [`send_patiently`](Self::send_patiently) sends it.
+    ///
+    /// Of a request that a program has whole, it may be done before the next comes, and then there is no race. So each is
+    /// sent but for its last byte, and when all are there, the last bytes follow.
+    pub async fn send_together(
+        &self,
+        requests: Vec<RequestBuilder>,
+    ) -> anyhow::Result<Vec<(Response, bool)>> {
+        let all_there = Arc::new(Barrier::new(requests.len()));
+        try_join_all(requests.into_iter().map(|request| {
+            let mut crowd = Some(Arc::clone(&all_there));
+            self.patiently(move || {
+                let (request, crowd) = (request.try_clone(), crowd.take());
+                async { self.send_with(crowd, request.context("a stream is sent once")?).await }
             })
         }))
         .await
@@ -223,10 +237,17 @@ impl Target {
         &self,
         mut request: impl FnMut() -> RequestBuilder,
     ) -> anyhow::Result<(Response, bool)> {
+        self.patiently(|| self.send(request())).await
+    }
+
+    async fn patiently<F: Future<Output = anyhow::Result<Response>>>(
+        &self,
+        mut send: impl FnMut() -> F,
+    ) -> anyhow::Result<(Response, bool)> {
         let deadline = Instant::now() + PATIENCE;
         let mut unsure = false;
         loop {
-            let response = self.send(request()).await?;
+            let response = send().await?;
             let next = Instant::now() + pause(&response);
             // A longer wait than that is as good as no.
             if response.status() != StatusCode::SERVICE_UNAVAILABLE || next > deadline {
@@ -272,13 +293,17 @@ impl Target {
     }
 }
 
-/// A body whose last byte waits for all others, or for a program that does not take so many requests at once.
-fn but_for_its_end(body: String, all_there: Arc<Barrier>) -> Body {
-    let mut start = body.into_bytes();
-    let end = start.split_off(start.len().saturating_sub(1));
-    let end = timeout(SLOWEST_CROWD, async move { all_there.wait().await }).map(|_| end);
+/// Lets the last byte of its body wait until all of the crowd are there; but not for a program that does not take so many
+/// requests at once.
+fn hold_back(request: &mut Request, crowd: Arc<Barrier>) {
+    let whole = request.body().and_then(|body| body.as_bytes()).unwrap_or_default();
+    let length = whole.len();
+    let (start, end) = whole.split_at(length.saturating_sub(1));
+    let (start, end) = (start.to_vec(), end.to_vec());
+    let end = timeout(SLOWEST_CROWD, async move { crowd.wait().await }).map(|_| end);
     let parts = stream::iter([start]).chain(stream::once(end));
-    Body::wrap_stream(parts.map(Ok::<_, Infallible>))
+    *request.body_mut() = Some(Body::wrap_stream(parts.map(Ok::<_, Infallible>)));
+    request.headers_mut().insert(CONTENT_LENGTH, length.into());
 }
 
 /// How long an answer asks to wait before the next request: seconds, or until a time.

@@ -3,19 +3,47 @@
 use std::{any::Any, time::Duration};
 
 use axum::{
-    extract::{Request, State},
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
-    middleware::Next,
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use serde_json::{Value, json};
+use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{json::Json, problem::Problem};
+
+/// These calls, with what each service has around them: `GET /healthz`, 404 and 405 for what there is not, an end to what
+/// takes too long or sends too much, a line in the log, and an answer also when a handler panics. `longest` is for a whole
+/// request and its answer, and `largest` for its body, in bytes.
+pub fn framed<S: Clone + Send + Sync + 'static>(
+    calls: Router<S>,
+    longest: Duration,
+    largest: usize,
+) -> Router<S> {
+    calls
+        .route("/healthz", get(alive))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(longest, in_time))
+        .layer(DefaultBodyLimit::max(largest))
+        // A failure is told by whoever knows its cause.
+        .layer(TraceLayer::new_for_http().on_failure(()))
+        .layer(CatchPanicLayer::custom(panicked))
+}
 
 /// `GET /healthz`: the process is alive. It asks nobody, so it says nothing about others.
 #[allow(clippy::unused_async, reason = "handlers are")]
 pub async fn alive() -> Json<Value> {
     Json(json!({ "status": "alive" }))
+}
+
+/// 404, for a path that is none of ours.
+#[allow(clippy::unused_async, reason = "handlers are")]
+pub async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is nothing here")
 }
 
 /// 405. axum adds `Allow`.
@@ -45,18 +73,20 @@ pub fn panicked(_: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, body::Body, middleware::from_fn_with_state, routing::get};
+    use axum::{body::Body, routing::post};
     use tower::ServiceExt;
 
     use super::*;
 
     async fn ask(method: &str, path: &str) -> Response {
-        let router = Router::new()
-            .route("/healthz", get(alive))
+        let panics = async || -> () { panic!("as a test wants it") };
+        let calls = Router::new()
             .route("/slow", get(std::future::pending::<()>))
-            .method_not_allowed_fallback(method_not_allowed)
-            .layer(from_fn_with_state(Duration::from_millis(10), in_time));
-        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            .route("/panics", get(panics))
+            .route("/reads", post(async |body: String| body));
+        let router = framed(calls, Duration::from_millis(10), 100);
+        let body = Body::from("x".repeat(if method == "POST" { 101 } else { 0 }));
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
         router.oneshot(request).await.unwrap()
     }
 
@@ -74,5 +104,14 @@ mod tests {
         assert_eq!(response.status(), 405);
         assert_eq!(response.headers()["allow"], "GET,HEAD");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_and_what_breaks_has_an_answer_too() {
+        for (method, path, status) in
+            [("GET", "/nowhere", 404), ("GET", "/panics", 500), ("POST", "/reads", 413)]
+        {
+            assert_eq!(ask(method, path).await.status(), status, "{path}");
+        }
     }
 }

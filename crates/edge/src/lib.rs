@@ -6,8 +6,8 @@
 //!
 //! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`])
 //! and what its text may be ([`text`], and `email` with the feature of that name), what each request gets around it
-//! ([`frame`]), what a header says and who may call ([`header`]), who is asking ([`client_address`]), and how long we wait for PostgreSQL ([`database`], with the feature
-//! `postgres`).
+//! ([`frame`]), what a header says and who may call ([`header`]), who is asking ([`client_address`]), and how long we wait
+//! for PostgreSQL ([`database`], with the feature `postgres`).
 
 pub mod problem;
 pub mod json;
@@ -22,4 +22,4 @@ pub mod client_address;
 pub mod database;
 
 pub use json::Json;
-pub use problem::{FieldError, Problem};
+pub use problem::{FieldError, Mistakes, Problem};

@@ -29,6 +29,22 @@ impl FieldError {
     }
 }
 
+/// Collects what is wrong with the fields, so that a client hears of all mistakes at once.
+#[derive(Debug, Default)]
+pub struct Mistakes(Vec<FieldError>);
+
+impl Mistakes {
+    /// The value of a field, if it is as it should be. Otherwise the mistake is noted.
+    pub fn note<T>(&mut self, field: &str, parsed: Result<T, impl Into<String>>) -> Option<T> {
+        parsed.map_err(|message| self.0.push(FieldError::new(field, message))).ok()
+    }
+
+    /// What was made of the fields, if nothing is wrong with them; otherwise all mistakes.
+    pub fn finish<T>(self, parsed: Option<T>) -> Result<T, Vec<FieldError>> {
+        parsed.filter(|_| self.0.is_empty()).ok_or(self.0)
+    }
+}
+
 /// An answer that says what went wrong: what an `IntoResponse` of errors builds.
 #[derive(Clone, Debug)]
 #[must_use]

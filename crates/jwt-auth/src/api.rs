@@ -4,24 +4,17 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, DefaultBodyLimit, FromRef, State},
+    extract::{ConnectInfo, FromRef, State},
     http::{
         HeaderMap, HeaderName, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION},
     },
-    middleware::from_fn_with_state,
     response::IntoResponse,
     routing::{get, post},
 };
-use edge::{
-    FieldError, Json, Problem,
-    client_address::TrustedProxies,
-    email::Email,
-    frame::{alive, in_time, method_not_allowed, panicked},
-};
+use edge::{FieldError, Json, client_address::TrustedProxies, email::Email, frame::framed};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
     claims::Claims,
@@ -63,9 +56,8 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/logout/everywhere", post(logout_everywhere))
         .route("/.well-known/jwks.json", get(key_set))
         .route("/me", get(me))
-        .route("/readyz", get(ready))
-        .layer(DefaultBodyLimit::max(MAX_BODY));
-    framed(calls).with_state(service)
+        .route("/readyz", get(ready));
+    framed(calls, TIMEOUT, MAX_BODY).with_state(service)
 }
 
 // ANCHOR: guarded_router
@@ -74,7 +66,7 @@ pub fn guarded_router(verifier: Verifier) -> Router {
     let calls = Router::new()
         .route("/me", get(me))
         .route("/readyz", get(async |State(verifier): State<Verifier>| is_ready(&verifier).await));
-    framed(calls).with_state(verifier)
+    framed(calls, TIMEOUT, MAX_BODY).with_state(verifier)
 }
 
 /// The hot path: no database, no server, no lock. Who calls it has been verified by then.
@@ -82,17 +74,6 @@ async fn me(claims: Claims) -> impl IntoResponse {
     (NO_STORE, Json(Account { id: claims.sub, email: claims.email }))
 }
 // ANCHOR_END: guarded_router
-
-/// What every request gets, whatever it asks for.
-fn framed<S: Clone + Send + Sync + 'static>(calls: Router<S>) -> Router<S> {
-    calls
-        .route("/healthz", get(alive))
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is nothing here"))
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(TIMEOUT, in_time))
-        .layer(TraceLayer::new_for_http().on_failure(()))
-        .layer(CatchPanicLayer::custom(panicked))
-}
 
 /// What a client sends to register and to log in.
 #[derive(Deserialize)]

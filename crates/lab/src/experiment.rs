@@ -332,7 +332,7 @@ impl Lab {
         Ok(engine)
     }
 
-    /// Prepares the answer's server as a process of its own: `lab.serve().arg("--codes").arg("random")`.
+    /// Prepares the answer's server as a process of its own: `lab.serve().arg("--workers").arg("2")`.
     pub fn serve(&self) -> ChildBuilder {
         Child::serve(self.answer.name)
     }

@@ -37,7 +37,10 @@ pub fn command() -> Command {
         .subcommand(Command::new("reset").about("Puts the code back"))
         .subcommand(
             Command::new("prove")
-                .about("For authors: shows that exercises and experiments catch what they should")
+                .about(
+                    "For authors: shows that exercises and experiments catch what they should: all that \
+                     have changed, or those that are named",
+                )
                 .arg(which(false))
                 .arg(all.help("Also those that have not changed since they were proved")),
         )

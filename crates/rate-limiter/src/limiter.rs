@@ -49,7 +49,7 @@ pub enum Store {
         /// What Redis has said.
         leases: Leases,
         /// Counts in this process while Redis is away. Without it nobody gets in then.
-        floor: Option<Memory>,
+        fallback: Option<Memory>,
     },
 }
 
@@ -64,10 +64,10 @@ impl Store {
         (lease, max_keys): (u64, usize),
         clock: &Clock,
     ) -> Self {
-        let floor = || Memory::new(limits, max_keys, Arc::clone(clock));
-        let floor = (when_away == WhenAway::FailOpen).then(floor);
+        let fallback = || Memory::new(limits, max_keys, Arc::clone(clock));
+        let fallback = (when_away == WhenAway::FailOpen).then(fallback);
         let leases = Leases::new(lease, max_keys, Arc::clone(clock));
-        Self::Redis { shared, leases, floor }
+        Self::Redis { shared, leases, fallback }
     }
 }
 
@@ -117,8 +117,8 @@ impl Limiter {
     pub fn when_away(&self) -> Option<WhenAway> {
         match &self.store {
             Store::Memory(_) => None,
-            Store::Redis { floor: Some(_), .. } => Some(WhenAway::FailOpen),
-            Store::Redis { floor: None, .. } => Some(WhenAway::FailClosed),
+            Store::Redis { fallback: Some(_), .. } => Some(WhenAway::FailOpen),
+            Store::Redis { fallback: None, .. } => Some(WhenAway::FailClosed),
         }
     }
 
@@ -128,7 +128,7 @@ impl Limiter {
     pub async fn decide(&self, key: Key, cost: u64) -> Result<Decision, Error> {
         let decision = match &self.store {
             Store::Memory(memory) => Ok(memory.decide(key, cost)),
-            Store::Redis { shared, leases, floor } => {
+            Store::Redis { shared, leases, fallback } => {
                 match leases.decide(shared, &self.limits, key, cost).await {
                     Ok(decision) => {
                         self.is_back();
@@ -137,7 +137,7 @@ impl Limiter {
                     Err(error) => {
                         self.is_away(&error);
                         // Not "let everybody in": each process still holds everyone to the quota by itself.
-                        floor.as_ref().map(|floor| floor.decide(key, cost)).ok_or(Error::StoreAway)
+                        fallback.as_ref().map(|it| it.decide(key, cost)).ok_or(Error::StoreAway)
                     }
                 }
             }

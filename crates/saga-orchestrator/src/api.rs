@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::{StatusCode, header::LOCATION},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
@@ -12,13 +12,12 @@ use axum::{
 };
 use edge::{
     Json,
-    frame::{alive, in_time, method_not_allowed, panicked},
+    frame::framed,
     header::{ServiceKey, with_key},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
     error::Error,
@@ -53,16 +52,8 @@ pub fn reading(store: Store) -> Router {
 /// What every part of the service has around it. `GET /readyz` looks at these databases. With a key, only callers who
 /// show it get in.
 pub fn whole(calls: Router, databases: Vec<Database>, key: Option<&str>) -> Router {
-    calls
-        .layer(from_fn_with_state(ServiceKey::new(key), with_key))
-        .route("/readyz", get(ready).with_state(databases))
-        .route("/healthz", get(alive))
-        .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(TIMEOUT, in_time))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TraceLayer::new_for_http().on_failure(()))
-        .layer(CatchPanicLayer::custom(panicked))
+    let guarded = calls.layer(from_fn_with_state(ServiceKey::new(key), with_key));
+    framed(guarded.route("/readyz", get(ready).with_state(databases)), TIMEOUT, MAX_BODY)
 }
 
 async fn create(

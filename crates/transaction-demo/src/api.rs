@@ -4,18 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection},
+    extract::{FromRequestParts, Path, Query, State, rejection::QueryRejection},
     http::{StatusCode, header::LOCATION, request::Parts},
-    middleware::from_fn_with_state,
     response::IntoResponse,
     routing::{get, post},
 };
-use edge::{
-    Json,
-    frame::{alive, in_time, method_not_allowed, panicked},
-};
+use edge::{Json, frame::framed};
 use serde_json::{Value, json};
-use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
     bank::Bank,
@@ -31,21 +26,14 @@ const MAX_BODY: usize = 16 * 1_024;
 
 /// All of the service.
 pub fn router(bank: Arc<Bank>) -> Router {
-    Router::new()
+    let calls = Router::new()
         .route("/accounts", post(open))
         .route("/accounts/{id}", get(account))
         .route("/accounts/{id}/entries", get(entries))
         .route("/transfers", post(transfer))
         .route("/transfers/{id}", get(show_transfer))
-        .route("/readyz", get(ready))
-        .route("/healthz", get(alive))
-        .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(TIMEOUT, in_time))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(TraceLayer::new_for_http().on_failure(()))
-        .with_state(bank)
+        .route("/readyz", get(ready));
+    framed(calls, TIMEOUT, MAX_BODY).with_state(bank)
 }
 
 async fn open(

@@ -1,6 +1,6 @@
 //! What do the bodies of requests and answers look like?
 
-use edge::{FieldError, text::is_line};
+use edge::{FieldError, Mistakes, text::is_line};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -17,16 +17,6 @@ const LONGEST_OWNER: usize = 200;
 const PAGE: u32 = 50;
 /// Entries on the longest page.
 const LONGEST_PAGE: u32 = 200;
-
-/// Collects what is wrong, so that the client hears of all mistakes at once.
-#[derive(Default)]
-struct Mistakes(Vec<FieldError>);
-
-impl Mistakes {
-    fn note<T>(&mut self, field: &str, parsed: Result<T, &str>) -> Option<T> {
-        parsed.map_err(|message| self.0.push(FieldError::new(field, message))).ok()
-    }
-}
 
 /// What a client sends to open an account.
 #[derive(Debug, Deserialize)]
@@ -49,10 +39,7 @@ impl OpenAccount {
             }
         };
         let owner = mistakes.note("owner", parse_owner(self.owner));
-        match owner {
-            Some(owner) if mistakes.0.is_empty() => Ok((owner, amount)),
-            _ => Err(Error::Invalid(mistakes.0)),
-        }
+        mistakes.finish(owner.map(|owner| (owner, amount))).map_err(Error::Invalid)
     }
 }
 
@@ -87,12 +74,10 @@ impl CreateTransfer {
         mistakes.note("from", account(from));
         mistakes.note("to", account(to));
         if from == to {
-            mistakes.note::<()>("to", Err("is the account that pays"));
+            mistakes.note("to", Err::<(), _>("is the account that pays"));
         }
-        match mistakes.note("amount_cents", AmountCents::parse(amount_cents)) {
-            Some(amount) if mistakes.0.is_empty() => Ok(Order { from, to, amount }),
-            _ => Err(Error::Invalid(mistakes.0)),
-        }
+        let amount = mistakes.note("amount_cents", AmountCents::parse(amount_cents));
+        mistakes.finish(amount.map(|amount| Order { from, to, amount })).map_err(Error::Invalid)
     }
 }
 
@@ -110,10 +95,8 @@ impl Page {
     /// The number before the first, and how many at most.
     pub fn parse(&self) -> Result<(i64, u32), Error> {
         let limit = self.limit.unwrap_or(PAGE);
-        let mut mistakes = Mistakes::default();
         if !(1..=LONGEST_PAGE).contains(&limit) {
-            mistakes.note::<()>("limit", Err("must be from 1 to 200"));
-            return Err(Error::Invalid(mistakes.0));
+            return Err(Error::Invalid(vec![FieldError::new("limit", "must be from 1 to 200")]));
         }
         Ok((self.after.unwrap_or(0), limit))
     }

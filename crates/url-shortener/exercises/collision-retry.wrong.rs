@@ -6,13 +6,14 @@
         alias: Option<&Code>,
         ttl: Option<i64>,
     ) -> Result<Created, Error> {
-        let shared = self.codes == Codes::Crc32 && alias.is_none() && ttl.is_none();
+        let shared = alias.is_none() && ttl.is_none();
         let token = if shared { None } else { Some(EditToken::generate()?) };
         let edit_token = token.as_ref().map(EditToken::hash);
         for collisions in 0..ATTEMPTS {
             let code = match alias {
                 Some(alias) => alias.clone(),
-                None => self.candidate(url, shared, collisions)?,
+                None if shared => crc32_code(url.as_str(), collisions),
+                None => random_code()?,
             };
             let (id, store) = (Uuid::new_v4(), self.shards.of(&code));
             let new = NewLink { code: code.clone(), id, url: url.clone(), edit_token, ttl };

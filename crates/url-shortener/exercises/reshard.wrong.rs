@@ -11,8 +11,7 @@ async fn move_links(shards: &Shards) -> anyhow::Result<()> {
             if leaving.is_empty() {
                 continue;
             }
-            let copied = from.copy_links(&leaving, to).await?;
-            from.copy_clicks(&copied, to).await?;
+            let copied = from.copy(&leaving, to).await?;
             from.delete_all(&copied).await?;
             all_moved &= copied.len() == leaving.len();
         }

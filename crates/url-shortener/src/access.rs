@@ -2,30 +2,32 @@
 //!
 //! Addresses live here for a while, in memory, and are written nowhere.
 
-use std::{
-    net::IpAddr,
-    num::NonZeroU32,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     extract::FromRequestParts,
-    http::{HeaderMap, header::AUTHORIZATION, request::Parts},
+    http::{HeaderMap, request::Parts},
 };
-use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy, one_client};
-use governor::{DefaultKeyedRateLimiter, Quota, clock::Clock};
+use edge::{
+    client_address::{ProxyHeader, TrustedProxies, TrustedProxy, one_client},
+    header::bearer,
+};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter, clock::Clock};
+use moka::future::Cache;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 
-/// Creates after which the clients that have rested are forgotten.
-const FORGET_EVERY: u64 = 10_000;
+/// A client that made no link for so long is forgotten. It has rested, so it is as good as a new one.
+const RESTED: Duration = Duration::from_secs(10);
+/// Clients that are remembered; some 300 bytes each. More than that at once may do more than they should.
+const CLIENTS: u64 = 100_000;
 
 /// How many links each client may make.
 pub struct Limit {
-    limiter: DefaultKeyedRateLimiter<IpAddr>,
-    checks: AtomicU64,
+    quota: Quota,
+    clients: Cache<IpAddr, Arc<DefaultDirectRateLimiter>>,
     proxies: TrustedProxies,
 }
 
@@ -34,24 +36,21 @@ impl Limit {
     /// clients share one limit.
     pub fn new(per_second: NonZeroU32, trusted: Vec<TrustedProxy>) -> Self {
         let burst = per_second.saturating_add(per_second.get());
-        let quota = Quota::per_second(per_second).allow_burst(burst);
         Self {
-            limiter: DefaultKeyedRateLimiter::keyed(quota),
-            checks: AtomicU64::new(0),
+            quota: Quota::per_second(per_second).allow_burst(burst),
+            clients: Cache::builder().max_capacity(CLIENTS).time_to_idle(RESTED).build(),
             proxies: TrustedProxies::new(trusted, ProxyHeader::XForwardedFor),
         }
     }
 
     /// Counts one link.
-    pub fn check(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Error> {
+    pub async fn check(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Error> {
         let client = one_client(self.proxies.client_of(peer, headers));
-        if self.checks.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY) {
-            // A client that has rested is as good as a new one.
-            self.limiter.retain_recent();
-        }
-        self.limiter.check_key(&client).map_err(|not_until| {
-            Error::TooManyRequests(not_until.wait_time_from(self.limiter.clock().now()))
-        })
+        let limiter = async { Arc::new(RateLimiter::direct(self.quota)) };
+        let limiter = self.clients.get_with(client, limiter).await;
+        limiter
+            .check()
+            .map_err(|not_until| Error::TooMany(not_until.wait_time_from(limiter.clock().now())))
     }
 }
 
@@ -84,41 +83,36 @@ impl<S: Sync> FromRequestParts<S> for EditToken {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, token) = header.and_then(|it| it.split_once(' ')).ok_or(Error::NoToken)?;
-        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-        is_bearer.then(|| Self(token.trim().to_owned())).ok_or(Error::NoToken)
+        bearer(&parts.headers).map(|token| Self(token.to_owned())).ok_or(Error::NoToken)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn check(limit: &Limit, peer: &str) -> Result<(), Error> {
-        limit.check(peer.parse().unwrap(), &HeaderMap::new())
+    async fn check(limit: &Limit, peer: &str) -> Result<(), Error> {
+        limit.check(peer.parse().unwrap(), &HeaderMap::new()).await
     }
 
-    #[test]
-    fn a_burst_is_twice_the_rate_and_then_the_client_must_wait() {
+    #[tokio::test]
+    async fn a_burst_is_twice_the_rate_and_then_the_client_must_wait() {
         let limit = Limit::new(NonZeroU32::MIN, Vec::new());
-        assert!(check(&limit, "192.0.2.1").is_ok());
-        assert!(check(&limit, "192.0.2.1").is_ok());
-        let Err(Error::TooManyRequests(retry_after)) = check(&limit, "192.0.2.1") else {
+        assert!(check(&limit, "192.0.2.1").await.is_ok());
+        assert!(check(&limit, "192.0.2.1").await.is_ok());
+        let Err(Error::TooMany(retry_after)) = check(&limit, "192.0.2.1").await else {
             panic!("the third in a second was allowed");
         };
         assert!(retry_after <= Duration::from_secs(1), "{retry_after:?}");
-        assert!(check(&limit, "192.0.2.2").is_ok());
+        assert!(check(&limit, "192.0.2.2").await.is_ok());
     }
 
-    #[test]
-    fn addresses_of_one_ipv6_network_share_a_limit() {
+    #[tokio::test]
+    async fn addresses_of_one_ipv6_network_share_a_limit() {
         let limit = Limit::new(NonZeroU32::MIN, Vec::new());
-        assert!(check(&limit, "2001:db8::1").is_ok());
-        assert!(check(&limit, "2001:db8::2").is_ok());
-        assert!(check(&limit, "2001:db8::ffff:0:0:3").is_err());
-        assert!(check(&limit, "2001:db8:0:1::3").is_ok());
+        assert!(check(&limit, "2001:db8::1").await.is_ok());
+        assert!(check(&limit, "2001:db8::2").await.is_ok());
+        assert!(check(&limit, "2001:db8::ffff:0:0:3").await.is_err());
+        assert!(check(&limit, "2001:db8:0:1::3").await.is_ok());
     }
 }

@@ -6,24 +6,23 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, Request, State},
+    extract::{ConnectInfo, FromRequestParts, Path, Request, State},
     http::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, LOCATION},
         request::Parts,
     },
-    middleware::from_fn_with_state,
     response::IntoResponse,
     routing::{get, post},
 };
 use edge::{
-    FieldError, Json,
-    frame::{alive, in_time, method_not_allowed, panicked},
+    FieldError, Json, Mistakes,
+    frame::{framed, method_not_allowed, panicked},
 };
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
-use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     access::EditToken,
@@ -52,17 +51,12 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/links", post(create))
         .route("/links/{code}", get(show).patch(change).delete(delete))
         .route("/links/{code}/stats", get(stats))
-        .route("/readyz", get(ready))
-        .layer(from_fn_with_state(TIMEOUT, in_time))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TraceLayer::new_for_http().on_failure(()));
+        .route("/readyz", get(ready));
     Router::new()
         .route("/{code}", get(redirect))
-        .route("/healthz", get(alive))
-        .merge(calls)
-        .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(panicked))
+        .merge(framed(calls, TIMEOUT, MAX_BODY))
         .with_state(service)
 }
 
@@ -87,9 +81,9 @@ async fn create(
     headers: HeaderMap,
     Json(body): Json<Body>,
 ) -> Result<impl IntoResponse, Error> {
-    service.limit.check(peer.ip(), &headers)?;
+    service.limit.check(peer.ip(), &headers).await?;
     let Fields { url, alias, expires_in_seconds } = body.parse(&service.ourselves)?;
-    let url = url.ok_or_else(|| Error::field("url", "is missing"))?;
+    let url = url.ok_or_else(|| Error::Invalid(vec![FieldError::new("url", "is missing")]))?;
     let created = service.creator.create(&url, alias.as_ref(), expires_in_seconds.flatten());
     let (status, link, token) = match created.await? {
         Created::New(link, token) => (StatusCode::CREATED, link, token),
@@ -121,7 +115,7 @@ async fn change(
     let link = owned(&service, &code, &token).await?;
     let Fields { url, alias, expires_in_seconds } = body.parse(&service.ourselves)?;
     if alias.is_some() {
-        return Err(Error::field("alias", "cannot be changed"));
+        return Err(Error::Invalid(vec![FieldError::new("alias", "cannot be changed")]));
     }
     service.shards.of(&code).update(&link, url.as_ref(), expires_in_seconds).await?;
     service.hot.forget(&code).await;
@@ -167,10 +161,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Code {
 /// What a client sends to make a link or to change one. What is not there stays as it is; an expiry of `null` is none
 /// (RFC 7396).
 #[derive(Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "an object with `url`, and perhaps an alias and an expiry"
-)]
+#[serde(deny_unknown_fields, expecting = "an object with a `url`, and perhaps more")]
 struct Body {
     url: Option<String>,
     alias: Option<String>,
@@ -193,21 +184,13 @@ struct Fields {
 impl Body {
     /// Parses all fields, so that the client hears of all mistakes at once.
     fn parse(self, ourselves: &Ourselves) -> Result<Fields, Error> {
-        let mut wrong = Vec::new();
-        let url = self.url.map(|url| LongUrl::parse(&url, ourselves));
-        let url = field(&mut wrong, "url", url);
-        let alias = field(&mut wrong, "alias", self.alias.map(Code::alias));
-        let expires_in_seconds = self
-            .expires_in_seconds
-            .map(|expires| field(&mut wrong, "expires_in_seconds", expires.map(seconds)));
-        let fields = Fields { url, alias, expires_in_seconds };
-        if wrong.is_empty() { Ok(fields) } else { Err(Error::Invalid(wrong)) }
+        let mut mistakes = Mistakes::default();
+        let url = self.url.and_then(|url| mistakes.note("url", LongUrl::parse(&url, ourselves)));
+        let alias = self.alias.and_then(|alias| mistakes.note("alias", Code::alias(alias)));
+        let mut expiry = |expiry| mistakes.note("expires_in_seconds", seconds(expiry));
+        let expires_in_seconds = self.expires_in_seconds.map(|it| it.and_then(&mut expiry));
+        mistakes.finish(Some(Fields { url, alias, expires_in_seconds })).map_err(Error::Invalid)
     }
-}
-
-/// The value of a field, or one more that is wrong.
-fn field<T>(wrong: &mut Vec<FieldError>, name: &str, parsed: Option<Result<T, &str>>) -> Option<T> {
-    parsed?.map_err(|message| wrong.push(FieldError::new(name, message))).ok()
 }
 
 fn seconds(seconds: i64) -> Result<i64, &'static str> {

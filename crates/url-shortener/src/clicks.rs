@@ -10,7 +10,10 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,54 +49,52 @@ pub fn referrer(headers: &HeaderMap) -> Cow<'static, str> {
     host.map_or(Cow::Borrowed("direct"), Cow::Owned)
 }
 
-/// What the redirects and the writer share.
-#[derive(Default)]
-struct Counters {
-    sums: HashMap<Visit, i64>,
-    dropped: u64,
-}
-
-impl Counters {
-    // ANCHOR: add_clicks
-    /// Adds to a sum, or begins one if there is room.
-    fn add(&mut self, visit: Visit, clicks: i64) {
-        if self.sums.len() >= PENDING && !self.sums.contains_key(&visit) {
-            self.dropped += clicks.unsigned_abs();
-        } else {
-            *self.sums.entry(visit).or_default() += clicks;
-        }
-    }
-    // ANCHOR_END: add_clicks
-}
-
 /// The clicks on the links of one shard.
 pub struct Clicks {
     store: Store,
-    /// Nothing is awaited while it is locked, so a redirect waits for nanoseconds at most.
-    counters: Mutex<Counters>,
+    /// Nothing is awaited while they are locked, so a redirect waits for nanoseconds at most.
+    sums: Mutex<HashMap<Visit, i64>>,
+    /// Clicks for which there was no room.
+    dropped: AtomicU64,
 }
 
 impl Clicks {
+    fn new(store: Store) -> Self {
+        Self { store, sums: Mutex::default(), dropped: AtomicU64::new(0) }
+    }
+
     /// Nothing is counted yet. What will be is written until the stop.
     pub fn start(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
-        let clicks = Arc::new(Self { store: store.clone(), counters: Mutex::default() });
+        let clicks = Arc::new(Self::new(store.clone()));
         tasks.spawn(Arc::clone(&clicks).write_until(stop.clone()));
         clicks
     }
 
-    fn counters(&self) -> MutexGuard<'_, Counters> {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sums(&self) -> MutexGuard<'_, HashMap<Visit, i64>> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a click.
     pub fn record(&self, link: &Link, referrer: Cow<'static, str>) {
         let (code, day) = (link.code.clone(), OffsetDateTime::now_utc().date());
-        self.counters().add(Visit { code, link: link.id, day, referrer }, 1);
+        self.add(Visit { code, link: link.id, day, referrer }, 1);
     }
+
+    // ANCHOR: add_clicks
+    /// Adds to a sum, or begins one if there is room.
+    fn add(&self, visit: Visit, clicks: i64) {
+        let mut sums = self.sums();
+        if sums.len() >= PENDING && !sums.contains_key(&visit) {
+            self.dropped.fetch_add(clicks.unsigned_abs(), Ordering::Relaxed);
+        } else {
+            *sums.entry(visit).or_default() += clicks;
+        }
+    }
+    // ANCHOR_END: add_clicks
 
     /// How many were dropped since the start.
     pub fn dropped(&self) -> u64 {
-        self.counters().dropped
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Writes until it is told to stop, and then what is left.
@@ -102,7 +103,7 @@ impl Clicks {
             self.write(&stop).await;
         }
         let in_time = timeout(LAST_WORDS, self.write(&CancellationToken::new())).await.is_ok();
-        if !in_time || !self.counters().sums.is_empty() {
+        if !in_time || !self.sums().is_empty() {
             tracing::error!("stopped with clicks unwritten");
         }
     }
@@ -111,21 +112,19 @@ impl Clicks {
     /// Writes all sums, or as many as it can before it is told to stop. What could not be written waits for the next
     /// time, whatever the error was.
     async fn write(&self, stop: &CancellationToken) {
-        let sums = mem::take(&mut self.counters().sums);
+        let sums = mem::take(&mut *self.sums());
         let sums: Vec<_> = sums.into_iter().collect();
         let mut left = &sums[..];
         while !left.is_empty() && !stop.is_cancelled() {
             let (batch, rest) = left.split_at(BATCH.min(left.len()));
             if let Err(error) = self.store.add_clicks(batch).await {
-                let dropped = self.dropped();
-                tracing::warn!(%error, ?error, rows = left.len(), dropped, "clicks wait");
+                tracing::warn!(%error, ?error, rows = left.len(), ?self.dropped, "clicks wait");
                 break;
             }
             left = rest;
         }
-        let mut counters = self.counters();
         for (visit, clicks) in left {
-            counters.add(visit.clone(), *clicks);
+            self.add(visit.clone(), *clicks);
         }
     }
     // ANCHOR_END: write_clicks
@@ -163,16 +162,17 @@ mod tests {
         Visit { code, link, day: Date::MIN, referrer: Cow::Borrowed(referrer) }
     }
 
-    #[test]
-    fn when_there_is_no_more_room_only_old_sums_grow() {
-        let mut counters = Counters::default();
+    #[tokio::test]
+    async fn when_there_is_no_more_room_only_old_sums_grow() {
+        let clicks = Clicks::new(Store::new("postgres://nobody@localhost/").unwrap());
         for link in 0..PENDING as u128 {
-            counters.add(visit(link, "a.example"), 1);
+            clicks.add(visit(link, "a.example"), 1);
         }
-        counters.add(visit(0, "a.example"), 2);
-        assert_eq!(counters.dropped, 0);
-        counters.add(visit(0, "b.example"), 3);
-        assert_eq!((counters.dropped, counters.sums.len()), (3, PENDING));
-        assert_eq!(counters.sums[&visit(0, "a.example")], 3);
+        clicks.add(visit(0, "a.example"), 2);
+        assert_eq!(clicks.dropped(), 0);
+        clicks.add(visit(0, "b.example"), 3);
+        assert_eq!(clicks.dropped(), 3);
+        let sums = clicks.sums();
+        assert_eq!((sums.len(), sums[&visit(0, "a.example")]), (PENDING, 3));
     }
 }

@@ -31,7 +31,7 @@ pub enum Error {
     Invalid(Vec<FieldError>),
     /// 429: the client makes links too fast, and may try again after this time.
     #[error("too many links at once")]
-    TooManyRequests(Duration),
+    TooMany(Duration),
     /// 503: a database does not answer, or not in time. Whether it did what it was asked is unknown.
     #[error("a database is away; try again")]
     DatabaseAway,
@@ -47,11 +47,6 @@ impl Error {
     /// Our own fault.
     pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(cause))
-    }
-
-    /// One field is wrong.
-    pub fn field(name: &str, message: &str) -> Self {
-        Self::Invalid(vec![FieldError::new(name, message)])
     }
 }
 
@@ -69,9 +64,7 @@ impl IntoResponse for Error {
             Self::AliasTaken => problem(StatusCode::CONFLICT),
             Self::Gone => problem(StatusCode::GONE),
             Self::Invalid(errors) => problem(StatusCode::UNPROCESSABLE_ENTITY).errors(errors),
-            Self::TooManyRequests(after) => {
-                problem(StatusCode::TOO_MANY_REQUESTS).retry_after(after)
-            }
+            Self::TooMany(after) => problem(StatusCode::TOO_MANY_REQUESTS).retry_after(after),
             Self::DatabaseAway | Self::NoFreeCode => {
                 problem(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1))
             }

@@ -14,14 +14,14 @@ const BATCH: i64 = 50;
 /// A start on other shards would hide links, and somebody else could then take their codes.
 pub async fn open(shards: &Shards, reshard: bool) -> anyhow::Result<()> {
     let known = try_join_all(shards.all().iter().map(Store::ring)).await?;
-    let ring: Vec<_> = known.iter().map(|(shard, ..)| *shard).collect();
+    let ring = &known.iter().map(|(shard, ..)| *shard).collect::<Vec<_>>()[..];
     let is_unique = ring.iter().enumerate().all(|(n, shard)| !ring[..n].contains(shard));
     ensure!(is_unique, "one database is given as two shards");
     ensure!(
         known.iter().all(|(_, shards, _)| ring.starts_with(shards)),
         "these are not the shards that the links are in: give all of them in the old order, and new ones at the end",
     );
-    if known.iter().all(|(_, shards, moving)| *shards == ring && !moving) {
+    if known.iter().all(|(_, shards, moving)| shards == ring && !moving) {
         return Ok(());
     }
     let is_new = known.iter().all(|(_, shards, _)| shards.is_empty());
@@ -29,7 +29,6 @@ pub async fn open(shards: &Shards, reshard: bool) -> anyhow::Result<()> {
         is_new || reshard,
         "a shard is new, or a move was cut off: start once with --reshard, and with no other process running",
     );
-    let ring = &ring[..];
     let tell = |moving| shards.all().iter().map(move |store| store.set_ring(ring, moving));
     if !is_new {
         // The databases know of the move before it begins. If it is cut off, the next start has to finish it.

@@ -8,8 +8,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
-    access::Limit, cache::HotLinks, clicks::Clicks, create::Creator,
-    long_url::Ourselves, reshard, ring::Shards, store::Store,
+    access::Limit, cache::HotLinks, clicks::Clicks, create::Creator, long_url::Ourselves, reshard,
+    ring::Shards, store::Store,
 };
 
 const SWEEP_EVERY: Duration = Duration::from_secs(10);

@@ -6,7 +6,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use futures_util::future::try_join_all;
 use reqwest::Response;
 use tokio::time::sleep;
 
@@ -47,12 +46,8 @@ async fn an_address_wanted_by_twenty_at_once_becomes_one_account(target: &Target
     let client = Client::of(target);
     let email = client.email("aawbtaobia");
     let body = credentials(&email, PASSWORD);
-    let answers = try_join_all((0..20).map(|_| async {
-        let (response, unsure) = target.post_patiently("register", &body).await?;
-        anyhow::Ok((response.status().as_u16(), unsure))
-    }))
-    .await?;
-    let count = |status: u16| answers.iter().filter(|(seen, _)| *seen == status).count();
+    let answers = target.post_together("register", &vec![body; 20]).await?;
+    let count = |status: u16| answers.iter().filter(|(seen, _)| seen.status() == status).count();
     let (created, taken) = (count(201), count(409));
     // Whoever was told to come back may have been the one, and not know it.
     let unsure = answers.iter().any(|(_, unsure)| *unsure);
@@ -169,18 +164,12 @@ async fn fifty_guesses_at_once_are_no_more_than_five(target: &Target) -> Outcome
     let email = client.email("fgaoanmtf");
     client.register(&email).await?;
     let begun = Instant::now();
-    let answers = try_join_all((0..50).map(|n| {
-        let guess = credentials(&email, &format!("wrong password {n}"));
-        async move {
-            let (response, unsure) = target.post_patiently("login", &guess).await?;
-            anyhow::Ok((response.status().as_u16(), unsure))
-        }
-    }))
-    .await?;
+    let guess = |n| credentials(&email, &format!("wrong password {n}"));
+    let answers = target.post_together("login", &(0..50).map(guess).collect::<Vec<_>>()).await?;
     // Waits may begin with 1, 2, 4 … seconds: on a slow machine some of them are over before all have been sent.
     let waits =
         (1..=6).take_while(|&n| begun.elapsed() >= Duration::from_secs((1 << n) - 1)).count();
-    let count = |status: u16| answers.iter().filter(|(seen, _)| *seen == status).count();
+    let count = |status: u16| answers.iter().filter(|(seen, _)| seen.status() == status).count();
     let (tried, slowed) = (count(401), count(429));
     let unsure = answers.iter().any(|(_, unsure)| *unsure);
     let got = format!("{tried} times 401, {slowed} times 429, {} others", 50 - tried - slowed);

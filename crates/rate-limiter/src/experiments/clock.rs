@@ -40,8 +40,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/limiter.rs",
-        replace: "Self::Redis { shared, leases, floor }",
-        with: "drop((shared, leases, floor));
+        replace: "Self::Redis { shared, leases, fallback }",
+        with: "drop((shared, leases, fallback));
         Self::Memory(Memory::new(limits, max_keys, Arc::clone(clock)))",
         check: "token-bucket: let through when Redis tells the time",
     })

@@ -42,7 +42,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/limiter.rs",
-        replace: ".map(|floor| floor.decide(key, cost))",
+        replace: ".map(|it| it.decide(key, cost))",
         with: ".map(|_| Decision::new(true))",
         check: "fail-open, cut: let through by the process alone",
     })

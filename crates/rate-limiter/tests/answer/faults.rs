@@ -100,7 +100,7 @@ async fn a_primary_that_became_a_replica_is_left() -> Outcome {
     ensure!(client.hello().await?.status() == 200);
     let connections = proxy.connections();
     redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec_async(&mut redis).await?;
-    // The floor decides; and the next connection may lead to another server.
+    // The fallback decides; and the next connection may lead to another server.
     ensure!(client.hello().await?.status() == 200);
     let again = async || {
         client.hello().await?;

@@ -8,6 +8,7 @@ use conform::{
     expect::{equal, expect, json_of, list, status, text},
     target::{Target, within},
 };
+use futures_util::future::try_join_all;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -75,6 +76,16 @@ impl Client {
     /// Places an order that must be accepted, and returns its id.
     pub async fn place_order(&self, key: &str, order: &Value) -> anyhow::Result<Uuid> {
         accepted(self.post("orders", key, order).await?).await
+    }
+
+    /// Places orders that arrive at the same moment, each with its key.
+    pub async fn place_together(
+        &self,
+        orders: impl Iterator<Item = (String, Value)>,
+    ) -> anyhow::Result<Vec<Uuid>> {
+        let requests = orders.map(|(key, order)| self.keyed("orders", &key, &order)).collect();
+        let answers = self.target.send_together(requests).await?;
+        try_join_all(answers.into_iter().map(|(response, _)| accepted(response))).await
     }
 
     /// Asks that a stuck order be resumed; and whether any answer was 503, so that the first may have done it.

@@ -1,7 +1,6 @@
 //! What comes of it when many order at once, or the program is killed?
 
 use anyhow::Context;
-use futures_util::future::try_join_all;
 use serde_json::Value;
 
 use super::client::{Client, accepted, changed, order};
@@ -24,7 +23,7 @@ async fn fifty_requests_with_one_key_make_one_order(target: &Target) -> Outcome 
     let (key, sku) = (client.name("frwokmoo"), client.name("frwokmoo-book"));
     client.put_stock(&sku, 1_000).await?;
     let body = order(&sku);
-    let ids = try_join_all((0..50).map(|_| client.place_order(&key, &body))).await?;
+    let ids = client.place_together((0..50).map(|_| (key.clone(), body.clone()))).await?;
     let one = ids.iter().all(|id| *id == ids[0]);
     expect(one, "one order for fifty requests with one key", format!("{ids:?}"))?;
     client.ends(ids[0], "confirmed").await?;
@@ -36,12 +35,9 @@ async fn twenty_items_are_sold_to_twenty_of_a_hundred(target: &Target) -> Outcom
     let client = Client::of(target);
     let sku = client.name("tiasttoah-book");
     client.put_stock(&sku, 20).await?;
-    let one = &changed(order(&sku), "items.0.quantity", 1);
-    let ids = try_join_all((0..100).map(|number| {
-        let (client, key) = (&client, client.name(&format!("tiasttoah {number}")));
-        async move { client.place_order(&key, one).await }
-    }))
-    .await?;
+    let one = changed(order(&sku), "items.0.quantity", 1);
+    let nth = |number| (client.name(&format!("tiasttoah {number}")), one.clone());
+    let ids = client.place_together((0..100).map(nth)).await?;
     let mut confirmed = 0;
     for id in ids {
         let order = client.ended(id).await?;

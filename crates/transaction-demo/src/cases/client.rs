@@ -7,6 +7,7 @@ use conform::{
     expect::{equal, expect, integer, json, json_of, list},
     target::Target,
 };
+use futures_util::future::try_join_all;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
@@ -49,8 +50,7 @@ impl Client {
 
     /// The request for an account, without its body, under a key that no other request uses.
     pub fn opening(&self) -> RequestBuilder {
-        let request = self.target.request(Method::POST, "accounts");
-        request.header("idempotency-key", self.new_key())
+        self.keyed("accounts", &self.new_key())
     }
 
     /// Asks for an account under a new key, and asks again while the bank is too busy.
@@ -60,11 +60,12 @@ impl Client {
 
     /// The same under this key.
     pub async fn open_account_with(&self, key: &str, account: &Value) -> anyhow::Result<Response> {
-        let request = || {
-            let request = self.target.request(Method::POST, "accounts");
-            request.header("idempotency-key", key).json(account)
-        };
-        Ok(self.target.send_patiently(request).await?.0)
+        Ok(self.target.send_patiently(|| self.keyed("accounts", key).json(account)).await?.0)
+    }
+
+    /// A request under this key, without its body.
+    pub fn keyed(&self, path: &str, key: &str) -> RequestBuilder {
+        self.target.request(Method::POST, path).header("idempotency-key", key)
     }
 
     /// Opens an account that must be opened, and returns its number.
@@ -149,9 +150,18 @@ impl Client {
         Payment { key: self.key(name), from, to, cents }
     }
 
-    fn request(&self, payment: &Payment) -> RequestBuilder {
-        let request = self.target.request(Method::POST, "transfers");
-        request.header("idempotency-key", &payment.key).json(&payment.body())
+    /// The request for a payment.
+    pub fn request(&self, payment: &Payment) -> RequestBuilder {
+        self.keyed("transfers", &payment.key).json(&payment.body())
+    }
+
+    /// The answers to requests that arrive at the same moment: status and body.
+    pub async fn said_together(
+        &self,
+        requests: impl Iterator<Item = RequestBuilder>,
+    ) -> anyhow::Result<Vec<(u16, Value)>> {
+        let answers = self.target.send_together(requests.collect()).await?;
+        try_join_all(answers.into_iter().map(|(response, _)| said(response))).await
     }
 
     /// Sends a payment, once.

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
-use super::client::{Client, said};
+use super::client::Client;
 use conform::{
     case::Outcome,
     cases,
@@ -28,10 +27,8 @@ cases! {
 async fn the_same_key_by_fifty_at_once_is_one_transfer(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (ada, bob) = client.open_two(1_000, 0).await?;
-    let answers = try_join_all(
-        (0..50).map(|_| async { said(client.pay("once", (ada, bob), 7).await?).await }),
-    )
-    .await?;
+    let payment = client.payment("once", (ada, bob), 7);
+    let answers = client.said_together((0..50).map(|_| client.request(&payment))).await?;
     for (status, body) in &answers {
         equal("the status for one of fifty with one key", *status, 201)?;
         equal("the answer for each of them", body.clone(), answers[0].1.clone())?;
@@ -45,12 +42,12 @@ async fn the_same_key_at_once_with_two_bodies_is_one_transfer_and_one_refusal(
     let client = Client::of(target);
     let (ada, bob) = client.open_two(1_000, 0).await?;
     for round in 0..10 {
-        let key = format!("tskaowtb-{round}");
-        let (one, two) =
-            tokio::try_join!(client.pay(&key, (ada, bob), 1), client.pay(&key, (ada, bob), 2))?;
-        let mut statuses = [one.status().as_u16(), two.status().as_u16()];
+        let cents = |cents| client.payment(&format!("tskaowtb-{round}"), (ada, bob), cents);
+        let requests = [1, 2].into_iter().map(|it| client.request(&cents(it)));
+        let answers = client.said_together(requests).await?;
+        let mut statuses: Vec<_> = answers.into_iter().map(|(status, _)| status).collect();
         statuses.sort_unstable();
-        equal("the two statuses", statuses.to_vec(), vec![201, 422])?;
+        equal("the two statuses", statuses, vec![201, 422])?;
     }
     equal("the number of payments that came", client.amounts(bob).await?.len(), 10)
 }
@@ -59,10 +56,8 @@ async fn the_same_opening_by_fifty_at_once_is_one_account(target: &Target) -> Ou
     let client = Client::of(target);
     let key = client.key("tsobfaoioa");
     let account = json!({ "owner": "Ada", "balance_cents": 5 });
-    let answers = try_join_all(
-        (0..50).map(|_| async { said(client.open_account_with(&key, &account).await?).await }),
-    )
-    .await?;
+    let request = |_| client.keyed("accounts", &key).json(&account);
+    let answers = client.said_together((0..50).map(request)).await?;
     for (status, body) in &answers {
         equal("the status for one of fifty with one key", *status, 201)?;
         equal("the answer for each of them", body.clone(), answers[0].1.clone())?;
@@ -73,12 +68,9 @@ async fn the_same_opening_by_fifty_at_once_is_one_account(target: &Target) -> Ou
 async fn an_account_wanted_by_many_is_never_overdrawn(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (ada, bob) = client.open_two(100, 0).await?;
-    let statuses = try_join_all((0..40).map(async |n| {
-        let response = client.pay(&format!("aawbmino-{n}"), (ada, bob), 3).await?;
-        anyhow::Ok(response.status().as_u16())
-    }))
-    .await?;
-    let of = |wanted| statuses.iter().filter(|&&status| status == wanted).count();
+    let payment = |n| client.request(&client.payment(&format!("aawbmino-{n}"), (ada, bob), 3));
+    let answers = client.said_together((0..40).map(payment)).await?;
+    let of = |wanted| answers.iter().filter(|(status, _)| *status == wanted).count();
     let got = format!("{} times 201 and {} times 409", of(201), of(409));
     expect((of(201), of(409)) == (33, 7), "33 times 201 and 7 times 409", got)?;
     client.audit((ada, bob), (1, 99)).await
@@ -87,14 +79,13 @@ async fn an_account_wanted_by_many_is_never_overdrawn(target: &Target) -> Outcom
 async fn transfers_in_both_directions_all_succeed(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (ada, bob) = client.open_two(1_000, 1_000).await?;
-    let statuses = try_join_all((0..60).map(async |n| {
+    let payment = |n| {
         let direction = if n % 2 == 0 { (ada, bob) } else { (bob, ada) };
-        let response = client.pay(&format!("tibdas-{n}"), direction, 10).await?;
-        anyhow::Ok(response.status().as_u16())
-    }))
-    .await?;
-    let other = statuses.iter().find(|&&status| status != 201).unwrap_or(&201);
-    equal("the status of each of sixty transfers", *other, 201)?;
+        client.request(&client.payment(&format!("tibdas-{n}"), direction, 10))
+    };
+    for (status, _) in client.said_together((0..60).map(payment)).await? {
+        equal("the status of each of sixty transfers", status, 201)?;
+    }
     client.audit((ada, bob), (1_000, 1_000)).await
 }
 

@@ -15,7 +15,6 @@ use lab::{
 use super::fixture::Fixture;
 use crate::{
     api,
-    code::Codes,
     service::{Options, Service},
 };
 
@@ -45,8 +44,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/clicks.rs",
-        replace: "*self.sums.entry(visit).or_default() += clicks;",
-        with: "self.sums.entry(visit).or_insert(clicks);",
+        replace: "*sums.entry(visit).or_default() += clicks;",
+        with: "sums.entry(visit).or_insert(clicks);",
         check: "clicks counted",
     })
 }
@@ -56,7 +55,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let options = Options {
         shards: vec![fixture.database().url().to_owned()],
         reshard: false,
-        codes: Codes::Crc32,
         creates_per_second: std::num::NonZeroU32::MAX,
         trusted_proxies: Vec::new(),
         public_url: None,
