@@ -8,8 +8,7 @@ use crate::error::Error;
 pub const CODES: u64 = 62_u64.pow(7);
 const LENGTH: usize = 7;
 /// Paths that are ours, and some that may become so: a link made today must still work then.
-const RESERVED: [&str; 8] =
-    ["about", "admin", "api", "healthz", "links", "metrics", "readyz", "static"];
+const RESERVED: [&str; 7] = ["about", "admin", "api", "healthz", "links", "metrics", "readyz"];
 
 /// A name of a link: seven characters that we made, or an alias that somebody chose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, sqlx::Type)]
@@ -62,8 +61,7 @@ pub fn crc32_code(url: &str, salt: u32) -> Code {
 
 /// A random code. 2⁶⁴ is no multiple of 62⁷, so some codes are likelier than others, by one part in five million.
 pub fn random_code() -> Result<Code, Error> {
-    let number = getrandom::u64().map_err(Error::internal)?;
-    Ok(Code::from_number(number % CODES))
+    getrandom::u64().map(|number| Code::from_number(number % CODES)).map_err(Error::internal)
 }
 
 #[cfg(test)]

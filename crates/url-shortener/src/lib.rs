@@ -25,8 +25,6 @@ pub mod whiteboard;
 pub mod cases;
 pub mod experiments;
 
-use std::sync::Arc;
-
 use lab::{Answer, Serve, Service, Serving};
 
 use crate::service::Options;
@@ -61,7 +59,7 @@ async fn serve(mut options: Options, serving: Serving) -> anyhow::Result<()> {
         options.shards.push(serving.database().await?);
     }
     let service = service::Service::start(options, serving.url().clone()).await?;
-    serving.run(api::router(Arc::clone(&service))).await?;
+    serving.run(api::router(service.clone())).await?;
     service.stop().await;
     Ok(())
 }

@@ -5,9 +5,6 @@ use futures_util::future::try_join_all;
 
 use crate::{code::Code, ring::Shards, store::Store};
 
-/// Links that are looked at, and moved, at a time. Few: a popular one brings a row of clicks for each day and host.
-const BATCH: i64 = 50;
-
 // ANCHOR: ring_check
 /// Checks that these shards are the ring that the databases know, or makes them so.
 ///
@@ -49,19 +46,16 @@ pub async fn open(shards: &Shards, reshard: bool) -> anyhow::Result<()> {
 async fn move_links(shards: &Shards) -> anyhow::Result<()> {
     let mut all_moved = true;
     for (here, from) in shards.all().iter().enumerate() {
-        let mut codes = from.codes_after("", BATCH).await?;
+        let mut codes = from.codes_after("").await?;
         while let Some(last) = codes.last() {
             for (there, to) in shards.all().iter().enumerate() {
                 let leaves = |code: &&Code| there != here && shards.number_of(code) == there;
                 let leaving: Vec<_> = codes.iter().filter(leaves).collect();
-                if leaving.is_empty() {
-                    continue;
-                }
                 let copied = from.copy(&leaving, to).await?;
                 from.delete_all(&copied).await?;
                 all_moved &= copied.len() == leaving.len();
             }
-            codes = from.codes_after(last.as_str(), BATCH).await?;
+            codes = from.codes_after(last.as_str()).await?;
         }
     }
     ensure!(

@@ -22,9 +22,11 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// For a call that a client waits for. It leaves room for an answer within a second.
 pub const TIMEOUT: Duration = Duration::from_millis(700);
 const CALLS: Limits = Limits { connections: 16, timeout: TIMEOUT, pause: TIMEOUT };
-/// For what no client waits for: clicks, the sweep, a move. Connections of its own, so that it takes none from calls.
+/// For what no client waits for: clicks and the sweep. Connections of its own, so that it takes none from calls.
 const SLOW: Duration = Duration::from_secs(5);
 const UPKEEP: Limits = Limits { connections: 3, timeout: SLOW, pause: SLOW };
+/// For a move before the service starts, of links with as many clicks as they have.
+const MOVES: Limits = Limits { connections: 1, timeout: Duration::from_mins(10), pause: SLOW };
 
 /// A link that asks for a code.
 #[derive(Clone, Debug)]
@@ -78,13 +80,15 @@ impl Link {
 pub struct Store {
     calls: Database<Error>,
     upkeep: Database<Error>,
+    moves: Database<Error>,
 }
 
 impl Store {
     /// Connects when it is first asked something. Must be called within a tokio runtime; the error is a
     /// malformed URL.
     pub fn new(url: &str) -> Result<Self, sqlx::Error> {
-        Ok(Self { calls: Database::new(url, CALLS)?, upkeep: Database::new(url, UPKEEP)? })
+        let pool = |limits| Database::new(url, limits);
+        Ok(Self { calls: pool(CALLS)?, upkeep: pool(UPKEEP)?, moves: pool(MOVES)? })
     }
 
     // ANCHOR: insert_links

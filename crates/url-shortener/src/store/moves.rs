@@ -13,9 +13,9 @@ impl Store {
     pub async fn ring(&self) -> Result<(Uuid, Vec<Uuid>, bool), Error> {
         // Asked at each start, so without a prepared statement: a pooler that shares sessions loses those.
         let name = sqlx::raw_sql("insert into ring default values on conflict do nothing");
-        self.upkeep.execute(name).await?;
+        self.moves.execute(name).await?;
         let ring = sqlx::raw_sql("select shard, shards, moving from ring");
-        let row = self.upkeep.within(async |connection| ring.fetch_one(connection).await).await?;
+        let row = self.moves.within(async |connection| ring.fetch_one(connection).await).await?;
         Ok((row.try_get("shard")?, row.try_get("shards")?, row.try_get("moving")?))
     }
 
@@ -23,30 +23,35 @@ impl Store {
     pub async fn set_ring(&self, shards: &[Uuid], moving: bool) -> Result<u64, Error> {
         let shards = shards.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",");
         let set = format!("update ring set shards = '{{{shards}}}', moving = {moving}");
-        self.upkeep.execute(sqlx::raw_sql(AssertSqlSafe(set))).await
+        self.moves.execute(sqlx::raw_sql(AssertSqlSafe(set))).await
     }
 
-    /// The next codes after this one, in the order of the primary key.
-    pub async fn codes_after(&self, code: &str, limit: i64) -> Result<Vec<Code>, Error> {
+    /// The next codes after this one, in the order of the primary key. Only so many as can be moved at a time: a popular
+    /// link brings a row of clicks for each day and host.
+    pub async fn codes_after(&self, code: &str) -> Result<Vec<Code>, Error> {
         let codes =
-            sqlx::query_scalar("select code from links where code > $1 order by code limit $2");
-        let codes = codes.bind(code).bind(limit);
-        self.upkeep.within(async |connection| codes.fetch_all(connection).await).await
+            sqlx::query_scalar("select code from links where code > $1 order by code limit 50");
+        self.moves.within(async |connection| codes.bind(code).fetch_all(connection).await).await
     }
 
     /// Copies these links to another shard, with their clicks; returns the codes that they have there now. A code that
     /// has another owner there is missing among them. Nobody clicks meanwhile.
     pub async fn copy(&self, codes: &[&Code], to: &Self) -> Result<Vec<Code>, Error> {
-        let read = sqlx::query_as(
+        let read = sqlx::query_as::<_, (Option<Value>, Option<Value>)>(
             r#"
             select
                 (select jsonb_agg(links) from links where code = any ($1)),
-                (select jsonb_agg(clicks) from links join clicks on link = id where code = any ($1))
+                (
+                    select jsonb_agg(visit)
+                    from links
+                    join clicks as visit on link = id
+                    where code = any ($1)
+                )
             "#,
         );
         let read = read.bind(codes);
-        let rows = self.upkeep.within(async |connection| read.fetch_one(connection).await).await?;
-        let (links, clicks): (Option<Value>, Option<Value>) = rows;
+        let rows = self.moves.within(async |connection| read.fetch_one(connection).await);
+        let (links, clicks) = rows.await?;
         // A link that is there already is returned too: the update changes nothing.
         let write = sqlx::query_scalar(
             r#"
@@ -69,12 +74,12 @@ impl Store {
             "#,
         );
         let write = write.bind(links).bind(clicks);
-        to.upkeep.within(async |connection| write.fetch_all(connection).await).await
+        to.moves.within(async |connection| write.fetch_all(connection).await).await
     }
 
     /// Deletes these links. Their clicks stay for the sweep.
     pub async fn delete_all(&self, codes: &[Code]) -> Result<u64, Error> {
         let delete = sqlx::query("delete from links where code = any ($1)");
-        self.upkeep.execute(delete.bind(codes)).await
+        self.moves.execute(delete.bind(codes)).await
     }
 }
