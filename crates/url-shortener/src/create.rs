@@ -20,8 +20,9 @@ use crate::{
 
 /// Give up after this many codes. Even with half of all codes in use this happens once in 65,536 times.
 const ATTEMPTS: u32 = 16;
-/// A shared link has one of this many codes, so that a second client with the same URL finds it. Chance never needs more
-/// than three; an attacker who makes URLs collide gets random codes, and only loses the sharing.
+/// A shared link has one of this many codes, so that a second client with the same URL finds it. With half of CRC32's
+/// codes in use, all eight are taken once in 256 times. Then, or if somebody makes URLs collide, the code is random: the
+/// link works, and is not shared.
 const SHARED_CODES: u32 = 8;
 /// Creates in one statement, and creates that wait for the next. When the queue is full, a create waits for a place in
 /// it, and gets 503 when its time is over.
