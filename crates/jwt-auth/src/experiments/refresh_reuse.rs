@@ -121,11 +121,12 @@ fn report(lab: &Lab, params: &Params, fresh: &Tally, used: &Tally, after_logout:
     );
     lab.check_eq("pairs that a used token gets, at once with a hundred others", 0, used.pairs);
     lab.check_eq("sessions that live on after it", 0, used.alive);
+    // How many come before the logout is a matter of luck, and not our promise.
     lab.check(
         "refreshes won and lost against a logout",
-        format!("{all} in all, and some came first"),
+        format!("{all} in all"),
         format!("{} pairs, {} refused", after_logout.pairs, after_logout.refused),
-        after_logout.pairs + after_logout.refused == all && after_logout.pairs > 0,
+        after_logout.pairs + after_logout.refused == all,
     );
     lab.check_eq("refresh tokens that work after the logout", 0, after_logout.usable);
 }
