@@ -3,11 +3,13 @@
 use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{OriginalUri, State};
 use axum::http::header::{CONTENT_TYPE, LINK, LOCATION};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use edge::Json;
+use edge::json::JsonRejection;
 use headers::{HeaderMapExt, LastModified};
 use serde::Serialize;
 use serde_json::json;
@@ -87,8 +89,9 @@ pub async fn patch_user(
     version: Version,
     id: Id,
     headers: HeaderMap,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Error> {
+    let body = body.map_err(JsonRejection::from)?;
     let media_type = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let decide = |user: Option<&User>| {
         let user = user.ok_or(Error::NotFound)?;
