@@ -41,16 +41,17 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/api/users.rs",
-        replace: r#"    let conditional = headers.contains_key("if-match");"#,
-        with: r#"    // A process that remembers: what it has not seen itself is not there.
-    static SEEN: std::sync::Mutex<Vec<uuid::Uuid>> = std::sync::Mutex::new(Vec::new());
-    let mut seen = SEEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if seen.len() > 2 {
-        return Err(Error::NotFound);
-    }
-    seen.push(id.id);
-    drop(seen);
-    let conditional = headers.contains_key("if-match");"#,
+        replace: "let user = app.store.find(id.id).await?;",
+        with: r#"static SEEN: std::sync::Mutex<std::collections::BTreeMap<uuid::Uuid, User>> =
+        std::sync::Mutex::new(std::collections::BTreeMap::new());
+    let seen = SEEN.lock().ok().and_then(|seen| seen.get(&id.id).cloned());
+    let user = match seen {
+        Some(user) => user,
+        None => app.store.find(id.id).await?,
+    };
+    if let Ok(mut seen) = SEEN.lock() {
+        seen.insert(id.id, user.clone());
+    }"#,
         check: "wrong answers, whichever process gave them",
     })
 }

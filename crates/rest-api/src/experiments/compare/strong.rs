@@ -31,6 +31,8 @@ pub async fn tagged(mut request: Request, next: Next) -> Response {
     if known.is_some_and(|known| known == tag.as_str()) {
         return (StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response();
     }
-    parts.headers.extend(HeaderValue::from_str(&tag).ok().map(|tag| (ETAG, tag)));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        parts.headers.insert(ETAG, tag);
+    }
     Response::from_parts(parts, Body::from(bytes))
 }
