@@ -43,8 +43,7 @@ struct Change {
 
 #[derive(Deserialize)]
 struct Page {
-    #[serde(default)]
-    offset: i64,
+    offset: Option<i64>,
     limit: Option<i64>,
 }
 
@@ -67,9 +66,7 @@ pub async fn router(database_url: &str) -> anyhow::Result<Router> {
     Ok(Router::new()
         .route("/users", post(create).get(list))
         .route("/users/{id}", get(show).put(replace).patch(change).delete(delete))
-        .route("/users/{id}/orders", post(order).get(orders))
-        .route("/orders/{id}", get(show_order))
-        .route("/orders/{id}/cancellation", post(cancel))
+        .route("/users/{id}/orders", post(order))
         .route("/healthz", get(async || "alive"))
         .route("/readyz", get(async || "ready"))
         .with_state(PgPool::connect(database_url).await?))
@@ -85,7 +82,8 @@ async fn create(State(db): State<PgPool>, Json(new): Json<Input>) -> Result<Resp
 
 async fn list(State(db): State<PgPool>, Query(page): Query<Page>) -> Result<Json<Value>, Failed> {
     let select = "select * from users order by created_at limit $1 offset $2";
-    let select = sqlx::query_as(select).bind(page.limit.unwrap_or(20)).bind(page.offset);
+    let select =
+        sqlx::query_as(select).bind(page.limit.unwrap_or(20)).bind(page.offset.unwrap_or(0));
     let items: Vec<User> = select.fetch_all(&db).await?;
     Ok(Json(json!({ "items": items })))
 }
@@ -121,12 +119,6 @@ async fn delete(State(db): State<PgPool>, Path(id): Path<Uuid>) -> Result<Status
     Ok(if gone.rows_affected() == 0 { StatusCode::NOT_FOUND } else { StatusCode::NO_CONTENT })
 }
 
-async fn orders(State(db): State<PgPool>, Path(id): Path<Uuid>) -> Result<Json<Value>, Failed> {
-    let select = sqlx::query_as("select * from orders where user_id = $1").bind(id);
-    let items: Vec<Order> = select.fetch_all(&db).await?;
-    Ok(Json(json!({ "items": items })))
-}
-
 async fn order(
     State(db): State<PgPool>,
     Path(id): Path<Uuid>,
@@ -136,15 +128,6 @@ async fn order(
         "insert into orders (id, user_id, item, quantity) values ($1, $2, $3, $4) returning *";
     let insert = sqlx::query_as(insert).bind(Uuid::now_v7()).bind(id).bind(new.item);
     Ok((StatusCode::CREATED, Json(insert.bind(new.quantity).fetch_one(&db).await?)))
-}
-
-async fn show_order(State(db): State<PgPool>, Path(id): Path<Uuid>) -> Result<Json<Order>, Failed> {
-    Ok(Json(sqlx::query_as("select * from orders where id = $1").bind(id).fetch_one(&db).await?))
-}
-
-async fn cancel(State(db): State<PgPool>, Path(id): Path<Uuid>) -> Result<Json<Order>, Failed> {
-    let update = "update orders set state = 'cancelled' where id = $1 returning *";
-    Ok(Json(sqlx::query_as(update).bind(id).fetch_one(&db).await?))
 }
 
 struct Failed(sqlx::Error);

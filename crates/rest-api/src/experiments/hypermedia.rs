@@ -2,12 +2,15 @@
 
 use anyhow::Context;
 use conform::expect::json;
-use lab::{Experiment, Lab, NoOptions, Sabotage};
+use lab::{Experiment, Lab, Sabotage};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 use super::fixture::Fixture;
 use crate::cases::client::Client;
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Params {}
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -36,7 +39,7 @@ enum End {
     Broke(u16),
 }
 
-async fn run(_: NoOptions, lab: Lab) -> anyhow::Result<()> {
+async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     let mut rows = Vec::new();
     let mut ends = Vec::new();
