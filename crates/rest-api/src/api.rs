@@ -53,8 +53,8 @@ pub fn router(app: App) -> Router {
     let (calls, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(users::create, users::list))
         .routes(routes!(users::show, users::put, users::patch_user, users::delete))
-        .routes(routes!(orders::list, orders::create))
-        .routes(routes!(orders::show))
+        .routes(routes!(orders::of_user, orders::order))
+        .routes(routes!(orders::show_order))
         .routes(routes!(orders::cancel))
         .routes(routes!(orders::ship))
         .routes(routes!(graphql))
@@ -102,7 +102,7 @@ async fn ready(State(app): State<Arc<App>>) -> Result<Json<Value>, Error> {
 
 /// A query of the graph. Its own errors come with 200, as GraphQL clients expect it.
 #[utoipa::path(post, path = "/graphql", request_body = Object,
-    responses((status = 200, body = Object), RefusedBody, Refused))]
+    responses((status = 200, description = "data, or errors", body = Object), RefusedBody, Refused))]
 async fn graphql(
     State(app): State<Arc<App>>,
     Json(request): Json<async_graphql::Request>,

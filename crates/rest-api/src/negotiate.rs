@@ -65,7 +65,7 @@ fn weight(range: &str, offer: &str) -> Option<(u8, u32)> {
 /// Refuses what we cannot write before anything is done, and names the type of what we did write.
 pub async fn in_a_wanted_type(mut request: Request, next: Next) -> Response {
     let Some((media, version)) = negotiate(request.headers()) else {
-        return Error::NotAcceptable.into_response();
+        return ([(VARY, "accept")], Error::NotAcceptable).into_response();
     };
     request.extensions_mut().insert(version);
     let mut response = next.run(request).await;

