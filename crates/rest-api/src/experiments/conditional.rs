@@ -23,7 +23,7 @@ use crate::{
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
     /// Requests of each kind, in turns
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..=10_000))]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=10_000))]
     requests: u32,
     /// Users on the large page, each with forty orders
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(i32).range(2..=200))]
