@@ -32,7 +32,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "chatty",
         "A hundred users with their orders: N+1 requests take a hundred times the delay, one request with include or GraphQL \
-         takes one. A nested GraphQL query costs the server a thousand times more, until its depth and cost are limited",
+         takes one. A nested GraphQL query makes the answer a thousand times as large, until its depth and cost are limited",
         &["--users", "20", "--circles", "2"],
         run,
     )

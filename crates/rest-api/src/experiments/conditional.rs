@@ -26,7 +26,7 @@ struct Params {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(3..=10_000))]
     requests: u32,
     /// Users on the large page, each with forty orders
-    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(i32).range(2..=200))]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i32).range(2..=200))]
     users: i32,
 }
 

@@ -23,7 +23,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "lost-update",
         "Of clients that change one user at once, changes vanish unnoticed with If-Match: *, and none does with the ETag \
-         in If-Match; PUT loses more than PATCH",
+         in If-Match; PUT also loses changes of other fields, and PATCH does not",
         &["--clients", "8", "--changes", "3"],
         run,
     )
@@ -48,50 +48,43 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     let (_child, client) = fixture.start().await?;
     let mut rows = Vec::new();
-    let mut vanished = Vec::new();
-    for (n, (way, with_tag)) in
-        (0..).zip([(Way::Put, false), (Way::Patch, false), (Way::Put, true), (Way::Patch, true)])
-    {
-        lab.progress(n, 4, "clients change one user");
+    let two = Params { clients: 2, changes: 30 };
+    for (n, (way, with_tag, alone)) in (0..).zip([
+        (Way::Put, false, false),
+        (Way::Patch, false, false),
+        (Way::Put, true, false),
+        (Way::Patch, true, false),
+        (Way::Put, false, true),
+        (Way::Patch, false, true),
+    ]) {
+        lab.progress(n, 6, "clients change one user");
+        let params = if alone { two } else { params };
         let seen = crowd(&client, params, way, with_tag).await?;
         let name = format!(
-            "{} with {}",
+            "{} with {}{}",
             if way == Way::Put { "PUT" } else { "PATCH" },
-            if with_tag { "the ETag" } else { "*" }
+            if with_tag { "the ETag" } else { "*" },
+            if alone { ", each client has a field of its own" } else { "" },
         );
-        rows.push(vec![
-            name.clone(),
-            seen.answered.to_string(),
-            seen.refused.to_string(),
-            seen.vanished.to_string(),
-        ]);
-        lab.figure(format!("{name}: changes that vanished"), seen.vanished as f64, "");
-        lab.figure(format!("{name}: refused with 412 and made again"), seen.refused as f64, "");
         let all = params.clients * params.changes;
-        lab.check_eq(format!("{name}: changes that were answered with 200"), all, seen.answered);
+        let cells = [all.into(), seen.refused.into(), seen.vanished].map(|it: i64| it.to_string());
+        rows.push([vec![name.clone()], cells.to_vec()].concat());
+        lab.figure(format!("{name}: changes that vanished"), seen.vanished as f64, "");
+        lab.figure(format!("{name}: refused with 412 and made again"), seen.refused.into(), "");
         let check = format!("{name}: changes that vanished");
-        if with_tag {
+        // A PUT writes back what it has read of the other field too; a PATCH does not name it.
+        if with_tag || (alone && way == Way::Patch) {
             lab.check_eq(check, 0, seen.vanished);
         } else {
             lab.check(check, "1 or more", seen.vanished, seen.vanished > 0);
-            vanished.push(seen.vanished);
         }
     }
-    let columns = ["written with", "answered 200", "412, and made again", "vanished"];
+    let columns = ["written with", "answered with 200", "412, and made again", "vanished"];
     lab.table("Changes of one user", &columns, rows);
-    // A PUT writes back what it has read of the other field too.
-    let more = vanished[0] > vanished[1];
-    lab.check(
-        "of the unconditional ones, PUT loses more than PATCH",
-        format!("more than {}", vanished[1]),
-        vanished[0],
-        more,
-    );
     Ok(())
 }
 
 struct Seen {
-    answered: u32,
     refused: u32,
     vanished: i64,
 }
@@ -117,7 +110,7 @@ async fn crowd(client: &Client, params: Params, way: Way, with_tag: bool) -> any
     }
     let (name, tag) = counters(&client.read(&path).await?)?;
     let answered = params.clients * params.changes;
-    Ok(Seen { answered, refused, vanished: i64::from(answered) - name - tag })
+    Ok(Seen { refused, vanished: i64::from(answered) - name - tag })
 }
 
 /// Reads, adds one, and writes, until the write is taken; how often it was refused.
