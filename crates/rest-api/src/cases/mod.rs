@@ -122,8 +122,8 @@ fn path_of(location: &str) -> String {
 /// The path of the next page, if there is one.
 pub fn next(response: &Response) -> Option<String> {
     let links = header(response, "link").split(',');
-    let next = links.filter(|link| link.contains("rel=\"next\"") || link.contains("rel=next"));
-    let target = next.filter_map(|link| link.split(['<', '>']).nth(1)).next()?;
+    let mut next = links.filter(|link| link.contains("rel=\"next\"") || link.contains("rel=next"));
+    let target = next.find_map(|link| link.split(['<', '>']).nth(1))?;
     Some(target[target.find("/users").unwrap_or(0)..].to_owned())
 }
 

@@ -267,7 +267,7 @@ async fn schemathesis(lab: &Lab, child: &Child) -> anyhow::Result<()> {
         );
         return Ok(());
     };
-    let output = tokio::time::timeout(Duration::from_secs(120), running.wait_with_output()).await;
+    let output = tokio::time::timeout(Duration::from_mins(2), running.wait_with_output()).await;
     let output = output.context("schemathesis did not end within two minutes")??;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stdout);

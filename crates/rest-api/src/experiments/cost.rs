@@ -75,8 +75,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let hosts = [&bare.host, &ours.host];
     let turns = [0, 1, 1, 0];
     let (mut rates, mut failed) = ([Vec::new(), Vec::new()], 0);
-    for warm in 0..2 {
-        ask(hosts[warm], &path, params.clients, 0.2).await?;
+    for host in hosts {
+        ask(host, &path, params.clients, 0.2).await?;
     }
     let mut rows = Vec::new();
     for round in 0..params.rounds {

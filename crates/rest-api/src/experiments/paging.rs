@@ -111,7 +111,7 @@ async fn by_offsets(fixture: &Fixture) -> anyhow::Result<HashMap<String, u32>> {
 
 /// Others come and go before the place where the reader is: seven come after one page, and seven go after the next.
 async fn others(pool: &PgPool, page: u32) -> anyhow::Result<()> {
-    let change = if page % 2 == 0 {
+    let change = if page.is_multiple_of(2) {
         r#"
         insert into users (id, name, email, email_key)
         select id, 'a visitor', id::text, id::text

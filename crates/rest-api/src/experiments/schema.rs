@@ -73,13 +73,12 @@ pub fn wrong(schema: &Value, document: &Value, value: &Value) -> Option<String> 
     {
         return Some(format!("{missing} is missing"));
     }
-    let properties = schema["properties"].as_object().into_iter().flatten();
-    let of_fields =
-        properties.filter_map(|(name, field)| wrong(field, document, value.get(name)?)).next();
+    let mut properties = schema["properties"].as_object().into_iter().flatten();
+    let of_fields = properties.find_map(|(name, field)| wrong(field, document, value.get(name)?));
     let others = &schema["additionalProperties"];
     let of_others = || {
-        let fields = value.as_object().filter(|_| others.is_object())?.values();
-        fields.filter_map(|field| wrong(others, document, field)).next()
+        let mut fields = value.as_object().filter(|_| others.is_object())?.values();
+        fields.find_map(|field| wrong(others, document, field))
     };
     let items = || {
         let items = value.as_array().filter(|_| schema["items"].is_object())?;
