@@ -1,0 +1,102 @@
+//! What needs a fault, or a look inside. It also runs the experiments, with quick parameters, and the cases.
+
+use std::process::ExitCode;
+
+use anyhow::ensure;
+use conform::http::{header, lives_and_is_ready, problem};
+use conform::target::Target;
+use lab::{
+    fault::{Fault, Proxy},
+    harness::{Outcome, Served, eventually, run},
+};
+use rest_api::{cases::client::Client, experiments::fixture::Fixture};
+
+fn main() -> ExitCode {
+    run(rest_api::answer(), || Box::pin(serve_for_cases()), tests())
+}
+
+/// The program as its cases want it.
+async fn serve_for_cases() -> anyhow::Result<Served> {
+    let fixture = Fixture::fresh().await?;
+    Ok(Served::new(fixture.serve().start().await?, fixture))
+}
+
+lab::tests![
+    a_key_that_is_under_way_is_told_and_can_be_used_later,
+    an_order_that_is_being_made_keeps_its_user,
+    a_database_that_is_away_is_told_and_the_next_request_works,
+    the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
+];
+
+async fn a_key_that_is_under_way_is_told_and_can_be_used_later() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start().await?;
+    // What a request with this key holds as long as it is under way.
+    let mut other = fixture.pool.begin().await?;
+    sqlx::query("select pg_advisory_xact_lock(hashtextextended('slow', 0))")
+        .execute(&mut *other)
+        .await?;
+    let user = client.user("Ada");
+    let response = client.create(&user, Some("slow")).await?;
+    ensure!(header(&response, "retry-after") == "1", "{response:?}");
+    problem(response, 409).await?;
+    other.rollback().await?;
+    ensure!(client.create(&user, Some("slow")).await?.status() == 201);
+    ensure!(fixture.count("users").await? == 1);
+    Ok(())
+}
+
+/// Whoever looks for open orders without a lock finds none, and the order goes with its user.
+async fn an_order_that_is_being_made_keeps_its_user() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start().await?;
+    let ada = client.sign_up("Ada").await?;
+    let mut other = fixture.pool.begin().await?;
+    sqlx::query("insert into orders (id, user_id, item, quantity) select gen_random_uuid(), id, 'tea', 1 from users")
+        .execute(&mut *other)
+        .await?;
+    let commit_when_it_waits = async {
+        eventually("the deletion waits for the order", async || {
+            let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+                           and cardinality(pg_blocking_pids(pid)) > 0";
+            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&fixture.pool).await?;
+            Ok((waiting > 0).then_some(()))
+        })
+        .await?;
+        Ok(other.commit().await?)
+    };
+    let (response, ()) = tokio::try_join!(client.delete(&ada.path), commit_when_it_waits)?;
+    problem(response, 409).await?;
+    ensure!(fixture.count("orders").await? == 1);
+    Ok(())
+}
+
+async fn a_database_that_is_away_is_told_and_the_next_request_works() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let proxy = Proxy::to_url(fixture.database.url()).await?;
+    let url = proxy.url(fixture.database.url())?;
+    let child = fixture.serve().env("DATABASE_URL", url).start().await?;
+    let client = Client::at(child.url())?;
+    let user = client.sign_up("Ada").await?;
+    for fault in [Fault::Cut, Fault::BlackHole] {
+        proxy.set(fault);
+        for path in [user.path.as_str(), "users", "readyz"] {
+            let response = client.target.get(path).await?;
+            ensure!(header(&response, "retry-after") == "1", "{fault:?}: {response:?}");
+            problem(response, 503).await?;
+        }
+        ensure!(client.target.get("healthz").await?.status() == 200);
+        proxy.heal();
+        client.read(&user.path).await?;
+    }
+    Ok(())
+}
+
+async fn the_service_says_that_it_lives_and_is_ready_and_stops_cleanly() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let mut child = fixture.serve().start().await?;
+    lives_and_is_ready(&Target::new(child.url(), None)?).await?;
+    let status = child.stop().await?;
+    ensure!(status.success(), "SIGTERM should end in exit status 0: {status}");
+    Ok(())
+}
