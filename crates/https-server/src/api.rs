@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State},
+    extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State, rejection::PathRejection},
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{CACHE_CONTROL, SET_COOKIE, STRICT_TRANSPORT_SECURITY},
@@ -75,8 +75,10 @@ async fn home(State(api): State<Arc<Api>>) -> Html<String> {
 
 async fn page(
     State(api): State<Arc<Api>>,
-    Path(topic): Path<String>,
+    topic: Result<Path<String>, PathRejection>,
 ) -> Result<Html<String>, Error> {
+    // A path that is no text names no page.
+    let Path(topic) = topic.map_err(|_| Error::NotFound)?;
     let page = pages::page(&topic).ok_or(Error::NotFound)?;
     Ok(Html(pages::pad(page, api.pad_to)))
 }

@@ -58,9 +58,8 @@ mod tests {
     ) -> (Option<Error>, Option<Error>) {
         let ca = Ca::new().unwrap();
         let begins = OffsetDateTime::now_utc() + from;
-        let issued = ca
-            .issue(&["shop.example".to_owned()], purpose, begins, begins + DAY * days)
-            .unwrap();
+        let issued =
+            ca.issue(&["shop.example".to_owned()], purpose, begins, begins + DAY * days).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(ca.certificate.clone()).unwrap();
         let name = ServerName::try_from(name).unwrap();

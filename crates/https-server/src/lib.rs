@@ -58,7 +58,7 @@ pub fn answer() -> Answer {
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let home = options.home.clone().unwrap_or_else(home);
-    let service = Service::start(options, &home, address(&serving)?.ip()).await?;
+    let service = Service::start(options, &home, address(&serving)?.ip())?;
     let serving = serving.word("home", home.display()).word("https", service.url());
     let plain = service.plain.clone();
     // The first is polled first, so both can be asked to stop when the lines are printed.

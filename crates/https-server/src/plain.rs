@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, Method, Uri},
     middleware::from_fn_with_state,
     response::Response,
@@ -63,8 +63,9 @@ async fn elsewhere(
 /// before there is a certificate, so it is never redirected.
 async fn challenge(
     State(plain): State<Arc<Plain>>,
-    Path(token): Path<String>,
+    token: Result<Path<String>, PathRejection>,
 ) -> Result<String, Error> {
+    let Path(token) = token.map_err(|_| Error::NotFound)?;
     // RFC 8555: base64url. Nothing else can be a path to other files.
     let is_token = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if token.is_empty() || !token.chars().all(is_token) {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use axum::Router;
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{self, pki_types::ServerName},
@@ -82,8 +82,8 @@ pub struct Service {
 
 impl Service {
     /// Binds the port, loads or makes the certificate, and refuses to start with one that no client would accept.
-    pub async fn start(options: Options, home: &Path, address: IpAddr) -> Result<Self, StartError> {
-        let bound = TcpListener::bind((address, options.https_port)).await;
+    pub fn start(options: Options, home: &Path, address: IpAddr) -> Result<Self, StartError> {
+        let bound = listen((address, options.https_port).into());
         let what = || {
             format!(
                 "cannot serve HTTPS on port {}; choose another with --https-port",
@@ -140,6 +140,15 @@ impl Service {
             () = self.certificates.watch() => {}
         }
     }
+}
+
+/// Listens with room for many that wait to be accepted. The default is 128, which is full at once when many come, and
+/// then connections are lost without a word.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4_096)
 }
 
 /// Signs a certificate for the server, and one for a machine that wants to try mutual TLS.

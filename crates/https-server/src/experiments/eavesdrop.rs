@@ -92,7 +92,11 @@ fn show_what_is_left(lab: &Lab, plain: &Tap, tls: &Tap) {
         }
     }
     // The last answer is the page. Around it, TLS adds a record's head, a tag and a type: 22 bytes.
-    let last = |tap: &Tap| answers(&tap.seen()).last().map_or(0, |piece| piece.bytes.len());
+    // What is as short as 24 bytes is TLS saying goodbye.
+    let last = |tap: &Tap| {
+        let sizes: Vec<_> = answers(&tap.seen()).iter().map(|piece| piece.bytes.len()).collect();
+        sizes.into_iter().rfind(|size| *size > 24).unwrap_or(0)
+    };
     let (clear, hidden) = (last(plain), last(tls));
     lab.figure("the page, as it crosses the wire over HTTP", clear as f64, "bytes");
     lab.figure("the page, as it crosses the wire over HTTPS", hidden as f64, "bytes");

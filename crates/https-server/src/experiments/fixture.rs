@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use axum::Router;
 use conform::target::Target;
 use lab::child::{Child, ChildBuilder};
 use tempfile::TempDir;
@@ -100,6 +101,11 @@ pub fn free_port() -> anyhow::Result<SocketAddr> {
 
 /// The application without TLS, as it would be if nobody had thought of it.
 pub async fn without_tls() -> anyhow::Result<lab::serve::Here> {
+    lab::serve::here(application()?).await
+}
+
+/// What is served over HTTPS, for whoever serves it in another way.
+pub fn application() -> anyhow::Result<Router> {
     let (ca, now, home) = (Ca::new()?, OffsetDateTime::now_utc(), tempfile::tempdir()?);
     let issued = ca.issue(&[HOST.to_owned()], Purpose::Server, now, now + Duration::DAY)?;
     let files = ["server.pem", "server.key"].map(|name| home.path().join(name));
@@ -113,7 +119,7 @@ pub async fn without_tls() -> anyhow::Result<lab::serve::Here> {
         hsts_seconds: 300,
         pad_to: 0,
     };
-    lab::serve::here(api::router(Arc::new(api))).await
+    Ok(api::router(Arc::new(api)))
 }
 
 /// Puts the challenge that the cases ask for into a home.
