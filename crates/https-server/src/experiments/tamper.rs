@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc, time::Duration}
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lab::{Experiment, Lab, Sabotage};
 use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::rustls::ClientConfig;
+use tokio_rustls::rustls::{ClientConfig, client::Resumption};
 
 use super::{
     fixture::{Fixture, HOST, without_tls},
@@ -108,7 +108,10 @@ impl Outcome {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (fixture, without) = (Fixture::start(&[]).await?, without_tls().await?);
-    let client = fixture.shared_client(BOTH)?;
+    let mut client = fixture.client(BOTH)?;
+    // All exchanges alike, so that they can be compared.
+    client.resumption = Resumption::disabled();
+    let client = Arc::new(client);
     let led = visit(fixture.plain, fixture.https, &client).await?;
     let theirs = Way { server: without.host.parse()?, tls: None };
     let ours = if led.over_tls {
