@@ -118,8 +118,10 @@ impl Certificates {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = renewed;
         Ok(())
     }
-    // ANCHOR_END: resolve
+}
+// ANCHOR_END: resolve
 
+impl Certificates {
     /// Reloads when the files have changed, for ever. It looks at them from time to time: that works on every system
     /// and in every container, also for a folder that is replaced as a whole.
     ///

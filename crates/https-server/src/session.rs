@@ -94,7 +94,13 @@ mod tests {
     fn a_cookie_is_good_until_it_ends_and_nobody_else_can_make_one() {
         let (sessions, now) = (Sessions::new().unwrap(), OffsetDateTime::now_utc());
         let set = sessions.log_in(&login("ada", "lovelace"), now).unwrap();
-        let cookie = set.split(';').next().unwrap();
+        let mut parts = set.split("; ");
+        let cookie = parts.next().unwrap();
+        let attributes: Vec<_> = parts.collect();
+        for attribute in ["Secure", "HttpOnly", "SameSite=Lax", "Path=/"] {
+            assert!(attributes.contains(&attribute), "{set}");
+        }
+        assert!(cookie.starts_with("__Host-"), "{set}");
         let among = format!("a=b; {cookie}; c=d");
         for good in [cookie, &among] {
             assert_eq!(user(&sessions, good, now).as_deref(), Some("ada"), "{good}");
