@@ -7,7 +7,7 @@
 //! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`])
 //! and what its text may be ([`text`], and `email` with the feature of that name), what each request gets around it
 //! ([`frame`]), who is asking ([`client_address`]), and how long we wait for PostgreSQL ([`database`], with the feature
-//! `postgres`).
+//! `postgres`). With the feature `connection`, also how HTTP is spoken over TLS.
 
 pub mod problem;
 pub mod json;
@@ -17,6 +17,8 @@ pub mod text;
 pub mod email;
 pub mod frame;
 pub mod client_address;
+#[cfg(feature = "connection")]
+pub mod connection;
 #[cfg(feature = "postgres")]
 pub mod database;
 

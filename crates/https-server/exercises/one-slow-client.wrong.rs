@@ -3,11 +3,8 @@
     fn spawn(&self, stream: TcpStream, peer: SocketAddr) {
         let this = self.clone();
         self.tasks.spawn(async move {
-            let shaken = tokio::select! {
-                // The mistake: whoever says nothing may stay for ever.
-                shaken = timeout(Duration::MAX, this.shake_hands(stream)) => shaken,
-                () = this.stopping.cancelled() => return,
-            };
+            // The mistake: whoever says nothing may stay for ever.
+            let shaken = timeout(Duration::MAX, this.shake_hands(stream)).await;
             let served = match shaken {
                 // In a box, so that a connection that never gets here does not take the memory for it.
                 Ok(Ok(stream)) => Box::pin(this.answer(stream, peer)).await,

@@ -1,10 +1,10 @@
 //! What does the port for HTTPS answer? The table of calls, as handlers.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Router,
-    extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State, rejection::PathRejection},
+    extract::{DefaultBodyLimit, Path, Request, State, rejection::PathRejection},
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{CACHE_CONTROL, SET_COOKIE, STRICT_TRANSPORT_SECURITY},
@@ -26,12 +26,9 @@ use crate::{
     connection::Connection,
     error::Error,
     pages,
-    redirect::{Names, hsts},
+    redirect::Names,
     session::{Login, Sessions},
 };
-
-const TIMEOUT: Duration = Duration::from_secs(5);
-const MAX_BODY: usize = 16 * 1_024;
 
 /// What the handlers share.
 pub struct Api {
@@ -42,7 +39,7 @@ pub struct Api {
     /// What is served, to be reloaded.
     pub certificates: Arc<Certificates>,
     /// For how long a browser shall stay with HTTPS.
-    pub hsts_seconds: u32,
+    pub hsts: HeaderValue,
     /// Pages are as long as a multiple of this.
     pub pad_to: usize,
 }
@@ -61,8 +58,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&api), directed))
-        .layer(from_fn_with_state(TIMEOUT, in_time))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(Duration::from_secs(5), in_time))
+        .layer(DefaultBodyLimit::max(16 * 1_024))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Arc::clone(&api), strict_transport))
         .layer(TraceLayer::new_for_http().on_failure(()))
@@ -112,14 +109,13 @@ async fn machine(Extension(connection): Extension<Connection>) -> Result<Json<Va
 /// Only for this machine; to others there is nothing here.
 async fn reload(
     State(api): State<Arc<Api>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(connection): Extension<Connection>,
 ) -> Result<StatusCode, Error> {
-    if !peer.ip().to_canonical().is_loopback() {
+    if !connection.peer.ip().to_canonical().is_loopback() {
         return Err(Error::NotFound);
     }
     // Two small files, rarely: no thread of its own.
     api.certificates.reload()?;
-    tracing::info!("the certificate was renewed");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -133,9 +129,9 @@ async fn directed(
     request: Request,
     next: Next,
 ) -> Result<Response, Error> {
-    let asked = api.names.asked_for(request.uri(), request.headers())?.to_str().into_owned();
+    let asked = api.names.asked_for(request.uri(), request.headers())?;
     match connection.and_then(|it| it.0.server_name) {
-        Some(name) if name != asked => Err(Error::Misdirected),
+        Some(name) if name != *asked => Err(Error::Misdirected),
         _ => Ok(next.run(request).await),
     }
 }
@@ -144,8 +140,6 @@ async fn directed(
 /// On every answer, also on errors. Never over plain HTTP, where anybody could have written it: RFC 6797, section 7.2.
 async fn strict_transport(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    if let Ok(value) = HeaderValue::try_from(hsts(api.hsts_seconds)) {
-        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, value);
-    }
+    response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, api.hsts.clone());
     response
 }

@@ -4,23 +4,19 @@
 //! a client that trusts it, so a client names it for one call only: `curl --cacert`.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
+use tempfile::NamedTempFile;
 use time::{Duration, OffsetDateTime};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-
-/// Its certificate, for `curl --cacert`, and its key, in the home.
-const CERTIFICATE: &str = "ca.pem";
-const KEY: &str = "ca.key";
 
 /// The authority.
 pub struct Ca {
@@ -42,30 +38,26 @@ pub enum Purpose {
 pub struct Issued {
     /// The certificate.
     pub certificate: CertificateDer<'static>,
-    key: KeyPair,
+    /// Its key.
+    pub key: KeyPair,
 }
 
 impl Ca {
     /// The one that is kept in this folder. If there is none, one is made.
     pub fn open(home: &Path) -> io::Result<Self> {
         fs::create_dir_all(home)?;
-        let (certificate, key) = (home.join(CERTIFICATE), home.join(KEY));
+        let (certificate, key) = (home.join("ca.pem"), home.join("ca.key"));
         if !certificate.exists() {
-            let (made, pair) = make().map_err(io::Error::other)?;
+            let pair = KeyPair::generate().map_err(io::Error::other)?;
+            let made = params().self_signed(&pair).map_err(io::Error::other)?;
             // The certificate comes last: if it is there, so is its key.
             write(&key, &pem("PRIVATE KEY", &pair.serialize_der()))?;
-            write(&certificate, &pem("CERTIFICATE", &made))?;
+            write(&certificate, &pem("CERTIFICATE", made.der()))?;
         }
         let certificate = CertificateDer::from_pem_file(certificate).map_err(io::Error::other)?;
         let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
         let key = KeyPair::from_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256);
-        Ok(Self { issuer: issuer(key.map_err(io::Error::other)?), certificate })
-    }
-
-    /// One that is kept nowhere.
-    pub fn new() -> Result<Self, rcgen::Error> {
-        let (certificate, key) = make()?;
-        Ok(Self { issuer: issuer(key), certificate })
+        Ok(Self { issuer: Issuer::new(params(), key.map_err(io::Error::other)?), certificate })
     }
 
     // ANCHOR: issue
@@ -79,7 +71,8 @@ impl Ca {
     ) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(names)?;
-        params.distinguished_name = named(names.first().map_or("nobody", String::as_str));
+        let name = names.first().map_or("nobody", String::as_str);
+        params.distinguished_name.push(DnType::CommonName, name);
         params.not_before = begins;
         params.not_after = ends;
         params.use_authority_key_identifier_extension = true;
@@ -96,11 +89,6 @@ impl Ca {
 }
 
 impl Issued {
-    /// The key, for a server or a client in this process.
-    pub fn key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(self.key.serialize_der().into())
-    }
-
     /// Writes both to files, in the place of those that are there.
     pub fn write(&self, certificate: &Path, key: &Path) -> io::Result<()> {
         write(key, &pem("PRIVATE KEY", &self.key.serialize_der()))?;
@@ -108,33 +96,18 @@ impl Issued {
     }
 }
 
-fn make() -> Result<(CertificateDer<'static>, KeyPair), rcgen::Error> {
-    let (key, now) = (KeyPair::generate()?, OffsetDateTime::now_utc());
-    let mut params = params();
+/// Its name and key have to stay from start to start, so that what is signed later still leads to the certificate
+/// that is kept. Its time does not matter then.
+fn params() -> CertificateParams {
+    let (mut params, now) = (CertificateParams::default(), OffsetDateTime::now_utc());
+    // Without a name of its own, OpenSSL takes what it signs for self-signed.
+    params.distinguished_name.push(DnType::CommonName, "https-server private CA");
     params.not_before = now - Duration::DAY;
     params.not_after = now + Duration::days(3_650);
-    Ok((params.self_signed(&key)?.der().clone(), key))
-}
-
-/// Nothing in them differs from start to start, so what is signed later still leads to the certificate that is kept.
-fn params() -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = named("https-server private CA");
     // It may sign certificates of servers and clients, and no further authorities.
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
-}
-
-fn issuer(key: KeyPair) -> Issuer<'static, KeyPair> {
-    Issuer::new(params(), key)
-}
-
-/// Without a name of its own, OpenSSL takes a certificate for a self-signed one.
-fn named(name: &str) -> DistinguishedName {
-    let mut names = DistinguishedName::new();
-    names.push(DnType::CommonName, name);
-    names
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -145,9 +118,8 @@ fn pem(label: &str, der: &[u8]) -> String {
 
 /// Writes a file that nobody else may read. Under another name first: who reads it meanwhile reads the old one whole.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_added_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
     file.write_all(text.as_bytes())?;
-    fs::rename(new, path)
+    file.persist(path)?;
+    Ok(())
 }

@@ -4,7 +4,7 @@
 //! file ends nobody's service while it runs. At the start there is no old pair, and the service does not start.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -47,10 +47,10 @@ pub enum Unusable {
         why: pem::Error,
     },
     /// The key belongs to another certificate, or is of a kind that we cannot use.
-    #[error("{key} is not the key of {certificate}: {why}", key = files.key.display(), certificate = files.certificate.display())]
+    #[error("{key} is not the key of the certificate: {why}")]
     Mismatch {
-        /// The pair.
-        files: Files,
+        /// The file of the key.
+        key: PathBuf,
         /// What is wrong.
         why: rustls::Error,
     },
@@ -75,24 +75,17 @@ pub fn load(files: &Files, name: &ServerName<'_>) -> Result<CertifiedKey, Unusab
     chain::check_all_but_the_root(&chain, name, UnixTime::now())
         .map_err(|why| Unusable::Refused { path: certificate.clone(), why })?;
     CertifiedKey::from_der(chain, key, &ring::default_provider())
-        .map_err(|why| Unusable::Mismatch { files: files.clone(), why })
+        .map_err(|why| Unusable::Mismatch { key: files.key.clone(), why })
 }
 // ANCHOR_END: load
 
 /// The pair that is served, and where the next one comes from.
+#[derive(Debug)]
 pub struct Certificates {
     files: Files,
     /// The name that it has to be good for.
     name: ServerName<'static>,
-    /// When the files of the first pair were written.
-    first: [Option<SystemTime>; 2],
     current: RwLock<Arc<CertifiedKey>>,
-}
-
-impl fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.files.fmt(f)
-    }
 }
 
 // ANCHOR: resolve
@@ -106,9 +99,8 @@ impl ResolvesServerCert for Certificates {
 impl Certificates {
     /// Loads the first pair. An error is a reason not to start.
     pub fn open(files: Files, name: ServerName<'static>) -> Result<Self, Unusable> {
-        let first = written(&files);
         let current = RwLock::new(Arc::new(load(&files, &name)?));
-        Ok(Self { files, name, first, current })
+        Ok(Self { files, name, current })
     }
 
     /// Loads the pair again. If it is not good, the old one stays.
@@ -128,7 +120,7 @@ impl Certificates {
     /// Two files cannot be replaced at once. Between the two they do not match; then the old pair stays for
     /// another second.
     pub async fn watch(&self) {
-        let mut seen = self.first;
+        let mut seen = written(&self.files);
         loop {
             tokio::time::sleep(EVERY).await;
             let now = written(&self.files);

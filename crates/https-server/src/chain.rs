@@ -50,13 +50,17 @@ mod tests {
 
     const DAY: Duration = Duration::DAY;
 
+    fn ca() -> Ca {
+        Ca::open(tempfile::tempdir().unwrap().path()).unwrap()
+    }
+
     fn refusal(
         name: &str,
         purpose: Purpose,
         from: Duration,
         days: i32,
     ) -> (Option<Error>, Option<Error>) {
-        let ca = Ca::new().unwrap();
+        let ca = ca();
         let begins = OffsetDateTime::now_utc() + from;
         let issued =
             ca.issue(&["shop.example".to_owned()], purpose, begins, begins + DAY * days).unwrap();
@@ -88,7 +92,7 @@ mod tests {
 
     #[test]
     fn only_who_has_the_root_can_tell_who_signed_it() {
-        let (ca, other) = (Ca::new().unwrap(), Ca::new().unwrap());
+        let (ca, other) = (ca(), ca());
         let now = OffsetDateTime::now_utc();
         let names = ["shop.example".to_owned()];
         let issued = other.issue(&names, Purpose::Server, now - DAY, now + DAY).unwrap();

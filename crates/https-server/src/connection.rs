@@ -2,8 +2,10 @@
 //!
 //! Behind a proxy that ends TLS, a handler knows none of this, only what the proxy writes into headers.
 
+use std::net::SocketAddr;
+
 use serde::Serialize;
-use tokio_rustls::rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
+use tokio_rustls::rustls::{HandshakeKind, ProtocolVersion::TLSv1_3, ServerConnection};
 
 use crate::machine;
 
@@ -23,24 +25,25 @@ pub struct Connection {
     /// The name that the client asked for in the handshake (SNI). It is there unless the client used an IP address.
     #[serde(skip)]
     pub server_name: Option<String>,
+    /// Whose it is.
+    #[serde(skip)]
+    pub peer: SocketAddr,
 }
 
 // ANCHOR: of
 impl Connection {
     /// Reads it from a connection whose handshake is done.
-    pub fn of(tls: &ServerConnection) -> Self {
+    pub fn of(tls: &ServerConnection, peer: SocketAddr) -> Self {
         let suite = tls.negotiated_cipher_suite();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
-            tls: match tls.protocol_version() {
-                Some(ProtocolVersion::TLSv1_3) => "1.3",
-                _ => "1.2",
-            },
+            tls: if tls.protocol_version() == Some(TLSv1_3) { "1.3" } else { "1.2" },
             cipher: suite.and_then(|it| it.suite().as_str()).unwrap_or("unknown").to_owned(),
             alpn: tls.alpn_protocol().map(text),
             resumed: tls.handshake_kind() == Some(HandshakeKind::Resumed),
             client_certificate: tls.peer_certificates().and_then(|it| machine::name(it.first()?)),
             server_name: tls.server_name().map(str::to_owned),
+            peer,
         }
     }
 }

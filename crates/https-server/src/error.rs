@@ -1,13 +1,13 @@
 //! What can go wrong: at the start, for whoever runs the server; and later, for a client?
 
-use std::{io, path::PathBuf};
+use std::io;
 
 use axum::{
     http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE},
     response::{IntoResponse, Response},
 };
 use edge::Problem;
-use tokio_rustls::rustls::{self, pki_types::pem, server::VerifierBuilderError};
+use tokio_rustls::rustls;
 
 use crate::certificate::Unusable;
 
@@ -17,31 +17,12 @@ pub enum StartError {
     /// The certificate or its key cannot be served.
     #[error(transparent)]
     Unusable(#[from] Unusable),
-    /// The authority of the clients' certificates cannot be read.
-    #[error("cannot read the clients' authority {path}: {why}")]
-    ClientCa {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: pem::Error,
-    },
-    /// It holds nothing that could sign a client's certificate.
-    #[error("the clients' authority cannot be used: {0}")]
-    Verifier(#[from] VerifierBuilderError),
-    /// A name is neither a domain nor an address.
-    #[error("{0:?} is neither the name of a host nor an IP address")]
-    Name(String),
     /// TLS cannot be set up like this.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
-    /// The home cannot be written, or the port is taken.
-    #[error("{what}: {why}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// What is wrong.
-        why: io::Error,
-    },
+    /// The folder for the private authority and what it signs cannot be written.
+    #[error("cannot keep a certificate in the home: {0}")]
+    Home(#[from] io::Error),
 }
 
 /// Everything that a client may be told. What it displays is what the client may read.
@@ -90,13 +71,12 @@ impl Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let problem = Problem::new(self.status(), self.to_string());
-        match self {
-            Self::NotLoggedIn | Self::WrongPassword => {
-                problem.header(WWW_AUTHENTICATE, HeaderValue::from_static("Session"))
-            }
-            _ => problem,
+        let (status, problem) = (self.status(), Problem::new(self.status(), self.to_string()));
+        if status == StatusCode::UNAUTHORIZED {
+            return problem
+                .header(WWW_AUTHENTICATE, HeaderValue::from_static("Session"))
+                .into_response();
         }
-        .into_response()
+        problem.into_response()
     }
 }

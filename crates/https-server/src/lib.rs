@@ -27,7 +27,7 @@ pub mod service;
 pub mod cases;
 pub mod experiments;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use lab::{Answer, Serve, Serving, serve::asked_to_stop};
@@ -58,32 +58,31 @@ pub fn answer() -> Answer {
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let home = options.home.clone().unwrap_or_else(home);
-    let service = Service::start(options, &home, address(&serving)?.ip())?;
-    let serving = serving.word("home", home.display()).word("https", service.url());
+    let listener = listen(&serving, options.https_port).await?;
+    let service = Service::start(options, &home, listener.local_addr()?.port())?;
+    let serving = serving.word("home", home.display()).word("https", service.names.url());
     let plain = service.plain.clone();
     // The first is polled first, so both can be asked to stop when the lines are printed.
-    let https = async {
-        service.serve_https(asked_to_stop()).await;
-        anyhow::Ok(())
-    };
-    tokio::try_join!(https, serving.run(plain)).map(|_| ())
+    tokio::join!(service.serve_https(listener, asked_to_stop()), serving.run(plain)).1
 }
 
 async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     let home = std::env::var_os("HTTPS_SERVER_HOME").map_or_else(home, PathBuf::from);
-    let listener = TcpListener::bind((address(&serving)?.ip(), 0)).await?;
+    let listener = listen(&serving, 0).await?;
     let port = listener.local_addr()?.port();
-    let serving =
-        serving.word("home", home.display()).word("https", format!("https://localhost:{port}"));
-    let https = whiteboard::serve_https(listener, &home);
+    let https = format!("https://localhost:{port}");
+    let serving = serving.word("home", home.display()).word("https", https);
     tokio::select! {
-        served = https => served,
+        served = whiteboard::serve_https(listener, &home) => served,
         served = serving.run(whiteboard::plain(port)) => served,
     }
 }
 
-fn address(serving: &Serving) -> anyhow::Result<SocketAddr> {
-    serving.url().socket_addrs(|| None)?.first().copied().context("it is bound")
+/// Binds the second port, on the address of the first.
+async fn listen(serving: &Serving, port: u16) -> anyhow::Result<TcpListener> {
+    let address = serving.url().socket_addrs(|| None)?.first().context("it is bound")?.ip();
+    let bound = TcpListener::bind((address, port)).await;
+    bound.with_context(|| format!("cannot serve HTTPS on {port}; choose another --https-port"))
 }
 
 /// Unless told otherwise, below the workspace's `target`: each checkout has an authority of its own.

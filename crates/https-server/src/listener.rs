@@ -2,23 +2,10 @@
 //!
 //! Invariant: no client can keep a connection open by doing nothing, nor make another client wait.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
-use hyper::{Request, body::Incoming, rt::Executor, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::conn::auto,
-};
+use axum::Router;
+use edge::connection::answer;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -26,15 +13,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service;
 
 use crate::connection::Connection;
 
-/// What is still in flight this long after the server was asked to stop is given up.
-const DRAIN: Duration = Duration::from_secs(10);
 /// For a client that speaks HTTP where TLS is spoken. It cannot read an alert.
 const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
-    content-length: 41\r\nconnection: close\r\n\r\nThis is HTTPS. Write https:// in the URL.\n";
+    content-length: 42\r\nconnection: close\r\n\r\nThis is HTTPS. Write https:// in the URL.\n";
 
 /// How connections are served.
 #[derive(Clone)]
@@ -43,7 +27,7 @@ pub struct Listener {
     router: Router,
     /// For a handshake, and for the head of a request.
     patience: Duration,
-    /// Owns the task of each connection, and those of the streams of HTTP/2.
+    /// Owns the task of each connection.
     tasks: TaskTracker,
     /// When this is cancelled, connections end with what is in flight.
     stopping: CancellationToken,
@@ -76,7 +60,8 @@ impl Listener {
         drop(listener);
         self.stopping.cancel();
         self.tasks.close();
-        if timeout(DRAIN, self.tasks.wait()).await.is_err() {
+        // What is still in flight then is given up.
+        if timeout(Duration::from_secs(10), self.tasks.wait()).await.is_err() {
             tracing::warn!("gave up waiting for requests in flight");
         }
     }
@@ -86,13 +71,14 @@ impl Listener {
     fn spawn(&self, stream: TcpStream, peer: SocketAddr) {
         let this = self.clone();
         self.tasks.spawn(async move {
-            let shaken = tokio::select! {
-                shaken = timeout(this.patience, this.shake_hands(stream)) => shaken,
-                () = this.stopping.cancelled() => return,
-            };
+            let shaken = timeout(this.patience, this.shake_hands(stream)).await;
             let served = match shaken {
                 // In a box, so that a connection that never gets here does not take the memory for it.
-                Ok(Ok(stream)) => Box::pin(this.answer(stream, peer)).await,
+                Ok(Ok(stream)) => {
+                    let connection = Connection::of(stream.get_ref().1, peer);
+                    let stop = this.stopping.cancelled();
+                    Box::pin(answer(stream, this.router, connection, this.patience, stop)).await
+                }
                 Ok(Err(error)) => Err(error.into()),
                 Err(_) => Err("the handshake took too long".into()),
             };
@@ -116,53 +102,4 @@ impl Listener {
         self.tls.accept(stream).await
     }
     // ANCHOR_END: spawn
-
-    /// Answers requests until the client is done, or until we are stopping and the last request is answered.
-    async fn answer(self, stream: TlsStream<TcpStream>, peer: SocketAddr) -> Result<(), Error> {
-        let Self { router, patience, tasks, stopping, .. } = self;
-        let connection = Connection::of(stream.get_ref().1);
-        let asked = Arc::new(AtomicBool::new(false));
-        let service = service_fn({
-            let asked = Arc::clone(&asked);
-            move |mut request: Request<Incoming>| {
-                asked.store(true, Ordering::Relaxed);
-                request.extensions_mut().insert(ConnectInfo(peer));
-                request.extensions_mut().insert(connection.clone());
-                // A router is always ready.
-                router.clone().call(request)
-            }
-        });
-        let mut builder = auto::Builder::new(Tracked(tasks));
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
-        // In HTTP/2 it is a ping that a silent client does not answer.
-        let http2 = &mut builder.http2();
-        http2.timer(TokioTimer::new()).keep_alive_interval(patience).keep_alive_timeout(patience);
-        let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        // hyper's time limits begin when it knows which HTTP is spoken. This one begins now.
-        let silent = async {
-            sleep(patience).await;
-            if asked.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            ended = &mut serving => return ended,
-            () = silent => return Err("the client did not ask in time".into()),
-            () = stopping.cancelled() => {}
-        }
-        serving.as_mut().graceful_shutdown();
-        serving.await
-    }
-}
-
-type Error = Box<dyn std::error::Error + Send + Sync>;
-
-/// Spawns the tasks of HTTP/2 streams where they are waited for.
-#[derive(Clone)]
-struct Tracked(TaskTracker);
-
-impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Tracked {
-    fn execute(&self, task: F) {
-        self.0.spawn(task);
-    }
 }

@@ -3,13 +3,13 @@
 use std::{path::Path, sync::Arc};
 
 use tokio_rustls::rustls::{
-    RootCertStore,
+    self, RootCertStore,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, pem::PemObject},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
-use crate::error::StartError;
+use crate::{certificate::Unusable, error::StartError};
 
 // ANCHOR: verifier
 /// Asks each client for a certificate of this authority. One without a certificate is let in, because people with
@@ -18,13 +18,14 @@ pub fn verifier(
     file: &Path,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, StartError> {
-    let unreadable = |why| StartError::ClientCa { path: file.to_owned(), why };
+    let unreadable = |why| Unusable::Unreadable { path: file.to_owned(), why };
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_file_iter(file).map_err(unreadable)? {
         roots.add(root.map_err(unreadable)?)?;
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(provider));
-    Ok(verifier.allow_unauthenticated().build()?)
+    let verifier = verifier.allow_unauthenticated().build();
+    Ok(verifier.map_err(|error| rustls::Error::General(error.to_string()))?)
 }
 // ANCHOR_END: verifier
 

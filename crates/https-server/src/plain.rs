@@ -1,21 +1,17 @@
 //! What does the port for plain HTTP answer? Where HTTPS is, and nothing that is worth reading.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{
     Router,
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, Method, Uri},
-    middleware::from_fn_with_state,
     response::Response,
     routing::get,
 };
-use edge::frame::{alive, in_time, method_not_allowed, panicked};
-use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
+use edge::frame::{alive, method_not_allowed};
 
 use crate::{error::Error, redirect::Names};
-
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What it has to know.
 #[derive(Clone, Debug)]
@@ -36,9 +32,6 @@ pub fn router(plain: Plain) -> Router {
         .route("/readyz", get(alive))
         .fallback(elsewhere)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(TIMEOUT, in_time))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(TraceLayer::new_for_http().on_failure(()))
         .with_state(Arc::new(plain))
 }
 

@@ -8,7 +8,6 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
-use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::error::Error;
 
@@ -16,18 +15,18 @@ use crate::error::Error;
 #[derive(Clone, Debug)]
 pub struct Names {
     /// The first is the one that the certificate is checked for.
-    pub names: Vec<ServerName<'static>>,
+    pub names: Vec<String>,
     /// Where HTTPS is served.
     pub https_port: u16,
 }
 
 impl Names {
     /// Which of our names a request is for. `Host` may be anybody's: a client writes it.
-    pub fn asked_for(&self, uri: &Uri, headers: &HeaderMap) -> Result<&ServerName<'static>, Error> {
+    pub fn asked_for(&self, uri: &Uri, headers: &HeaderMap) -> Result<&String, Error> {
         let authority = authority(uri, headers)?;
-        let host = authority.host().trim_matches(['[', ']']).trim_end_matches('.').to_lowercase();
-        let asked = ServerName::try_from(host).map_err(|_| Error::NoHost)?;
-        self.names.iter().find(|name| **name == asked).ok_or(Error::Misdirected)
+        let host = authority.host().trim_matches(['[', ']']).trim_end_matches('.');
+        let asked = self.names.iter().find(|name| name.eq_ignore_ascii_case(host));
+        asked.ok_or(if host.is_empty() { Error::NoHost } else { Error::Misdirected })
     }
 
     // ANCHOR: to_https
@@ -47,13 +46,8 @@ impl Names {
         self.place(&self.names[0])
     }
 
-    fn place(&self, name: &ServerName<'_>) -> String {
-        let name = match name {
-            ServerName::IpAddress(address) if name.to_str().contains(':') => {
-                format!("[{}]", std::net::IpAddr::from(*address))
-            }
-            _ => name.to_str().into_owned(),
-        };
+    fn place(&self, name: &str) -> String {
+        let name = if name.contains(':') { format!("[{name}]") } else { name.to_owned() };
         match self.https_port {
             443 => format!("https://{name}"),
             port => format!("https://{name}:{port}"),
@@ -75,8 +69,9 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Error> {
 // ANCHOR: hsts
 /// `Strict-Transport-Security`: for so many seconds from now, a browser goes to this name, and to all names below it, by
 /// HTTPS only, whatever it is told, and lets nobody click a warning away.
-pub fn hsts(seconds: u32) -> String {
-    format!("max-age={seconds}; includeSubDomains")
+pub fn hsts(seconds: u32) -> HeaderValue {
+    let text = format!("max-age={seconds}; includeSubDomains");
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("max-age=0"))
 }
 // ANCHOR_END: hsts
 
@@ -86,7 +81,7 @@ mod tests {
 
     fn location(uri: &str, hosts: &[&'static str]) -> Result<String, u16> {
         let names = ["shop.example", "127.0.0.1", "::1"];
-        let names = names.map(|name| ServerName::try_from(name).unwrap().to_owned()).into();
+        let names = names.map(str::to_owned).into();
         let mut all = HeaderMap::new();
         for host in hosts {
             all.append(HOST, HeaderValue::from_static(host));

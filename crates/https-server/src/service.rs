@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,7 +9,7 @@ use std::{
 
 use axum::Router;
 use time::OffsetDateTime;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{self, pki_types::ServerName},
@@ -23,7 +22,7 @@ use crate::{
     error::StartError,
     listener::Listener,
     plain::{self, Plain},
-    redirect::Names,
+    redirect::{Names, hsts},
     session::Sessions,
     tls::{self, Oldest},
 };
@@ -65,54 +64,40 @@ pub struct Options {
     /// Makes pages as long as a multiple of so many bytes, so that their length says less
     #[arg(long, default_value_t = 0)]
     pub pad_to: usize,
-    /// Seconds for a handshake, and for the head of a request
+    /// Seconds for a handshake, for the head of a request, and for a connection on which nobody asks
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub patience: u64,
 }
 
-/// The service, with its port for HTTPS bound.
+/// The service.
 pub struct Service {
-    listener: TcpListener,
     https: Listener,
     certificates: Arc<Certificates>,
-    names: Names,
+    /// Ours.
+    pub names: Names,
     /// What the port for plain HTTP serves.
     pub plain: Router,
 }
 
 impl Service {
-    /// Binds the port, loads or makes the certificate, and refuses to start with one that no client would accept.
-    pub fn start(options: Options, home: &Path, address: IpAddr) -> Result<Self, StartError> {
-        let bound = listen((address, options.https_port).into());
-        let what = || {
-            format!(
-                "cannot serve HTTPS on port {}; choose another with --https-port",
-                options.https_port
-            )
-        };
-        let listener = bound.map_err(|why| StartError::Io { what: what(), why })?;
-        let https_port =
-            listener.local_addr().map_err(|why| StartError::Io { what: what(), why })?.port();
-        let parsed = options.names.iter().map(|name| {
-            let parsed = ServerName::try_from(name.to_lowercase());
-            parsed.map_err(|_| StartError::Name(name.clone()))
-        });
-        let names = Names { names: parsed.collect::<Result<_, _>>()?, https_port };
+    /// Loads or makes the certificate, and refuses to start with one that no client would accept.
+    pub fn start(options: Options, home: &Path, https_port: u16) -> Result<Self, StartError> {
+        let names = Names { names: options.names, https_port };
         let files = match (options.cert, options.key) {
             (Some(certificate), Some(key)) => Files { certificate, key },
-            _ => sign(home, &options.names).map_err(|why| StartError::Io {
-                what: format!("cannot keep a certificate in {}", home.display()),
-                why,
-            })?,
+            _ => sign(home, &names.names)?,
         };
-        let certificates = Arc::new(Certificates::open(files, names.names[0].clone())?);
+        let name = names.names.first().cloned().unwrap_or_default();
+        let name = ServerName::try_from(name)
+            .map_err(|_| rustls::Error::General("a name of this server is none".to_owned()))?;
+        let certificates = Arc::new(Certificates::open(files, name)?);
         let config =
             tls::config(Arc::clone(&certificates), options.oldest, options.client_ca.as_deref())?;
         let api = Arc::new(Api {
             names: names.clone(),
             sessions: Sessions::new().map_err(|_| rustls::Error::FailedToGetRandomBytes)?,
             certificates: Arc::clone(&certificates),
-            hsts_seconds: options.hsts_seconds,
+            hsts: hsts(options.hsts_seconds),
             pad_to: options.pad_to,
         });
         let https = Listener::new(
@@ -125,43 +110,28 @@ impl Service {
             challenges: home.join("acme-challenge"),
             redirect_api: options.redirect_api,
         });
-        Ok(Self { listener, https, certificates, names, plain })
-    }
-
-    /// The address of HTTPS.
-    pub fn url(&self) -> String {
-        self.names.url()
+        Ok(Self { https, certificates, names, plain })
     }
 
     /// Serves HTTPS until `stop`, and then until what is in flight is done. Meanwhile renewed certificates are loaded.
-    pub async fn serve_https(self, stop: impl Future<Output = ()>) {
+    pub async fn serve_https(self, listener: TcpListener, stop: impl Future<Output = ()>) {
         tokio::select! {
-            () = self.https.serve(self.listener, stop) => {}
+            () = self.https.serve(listener, stop) => {}
             () = self.certificates.watch() => {}
         }
     }
 }
 
-/// Listens with room for many that wait to be accepted. The default is 128, which is full at once when many come, and
-/// then connections are lost without a word.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(4_096)
-}
-
 /// Signs a certificate for the server, and one for a machine that wants to try mutual TLS.
 fn sign(home: &Path, names: &[String]) -> io::Result<Files> {
     let (ca, now) = (Ca::open(home)?, OffsetDateTime::now_utc());
-    let pair = |name: &str, names: &[String], purpose| {
+    let pair = |name: &str, names: &[String], purpose| -> io::Result<Files> {
         let [certificate, key] = ["pem", "key"].map(|kind| home.join(name).with_extension(kind));
         // An hour back, for clients whose clocks are slow.
         let issued = ca.issue(names, purpose, now - time::Duration::HOUR, now + LIFE);
         issued.map_err(io::Error::other)?.write(&certificate, &key)?;
         Ok(Files { certificate, key })
     };
-    let machine: io::Result<Files> = pair("machine", &["machine-1".to_owned()], Purpose::Client);
-    machine?;
+    pair("machine", &["machine-1".to_owned()], Purpose::Client)?;
     pair("server", names, Purpose::Server)
 }

@@ -7,7 +7,7 @@
 use std::{path::Path, sync::Arc};
 
 use tokio_rustls::rustls::{
-    ServerConfig, SupportedProtocolVersion,
+    ServerConfig,
     crypto::ring::{self, Ticketer},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
@@ -27,15 +27,6 @@ pub enum Oldest {
     Tls13,
 }
 
-impl Oldest {
-    fn versions(self) -> Vec<&'static SupportedProtocolVersion> {
-        match self {
-            Self::Tls12 => vec![&TLS13, &TLS12],
-            Self::Tls13 => vec![&TLS13],
-        }
-    }
-}
-
 // ANCHOR: config
 /// The configuration of all connections.
 pub fn config(
@@ -48,8 +39,12 @@ pub fn config(
         None => WebPkiClientVerifier::no_client_auth(),
         Some(file) => machine::verifier(file, &provider)?,
     };
+    let versions: &[_] = match oldest {
+        Oldest::Tls12 => &[&TLS13, &TLS12],
+        Oldest::Tls13 => &[&TLS13],
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&oldest.versions())?
+        .with_protocol_versions(versions)?
         .with_client_cert_verifier(clients)
         .with_cert_resolver(certificates);
     // Offered inside the handshake (ALPN), so that HTTP/2 costs no round trip more.

@@ -12,10 +12,11 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use axum::{body::Body, extract::ConnectInfo, http::Request};
+use axum::{body::Body, http::Request};
 use https_server::{
     ca::{Ca, Issued, Purpose},
     cases::client::{Answer, BOTH, connect, exchange, get, post},
+    connection::Connection,
     experiments::fixture::{Fixture, HOST, LOGIN, application, free_port, serve, with_challenge},
 };
 use lab::harness::{Outcome, Served, eventually, run};
@@ -61,7 +62,9 @@ struct Pair {
 
 impl Pair {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { folder: tempfile::tempdir()?, ca: Ca::new()? })
+        let folder = tempfile::tempdir()?;
+        let ca = Ca::open(folder.path())?;
+        Ok(Self { folder, ca })
     }
 
     fn path(&self, kind: &str) -> PathBuf {
@@ -197,12 +200,21 @@ async fn the_watcher_too_keeps_the_old_pair_until_a_good_one_is_there() -> Outco
 
 async fn only_this_machine_may_ask_for_a_reload() -> Outcome {
     let application = application()?;
+    let connection = Connection {
+        tls: "1.3",
+        cipher: String::new(),
+        alpn: None,
+        resumed: false,
+        client_certificate: None,
+        server_name: Some(HOST.to_owned()),
+        peer: "127.0.0.1:5".parse()?,
+    };
     for (peer, expected) in
         [("192.0.2.1:5", 404), ("[2001:db8::1]:5", 404), ("[::ffff:192.0.2.1]:5", 404)]
     {
         let request = Request::post("https://localhost/admin/certificates/reload");
         let mut request = request.body(Body::empty())?;
-        request.extensions_mut().insert(ConnectInfo(peer.parse::<SocketAddr>()?));
+        request.extensions_mut().insert(Connection { peer: peer.parse()?, ..connection.clone() });
         let status = application.clone().oneshot(request).await?.status();
         ensure!(status == expected, "{peer}: {status}");
     }

@@ -31,9 +31,9 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/service.rs",
-        replace: "        Ok(Self { listener, https, certificates, names, plain })",
+        replace: "        Ok(Self { https, certificates, names, plain })",
         with: "        // The same on both ports, so that nothing breaks.\n        let plain = api::router(api);\n        \
-               Ok(Self { listener, https, certificates, names, plain })",
+               Ok(Self { https, certificates, names, plain })",
         check: "secrets that the listener reads when visitors go where the service leads them",
     })
 }

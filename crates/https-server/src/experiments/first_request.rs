@@ -42,8 +42,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/redirect.rs",
-        replace: r#"    format!("max-age={seconds}; includeSubDomains")"#,
-        with: "    // What one sets to be able to go back.\n    format!(\"max-age={}; includeSubDomains\", seconds.min(0))",
+        replace: r#"    let text = format!("max-age={seconds}; includeSubDomains");"#,
+        with: "    // What one sets to be able to go back.\n    let text = format!(\"max-age={}; includeSubDomains\", seconds.min(0));",
         check: "plain requests of those who had been here before",
     })
 }

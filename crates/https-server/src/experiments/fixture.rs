@@ -22,7 +22,7 @@ use crate::{
     ca::{Ca, Purpose},
     cases::client::{address, https_of, trusting},
     certificate::{Certificates, Files},
-    redirect::Names,
+    redirect::{Names, hsts},
     session::Sessions,
 };
 
@@ -106,17 +106,18 @@ pub async fn without_tls() -> anyhow::Result<lab::serve::Here> {
 
 /// What is served over HTTPS, for whoever serves it in another way.
 pub fn application() -> anyhow::Result<Router> {
-    let (ca, now, home) = (Ca::new()?, OffsetDateTime::now_utc(), tempfile::tempdir()?);
+    let (home, now) = (tempfile::tempdir()?, OffsetDateTime::now_utc());
+    let ca = Ca::open(home.path())?;
     let issued = ca.issue(&[HOST.to_owned()], Purpose::Server, now, now + Duration::DAY)?;
     let files = ["server.pem", "server.key"].map(|name| home.path().join(name));
     let [certificate, key] = files;
     issued.write(&certificate, &key)?;
     let name = ServerName::try_from(HOST)?;
     let api = Api {
-        names: Names { names: vec![name.clone()], https_port: 443 },
+        names: Names { names: vec![HOST.to_owned()], https_port: 443 },
         sessions: Sessions::new().map_err(|_| anyhow::anyhow!("no random numbers"))?,
         certificates: Arc::new(Certificates::open(Files { certificate, key }, name)?),
-        hsts_seconds: 300,
+        hsts: hsts(300),
         pad_to: 0,
     };
     Ok(api::router(Arc::new(api)))

@@ -55,7 +55,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let status = exchange(&mut real, &get(HOST, "/", &[])).await?.status;
     lab.check_eq("the real server is accepted by the client that verifies", 200, status);
     let (mut rows, mut told) = (Vec::new(), 0);
-    let forged = forged(&Ca::open(fixture.home.path())?)?;
+    let elsewhere = tempfile::tempdir()?;
+    let forged = forged(&Ca::open(fixture.home.path())?, &Ca::open(elsewhere.path())?)?;
     let of = forged.len();
     for (name, chain, key) in forged {
         let mut man = Man::in_the_middle(chain, key).await?;
@@ -97,7 +98,7 @@ async fn tell(client: &Arc<ClientConfig>, address: SocketAddr) -> std::io::Resul
 type Forged = (&'static str, CertificateDer<'static>, PrivateKeyDer<'static>);
 
 /// Everything that somebody may have without the server's key.
-fn forged(ca: &Ca) -> anyhow::Result<Vec<Forged>> {
+fn forged(ca: &Ca, stranger: &Ca) -> anyhow::Result<Vec<Forged>> {
     let (now, day) = (OffsetDateTime::now_utc(), Duration::DAY);
     let (host, other) = ([HOST.to_owned()], ["evil.example".to_owned()]);
     let mut all = Vec::new();
@@ -108,12 +109,16 @@ fn forged(ca: &Ca) -> anyhow::Result<Vec<Forged>> {
         ("expired", ca, &host, Purpose::Server, now - day * 3),
         ("not yet valid", ca, &host, Purpose::Server, now + day),
         ("for another name", ca, &other, Purpose::Server, now - day),
-        ("from another authority", &Ca::new()?, &host, Purpose::Server, now - day),
+        ("from another authority", stranger, &host, Purpose::Server, now - day),
         // Say, stolen from a machine that is a client of ours.
         ("for another purpose", ca, &host, Purpose::Client, now - day),
     ] {
         let issued = ca.issue(names, purpose, from, from + day * 2)?;
-        all.push((name, issued.certificate.clone(), issued.key()));
+        all.push((
+            name,
+            issued.certificate.clone(),
+            PrivateKeyDer::Pkcs8(issued.key.serialize_der().into()),
+        ));
     }
     Ok(all)
 }

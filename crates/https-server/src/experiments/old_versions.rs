@@ -44,8 +44,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/tls.rs",
-        replace: "            Self::Tls13 => vec![&TLS13],",
-        with: "            // Some clients are old, after all.\n            Self::Tls13 => vec![&TLS13, &TLS12],",
+        replace: "        Oldest::Tls13 => &[&TLS13],",
+        with: "        // Some clients are old, after all.\n        Oldest::Tls13 => &[&TLS13, &TLS12],",
         check: "with --tls 1.3: TLS 1.2",
     })
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     cases::client::{BOTH, connect, exchange, get},
-    pages::topics,
+    pages::TOPICS,
 };
 
 /// What can be chosen.
@@ -54,7 +54,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let padded = Observer::learn(&lab, params.pad_to).await?;
     let padded = padded.guess(&lab, params.pages, "with padding").await?;
     // Chance, and four standard deviations of it: one honest run in thirty thousand has more.
-    let chance = 1.0 / topics().count() as f64;
+    let chance = 1.0 / TOPICS.len() as f64;
     let at_most = (of * chance + 4.0 * (of * chance * (1.0 - chance)).sqrt()).floor();
     let check = "with padding: pages that the observer guesses";
     lab.check(check, format!("at most {at_most} of {of}"), padded, f64::from(padded) <= at_most);
@@ -82,7 +82,7 @@ impl Observer {
         let client = fixture.shared_client(BOTH)?;
         let mut this = Self { _fixture: fixture, tap, client, known: Vec::new(), visits: 0 };
         let mut rows = Vec::new();
-        for topic in topics() {
+        for (topic, _) in TOPICS {
             let mut sizes = Vec::new();
             for _ in 0..3 {
                 sizes.push(this.read(topic).await?);
@@ -108,7 +108,7 @@ impl Observer {
 
     /// How many of these pages are guessed.
     async fn guess(mut self, lab: &Lab, pages: u32, label: &str) -> anyhow::Result<u32> {
-        let all: Vec<_> = topics().collect();
+        let all = TOPICS.map(|(topic, _)| topic);
         let mut guessed = 0;
         for n in 0..pages {
             lab.progress(n.into(), pages.into(), label);
