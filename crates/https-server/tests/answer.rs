@@ -17,7 +17,7 @@ use https_server::{
     ca::{Ca, Issued, Purpose},
     cases::client::{Answer, BOTH, connect, exchange, get, post},
     connection::Connection,
-    experiments::fixture::{Fixture, HOST, LOGIN, application, free_port, serve, with_challenge},
+    experiments::fixture::{Fixture, HOST, LOGIN, Parts, free_port, serve, with_challenge},
 };
 use lab::harness::{Outcome, Served, eventually, run};
 use serde_json::Value;
@@ -199,7 +199,7 @@ async fn the_watcher_too_keeps_the_old_pair_until_a_good_one_is_there() -> Outco
 }
 
 async fn only_this_machine_may_ask_for_a_reload() -> Outcome {
-    let application = application()?;
+    let application = Parts::new()?.application;
     let connection = Connection {
         tls: "1.3",
         cipher: String::new(),

@@ -10,11 +10,11 @@ use lab::{
 use tokio::net::TcpStream;
 use tokio_rustls::{
     client::TlsStream,
-    rustls::{ClientConfig, HandshakeKind, client::Resumption},
+    rustls::{ClientConfig, HandshakeKind, RootCertStore, client::Resumption},
 };
 
-use super::fixture::{Fixture, HOST};
-use crate::cases::client::{BOTH, connect, exchange, get};
+use super::fixture::{HOST, Parts};
+use crate::cases::client::{BOTH, connect, exchange, trusting};
 
 /// What can be chosen.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -71,13 +71,17 @@ impl Way {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::start(&[]).await?;
+    // The same application in the same process, with the same layers, once over TCP and once over TLS.
+    let parts = Parts::new()?;
+    let here = lab::serve::here(parts.application.clone()).await?;
+    let servers =
+        Servers { http: here.host.parse()?, https: parts.with_tls().await?, roots: parts.roots };
     // There and back, so that what changes with time falls on all alike.
     let turns = Way::ALL.into_iter().chain(Way::ALL.into_iter().rev());
     let (mut rates, mut failed) = (Vec::new(), 0);
     for (n, way) in (0..).zip(turns) {
         lab.progress(n, 10, way.name());
-        let outcome = measure(&fixture, &params, way).await?;
+        let outcome = measure(&servers, &params, way).await?;
         if let Some(error) = &outcome.first_error {
             lab.text(format!("{}: the first failure: {error}", way.name()));
         }
@@ -109,6 +113,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where the application is served.
+struct Servers {
+    http: SocketAddr,
+    https: SocketAddr,
+    roots: RootCertStore,
+}
+
 /// A client and its way.
 struct Client {
     way: Way,
@@ -118,15 +129,15 @@ struct Client {
     secure: Option<TlsStream<TcpStream>>,
 }
 
-async fn measure(fixture: &Fixture, params: &Params, way: Way) -> anyhow::Result<Outcome> {
+async fn measure(servers: &Servers, params: &Params, way: Way) -> anyhow::Result<Outcome> {
     let mut clients = Vec::new();
     for _ in 0..params.clients {
-        let mut tls = fixture.client(BOTH)?;
+        let mut tls = trusting(servers.roots.clone(), BOTH)?;
         if way == Way::HttpsNew {
             tls.resumption = Resumption::disabled();
         }
         let is_http = matches!(way, Way::HttpKept | Way::HttpNew);
-        let address = if is_http { fixture.plain } else { fixture.https };
+        let address = if is_http { servers.http } else { servers.https };
         let mut client = Client { way, address, tls: Arc::new(tls), plain: None, secure: None };
         // What is done once for each connection, or for the first session, is not measured.
         match way {
@@ -144,7 +155,7 @@ async fn measure(fixture: &Fixture, params: &Params, way: Way) -> anyhow::Result
     load::closed(clients, stop, |client| Box::pin(client.ask())).await
 }
 
-const REQUEST: &str = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+const REQUEST: &str = "GET /pages/debts HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
 impl Client {
     async fn open(&self) -> anyhow::Result<TcpStream> {
@@ -169,7 +180,7 @@ impl Client {
             _ => {
                 let mut stream = self.shake_hands().await?;
                 let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
-                let answer = exchange(&mut stream, &get(HOST, "/healthz", &[])).await?;
+                let answer = exchange(&mut stream, REQUEST).await?;
                 ensure!(resumed == (self.way == Way::HttpsResumed), "resumed: {resumed}");
                 answer
             }

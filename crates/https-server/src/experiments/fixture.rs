@@ -9,12 +9,18 @@ use std::{
 
 use axum::Router;
 use conform::target::Target;
-use lab::child::{Child, ChildBuilder};
+use lab::{
+    child::{Child, ChildBuilder},
+    serve::Here,
+};
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
-use tokio_rustls::rustls::{
-    ClientConfig, RootCertStore, SupportedProtocolVersion,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ClientConfig, RootCertStore, SupportedProtocolVersion,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
 };
 
 use crate::{
@@ -22,8 +28,10 @@ use crate::{
     ca::{Ca, Purpose},
     cases::client::{address, https_of, trusting},
     certificate::{Certificates, Files},
+    listener::Listener,
     redirect::{Names, hsts},
     session::Sessions,
+    tls::{self, Oldest},
 };
 
 const NAME: &str = "https-server";
@@ -100,27 +108,54 @@ pub fn free_port() -> anyhow::Result<SocketAddr> {
 }
 
 /// The application without TLS, as it would be if nobody had thought of it.
-pub async fn without_tls() -> anyhow::Result<lab::serve::Here> {
-    lab::serve::here(application()?).await
+pub async fn without_tls() -> anyhow::Result<Here> {
+    lab::serve::here(Parts::new()?.application).await
 }
 
-/// What is served over HTTPS, for whoever serves it in another way.
-pub fn application() -> anyhow::Result<Router> {
-    let (home, now) = (tempfile::tempdir()?, OffsetDateTime::now_utc());
-    let ca = Ca::open(home.path())?;
-    let issued = ca.issue(&[HOST.to_owned()], Purpose::Server, now, now + Duration::DAY)?;
-    let files = ["server.pem", "server.key"].map(|name| home.path().join(name));
-    let [certificate, key] = files;
-    issued.write(&certificate, &key)?;
-    let name = ServerName::try_from(HOST)?;
-    let api = Api {
-        names: Names { names: vec![HOST.to_owned()], https_port: 443 },
-        sessions: Sessions::new().map_err(|_| anyhow::anyhow!("no random numbers"))?,
-        certificates: Arc::new(Certificates::open(Files { certificate, key }, name)?),
-        hsts: hsts(300),
-        pad_to: 0,
-    };
-    Ok(api::router(Arc::new(api)))
+/// What a service is made of, for whoever puts it together in another way.
+#[derive(Debug)]
+pub struct Parts {
+    /// What is served over HTTPS.
+    pub application: Router,
+    certificates: Arc<Certificates>,
+    /// What a client has to trust.
+    pub roots: RootCertStore,
+}
+
+impl Parts {
+    /// With a certificate that is good for a day.
+    pub fn new() -> anyhow::Result<Self> {
+        let (home, now) = (tempfile::tempdir()?, OffsetDateTime::now_utc());
+        let ca = Ca::open(home.path())?;
+        let issued = ca.issue(&[HOST.to_owned()], Purpose::Server, now, now + Duration::DAY)?;
+        let [certificate, key] = ["own.pem", "own.key"].map(|name| home.path().join(name));
+        issued.write(&certificate, &key)?;
+        let certificates =
+            Certificates::open(Files { certificate, key }, ServerName::try_from(HOST)?)?;
+        let certificates = Arc::new(certificates);
+        let api = Api {
+            names: Names { names: vec![HOST.to_owned()], https_port: 443 },
+            sessions: Sessions::new().map_err(|_| anyhow::anyhow!("no random numbers"))?,
+            certificates: Arc::clone(&certificates),
+            hsts: hsts(300),
+            pad_to: 0,
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.certificate)?;
+        Ok(Self { application: api::router(Arc::new(api)), certificates, roots })
+    }
+
+    /// Serves it over TLS within this process. It ends with the runtime.
+    pub async fn with_tls(&self) -> anyhow::Result<SocketAddr> {
+        let config = tls::config(Arc::clone(&self.certificates), Oldest::default(), None)?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let patience = std::time::Duration::from_secs(5);
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let served = Listener::new(acceptor, self.application.clone(), patience);
+        tokio::spawn(served.serve(listener, std::future::pending()));
+        Ok(address)
+    }
 }
 
 /// Puts the challenge that the cases ask for into a home.
