@@ -47,7 +47,7 @@ pub fn answer() -> Answer {
             "curl -i '{url}/pages/debts?from=mail'",
             r#"curl -s -o /dev/null -w '%{http_code}\n' {url}/login -H 'content-type: application/json' -d '{"user":"ada","password":"lovelace"}'"#,
             r#"curl -i --cacert "{home}/ca.pem" {https}/"#,
-            r#"cookie=$(curl -s -D - --cacert "{home}/ca.pem" {https}/login -H 'content-type: application/json' -d '{"user":"ada","password":"lovelace"}' | sed -n 's/^set-cookie: \([^;]*\).*/\1/ip')"#,
+            r#"cookie=$(curl -s -D - --cacert "{home}/ca.pem" {https}/login -H 'content-type: application/json' -d '{"user":"ada","password":"lovelace"}' | sed -n 's/^set-cookie: \([^;]*\).*/\1/p')"#,
             r#"curl -s --cacert "{home}/ca.pem" {https}/me -H "cookie: $cookie""#,
         ],
         serve: Serve::new(serve).whiteboard(serve_whiteboard),
