@@ -7,7 +7,8 @@
 //! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`])
 //! and what its text may be ([`text`], and `email` with the feature of that name), what each request gets around it
 //! ([`frame`]), what a header says and who may call ([`header`]), who is asking ([`client_address`]), and how long we wait
-//! for PostgreSQL ([`database`], with the feature `postgres`).
+//! for PostgreSQL ([`database`], with the feature `postgres`). With the feature `connection`, also how HTTP is spoken over
+//! TLS.
 
 pub mod problem;
 pub mod json;
@@ -18,6 +19,8 @@ pub mod email;
 pub mod frame;
 pub mod header;
 pub mod client_address;
+#[cfg(feature = "connection")]
+pub mod connection;
 #[cfg(feature = "postgres")]
 pub mod database;
 

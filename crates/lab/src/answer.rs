@@ -28,7 +28,8 @@ pub struct Answer {
     pub needs: &'static [Service],
     /// The schema, if it has one.
     pub migrations: Option<&'static Migrator>,
-    /// Command lines to try, printed when it serves; `{url}` stands for its address.
+    /// Command lines to try, printed when it serves; `{url}` stands for its address, and other words for what
+    /// [`Serving::word`] says.
     pub try_it: &'static [&'static str],
     /// How it is served.
     pub serve: Serve,

@@ -31,7 +31,9 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{Answer, Experiment, child::Child, report::terminal, take_over, why_skipped};
+use crate::{
+    Answer, Experiment, child::Child, report::terminal, serve::Words, take_over, why_skipped,
+};
 
 pub use conform::{case::Outcome, target::eventually};
 
@@ -93,6 +95,7 @@ fn show_the_slowest() {
 /// A running program and what it stands on: databases, keys, queues. All of it goes when this is dropped.
 pub struct Served {
     url: String,
+    words: Words,
     restart: Restart,
     /// Dropped last, so that no database goes before its program.
     _owned: Box<dyn Any + Send + Sync>,
@@ -117,7 +120,13 @@ impl Served {
                 child.restart().await
             })
         });
-        Self { url, restart, _owned: Box::new(owned) }
+        Self { url, words: Words::default(), restart, _owned: Box::new(owned) }
+    }
+
+    /// What the program says for `{name}` in the lines to try: see [`Serving::word`](crate::Serving::word).
+    pub fn word(mut self, name: &'static str, value: impl fmt::Display) -> Self {
+        self.words.add(name, value);
+        self
     }
 
     /// As one case sees it: with names of its own, and a record of its own of what was sent.
@@ -199,7 +208,7 @@ async fn shared(serve: Serve) -> anyhow::Result<Arc<Served>> {
 fn try_it_trial(lines: &'static [&'static str], serve: Serve) -> Trial {
     trial("serve", "the_lines_that_a_server_prints_work_twice", move || async move {
         let served = serve().await?;
-        let script = lines.join("\n").replace("{url}", &served.url);
+        let script = served.words.fill(&lines.join("\n"), &served.url);
         for time in ["first", "second"] {
             let output = Command::new("sh").arg("-ec").arg(&script).output().await?;
             if output.status.code() == Some(127) {

@@ -1,7 +1,7 @@
 //! How is a router served well? With a limit on how long a client may take to ask, and a stop that lets
 //! what is in flight finish. `axum::serve` has the second only, so this is hyper, a page of it.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{fmt::Display, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use axum::Router;
@@ -34,6 +34,8 @@ pub struct Serving {
     answer: Subject,
     /// Command lines to try, printed when it listens; `{url}` stands for its address.
     try_it: &'static [&'static str],
+    /// What else stands for something in these lines.
+    words: Words,
     listener: TcpListener,
     url: Url,
     reset: bool,
@@ -48,12 +50,18 @@ impl Serving {
         reset: bool,
     ) -> anyhow::Result<Self> {
         let (listener, url) = bind(host, port).await?;
-        Ok(Self { answer: answer.into(), try_it, listener, url, reset })
+        Ok(Self { answer: answer.into(), try_it, words: Words::default(), listener, url, reset })
     }
 
     /// The address at which it will be served.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// Puts this in the place of `{name}` in the lines to try: a second address, say, that is known only now.
+    pub fn word(mut self, name: &'static str, value: impl Display) -> Self {
+        self.words.add(name, value);
+        self
     }
 
     /// The URL of the answer's own database, migrated; what is in it stays from run to run.
@@ -99,8 +107,25 @@ impl Serving {
     fn announce(&self) {
         println!("listening on {}", self.url);
         for line in self.try_it {
-            eprintln!("  {}", line.replace("{url}", self.url.as_str().trim_end_matches('/')));
+            eprintln!("  {}", self.words.fill(line, self.url.as_str()));
         }
+    }
+}
+
+/// What stands for something in the lines to try, beside `{url}`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Words(Vec<(&'static str, String)>);
+
+impl Words {
+    /// `{name}` stands for this.
+    pub fn add(&mut self, name: &'static str, value: impl Display) {
+        self.0.push((name, value.to_string()));
+    }
+
+    /// The line, for the server at this URL.
+    pub fn fill(&self, line: &str, url: &str) -> String {
+        let line = line.replace("{url}", url.trim_end_matches('/'));
+        self.0.iter().fold(line, |line, (name, value)| line.replace(&format!("{{{name}}}"), value))
     }
 }
 
