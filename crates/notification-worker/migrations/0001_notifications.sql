@@ -6,9 +6,7 @@ create table users (
     -- Given to each notification when it is accepted.
     last_seq bigint not null default 0,
     -- Given to each when it enters the user's stream.
-    last_position bigint not null default 0,
-    quiet_minute timestamptz,
-    quiet_count integer not null default 0
+    last_position bigint not null default 0
 );
 
 create table notifications (
@@ -24,7 +22,8 @@ create table notifications (
     status text not null default 'queued' check (status in ('queued', 'retrying', 'delivered', 'dead')),
     -- Attempts that have begun. The newest is the only one whose outcome counts: a fencing token.
     attempts integer not null default 0,
-    in_flight boolean not null default false,
+    -- The worker whose attempt is in flight. If another worker claims the job, this one has died.
+    claimed_by text collate "C",
     -- Failures and crashes since it was queued, or queued again.
     failures integer not null default 0,
     crashes integer not null default 0,
@@ -33,18 +32,17 @@ create table notifications (
     last_error text,
     due_at timestamptz not null default now(),
     position bigint,
-    -- How many others it stands for, if it is a summary.
-    collapsed integer,
-    -- Whether the broker is known to hold it.
+    -- Whether the broker has confirmed it, or a worker has seen it.
     confirmed boolean not null default false,
+    -- If nobody has touched the job until then, its message is lost, and the sweep publishes it again.
+    sweep_at timestamptz default now(),
     created_at timestamptz not null default now(),
     unique (user_id, seq)
 );
 
 -- The stream of a user: what sockets read, and read again.
 create unique index notifications_stream on notifications (user_id, position) where position is not null;
--- For the sweep: what a crash left between the database and the broker. Nearly always empty.
-create index notifications_unconfirmed on notifications (created_at) where not confirmed;
+create index notifications_sweep_at on notifications (sweep_at) where sweep_at is not null;
 create index notifications_created_at on notifications (created_at);
 
 -- Why attempts failed. Those that succeed leave no row.
@@ -56,12 +54,13 @@ create table failures (
     primary key (job_id, attempt)
 );
 
+-- A token is one phone, and a phone has one user.
 create table devices (
+    token text collate "C" primary key,
     user_id text collate "C" not null,
-    token text collate "C" not null,
-    created_at timestamptz not null default now(),
-    primary key (user_id, token)
+    created_at timestamptz not null default now()
 );
+create index devices_user_id on devices (user_id);
 
 -- Devices that have a job already: a retry leaves them alone.
 create table pushes (

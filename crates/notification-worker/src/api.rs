@@ -9,7 +9,7 @@ use axum::{
         rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
     },
     http::{
-        HeaderName, StatusCode,
+        HeaderMap, HeaderName, StatusCode,
         header::{AUTHORIZATION, LOCATION},
         request::Parts,
     },
@@ -19,69 +19,79 @@ use axum::{
 };
 use edge::{
     Json,
-    frame::{alive, in_time, method_not_allowed, panicked},
+    frame::{in_time, method_not_allowed, panicked},
 };
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
-    accept::Accepted,
-    body::{Job, Notify, ProgressBody, StreamQuery, TicketBody},
+    accept::{Accepted, Acceptor},
+    broker::Broker,
     error::Error,
-    ids::{DeviceToken, JobId, UserId},
-    service::{App, Role, Service},
-    socket::{LONGEST_MESSAGE, Socket},
-    ticket::Ticket,
+    hub::{Hub, Live},
+    notification::{DeviceToken, JobId, Notify, UserId},
+    socket::{Patience, Socket, bounded},
+    store::{Progress, Store},
 };
 
 /// For a whole request and its answer; a stream's ends with its upgrade.
 const TIMEOUT: Duration = Duration::from_secs(8);
 /// The longest notification is a fifth of it, and JSON may write a byte as six.
 const MAX_BODY: usize = 24 * 1_024;
-/// For each socket. The default of 128 KiB is for those who have much to say.
-const READ_BUFFER: usize = 1_024;
 
-/// What this process serves.
-pub fn router(app: &App) -> Router {
-    match app.role() {
-        Role::Worker => worker(app.service()),
-        Role::All | Role::Api => calls(app.service()),
-    }
+/// What the handlers share.
+pub struct Service {
+    /// The database.
+    pub store: Store,
+    /// RabbitMQ.
+    pub broker: Arc<Broker>,
+    /// Redis.
+    pub live: Live,
+    /// For calls that notify.
+    pub acceptor: Acceptor,
+    /// The sockets of this process.
+    pub hub: Arc<Hub>,
+    /// Their tasks: the service waits for them when it stops.
+    pub sockets: TaskTracker,
+    /// Cancelled when the service stops.
+    pub stop: CancellationToken,
+    /// Cancelled when something that runs in the background has ended before its time.
+    pub broken: CancellationToken,
+    /// With sockets.
+    pub patience: Patience,
+    /// How long a ticket is good for.
+    pub ticket_seconds: u64,
+    /// The key that calls must show.
+    pub api_key: Option<String>,
 }
 
-/// All of the service.
-fn calls(service: Arc<Service>) -> Router {
-    Router::new()
-        .route("/notifications", post(notify))
-        .route("/notifications/{job_id}", get(progress))
-        .route("/notifications/{job_id}/requeue", post(requeue))
-        .route("/users/{id}/stream-tickets", post(ticket))
-        .route("/users/{id}/devices/{token}", put(add_device).delete(remove_device))
-        .route("/readyz", get(ready))
-        .route("/healthz", get(alive))
+/// All of the service; of a process that only works, what probes ask for.
+pub fn router(service: Arc<Service>, only_works: bool) -> Router {
+    let mut guarded = Router::new().route("/healthz", get(alive)).route("/readyz", get(ready));
+    if !only_works {
+        guarded = guarded
+            .route("/notifications", post(notify))
+            .route("/notifications/{job_id}", get(progress))
+            .route("/notifications/{job_id}/requeue", post(requeue))
+            .route("/users/{id}/stream-tickets", post(ticket))
+            .route("/users/{id}/devices/{token}", put(add_device).delete(remove_device));
+    }
+    let mut router = guarded
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&service), with_key))
+        .layer(from_fn_with_state(Arc::clone(&service), with_key));
+    if !only_works {
         // After the layer: whoever opens a stream shows a ticket, and no key.
-        .merge(Router::new().route("/users/{id}/stream", get(stream)))
+        router = router.merge(Router::new().route("/users/{id}/stream", get(stream)));
+    }
+    router
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(TIMEOUT, in_time))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(span))
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(service)
-}
-
-/// What a process that is only a worker says.
-fn worker(service: Arc<Service>) -> Router {
-    Router::new()
-        .route("/healthz", get(alive))
-        .route("/readyz", get(ready))
-        .fallback(async || Error::NotFound)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&service), with_key))
-        .layer(from_fn_with_state(TIMEOUT, in_time))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(service)
 }
@@ -97,30 +107,29 @@ async fn notify(
         Accepted::Known => StatusCode::OK,
     };
     let location: (HeaderName, String) = (LOCATION, format!("/notifications/{}", new.job_id));
-    Ok((status, [location], Json(Job { job_id: new.job_id })))
+    Ok((status, [location], Json(json!({ "job_id": new.job_id }))))
 }
 // ANCHOR_END: notify
 
 async fn progress(
     State(service): State<Arc<Service>>,
     InPath(job_id): InPath<JobId>,
-) -> Result<Json<ProgressBody>, Error> {
-    let progress = service.store.progress(&job_id).await?.ok_or(Error::NotFound)?;
-    Ok(Json(progress.into()))
+) -> Result<Json<Progress>, Error> {
+    service.store.progress(&job_id).await?.ok_or(Error::NotFound).map(Json)
 }
 
 async fn requeue(
     State(service): State<Arc<Service>>,
     InPath(job_id): InPath<JobId>,
 ) -> Result<impl IntoResponse, Error> {
-    service.broker.ping()?;
+    service.broker.ready()?;
     match service.store.revive(&job_id).await? {
         Some((message, priority)) => {
-            // From here on it is queued: if this fails the sweep does it.
+            // From here on it is queued: if this fails, the sweep does it.
             if let Err(error) = service.broker.publish(&message, priority).await {
                 tracing::debug!(%error, "left to the sweep");
             }
-            Ok((StatusCode::ACCEPTED, Json(Job { job_id })))
+            Ok((StatusCode::ACCEPTED, Json(json!({ "job_id": job_id }))))
         }
         None if service.store.progress(&job_id).await?.is_some() => Err(Error::NotDead),
         None => Err(Error::NotFound),
@@ -131,9 +140,24 @@ async fn ticket(
     State(service): State<Arc<Service>>,
     InPath(user): InPath<UserId>,
 ) -> Result<impl IntoResponse, Error> {
-    let ticket = Ticket::random()?;
-    service.live.put_ticket(&user, &ticket, service.ticket_seconds).await?;
-    Ok((StatusCode::CREATED, Json(TicketBody { ticket: ticket.to_string() })))
+    let ticket = service.live.put_ticket(&user, service.ticket_seconds).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "ticket": ticket }))))
+}
+
+/// The query of a stream. As text: what is wrong with it is told in its order.
+#[derive(Debug, Deserialize)]
+struct StreamQuery {
+    ticket: Option<String>,
+    after: Option<String>,
+}
+
+impl StreamQuery {
+    /// The number after which the client wants to hear; all that is kept, if it names none.
+    fn after(&self) -> Result<i64, Error> {
+        let after = self.after.as_deref().unwrap_or("0").parse().ok().filter(|&it: &i64| it >= 0);
+        let wrong = || edge::FieldError::new("after", "must be a whole number from 0");
+        after.ok_or_else(|| Error::Invalid(vec![wrong()]))
+    }
 }
 
 // ANCHOR: stream
@@ -144,25 +168,23 @@ async fn stream(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
     let InPath(user) = user.map_err(|_| Error::NoTicket)?;
-    let Query(mut query) = query.map_err(|error| Error::Malformed(error.body_text()))?;
-    let ticket = query.ticket.take().and_then(Ticket::parse).ok_or(Error::NoTicket)?;
-    if !service.live.take_ticket(&user, &ticket).await? {
-        return Err(Error::NoTicket);
-    }
+    let Query(query) = query.map_err(|error| Error::Malformed(error.body_text()))?;
+    // Nothing but a ticket may get into a key of Redis.
+    let is_ticket = |it: &&str| it.len() == 64 && it.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let ticket = query.ticket.as_deref().filter(is_ticket).ok_or(Error::NoTicket)?;
+    // The ticket last: it serves once, and a mistake in the rest must not use it up.
     let after = query.after()?;
     let upgrade = upgrade.map_err(|_| Error::NoUpgrade)?;
+    if !service.live.take_ticket(&user, ticket).await? {
+        return Err(Error::NoTicket);
+    }
     let position = service.store.position_of(&user, after).await?;
     let (store, hub, patience) = (service.store.clone(), service.hub.clone(), service.patience);
     let (tasks, stop) = (service.sockets.clone(), service.stop.clone());
-    Ok(upgrade
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_message_size(LONGEST_MESSAGE)
-        .max_frame_size(LONGEST_MESSAGE)
-        .on_upgrade(move |socket| {
-            // Owned by the service, which waits for it when it stops.
-            tasks.track_future(Socket::serve(socket, store, hub, (user, position), patience, stop))
-        }))
+    Ok(bounded(upgrade).on_upgrade(move |socket| {
+        // Owned by the service, which waits for it when it stops.
+        tasks.track_future(Socket::serve(socket, store, hub, (user, position), patience, stop))
+    }))
 }
 // ANCHOR_END: stream
 
@@ -182,69 +204,43 @@ async fn remove_device(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// A process whose background work has ended does not heal by itself: whoever watches it should start it again.
+async fn alive(State(service): State<Arc<Service>>) -> (StatusCode, Json<Value>) {
+    if service.broken.is_cancelled() && !service.stop.is_cancelled() {
+        (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "status": "broken" })))
+    } else {
+        (StatusCode::OK, Json(json!({ "status": "alive" })))
+    }
+}
+
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Value>, Error> {
     service.store.ping().await?;
     service.live.ping().await?;
-    service.broker.ping()?;
+    service.broker.ready()?;
     Ok(Json(json!({ "status": "ready", "sockets": service.hub.sockets() })))
 }
 
-/// What stands in the path. What cannot be a name is told so.
+/// What stands in the path, parsed. A string that cannot be a name is a malformed path.
 struct InPath<T>(T);
 
-impl<T, S> FromRequestParts<S> for InPath<T>
-where
-    T: FromPath,
-    S: Send + Sync,
-{
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        let path = Path::<T::Raw>::from_request_parts(parts, state).await;
-        let Path(raw) = path.map_err(|error| Error::Malformed(error.body_text()))?;
-        T::from_path(raw).map(Self)
-    }
-}
-
-/// What can be parsed from a path's segments.
-trait FromPath: Sized {
-    type Raw: serde::de::DeserializeOwned + Send;
-    fn from_path(raw: Self::Raw) -> Result<Self, Error>;
-}
-
-impl FromPath for JobId {
-    type Raw = String;
-    /// Nobody can have an id that is none. Summaries have ids of our own, and are nobody's business.
-    fn from_path(raw: String) -> Result<Self, Error> {
-        Self::parse(raw).map_err(|_| Error::NotFound)
-    }
-}
-
-impl FromPath for UserId {
-    type Raw = String;
-    fn from_path(raw: String) -> Result<Self, Error> {
-        Self::parse(raw).map_err(|message| Error::invalid("user_id", message))
-    }
-}
-
-impl FromPath for (UserId, DeviceToken) {
-    type Raw = (String, String);
-    fn from_path((user, token): Self::Raw) -> Result<Self, Error> {
-        let token = DeviceToken::parse(token).map_err(|wrong| Error::invalid("token", wrong))?;
-        Ok((UserId::from_path(user)?, token))
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(it)| Self(it)).map_err(|error| Error::Malformed(error.body_text()))
     }
 }
 
 // ANCHOR: with_key
-/// Lets those in who have the key, if there is one.
+/// Lets a call in that shows the key, if there is one.
 async fn with_key(
     State(service): State<Arc<Service>>,
     request: Request,
     next: Next,
 ) -> Result<Response, Error> {
     if let Some(key) = &service.api_key {
-        let header = request.headers().get(AUTHORIZATION).map(axum::http::HeaderValue::as_bytes);
-        let sent = header.and_then(|header| header.strip_prefix(b"Bearer ")).ok_or(Error::NoKey)?;
+        let sent = bearer(request.headers()).ok_or(Error::NoKey)?;
         // Digests: how long the comparison takes says nothing about how much of the key was right.
         if Sha256::digest(sent) != Sha256::digest(key) {
             return Err(Error::NoKey);
@@ -252,9 +248,52 @@ async fn with_key(
     }
     Ok(next.run(request).await)
 }
+
+/// What follows `Bearer`, in any case and after any number of spaces (RFC 9110, section 11). Nothing if there are two
+/// such headers: a proxy may have checked the other one.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    let (scheme, credentials) = all.next()?.to_str().ok()?.trim().split_once(' ')?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer") && all.next().is_none();
+    is_bearer.then(|| credentials.trim())
+}
 // ANCHOR_END: with_key
 
 /// Without the query: tickets do not belong into a log.
 fn span(request: &Request) -> tracing::Span {
     tracing::debug_span!("request", method = %request.method(), path = request.uri().path())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn after_is_a_whole_number() {
+        let after = |text: &str| StreamQuery { ticket: None, after: Some(text.to_owned()) }.after();
+        assert_eq!(after("7").unwrap(), 7);
+        assert_eq!(StreamQuery { ticket: None, after: None }.after().unwrap(), 0);
+        for bad in ["", "-1", "x", "1.5", "9223372036854775808"] {
+            assert!(after(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_has_any_case_and_the_key_stands_after_any_number_of_spaces() {
+        let sent = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+            }
+            bearer(&headers).map(str::to_owned)
+        };
+        for good in ["Bearer key", "bearer key", "BEARER   key", "  Bearer key "] {
+            assert_eq!(sent(&[good]).as_deref(), Some("key"), "{good:?}");
+        }
+        for bad in [&[][..], &["key"], &["Bearer"], &["Basic key"], &["Bearer key", "Bearer key"]] {
+            assert_eq!(sent(bad), None, "{bad:?}");
+        }
+    }
 }

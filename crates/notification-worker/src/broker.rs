@@ -1,7 +1,10 @@
 //! How do jobs get into RabbitMQ, and when is that certain?
 //!
-//! Invariant: a message that was published here without an error is in a quorum queue, on disk, or will be
-//! taken out of it by a consumer that acknowledges it. Everything else is an error.
+//! Invariant: a message that was published here without an error is in a quorum queue, on disk, until a consumer
+//! acknowledges it. Everything else is an error.
+//!
+//! There are two connections. Under its memory or disk alarm RabbitMQ stops reading from every connection that
+//! publishes. On a connection of their own, acknowledgements still get through, and the queues drain.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -11,17 +14,16 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use tokio::{
-    sync::{Mutex, watch},
-    time::{sleep, timeout},
+    sync::{Mutex, Notify, watch},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::{
-    backoff::Backoff,
     error::Error,
     notification::{Message, Priority},
-    shard::Ring,
+    retry::Backoff,
     topology::Topology,
 };
 
@@ -29,43 +31,52 @@ use crate::{
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a connection and all declarations.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Between two tries to connect: half a second, and twice as long each time up to this.
-const SLOWEST_RECONNECT: Duration = Duration::from_secs(5);
-/// lapin tells of a lost connection at once, but an idle one is looked at only so often.
+/// Between two attempts to connect: twice as long each time, from the first to the last.
+const RECONNECT: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
+/// What was declared is declared again this often: somebody may have deleted it.
+const DECLARE_EVERY: Duration = Duration::from_secs(5);
+/// lapin does not wake anybody up when a connection is lost.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A peer that has vanished is noticed by its missing heartbeats. RabbitMQ would suggest a minute; until then it counts
+/// the consumers of a machine that is gone, and their shards stand still.
 const HEARTBEAT_SECONDS: &str = "10";
-/// Durable: without it a quorum queue takes the message, and no promise is made for it.
+/// Durable: without it a quorum queue takes the message, and promises nothing for it.
 const PERSISTENT: u8 = 2;
 
-/// A connection with everything declared on it.
+/// A connection on which everything has been declared.
 pub struct Link {
-    /// Channels for consumers are made on it.
+    /// Consumers make their channels on it.
     pub connection: Connection,
-    /// In confirm mode.
-    publishing: Channel,
+    /// For publishing, in confirm mode.
+    channel: Channel,
     /// Delay queues are declared when they are first needed.
     delays: Mutex<HashSet<Duration>>,
+    /// Told when a message found no queue.
+    missing: Notify,
 }
+
+/// A link as it comes and goes.
+type Links = watch::Sender<Option<Arc<Link>>>;
 
 /// The broker, or the hope of one.
 pub struct Broker {
-    url: String,
+    urls: Vec<String>,
     topology: Topology,
-    ring: Ring,
     backoff: Backoff,
-    link: watch::Sender<Option<Arc<Link>>>,
+    publishing: Links,
+    consuming: Links,
 }
 
 impl Broker {
-    /// Connects when it runs.
-    pub fn new(url: String, topology: Topology, backoff: Backoff) -> Self {
-        let ring = Ring::new(topology.shards);
-        Self { url, topology, ring, backoff, link: watch::Sender::new(None) }
+    /// The nodes of one broker. Connects when it runs.
+    pub fn new(urls: Vec<String>, topology: Topology, backoff: Backoff) -> Self {
+        let (publishing, consuming) = (Links::new(None), Links::new(None));
+        Self { urls, topology, backoff, publishing, consuming }
     }
 
-    /// The link as it comes and goes.
+    /// For consumers: the link as it comes and goes.
     pub fn links(&self) -> watch::Receiver<Option<Arc<Link>>> {
-        self.link.subscribe()
+        self.consuming.subscribe()
     }
 
     /// What is declared.
@@ -73,79 +84,89 @@ impl Broker {
         &self.topology
     }
 
-    /// Keeps a connection open until it is told to stop, and declares everything again on a new one: the
-    /// broker may have come back empty. lapin can recover by itself, but then whoever waits for a confirm
-    /// waits through the whole outage, and a client should have its 503 at once.
+    /// Returns when there is a link to publish on.
+    pub async fn connected(&self) {
+        let _ = self.publishing.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// Keeps both connections open until it is told to stop.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut wait = Duration::from_millis(250);
-        loop {
-            match timeout(CONNECT_TIMEOUT, self.connect()).await {
+        tokio::join!(
+            self.keep_connected(&self.publishing, &stop),
+            self.keep_connected(&self.consuming, &stop),
+        );
+    }
+
+    // ANCHOR: keep_connected
+    /// Connects, to the next node each time, and declares everything. lapin can recover by itself, but then whoever
+    /// waits for a confirm waits through the whole outage, and a client should have its 503 at once.
+    async fn keep_connected(&self, links: &Links, stop: &CancellationToken) {
+        let (mut wait, mut node) = (RECONNECT[0], rand::random_range(0..self.urls.len()));
+        while !stop.is_cancelled() {
+            match timeout(CONNECT_TIMEOUT, self.connect(&self.urls[node])).await {
                 Ok(Ok(link)) => {
+                    wait = RECONNECT[0];
                     let link = Arc::new(link);
-                    self.link.send_replace(Some(Arc::clone(&link)));
-                    wait = Duration::from_millis(250);
-                    while link.lives() && !stop.is_cancelled() {
-                        stop.run_until_cancelled(sleep(LOOK_EVERY)).await;
-                    }
-                    self.link.send_replace(None);
-                    if stop.is_cancelled() {
-                        let goodbye = link.connection.close(200, "goodbye".into());
-                        let _ = timeout(PUBLISH_TIMEOUT, goodbye).await;
-                        return;
-                    }
-                    tracing::warn!("the broker is away");
+                    stop.run_until_cancelled(self.keep_declared(links, &link)).await;
+                    links.send_replace(None);
+                    let goodbye = link.connection.close(200, "goodbye".into());
+                    let _ = timeout(PUBLISH_TIMEOUT, goodbye).await;
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "no connection to the broker"),
                 Err(_) => tracing::warn!("the broker does not answer"),
             }
-            wait = (wait * 2).min(SLOWEST_RECONNECT);
+            node = (node + 1) % self.urls.len();
             // Jitter, so that a fleet does not come back in step.
-            let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
-            if stop.run_until_cancelled(sleep(jittered)).await.is_none() {
-                return;
-            }
+            stop.run_until_cancelled(sleep(wait.mul_f64(rand::random_range(0.5..1.0)))).await;
+            wait = (wait * 2).min(RECONNECT[1]);
         }
     }
 
-    async fn connect(&self) -> lapin::Result<Link> {
+    /// Offers the link as long as it lives. A queue that somebody has deleted is there again when the next message
+    /// misses it, or within seconds. If it cannot be declared, there is no link, and `/readyz` says so.
+    async fn keep_declared(&self, links: &Links, link: &Arc<Link>) {
+        while link.lives() {
+            links.send_if_modified(|it| it.replace(Arc::clone(link)).is_none());
+            tokio::select! {
+                () = link.missing.notified() => {}
+                () = link.ends_or(DECLARE_EVERY) => {}
+            }
+            // While an alarm lasts, RabbitMQ hears nothing on this connection.
+            if link.connection.status().blocked() {
+                continue;
+            }
+            link.delays.lock().await.clear();
+            match timeout(CONNECT_TIMEOUT, self.declare(&link.connection)).await {
+                Ok(Ok(())) => {}
+                failed => return tracing::warn!(?failed, "what we need cannot be declared"),
+            }
+        }
+        tracing::warn!("the connection to the broker is lost");
+    }
+    // ANCHOR_END: keep_connected
+
+    async fn connect(&self, url: &str) -> lapin::Result<Link> {
         let properties =
             ConnectionProperties::default().with_connection_name("notification-worker".into());
-        let connection = Connection::connect(&with_heartbeat(&self.url), properties).await?;
-        let publishing = connection.create_channel().await?;
-        self.topology.declare(&publishing).await?;
-        publishing.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Link { connection, publishing, delays: Mutex::default() })
+        let connection = Connection::connect(&with_heartbeat(url), properties).await?;
+        self.declare(&connection).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Link { connection, channel, delays: Mutex::default(), missing: Notify::new() })
+    }
+
+    /// On a channel of its own: what is refused closes its channel.
+    async fn declare(&self, connection: &Connection) -> lapin::Result<()> {
+        let channel = connection.create_channel().await?;
+        self.topology.declare(&channel).await?;
+        channel.close(200, "goodbye".into()).await
     }
 
     // ANCHOR: publish
     /// Puts a job into its shard's queue.
     pub async fn publish(&self, message: &Message, priority: Priority) -> Result<(), Error> {
-        Self::confirmed(self.hand_over(message, priority).await?).await
-    }
-
-    /// Puts a job behind those that were handed over before it, and does not wait for the confirm.
-    pub async fn hand_over(
-        &self,
-        message: &Message,
-        priority: Priority,
-    ) -> Result<PublisherConfirm, Error> {
-        let shard = self.ring.shard_of(&message.user_id);
-        let key = self.topology.key(None, shard, priority);
+        let key = self.topology.key(None, self.topology.shard_of(&message.user_id), priority);
         self.send(self.topology.exchange(), &key, &json(message)?, FieldTable::default()).await
-    }
-
-    /// Returns only when the broker has confirmed the message: then a quorum of its nodes has it on disk.
-    pub async fn confirmed(confirm: PublisherConfirm) -> Result<(), Error> {
-        match timeout(PUBLISH_TIMEOUT, confirm).await {
-            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
-            Ok(Ok(Confirmation::Nack(_))) => Err(Error::BrokerFull),
-            Ok(Ok(unroutable)) => {
-                tracing::error!(?unroutable, "no queue takes it");
-                Err(Error::BrokerAway)
-            }
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Error::BrokerAway),
-        }
     }
 
     /// Puts a job into the queue that keeps it for this long, or nearly, and then gives it to its shard.
@@ -155,68 +176,86 @@ impl Broker {
         priority: Priority,
         wait: Duration,
     ) -> Result<(), Error> {
-        let rung = self.backoff.rung(wait);
-        let link = self.link()?;
+        let (link, step) = (self.ready()?, self.backoff.delay_step(wait));
         let mut delays = link.delays.lock().await;
-        if !delays.contains(&rung) {
+        if !delays.contains(&step) {
             // The lock is held, so that everybody waits for the one declaration.
-            let declare = self.topology.declare_delay(&link.publishing, rung);
+            let declare = self.topology.declare_delay(&link.channel, step);
             timeout(PUBLISH_TIMEOUT, declare).await.map_err(|_| Error::BrokerAway)??;
-            delays.insert(rung);
+            delays.insert(step);
         }
         drop(delays);
-        let key = self.topology.key(Some(rung), self.ring.shard_of(&message.user_id), priority);
-        let (delays, payload) = (self.topology.delays(), json(message)?);
-        Self::confirmed(self.send(&delays, &key, &payload, FieldTable::default()).await?).await
+        let shard = self.topology.shard_of(&message.user_id);
+        let (exchange, key) =
+            (self.topology.delays(), self.topology.key(Some(step), shard, priority));
+        self.send(&exchange, &key, &json(message)?, FieldTable::default()).await
     }
 
     /// Puts what cannot be delivered into the dead-letter queue, with its reasons.
     pub async fn bury(&self, payload: &[u8], reasons: &[String]) -> Result<(), Error> {
         let mut headers = FieldTable::default();
         headers.insert("x-reasons".into(), AMQPValue::LongString(reasons.join("\n").into()));
-        let (graveyard, dead) = (self.topology.graveyard(), self.topology.dead());
-        Self::confirmed(self.send(&graveyard, &dead, payload, headers).await?).await
+        self.send(&self.topology.dead(), "", payload, headers).await
     }
 
+    /// Returns only when the broker has confirmed the message: then a quorum of its nodes has it on disk.
     async fn send(
         &self,
         exchange: &str,
         key: &str,
         payload: &[u8],
         headers: FieldTable,
-    ) -> Result<PublisherConfirm, Error> {
-        let link = self.link()?;
+    ) -> Result<(), Error> {
+        let link = self.ready()?;
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_delivery_mode(PERSISTENT)
             .with_headers(headers);
-        // Mandatory: what no queue takes comes back, where it would be confirmed and gone.
+        // Mandatory: a message that no queue takes comes back. Without it, it would be confirmed, and gone.
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let (exchange, key) = (exchange.into(), key.into());
-        let publish = link.publishing.basic_publish(exchange, key, options, payload, properties);
-        Ok(timeout(PUBLISH_TIMEOUT, publish).await.map_err(|_| Error::BrokerAway)??)
+        let publish = async {
+            let (exchange, key) = (exchange.into(), key.into());
+            let confirm: PublisherConfirm =
+                link.channel.basic_publish(exchange, key, options, payload, properties).await?;
+            confirm.await
+        };
+        match timeout(PUBLISH_TIMEOUT, publish).await {
+            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
+            Ok(Ok(Confirmation::Nack(_))) => Err(Error::BrokerFull),
+            Ok(Ok(_)) => {
+                tracing::error!(exchange, key, "a queue is missing");
+                self.publishing.send_replace(None);
+                link.missing.notify_one();
+                Err(Error::BrokerAway)
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Error::BrokerAway),
+        }
     }
     // ANCHOR_END: publish
 
-    /// Whether the broker is there.
-    pub fn ping(&self) -> Result<(), Error> {
-        self.link().map(|_| ())
-    }
-
-    fn link(&self) -> Result<Arc<Link>, Error> {
-        self.link.borrow().clone().ok_or(Error::BrokerAway)
+    /// The link to publish on, if the broker takes messages now.
+    pub fn ready(&self) -> Result<Arc<Link>, Error> {
+        let link = self.publishing.borrow().clone().ok_or(Error::BrokerAway)?;
+        if link.connection.status().blocked() { Err(Error::BrokerFull) } else { Ok(link) }
     }
 }
 
 impl Link {
-    /// A channel that was closed, by an error of ours or a deleted exchange, is mended like a connection.
+    /// A channel that was closed, by an error of ours or a deleted exchange, is replaced together with its connection.
     pub fn lives(&self) -> bool {
-        self.connection.status().connected() && self.publishing.status().connected()
+        self.connection.status().connected() && self.channel.status().connected()
+    }
+
+    /// Returns when it has ended, or after this time.
+    async fn ends_or(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while self.lives() && Instant::now() < end {
+            sleep(LOOK_EVERY).await;
+        }
     }
 }
 
-/// A peer that has vanished is noticed by its missing heartbeats: until then its shards stand still, since the
-/// broker still counts its consumers. The broker would say a minute.
 fn with_heartbeat(url: &str) -> String {
     match Url::parse(url) {
         Ok(mut url) if !url.query_pairs().any(|(key, _)| key == "heartbeat") => {

@@ -3,10 +3,7 @@
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use axum::{
-    http::{
-        HeaderName, HeaderValue, StatusCode,
-        header::{UPGRADE, WWW_AUTHENTICATE},
-    },
+    http::{HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
 use edge::{FieldError, Problem, database::is_away};
@@ -15,11 +12,11 @@ use edge::{FieldError, Problem, database::is_away};
 /// client may read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// 400: the path or the query is none.
+    /// 400: the path or the query cannot be read.
     #[error("the request cannot be read: {0}")]
     Malformed(String),
-    /// 401: the call has no key, or a wrong one.
-    #[error("send the key: `authorization: Bearer KEY`")]
+    /// 401: the call has no key, a wrong one, or two.
+    #[error("send the key once: `authorization: Bearer KEY`")]
     NoKey,
     /// 401: the stream has no ticket, or one that is used up, expired, or another user's.
     #[error("this stream needs a ticket of its user that has not been used")]
@@ -27,10 +24,13 @@ pub enum Error {
     /// 404: there is no such job, or no such path.
     #[error("there is nothing here")]
     NotFound,
-    /// 409: only what is dead can be queued again.
+    /// 409: only a dead job can be queued again.
     #[error("this notification is not dead")]
     NotDead,
-    /// 422: well-formed, but not something that we do.
+    /// 409: a job has one user. This notification is not sent.
+    #[error("this job_id is another user's; nothing was accepted")]
+    OtherUser,
+    /// 422: a field has a value that we do not take.
     #[error("this cannot be done as it was asked for")]
     Invalid(Vec<FieldError>),
     /// 426: the stream was asked for in plain HTTP.
@@ -39,11 +39,11 @@ pub enum Error {
     /// 503: the database does not answer, or not in time. Whether it did what it was asked is unknown.
     #[error("the database is away; try again")]
     DatabaseAway,
-    /// 503: the broker does not answer, or not in time.
+    /// 503: the broker does not answer, or not in time, or lacks a queue.
     #[error("the broker is away; nothing was accepted; try again")]
     BrokerAway,
-    /// 503: the queue has no room.
-    #[error("the queue is full; nothing was accepted; try again")]
+    /// 503: the queue is full, or the broker has raised an alarm over its memory or its disk.
+    #[error("the broker has no room; nothing was accepted; try again")]
     BrokerFull,
     /// 503: Redis does not answer, or not in time.
     #[error("the ticket office is away; try again")]
@@ -59,14 +59,9 @@ impl Error {
         Self::Internal(Arc::new(cause))
     }
 
-    /// It did not work this time: a server behind us is away, or full.
+    /// A server behind us is away or full. The same call may succeed later.
     pub fn is_passing(&self) -> bool {
         self.status() == StatusCode::SERVICE_UNAVAILABLE
-    }
-
-    /// A field that is not as it should be.
-    pub fn invalid(field: &str, message: &str) -> Self {
-        Self::Invalid(vec![FieldError::new(field, message)])
     }
 
     fn status(&self) -> StatusCode {
@@ -74,7 +69,7 @@ impl Error {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::NoKey | Self::NoTicket => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::NotDead => StatusCode::CONFLICT,
+            Self::NotDead | Self::OtherUser => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
             Self::DatabaseAway | Self::BrokerAway | Self::BrokerFull | Self::RedisAway => {
@@ -85,12 +80,13 @@ impl Error {
     }
 
     /// What the client has to show, or to ask for.
-    fn wanted(&self) -> Option<(HeaderName, &'static str)> {
+    fn wanted(&self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::NoKey => Some((WWW_AUTHENTICATE, "Bearer")),
-            Self::NoTicket => Some((WWW_AUTHENTICATE, "Ticket")),
-            Self::NoUpgrade => Some((UPGRADE, "websocket")),
-            _ => None,
+            Self::NoKey => &[("www-authenticate", "Bearer")],
+            Self::NoTicket => &[("www-authenticate", "Ticket")],
+            // RFC 6455, section 4.4: also when the client named another version.
+            Self::NoUpgrade => &[("upgrade", "websocket"), ("sec-websocket-version", "13")],
+            _ => &[],
         }
     }
 }
@@ -105,8 +101,9 @@ impl IntoResponse for Error {
         if self.is_passing() {
             problem = problem.retry_after(Duration::from_secs(1));
         }
-        if let Some((name, value)) = self.wanted() {
-            problem = problem.header(name, HeaderValue::from_static(value));
+        for (name, value) in self.wanted() {
+            let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
+            problem = problem.header(name, value);
         }
         match self {
             Self::Invalid(errors) => problem.errors(errors).into_response(),
@@ -120,7 +117,7 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         if is_away(&error) {
             // Not louder: there would be one for each request as long as it is away.
-            tracing::debug!(%error, "a database is away");
+            tracing::debug!(%error, "the database is away");
             Self::DatabaseAway
         } else {
             Self::internal(error)

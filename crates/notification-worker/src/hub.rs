@@ -1,7 +1,10 @@
-//! Which sockets of this process want to hear of a user?
+//! Act four, sockets. How does a notification get from any worker to a socket, which may hang on any process?
 //!
-//! Invariant: a socket that joined has either been told of an entry, or has been told that it has missed
-//! something. So it never has to ask on its own, and never waits for what has passed.
+//! Through Redis, which holds nothing that may not be lost: tickets for seconds, and messages in passing. The stream in
+//! the database is the truth, and a socket that has missed something reads it there.
+//!
+//! Invariant: a socket that joined has either been told of an entry, or has been told that it missed something; and if
+//! Redis keeps silent about what it lost, the socket looks by itself now and then.
 
 use std::{
     collections::HashMap,
@@ -13,30 +16,112 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use redis::aio::PubSub;
+use redis::{
+    Client,
+    aio::{ConnectionManager, ConnectionManagerConfig, PubSub},
+};
 use tokio::{
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{ids::UserId, live::Live, store::Entry};
+use crate::{error::Error, notification::UserId, store::attempts::Entry};
 
-/// What a socket is told ahead of what its client has taken. When it is full the rest is not kept: the
-/// socket reads it from the database when it has sent what it has.
+/// What a socket is told ahead of what its client has taken. When it is full the rest is not kept: the socket reads it
+/// from the database when it has sent what it has.
 const AHEAD: usize = 64;
-/// Joins and leaves that wait to be told to Redis. When it is full, sockets wait before they open.
-const WISHES: usize = 1_024;
+/// Sockets that came or went, until Redis is told. When it is full, sockets wait before they open.
+const CHANGES: usize = 1_024;
 const RECONNECT: Duration = Duration::from_millis(500);
-/// For a connection, and for a subscription.
+/// For an answer of Redis, and for a connection.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// A worker does not wait longer to tell the sockets: they also look by themselves.
+const TELL_TIMEOUT: Duration = Duration::from_millis(200);
+/// A subscription whose other end has vanished brings nothing and says nothing. So it is pinged.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// Redis, as all processes use it.
+#[derive(Clone)]
+pub struct Live {
+    client: Client,
+    connection: ConnectionManager,
+    prefix: String,
+}
+
+impl Live {
+    /// Connects when it is first asked something. The error is a malformed URL.
+    pub fn new(url: &str, prefix: &str) -> redis::RedisResult<Self> {
+        let client = Client::open(url)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT))
+            .set_max_delay(TIMEOUT)
+            .set_number_of_retries(1);
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+        Ok(Self { client, connection, prefix: prefix.to_owned() })
+    }
+
+    // ANCHOR: tell
+    /// Tells every process that has a socket of this user.
+    pub async fn tell(&self, user: &UserId, entry: &Entry) -> Result<(), Error> {
+        let text = serde_json::to_string(entry).map_err(Error::internal)?;
+        let mut connection = self.connection.clone();
+        let mut command = redis::cmd("PUBLISH");
+        let told = command.arg(self.channel(user)).arg(text).exec_async(&mut connection);
+        Ok(timeout(TELL_TIMEOUT, told).await.map_err(|_| Error::RedisAway)??)
+    }
+    // ANCHOR_END: tell
+
+    // ANCHOR: ticket
+    /// Puts a ticket down, for so long: 256 random bits that open one stream of this user, once. A browser cannot send a
+    /// header with a WebSocket, and URLs end up in logs; this one is worth nothing there.
+    pub async fn put_ticket(&self, user: &UserId, seconds: u64) -> Result<String, Error> {
+        let mut bytes = [0_u8; 32];
+        getrandom::fill(&mut bytes).map_err(Error::internal)?;
+        let ticket: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut command = redis::cmd("SET");
+        command.arg(self.ticket(user, &ticket)).arg(1).arg("EX").arg(seconds);
+        command.exec_async(&mut self.connection.clone()).await?;
+        Ok(ticket)
+    }
+
+    /// Takes a ticket up; whether it was there. GETDEL does both at once: of two who try, one gets it.
+    pub async fn take_ticket(&self, user: &UserId, ticket: &str) -> Result<bool, Error> {
+        let mut command = redis::cmd("GETDEL");
+        command.arg(self.ticket(user, ticket));
+        let found: Option<i64> = command.query_async(&mut self.connection.clone()).await?;
+        Ok(found.is_some())
+    }
+
+    /// The user is a part of the key: the ticket of another user is no ticket.
+    fn ticket(&self, user: &UserId, ticket: &str) -> String {
+        format!("{}ticket:{user}:{ticket}", self.prefix)
+    }
+    // ANCHOR_END: ticket
+
+    fn channel(&self, user: &UserId) -> String {
+        format!("{}user:{user}", self.prefix)
+    }
+
+    /// The user of a channel.
+    fn user(&self, channel: &str) -> Option<UserId> {
+        let user = channel.strip_prefix(&self.prefix)?.strip_prefix("user:")?;
+        UserId::parse(user).ok()
+    }
+
+    /// Whether Redis answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(redis::cmd("PING").exec_async(&mut self.connection.clone()).await?)
+    }
+}
 
 /// What a socket is told.
 #[derive(Clone, Debug)]
 pub enum Told {
     /// This is new.
     Entry(Arc<Entry>),
-    /// Something may be: read the stream.
+    /// Something may be new: read the stream.
     Look,
 }
 
@@ -62,15 +147,17 @@ pub struct Ear {
 pub struct Hub {
     live: Live,
     listeners: Mutex<HashMap<UserId, Vec<Listener>>>,
-    wishes: mpsc::Sender<UserId>,
+    /// Users whose first socket came, or whose last one went.
+    subscription_changes: mpsc::Sender<UserId>,
     next_id: AtomicU64,
 }
 
 impl Hub {
-    /// No sockets yet.
+    /// No sockets yet. The receiver is for [`run`](Self::run).
     pub fn new(live: Live) -> (Arc<Self>, mpsc::Receiver<UserId>) {
-        let (wishes, receiver) = mpsc::channel(WISHES);
-        let hub = Self { live, listeners: Mutex::default(), wishes, next_id: AtomicU64::new(0) };
+        let (subscription_changes, receiver) = mpsc::channel(CHANGES);
+        let next_id = AtomicU64::new(0);
+        let hub = Self { live, listeners: Mutex::default(), subscription_changes, next_id };
         (Arc::new(hub), receiver)
     }
 
@@ -83,7 +170,7 @@ impl Hub {
         self.listeners().entry(user.clone()).or_default().push(listener);
         let ear = Ear { queue, missed, id, user: user.clone(), hub: Arc::clone(self) };
         // An error means that the hub has stopped, and then the process stops.
-        let _ = self.wishes.send(user).await;
+        let _ = self.subscription_changes.send(user).await;
         ear
     }
 
@@ -105,21 +192,26 @@ impl Hub {
     // ANCHOR_END: tell_sockets
 
     /// Listens to Redis until it is told to stop, with a new connection whenever the old one ends.
-    pub async fn run(self: Arc<Self>, mut wishes: mpsc::Receiver<UserId>, stop: CancellationToken) {
+    pub async fn run(
+        self: Arc<Self>,
+        mut subscription_changes: mpsc::Receiver<UserId>,
+        stop: CancellationToken,
+    ) {
         while !stop.is_cancelled() {
             let session = async {
-                if let Ok(Ok(connection)) = timeout(TIMEOUT, self.live.listen()).await {
-                    self.listen(connection, &mut wishes).await;
-                } else {
-                    tracing::warn!("Redis is away: sockets hear nothing new");
+                let connection = timeout(TIMEOUT, self.live.client.get_async_pubsub()).await;
+                if let Ok(Ok(connection)) = connection {
+                    self.listen(connection, &mut subscription_changes).await;
                 }
+                tracing::warn!("Redis is away: sockets look by themselves");
                 sleep(RECONNECT).await;
             };
             stop.run_until_cancelled(session).await;
         }
     }
 
-    async fn listen(&self, connection: PubSub, wishes: &mut mpsc::Receiver<UserId>) {
+    // ANCHOR: listen
+    async fn listen(&self, connection: PubSub, subscription_changes: &mut mpsc::Receiver<UserId>) {
         let (mut sink, mut messages) = connection.split();
         let subscribing = async {
             let all: Vec<_> = self.listeners().keys().cloned().collect();
@@ -131,7 +223,16 @@ impl Hub {
                     self.tell(user, &Told::Look);
                 }
             }
-            while let Some(user) = wishes.recv().await {
+            let mut pings = interval(PING_EVERY);
+            loop {
+                let user = tokio::select! {
+                    user = subscription_changes.recv() => user,
+                    _ = pings.tick() => {
+                        timeout(TIMEOUT, sink.ping::<redis::Value>()).await??;
+                        continue;
+                    }
+                };
+                let Some(user) = user else { return anyhow::Ok(()) };
                 let channel = self.live.channel(&user);
                 if self.listeners().contains_key(&user) {
                     timeout(TIMEOUT, sink.subscribe(channel)).await??;
@@ -140,7 +241,6 @@ impl Hub {
                     timeout(TIMEOUT, sink.unsubscribe(channel)).await??;
                 }
             }
-            anyhow::Ok(())
         };
         let telling = async {
             while let Some(message) = messages.next().await {
@@ -148,16 +248,15 @@ impl Hub {
                 let entry = serde_json::from_slice(message.get_payload_bytes());
                 if let (Some(user), Ok(entry)) = (user, entry) {
                     self.tell(&user, &Told::Entry(Arc::new(entry)));
-                } else {
-                    tracing::warn!("a message in Redis is none of ours");
                 }
             }
         };
         tokio::select! {
-            ended = subscribing => tracing::debug!(?ended, "Redis takes no subscriptions"),
-            () = telling => tracing::debug!("Redis has ended"),
+            ended = subscribing => tracing::debug!(?ended, "Redis does not answer"),
+            () = telling => tracing::debug!("Redis has ended the connection"),
         }
     }
+    // ANCHOR_END: listen
 
     /// A panic cannot leave the map half changed, so poison is ignored.
     fn listeners(&self) -> MutexGuard<'_, HashMap<UserId, Vec<Listener>>> {
@@ -173,7 +272,7 @@ impl Drop for Ear {
         if listeners.is_empty() {
             all.remove(&self.user);
             // If there is no room, we hear of a user whom nobody wants to hear of, until the next connection.
-            let _ = self.hub.wishes.try_send(self.user.clone());
+            let _ = self.hub.subscription_changes.try_send(self.user.clone());
         }
     }
 }
@@ -181,6 +280,7 @@ impl Drop for Ear {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notification::JobId;
 
     fn hub() -> (Arc<Hub>, mpsc::Receiver<UserId>) {
         // Nobody listens there, and nobody asks.
@@ -193,8 +293,8 @@ mod tests {
 
     fn news(position: i64) -> Told {
         let (title, body) = (String::new(), String::new());
-        let entry = Entry { position, seq: position, job_id: position.to_string(), title, body };
-        Told::Entry(Arc::new(entry))
+        let job_id = JobId::parse(position.to_string()).unwrap();
+        Told::Entry(Arc::new(Entry { position, seq: position, job_id, title, body }))
     }
 
     fn heard(ear: &mut Ear) -> Vec<i64> {
@@ -205,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn a_socket_that_takes_nothing_keeps_a_bounded_queue_and_knows_that_it_missed_something()
     {
-        let (hub, _wishes) = hub();
+        let (hub, _changes) = hub();
         let mut slow = hub.join(user("ann")).await;
         let most = i64::try_from(AHEAD).unwrap();
         for position in 1..=most {
@@ -221,7 +321,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_socket_of_a_user_is_told_beside_one_that_is_slow_and_nobody_elses() {
-        let (hub, _wishes) = hub();
+        let (hub, _changes) = hub();
         let _slow = hub.join(user("ann")).await;
         let mut quick = hub.join(user("ann")).await;
         let mut other = hub.join(user("bob")).await;

@@ -1,53 +1,70 @@
 //! "Design a scalable notification system."
 //!
-//! A notification is recorded, published with a confirm to the queue of its user's shard, and then accepted.
-//! One worker at a time serves a shard, and each step of an attempt is recorded so that another can take
-//! over anywhere. Sockets read a stream in the database, and Redis only tells them when to look.
+//! A notification is recorded, published with a confirm to the queue of its user's shard, and then accepted. One worker
+//! at a time serves a shard, and each step of an attempt is recorded, so that another can take over anywhere. Sockets
+//! read a stream in the database, and Redis only tells them when to look.
 //!
-//! In reading order: what comes in ([`ids`], [`notification`]), where it goes ([`shard`], [`topology`],
-//! [`broker`]), where it is kept ([`store`]), when it is accepted ([`accept`]), how it is
-//! delivered ([`worker`], [`deliver`], [`backoff`]), to sockets ([`live`], [`hub`], [`ticket`], [`socket`]) and to
-//! devices ([`https`], [`oauth`], [`push`]), and how it is put together ([`service`]) and speaks HTTP ([`error`],
-//! [`body`], [`api`]).
+//! In reading order: the naive version ([`whiteboard`]), what comes in ([`notification`]), what can go wrong
+//! ([`error`]), the broker ([`topology`], [`broker`]), the database ([`store`]). Then four acts: [`accept`];
+//! deliver ([`worker`], [`deliver`], [`push`]); [`retry`] or bury; sockets ([`hub`], [`socket`]). At last how it speaks
+//! HTTP ([`api`]). How it is put together, started and stopped stands here.
 
-pub mod ids;
+pub mod whiteboard;
 pub mod notification;
-pub mod shard;
+pub mod error;
 pub mod topology;
 pub mod broker;
 pub mod store;
 pub mod accept;
 pub mod worker;
 pub mod deliver;
-pub mod backoff;
-pub mod live;
-pub mod hub;
-pub mod ticket;
-pub mod socket;
-pub mod https;
-pub mod oauth;
 pub mod push;
-pub mod service;
-pub mod error;
-pub mod body;
+pub mod retry;
+pub mod hub;
+pub mod socket;
 pub mod api;
 pub mod cases;
 pub mod experiments;
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use lab::{Answer, Serve, Service, Serving};
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::{Host, Url};
 
 use crate::{
-    backoff::Backoff,
-    service::{App, Config, Role},
+    accept::Acceptor,
+    broker::Broker,
+    deliver::Deliverer,
+    hub::{Hub, Live},
+    push::Fcm,
+    retry::Backoff,
     socket::Patience,
+    store::Store,
     topology::Topology,
+    worker::Worker,
 };
 
 pub use store::MIGRATIONS;
+
+/// A broker that is there is connected by then; one that is not is waited for no longer.
+const FIRST_LINK: Duration = Duration::from_secs(10);
+/// On a clean stop, for what is under way.
+const LAST_WORDS: Duration = Duration::from_secs(15);
+
+/// What a process does. The two scale apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Role {
+    /// Everything, in one process.
+    #[default]
+    All,
+    /// Calls and sockets.
+    Api,
+    /// Deliveries.
+    Worker,
+}
 
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
@@ -55,16 +72,19 @@ struct Options {
     /// What this process does: calls and sockets, deliveries, or both
     #[arg(long, value_enum, default_value_t)]
     role: Role,
-    /// The shards that this process may deliver for, as FIRST-LAST; all of them unless told otherwise
+    /// The shards that this process may deliver for, as FIRST-LAST; by default all of them
     #[arg(long, value_parser = shards, value_name = "RANGE")]
     shards: Option<RangeInclusive<u16>>,
     /// How many shards there are; the same for all processes
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     shard_count: u16,
-    /// Calls must show this key, but for the stream; needed to listen on anything but loopback
+    /// A node of the RabbitMQ cluster; once for each node
+    #[arg(long, value_name = "URL")]
+    amqp_url: Vec<String>,
+    /// The key that calls must show, all but the stream; needed to listen on anything but loopback
     #[arg(long, env = "NOTIFICATION_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// The service account that pushes are sent by, as Google's console gives it out
+    /// The service account for pushes: the file that Google's console gives out
     #[arg(long, value_name = "FILE")]
     fcm_credentials: Option<PathBuf>,
     /// Where FCM is
@@ -73,12 +93,12 @@ struct Options {
     /// Failures after which a notification is dead
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=16))]
     attempts: u16,
-    /// Milliseconds before the second attempt; twice as many before each one after it
+    /// Milliseconds before the second attempt; twice as many before each further one
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(20..=600_000))]
     backoff_ms: u64,
-    /// Notifications that a user is sent in a minute, the rest collapsed into one; 0: any number
-    #[arg(long, default_value_t = 0)]
-    quiet_limit: u32,
+    /// Seconds after which a job of which nobody has heard is published again
+    #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    lost_seconds: u32,
     /// Messages that a queue holds before calls are refused
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_queue: u32,
@@ -97,11 +117,11 @@ struct Options {
     /// Seconds between two pings of a socket
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     ping_seconds: u64,
-    /// Seconds after which a client that takes nothing is dropped
+    /// Seconds after which a client that reads nothing is dropped
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     slow_seconds: u64,
     /// What the names of queues and exchanges begin with
-    #[arg(long, default_value = "worked-answers.notification-worker")]
+    #[arg(long, default_value = "worked-answers.notifications")]
     queue_prefix: String,
     /// What keys and channels in Redis begin with
     #[arg(long, default_value = "worked-answers:notification-worker:")]
@@ -111,7 +131,7 @@ struct Options {
 /// `0-3`, or `2`.
 fn shards(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is no shard"));
+    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a shard"));
     let (first, last): (u16, u16) = (number(first)?, number(last)?);
     if first > last { Err("the last is before the first".to_owned()) } else { Ok(first..=last) }
 }
@@ -130,7 +150,7 @@ pub fn answer() -> Answer {
             "curl -s {url}/notifications/$job",
             "curl -s -X POST {url}/users/ann/stream-tickets",
         ],
-        serve: Serve::new(serve),
+        serve: Serve::new(serve).whiteboard(serve_whiteboard),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
@@ -142,65 +162,135 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         Some(Host::Domain(_)) | None => false,
     };
-    if options.api_key.as_deref().is_none_or(str::is_empty) && !loopback {
+    let api_key = options.api_key.clone().filter(|key| !key.is_empty());
+    if api_key.is_none() && !loopback {
         bail!("whoever reaches this address could notify anybody: give an --api-key");
     }
-    let (database, redis, broker) = tokio::try_join!(
-        serving.database(),
-        serving.server(Service::Redis),
-        serving.server(Service::RabbitMq),
-    )?;
-    let app = App::start(options.config(database, redis, broker)?)?;
-    app.connected().await;
-    let (router, stopping) = (api::router(&app), app.stopping());
+    let (database, redis) = tokio::try_join!(serving.database(), serving.server(Service::Redis))?;
+    let nodes = match &options.amqp_url[..] {
+        [] => vec![serving.server(Service::RabbitMq).await?],
+        nodes => nodes.to_vec(),
+    };
+    let backoff =
+        Backoff { first: Duration::from_millis(options.backoff_ms), attempts: options.attempts };
+    let topology = Topology {
+        prefix: options.queue_prefix.clone(),
+        shards: options.shard_count,
+        max_queue: options.max_queue,
+    };
+    let store = Store::new(&database, options.lost_seconds.into())?;
+    let live = Live::new(&redis, &options.key_prefix)?;
+    let broker = Arc::new(Broker::new(nodes, topology, backoff));
+    let (acceptor, confirms) = Acceptor::new(store.clone(), Arc::clone(&broker));
+    let (hub, subscription_changes) = Hub::new(live.clone());
+
+    let background = Background::default();
+    // It ends last: the acknowledgements are sent on its connections.
+    let connections = Background { broken: background.broken.clone(), ..Background::default() };
+    let (kept, stop) = (Arc::clone(&broker), connections.stop.clone());
+    connections.spawn(async move { kept.run(stop).await });
+    let stop = || background.stop.clone();
+    if options.role != Role::Worker {
+        background.spawn(accept::write_confirms(store.clone(), confirms, stop()));
+        background.spawn(Arc::clone(&hub).run(subscription_changes, stop()));
+    }
+    if options.role != Role::Api {
+        let deliverer = Deliverer {
+            worker: uuid::Uuid::new_v4().to_string(),
+            store: store.clone(),
+            broker: Arc::clone(&broker),
+            live: live.clone(),
+            fcm: options.fcm()?,
+            backoff,
+            quarantine: tokio::sync::RwLock::default(),
+        };
+        background.spawn(Arc::new(Worker::new(deliverer, options.worker())).run(stop()));
+        background.spawn(accept::sweep(store.clone(), Arc::clone(&broker), stop()));
+        background.spawn(accept::forget(store.clone(), stop()));
+    }
+    // So that the first call does not find it away; but not for ever.
+    let _ = timeout(FIRST_LINK, broker.connected()).await;
+    let service = Arc::new(api::Service {
+        store,
+        broker,
+        live,
+        acceptor,
+        hub,
+        sockets: TaskTracker::new(),
+        stop: stop(),
+        broken: background.broken.clone(),
+        patience: Patience {
+            ping_every: Duration::from_secs(options.ping_seconds),
+            slowest: Duration::from_secs(options.slow_seconds),
+        },
+        ticket_seconds: options.ticket_seconds,
+        api_key,
+    });
     // The sockets end first: the server waits for what is open.
+    let stopping = stop();
     let said = tokio::spawn(async move {
         lab::serve::asked_to_stop().await;
         stopping.cancel();
     });
-    serving.run(router).await?;
+    serving.run(api::router(Arc::clone(&service), options.role == Role::Worker)).await?;
     said.abort();
-    app.stop().await;
+    let ended = async {
+        service.sockets.close();
+        service.sockets.wait().await;
+        background.end().await;
+        connections.end().await;
+    };
+    if timeout(LAST_WORDS, ended).await.is_err() {
+        tracing::warn!("stopped in the middle of something; it will be done again");
+    }
     Ok(())
 }
 
+async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
+    let (database, broker) =
+        tokio::try_join!(serving.database(), serving.server(Service::RabbitMq))?;
+    serving.run(whiteboard::router(&database, &broker).await?).await
+}
+
+/// What runs beside the calls.
+#[derive(Default)]
+struct Background {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Cancelled when a task has ended that nobody had told to: it has panicked. `/healthz` says so.
+    broken: CancellationToken,
+}
+
+impl Background {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let until_it_ends = self.broken.clone().drop_guard();
+        self.tasks.spawn(async move {
+            let _until_it_ends = until_it_ends;
+            work.await;
+        });
+    }
+
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
 impl Options {
-    fn config(self, database: String, redis: String, broker: String) -> anyhow::Result<Config> {
-        let account = |path: PathBuf| {
-            let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-            serde_json::from_slice(&text)
-                .with_context(|| format!("{} is not the file of a service account", path.display()))
-        };
-        let fcm = self.fcm_credentials.map(account).transpose()?;
-        Ok(Config {
-            role: self.role,
-            database,
-            redis,
-            broker,
-            key_prefix: self.key_prefix,
-            topology: Topology {
-                prefix: self.queue_prefix,
-                shards: self.shard_count,
-                max_queue: self.max_queue,
-            },
-            worker: worker::Config {
-                shards: self.shards.unwrap_or(0..=self.shard_count - 1),
-                concurrency: self.concurrency.into(),
-                prefetch: self.prefetch,
-                lease: Duration::from_millis(self.lease_ms),
-            },
-            backoff: Backoff {
-                first: Duration::from_millis(self.backoff_ms),
-                attempts: self.attempts,
-            },
-            quiet_limit: self.quiet_limit,
-            fcm: fcm.map(|account| (account, self.fcm_url)),
-            api_key: self.api_key.filter(|key| !key.is_empty()),
-            ticket_seconds: self.ticket_seconds,
-            patience: Patience {
-                ping_every: Duration::from_secs(self.ping_seconds),
-                slowest: Duration::from_secs(self.slow_seconds),
-            },
-        })
+    fn worker(&self) -> worker::Config {
+        worker::Config {
+            shards: self.shards.clone().unwrap_or(0..=self.shard_count - 1),
+            concurrency: self.concurrency.into(),
+            prefetch: self.prefetch,
+            lease: Duration::from_millis(self.lease_ms),
+        }
+    }
+
+    fn fcm(&self) -> anyhow::Result<Option<Fcm>> {
+        let Some(path) = &self.fcm_credentials else { return Ok(None) };
+        let fcm = std::fs::read_to_string(path).map(|text| Fcm::new(text, &self.fcm_url));
+        let what = || format!("{} is not the file of a service account", path.display());
+        Ok(Some(fcm.with_context(what)?.with_context(what)?))
     }
 }

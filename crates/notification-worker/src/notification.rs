@@ -1,8 +1,75 @@
-//! What is a notification, and what can become of it?
+//! What is a notification, what may a client send, and what can become of it?
 
+use std::fmt;
+
+use edge::FieldError;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{JobId, UserId};
+use crate::error::Error;
+
+/// In bytes. With the body and what FCM's JSON adds, below the 4,096 that FCM takes.
+const LONGEST_TITLE: usize = 256;
+const LONGEST_BODY: usize = 3_000;
+
+/// A name that is safe wherever it goes: in paths, in keys of Redis, in logs.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $longest:literal, $also:literal, $wrong:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
+        #[serde(try_from = "String")]
+        #[sqlx(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Parses what a client sent. The error says what is wrong.
+            pub fn parse(text: impl Into<String>) -> Result<Self, &'static str> {
+                let text = text.into();
+                let good = |byte: u8| byte.is_ascii_alphanumeric() || $also.contains(&byte);
+                // Clients resolve the segments `.` and `..`, so in a path these two mean another path.
+                let is_name = (1..=$longest).contains(&text.len())
+                    && text.bytes().all(good)
+                    && text != "."
+                    && text != "..";
+                is_name.then_some(Self(text)).ok_or($wrong)
+            }
+
+            /// As it was given.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                Self::parse(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// The idempotency key of one notification.
+    JobId, 64, b"_-.@",
+    "must be 1 to 64 letters, digits, '_', '-', '.' or '@'"
+);
+name!(
+    /// A user, as the system that sends notifications knows them.
+    UserId, 64, b"_-.@",
+    "must be 1 to 64 letters, digits, '_', '-', '.' or '@'"
+);
+name!(
+    /// What FCM calls a registration token.
+    DeviceToken, 4096, b"_-:.",
+    "must be 1 to 4096 letters, digits, '_', '-', ':' or '.'"
+);
 
 /// How it reaches its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, sqlx::Type)]
@@ -15,12 +82,12 @@ pub enum Channel {
     Push,
 }
 
-/// A password reset is not behind a million newsletters: each priority has queues of its own.
+/// A password reset does not wait behind a million newsletters: each priority has queues of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Priority {
-    /// For what somebody waits for. Not subject to the quiet limit.
+    /// Somebody waits for it.
     High,
     /// Everything else.
     #[default]
@@ -45,7 +112,7 @@ impl Priority {
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Status {
-    /// Accepted, and not tried yet.
+    /// Accepted, and no attempt has failed.
     Queued,
     /// An attempt failed; another will come.
     Retrying,
@@ -53,6 +120,22 @@ pub enum Status {
     Delivered,
     /// Given up, until somebody queues it again.
     Dead,
+}
+
+/// The body of a call that notifies a user.
+#[derive(Debug, Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an object with `user_id`, `channel`, `title`, `body`, and perhaps `job_id` and `priority`"
+)]
+pub struct Notify {
+    job_id: Option<String>,
+    user_id: String,
+    channel: Channel,
+    #[serde(default)]
+    priority: Priority,
+    title: String,
+    body: String,
 }
 
 /// What a client wants to have sent.
@@ -72,26 +155,99 @@ pub struct NewNotification {
     pub body: String,
 }
 
-/// What stands in the broker's queues: which job, and which generation of it. The rest is in the database,
-/// which both sides share, so nothing can differ between the two.
+impl Notify {
+    /// Parses all fields, so that the client hears of all mistakes at once.
+    pub fn parse(self) -> Result<NewNotification, Error> {
+        let mut errors = Vec::new();
+        let mut wrong = |field: &str, message: &str| errors.push(FieldError::new(field, message));
+        let job_id = self.job_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let job_id = JobId::parse(job_id).map_err(|message| wrong("job_id", message));
+        let user_id = UserId::parse(self.user_id).map_err(|message| wrong("user_id", message));
+        if self.title.is_empty() || self.title.len() > LONGEST_TITLE {
+            wrong("title", "must have 1 to 256 bytes");
+        }
+        if self.body.len() > LONGEST_BODY {
+            wrong("body", "must have at most 3000 bytes");
+        }
+        for (field, text) in [("title", &self.title), ("body", &self.body)] {
+            // PostgreSQL's text cannot hold it.
+            if text.contains('\0') {
+                wrong(field, "contains a NUL");
+            }
+        }
+        match (job_id, user_id) {
+            (Ok(job_id), Ok(user_id)) if errors.is_empty() => Ok(NewNotification {
+                job_id,
+                user_id,
+                channel: self.channel,
+                priority: self.priority,
+                title: self.title,
+                body: self.body,
+            }),
+            _ => Err(Error::Invalid(errors)),
+        }
+    }
+}
+
+/// What stands in the broker's queues: which job, and which generation of it. Everything else is in the database,
+/// which both sides share, so there are no two copies that could differ.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    /// A job, or a summary.
-    pub job_id: String,
-    /// Its user: decides the shard, and the place in line.
+    /// The job.
+    pub job_id: JobId,
+    /// Its user, who decides the shard and the lane.
     pub user_id: UserId,
     /// A message of another generation than the job's is void.
     pub generation: i32,
+    /// Workers have died while they tried this job: it is tried while nothing else is.
+    #[serde(default)]
+    pub alone: bool,
 }
 
 impl NewNotification {
     /// Its first message.
     pub fn message(&self) -> Message {
-        Message {
-            job_id: self.job_id.as_str().to_owned(),
-            user_id: self.user_id.clone(),
-            generation: 0,
+        let (job_id, user_id) = (self.job_id.clone(), self.user_id.clone());
+        Message { job_id, user_id, generation: 0, alone: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_letters_digits_and_a_few_marks() {
+        for good in ["a", "user-1", "A_b.c@example", "...", &"x".repeat(64)] {
+            assert!(UserId::parse(good).is_ok(), "{good}");
         }
+        for bad in ["", ".", "..", "a b", "a/b", "a:b", "ä", "a\n", "a\0", &"x".repeat(65)] {
+            assert!(UserId::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(DeviceToken::parse("fcm:APA91b_x-y").is_ok());
+    }
+
+    fn errors(job_id: Option<&str>, user_id: &str, title: &str, body: &str) -> Vec<String> {
+        let body = Notify {
+            job_id: job_id.map(str::to_owned),
+            user_id: user_id.to_owned(),
+            channel: Channel::Push,
+            priority: Priority::Normal,
+            title: title.to_owned(),
+            body: body.to_owned(),
+        };
+        match body.parse() {
+            Err(Error::Invalid(errors)) => errors.into_iter().map(|error| error.field).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let long = "x".repeat(3_001);
+        assert!(errors(None, "u", "t", "").is_empty());
+        assert_eq!(errors(Some("a b"), "", "", &long), ["job_id", "user_id", "title", "body"]);
+        assert_eq!(errors(Some("a"), "u", "a\0", "b\0"), ["title", "body"]);
     }
 }

@@ -1,12 +1,11 @@
-//! How does an open socket get the stream in its order, once, without harm from a client that is slow or
-//! hostile?
+//! How does an open socket get the stream in its order, once, without harm from a client that is slow or hostile?
 
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,16 +13,24 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::Error,
     hub::{Hub, Told},
-    ids::UserId,
-    store::{Entry, Store},
+    notification::UserId,
+    store::{Store, attempts::Entry},
 };
 
 /// Entries that are read at once, and so held in memory for one socket.
 const PAGE: i64 = 64;
 /// A client that has answered none of so many pings is dropped.
 const PINGS: u32 = 2;
+/// At every so many pings the socket looks into the database, in case that Redis has lost something.
+const PINGS_FOR_A_LOOK: u32 = 3;
 /// What a client may send in one message, fragments and all. It has nothing to say.
-pub const LONGEST_MESSAGE: usize = 1_024;
+const LONGEST_MESSAGE: usize = 1_024;
+/// For each socket. The default of 128 KiB is for those who have much to say.
+const READ_BUFFER: usize = 1_024;
+/// What waits for a client to take it, answers to its pings too. The longest frame is four fifths of it.
+const WRITE_BUFFER: usize = 24 * 1_024;
+/// For the closing handshake.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How patient we are.
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +52,27 @@ struct Frame<'a> {
 
 /// Why a socket ends.
 enum End {
-    /// The client has gone.
+    /// The connection has ended.
     Gone,
+    /// The client says goodbye, and waits for our answer.
+    Goodbye,
     /// The client does not take what is sent.
     Slow,
     /// Anything else, which the client is told.
     Close(u16, &'static str),
 }
+
+// ANCHOR: limits
+/// No buffer of a socket grows without a bound, whatever its client sends or does not read.
+pub fn bounded(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WRITE_BUFFER)
+        .max_message_size(LONGEST_MESSAGE)
+        .max_frame_size(LONGEST_MESSAGE)
+}
+// ANCHOR_END: limits
 
 /// A socket that is open.
 pub struct Socket {
@@ -85,15 +106,19 @@ impl Socket {
                 tracing::info!(user = %this.user, "dropped a client that does not read");
                 return;
             }
-            End::Close(code, reason) => CloseFrame { code, reason: reason.into() },
+            // The library has put our answer into its buffer; reading on sends it.
+            End::Goodbye => None,
+            End::Close(code, reason) => Some(CloseFrame { code, reason: reason.into() }),
         };
         let goodbye = async {
-            this.web.send(Message::Close(Some(close))).await?;
-            // Until the client has closed too: or what it still sends would make a reset of our goodbye.
+            if let Some(close) = close {
+                this.web.send(Message::Close(Some(close))).await?;
+            }
+            // Until the client has closed too. Otherwise what it still sends makes a reset of our goodbye.
             while let Some(Ok(_)) = this.web.recv().await {}
             Ok::<_, axum::Error>(())
         };
-        let _ = timeout(Duration::from_secs(1), goodbye).await;
+        let _ = timeout(GOODBYE, goodbye).await;
     }
 
     // ANCHOR: socket
@@ -103,7 +128,7 @@ impl Socket {
         let mut ping =
             interval_at(Instant::now() + self.patience.ping_every, self.patience.ping_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut unanswered = 0;
+        let (mut pings, mut unanswered) = (0_u32, 0);
         let mut end = self.look().await.err();
         while end.is_none() {
             end = tokio::select! {
@@ -120,16 +145,25 @@ impl Socket {
                         told => told.err(),
                     }
                 }
-                said = self.web.recv() => {
-                    unanswered = 0;
-                    hear(said).err()
-                }
+                said = self.web.recv() => match said {
+                    // A client that only pings us need not read what we send.
+                    Some(Ok(Message::Pong(_))) => {
+                        unanswered = 0;
+                        None
+                    }
+                    said => hear(said).err(),
+                },
                 _ = ping.tick() => {
-                    unanswered += 1;
+                    (pings, unanswered) = (pings.wrapping_add(1), unanswered + 1);
                     if unanswered > PINGS {
                         Some(End::Slow)
+                    } else if let Err(end) = self.send(Message::Ping(Vec::new().into())).await {
+                        Some(end)
+                    } else if pings.is_multiple_of(PINGS_FOR_A_LOOK) {
+                        // If the database is away, there is nothing new to tell either.
+                        self.look().await.err().filter(|end| !matches!(end, End::Close(..)))
                     } else {
-                        self.send(Message::Ping(Vec::new().into())).await.err()
+                        None
                     }
                 }
             };
@@ -137,8 +171,8 @@ impl Socket {
         end.unwrap_or(End::Gone)
     }
 
-    /// The next one goes out as it is; one that we have sent is dropped; one that is too far ahead
-    /// means that we have missed something.
+    /// The next one goes out as it is; one that we have sent is dropped; one that is too far ahead means that we have
+    /// missed something.
     async fn told(&mut self, entry: &Entry) -> Result<(), End> {
         if entry.position <= self.position {
             Ok(())
@@ -168,7 +202,7 @@ impl Socket {
 
     async fn send_entry(&mut self, entry: &Entry) -> Result<(), End> {
         let Entry { position, seq, job_id, title, body } = entry;
-        let frame = Frame { seq: *seq, job_id, title, body };
+        let frame = Frame { seq: *seq, job_id: job_id.as_str(), title, body };
         let Ok(text) = serde_json::to_string(&frame) else { return Err(End::Gone) };
         self.send(Message::Text(text.into())).await?;
         self.position = *position;
@@ -185,17 +219,18 @@ impl Socket {
     }
 }
 
-/// A client answers pings, and has nothing else to say.
+/// A client answers pings, may send some, and has nothing else to say.
 fn hear(said: Option<Result<Message, axum::Error>>) -> Result<(), End> {
     match said {
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
         Some(Ok(Message::Text(_) | Message::Binary(_))) => {
             Err(End::Close(close_code::UNSUPPORTED, "this stream goes one way"))
         }
+        Some(Ok(Message::Close(_))) => Err(End::Goodbye),
         Some(Err(error)) if error.to_string().contains("too long") => {
             Err(End::Close(close_code::SIZE, "that is too long"))
         }
-        Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
+        Some(Err(_)) | None => Err(End::Gone),
     }
 }
 

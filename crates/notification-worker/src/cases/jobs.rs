@@ -24,6 +24,7 @@ cases! {
     Plain a_job_without_an_id_gets_one: "POST /notifications without job_id: 202 with a new one", "A client that never repeats a call need not think of names.";
     Plain a_high_priority_is_delivered_too: "priority high: 202, and delivered", "A password reset must not be lost on the way past the newsletters.";
     Plain the_same_job_again_is_200_and_sent_once: "The same job_id again: 200, and nothing is sent again", "A client that did not hear the answer asks again. Its user must not be told twice.";
+    Plain a_job_id_of_another_user_is_refused: "The same job_id for another user: 409, and nothing is sent to them", "200 would say that it is on its way, and nobody would ever get it.";
     Load fifty_calls_with_one_job_id_make_one_notification: "Of fifty calls with one job_id at once, one gets 202 and the others 200; one frame", "A program that looks first and inserts afterwards lets two of them find nothing.";
     Plain a_push_that_reaches_nobody_is_dead_and_can_be_queued_again: "A push for a user without a device: dead, with the reason; requeue: 202, and it is tried again", "Somebody has to find out why nothing came, and try again when it is mended.";
     Plain what_is_not_dead_cannot_be_queued_again: "Requeue of what is delivered: 409", "A slip in the console must not tell a million users everything twice.";
@@ -100,6 +101,21 @@ async fn the_same_job_again_is_200_and_sent_once(target: &Target) -> Outcome {
     }
     equal("the job in the stream", stream.soon().await?.job_id, job)?;
     stream.nothing_more().await
+}
+
+async fn a_job_id_of_another_user_is_refused(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let (job, ann) = (client.name("ajioauir"), client.name("ajioauir-ann"));
+    let bob = client.name("ajioauir-bob");
+    client.notify(&job, &ann).await?;
+    // At once, while it may be under way, and again when it has been delivered.
+    let bobs = notification(&job, &bob, "websocket");
+    for _ in 0..2 {
+        problem(target.post_patiently("notifications", &bobs).await?.0, 409).await?;
+        client.until(&job, "delivered").await?;
+    }
+    client.stream(&ann, 0).await?.brings(&[job]).await?;
+    client.stream(&bob, 0).await?.nothing_more().await
 }
 
 async fn fifty_calls_with_one_job_id_make_one_notification(target: &Target) -> Outcome {

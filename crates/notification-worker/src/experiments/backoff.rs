@@ -41,7 +41,7 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/backoff.rs",
+        file: "src/retry.rs",
         replace: "const SHARES: [u32; 4] = [55, 70, 85, 100];",
         with: "const SHARES: [u32; 1] = [100];",
         check: "the jitter is real",

@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep};
 use super::fcm::FakeFcm;
 use crate::{
     MIGRATIONS,
-    backoff::Backoff,
     cases::{PATIENCE, client::Client},
+    retry::Backoff,
     topology::Topology,
 };
 
@@ -71,7 +71,7 @@ impl Fixture {
         let topology =
             Topology { prefix: queues.prefix().to_owned(), shards, max_queue: 1_000_000 };
         let backoff = Backoff { first: Duration::from_millis(backoff_ms), attempts };
-        let (names, exchanges) = topology.names(backoff.rungs());
+        let (names, exchanges) = topology.names(backoff.delay_steps());
         queues.expect(names, exchanges)?;
         Ok(Self { database, keys, queues, topology, options })
     }

@@ -14,7 +14,7 @@ use super::{
     fcm::{FakeFcm, Fate, Sent},
     fixture::{Fixture, Options},
 };
-use crate::{cases::PATIENCE, deliver::CRASHES};
+use crate::{cases::PATIENCE, retry::CRASHES};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -35,7 +35,7 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/deliver.rs",
+        file: "src/retry.rs",
         replace: "(true, CRASHES..) => Verdict::Bury",
         with: "(true, CRASHES..) => Verdict::Wait",
         check: "workers that died of it",

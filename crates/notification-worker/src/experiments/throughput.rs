@@ -30,11 +30,12 @@ use tokio::{
 use super::fixture::{Fixture, Options};
 use crate::{
     cases::PATIENCE,
-    ids::UserId,
-    live::Live,
-    notification::{Channel as Way, Message, Priority, Status},
-    shard::Ring,
-    store::{Begun, Entry, Store},
+    hub::Live,
+    notification::{Channel as Way, JobId, Message, Priority, Status, UserId},
+    store::{
+        Store,
+        attempts::{Begun, Entry},
+    },
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -67,6 +68,8 @@ pub fn experiment() -> Experiment {
 }
 
 const SHARDS: u16 = 8;
+/// In seconds, as the service has it.
+const LOST_AFTER: f64 = 3_600.0;
 /// Consumers of one queue in the bare loop. More are no faster: there are two cores, and one database.
 const LANES: usize = 4;
 
@@ -221,7 +224,7 @@ impl Bare {
         for client in 0..params.clients {
             let user =
                 UserId::parse(format!("user-{round}-{client}")).map_err(anyhow::Error::msg)?;
-            let shard = Ring::new(SHARDS).shard_of(&user);
+            let shard = self.fixture.topology.shard_of(&user);
             clients.push(Client {
                 database: PgConnection::connect(self.fixture.database.url()).await?,
                 channel: channel.clone(),
@@ -255,7 +258,8 @@ struct Client {
 impl Client {
     async fn accept(&mut self) -> anyhow::Result<()> {
         self.n += 1;
-        let job_id = format!("{}-{}", self.user, self.n);
+        let job_id = JobId::parse(format!("{}-{}", self.user, self.n));
+        let job_id = job_id.map_err(anyhow::Error::msg)?;
         let _: i64 = sqlx::query_scalar(Store::RECORD)
             .bind(&job_id)
             .bind(&self.user)
@@ -265,7 +269,7 @@ impl Client {
             .bind("A body")
             .fetch_one(&mut self.database)
             .await?;
-        let message = Message { job_id, user_id: self.user.clone(), generation: 0 };
+        let message = Message { job_id, user_id: self.user.clone(), generation: 0, alone: false };
         let payload = serde_json::to_vec(&message)?;
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let properties = BasicProperties::default().with_delivery_mode(2);
@@ -283,6 +287,8 @@ async fn deliver(payload: &[u8], database: &mut PgConnection, live: &Live) -> an
     let begun: Begun = sqlx::query_as(Store::CLAIM)
         .bind(&message.job_id)
         .bind(message.generation)
+        .bind("bare")
+        .bind(LOST_AFTER)
         .fetch_one(&mut *database)
         .await?;
     let position: i64 = sqlx::query_scalar(Store::PLACE)
@@ -292,15 +298,16 @@ async fn deliver(payload: &[u8], database: &mut PgConnection, live: &Live) -> an
         .await?;
     let Begun { job_id, seq, title, body, .. } = begun.clone();
     live.tell(&begun.user_id, &Entry { position, seq, job_id, title, body }).await?;
-    let settled: i64 = sqlx::query_scalar(Store::SETTLE)
+    let settled: bool = sqlx::query_scalar(Store::SETTLE)
         .bind(&begun.job_id)
         .bind(begun.attempts)
         .bind(Status::Delivered)
         .bind(0)
         .bind(None::<String>)
         .bind(0.0)
+        .bind(LOST_AFTER)
         .fetch_one(database)
         .await?;
-    anyhow::ensure!(settled == 1, "somebody else settled it");
+    anyhow::ensure!(settled, "somebody else settled it");
     Ok(())
 }

@@ -27,21 +27,21 @@ lab::tests![
 ];
 
 async fn a_message_that_no_code_of_ours_wrote_is_buried_and_the_rest_goes_on() -> Outcome {
-    let (fixture, _child, client) = start(&["--quiet-limit", "1000"]).await?;
+    let (fixture, _child, client) = start(&[]).await?;
     let connection = fixture.queues.connection().await?;
     let channel = connection.create_channel().await?;
-    let foreign: [&[u8]; 8] = [
+    let foreign: [&[u8]; 6] = [
         b"",
         b"\xff\xfe",
         b"{",
-        br#"{"job_id":"nobody-knows","user_id":"ann","generation":0}"#,
         // What PostgreSQL cannot be asked for.
         br#"{"job_id":"a\u0000b","user_id":"ann","generation":0}"#,
-        br#"{"job_id":"a","user_id":"nobody","generation":0}"#,
         br#"{"job_id":7}"#,
         &[b'['; 5_000],
     ];
-    for payload in foreign {
+    // What was taken back, or is old and forgotten. Nobody has to look at it.
+    let void: &[u8] = br#"{"job_id":"nobody-knows","user_id":"ann","generation":0}"#;
+    for payload in foreign.into_iter().chain([void]) {
         for shard in 0..2 {
             let key = fixture.topology.key(None, shard, Priority::Normal);
             let exchange = fixture.topology.exchange();

@@ -7,8 +7,7 @@ use conform::http::{header, lives_and_is_ready, not_found, problem};
 use lab::harness::Outcome;
 use notification_worker::{
     experiments::fixture::{Fixture, QUICK},
-    ids::UserId,
-    shard::Ring,
+    notification::UserId,
 };
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
@@ -46,12 +45,16 @@ async fn the_key_guards_everything_but_the_stream() -> Outcome {
             ensure!(header(&response, "www-authenticate") == "Bearer", "{path}");
             problem(response, 401).await.with_context(|| format!("{method} {path} {value:?}"))?;
         }
+        let twice = client.target.request(method.clone(), path);
+        let twice = twice.header("authorization", "Bearer geheim");
+        let twice = twice.header("authorization", "Bearer geheim");
+        problem(client.target.send(twice).await?, 401).await.context("two headers")?;
         let odd = HeaderValue::from_bytes(b"Bearer \xff\xfe")?;
         let request = client.target.request(method, path).header("authorization", odd);
         problem(client.target.send(request).await?, 401).await?;
     }
     let ask = |method, path: &str| {
-        client.target.request(method, path).header("authorization", "Bearer geheim")
+        client.target.request(method, path).header("authorization", "bearer   geheim")
     };
     let ticket = ask(Method::POST, "users/ann/stream-tickets").send().await?;
     ensure!(ticket.status() == 201);
@@ -75,11 +78,10 @@ async fn without_a_key_nothing_but_loopback_is_listened_on() -> Outcome {
 
 async fn a_worker_takes_only_its_shards() -> Outcome {
     let (fixture, _child, client) = start(&["--role", "api"]).await?;
-    let ring = Ring::new(2);
     let on = |shard| {
         let names = (0..).map(|n| format!("user-{n}"));
         names.into_iter().find(|name| {
-            UserId::parse(name.as_str()).is_ok_and(|user| ring.shard_of(&user) == shard)
+            UserId::parse(name.as_str()).is_ok_and(|user| fixture.topology.shard_of(&user) == shard)
         })
     };
     let users = [on(0).context("none")?, on(1).context("none")?];

@@ -26,6 +26,7 @@ use crate::start;
 
 lab::tests![
     a_push_goes_to_every_device_and_a_removed_one_gets_nothing,
+    a_phone_belongs_to_whoever_logged_in_last,
     a_device_that_is_not_registered_is_dropped,
     a_push_that_is_invalid_is_dead_at_once,
     a_push_that_is_refused_for_now_is_retried_not_before_retry_after,
@@ -63,6 +64,22 @@ async fn a_push_goes_to_every_device_and_a_removed_one_gets_nothing() -> Outcome
     client.push("nobody", "bob").await?;
     let progress = client.until("nobody", "dead").await?;
     ensure!(progress["last_error"] == "the user has no device", "{progress}");
+    Ok(())
+}
+
+async fn a_phone_belongs_to_whoever_logged_in_last() -> Outcome {
+    let fcm = FakeFcm::start(|_| Fate::TAKEN).await?;
+    let (_fixture, _children, client) = start_with(&fcm).await?;
+    client.add_device("ann", "phone").await?;
+    client.add_device("bob", "phone").await?;
+    client.push("for-ann", "ann").await?;
+    let progress = client.until("for-ann", "dead").await?;
+    ensure!(progress["last_error"] == "the user has no device", "{progress}");
+    // Ann logs out late, which must not take the phone from Bob.
+    client.remove_device("ann", "phone").await?;
+    client.push("for-bob", "bob").await?;
+    client.until("for-bob", "delivered").await?;
+    ensure!(fcm.sent().iter().all(|sent| sent.job_id == "for-bob"), "{:?}", fcm.sent());
     Ok(())
 }
 
