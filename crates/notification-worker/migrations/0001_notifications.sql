@@ -1,20 +1,10 @@
 -- ANCHOR: schema
--- Both counters of a user. The row's lock gives them out one after another, so a number that can be seen
--- has no smaller one still on its way.
-create table users (
-    user_id text collate "C" primary key,
-    -- Given to each notification when it is accepted.
-    last_seq bigint not null default 0,
-    -- Given to each when it enters the user's stream.
-    last_position bigint not null default 0
-);
-
 create table notifications (
     -- The idempotency record: this index decides that a job exists once; nothing else does.
     job_id text collate "C" primary key,
-    -- Made by the same statement: a foreign key would only look for it again.
+    -- Rises in the order in which jobs were accepted.
+    number bigint generated always as identity,
     user_id text collate "C" not null,
-    seq bigint not null,
     channel text not null check (channel in ('websocket', 'push')),
     priority text not null check (priority in ('high', 'normal')),
     title text not null,
@@ -31,13 +21,13 @@ create table notifications (
     generation integer not null default 0,
     last_error text,
     due_at timestamptz not null default now(),
+    -- Its place in its user's stream.
     position bigint,
-    -- Whether the broker has confirmed it, or a worker has seen it.
-    confirmed boolean not null default false,
+    -- A second call with this job_id was told that it is accepted, so the first one cannot take it back.
+    promised boolean not null default false,
     -- If nobody has touched the job until then, its message is lost, and the sweep publishes it again.
     sweep_at timestamptz default now(),
-    created_at timestamptz not null default now(),
-    unique (user_id, seq)
+    created_at timestamptz not null default now()
 );
 
 -- The stream of a user: what sockets read, and read again.
@@ -45,13 +35,11 @@ create unique index notifications_stream on notifications (user_id, position) wh
 create index notifications_sweep_at on notifications (sweep_at) where sweep_at is not null;
 create index notifications_created_at on notifications (created_at);
 
--- Why attempts failed. Those that succeed leave no row.
-create table failures (
-    job_id text collate "C" not null references notifications on delete cascade,
-    attempt integer not null,
-    at timestamptz not null default now(),
-    error text not null,
-    primary key (job_id, attempt)
+-- The newest place in each user's stream. The row's lock gives places out one after another, so a place that can be
+-- seen has no smaller one still on its way.
+create table streams (
+    user_id text collate "C" primary key,
+    last_position bigint not null
 );
 
 -- A token is one phone, and a phone has one user.
@@ -69,11 +57,9 @@ create table pushes (
     primary key (job_id, token)
 );
 
--- The workers that live, and the shards that each may take.
+-- The workers that live.
 create table workers (
     name text collate "C" primary key,
-    first_shard integer not null,
-    last_shard integer not null,
     seen_at timestamptz not null default now()
 );
 -- ANCHOR_END: schema

@@ -1,36 +1,20 @@
 //! Act one, accept. When is a notification accepted? When it is recorded, and the broker has confirmed that it has it.
 //!
-//! A crash can fall anywhere between the two. Before the record: nothing happened. After it: the sweep publishes what no
-//! confirm is known for. After the confirm: the sweep may publish it again, and the second message finds nothing left
-//! to do. The client, which heard no answer, asks again with the same `job_id`.
+//! A crash can fall anywhere between the two. Before the record: nothing happened. After it, or after the confirm: the
+//! client heard no answer and asks again with the same `job_id`, and the job is published again. A second message finds
+//! nothing left to do.
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep},
-};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    broker::Broker,
-    error::Error,
-    notification::{JobId, NewNotification},
-    store::Store,
-};
+use crate::{broker::Broker, error::Error, notification::NewNotification, store::Store};
 
-/// Confirms that wait to be written down. When it is full they are not: the sweep then publishes a job once more than
-/// needed, which a worker notices.
-const CONFIRMS: usize = 4_096;
-/// Confirms in one statement.
-const BATCH: usize = 500;
-/// How long confirms are gathered for one statement.
-const GATHER: Duration = Duration::from_millis(50);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_BATCH: i64 = 200;
-/// How often old jobs are deleted: all of them, so many in one statement.
-const FORGET_EVERY: Duration = Duration::from_mins(1);
-const FORGET_BATCH: u16 = 500;
+/// Old jobs that are deleted by one statement. There are as many statements as it takes.
+const FORGET_BATCH: i64 = 500;
 /// Streams can be read again for so many days.
 const KEPT_DAYS: i32 = 7;
 
@@ -43,125 +27,68 @@ pub enum Accepted {
     Known,
 }
 
-/// Accepts notifications.
-pub struct Acceptor {
-    store: Store,
-    broker: Arc<Broker>,
-    confirms: mpsc::Sender<JobId>,
-}
-
-impl Acceptor {
-    /// And what [`write_confirms`] writes down.
-    pub fn new(store: Store, broker: Arc<Broker>) -> (Self, mpsc::Receiver<JobId>) {
-        let (confirms, receiver) = mpsc::channel(CONFIRMS);
-        (Self { store, broker, confirms }, receiver)
+// ANCHOR: accept
+/// Records, publishes, and returns only when the broker has confirmed.
+pub async fn accept(
+    store: &Store,
+    broker: &Broker,
+    new: &NewNotification,
+) -> Result<Accepted, Error> {
+    // Before the record: while the broker is away there is nothing to take back.
+    broker.ready()?;
+    let is_new = store.record(new).await?;
+    if !is_new {
+        let known = store.known(&new.job_id).await?;
+        let (user, is_certain) = known.ok_or(Error::Away("another call took this job back"))?;
+        if user != new.user_id {
+            return Err(Error::Conflict("this job_id is another user's; nothing was accepted"));
+        }
+        if is_certain {
+            return Ok(Accepted::Known);
+        }
+        // Another call is just accepting it, or died half-way. Twice in the queue does no harm; a promise that the
+        // broker has not made would.
     }
-
-    // ANCHOR: accept
-    /// Records, publishes, and returns only when the broker has confirmed.
-    pub async fn accept(&self, new: &NewNotification) -> Result<Accepted, Error> {
-        // Before the record: while the broker is away there is nothing to take back.
-        self.broker.ready()?;
-        let message = match self.store.record(new).await? {
-            None => new.message(),
-            Some(known) if known.message.user_id != new.user_id => return Err(Error::OtherUser),
-            Some(known) if known.confirmed => return Ok(Accepted::Known),
-            // Another call is just accepting it, or died half-way. Twice in the queue does no harm; a promise that the
-            // broker has not made would.
-            Some(known) => {
-                self.broker.publish(&known.message, new.priority).await?;
-                // Written at once: the other call may be about to take it back, and does so only before this.
-                self.store.confirm(std::slice::from_ref(&new.job_id)).await?;
-                self.store.known(&new.job_id).await?.ok_or(Error::BrokerAway)?;
-                return Ok(Accepted::Known);
-            }
-        };
-        if let Err(error) = self.broker.publish(&message, new.priority).await {
-            // Nothing was accepted, so nothing may be sent; unless a worker has it already, because only the confirm
-            // was lost.
-            if self.store.withdraw(&new.job_id).await? {
-                return Err(error);
-            }
-        }
-        let _ = self.confirms.try_send(message.job_id);
-        Ok(Accepted::New)
-    }
-    // ANCHOR_END: accept
-}
-
-/// Writes down what the broker has confirmed, in batches: losing some of it costs a message, not a promise.
-pub async fn write_confirms(
-    store: Store,
-    mut confirms: mpsc::Receiver<JobId>,
-    stop: CancellationToken,
-) {
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        let gathered = stop.run_until_cancelled(confirms.recv_many(&mut batch, BATCH)).await;
-        // When it is told to stop, it still writes what was sent before.
-        if gathered.is_none() {
-            confirms.close();
-            confirms.recv_many(&mut batch, BATCH).await;
-        }
-        if batch.is_empty() {
-            return;
-        }
-        if let Err(error) = store.confirm(&batch).await {
-            tracing::debug!(%error, "confirms were not written");
-        }
-        batch.clear();
-        stop.run_until_cancelled(sleep(GATHER)).await;
+    match (broker.publish(&new.message(), new.priority).await, is_new) {
+        (Ok(()), true) => Ok(Accepted::New),
+        // The call that recorded it may be about to take it back.
+        (Ok(()), false) if store.promise(&new.job_id).await? => Ok(Accepted::Known),
+        (Ok(()), false) => Err(Error::Away("another call took this job back")),
+        // Nothing was accepted, so nothing may be sent: unless a worker has it already, because only the confirm was
+        // lost.
+        (Err(_), true) if !store.withdraw(&new.job_id).await? => Ok(Accepted::New),
+        (Err(error), _) => Err(error),
     }
 }
+// ANCHOR_END: accept
 
 // ANCHOR: sweep
-/// Publishes what a crash has left between the database and the broker, and what the broker has lost.
+/// Publishes what the broker has lost, and deletes what is old, until it is told to stop.
 pub async fn sweep(store: Store, broker: Arc<Broker>, stop: CancellationToken) {
     let mut ticks = interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        if let Err(error) = publish_overdue(&store, &broker).await {
+        if let Err(error) = sweep_once(&store, &broker, &stop).await {
             tracing::debug!(%error, "the sweep will come again");
         }
     }
 }
 
-async fn publish_overdue(store: &Store, broker: &Broker) -> Result<(), Error> {
-    broker.ready()?;
-    let mut published = Vec::new();
-    for (message, priority) in store.take_overdue(SWEEP_BATCH).await? {
+async fn sweep_once(store: &Store, broker: &Broker, stop: &CancellationToken) -> Result<(), Error> {
+    let overdue = match broker.ready() {
+        Ok(_) => store.take_overdue(SWEEP_BATCH).await?,
+        Err(_) => Vec::new(),
+    };
+    for (message, priority) in overdue {
         match broker.publish(&message, priority).await {
-            Ok(()) => published.push(message.job_id),
-            // Its shard has no room. The next may be on another.
-            Err(Error::BrokerFull) => {}
-            Err(error) => {
-                tracing::debug!(%error, "the sweep will come again");
-                break;
+            Ok(()) => {
+                tracing::info!(job = %message.job_id, "published again: nobody has heard of it")
             }
+            // Its shard may have no room. The next may be on another.
+            Err(error) => tracing::debug!(%error, job = %message.job_id, "put off"),
         }
     }
-    if !published.is_empty() {
-        tracing::info!(jobs = published.len(), "published what nobody had heard of");
-        store.confirm(&published).await?;
-    }
+    while !stop.is_cancelled() && store.forget(KEPT_DAYS, FORGET_BATCH).await? > 0 {}
     Ok(())
 }
 // ANCHOR_END: sweep
-
-/// Deletes what is old, as fast as it comes in.
-pub async fn forget(store: Store, stop: CancellationToken) {
-    let mut ticks = interval(FORGET_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        while !stop.is_cancelled() {
-            match store.forget(KEPT_DAYS, FORGET_BATCH.into()).await {
-                Ok(forgotten) if forgotten < FORGET_BATCH.into() => break,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "old jobs stay for now");
-                    break;
-                }
-            }
-        }
-    }
-}

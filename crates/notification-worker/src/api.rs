@@ -18,8 +18,8 @@ use axum::{
     routing::{get, post, put},
 };
 use edge::{
-    Json,
-    frame::{in_time, method_not_allowed, panicked},
+    FieldError, Json,
+    frame::{alive, in_time, method_not_allowed, panicked},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -28,11 +28,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
-    accept::{Accepted, Acceptor},
+    accept::{Accepted, accept},
     broker::Broker,
     error::Error,
     hub::{Hub, Live},
-    notification::{DeviceToken, JobId, Notify, UserId},
+    notification::{DeviceToken, JobId, NewNotification, UserId},
     socket::{Patience, Socket, bounded},
     store::{Progress, Store},
 };
@@ -50,16 +50,12 @@ pub struct Service {
     pub broker: Arc<Broker>,
     /// Redis.
     pub live: Live,
-    /// For calls that notify.
-    pub acceptor: Acceptor,
     /// The sockets of this process.
     pub hub: Arc<Hub>,
     /// Their tasks: the service waits for them when it stops.
     pub sockets: TaskTracker,
     /// Cancelled when the service stops.
     pub stop: CancellationToken,
-    /// Cancelled when something that runs in the background has ended before its time.
-    pub broken: CancellationToken,
     /// With sockets.
     pub patience: Patience,
     /// How long a ticket is good for.
@@ -99,10 +95,9 @@ pub fn router(service: Arc<Service>, only_works: bool) -> Router {
 // ANCHOR: notify
 async fn notify(
     State(service): State<Arc<Service>>,
-    Json(body): Json<Notify>,
+    Json(new): Json<NewNotification>,
 ) -> Result<impl IntoResponse, Error> {
-    let new = body.parse()?;
-    let status = match service.acceptor.accept(&new).await? {
+    let status = match accept(&service.store, &service.broker, &new).await? {
         Accepted::New => StatusCode::ACCEPTED,
         Accepted::Known => StatusCode::OK,
     };
@@ -131,7 +126,9 @@ async fn requeue(
             }
             Ok((StatusCode::ACCEPTED, Json(json!({ "job_id": job_id }))))
         }
-        None if service.store.progress(&job_id).await?.is_some() => Err(Error::NotDead),
+        None if service.store.progress(&job_id).await?.is_some() => {
+            Err(Error::Conflict("this notification is not dead"))
+        }
         None => Err(Error::NotFound),
     }
 }
@@ -155,8 +152,8 @@ impl StreamQuery {
     /// The number after which the client wants to hear; all that is kept, if it names none.
     fn after(&self) -> Result<i64, Error> {
         let after = self.after.as_deref().unwrap_or("0").parse().ok().filter(|&it: &i64| it >= 0);
-        let wrong = || edge::FieldError::new("after", "must be a whole number from 0");
-        after.ok_or_else(|| Error::Invalid(vec![wrong()]))
+        let wrong = || FieldError::new("after", "must be a whole number from 0");
+        after.ok_or_else(|| Error::Invalid(wrong()))
     }
 }
 
@@ -178,12 +175,11 @@ async fn stream(
     if !service.live.take_ticket(&user, ticket).await? {
         return Err(Error::NoTicket);
     }
-    let position = service.store.position_of(&user, after).await?;
     let (store, hub, patience) = (service.store.clone(), service.hub.clone(), service.patience);
     let (tasks, stop) = (service.sockets.clone(), service.stop.clone());
     Ok(bounded(upgrade).on_upgrade(move |socket| {
         // Owned by the service, which waits for it when it stops.
-        tasks.track_future(Socket::serve(socket, store, hub, (user, position), patience, stop))
+        tasks.track_future(Socket::serve(socket, store, hub, (user, after), patience, stop))
     }))
 }
 // ANCHOR_END: stream
@@ -204,19 +200,10 @@ async fn remove_device(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A process whose background work has ended does not heal by itself: whoever watches it should start it again.
-async fn alive(State(service): State<Arc<Service>>) -> (StatusCode, Json<Value>) {
-    if service.broken.is_cancelled() && !service.stop.is_cancelled() {
-        (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "status": "broken" })))
-    } else {
-        (StatusCode::OK, Json(json!({ "status": "alive" })))
-    }
-}
-
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Value>, Error> {
     service.store.ping().await?;
     service.live.ping().await?;
-    service.broker.ready()?;
+    service.broker.check().await?;
     Ok(Json(json!({ "status": "ready", "sockets": service.hub.sockets() })))
 }
 

@@ -6,7 +6,14 @@
 //! There are two connections. Under its memory or disk alarm RabbitMQ stops reading from every connection that
 //! publishes. On a connection of their own, acknowledgements still get through, and the queues drain.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
@@ -14,8 +21,8 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use tokio::{
-    sync::{Mutex, Notify, watch},
-    time::{Instant, sleep, timeout},
+    sync::{Mutex, watch},
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -33,8 +40,6 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two attempts to connect: twice as long each time, from the first to the last.
 const RECONNECT: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
-/// What was declared is declared again this often: somebody may have deleted it.
-const DECLARE_EVERY: Duration = Duration::from_secs(5);
 /// lapin does not wake anybody up when a connection is lost.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A peer that has vanished is noticed by its missing heartbeats. RabbitMQ would suggest a minute; until then it counts
@@ -42,6 +47,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const HEARTBEAT_SECONDS: &str = "10";
 /// Durable: without it a quorum queue takes the message, and promises nothing for it.
 const PERSISTENT: u8 = 2;
+
+const AWAY: Error = Error::Away("the broker is away; nothing was accepted");
+/// A queue is full, or the broker has raised an alarm over its memory or its disk.
+const FULL: Error = Error::Away("the broker has no room; nothing was accepted");
 
 /// A connection on which everything has been declared.
 pub struct Link {
@@ -51,8 +60,8 @@ pub struct Link {
     channel: Channel,
     /// Delay queues are declared when they are first needed.
     delays: Mutex<HashSet<Duration>>,
-    /// Told when a message found no queue.
-    missing: Notify,
+    /// Something is missing that was declared on it.
+    is_broken: AtomicBool,
 }
 
 /// A link as it comes and goes.
@@ -90,7 +99,7 @@ impl Broker {
     }
 
     /// Keeps both connections open until it is told to stop.
-    pub async fn run(&self, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         tokio::join!(
             self.keep_connected(&self.publishing, &stop),
             self.keep_connected(&self.consuming, &stop),
@@ -98,8 +107,9 @@ impl Broker {
     }
 
     // ANCHOR: keep_connected
-    /// Connects, to the next node each time, and declares everything. lapin can recover by itself, but then whoever
-    /// waits for a confirm waits through the whole outage, and a client should have its 503 at once.
+    /// Connects, to the next node each time, and declares everything: the broker may have come back empty, or somebody
+    /// has deleted a queue. lapin can recover by itself, but then whoever waits for a confirm waits through the whole
+    /// outage, and a client should have its 503 at once.
     async fn keep_connected(&self, links: &Links, stop: &CancellationToken) {
         let (mut wait, mut node) = (RECONNECT[0], rand::random_range(0..self.urls.len()));
         while !stop.is_cancelled() {
@@ -107,41 +117,21 @@ impl Broker {
                 Ok(Ok(link)) => {
                     wait = RECONNECT[0];
                     let link = Arc::new(link);
-                    stop.run_until_cancelled(self.keep_declared(links, &link)).await;
+                    links.send_replace(Some(Arc::clone(&link)));
+                    while link.lives() && !stop.is_cancelled() {
+                        stop.run_until_cancelled(sleep(LOOK_EVERY)).await;
+                    }
                     links.send_replace(None);
                     let goodbye = link.connection.close(200, "goodbye".into());
                     let _ = timeout(PUBLISH_TIMEOUT, goodbye).await;
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "no connection to the broker"),
-                Err(_) => tracing::warn!("the broker does not answer"),
+                failed => tracing::warn!(error = ?failed.map(drop), "no connection to the broker"),
             }
             node = (node + 1) % self.urls.len();
             // Jitter, so that a fleet does not come back in step.
             stop.run_until_cancelled(sleep(wait.mul_f64(rand::random_range(0.5..1.0)))).await;
             wait = (wait * 2).min(RECONNECT[1]);
         }
-    }
-
-    /// Offers the link as long as it lives. A queue that somebody has deleted is there again when the next message
-    /// misses it, or within seconds. If it cannot be declared, there is no link, and `/readyz` says so.
-    async fn keep_declared(&self, links: &Links, link: &Arc<Link>) {
-        while link.lives() {
-            links.send_if_modified(|it| it.replace(Arc::clone(link)).is_none());
-            tokio::select! {
-                () = link.missing.notified() => {}
-                () = link.ends_or(DECLARE_EVERY) => {}
-            }
-            // While an alarm lasts, RabbitMQ hears nothing on this connection.
-            if link.connection.status().blocked() {
-                continue;
-            }
-            link.delays.lock().await.clear();
-            match timeout(CONNECT_TIMEOUT, self.declare(&link.connection)).await {
-                Ok(Ok(())) => {}
-                failed => return tracing::warn!(?failed, "what we need cannot be declared"),
-            }
-        }
-        tracing::warn!("the connection to the broker is lost");
     }
     // ANCHOR_END: keep_connected
 
@@ -152,7 +142,8 @@ impl Broker {
         self.declare(&connection).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Link { connection, channel, delays: Mutex::default(), missing: Notify::new() })
+        let (delays, is_broken) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Link { connection, channel, delays, is_broken })
     }
 
     /// On a channel of its own: what is refused closes its channel.
@@ -181,7 +172,7 @@ impl Broker {
         if !delays.contains(&step) {
             // The lock is held, so that everybody waits for the one declaration.
             let declare = self.topology.declare_delay(&link.channel, step);
-            timeout(PUBLISH_TIMEOUT, declare).await.map_err(|_| Error::BrokerAway)??;
+            timeout(PUBLISH_TIMEOUT, declare).await.map_err(|_| AWAY)??;
             delays.insert(step);
         }
         drop(delays);
@@ -191,10 +182,10 @@ impl Broker {
         self.send(&exchange, &key, &json(message)?, FieldTable::default()).await
     }
 
-    /// Puts what cannot be delivered into the dead-letter queue, with its reasons.
-    pub async fn bury(&self, payload: &[u8], reasons: &[String]) -> Result<(), Error> {
+    /// Puts what cannot be delivered into the dead-letter queue, with the reason.
+    pub async fn bury(&self, payload: &[u8], reason: &str) -> Result<(), Error> {
         let mut headers = FieldTable::default();
-        headers.insert("x-reasons".into(), AMQPValue::LongString(reasons.join("\n").into()));
+        headers.insert("x-reason".into(), AMQPValue::LongString(reason.into()));
         self.send(&self.topology.dead(), "", payload, headers).await
     }
 
@@ -219,40 +210,40 @@ impl Broker {
                 link.channel.basic_publish(exchange, key, options, payload, properties).await?;
             confirm.await
         };
-        match timeout(PUBLISH_TIMEOUT, publish).await {
-            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
-            Ok(Ok(Confirmation::Nack(_))) => Err(Error::BrokerFull),
-            Ok(Ok(_)) => {
+        match timeout(PUBLISH_TIMEOUT, publish).await.map_err(|_| AWAY)?? {
+            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Nack(_) => Err(FULL),
+            _ => {
                 tracing::error!(exchange, key, "a queue is missing");
-                self.publishing.send_replace(None);
-                link.missing.notify_one();
-                Err(Error::BrokerAway)
+                link.is_broken.store(true, Ordering::Relaxed);
+                Err(AWAY)
             }
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Error::BrokerAway),
         }
     }
     // ANCHOR_END: publish
 
     /// The link to publish on, if the broker takes messages now.
     pub fn ready(&self) -> Result<Arc<Link>, Error> {
-        let link = self.publishing.borrow().clone().ok_or(Error::BrokerAway)?;
-        if link.connection.status().blocked() { Err(Error::BrokerFull) } else { Ok(link) }
+        let link = self.publishing.borrow().clone().filter(|link| link.lives()).ok_or(AWAY)?;
+        if link.connection.status().blocked() { Err(FULL) } else { Ok(link) }
+    }
+
+    /// Whether everything is there that was declared. Declaring again what is there changes nothing; what cannot be
+    /// declared makes this fail, for as long as it lasts.
+    pub async fn check(&self) -> Result<(), Error> {
+        let link = self.ready()?;
+        let declared = timeout(PUBLISH_TIMEOUT, self.declare(&link.connection)).await;
+        let is_whole = matches!(declared, Ok(Ok(())));
+        link.is_broken.fetch_or(!is_whole, Ordering::Relaxed);
+        if is_whole { Ok(()) } else { Err(AWAY) }
     }
 }
 
 impl Link {
     /// A channel that was closed, by an error of ours or a deleted exchange, is replaced together with its connection.
     pub fn lives(&self) -> bool {
-        self.connection.status().connected() && self.channel.status().connected()
-    }
-
-    /// Returns when it has ended, or after this time.
-    async fn ends_or(&self, time: Duration) {
-        let end = Instant::now() + time;
-        while self.lives() && Instant::now() < end {
-            sleep(LOOK_EVERY).await;
-        }
+        let is_open = self.connection.status().connected() && self.channel.status().connected();
+        is_open && !self.is_broken.load(Ordering::Relaxed)
     }
 }
 

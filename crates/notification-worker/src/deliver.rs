@@ -17,8 +17,8 @@ use crate::{
     push::{Fcm, Refusal},
     retry::{Backoff, CRASHES, SUSPECT, Verdict, verdict},
     store::{
-        Store,
-        attempts::{Begun, Entry, Settlement},
+        Entry, Store,
+        attempts::{Begun, Settlement},
     },
 };
 
@@ -51,15 +51,16 @@ impl Deliverer {
         let reason = match serde_json::from_slice(payload) {
             Err(_) => "no code of ours wrote this".to_owned(),
             Ok(message) => match self.deliver_job(payload, &message, stop).await {
+                Ok(()) => return Ok(()),
+                Err(error @ Error::Away(_)) => return Err(error),
                 // Not even its failure can be written down. It must not block its lane; the sweep finds the job.
-                Err(error) if !error.is_passing() => {
+                Err(error) => {
                     tracing::error!(?message, ?error, "buried what cannot be settled");
                     error.to_string()
                 }
-                outcome => return outcome,
             },
         };
-        patiently(stop, || self.broker.bury(payload, std::slice::from_ref(&reason))).await
+        patiently(stop, || self.broker.bury(payload, &reason)).await
     }
 
     async fn deliver_job(
@@ -81,12 +82,11 @@ impl Deliverer {
             Verdict::Wait => self.retry(&begun, "its worker died", None),
             Verdict::Try => self.attempt(&begun, stop).await?,
         };
-        let ours = patiently(stop, || self.store.settle(&begun, &settlement)).await?;
-        // If somebody else has begun in the meantime, what follows is theirs.
-        if !ours || matches!(settlement, Settlement::Delivered(_)) {
-            return Ok(());
+        patiently(stop, || self.store.settle(&begun, &settlement)).await?;
+        match settlement {
+            Settlement::Delivered(_) => Ok(()),
+            _ => self.follow_up(payload, message, stop).await,
         }
-        self.follow_up(payload, message, stop).await
     }
 
     /// One attempt. A panic in it, ours or a library's, and a statement that fails are failures like any other: they
@@ -99,11 +99,11 @@ impl Deliverer {
             }
         };
         match AssertUnwindSafe(attempt).catch_unwind().await {
-            Ok(Err(error)) if !error.is_passing() => {
+            Ok(outcome @ (Ok(_) | Err(Error::Away(_)))) => outcome,
+            Ok(Err(error)) => {
                 tracing::error!(job = %job.job_id, ?error, "an attempt failed");
                 Ok(self.retry(job, &error.to_string(), None))
             }
-            Ok(outcome) => outcome,
             Err(_) => Ok(self.retry(job, "the attempt panicked", None)),
         }
     }
@@ -118,10 +118,9 @@ impl Deliverer {
         message: &Message,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let Some(state) = patiently(stop, || self.store.state(&message.job_id)).await? else {
-            // It was taken back, because the broker did not confirm it in time; or it is old, and forgotten.
-            return Ok(());
-        };
+        // Nothing follows if somebody else has begun it in the meantime, or if it was taken back or forgotten.
+        let state = patiently(stop, || self.store.state(&message.job_id)).await?;
+        let Some(state) = state else { return Ok(()) };
         match state.status {
             Status::Queued | Status::Retrying if state.generation >= message.generation => {
                 let alone = state.crashes >= SUSPECT;
@@ -130,7 +129,8 @@ impl Deliverer {
                 patiently(stop, || self.broker.delay(&next, state.priority, wait)).await
             }
             Status::Dead if state.generation == message.generation => {
-                patiently(stop, || self.broker.bury(payload, &state.reasons)).await
+                let reason = state.last_error.unwrap_or_default();
+                patiently(stop, || self.broker.bury(payload, &reason)).await
             }
             _ => Ok(()),
         }
@@ -143,8 +143,7 @@ impl Deliverer {
     /// look by themselves now and then.
     async fn to_sockets(&self, job: &Begun, stop: &CancellationToken) -> Result<Settlement, Error> {
         let entry = Entry {
-            position: patiently(stop, || self.store.place(&job.job_id, &job.user_id)).await?,
-            seq: job.seq,
+            seq: patiently(stop, || self.store.place(&job.job_id)).await?,
             job_id: job.job_id.clone(),
             title: job.title.clone(),
             body: job.body.clone(),
@@ -163,8 +162,7 @@ impl Deliverer {
         let Some(fcm) = &self.fcm else {
             return Ok(Settlement::Dead("push is not set up: --fcm-credentials".to_owned()));
         };
-        let left = || self.store.devices_left(&job.job_id, &job.user_id);
-        let (devices, mut any) = patiently(stop, left).await?;
+        let (devices, mut any) = patiently(stop, || self.store.devices_left(job)).await?;
         let (mut later, mut invalid) = (None, None);
         for device in devices {
             match fcm.send(&device, job).await {
@@ -210,7 +208,7 @@ async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     let mut wait = WAITS[0];
     loop {
         match ask().await {
-            Err(error) if error.is_passing() => {
+            Err(error @ Error::Away(_)) => {
                 tracing::debug!(%error, "a delivery waits");
                 if stop.run_until_cancelled(sleep(wait)).await.is_none() {
                     return Err(error);

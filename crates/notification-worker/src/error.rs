@@ -24,30 +24,18 @@ pub enum Error {
     /// 404: there is no such job, or no such path.
     #[error("there is nothing here")]
     NotFound,
-    /// 409: only a dead job can be queued again.
-    #[error("this notification is not dead")]
-    NotDead,
-    /// 409: a job has one user. This notification is not sent.
-    #[error("this job_id is another user's; nothing was accepted")]
-    OtherUser,
-    /// 422: a field has a value that we do not take.
+    /// 409: only a dead job can be queued again; a `job_id` has one user.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// 422: this field has a value that we do not take.
     #[error("this cannot be done as it was asked for")]
-    Invalid(Vec<FieldError>),
+    Invalid(FieldError),
     /// 426: the stream was asked for in plain HTTP.
     #[error("this is a WebSocket")]
     NoUpgrade,
-    /// 503: the database does not answer, or not in time. Whether it did what it was asked is unknown.
-    #[error("the database is away; try again")]
-    DatabaseAway,
-    /// 503: the broker does not answer, or not in time, or lacks a queue.
-    #[error("the broker is away; nothing was accepted; try again")]
-    BrokerAway,
-    /// 503: the queue is full, or the broker has raised an alarm over its memory or its disk.
-    #[error("the broker has no room; nothing was accepted; try again")]
-    BrokerFull,
-    /// 503: Redis does not answer, or not in time.
-    #[error("the ticket office is away; try again")]
-    RedisAway,
+    /// 503: a server behind us does not answer, or not in time, or is full. The same call may succeed later.
+    #[error("{0}; try again")]
+    Away(&'static str),
     /// 500: our own fault. The cause goes to the log, and never to the client.
     #[error("something went wrong on our side")]
     Internal(Arc<dyn StdError + Send + Sync>),
@@ -59,34 +47,22 @@ impl Error {
         Self::Internal(Arc::new(cause))
     }
 
-    /// A server behind us is away or full. The same call may succeed later.
-    pub fn is_passing(&self) -> bool {
-        self.status() == StatusCode::SERVICE_UNAVAILABLE
-    }
-
-    fn status(&self) -> StatusCode {
+    /// The status, and headers that say what the client has to show, or to ask for.
+    fn says(&self) -> (StatusCode, &'static [(&'static str, &'static str)]) {
         match self {
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::NoKey | Self::NoTicket => StatusCode::UNAUTHORIZED,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::NotDead | Self::OtherUser => StatusCode::CONFLICT,
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
-            Self::DatabaseAway | Self::BrokerAway | Self::BrokerFull | Self::RedisAway => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// What the client has to show, or to ask for.
-    fn wanted(&self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::NoKey => &[("www-authenticate", "Bearer")],
-            Self::NoTicket => &[("www-authenticate", "Ticket")],
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, &[]),
+            Self::NoKey => (StatusCode::UNAUTHORIZED, &[("www-authenticate", "Bearer")]),
+            Self::NoTicket => (StatusCode::UNAUTHORIZED, &[("www-authenticate", "Ticket")]),
+            Self::NotFound => (StatusCode::NOT_FOUND, &[]),
+            Self::Conflict(_) => (StatusCode::CONFLICT, &[]),
+            Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, &[]),
             // RFC 6455, section 4.4: also when the client named another version.
-            Self::NoUpgrade => &[("upgrade", "websocket"), ("sec-websocket-version", "13")],
-            _ => &[],
+            Self::NoUpgrade => (
+                StatusCode::UPGRADE_REQUIRED,
+                &[("upgrade", "websocket"), ("sec-websocket-version", "13")],
+            ),
+            Self::Away(_) => (StatusCode::SERVICE_UNAVAILABLE, &[]),
+            Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, &[]),
         }
     }
 }
@@ -94,21 +70,19 @@ impl Error {
 // ANCHOR: error_response
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        if let Self::Internal(cause) = &self {
-            tracing::error!(error = cause.as_ref(), "answered 500");
-        }
-        let mut problem = Problem::new(self.status(), self.to_string());
-        if self.is_passing() {
-            problem = problem.retry_after(Duration::from_secs(1));
-        }
-        for (name, value) in self.wanted() {
+        let (status, headers) = self.says();
+        let mut problem = Problem::new(status, self.to_string());
+        for (name, value) in headers {
             let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
             problem = problem.header(name, value);
         }
         match self {
-            Self::Invalid(errors) => problem.errors(errors).into_response(),
-            _ => problem.into_response(),
+            Self::Internal(cause) => tracing::error!(error = cause.as_ref(), "answered 500"),
+            Self::Away(_) => problem = problem.retry_after(Duration::from_secs(1)),
+            Self::Invalid(field) => problem = problem.errors(vec![field]),
+            _ => {}
         }
+        problem.into_response()
     }
 }
 // ANCHOR_END: error_response
@@ -118,7 +92,8 @@ impl From<sqlx::Error> for Error {
         if is_away(&error) {
             // Not louder: there would be one for each request as long as it is away.
             tracing::debug!(%error, "the database is away");
-            Self::DatabaseAway
+            // Whether it did what it was asked is unknown.
+            Self::Away("the database is away")
         } else {
             Self::internal(error)
         }
@@ -128,13 +103,13 @@ impl From<sqlx::Error> for Error {
 impl From<lapin::Error> for Error {
     fn from(error: lapin::Error) -> Self {
         tracing::debug!(%error, "the broker is away");
-        Self::BrokerAway
+        Self::Away("the broker is away")
     }
 }
 
 impl From<redis::RedisError> for Error {
     fn from(error: redis::RedisError) -> Self {
         tracing::debug!(%error, "Redis is away");
-        Self::RedisAway
+        Self::Away("the ticket office is away")
     }
 }

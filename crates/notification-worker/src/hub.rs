@@ -8,10 +8,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,16 +18,16 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig, PubSub},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     time::{interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::Error, notification::UserId, store::attempts::Entry};
+use crate::{error::Error, notification::UserId, store::Entry};
 
-/// What a socket is told ahead of what its client has taken. When it is full the rest is not kept: the socket reads it
-/// from the database when it has sent what it has.
-const AHEAD: usize = 64;
+/// What a user's sockets are told ahead of what their clients have taken. More is not kept: a socket that lags behind
+/// reads it from the database.
+const AHEAD: usize = 16;
 /// Sockets that came or went, until Redis is told. When it is full, sockets wait before they open.
 const CHANGES: usize = 1_024;
 const RECONNECT: Duration = Duration::from_millis(500);
@@ -69,7 +66,7 @@ impl Live {
         let mut connection = self.connection.clone();
         let mut command = redis::cmd("PUBLISH");
         let told = command.arg(self.channel(user)).arg(text).exec_async(&mut connection);
-        Ok(timeout(TELL_TIMEOUT, told).await.map_err(|_| Error::RedisAway)??)
+        Ok(timeout(TELL_TIMEOUT, told).await.map_err(|_| Error::Away("Redis is away"))??)
     }
     // ANCHOR_END: tell
 
@@ -125,20 +122,10 @@ pub enum Told {
     Look,
 }
 
-/// The hub's end of a socket.
-struct Listener {
-    id: u64,
-    queue: mpsc::Sender<Told>,
-    missed: Arc<AtomicBool>,
-}
-
-/// A socket's end.
+/// A socket's end. When it is dropped, the socket has gone.
 pub struct Ear {
-    /// What is told.
-    pub queue: mpsc::Receiver<Told>,
-    /// Whether something was told that the queue had no room for.
-    pub missed: Arc<AtomicBool>,
-    id: u64,
+    /// What is told. If it lags behind, it has missed something, and the stream in the database has it.
+    pub told: broadcast::Receiver<Told>,
     user: UserId,
     hub: Arc<Hub>,
 }
@@ -146,47 +133,38 @@ pub struct Ear {
 /// The sockets of this process, by user.
 pub struct Hub {
     live: Live,
-    listeners: Mutex<HashMap<UserId, Vec<Listener>>>,
-    /// Users whose first socket came, or whose last one went.
+    users: Mutex<HashMap<UserId, broadcast::Sender<Told>>>,
+    /// Users for whom a socket came, or whose last one went.
     subscription_changes: mpsc::Sender<UserId>,
-    next_id: AtomicU64,
 }
 
 impl Hub {
     /// No sockets yet. The receiver is for [`run`](Self::run).
     pub fn new(live: Live) -> (Arc<Self>, mpsc::Receiver<UserId>) {
         let (subscription_changes, receiver) = mpsc::channel(CHANGES);
-        let next_id = AtomicU64::new(0);
-        let hub = Self { live, listeners: Mutex::default(), subscription_changes, next_id };
-        (Arc::new(hub), receiver)
+        (Arc::new(Self { live, users: Mutex::default(), subscription_changes }), receiver)
     }
 
     /// Adds a socket. It is told to look as soon as Redis tells us of its user.
     pub async fn join(self: &Arc<Self>, user: UserId) -> Ear {
-        let (sender, queue) = mpsc::channel(AHEAD);
-        let missed = Arc::new(AtomicBool::new(false));
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let listener = Listener { id, queue: sender, missed: Arc::clone(&missed) };
-        self.listeners().entry(user.clone()).or_default().push(listener);
-        let ear = Ear { queue, missed, id, user: user.clone(), hub: Arc::clone(self) };
+        let new = || broadcast::channel(AHEAD).0;
+        let told = self.users().entry(user.clone()).or_insert_with(new).subscribe();
         // An error means that the hub has stopped, and then the process stops.
-        let _ = self.subscription_changes.send(user).await;
-        ear
+        let _ = self.subscription_changes.send(user.clone()).await;
+        Ear { told, user, hub: Arc::clone(self) }
     }
 
     /// How many sockets there are.
     pub fn sockets(&self) -> usize {
-        self.listeners().values().map(Vec::len).sum()
+        self.users().values().map(broadcast::Sender::receiver_count).sum()
     }
 
     // ANCHOR: tell_sockets
-    /// Tells the sockets of a user, without waiting for any.
-    fn tell(&self, user: &UserId, told: &Told) {
-        for listener in self.listeners().get(user).into_iter().flatten() {
-            if listener.queue.try_send(told.clone()).is_err() {
-                // There is something in the queue, so the socket will come by here.
-                listener.missed.store(true, Ordering::Release);
-            }
+    /// Tells the sockets of a user, without waiting for any: one that lags too far behind loses the oldest of what it
+    /// was told, and knows it.
+    fn tell(&self, user: &UserId, told: Told) {
+        if let Some(sockets) = self.users().get(user) {
+            let _ = sockets.send(told);
         }
     }
     // ANCHOR_END: tell_sockets
@@ -214,13 +192,13 @@ impl Hub {
     async fn listen(&self, connection: PubSub, subscription_changes: &mut mpsc::Receiver<UserId>) {
         let (mut sink, mut messages) = connection.split();
         let subscribing = async {
-            let all: Vec<_> = self.listeners().keys().cloned().collect();
+            let all: Vec<_> = self.users().keys().cloned().collect();
             for some in all.chunks(500) {
                 let channels: Vec<_> = some.iter().map(|user| self.live.channel(user)).collect();
                 timeout(TIMEOUT, sink.subscribe(channels)).await??;
                 // What was said while nobody listened.
                 for user in some {
-                    self.tell(user, &Told::Look);
+                    self.tell(user, Told::Look);
                 }
             }
             let mut pings = interval(PING_EVERY);
@@ -234,9 +212,9 @@ impl Hub {
                 };
                 let Some(user) = user else { return anyhow::Ok(()) };
                 let channel = self.live.channel(&user);
-                if self.listeners().contains_key(&user) {
+                if self.users().contains_key(&user) {
                     timeout(TIMEOUT, sink.subscribe(channel)).await??;
-                    self.tell(&user, &Told::Look);
+                    self.tell(&user, Told::Look);
                 } else {
                     timeout(TIMEOUT, sink.unsubscribe(channel)).await??;
                 }
@@ -247,7 +225,7 @@ impl Hub {
                 let user = self.live.user(message.get_channel_name());
                 let entry = serde_json::from_slice(message.get_payload_bytes());
                 if let (Some(user), Ok(entry)) = (user, entry) {
-                    self.tell(&user, &Told::Entry(Arc::new(entry)));
+                    self.tell(&user, Told::Entry(Arc::new(entry)));
                 }
             }
         };
@@ -259,18 +237,17 @@ impl Hub {
     // ANCHOR_END: listen
 
     /// A panic cannot leave the map half changed, so poison is ignored.
-    fn listeners(&self) -> MutexGuard<'_, HashMap<UserId, Vec<Listener>>> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    fn users(&self) -> MutexGuard<'_, HashMap<UserId, broadcast::Sender<Told>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        let mut all = self.hub.listeners();
-        let Some(listeners) = all.get_mut(&self.user) else { return };
-        listeners.retain(|listener| listener.id != self.id);
-        if listeners.is_empty() {
-            all.remove(&self.user);
+        let mut users = self.hub.users();
+        // Its own receiver is dropped after this.
+        if users.get(&self.user).is_some_and(|sockets| sockets.receiver_count() <= 1) {
+            users.remove(&self.user);
             // If there is no room, we hear of a user whom nobody wants to hear of, until the next connection.
             let _ = self.hub.subscription_changes.try_send(self.user.clone());
         }
@@ -279,6 +256,8 @@ impl Drop for Ear {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::broadcast::error::TryRecvError;
+
     use super::*;
     use crate::notification::JobId;
 
@@ -291,15 +270,19 @@ mod tests {
         UserId::parse(name).unwrap()
     }
 
-    fn news(position: i64) -> Told {
+    fn new(seq: i64) -> Told {
         let (title, body) = (String::new(), String::new());
-        let job_id = JobId::parse(position.to_string()).unwrap();
-        Told::Entry(Arc::new(Entry { position, seq: position, job_id, title, body }))
+        let job_id = JobId::parse(seq.to_string()).unwrap();
+        Told::Entry(Arc::new(Entry { seq, job_id, title, body }))
     }
 
-    fn heard(ear: &mut Ear) -> Vec<i64> {
-        let told = std::iter::from_fn(|| ear.queue.try_recv().ok());
-        told.map(|told| if let Told::Entry(entry) = told { entry.position } else { 0 }).collect()
+    /// What a socket is told next; nothing if it has missed something.
+    fn hears(ear: &mut Ear) -> Option<i64> {
+        match ear.told.try_recv() {
+            Ok(Told::Entry(entry)) => Some(entry.seq),
+            Err(TryRecvError::Lagged(_)) => None,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[tokio::test]
@@ -308,15 +291,11 @@ mod tests {
         let (hub, _changes) = hub();
         let mut slow = hub.join(user("ann")).await;
         let most = i64::try_from(AHEAD).unwrap();
-        for position in 1..=most {
-            hub.tell(&user("ann"), &news(position));
+        for seq in 1..=3 * most {
+            hub.tell(&user("ann"), new(seq));
         }
-        assert!(!slow.missed.load(Ordering::Acquire), "nothing is missed while there is room");
-        for position in most + 1..=3 * most {
-            hub.tell(&user("ann"), &news(position));
-        }
-        assert!(slow.missed.load(Ordering::Acquire), "nobody told it that something is missed");
-        assert_eq!(heard(&mut slow), (1..=most).collect::<Vec<_>>(), "the first, and no more");
+        assert_eq!(hears(&mut slow), None, "nobody told it that something is missed");
+        assert_eq!(hears(&mut slow), Some(2 * most + 1), "the newest, and no more");
     }
 
     #[tokio::test]
@@ -325,12 +304,21 @@ mod tests {
         let _slow = hub.join(user("ann")).await;
         let mut quick = hub.join(user("ann")).await;
         let mut other = hub.join(user("bob")).await;
-        for position in 1..=200 {
-            hub.tell(&user("ann"), &news(position));
-            assert_eq!(heard(&mut quick), [position]);
+        for seq in 1..=200 {
+            hub.tell(&user("ann"), new(seq));
+            assert_eq!(hears(&mut quick), Some(seq));
         }
-        assert!(!quick.missed.load(Ordering::Acquire), "it has taken everything");
-        assert_eq!(heard(&mut other), [0_i64; 0]);
-        assert!(!other.missed.load(Ordering::Acquire));
+        assert!(matches!(other.told.try_recv(), Err(TryRecvError::Empty)));
+    }
+
+    #[tokio::test]
+    async fn the_last_socket_of_a_user_that_goes_leaves_nothing_behind() {
+        let (hub, _changes) = hub();
+        let (one, two) = (hub.join(user("ann")).await, hub.join(user("ann")).await);
+        assert_eq!(hub.sockets(), 2);
+        drop(one);
+        assert_eq!(hub.sockets(), 1);
+        drop(two);
+        assert!(hub.users().is_empty());
     }
 }

@@ -26,16 +26,15 @@ pub mod api;
 pub mod cases;
 pub mod experiments;
 
-use std::{ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use lab::{Answer, Serve, Service, Serving};
-use tokio::time::timeout;
+use tokio::{task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::{Host, Url};
 
 use crate::{
-    accept::Acceptor,
     broker::Broker,
     deliver::Deliverer,
     hub::{Hub, Live},
@@ -72,9 +71,6 @@ struct Options {
     /// What this process does: calls and sockets, deliveries, or both
     #[arg(long, value_enum, default_value_t)]
     role: Role,
-    /// The shards that this process may deliver for, as FIRST-LAST; by default all of them
-    #[arg(long, value_parser = shards, value_name = "RANGE")]
-    shards: Option<RangeInclusive<u16>>,
     /// How many shards there are; the same for all processes
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     shard_count: u16,
@@ -128,14 +124,6 @@ struct Options {
     key_prefix: String,
 }
 
-/// `0-3`, or `2`.
-fn shards(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let number = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a shard"));
-    let (first, last): (u16, u16) = (number(first)?, number(last)?);
-    if first > last { Err("the last is before the first".to_owned()) } else { Ok(first..=last) }
-}
-
 /// This answer, for the command line, the guide and the tests.
 pub fn answer() -> Answer {
     Answer {
@@ -181,18 +169,13 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let store = Store::new(&database, options.lost_seconds.into())?;
     let live = Live::new(&redis, &options.key_prefix)?;
     let broker = Arc::new(Broker::new(nodes, topology, backoff));
-    let (acceptor, confirms) = Acceptor::new(store.clone(), Arc::clone(&broker));
     let (hub, subscription_changes) = Hub::new(live.clone());
 
-    let background = Background::default();
-    // It ends last: the acknowledgements are sent on its connections.
-    let connections = Background { broken: background.broken.clone(), ..Background::default() };
-    let (kept, stop) = (Arc::clone(&broker), connections.stop.clone());
-    connections.spawn(async move { kept.run(stop).await });
-    let stop = || background.stop.clone();
+    let (stop, hang_up) = (CancellationToken::new(), CancellationToken::new());
+    let mut background = JoinSet::new();
+    let connections = tokio::spawn(Arc::clone(&broker).run(hang_up.clone()));
     if options.role != Role::Worker {
-        background.spawn(accept::write_confirms(store.clone(), confirms, stop()));
-        background.spawn(Arc::clone(&hub).run(subscription_changes, stop()));
+        background.spawn(Arc::clone(&hub).run(subscription_changes, stop.clone()));
     }
     if options.role != Role::Api {
         let deliverer = Deliverer {
@@ -204,9 +187,13 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
             backoff,
             quarantine: tokio::sync::RwLock::default(),
         };
-        background.spawn(Arc::new(Worker::new(deliverer, options.worker())).run(stop()));
-        background.spawn(accept::sweep(store.clone(), Arc::clone(&broker), stop()));
-        background.spawn(accept::forget(store.clone(), stop()));
+        let config = worker::Config {
+            concurrency: options.concurrency.into(),
+            prefetch: options.prefetch,
+            lease: Duration::from_millis(options.lease_ms),
+        };
+        background.spawn(Arc::new(Worker::new(deliverer, config)).run(stop.clone()));
+        background.spawn(accept::sweep(store.clone(), Arc::clone(&broker), stop.clone()));
     }
     // So that the first call does not find it away; but not for ever.
     let _ = timeout(FIRST_LINK, broker.connected()).await;
@@ -214,11 +201,9 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         store,
         broker,
         live,
-        acceptor,
         hub,
         sockets: TaskTracker::new(),
-        stop: stop(),
-        broken: background.broken.clone(),
+        stop: stop.clone(),
         patience: Patience {
             ping_every: Duration::from_secs(options.ping_seconds),
             slowest: Duration::from_secs(options.slow_seconds),
@@ -227,18 +212,27 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         api_key,
     });
     // The sockets end first: the server waits for what is open.
-    let stopping = stop();
+    let stopping = stop.clone();
     let said = tokio::spawn(async move {
         lab::serve::asked_to_stop().await;
         stopping.cancel();
     });
-    serving.run(api::router(Arc::clone(&service), options.role == Role::Worker)).await?;
+    let router = api::router(Arc::clone(&service), options.role == Role::Worker);
+    tokio::select! {
+        served = serving.run(router) => served?,
+        // Half a process that looks alive is worse than none: whoever watches it starts it again.
+        Some(ended) = background.join_next(), if !stop.is_cancelled() => {
+            bail!("what runs in the background has ended: {ended:?}")
+        }
+    }
     said.abort();
+    service.sockets.close();
     let ended = async {
-        service.sockets.close();
         service.sockets.wait().await;
-        background.end().await;
-        connections.end().await;
+        while background.join_next().await.is_some() {}
+        // Last: the acknowledgements are sent on its connections.
+        hang_up.cancel();
+        let _ = connections.await;
     };
     if timeout(LAST_WORDS, ended).await.is_err() {
         tracing::warn!("stopped in the middle of something; it will be done again");
@@ -252,41 +246,7 @@ async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     serving.run(whiteboard::router(&database, &broker).await?).await
 }
 
-/// What runs beside the calls.
-#[derive(Default)]
-struct Background {
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    /// Cancelled when a task has ended that nobody had told to: it has panicked. `/healthz` says so.
-    broken: CancellationToken,
-}
-
-impl Background {
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let until_it_ends = self.broken.clone().drop_guard();
-        self.tasks.spawn(async move {
-            let _until_it_ends = until_it_ends;
-            work.await;
-        });
-    }
-
-    async fn end(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-}
-
 impl Options {
-    fn worker(&self) -> worker::Config {
-        worker::Config {
-            shards: self.shards.clone().unwrap_or(0..=self.shard_count - 1),
-            concurrency: self.concurrency.into(),
-            prefetch: self.prefetch,
-            lease: Duration::from_millis(self.lease_ms),
-        }
-    }
-
     fn fcm(&self) -> anyhow::Result<Option<Fcm>> {
         let Some(path) = &self.fcm_credentials else { return Ok(None) };
         let fcm = std::fs::read_to_string(path).map(|text| Fcm::new(text, &self.fcm_url));

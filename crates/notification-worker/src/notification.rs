@@ -2,14 +2,7 @@
 
 use std::fmt;
 
-use edge::FieldError;
-use serde::{Deserialize, Serialize};
-
-use crate::error::Error;
-
-/// In bytes. With the body and what FCM's JSON adds, below the 4,096 that FCM takes.
-const LONGEST_TITLE: usize = 256;
-const LONGEST_BODY: usize = 3_000;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// A name that is safe wherever it goes: in paths, in keys of Redis, in logs.
 macro_rules! name {
@@ -122,71 +115,44 @@ pub enum Status {
     Dead,
 }
 
-/// The body of a call that notifies a user.
-#[derive(Debug, Deserialize)]
+/// What a client wants to have sent: the body of its call.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(
     deny_unknown_fields,
     expecting = "an object with `user_id`, `channel`, `title`, `body`, and perhaps `job_id` and `priority`"
 )]
-pub struct Notify {
-    job_id: Option<String>,
-    user_id: String,
-    channel: Channel,
-    #[serde(default)]
-    priority: Priority,
-    title: String,
-    body: String,
-}
-
-/// What a client wants to have sent.
-#[derive(Clone, Debug)]
 pub struct NewNotification {
     /// Chosen by the client, or new.
+    #[serde(default = "new_job_id")]
     pub job_id: JobId,
     /// To whom.
     pub user_id: UserId,
     /// How.
     pub channel: Channel,
     /// How soon.
+    #[serde(default)]
     pub priority: Priority,
     /// The headline.
+    #[serde(deserialize_with = "text::<_, 1, 256>")]
     pub title: String,
-    /// The text.
+    /// The text. With the title and what FCM's JSON adds, below the 4,096 bytes that FCM takes.
+    #[serde(deserialize_with = "text::<_, 0, 3_000>")]
     pub body: String,
 }
 
-impl Notify {
-    /// Parses all fields, so that the client hears of all mistakes at once.
-    pub fn parse(self) -> Result<NewNotification, Error> {
-        let mut errors = Vec::new();
-        let mut wrong = |field: &str, message: &str| errors.push(FieldError::new(field, message));
-        let job_id = self.job_id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
-        let job_id = JobId::parse(job_id).map_err(|message| wrong("job_id", message));
-        let user_id = UserId::parse(self.user_id).map_err(|message| wrong("user_id", message));
-        if self.title.is_empty() || self.title.len() > LONGEST_TITLE {
-            wrong("title", "must have 1 to 256 bytes");
-        }
-        if self.body.len() > LONGEST_BODY {
-            wrong("body", "must have at most 3000 bytes");
-        }
-        for (field, text) in [("title", &self.title), ("body", &self.body)] {
-            // PostgreSQL's text cannot hold it.
-            if text.contains('\0') {
-                wrong(field, "contains a NUL");
-            }
-        }
-        match (job_id, user_id) {
-            (Ok(job_id), Ok(user_id)) if errors.is_empty() => Ok(NewNotification {
-                job_id,
-                user_id,
-                channel: self.channel,
-                priority: self.priority,
-                title: self.title,
-                body: self.body,
-            }),
-            _ => Err(Error::Invalid(errors)),
-        }
-    }
+/// For a client that never repeats a call.
+fn new_job_id() -> JobId {
+    JobId(uuid::Uuid::now_v7().to_string())
+}
+
+/// So many bytes, and no NUL, which PostgreSQL's text cannot hold.
+fn text<'de, D: Deserializer<'de>, const LEAST: usize, const MOST: usize>(
+    deserializer: D,
+) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let fits = (LEAST..=MOST).contains(&text.len()) && !text.contains('\0');
+    let wrong = || D::Error::custom(format!("must have {LEAST} to {MOST} bytes, and no NUL"));
+    fits.then_some(text).ok_or_else(wrong)
 }
 
 /// What stands in the broker's queues: which job, and which generation of it. Everything else is in the database,
@@ -226,28 +192,6 @@ mod tests {
             assert!(UserId::parse(bad).is_err(), "{bad:?}");
         }
         assert!(DeviceToken::parse("fcm:APA91b_x-y").is_ok());
-    }
-
-    fn errors(job_id: Option<&str>, user_id: &str, title: &str, body: &str) -> Vec<String> {
-        let body = Notify {
-            job_id: job_id.map(str::to_owned),
-            user_id: user_id.to_owned(),
-            channel: Channel::Push,
-            priority: Priority::Normal,
-            title: title.to_owned(),
-            body: body.to_owned(),
-        };
-        match body.parse() {
-            Err(Error::Invalid(errors)) => errors.into_iter().map(|error| error.field).collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    #[test]
-    fn all_mistakes_are_told_at_once() {
-        let long = "x".repeat(3_001);
-        assert!(errors(None, "u", "t", "").is_empty());
-        assert_eq!(errors(Some("a b"), "", "", &long), ["job_id", "user_id", "title", "body"]);
-        assert_eq!(errors(Some("a"), "u", "a\0", "b\0"), ["title", "body"]);
+        assert!(JobId::parse(new_job_id().as_str()).is_ok());
     }
 }

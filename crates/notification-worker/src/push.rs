@@ -16,8 +16,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::RwLock, time::timeout};
 use url::Url;
 
@@ -76,7 +75,7 @@ impl Fcm {
         let body = json!({ "message": {
             "token": device,
             "notification": { "title": job.title, "body": job.body },
-            "data": { "job_id": job.job_id, "seq": job.seq.to_string() },
+            "data": { "job_id": job.job_id, "seq": job.number.to_string() },
             "android": { "priority": priority },
         }});
         let sent = timeout(TIMEOUT, self.post(body.to_string())).await;
@@ -116,38 +115,18 @@ fn retry_after(headers: &HeaderMap) -> Option<u64> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// FCM's error, as far as it matters.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    error: FcmError,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct FcmError {
-    status: String,
-    message: String,
-    details: Vec<Detail>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Detail {
-    error_code: String,
-}
-
 impl Refusal {
     // ANCHOR: fcm_errors
     /// The error code decides, and where there is none the status: a proxy on the way has no codes.
     fn of(status: u16, retry_after: Option<u64>, body: &[u8]) -> Self {
-        let FcmError { status: word, message, details } =
-            serde_json::from_slice::<Problem>(body).unwrap_or_default().error;
-        let code = details.into_iter().map(|detail| detail.error_code).find(|it| !it.is_empty());
-        let code = code.unwrap_or(word);
+        let problem: Value = serde_json::from_slice(body).unwrap_or_default();
+        let (error, details) = (&problem["error"], problem["error"]["details"].as_array());
+        let codes = details.into_iter().flatten().filter_map(|detail| detail["errorCode"].as_str());
+        let code = codes.chain(error["status"].as_str()).next().unwrap_or_default();
+        let message = error["message"].as_str().unwrap_or_default();
         // PostgreSQL's text holds no NUL.
         let words = format!("{status} {code:.50} {message:.200}").replace('\0', "");
-        match code.as_str() {
+        match code {
             // Registered with another sender: never ours again either.
             "UNREGISTERED" | "SENDER_ID_MISMATCH" => Self::Unregistered,
             "INVALID_ARGUMENT" => Self::Invalid(words),

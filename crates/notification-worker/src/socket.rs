@@ -1,20 +1,19 @@
 //! How does an open socket get the stream in its order, once, without harm from a client that is slow or hostile?
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use serde::Serialize;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::Error,
     hub::{Hub, Told},
     notification::UserId,
-    store::{Store, attempts::Entry},
+    store::{Entry, Store},
 };
 
 /// Entries that are read at once, and so held in memory for one socket.
@@ -39,15 +38,6 @@ pub struct Patience {
     pub ping_every: Duration,
     /// A client that does not take a frame for so long is dropped.
     pub slowest: Duration,
-}
-
-/// What a client gets, as JSON.
-#[derive(Serialize)]
-struct Frame<'a> {
-    seq: i64,
-    job_id: &'a str,
-    title: &'a str,
-    body: &'a str,
 }
 
 /// Why a socket ends.
@@ -81,7 +71,7 @@ pub struct Socket {
     user: UserId,
     patience: Patience,
     /// How far in the stream its client is.
-    position: i64,
+    seq: i64,
 }
 
 impl Socket {
@@ -90,11 +80,11 @@ impl Socket {
         web: WebSocket,
         store: Store,
         hub: Arc<Hub>,
-        (user, position): (UserId, i64),
+        (user, seq): (UserId, i64),
         patience: Patience,
         stop: CancellationToken,
     ) {
-        let mut this = Self { web, store, user, patience, position };
+        let mut this = Self { web, store, user, patience, seq };
         let end = tokio::select! {
             end = this.run(&hub) => end,
             () = stop.cancelled() => End::Close(close_code::AWAY, "this process stops; come back"),
@@ -132,19 +122,12 @@ impl Socket {
         let mut end = self.look().await.err();
         while end.is_none() {
             end = tokio::select! {
-                told = ear.queue.recv() => {
-                    let told = match told {
-                        Some(Told::Entry(entry)) => self.told(&entry).await,
-                        Some(Told::Look) => self.look().await,
-                        None => Err(End::Close(close_code::AWAY, "this process stops")),
-                    };
-                    match told {
-                        Ok(()) if ear.queue.is_empty() && ear.missed.swap(false, Ordering::AcqRel) => {
-                            self.look().await.err()
-                        }
-                        told => told.err(),
-                    }
-                }
+                told = ear.told.recv() => match told {
+                    Ok(Told::Entry(entry)) => self.told(&entry).await.err(),
+                    // Something may be new, or too much was.
+                    Ok(Told::Look) | Err(RecvError::Lagged(_)) => self.look().await.err(),
+                    Err(RecvError::Closed) => Some(End::Gone),
+                },
                 said = self.web.recv() => match said {
                     // A client that only pings us need not read what we send.
                     Some(Ok(Message::Pong(_))) => {
@@ -174,9 +157,9 @@ impl Socket {
     /// The next one goes out as it is; one that we have sent is dropped; one that is too far ahead means that we have
     /// missed something.
     async fn told(&mut self, entry: &Entry) -> Result<(), End> {
-        if entry.position <= self.position {
+        if entry.seq <= self.seq {
             Ok(())
-        } else if entry.position == self.position + 1 {
+        } else if entry.seq == self.seq + 1 {
             self.send_entry(entry).await
         } else {
             self.look().await
@@ -186,7 +169,7 @@ impl Socket {
     /// Sends what is in the stream after what was sent.
     async fn look(&mut self) -> Result<(), End> {
         loop {
-            let entries = match self.store.stream_after(&self.user, self.position, PAGE).await {
+            let entries = match self.store.stream_after(&self.user, self.seq, PAGE).await {
                 Ok(entries) => entries,
                 Err(error) => return Err(away(&error)),
             };
@@ -201,11 +184,9 @@ impl Socket {
     // ANCHOR_END: socket
 
     async fn send_entry(&mut self, entry: &Entry) -> Result<(), End> {
-        let Entry { position, seq, job_id, title, body } = entry;
-        let frame = Frame { seq: *seq, job_id: job_id.as_str(), title, body };
-        let Ok(text) = serde_json::to_string(&frame) else { return Err(End::Gone) };
-        self.send(Message::Text(text.into())).await?;
-        self.position = *position;
+        let Ok(frame) = serde_json::to_string(entry) else { return Err(End::Gone) };
+        self.send(Message::Text(frame.into())).await?;
+        self.seq = entry.seq;
         Ok(())
     }
 

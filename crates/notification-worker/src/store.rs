@@ -5,6 +5,7 @@ pub mod attempts;
 use std::time::Duration;
 
 use edge::database::{Database, Limits};
+use serde::{Deserialize, Serialize};
 use sqlx::migrate::Migrator;
 
 use crate::{
@@ -20,37 +21,32 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 const TIMEOUT: Duration = Duration::from_secs(2);
 const LIMITS: Limits = Limits { connections: 12, timeout: TIMEOUT, pause: TIMEOUT };
 
-/// A job that was recorded before.
-#[derive(Debug)]
-pub struct Known {
-    /// How to publish it again.
-    pub message: Message,
-    /// Whether the broker has confirmed it.
-    pub confirmed: bool,
-}
-
 /// A job, as far as clients see it.
-#[derive(Debug, serde::Serialize, sqlx::FromRow)]
+#[derive(Debug, Serialize, sqlx::FromRow)]
 pub struct Progress {
     status: Status,
     attempts: i32,
     last_error: Option<String>,
 }
 
-/// A worker that lives, and the shards that it may take.
-#[derive(Clone, Debug, PartialEq, Eq, sqlx::FromRow)]
-pub struct Member {
-    /// Nobody else's.
-    pub name: String,
-    /// From its `--shards`.
-    pub first_shard: i32,
-    /// The last of them.
-    pub last_shard: i32,
+/// A notification in a stream, as a client gets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+pub struct Entry {
+    /// Its place in the stream, from 1, without gaps as long as nothing is forgotten.
+    pub seq: i64,
+    /// The job.
+    pub job_id: JobId,
+    /// The headline.
+    pub title: String,
+    /// The text.
+    pub body: String,
 }
 
-type MessageRow = (JobId, UserId, i32, Priority);
+/// How to publish a job again.
+type Publish = (Message, Priority);
+type PublishRow = (JobId, UserId, i32, Priority);
 
-fn message((job_id, user_id, generation, priority): MessageRow) -> (Message, Priority) {
+fn publish((job_id, user_id, generation, priority): PublishRow) -> Publish {
     (Message { job_id, user_id, generation, alone: false }, priority)
 }
 
@@ -58,7 +54,7 @@ fn message((job_id, user_id, generation, priority): MessageRow) -> (Message, Pri
 #[derive(Clone, Debug)]
 pub struct Store {
     database: Database<Error>,
-    /// In seconds, how long the broker may keep a job before the sweep takes its message for lost.
+    /// In seconds, how long nobody may hear of a job before the sweep takes its message for lost.
     lost_after: f64,
 }
 
@@ -69,58 +65,51 @@ impl Store {
     }
 
     // ANCHOR: record
-    /// Records a job, with the next number of its user; nothing is returned if the job is known. The primary key
-    /// decides: of two calls at once one waits for the other. A number that a known job did not need is lost; numbers
-    /// rise, and gaps mean nothing. If nobody is heard of it for ten seconds, the sweep looks after it.
+    /// Records a job; nothing is returned if it is known. The primary key decides: of two calls at once one waits for
+    /// the other.
     pub const RECORD: &str = r#"
-        with numbered as (
-            insert into users (user_id, last_seq)
-            values ($2, 1)
-            on conflict (user_id) do update
-            set last_seq = users.last_seq + 1
-            returning last_seq
-        )
-        insert into notifications (job_id, user_id, seq, channel, priority, title, body, sweep_at)
-        select $1, $2, last_seq, $3, $4, $5, $6, now() + interval '10 seconds'
-        from numbered
+        insert into notifications (job_id, user_id, channel, priority, title, body, sweep_at)
+        values ($1, $2, $3, $4, $5, $6, now() + $7 * interval '1 second')
         on conflict (job_id) do nothing
-        returning seq
+        returning number
     "#;
 
-    /// Records a job before it is published; what is there already if it is not new.
-    pub async fn record(&self, new: &NewNotification) -> Result<Option<Known>, Error> {
+    /// Records a job before it is published; whether it is new.
+    pub async fn record(&self, new: &NewNotification) -> Result<bool, Error> {
         let query = sqlx::query_scalar(Self::RECORD)
             .bind(&new.job_id)
             .bind(&new.user_id)
             .bind(new.channel)
             .bind(new.priority)
             .bind(&new.title)
-            .bind(&new.body);
-        let seq: Option<i64> =
+            .bind(&new.body)
+            .bind(self.lost_after);
+        let number: Option<i64> =
             self.database.within(async |db| query.fetch_optional(db).await).await?;
-        match seq {
-            Some(_) => Ok(None),
-            None => self.known(&new.job_id).await?.ok_or(Error::BrokerAway).map(Some),
-        }
+        Ok(number.is_some())
     }
     // ANCHOR_END: record
 
-    /// A job that was recorded before, unless it has been taken back.
-    pub async fn known(&self, job_id: &JobId) -> Result<Option<Known>, Error> {
+    /// Whose job it is, and whether it is accepted for certain, because a worker has begun it or another call was told
+    /// so. Nothing if it has been taken back.
+    pub async fn known(&self, job_id: &JobId) -> Result<Option<(UserId, bool)>, Error> {
         let query = sqlx::query_as(
             r#"
-            select confirmed, user_id, generation
+            select user_id, attempts > 0 or promised
             from notifications
             where job_id = $1
             "#,
         )
         .bind(job_id);
-        let row: Option<(bool, UserId, i32)> =
-            self.database.within(async |db| query.fetch_optional(db).await).await?;
-        Ok(row.map(|(confirmed, user_id, generation)| {
-            let message = Message { job_id: job_id.clone(), user_id, generation, alone: false };
-            Known { message, confirmed }
-        }))
+        self.database.within(async |db| query.fetch_optional(db).await).await
+    }
+
+    /// From here on it is not taken back; whether it is still there.
+    pub async fn promise(&self, job_id: &JobId) -> Result<bool, Error> {
+        let query = sqlx::query("update notifications set promised = true where job_id = $1");
+        let query = query.bind(job_id);
+        let updated = self.database.within(async |db| query.execute(db).await).await?;
+        Ok(updated.rows_affected() > 0)
     }
 
     /// Takes back a job that the broker did not take; whether that was possible. It is not, once a worker has begun,
@@ -131,8 +120,7 @@ impl Store {
             delete from notifications
             where job_id = $1
                 and attempts = 0
-                and not confirmed
-                and status = 'queued'
+                and not promised
             "#,
         )
         .bind(job_id);
@@ -140,33 +128,15 @@ impl Store {
         Ok(deleted.rows_affected() > 0)
     }
 
-    /// The broker has these. Those that a worker has begun since have been put off already.
-    pub async fn confirm(&self, jobs: &[JobId]) -> Result<(), Error> {
-        let query = sqlx::query(
-            r#"
-            update notifications
-            set
-                confirmed = true,
-                sweep_at = greatest(now(), due_at) + $2 * interval '1 second'
-            where job_id = any ($1)
-                and sweep_at < now() + interval '1 minute'
-            "#,
-        )
-        .bind(jobs)
-        .bind(self.lost_after);
-        self.database.within(async |db| query.execute(db).await).await?;
-        Ok(())
-    }
-
     // ANCHOR: take_overdue
-    /// Jobs of which nobody has heard for too long: their process died before it published them, or the broker has
-    /// lost them. Each is put off first, so that several sweeps share them, and those that cannot be published now, as
-    /// their queue is full, do not stand in front of the others for ever.
-    pub async fn take_overdue(&self, limit: i64) -> Result<Vec<(Message, Priority)>, Error> {
+    /// Jobs of which nobody has heard for too long: the broker has lost them, or buried them. Each is put off before it
+    /// is published, so several sweeps share them, and those that a full queue refuses do not stand in front of the
+    /// others for ever. Each time it is put off for longer: perhaps it only waits in a long queue.
+    pub async fn take_overdue(&self, limit: i64) -> Result<Vec<Publish>, Error> {
         let query = sqlx::query_as(
             r#"
             update notifications
-            set sweep_at = now() + interval '30 seconds'
+            set sweep_at = now() + greatest($2 * interval '1 second', now() - created_at)
             where job_id in (
                 select job_id
                 from notifications
@@ -178,10 +148,10 @@ impl Store {
             returning job_id, user_id, generation, priority
             "#,
         )
-        .bind(limit);
-        let rows: Vec<MessageRow> =
-            self.database.within(async |db| query.fetch_all(db).await).await?;
-        Ok(rows.into_iter().map(message).collect())
+        .bind(limit)
+        .bind(self.lost_after);
+        let rows = self.database.within(async |db| query.fetch_all(db).await).await?;
+        Ok(rows.into_iter().map(publish).collect())
     }
     // ANCHOR_END: take_overdue
 
@@ -195,32 +165,27 @@ impl Store {
     }
 
     /// Makes a dead job a queued one, of a new generation that has all its attempts before it. If its caller does not
-    /// come to publishing it, the sweep does.
-    pub async fn revive(&self, job_id: &JobId) -> Result<Option<(Message, Priority)>, Error> {
+    /// come to publishing it, the sweep does, soon.
+    pub async fn revive(&self, job_id: &JobId) -> Result<Option<Publish>, Error> {
         let query = sqlx::query_as(
             r#"
             update notifications
-            set
-                status = 'queued',
-                generation = generation + 1,
-                failures = 0,
-                crashes = 0,
-                due_at = now(),
-                sweep_at = now() + interval '10 seconds'
+            set status = 'queued', generation = generation + 1, failures = 0, crashes = 0,
+                due_at = now(), sweep_at = now() + interval '10 seconds'
             where job_id = $1
                 and status = 'dead'
             returning job_id, user_id, generation, priority
             "#,
         )
         .bind(job_id);
-        let row: Option<MessageRow> =
-            self.database.within(async |db| query.fetch_optional(db).await).await?;
-        Ok(row.map(message))
+        let row = self.database.within(async |db| query.fetch_optional(db).await).await?;
+        Ok(row.map(publish))
     }
 
     // ANCHOR: forget
     /// Deletes up to `limit` jobs that are older than this and not under way; how many there were. In pieces, so that
-    /// no statement takes long.
+    /// no statement takes long. Partitions by month could be dropped at once, but then the primary key had to hold the
+    /// month, and a job could exist once in each.
     pub async fn forget(&self, days: i32, limit: i64) -> Result<u64, Error> {
         let query = sqlx::query(
             r#"
@@ -256,36 +221,57 @@ impl Store {
         )
         .bind(token)
         .bind(user);
-        self.database.within(async |db| query.execute(db).await).await?;
-        Ok(())
+        self.database.within(async |db| query.execute(db).await).await.map(drop)
     }
     // ANCHOR_END: add_device
 
     /// Removes a device, if it is this user's.
     pub async fn remove_device(&self, user: &UserId, token: &DeviceToken) -> Result<(), Error> {
-        let query =
-            sqlx::query("delete from devices where token = $1 and user_id = $2").bind(token);
-        self.database.within(async |db| query.bind(user).execute(db).await).await?;
-        Ok(())
+        let query = sqlx::query("delete from devices where token = $1 and user_id = $2");
+        let query = query.bind(token).bind(user);
+        self.database.within(async |db| query.execute(db).await).await.map(drop)
     }
 
+    // ANCHOR: stream_after
+    /// What is in the stream after this place, in its order.
+    pub async fn stream_after(
+        &self,
+        user: &UserId,
+        seq: i64,
+        limit: i64,
+    ) -> Result<Vec<Entry>, Error> {
+        let query = sqlx::query_as(
+            r#"
+            select position as seq, job_id, title, body
+            from notifications
+            where user_id = $1
+                and position > $2
+            order by position
+            limit $3
+            "#,
+        )
+        .bind(user)
+        .bind(seq)
+        .bind(limit);
+        self.database.within(async |db| query.fetch_all(db).await).await
+    }
+    // ANCHOR_END: stream_after
+
     // ANCHOR: members
-    /// Says that this worker lives; returns all that do, by the database's clock.
-    pub async fn beat(&self, me: &Member, lease_seconds: f64) -> Result<Vec<Member>, Error> {
+    /// Says that this worker lives; returns the names of all that do, by the database's clock.
+    pub async fn beat(&self, me: &str, lease_seconds: f64) -> Result<Vec<String>, Error> {
         let beat = sqlx::query(
             r#"
-            insert into workers (name, first_shard, last_shard)
-            values ($1, $2, $3)
+            insert into workers (name)
+            values ($1)
             on conflict (name) do update
             set seen_at = now()
             "#,
         )
-        .bind(&me.name)
-        .bind(me.first_shard)
-        .bind(me.last_shard);
-        let members = sqlx::query_as(
+        .bind(me);
+        let members = sqlx::query_scalar(
             r#"
-            select name, first_shard, last_shard
+            select name
             from workers
             where seen_at > now() - $1 * interval '1 second'
             order by name
@@ -301,13 +287,10 @@ impl Store {
     // ANCHOR_END: members
 
     /// Says that this worker leaves, and forgets those that have not been seen for long.
-    pub async fn leave(&self, name: &str) -> Result<(), Error> {
-        let query = sqlx::query(
-            "delete from workers where name = $1 or seen_at < now() - interval '1 day'",
-        )
-        .bind(name);
-        self.database.within(async |db| query.execute(db).await).await?;
-        Ok(())
+    pub async fn leave(&self, me: &str) -> Result<(), Error> {
+        let query = "delete from workers where name = $1 or seen_at < now() - interval '1 day'";
+        let query = sqlx::query(query).bind(me);
+        self.database.within(async |db| query.execute(db).await).await.map(drop)
     }
 
     /// Whether the database answers.

@@ -70,21 +70,15 @@ impl Topology {
     }
 
     // ANCHOR: shard_of
-    /// The shard of a user: hash % n. When n changes nearly every user moves; but no data moves with them, and the
+    /// The shard of a user: hash % n. All processes must agree on the hash, also those of next year's build: not the
+    /// standard library's, which may change. When n changes nearly every user moves; but no data moves with them, and the
     /// queues have to be empty first in any case. A consistent-hash ring would buy nothing here.
     pub fn shard_of(&self, user: &UserId) -> u16 {
-        let shard = hash(user.as_str()) % u64::from(self.shards);
-        u16::try_from(shard).unwrap_or(0)
+        let digest = Sha256::digest(user.as_str());
+        let hash = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+        u16::try_from(hash % u32::from(self.shards)).unwrap_or(0)
     }
     // ANCHOR_END: shard_of
-
-    /// Every name that may be declared: queues and exchanges.
-    pub fn names(&self, delay_steps: impl Iterator<Item = Duration>) -> (Vec<String>, Vec<String>) {
-        let shards =
-            (0..self.shards).flat_map(|shard| Priority::ALL.map(|it| self.queue(shard, it)));
-        let queues = shards.chain(delay_steps.map(|it| self.delay(it))).chain([self.dead()]);
-        (queues.collect(), vec![self.exchange().to_owned(), self.delays(), self.dead()])
-    }
 
     // ANCHOR: topology
     /// Declares everything but the delay queues. Declaring again what is there changes nothing; if it is there with
@@ -140,13 +134,6 @@ impl Topology {
         bind(channel, &self.delay(step), &self.delays(), &format!("{}.#", step.as_millis())).await
     }
     // ANCHOR_END: topology
-}
-
-/// A number that is the same in all processes, also in next year's build: not the standard library's hasher, which
-/// may change.
-pub fn hash(text: &str) -> u64 {
-    let digest: [u8; 32] = Sha256::digest(text).into();
-    digest[..8].iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 async fn quorum<const N: usize>(

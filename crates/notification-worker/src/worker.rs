@@ -7,7 +7,6 @@
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
@@ -33,8 +32,6 @@ use crate::{
     deliver::Deliverer,
     error::Error,
     notification::{Message, Priority},
-    store::Member,
-    topology::hash,
 };
 
 /// Users of one shard side by side. Those that share a lane wait for each other.
@@ -45,8 +42,6 @@ const CONSUME_AGAIN: Duration = Duration::from_millis(250);
 /// What can be chosen.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The shards that this worker may take.
-    pub shards: RangeInclusive<u16>,
     /// Deliveries at a time, in all shards; a quarter as many more of high priority.
     pub concurrency: usize,
     /// Messages of a queue that are fetched and not acknowledged yet.
@@ -59,7 +54,6 @@ pub struct Config {
 pub struct Worker {
     deliverer: Deliverer,
     config: Config,
-    me: Member,
     /// So many may be under way. High priority has places of its own.
     places: HashMap<Priority, Semaphore>,
 }
@@ -67,14 +61,11 @@ pub struct Worker {
 impl Worker {
     /// Works when it runs.
     pub fn new(deliverer: Deliverer, config: Config) -> Self {
-        let (first, last) = config.shards.clone().into_inner();
-        let name = deliverer.worker.clone();
-        let me = Member { name, first_shard: first.into(), last_shard: last.into() };
         let places = HashMap::from([
             (Priority::Normal, Semaphore::new(config.concurrency)),
             (Priority::High, Semaphore::new(config.concurrency.div_ceil(4))),
         ]);
-        Self { deliverer, config, me, places }
+        Self { deliverer, config, places }
     }
 
     /// Works until it is told to stop, and finishes what it has begun.
@@ -86,15 +77,16 @@ impl Worker {
                 self.work(link, &stop).await;
             }
         }
-        if let Err(error) = self.deliverer.store.leave(&self.me.name).await {
+        if let Err(error) = self.deliverer.store.leave(&self.deliverer.worker).await {
             tracing::debug!(%error, "the others will notice that this worker has left");
         }
     }
 
     // ANCHOR: shards
     /// Takes the shards that are its own, as long as the link lives. Every worker works out from the list of those that
-    /// live which are its own. The list need not be right at every moment: where two workers want one shard, the broker
-    /// serves the one that came first, and the other waits.
+    /// live which are its own: worker n of m has the shards s with s % m = n. When the list changes many shards change
+    /// hands, which stops each for a moment and moves no data. The list need not be right at every moment: where two
+    /// workers want one shard, the broker serves the one that came first, and the other waits.
     async fn work(self: &Arc<Self>, link: Arc<Link>, stop: &CancellationToken) {
         let tasks = TaskTracker::new();
         let mut mine: HashMap<u16, DropGuard> = HashMap::new();
@@ -103,16 +95,16 @@ impl Worker {
         let mut seen = Instant::now();
         while link.lives() && stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let lease = self.config.lease.as_secs_f64();
-            match self.deliverer.store.beat(&self.me, lease).await {
+            let me = &self.deliverer.worker;
+            match self.deliverer.store.beat(me, lease).await {
                 Ok(members) => {
                     seen = Instant::now();
-                    let owners = assign(self.deliverer.broker.topology().shards, &members);
-                    let is_mine = |shard: u16| {
-                        owners.get(usize::from(shard)).copied().flatten() == Some(&*self.me.name)
-                    };
+                    let of = |shard: u16| members.get(usize::from(shard) % members.len().max(1));
+                    let is_mine = |&shard: &u16| of(shard) == Some(me);
                     // Dropped, its guard tells a shard's tasks to come to an end.
-                    mine.retain(|&shard, _| is_mine(shard));
-                    for shard in self.config.shards.clone().filter(|&shard| is_mine(shard)) {
+                    mine.retain(|shard, _| is_mine(shard));
+                    let shards = 0..self.deliverer.broker.topology().shards;
+                    for shard in shards.filter(is_mine) {
                         mine.entry(shard).or_insert_with(|| self.take(&link, shard, &tasks));
                     }
                 }
@@ -220,32 +212,6 @@ fn lane_of(payload: &[u8]) -> usize {
 }
 // ANCHOR_END: lane_of
 
-// ANCHOR: assign
-/// The owner of each shard: rendezvous hashing with bounded loads. Every worker works it out for itself from the same
-/// list and comes to the same result. No worker has more than its even share, as far as the workers' ranges allow, and
-/// when one leaves, few shards move but its own.
-pub fn assign(shards: u16, members: &[Member]) -> Vec<Option<&str>> {
-    let mut load = vec![0_usize; members.len()];
-    let even = usize::from(shards).div_ceil(members.len().max(1));
-    let owner = |shard: u16| {
-        let may = |&n: &usize| {
-            (members[n].first_shard..=members[n].last_shard).contains(&i32::from(shard))
-        };
-        let wish = |n: usize| hash(&format!("{} takes {shard}", members[n].name));
-        let free = |&n: &usize| load[n] < even;
-        let all = || (0..members.len()).filter(may);
-        // Where ranges leave a shard to workers that have their share already, the least busy takes it.
-        let owner = all()
-            .filter(free)
-            .max_by_key(|&n| wish(n))
-            .or_else(|| all().min_by_key(|&n| (load[n], wish(n))))?;
-        load[owner] += 1;
-        Some(members[owner].name.as_str())
-    };
-    (0..shards).map(owner).collect()
-}
-// ANCHOR_END: assign
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -281,61 +247,5 @@ mod tests {
         for payload in [&b""[..], b"\xff\xfe", br#"{"job_id":7}"#] {
             assert!(lane_of(payload) < LANES);
         }
-    }
-
-    fn members(count: usize) -> Vec<Member> {
-        let member = |n| Member { name: format!("worker {n}"), first_shard: 0, last_shard: 255 };
-        (0..count).map(member).collect()
-    }
-
-    #[test]
-    fn shards_are_spread_evenly_and_all_have_an_owner() {
-        for count in 1..=9 {
-            let members = members(count);
-            let owners = assign(8, &members);
-            for member in &members {
-                let share = owners.iter().filter(|owner| **owner == Some(&member.name)).count();
-                assert!(share <= 8_usize.div_ceil(count), "{owners:?}");
-            }
-            assert!(owners.iter().all(Option::is_some));
-        }
-        assert!(assign(3, &[]).iter().all(Option::is_none));
-    }
-
-    #[test]
-    fn when_a_worker_leaves_few_shards_move_but_its_own() {
-        let all = members(8);
-        let before = assign(256, &all);
-        for gone in 0..8 {
-            let rest: Vec<_> = all.iter().filter(|one| **one != all[gone]).cloned().collect();
-            let after = assign(256, &rest);
-            let name = Some(all[gone].name.as_str());
-            let moved = before.iter().zip(&after).filter(|(was, is)| **was != name && was != is);
-            let moved = moved.count();
-            // One in five. Counting them off moves six in seven.
-            assert!(moved <= 51, "{moved} of 224 moved for nothing");
-        }
-    }
-
-    #[test]
-    fn all_workers_come_to_the_same_end() {
-        let mut listed = members(5);
-        let one = assign(32, &listed);
-        let one: Vec<_> = one.into_iter().map(|owner| owner.map(str::to_owned)).collect();
-        listed.reverse();
-        let other = assign(32, &listed);
-        assert_eq!(one.iter().map(Option::as_deref).collect::<Vec<_>>(), other);
-    }
-
-    #[test]
-    fn a_worker_gets_only_shards_that_it_may_take() {
-        let mut members = members(2);
-        (members[0].first_shard, members[0].last_shard) = (0, 1);
-        (members[1].first_shard, members[1].last_shard) = (1, 5);
-        let owners = assign(8, &members);
-        let seen: Vec<_> = owners.iter().map(Option::is_some).collect();
-        assert_eq!(seen, [true, true, true, true, true, true, false, false]);
-        assert_eq!(owners[0], Some("worker 0"));
-        assert!(owners[2..6].iter().all(|owner| *owner == Some("worker 1")));
     }
 }

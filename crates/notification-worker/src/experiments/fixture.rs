@@ -16,6 +16,7 @@ use super::fcm::FakeFcm;
 use crate::{
     MIGRATIONS,
     cases::{PATIENCE, client::Client},
+    notification::Priority,
     retry::Backoff,
     topology::Topology,
 };
@@ -71,8 +72,11 @@ impl Fixture {
         let topology =
             Topology { prefix: queues.prefix().to_owned(), shards, max_queue: 1_000_000 };
         let backoff = Backoff { first: Duration::from_millis(backoff_ms), attempts };
-        let (names, exchanges) = topology.names(backoff.delay_steps());
-        queues.expect(names, exchanges)?;
+        let of_shards =
+            (0..shards).flat_map(|shard| Priority::ALL.map(|it| topology.queue(shard, it)));
+        let delays = backoff.delay_steps().map(|it| topology.delay(it));
+        let exchanges = [topology.exchange().to_owned(), topology.delays(), topology.dead()];
+        queues.expect(of_shards.chain(delays).chain([topology.dead()]), exchanges)?;
         Ok(Self { database, keys, queues, topology, options })
     }
 
@@ -101,7 +105,7 @@ impl Fixture {
             .arg(fcm.credentials.path())
     }
 
-    /// Takes a message from the dead-letter queue, as soon as there is one: its payload and its reasons.
+    /// Takes a message from the dead-letter queue, as soon as there is one: its payload and the reason.
     pub async fn buried(&self) -> anyhow::Result<(Vec<u8>, String)> {
         let connection = self.queues.connection().await?;
         let channel = connection.create_channel().await?;
@@ -110,7 +114,7 @@ impl Fixture {
         loop {
             if let Some(message) = channel.basic_get(self.topology.dead().into(), options).await? {
                 let headers = message.properties.headers().clone().unwrap_or_default();
-                let reasons = headers.inner().get("x-reasons").and_then(|it| it.as_long_string());
+                let reasons = headers.inner().get("x-reason").and_then(|it| it.as_long_string());
                 let reasons = reasons.map(ToString::to_string).unwrap_or_default();
                 let payload = message.data.clone();
                 connection.close(200, "goodbye".into()).await?;

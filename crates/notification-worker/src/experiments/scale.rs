@@ -42,10 +42,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/worker.rs",
-        replace: r#"let wish = |n: usize| hash(&format!("{} takes {shard}", members[n].name));
-        let free = |&n: &usize| load[n] < even;"#,
-        with: r"let wish = |n: usize| hash(&members[n].name);
-        let free = |_: &usize| true;",
+        replace: "members.get(usize::from(shard) % members.len().max(1))",
+        with: "members.first().filter(|_| shard < u16::MAX)",
         check: "workers of the four that did nothing",
     })
 }

@@ -32,10 +32,7 @@ use crate::{
     cases::PATIENCE,
     hub::Live,
     notification::{Channel as Way, JobId, Message, Priority, Status, UserId},
-    store::{
-        Store,
-        attempts::{Begun, Entry},
-    },
+    store::{Entry, Store, attempts::Begun},
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -267,6 +264,7 @@ impl Client {
             .bind(Priority::Normal)
             .bind("A title")
             .bind("A body")
+            .bind(LOST_AFTER)
             .fetch_one(&mut self.database)
             .await?;
         let message = Message { job_id, user_id: self.user.clone(), generation: 0, alone: false };
@@ -291,14 +289,11 @@ async fn deliver(payload: &[u8], database: &mut PgConnection, live: &Live) -> an
         .bind(LOST_AFTER)
         .fetch_one(&mut *database)
         .await?;
-    let position: i64 = sqlx::query_scalar(Store::PLACE)
-        .bind(&begun.job_id)
-        .bind(&begun.user_id)
-        .fetch_one(&mut *database)
-        .await?;
-    let Begun { job_id, seq, title, body, .. } = begun.clone();
-    live.tell(&begun.user_id, &Entry { position, seq, job_id, title, body }).await?;
-    let settled: bool = sqlx::query_scalar(Store::SETTLE)
+    let place = sqlx::query_scalar(Store::PLACE).bind(&begun.job_id);
+    let seq: i64 = place.fetch_one(&mut *database).await?;
+    let Begun { job_id, title, body, .. } = begun.clone();
+    live.tell(&begun.user_id, &Entry { seq, job_id, title, body }).await?;
+    let settled = sqlx::query(Store::SETTLE)
         .bind(&begun.job_id)
         .bind(begun.attempts)
         .bind(Status::Delivered)
@@ -306,8 +301,8 @@ async fn deliver(payload: &[u8], database: &mut PgConnection, live: &Live) -> an
         .bind(None::<String>)
         .bind(0.0)
         .bind(LOST_AFTER)
-        .fetch_one(database)
+        .execute(database)
         .await?;
-    anyhow::ensure!(settled, "somebody else settled it");
+    anyhow::ensure!(settled.rows_affected() == 1, "somebody else settled it");
     Ok(())
 }

@@ -1,6 +1,4 @@
-//! How does an attempt begin and end, so that it can be cut off anywhere? And how is a stream read?
-
-use serde::{Deserialize, Serialize};
+//! How does an attempt begin and end, so that it can be cut off anywhere?
 
 use super::Store;
 use crate::{
@@ -13,10 +11,10 @@ use crate::{
 pub struct Begun {
     /// The job.
     pub job_id: JobId,
+    /// Rises in the order in which jobs were accepted.
+    pub number: i64,
     /// To whom.
     pub user_id: UserId,
-    /// Its number among the user's.
-    pub seq: i64,
     /// How.
     pub channel: Channel,
     /// How soon.
@@ -35,7 +33,7 @@ pub struct Begun {
     pub was_cut_off: bool,
 }
 
-/// Where a job stands, as a worker sees it.
+/// Where a job stands that is not being tried.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct State {
     /// Where it stands.
@@ -48,8 +46,8 @@ pub struct State {
     pub priority: Priority,
     /// How many workers died while they tried it.
     pub crashes: i32,
-    /// Why attempts failed, the first first.
-    pub reasons: Vec<String>,
+    /// Why the last attempt that failed did.
+    pub last_error: Option<String>,
 }
 
 /// How an attempt ended.
@@ -63,21 +61,6 @@ pub enum Settlement {
     Dead(String),
 }
 
-/// A notification in a stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
-pub struct Entry {
-    /// Its place in the stream. Places rise; a gap in them may be one that is never filled.
-    pub position: i64,
-    /// Its number among the user's, in the order in which they were accepted.
-    pub seq: i64,
-    /// The job.
-    pub job_id: JobId,
-    /// The headline.
-    pub title: String,
-    /// The text.
-    pub body: String,
-}
-
 impl Store {
     // ANCHOR: claim
     /// Begins an attempt, if this message still may. An attempt that another worker began and did not end was cut off:
@@ -86,7 +69,7 @@ impl Store {
     pub const CLAIM: &str = r#"
         with found as (
             select
-                job_id,
+                job_id as found_id,
                 claimed_by is not distinct from $3 as is_mine,
                 claimed_by is not null and claimed_by <> $3 as was_cut_off
             from notifications
@@ -94,29 +77,17 @@ impl Store {
             for update
         )
         update notifications
-        set
-            attempts = attempts + (not is_mine)::integer,
+        set attempts = attempts + (not is_mine)::integer,
             crashes = crashes + was_cut_off::integer,
             claimed_by = $3,
-            confirmed = true,
             sweep_at = now() + $4 * interval '1 second'
         from found
-        where notifications.job_id = found.job_id
+        where job_id = found_id
             and generation = $2
             and status in ('queued', 'retrying')
             and due_at <= now() + interval '20 milliseconds'
-        returning
-            notifications.job_id,
-            user_id,
-            seq,
-            channel,
-            priority,
-            title,
-            body,
-            attempts,
-            failures,
-            crashes,
-            was_cut_off
+        returning job_id, number, user_id, channel, priority, title, body,
+            attempts, failures, crashes, was_cut_off
     "#;
 
     /// Begins an attempt of this worker; nothing is returned if the message may not.
@@ -130,24 +101,15 @@ impl Store {
     }
     // ANCHOR_END: claim
 
-    /// Where a job stands, if there is one.
+    /// Where a job stands; nothing if it is being tried, or is no more.
     pub async fn state(&self, job_id: &JobId) -> Result<Option<State>, Error> {
         let query = sqlx::query_as(
             r#"
-            select
-                status,
-                generation,
-                greatest(extract(epoch from due_at - now()), 0)::float8 as due_in,
-                priority,
-                crashes,
-                array(
-                    select error
-                    from failures
-                    where failures.job_id = notifications.job_id
-                    order by attempt
-                ) as reasons
+            select status, generation, priority, crashes, last_error,
+                greatest(extract(epoch from due_at - now()), 0)::float8 as due_in
             from notifications
             where job_id = $1
+                and claimed_by is null
             "#,
         )
         .bind(job_id);
@@ -158,37 +120,31 @@ impl Store {
     /// Gives the job its place in its user's stream, the same one however often it is asked for. Whoever reads the
     /// stream sees it from now on.
     pub const PLACE: &str = r#"
-        with numbered as (
-            update users
-            set last_position = last_position + 1
-            where user_id = $2
-                and exists (
-                    select
-                    from notifications
-                    where job_id = $1
-                        and position is null
-                )
+        with next as (
+            insert into streams (user_id, last_position)
+            select user_id, 1
+            from notifications
+            where job_id = $1
+                and position is null
+            on conflict (user_id) do update
+            set last_position = streams.last_position + 1
             returning last_position
         )
         update notifications
-        set position = coalesce(position, (select last_position from numbered))
+        set position = coalesce(position, (select last_position from next))
         where job_id = $1
         returning position
     "#;
 
     /// The place of a job in its user's stream.
-    pub async fn place(&self, job_id: &JobId, user: &UserId) -> Result<i64, Error> {
-        let query = sqlx::query_scalar(Self::PLACE).bind(job_id).bind(user);
+    pub async fn place(&self, job_id: &JobId) -> Result<i64, Error> {
+        let query = sqlx::query_scalar(Self::PLACE).bind(job_id);
         self.database.within(async |db| query.fetch_one(db).await).await
     }
     // ANCHOR_END: place
 
     /// The devices of a user that do not have this job yet, and whether any has.
-    pub async fn devices_left(
-        &self,
-        job_id: &JobId,
-        user: &UserId,
-    ) -> Result<(Vec<DeviceToken>, bool), Error> {
+    pub async fn devices_left(&self, job: &Begun) -> Result<(Vec<DeviceToken>, bool), Error> {
         let query = sqlx::query_as(
             r#"
             select
@@ -196,70 +152,43 @@ impl Store {
                     select token
                     from devices
                     where user_id = $2
-                        and not exists (
-                            select
-                            from pushes
-                            where pushes.job_id = $1
-                                and pushes.token = devices.token
-                        )
+                        and token not in (select token from pushes where job_id = $1)
                     order by created_at
                 ),
                 exists (select from pushes where job_id = $1)
             "#,
         )
-        .bind(job_id)
-        .bind(user);
+        .bind(&job.job_id)
+        .bind(&job.user_id);
         self.database.within(async |db| query.fetch_one(db).await).await
     }
 
     /// This device has this job.
     pub async fn pushed(&self, job_id: &JobId, token: &DeviceToken) -> Result<(), Error> {
-        let query = sqlx::query(
-            "insert into pushes (job_id, token) values ($1, $2) on conflict do nothing",
-        )
-        .bind(job_id)
-        .bind(token);
-        self.database.within(async |db| query.execute(db).await).await?;
-        Ok(())
+        let query = "insert into pushes (job_id, token) values ($1, $2) on conflict do nothing";
+        let query = sqlx::query(query).bind(job_id).bind(token);
+        self.database.within(async |db| query.execute(db).await).await.map(drop)
     }
 
     // ANCHOR: settle
-    /// Ends an attempt; whether it still was the newest. A worker that was thought dead, and comes to an end after
-    /// another has begun, changes nothing any more. Asked again because an answer got lost, it says the same.
+    /// Ends an attempt, if it still is the newest. A worker that was thought dead, and comes to an end after another has
+    /// begun, changes nothing any more.
     pub const SETTLE: &str = r#"
-        with settled as (
-            update notifications
-            set
-                status = $3,
-                claimed_by = null,
-                failures = failures + $4,
-                generation = generation + $4,
-                last_error = coalesce($5, last_error),
-                due_at = now() + $6 * interval '1 second',
-                sweep_at = case when $4 = 1 then now() + ($6 + $7) * interval '1 second' end
-            where job_id = $1
-                and attempts = $2
-                and claimed_by is not null
-            returning job_id, attempts
-        ),
-        failed as (
-            insert into failures (job_id, attempt, error)
-            select job_id, attempts, $5
-            from settled
-            where $5 is not null
-        )
-        select exists (select from settled)
-            or exists (
-                select
-                from notifications
-                where job_id = $1
-                    and attempts = $2
-                    and claimed_by is null
-            )
+        update notifications
+        set status = $3,
+            claimed_by = null,
+            failures = failures + $4,
+            generation = generation + $4,
+            last_error = coalesce($5, last_error),
+            due_at = now() + $6 * interval '1 second',
+            sweep_at = case $4 when 1 then now() + ($6 + $7) * interval '1 second' end
+        where job_id = $1
+            and attempts = $2
+            and claimed_by is not null
     "#;
 
-    /// Ends an attempt; whether it still was the newest.
-    pub async fn settle(&self, begun: &Begun, settlement: &Settlement) -> Result<bool, Error> {
+    /// Ends an attempt, if it still is the newest.
+    pub async fn settle(&self, begun: &Begun, settlement: &Settlement) -> Result<(), Error> {
         let (status, failed, error, due_in) = match settlement {
             Settlement::Delivered(error) => (Status::Delivered, 0, error.as_deref(), 0.0),
             Settlement::Retry(error, due_in) => {
@@ -267,7 +196,7 @@ impl Store {
             }
             Settlement::Dead(error) => (Status::Dead, 0, Some(error.as_str()), 0.0),
         };
-        let query = sqlx::query_scalar(Self::SETTLE)
+        let query = sqlx::query(Self::SETTLE)
             .bind(&begun.job_id)
             .bind(begun.attempts)
             .bind(status)
@@ -275,52 +204,7 @@ impl Store {
             .bind(error)
             .bind(due_in)
             .bind(self.lost_after);
-        self.database.within(async |db| query.fetch_one(db).await).await
+        self.database.within(async |db| query.execute(db).await).await.map(drop)
     }
     // ANCHOR_END: settle
-
-    // ANCHOR: stream
-    /// What is in the stream after this place, in its order.
-    pub async fn stream_after(
-        &self,
-        user: &UserId,
-        position: i64,
-        limit: i64,
-    ) -> Result<Vec<Entry>, Error> {
-        let query = sqlx::query_as(
-            r#"
-            select position, seq, job_id, title, body
-            from notifications
-            where user_id = $1
-                and position > $2
-            order by position
-            limit $3
-            "#,
-        )
-        .bind(user)
-        .bind(position)
-        .bind(limit);
-        self.database.within(async |db| query.fetch_all(db).await).await
-    }
-
-    /// The place of the notification with this number: the client has seen the stream up to there. One that had to be
-    /// retried stands behind others with a higher number, and is not missed.
-    ///
-    /// If no place has this number (0, or a push's), it is the one before the first with a higher.
-    pub async fn position_of(&self, user: &UserId, seq: i64) -> Result<i64, Error> {
-        let query = sqlx::query_scalar(
-            r#"
-            select coalesce(
-                (select position from notifications where user_id = $1 and seq = $2),
-                (select min(position) - 1 from notifications where user_id = $1 and seq > $2),
-                (select last_position from users where user_id = $1),
-                0
-            )
-            "#,
-        )
-        .bind(user)
-        .bind(seq);
-        self.database.within(async |db| query.fetch_one(db).await).await
-    }
-    // ANCHOR_END: stream
 }

@@ -5,10 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use conform::http::{header, lives_and_is_ready, not_found, problem};
 use lab::harness::Outcome;
-use notification_worker::{
-    experiments::fixture::{Fixture, QUICK},
-    notification::UserId,
-};
+use notification_worker::experiments::fixture::{Fixture, QUICK};
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -18,7 +15,6 @@ use crate::start;
 lab::tests![
     the_key_guards_everything_but_the_stream,
     without_a_key_nothing_but_loopback_is_listened_on,
-    a_worker_takes_only_its_shards,
     a_clean_stop_loses_nothing,
     a_worker_says_that_it_lives_and_is_ready_and_nothing_else,
 ];
@@ -73,27 +69,6 @@ async fn without_a_key_nothing_but_loopback_is_listened_on() -> Outcome {
         fixture.serve().args(&["--host", "0.0.0.0"]).start().await.err().context("it listens")?;
     ensure!(error.to_string().contains("--api-key"), "{error}");
     fixture.serve().args(&["--host", "0.0.0.0", "--api-key", "geheim"]).start().await?;
-    Ok(())
-}
-
-async fn a_worker_takes_only_its_shards() -> Outcome {
-    let (fixture, _child, client) = start(&["--role", "api"]).await?;
-    let on = |shard| {
-        let names = (0..).map(|n| format!("user-{n}"));
-        names.into_iter().find(|name| {
-            UserId::parse(name.as_str()).is_ok_and(|user| fixture.topology.shard_of(&user) == shard)
-        })
-    };
-    let users = [on(0).context("none")?, on(1).context("none")?];
-    for user in &users {
-        client.notify(&format!("job-{user}"), user).await?;
-    }
-    let _zero = fixture.serve().args(&["--role", "worker", "--shards", "0"]).start().await?;
-    client.until(&format!("job-{}", users[0]), "delivered").await?;
-    let other = client.progress(&format!("job-{}", users[1])).await?;
-    ensure!(other["status"] == "queued" && other["attempts"] == 0, "{other}");
-    let _one = fixture.serve().args(&["--role", "worker", "--shards", "1-1"]).start().await?;
-    client.until(&format!("job-{}", users[1]), "delivered").await?;
     Ok(())
 }
 

@@ -58,7 +58,7 @@ async fn a_push_goes_to_every_device_and_a_removed_one_gets_nothing() -> Outcome
     let mut devices: Vec<_> = fcm.sent().into_iter().map(|sent| sent.device).collect();
     devices.sort();
     ensure!(devices == ["phone:1-a_B", "tablet"], "{devices:?}");
-    ensure!(fcm.sent().iter().all(|sent| sent.job_id == "one" && sent.seq == 1));
+    ensure!(fcm.sent().iter().all(|sent| sent.job_id == "one" && sent.seq >= 1));
     let (tokens, forged) = fcm.tokens();
     ensure!((tokens, forged) == (1, 0), "{tokens} tokens, {forged} of them refused");
     client.push("nobody", "bob").await?;
@@ -169,7 +169,7 @@ async fn a_push_that_fails_too_often_is_dead_and_can_be_queued_again() -> Outcom
     let progress = client.until("one", "dead").await?;
     ensure!(progress["attempts"] == 4, "{progress}");
     let (_, reasons) = fixture.buried().await?;
-    ensure!(reasons.lines().count() == 4 && reasons.contains("gave up after 4"), "{reasons}");
+    ensure!(reasons.contains("gave up after 4 failures: 503"), "{reasons}");
     well.store(true, Ordering::Relaxed);
     let again = client.requeue("one").await?;
     ensure!(again.status() == 202, "{}", again.status());

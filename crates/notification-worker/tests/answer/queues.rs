@@ -82,6 +82,8 @@ async fn the_dead_letter_queue_forgets() -> Outcome {
     let (_open, channel) = channel(&fixture).await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("quorum".into()));
+    let locator = lapin::types::AMQPValue::LongString("balanced".into());
+    arguments.insert("x-queue-leader-locator".into(), locator);
     arguments.insert("x-message-ttl".into(), 604_800_000_i64.into());
     arguments.insert("x-max-length".into(), 100_000_i64.into());
     // RabbitMQ refuses to declare it again with other arguments than it has.
