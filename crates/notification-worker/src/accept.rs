@@ -38,12 +38,12 @@ pub async fn accept(
     broker.ready()?;
     let is_new = store.record(new).await?;
     if !is_new {
-        let known = store.known(&new.job_id).await?;
-        let (user, is_certain) = known.ok_or(Error::Away("another call took this job back"))?;
+        let known = store.promise(&new.job_id).await?;
+        let (user, has_begun) = known.ok_or(Error::Away("another call took this job back"))?;
         if user != new.user_id {
             return Err(Error::Conflict("this job_id is another user's; nothing was accepted"));
         }
-        if is_certain {
+        if has_begun {
             return Ok(Accepted::Known);
         }
         // Another call is just accepting it, or died half-way. Twice in the queue does no harm; a promise that the
@@ -51,11 +51,9 @@ pub async fn accept(
     }
     match (broker.publish(&new.message(), new.priority).await, is_new) {
         (Ok(()), true) => Ok(Accepted::New),
-        // The call that recorded it may be about to take it back.
-        (Ok(()), false) if store.promise(&new.job_id).await? => Ok(Accepted::Known),
-        (Ok(()), false) => Err(Error::Away("another call took this job back")),
+        (Ok(()), false) => Ok(Accepted::Known),
         // Nothing was accepted, so nothing may be sent: unless a worker has it already, because only the confirm was
-        // lost.
+        // lost, or another call was told that it is accepted.
         (Err(_), true) if !store.withdraw(&new.job_id).await? => Ok(Accepted::New),
         (Err(error), _) => Err(error),
     }

@@ -25,7 +25,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
+use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     accept::{Accepted, accept},
@@ -87,7 +87,6 @@ pub fn router(service: Arc<Service>, only_works: bool) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(TIMEOUT, in_time))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TraceLayer::new_for_http().on_failure(()).make_span_with(span))
         .layer(CatchPanicLayer::custom(panicked))
         .with_state(service)
 }
@@ -245,11 +244,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     is_bearer.then(|| credentials.trim())
 }
 // ANCHOR_END: with_key
-
-/// Without the query: tickets do not belong into a log.
-fn span(request: &Request) -> tracing::Span {
-    tracing::debug_span!("request", method = %request.method(), path = request.uri().path())
-}
 
 #[cfg(test)]
 mod tests {

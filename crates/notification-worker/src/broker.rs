@@ -6,26 +6,19 @@
 //! There are two connections. Under its memory or disk alarm RabbitMQ stops reading from every connection that
 //! publishes. On a connection of their own, acknowledgements still get through, and the queues drain.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
     options::{BasicPublishOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
+    uri::AMQPUri,
 };
 use tokio::{
-    sync::{Mutex, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use crate::{
     error::Error,
@@ -44,7 +37,7 @@ const RECONNECT: [Duration; 2] = [Duration::from_millis(250), Duration::from_sec
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// A peer that has vanished is noticed by its missing heartbeats. RabbitMQ would suggest a minute; until then it counts
 /// the consumers of a machine that is gone, and their shards stand still.
-const HEARTBEAT_SECONDS: &str = "10";
+const HEARTBEAT_SECONDS: u16 = 10;
 /// Durable: without it a quorum queue takes the message, and promises nothing for it.
 const PERSISTENT: u8 = 2;
 
@@ -58,10 +51,6 @@ pub struct Link {
     pub connection: Connection,
     /// For publishing, in confirm mode.
     channel: Channel,
-    /// Delay queues are declared when they are first needed.
-    delays: Mutex<HashSet<Duration>>,
-    /// Something is missing that was declared on it.
-    is_broken: AtomicBool,
 }
 
 /// A link as it comes and goes.
@@ -69,7 +58,7 @@ type Links = watch::Sender<Option<Arc<Link>>>;
 
 /// The broker, or the hope of one.
 pub struct Broker {
-    urls: Vec<String>,
+    nodes: Vec<AMQPUri>,
     topology: Topology,
     backoff: Backoff,
     publishing: Links,
@@ -77,10 +66,14 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// The nodes of one broker. Connects when it runs.
-    pub fn new(urls: Vec<String>, topology: Topology, backoff: Backoff) -> Self {
+    /// The nodes of one broker. Connects when it runs. The error is a malformed URL.
+    pub fn new(urls: &[String], topology: Topology, backoff: Backoff) -> Result<Self, String> {
+        let mut nodes = urls.iter().map(|url| url.parse()).collect::<Result<Vec<AMQPUri>, _>>()?;
+        for node in &mut nodes {
+            node.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        }
         let (publishing, consuming) = (Links::new(None), Links::new(None));
-        Self { urls, topology, backoff, publishing, consuming }
+        Ok(Self { nodes, topology, backoff, publishing, consuming })
     }
 
     /// For consumers: the link as it comes and goes.
@@ -111,9 +104,9 @@ impl Broker {
     /// has deleted a queue. lapin can recover by itself, but then whoever waits for a confirm waits through the whole
     /// outage, and a client should have its 503 at once.
     async fn keep_connected(&self, links: &Links, stop: &CancellationToken) {
-        let (mut wait, mut node) = (RECONNECT[0], rand::random_range(0..self.urls.len()));
+        let (mut wait, mut node) = (RECONNECT[0], rand::random_range(0..self.nodes.len()));
         while !stop.is_cancelled() {
-            match timeout(CONNECT_TIMEOUT, self.connect(&self.urls[node])).await {
+            match timeout(CONNECT_TIMEOUT, self.connect(self.nodes[node].clone())).await {
                 Ok(Ok(link)) => {
                     wait = RECONNECT[0];
                     let link = Arc::new(link);
@@ -127,7 +120,7 @@ impl Broker {
                 }
                 failed => tracing::warn!(error = ?failed.map(drop), "no connection to the broker"),
             }
-            node = (node + 1) % self.urls.len();
+            node = (node + 1) % self.nodes.len();
             // Jitter, so that a fleet does not come back in step.
             stop.run_until_cancelled(sleep(wait.mul_f64(rand::random_range(0.5..1.0)))).await;
             wait = (wait * 2).min(RECONNECT[1]);
@@ -135,15 +128,14 @@ impl Broker {
     }
     // ANCHOR_END: keep_connected
 
-    async fn connect(&self, url: &str) -> lapin::Result<Link> {
-        let properties =
-            ConnectionProperties::default().with_connection_name("notification-worker".into());
-        let connection = Connection::connect(&with_heartbeat(url), properties).await?;
+    async fn connect(&self, node: AMQPUri) -> lapin::Result<Link> {
+        let name = "notification-worker".into();
+        let properties = ConnectionProperties::default().with_connection_name(name);
+        let connection = Connection::connect_uri(node, properties).await?;
         self.declare(&connection).await?;
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
-        let (delays, is_broken) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Link { connection, channel, delays, is_broken })
+        Ok(Link { connection, channel })
     }
 
     /// On a channel of its own: what is refused closes its channel.
@@ -168,14 +160,9 @@ impl Broker {
         wait: Duration,
     ) -> Result<(), Error> {
         let (link, step) = (self.ready()?, self.backoff.delay_step(wait));
-        let mut delays = link.delays.lock().await;
-        if !delays.contains(&step) {
-            // The lock is held, so that everybody waits for the one declaration.
-            let declare = self.topology.declare_delay(&link.channel, step);
-            timeout(PUBLISH_TIMEOUT, declare).await.map_err(|_| AWAY)??;
-            delays.insert(step);
-        }
-        drop(delays);
+        // Each time: retries are rare, and somebody may have deleted it.
+        let declare = self.topology.declare_delay(&link.channel, step);
+        timeout(PUBLISH_TIMEOUT, declare).await.map_err(|_| AWAY)??;
         let shard = self.topology.shard_of(&message.user_id);
         let (exchange, key) =
             (self.topology.delays(), self.topology.key(Some(step), shard, priority));
@@ -215,7 +202,7 @@ impl Broker {
             Confirmation::Nack(_) => Err(FULL),
             _ => {
                 tracing::error!(exchange, key, "a queue is missing");
-                link.is_broken.store(true, Ordering::Relaxed);
+                link.end().await;
                 Err(AWAY)
             }
         }
@@ -233,27 +220,24 @@ impl Broker {
     pub async fn check(&self) -> Result<(), Error> {
         let link = self.ready()?;
         let declared = timeout(PUBLISH_TIMEOUT, self.declare(&link.connection)).await;
-        let is_whole = matches!(declared, Ok(Ok(())));
-        link.is_broken.fetch_or(!is_whole, Ordering::Relaxed);
-        if is_whole { Ok(()) } else { Err(AWAY) }
+        if let Ok(Ok(())) = declared {
+            return Ok(());
+        }
+        link.end().await;
+        Err(AWAY)
     }
 }
 
 impl Link {
     /// A channel that was closed, by an error of ours or a deleted exchange, is replaced together with its connection.
     pub fn lives(&self) -> bool {
-        let is_open = self.connection.status().connected() && self.channel.status().connected();
-        is_open && !self.is_broken.load(Ordering::Relaxed)
+        self.connection.status().connected() && self.channel.status().connected()
     }
-}
 
-fn with_heartbeat(url: &str) -> String {
-    match Url::parse(url) {
-        Ok(mut url) if !url.query_pairs().any(|(key, _)| key == "heartbeat") => {
-            url.query_pairs_mut().append_pair("heartbeat", HEARTBEAT_SECONDS);
-            url.into()
-        }
-        _ => url.to_owned(),
+    /// Something is missing that was declared on it. The next one declares it again.
+    async fn end(&self) {
+        let goodbye = self.channel.close(200, "something is missing".into());
+        let _ = timeout(PUBLISH_TIMEOUT, goodbye).await;
     }
 }
 

@@ -168,7 +168,8 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     };
     let store = Store::new(&database, options.lost_seconds.into())?;
     let live = Live::new(&redis, &options.key_prefix)?;
-    let broker = Arc::new(Broker::new(nodes, topology, backoff));
+    let broker = Broker::new(&nodes, topology, backoff).map_err(anyhow::Error::msg)?;
+    let broker = Arc::new(broker);
     let (hub, subscription_changes) = Hub::new(live.clone());
 
     let (stop, hang_up) = (CancellationToken::new(), CancellationToken::new());
@@ -187,12 +188,9 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
             backoff,
             quarantine: tokio::sync::RwLock::default(),
         };
-        let config = worker::Config {
-            concurrency: options.concurrency.into(),
-            prefetch: options.prefetch,
-            lease: Duration::from_millis(options.lease_ms),
-        };
-        background.spawn(Arc::new(Worker::new(deliverer, config)).run(stop.clone()));
+        let (places, lease) = (options.concurrency.into(), Duration::from_millis(options.lease_ms));
+        let worker = Worker::new(deliverer, places, options.prefetch, lease);
+        background.spawn(Arc::new(worker).run(stop.clone()));
         background.spawn(accept::sweep(store.clone(), Arc::clone(&broker), stop.clone()));
     }
     // So that the first call does not find it away; but not for ever.
@@ -218,12 +216,14 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         stopping.cancel();
     });
     let router = api::router(Arc::clone(&service), options.role == Role::Worker);
+    // Half a process that looks alive is worse than none: if something ends too early, all of it does.
+    let ends_too_early = async {
+        let ended = background.join_next().await;
+        if stop.is_cancelled() { std::future::pending().await } else { ended }
+    };
     tokio::select! {
         served = serving.run(router) => served?,
-        // Half a process that looks alive is worse than none: whoever watches it starts it again.
-        Some(ended) = background.join_next(), if !stop.is_cancelled() => {
-            bail!("what runs in the background has ended: {ended:?}")
-        }
+        ended = ends_too_early => bail!("what runs in the background has ended: {ended:?}"),
     }
     said.abort();
     service.sockets.close();

@@ -90,26 +90,19 @@ impl Store {
     }
     // ANCHOR_END: record
 
-    /// Whose job it is, and whether it is accepted for certain, because a worker has begun it or another call was told
-    /// so. Nothing if it has been taken back.
-    pub async fn known(&self, job_id: &JobId) -> Result<Option<(UserId, bool)>, Error> {
+    /// Another call with a known `job_id`: from here on the first one cannot take the job back. Whose it is, and whether
+    /// a worker has begun it, so that the broker has it for certain. Nothing if it has just been taken back.
+    pub async fn promise(&self, job_id: &JobId) -> Result<Option<(UserId, bool)>, Error> {
         let query = sqlx::query_as(
             r#"
-            select user_id, attempts > 0 or promised
-            from notifications
+            update notifications
+            set promised = true
             where job_id = $1
+            returning user_id, attempts > 0
             "#,
         )
         .bind(job_id);
         self.database.within(async |db| query.fetch_optional(db).await).await
-    }
-
-    /// From here on it is not taken back; whether it is still there.
-    pub async fn promise(&self, job_id: &JobId) -> Result<bool, Error> {
-        let query = sqlx::query("update notifications set promised = true where job_id = $1");
-        let query = query.bind(job_id);
-        let updated = self.database.within(async |db| query.execute(db).await).await?;
-        Ok(updated.rows_affected() > 0)
     }
 
     /// Takes back a job that the broker did not take; whether that was possible. It is not, once a worker has begun,
@@ -260,29 +253,25 @@ impl Store {
     // ANCHOR: members
     /// Says that this worker lives; returns the names of all that do, by the database's clock.
     pub async fn beat(&self, me: &str, lease_seconds: f64) -> Result<Vec<String>, Error> {
-        let beat = sqlx::query(
+        let query = sqlx::query_scalar(
             r#"
-            insert into workers (name)
-            values ($1)
-            on conflict (name) do update
-            set seen_at = now()
-            "#,
-        )
-        .bind(me);
-        let members = sqlx::query_scalar(
-            r#"
+            with beat as (
+                insert into workers (name)
+                values ($1)
+                on conflict (name) do update
+                set seen_at = now()
+            )
             select name
             from workers
-            where seen_at > now() - $1 * interval '1 second'
+            where seen_at > now() - $2 * interval '1 second'
+            union
+            select $1
             order by name
             "#,
         )
+        .bind(me)
         .bind(lease_seconds);
-        let both = async |db: &mut sqlx::PgConnection| {
-            beat.execute(&mut *db).await?;
-            members.fetch_all(db).await
-        };
-        self.database.within(both).await
+        self.database.within(async |db| query.fetch_all(db).await).await
     }
     // ANCHOR_END: members
 

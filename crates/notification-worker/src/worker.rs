@@ -39,33 +39,25 @@ const LANES: usize = 32;
 /// Before a queue is consumed again that could not be.
 const CONSUME_AGAIN: Duration = Duration::from_millis(250);
 
-/// What can be chosen.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Deliveries at a time, in all shards; a quarter as many more of high priority.
-    pub concurrency: usize,
-    /// Messages of a queue that are fetched and not acknowledged yet.
-    pub prefetch: u16,
-    /// A worker that has not been seen for so long loses its shards.
-    pub lease: Duration,
-}
-
 /// A worker.
 pub struct Worker {
     deliverer: Deliverer,
-    config: Config,
-    /// So many may be under way. High priority has places of its own.
+    /// Messages of a queue that are fetched and not acknowledged yet.
+    prefetch: u16,
+    /// A worker that has not been seen for so long loses its shards.
+    lease: Duration,
+    /// So many deliveries may be under way. High priority has places of its own.
     places: HashMap<Priority, Semaphore>,
 }
 
 impl Worker {
-    /// Works when it runs.
-    pub fn new(deliverer: Deliverer, config: Config) -> Self {
+    /// With so many places, and a quarter as many more for high priority. Works when it runs.
+    pub fn new(deliverer: Deliverer, places: usize, prefetch: u16, lease: Duration) -> Self {
         let places = HashMap::from([
-            (Priority::Normal, Semaphore::new(config.concurrency)),
-            (Priority::High, Semaphore::new(config.concurrency.div_ceil(4))),
+            (Priority::Normal, Semaphore::new(places)),
+            (Priority::High, Semaphore::new(places.div_ceil(4))),
         ]);
-        Self { deliverer, config, places }
+        Self { deliverer, prefetch, lease, places }
     }
 
     /// Works until it is told to stop, and finishes what it has begun.
@@ -90,11 +82,11 @@ impl Worker {
     async fn work(self: &Arc<Self>, link: Arc<Link>, stop: &CancellationToken) {
         let tasks = TaskTracker::new();
         let mut mine: HashMap<u16, DropGuard> = HashMap::new();
-        let mut ticks = interval(self.config.lease / 4);
+        let mut ticks = interval(self.lease / 4);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = Instant::now();
         while link.lives() && stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let lease = self.config.lease.as_secs_f64();
+            let lease = self.lease.as_secs_f64();
             let me = &self.deliverer.worker;
             match self.deliverer.store.beat(me, lease).await {
                 Ok(members) => {
@@ -111,7 +103,7 @@ impl Worker {
                 Err(error) => tracing::debug!(%error, "this worker cannot say that it lives"),
             }
             // By now the others have shared out its shards.
-            if seen.elapsed() > self.config.lease {
+            if seen.elapsed() > self.lease {
                 mine.clear();
             }
         }
@@ -149,7 +141,7 @@ impl Worker {
     ) -> Result<(), Error> {
         let queue = self.deliverer.broker.topology().queue(shard, priority);
         let channel = link.connection.create_channel().await?;
-        channel.basic_qos(self.config.prefetch, BasicQosOptions::default()).await?;
+        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         let mut consumer =
             channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
@@ -158,7 +150,7 @@ impl Worker {
         let lanes: Vec<_> = (0..LANES)
             .map(|_| {
                 // The prefetch is the bound: the broker sends no more than that before we acknowledge.
-                let (sender, receiver) = mpsc::channel(self.config.prefetch.into());
+                let (sender, receiver) = mpsc::channel(self.prefetch.into());
                 working.spawn(Arc::clone(self).lane(receiver, priority, stop.clone()));
                 sender
             })
