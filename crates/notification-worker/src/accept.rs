@@ -78,13 +78,9 @@ async fn sweep_once(store: &Store, broker: &Broker, stop: &CancellationToken) ->
         Err(_) => Vec::new(),
     };
     for (message, priority) in overdue {
-        match broker.publish(&message, priority).await {
-            Ok(()) => {
-                tracing::info!(job = %message.job_id, "published again: nobody has heard of it")
-            }
-            // Its shard may have no room. The next may be on another.
-            Err(error) => tracing::debug!(%error, job = %message.job_id, "put off"),
-        }
+        // Its shard may have no room. The next may be on another.
+        let published = broker.publish(&message, priority).await;
+        tracing::info!(job = %message.job_id, ?published, "nobody had heard of it");
     }
     while !stop.is_cancelled() && store.forget(KEPT_DAYS, FORGET_BATCH).await? > 0 {}
     Ok(())

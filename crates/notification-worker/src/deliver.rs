@@ -220,3 +220,48 @@ async fn patiently<T, F: Future<Output = Result<T, Error>>>(
     }
 }
 // ANCHOR_END: patiently
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, future::ready, time::Instant};
+
+    use super::*;
+
+    const AWAY: Error = Error::Away("it is away");
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_asked_until_it_answers() {
+        let (asked, stop) = (Cell::new(0), CancellationToken::new());
+        let answer = patiently(&stop, || {
+            asked.set(asked.get() + 1);
+            ready(if asked.get() < 3 { Err(AWAY) } else { Ok("here") })
+        });
+        assert_eq!(answer.await.ok(), Some("here"));
+        assert_eq!(asked.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_fails_is_not_asked_again() {
+        let (asked, stop) = (Cell::new(0), CancellationToken::new());
+        let answer = patiently(&stop, || {
+            asked.set(asked.get() + 1);
+            ready(Err::<(), _>(Error::internal(std::io::Error::other("it fails"))))
+        });
+        let answer = tokio::time::timeout(Duration::from_secs(5), answer).await;
+        assert!(matches!(answer, Ok(Err(Error::Internal(_)))), "asked {} times", asked.get());
+        assert_eq!(asked.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_told_to_stop_stops() {
+        let (stop, begun) = (CancellationToken::new(), Instant::now());
+        let asking = patiently(&stop, || ready(Err::<(), _>(AWAY)));
+        let stopping = async {
+            sleep(Duration::from_millis(120)).await;
+            stop.cancel();
+        };
+        let (answer, ()) = tokio::join!(asking, stopping);
+        assert!(matches!(answer, Err(Error::Away(_))));
+        assert!(begun.elapsed() < Duration::from_secs(1), "it went on for {:?}", begun.elapsed());
+    }
+}

@@ -7,10 +7,10 @@ use axum::{
     extract::{Path, Query, State, WebSocketUpgrade},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post, put},
+    routing::{get, post},
 };
 use futures_util::StreamExt;
-use lapin::{BasicProperties, Channel, Connection, options::*, types::FieldTable};
+use lapin::{Channel, Connection, ConnectionProperties, options, types::FieldTable};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::{Mutex, broadcast};
@@ -23,7 +23,7 @@ const TABLE: &str = "create table if not exists whiteboard_jobs (
 struct App {
     db: PgPool,
     broker: Channel,
-    queue: String,
+    queue: lapin::types::ShortString,
     tickets: Arc<Mutex<HashMap<String, String>>>,
     sockets: broadcast::Sender<(String, Value)>,
 }
@@ -32,21 +32,21 @@ struct App {
 pub async fn router(database_url: &str, broker_url: &str) -> anyhow::Result<Router> {
     let db = PgPool::connect(database_url).await?;
     sqlx::raw_sql(TABLE).execute(&db).await?;
-    let connection = Connection::connect(broker_url, Default::default()).await?;
+    let connection = Connection::connect(broker_url, ConnectionProperties::default()).await?;
     let broker = connection.create_channel().await?;
-    let queue = format!("whiteboard.{}", database_url.rsplit('/').next().unwrap_or_default());
-    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    let queue =
+        format!("whiteboard.{}", database_url.rsplit('/').next().unwrap_or_default()).into();
+    let durable = options::QueueDeclareOptions { durable: true, ..Default::default() };
     let mut arguments = FieldTable::default(); // It goes a minute after its last worker.
     arguments.insert("x-expires".into(), 60_000.into());
-    broker.queue_declare(queue.as_str().into(), durable, arguments).await?;
     let app = App { db, broker, queue, tickets: Arc::default(), sockets: broadcast::channel(64).0 };
+    app.broker.queue_declare(app.queue.clone(), durable, arguments).await?;
     tokio::spawn(work(app.clone(), connection));
     Ok(Router::new()
         .route("/notifications", post(notify))
         .route("/notifications/{job_id}", get(progress))
         .route("/users/{user}/stream-tickets", post(ticket))
         .route("/users/{user}/stream", get(stream))
-        .route("/users/{user}/devices/{token}", put(async || StatusCode::NO_CONTENT))
         .with_state(app))
 }
 
@@ -60,8 +60,8 @@ async fn notify(State(app): State<App>, Json(body): Json<Value>) -> Result<Respo
                       values ($1, $2, $3, $4, $5)";
         let insert = sqlx::query(insert).bind(&job).bind(field("user_id")).bind(field("channel"));
         insert.bind(field("title")).bind(field("body")).execute(&app.db).await?;
-        let persistent = BasicProperties::default().with_delivery_mode(2);
-        let (queue, none) = (app.queue.as_str().into(), Default::default());
+        let persistent = lapin::BasicProperties::default().with_delivery_mode(2);
+        let (queue, none) = (app.queue.clone(), options::BasicPublishOptions::default());
         app.broker.basic_publish("".into(), queue, none, job.as_bytes(), persistent).await?;
         status = StatusCode::ACCEPTED;
     }
@@ -70,12 +70,13 @@ async fn notify(State(app): State<App>, Json(body): Json<Value>) -> Result<Respo
 }
 
 async fn work(app: App, _open: Connection) -> anyhow::Result<()> {
-    let (queue, none) = (app.queue.as_str().into(), FieldTable::default());
-    let mut jobs = app.broker.basic_consume(queue, "".into(), Default::default(), none).await?;
+    let (options, none) = (options::BasicConsumeOptions::default(), FieldTable::default());
+    let mut jobs = app.broker.basic_consume(app.queue.clone(), "".into(), options, none).await?;
     while let Some(job) = jobs.next().await.transpose()? {
+        let again = options::BasicNackOptions { requeue: true, multiple: false };
         match deliver(&app, &String::from_utf8_lossy(&job.data)).await {
-            Ok(()) => job.ack(BasicAckOptions::default()).await?,
-            Err(_) => job.nack(BasicNackOptions { requeue: true, multiple: false }).await?,
+            Ok(()) => job.ack(options::BasicAckOptions::default()).await?,
+            Err(_) => job.nack(again).await?,
         };
     }
     Ok(())
@@ -121,10 +122,9 @@ async fn stream(
     let mut live = app.sockets.subscribe();
     let select = "select json_build_object('seq', seq, 'job_id', job_id, 'title', title, 'body', body) \
         from whiteboard_jobs where user_id = $1 and seq > $2 and channel = 'websocket' order by seq";
-    let missed = sqlx::query_scalar(select).bind(&user).bind(after);
-    let missed: Vec<Value> = missed.fetch_all(&app.db).await?;
+    let missed = sqlx::query_scalar(select).bind(&user).bind(after).fetch_all(&app.db).await?;
     Ok(upgrade.on_upgrade(async move |mut socket| {
-        for frame in missed {
+        for frame in missed as Vec<Value> {
             let _ = socket.send(frame.to_string().into()).await;
         }
         while let Ok((to, frame)) = live.recv().await {

@@ -49,7 +49,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let group = lab.group::<RabbitMqGroup>().await?;
     let queues = Queues::fresh_on(&group.members[0].url()?, "notification-worker");
     let fixture = Fixture::on(queues, Options { shards: 2, backoff_ms: 100, attempts: 8 }).await?;
-    let fcm = FakeFcm::start(|_| Fate::slow(Duration::from_millis(20))).await?;
+    let fcm = FakeFcm::start(|_| Fate::slow(Duration::from_millis(150))).await?;
     // One process, which publishes and consumes.
     let process = fixture.serve().args(&["--prefetch", "4", "--concurrency", "4"]);
     let process = process.args(&["--fcm-url", &fcm.url(), "--fcm-credentials"]);

@@ -11,6 +11,7 @@ use lab::{
     Experiment, Lab, Need, Sabotage, Target,
     group::{RabbitMqGroup, ServerGroup, until},
     queues::Queues,
+    stack::own::OwnServer,
 };
 use tokio::{
     task::JoinSet,
@@ -59,7 +60,7 @@ const LOST_AFTER: Duration = Duration::from_secs(20);
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(0, 4, "three nodes are starting");
     let mut group = lab.group::<RabbitMqGroup>().await?;
-    let nodes = group.members.iter().map(|it| it.url()).collect::<anyhow::Result<Vec<_>>>()?;
+    let nodes = group.members.iter().map(OwnServer::url).collect::<anyhow::Result<Vec<_>>>()?;
     let queues = Queues::fresh_on(&nodes[0], "notification-worker");
     let fixture = Fixture::on(queues, Options { shards: 4, backoff_ms: 100, attempts: 8 }).await?;
     let process = || nodes.iter().fold(fixture.serve(), |it, url| it.args(&["--amqp-url", url]));
