@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, Query, State, WebSocketUpgrade},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, ConnectionProperties, options, types::FieldTable};
@@ -47,19 +47,19 @@ pub async fn router(database_url: &str, broker_url: &str) -> anyhow::Result<Rout
         .route("/notifications/{job_id}", get(progress))
         .route("/users/{user}/stream-tickets", post(ticket))
         .route("/users/{user}/stream", get(stream))
+        .route("/users/{user}/devices/{token}", put(async || StatusCode::NO_CONTENT))
         .with_state(app))
 }
 
 async fn notify(State(app): State<App>, Json(body): Json<Value>) -> Result<Response, Failed> {
     let field = |name: &str| body[name].as_str().map(str::to_owned);
     let job = field("job_id").unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    let known = sqlx::query("select from whiteboard_jobs where job_id = $1").bind(&job);
+    let insert = "insert into whiteboard_jobs (job_id, user_id, channel, title, body) \
+                  values ($1, $2, $3, $4, $5) on conflict do nothing";
+    let insert = sqlx::query(insert).bind(&job).bind(field("user_id")).bind(field("channel"));
+    let insert = insert.bind(field("title")).bind(field("body")).execute(&app.db).await?;
     let mut status = StatusCode::OK;
-    if known.fetch_optional(&app.db).await?.is_none() {
-        let insert = "insert into whiteboard_jobs (job_id, user_id, channel, title, body) \
-                      values ($1, $2, $3, $4, $5)";
-        let insert = sqlx::query(insert).bind(&job).bind(field("user_id")).bind(field("channel"));
-        insert.bind(field("title")).bind(field("body")).execute(&app.db).await?;
+    if insert.rows_affected() == 1 {
         let persistent = lapin::BasicProperties::default().with_delivery_mode(2);
         let (queue, none) = (app.queue.clone(), options::BasicPublishOptions::default());
         app.broker.basic_publish("".into(), queue, none, job.as_bytes(), persistent).await?;

@@ -47,8 +47,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/worker.rs",
-        replace: "while let Some(Some(Ok(delivery))) = stop.run_until_cancelled(consumer.next()).await {",
-        with: r"while let Some(Some(Ok(delivery))) = stop.run_until_cancelled(consumer.next()).await {
+        replace: "let Some(Ok(delivery)) = next else { break };",
+        with: r"let Some(Ok(delivery)) = next else { break };
             delivery.ack(BasicAckOptions::default()).await?;",
         check: "accepted notifications that no socket saw",
     })

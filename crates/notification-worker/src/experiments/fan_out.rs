@@ -36,8 +36,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/hub.rs",
-        replace: "self.listeners().get(user).into_iter().flatten()",
-        with: "self.listeners().values().flatten()",
+        replace: "if let Some(sockets) = self.users().get(user) {\n            let _ = sockets.send(told);",
+        with: "let _ = user;\n        for sockets in self.users().values() {\n            let _ = sockets.send(told.clone());",
         check: "sockets that got their user's notification",
     })
 }

@@ -47,10 +47,10 @@ pub fn experiment() -> Experiment {
     )
     .needs(&[Need::Group(RabbitMqGroup::GROUP)])
     .sabotage(Sabotage {
-        file: "src/broker.rs",
-        replace: "node = (node + 1) % self.nodes.len();",
-        with: "node %= self.nodes.len();",
-        check: "kills after which every client was served again while the node was away",
+        file: "src/topology.rs",
+        replace: r#"text("balanced")"#,
+        with: r#"text("client-local")"#,
+        check: "nodes that lead a queue",
     })
 }
 
