@@ -174,7 +174,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
 
     let (stop, hang_up) = (CancellationToken::new(), CancellationToken::new());
     let mut background = JoinSet::new();
-    let connections = tokio::spawn(Arc::clone(&broker).run(hang_up.clone()));
+    let mut connections = tokio::spawn(Arc::clone(&broker).run(hang_up.clone()));
     if options.role != Role::Worker {
         background.spawn(Arc::clone(&hub).run(subscription_changes, stop.clone()));
     }
@@ -218,7 +218,10 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let router = api::router(Arc::clone(&service), options.role == Role::Worker);
     // Half a process that looks alive is worse than none: if something ends too early, all of it does.
     let ends_too_early = async {
-        let ended = background.join_next().await;
+        let ended = tokio::select! {
+            ended = background.join_next() => ended,
+            ended = &mut connections => Some(ended),
+        };
         if stop.is_cancelled() { std::future::pending().await } else { ended }
     };
     tokio::select! {

@@ -129,7 +129,7 @@ impl Store {
         let query = sqlx::query_as(
             r#"
             update notifications
-            set sweep_at = now() + greatest($2 * interval '1 second', now() - created_at)
+            set sweep_at = now() + greatest($2 * interval '1 second', now() - due_at)
             where job_id in (
                 select job_id
                 from notifications

@@ -22,10 +22,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     broker::Link,
@@ -80,7 +77,7 @@ impl Worker {
     /// hands, which stops each for a moment and moves no data. The list need not be right at every moment: where two
     /// workers want one shard, the broker serves the one that came first, and the other waits.
     async fn work(self: &Arc<Self>, link: Arc<Link>, stop: &CancellationToken) {
-        let tasks = TaskTracker::new();
+        let mut tasks = JoinSet::new();
         let mut mine: HashMap<u16, DropGuard> = HashMap::new();
         let mut ticks = interval(self.lease / 4);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -97,10 +94,14 @@ impl Worker {
                     mine.retain(|shard, _| is_mine(shard));
                     let shards = 0..self.deliverer.broker.topology().shards;
                     for shard in shards.filter(is_mine) {
-                        mine.entry(shard).or_insert_with(|| self.take(&link, shard, &tasks));
+                        mine.entry(shard).or_insert_with(|| self.take(&link, shard, &mut tasks));
                     }
                 }
                 Err(error) => tracing::debug!(%error, "this worker cannot say that it lives"),
+            }
+            // A queue whose task has panicked is consumed by nobody. It takes the worker with it, and the worker the process.
+            while let Some(ended) = tasks.try_join_next() {
+                ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             }
             // By now the others have shared out its shards.
             if seen.elapsed() > self.lease {
@@ -108,12 +109,11 @@ impl Worker {
             }
         }
         drop(mine);
-        tasks.close();
-        tasks.wait().await;
+        tasks.join_all().await;
     }
     // ANCHOR_END: shards
 
-    fn take(self: &Arc<Self>, link: &Arc<Link>, shard: u16, tasks: &TaskTracker) -> DropGuard {
+    fn take(self: &Arc<Self>, link: &Arc<Link>, shard: u16, tasks: &mut JoinSet<()>) -> DropGuard {
         let stop = CancellationToken::new();
         for priority in Priority::ALL {
             let (this, link, stop) = (Arc::clone(self), Arc::clone(link), stop.clone());
