@@ -1,6 +1,12 @@
 //! What happens to the queues while RabbitMQ has too little memory?
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use lab::{
     Experiment, Lab, Need, Sabotage,
@@ -49,7 +55,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let group = lab.group::<RabbitMqGroup>().await?;
     let queues = Queues::fresh_on(&group.members[0].url()?, "notification-worker");
     let fixture = Fixture::on(queues, Options { shards: 2, backoff_ms: 100, attempts: 8 }).await?;
-    let fcm = FakeFcm::start(|_| Fate::slow(Duration::from_millis(150))).await?;
+    // FCM is slow until the alarm begins, so that there is something left by then.
+    let begins = Arc::new(AtomicBool::new(false));
+    let has_begun = begins.clone();
+    let fcm = FakeFcm::start(move |_| {
+        let has_begun = has_begun.load(Ordering::Relaxed);
+        Fate::slow(if has_begun { Duration::from_millis(20) } else { Duration::from_secs(3) })
+    })
+    .await?;
     // One process, which publishes and consumes.
     let process = fixture.serve().args(&["--prefetch", "4", "--concurrency", "4"]);
     let process = process.args(&["--fcm-url", &fcm.url(), "--fcm-credentials"]);
@@ -60,14 +73,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for n in 0..params.pushes {
         client.push(&format!("push-{n}"), &format!("user-{}", n % 8)).await?;
     }
-    let before = fcm.sent().len();
     lab.progress(1, 3, "the alarm");
     let limit = async |limit| {
         let words = ["set_vm_memory_high_watermark", limit];
         group.rabbitmqctl(0, &words).await
     };
     limit(FULL).await?;
-    let begun = Instant::now();
+    let (before, begun) = (fcm.sent().len(), Instant::now());
+    begins.store(true, Ordering::Relaxed);
     let refused = seconds_until(&client, 503).await?;
     let wanted = usize::from(params.pushes);
     let drained = fcm.until("the queues are empty", PATIENCE, |sent| sent.len() >= wanted).await;
