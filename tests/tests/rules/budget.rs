@@ -35,7 +35,7 @@ fn limit(answer: &str) -> usize {
 const NOT_YET: [(&str, usize, usize); 4] = [
     ("jwt-auth", 2_180, 25),
     ("url-shortener", 1_425, 16),
-    ("notification-worker", 2_150, 16),
+    ("notification-worker", 2_152, 16),
     ("saga-orchestrator", 2_800, 29),
 ];
 
