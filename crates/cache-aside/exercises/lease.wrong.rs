@@ -8,18 +8,18 @@
                 Added::Yes => break,
                 // No room: there is nothing to fill.
                 Added::Refused => return self.load_only(id).await,
-                Added::Found(Content::Value(value)) => {
+                Added::Found(Some(Content::Value(value))) => {
                     let left = value.left(link.now()).as_secs();
                     return Ok((value.user, Source::Hit(left)));
                 }
-                Added::Found(Content::Lease) if Instant::now() > deadline => {
+                Added::Found(Some(Content::Lease)) if Instant::now() > deadline => {
                     return self.load_only(id).await;
                 }
-                Added::Found(Content::Lease) => {
+                Added::Found(Some(Content::Lease)) => {
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Added::Found(Content::Other) => link.forget(&[id]).await?,
+                Added::Found(None) => link.forget(&[id]).await?,
             }
         }
         let filled = self.replace(link, id, &token).await;

@@ -2,6 +2,7 @@
 //! a failure can be shown.
 
 use std::{
+    convert::Infallible,
     error::Error,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -9,17 +10,26 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use futures_util::future::BoxFuture;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, try_join_all},
+    stream,
+};
 use reqwest::{
-    Client, Method, RequestBuilder, Response, StatusCode, Url,
-    header::{AUTHORIZATION, HeaderName, LOCATION, REFERER, RETRY_AFTER},
+    Body, Client, Method, RequestBuilder, Response, StatusCode, Url,
+    header::{
+        AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, LOCATION, REFERER, RETRY_AFTER,
+    },
     redirect::Policy,
 };
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+use tokio::{sync::Barrier, time::timeout};
 
 /// How long a case waits for something that has to happen.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long requests that are sent together wait for each other.
+const SLOWEST_CROWD: Duration = Duration::from_secs(2);
 /// Between two attempts, where the answer does not say how long.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// Longer than anybody here waits.
@@ -182,11 +192,36 @@ impl Target {
         self.send_patiently(|| self.request(Method::POST, path).json(body)).await
     }
 
+    /// POSTs of JSON that arrive at the same moment, each sent as [`send_patiently`](Self::send_patiently) sends it.
+    ///
+    /// Of a request that a program has whole, it may be done before the next comes, and then there is no race. So each is
+    /// sent but for its last byte, and when all are there, the last bytes follow.
+    pub async fn post_together(
+        &self,
+        path: &str,
+        bodies: &[Value],
+    ) -> anyhow::Result<Vec<(Response, bool)>> {
+        let all_there = Arc::new(Barrier::new(bodies.len()));
+        try_join_all(bodies.iter().map(|body| {
+            let mut first = Some(Arc::clone(&all_there));
+            self.send_patiently(move || {
+                let request = self.request(Method::POST, path);
+                let Some(all_there) = first.take() else { return request.json(body) };
+                let body = body.to_string();
+                request
+                    .header(CONTENT_TYPE, "application/json")
+                    .header(CONTENT_LENGTH, body.len())
+                    .body(but_for_its_end(body, all_there))
+            })
+        }))
+        .await
+    }
+
     /// Sends a request, and sends it again while the answer is 503, after as many seconds as `Retry-After` says.
     /// Returns the last answer, and whether there was a 503: nobody knows what a request did that got one.
     pub async fn send_patiently(
         &self,
-        request: impl Fn() -> RequestBuilder,
+        mut request: impl FnMut() -> RequestBuilder,
     ) -> anyhow::Result<(Response, bool)> {
         let deadline = Instant::now() + PATIENCE;
         let mut unsure = false;
@@ -235,6 +270,15 @@ impl Target {
     fn last(&self) -> MutexGuard<'_, Exchange> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A body whose last byte waits for all others, or for a program that does not take so many requests at once.
+fn but_for_its_end(body: String, all_there: Arc<Barrier>) -> Body {
+    let mut start = body.into_bytes();
+    let end = start.split_off(start.len().saturating_sub(1));
+    let end = timeout(SLOWEST_CROWD, async move { all_there.wait().await }).map(|_| end);
+    let parts = stream::iter([start]).chain(stream::once(end));
+    Body::wrap_stream(parts.map(Ok::<_, Infallible>))
 }
 
 /// How long an answer asks to wait before the next request: seconds, or until a time.

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection, QueueStrategy};
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{Connection, Execute, Executor, PgConnection, Postgres, postgres::PgConnectOptions};
 use tokio::{sync::watch, time::timeout};
 
 /// For a new connection, or as long as a call may take if that is longer: others may be waiting for it by then. Short
@@ -95,6 +95,12 @@ impl<E: From<sqlx::Error>> Database<E> {
         statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, E> {
         self.lend(async |connection| Ok(statements(connection).await?)).await
+    }
+
+    /// Runs one statement; how many rows it changed.
+    pub async fn execute<'q>(&self, statement: impl Execute<'q, Postgres> + 'q) -> Result<u64, E> {
+        let done = self.within(async |connection| connection.execute(statement).await).await?;
+        Ok(done.rows_affected())
     }
 
     /// Runs work that fails with an error of the service.

@@ -1,6 +1,6 @@
 // caught by: password::
     /// Whether this is the password of the hash.
-    pub async fn verify(&self, password: Password, hash: Option<&str>) -> Result<bool, Error> {
+    pub async fn verify(&self, password: Password, hash: Option<&str>) -> Result<bool> {
         // The mistake: for nobody there is nothing to compare, and the answer comes at once.
         let Some(hash) = hash else { return Ok(false) };
         let known = PasswordHash::new(hash).map_err(Error::internal)?;

@@ -7,7 +7,7 @@
             Verdict::Expired
         } else if self.generation == self.current {
             Verdict::Advance
-        } else if self.advanced <= grace {
+        } else if self.advanced <= grace.as_secs_f64() {
             // The mistake: the grace is for every older token. While the user goes on refreshing, so does the thief.
             Verdict::Join
         } else {

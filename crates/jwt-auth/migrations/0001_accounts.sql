@@ -1,42 +1,40 @@
 -- ANCHOR: schema
 create table users (
     id uuid primary key,
-    -- In lower case, so that this index decides who owns an address, however it is typed.
-    email text collate "C" not null constraint users_email unique,
-    -- Algorithm, parameters, salt and hash in one string: what it was made with is known for ever.
+    -- As its owner writes it.
+    email text not null,
+    -- The same for all spellings of one mailbox, so that this index decides who owns it.
+    mailbox text collate "C" not null constraint users_mailbox unique,
+    -- Algorithm, parameters, salt and hash in one string, so old hashes stay readable.
     password_hash text not null,
     created_at timestamptz not null default now()
 );
 
--- One login and all that was refreshed from it. Its row is the lock under which a refresh is decided.
-create table families (
+-- One login and all that was refreshed from it. A refresh is decided under the lock on its row.
+create table sessions (
     id uuid primary key,
     user_id uuid not null references users on delete cascade,
-    -- How often it has been refreshed. Only tokens of this generation are fresh.
+    -- How often it has been refreshed. Only refresh tokens of this generation are fresh.
     generation integer not null default 0,
-    -- When the present generation began, which is when the one before it was first used.
-    advanced_at timestamptz not null default now(),
+    -- When this generation began: then the one before it was first used.
+    advanced_at timestamptz not null default clock_timestamp(),
     revoked_at timestamptz,
-    -- Moves on with each refresh.
-    expires_at timestamptz not null
+    -- Each refresh moves it on, but never past `ends_at`.
+    expires_at timestamptz not null,
+    ends_at timestamptz not null
 );
 
-create index families_user_id on families (user_id);
-create index families_expires_at on families (expires_at);
+create index sessions_user_id on sessions (user_id);
+create index sessions_expires_at on sessions (expires_at);
 
 create table refresh_tokens (
     -- SHA-256. A dump of this table logs nobody in.
     hash bytea primary key,
-    family_id uuid not null references families on delete cascade,
-    generation integer not null,
-    -- The access token that was given out with it, so that a deny-list can name it.
-    access_jti uuid not null,
-    access_expires_at timestamptz not null,
-    expires_at timestamptz not null
+    session_id uuid not null references sessions on delete cascade,
+    generation integer not null
 );
 
-create index refresh_tokens_family_id on refresh_tokens (family_id);
-create index refresh_tokens_expires_at on refresh_tokens (expires_at);
+create index refresh_tokens_session_id on refresh_tokens (session_id);
 -- ANCHOR_END: schema
 
 -- ANCHOR: signing_keys
@@ -45,8 +43,7 @@ create table signing_keys (
     kid text collate "C" primary key,
     -- PKCS#8, DER.
     private_key bytea not null,
-    public_key bytea not null check (length(public_key) = 32),
-    -- Published from the start, used from here, until a younger key is used.
+    -- It is published at once, and signs from here until a younger key does.
     signs_from timestamptz not null
 );
 -- ANCHOR_END: signing_keys
@@ -54,19 +51,8 @@ create table signing_keys (
 -- Failed logins, by the hash of an account or a client: nobody's address is written down.
 create table failed_logins (
     key bytea primary key,
-    failures integer not null,
-    failed_at timestamptz not null,
-    blocked_until timestamptz
+    -- Each failure moves it on by some seconds, so it tells how many are not forgotten yet.
+    forgotten_at timestamptz not null
 );
 
-create index failed_logins_failed_at on failed_logins (failed_at);
-
--- Where an account has been logged in from. Such clients are counted apart from the rest of the world.
-create table known_clients (
-    account bytea not null,
-    client bytea not null,
-    seen_at timestamptz not null default now(),
-    primary key (account, client)
-);
-
-create index known_clients_seen_at on known_clients (seen_at);
+create index failed_logins_forgotten_at on failed_logins (forgotten_at);

@@ -1,22 +1,21 @@
-//! How is an access token taken back before it ends? By asking Redis each time, which is what we wanted to be rid of.
+//! How are access tokens taken back before they end? By asking Redis each time, which is what we wanted to be rid of.
 //!
 //! Invariant: with a deny-list, no token passes without having been looked up. While Redis is away none passes.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use redis::{
-    Client, Cmd,
+    Client, FromRedisValue, Pipeline,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::time::timeout;
-use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// For one question. Every request pays it, so it is short.
 const TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The ids of tokens that are not to be believed although they are genuine.
+/// Sessions and keys whose tokens are not to be believed although they are genuine, by their ids.
 #[derive(Clone)]
 pub struct DenyList {
     redis: ConnectionManager,
@@ -25,7 +24,7 @@ pub struct DenyList {
 
 impl DenyList {
     /// Connects when it is first asked. The error is a malformed URL.
-    pub fn new(url: &str, prefix: &str) -> Result<Self, redis::RedisError> {
+    pub fn new(url: &str, prefix: &str) -> redis::RedisResult<Self> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(TIMEOUT))
             .set_response_timeout(Some(TIMEOUT))
@@ -36,49 +35,36 @@ impl DenyList {
     }
 
     // ANCHOR: deny
-    /// Denies these tokens for as long as each would have lived. Afterwards nothing is left of it: the list holds at
-    /// most one token life's worth of logouts.
-    pub async fn add(&self, tokens: &[(Uuid, Duration)]) -> Result<(), Error> {
-        if tokens.is_empty() {
-            return Ok(());
-        }
+    /// Denies these ids for a while. Once their last token would have ended anyway, nothing is left of it: the list
+    /// holds at most one token life's worth of logouts.
+    pub async fn add(&self, ids: &[String], life: Duration) -> Result<()> {
         let mut set = redis::pipe();
-        for (jti, left) in tokens {
-            set.set_ex(self.key(*jti), 1, left.as_secs() + 1).ignore();
+        for id in ids {
+            set.set_ex(self.key(id), 1, life.as_secs()).ignore();
         }
-        self.within(async |redis| set.query_async(redis).await).await
+        self.ask(set).await
     }
 
-    /// Whether this token is denied.
-    pub async fn holds(&self, jti: Uuid) -> Result<bool, Error> {
-        let exists = Cmd::exists(self.key(jti));
-        self.within(async |redis| exists.query_async(redis).await).await
+    /// Whether one of these is denied.
+    pub async fn holds(&self, ids: [&str; 2]) -> Result<bool> {
+        let exists = redis::pipe().exists(&ids.map(|id| self.key(id))).clone();
+        let [found]: [u8; 1] = self.ask(exists).await?;
+        Ok(found > 0)
     }
     // ANCHOR_END: deny
 
-    /// Whether Redis answers.
-    pub async fn ping(&self) -> Result<(), Error> {
-        let ping = redis::cmd("PING");
-        self.within(async |redis| ping.exec_async(redis).await).await
-    }
-
-    async fn within<T>(
-        &self,
-        question: impl AsyncFnOnce(&mut ConnectionManager) -> redis::RedisResult<T>,
-    ) -> Result<T, Error> {
+    async fn ask<T: FromRedisValue>(&self, question: Pipeline) -> Result<T> {
         let mut redis = self.redis.clone();
-        match timeout(TIMEOUT, question(&mut redis)).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                // Not louder: there would be one for each request as long as it is away.
-                tracing::debug!(%error, "the deny-list is away");
-                Err(Error::Away("the deny-list"))
-            }
-            Err(_) => Err(Error::Away("the deny-list")),
-        }
+        let answer = timeout(TIMEOUT, question.query_async(&mut redis)).await;
+        let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
+        answer.unwrap_or_else(late).map_err(|error| {
+            // Not louder: there would be one for each request as long as it is away.
+            tracing::debug!(%error, "the deny-list is away");
+            Error::Unavailable("the deny-list cannot be reached")
+        })
     }
 
-    fn key(&self, jti: Uuid) -> String {
-        format!("{}{jti}", self.prefix)
+    fn key(&self, id: &str) -> String {
+        format!("{}{id}", self.prefix)
     }
 }

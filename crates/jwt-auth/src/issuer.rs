@@ -2,118 +2,160 @@
 //! time: published first, then used, then kept until the last token that it signed has ended.
 //!
 //! Invariant: a key signs only after every verifier has had the time to fetch it, and it is published until no token of
-//! its can be valid.
+//! its can be valid. Only in an emergency a new key signs at once.
 
-use std::{
-    sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+use std::{sync::Arc, time::Duration};
+
+use ed25519_dalek::{
+    SigningKey,
+    pkcs8::{DecodePrivateKey, EncodePrivateKey},
 };
-
-use ed25519_dalek::{SigningKey, pkcs8::EncodePrivateKey};
 use futures_util::FutureExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use uuid::Uuid;
 
 use crate::{
-    claims::{CLIENT_ID, Claims, Policy, TYPE},
-    error::Error,
-    jwks::PublicKey,
-    keyring::{COOLDOWN, Keyring, Load},
-    schedule::Schedule,
-    store::{Account, KeyRow, Store},
+    claims::{CLIENT_ID, Claims, Names, TYPE},
+    error::{Error, Result},
+    jwks::{Load, PublicKey},
+    keyring::Keyring,
+    store::{Account, Store},
 };
 
-/// A private key, and from when on it signs.
-struct Signer {
-    kid: String,
-    key: EncodingKey,
-    from: Instant,
+/// When keys and tokens end.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Schedule {
+    /// Seconds that an access token lives
+    #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub access_seconds: u64,
+    /// Seconds by which clocks may differ
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=300))]
+    pub leeway_seconds: u64,
+    /// Seconds that a key signs, before the next one does
+    #[arg(long = "key-seconds", default_value = "2592000", value_parser = seconds)]
+    pub key_life: Duration,
+    /// Seconds that a key set may be used before it is fetched again
+    #[arg(long = "jwks-seconds", default_value = "300", value_parser = seconds)]
+    pub key_set_max_age: Duration,
 }
 
-/// Makes access tokens.
+impl Schedule {
+    // ANCHOR: schedule
+    /// How long a key is published before it signs: another process of ours reads it well within one age of the set, a
+    /// verifier fetches it within one more, and one is to spare for a fetch that fails.
+    pub fn publish_ahead(&self) -> Duration {
+        self.key_set_max_age * 3
+    }
+
+    /// How long a key stays published after its successor has begun to sign: until its last token has ended, and a
+    /// second, since tokens count in whole ones.
+    pub fn publish_after(&self) -> Duration {
+        Duration::from_secs(self.access_seconds + self.leeway_seconds + 1)
+    }
+    // ANCHOR_END: schedule
+
+    /// How often our own processes read the keys: so much more often than verifiers do that a key which is withdrawn is
+    /// gone from everywhere after one age of the set, and not after two.
+    pub fn check_every(&self) -> Duration {
+        (self.key_set_max_age / 60).max(Duration::from_millis(100))
+    }
+}
+
+/// A time of a tenth of a second to ten years, for the command line.
+pub fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    let time = Duration::try_from_secs_f64(seconds).ok();
+    let allowed = time.filter(|_| (0.1..=315_360_000.0).contains(&seconds));
+    allowed.ok_or_else(|| "is not between 0.1 and 315360000".to_owned())
+}
+
+/// Makes keys, and says which one signs.
 pub struct Issuer {
-    policy: Arc<Policy>,
-    schedule: Schedule,
-    /// The oldest first.
-    signers: Arc<RwLock<Vec<Signer>>>,
-    keyring: Arc<Keyring>,
+    store: Store,
+    names: Names,
+    /// When its keys and tokens end.
+    pub schedule: Schedule,
+    /// The public halves of its keys.
+    pub keyring: Arc<Keyring>,
+}
+
+/// The key that signs at this moment.
+pub struct Signer {
+    kid: String,
+    key: EncodingKey,
+    now: u64,
 }
 
 impl Issuer {
     /// Signs with the keys of this database.
-    pub fn new(store: Arc<Store>, policy: Arc<Policy>, schedule: Schedule) -> Self {
-        let signers = Arc::new(RwLock::new(Vec::new()));
-        let keyring = Arc::new(Keyring::new(load(store, schedule, Arc::clone(&signers))));
-        Self { policy, schedule, signers, keyring }
-    }
-
-    /// The public halves of its keys.
-    pub fn keyring(&self) -> &Arc<Keyring> {
-        &self.keyring
-    }
-
-    /// How long its tokens live.
-    pub fn token_life(&self) -> Duration {
-        self.schedule.token_life
+    pub fn new(store: Store, names: Names, schedule: Schedule) -> Self {
+        let keyring = Arc::new(Keyring::new(load(store.clone(), schedule)));
+        Self { store, names, schedule, keyring }
     }
 
     // ANCHOR: sign
-    /// An access token for this user, with an id that the caller has chosen and written down.
-    pub async fn sign(&self, account: &Account, sid: Uuid, jti: Uuid) -> Result<String, Error> {
-        if self.signer().is_none() {
-            self.keyring.load_unless_asked_within(COOLDOWN).await?;
-        }
-        let (kid, key) = self.signer().ok_or(Error::Away("the signing key"))?;
+    /// The key that signs now. Ask for it before you write anything that makes sense only with a token in the client's
+    /// hands. Only the database's clock says whose turn it is.
+    pub async fn signer(&self) -> Result<Signer> {
         let now = get_current_timestamp();
+        let mut key = self.store.signing_key().await?;
+        if key.is_none() {
+            // This makes one.
+            self.keyring.load().await?;
+            key = self.store.signing_key().await?;
+        }
+        let (kid, private_key) = key.ok_or(Error::Unavailable("there is no signing key"))?;
+        // In an emergency another process has made it just now. It is published before it signs.
+        if self.keyring.get(&kid).await.is_err() {
+            self.keyring.load().await?;
+        }
+        Ok(Signer { kid, key: EncodingKey::from_ed_der(&private_key), now })
+    }
+}
+
+impl Signer {
+    /// An access token for this user's session.
+    pub fn sign(&self, account: &Account, sid: Uuid, issuer: &Issuer) -> Result<String> {
         let claims = Claims {
-            iss: self.policy.issuer().to_owned(),
-            aud: self.policy.audience().to_owned(),
+            iss: issuer.names.issuer.clone(),
+            aud: issuer.names.audience.clone(),
             sub: account.id,
             client_id: CLIENT_ID.to_owned(),
-            exp: now + self.schedule.token_life.as_secs(),
-            nbf: now,
-            iat: now,
-            jti,
+            // From when it was the key's turn, and not from now: so the key's last token ends when we say.
+            exp: self.now + issuer.schedule.access_seconds,
+            nbf: self.now,
+            iat: self.now,
+            jti: Uuid::new_v4(),
             sid,
             email: account.email.clone(),
         };
-        let header =
-            Header { typ: Some(TYPE.to_owned()), kid: Some(kid), ..Header::new(Algorithm::EdDSA) };
-        encode(&header, &claims, &key).map_err(Error::internal)
+        let (typ, kid) = (Some(TYPE.to_owned()), Some(self.kid.clone()));
+        let header = Header { typ, kid, ..Header::new(Algorithm::EdDSA) };
+        encode(&header, &claims, &self.key).map_err(Error::internal)
     }
-
-    /// The youngest key whose time has come.
-    fn signer(&self) -> Option<(String, EncodingKey)> {
-        let signers = self.signers.read().unwrap_or_else(PoisonError::into_inner);
-        let signer = signers.iter().rev().find(|signer| signer.from <= Instant::now())?;
-        Some((signer.kid.clone(), signer.key.clone()))
-    }
-    // ANCHOR_END: sign
 }
+// ANCHOR_END: sign
 
-/// Reads the keys, makes a new one if it is time for it, and keeps the private halves here.
-fn load(store: Arc<Store>, schedule: Schedule, signers: Arc<RwLock<Vec<Signer>>>) -> Load {
+/// Reads the keys, and makes a new one if it is time for it.
+fn load(store: Store, schedule: Schedule) -> Load {
     Box::new(move || {
-        let (store, signers) = (Arc::clone(&store), Arc::clone(&signers));
+        let store = store.clone();
         async move {
-            // Before the question, since the database counts the seconds from some moment after it.
-            let asked_at = Instant::now();
-            let rows = store.rotate_keys(new_key()?, schedule).await?;
-            let public = rows.iter().map(KeyRow::public).collect();
-            let private = rows.into_iter().map(|row| Signer {
-                kid: row.kid,
-                key: EncodingKey::from_ed_der(&row.private_key),
-                from: asked_at + Duration::from_secs_f64(row.seconds_until_it_signs.max(0.0)),
+            let (private, PublicKey { kid, .. }) = new_key()?;
+            let times = [schedule.publish_ahead(), schedule.key_life, schedule.publish_after()];
+            let rows = store.rotate_keys(&kid, &private, times).await?;
+            let public = rows.into_iter().map(|(kid, private_key)| {
+                let key = SigningKey::from_pkcs8_der(&private_key).map_err(Error::internal)?;
+                Ok(PublicKey { kid, bytes: key.verifying_key().to_bytes() })
             });
-            *signers.write().unwrap_or_else(PoisonError::into_inner) = private.collect();
-            Ok(public)
+            public.collect()
         }
         .boxed()
     })
 }
 
 /// A private key in PKCS#8, and its public half.
-fn new_key() -> Result<(Vec<u8>, PublicKey), Error> {
+fn new_key() -> Result<(Vec<u8>, PublicKey)> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(Error::internal)?;
     let key = SigningKey::from_bytes(&seed);
@@ -127,11 +169,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::claims::Policy;
 
     const LEEWAY: u64 = 30;
 
     fn policy() -> Policy {
-        Policy::new("https://auth.example", "https://api.example", Duration::from_secs(LEEWAY))
+        let (issuer, audience) = ("https://auth.example".into(), "https://api.example".into());
+        Policy::new(&Names { issuer, audience }, LEEWAY)
     }
 
     /// Signs these claims, and says what the policy makes of them.
@@ -182,6 +226,25 @@ mod tests {
                 claims[claim] = time.into();
                 assert_eq!(verdict(&claims), expected, "{claim} {time}");
             }
+        }
+    }
+
+    #[test]
+    fn both_ways_to_write_the_type_are_one() {
+        for (typ, expected) in [
+            ("at+jwt", true),
+            ("AT+JWT", true),
+            ("application/at+jwt", true),
+            ("Application/At+Jwt", true),
+            ("JWT", false),
+            ("text/at+jwt", false),
+            ("application/application/at+jwt", false),
+        ] {
+            let kid = Some("k".to_owned());
+            let header = Header { typ: Some(typ.to_owned()), kid, ..Header::new(Algorithm::EdDSA) };
+            let (private, _) = new_key().unwrap();
+            let token = encode(&header, &good(), &EncodingKey::from_ed_der(&private)).unwrap();
+            assert_eq!(Policy::key_id(&token).is_ok(), expected, "{typ}");
         }
     }
 }

@@ -5,14 +5,19 @@
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use futures_util::future::BoxFuture;
 use jsonwebtoken::DecodingKey;
-use tokio::sync::Mutex;
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
 
-use crate::{error::Error, jwks::PublicKey};
+use crate::{
+    error::{Error, Result},
+    jwks::{Load, PublicKey},
+};
 
 /// A key that we do not know makes us ask again, but not more often than this: anybody can invent a `kid`.
 pub const COOLDOWN: Duration = Duration::from_secs(5);
@@ -20,88 +25,91 @@ pub const COOLDOWN: Duration = Duration::from_secs(5);
 /// has withdrawn.
 pub const STALE_FOR: Duration = Duration::from_hours(1);
 
-/// Asks the source: the database of the issuer, or a [`Remote`](crate::jwks::Remote) key set.
-pub type Load = Box<dyn Fn() -> BoxFuture<'static, Result<Vec<PublicKey>, Error>> + Send + Sync>;
-
 /// The keys that are trusted.
 pub struct Keyring {
     load: Load,
-    keys: RwLock<Arc<Keys>>,
-    /// When a request last made us ask the source, and whether it answered. Held while it is asked.
-    asked: Mutex<Option<(Instant, Result<(), Error>)>>,
+    keys: RwLock<Option<Arc<Keys>>>,
+    /// When a request last made us ask the source, and whether it answered. Held while anybody asks, so that of two
+    /// answers the older one never comes last.
+    asked: Mutex<Option<(Instant, Result<()>)>>,
 }
 
-#[derive(Default)]
 struct Keys {
     by_kid: HashMap<String, Arc<DecodingKey>>,
     public: Vec<PublicKey>,
-    loaded_at: Option<Instant>,
+    loaded_at: Instant,
 }
 
 impl Keyring {
     /// Knows no key until it is asked for one.
     pub fn new(load: Load) -> Self {
-        Self { load, keys: RwLock::default(), asked: Mutex::new(None) }
+        Self { load, keys: RwLock::default(), asked: Mutex::default() }
     }
 
     // ANCHOR: find_key
     /// The key of this name. One that is not known may be new: then the source is asked, if it has not just been.
-    pub async fn get(&self, kid: &str) -> Result<Arc<DecodingKey>, Error> {
-        if let Some(key) = self.fresh()?.and_then(|keys| keys.by_kid.get(kid).cloned()) {
-            return Ok(key);
-        }
-        self.load_unless_asked_within(COOLDOWN).await?;
-        let keys = self.fresh()?.ok_or(Error::Away("the keys"))?;
+    pub async fn get(&self, kid: &str) -> Result<Arc<DecodingKey>> {
+        let keys = self.keys(|keys| keys.by_kid.contains_key(kid)).await?;
         keys.by_kid.get(kid).cloned().ok_or(Error::InvalidToken("unknown key"))
     }
-    // ANCHOR_END: find_key
 
     /// All keys, for publishing.
-    pub async fn public(&self) -> Result<Vec<PublicKey>, Error> {
-        if self.fresh()?.is_none() {
-            self.load_unless_asked_within(COOLDOWN).await?;
-        }
-        Ok(self.fresh()?.ok_or(Error::Away("the keys"))?.public.clone())
+    pub async fn public(&self) -> Result<Vec<PublicKey>> {
+        Ok(self.keys(|_| true).await?.public.clone())
     }
+
+    async fn keys(&self, will_do: impl Fn(&Keys) -> bool) -> Result<Arc<Keys>> {
+        if let Some(keys) = self.fresh().filter(|keys| will_do(keys)) {
+            return Ok(keys);
+        }
+        self.load_unless_just_asked().await?;
+        self.fresh().ok_or(Error::Unavailable("there are no keys"))
+    }
+    // ANCHOR_END: find_key
 
     // ANCHOR: load_keys
     /// Asks the source, unless another request made us ask a short while ago. What is loaded by the clock does not count:
     /// a key that was made just after it, in an emergency, is found at its first use.
-    pub async fn load_unless_asked_within(&self, time: Duration) -> Result<(), Error> {
+    pub async fn load_unless_just_asked(&self) -> Result<()> {
         // Those that come meanwhile wait here, and then find that it was just asked.
         let mut asked = self.asked.lock().await;
-        if let Some((when, outcome)) = &*asked
-            && when.elapsed() < time
-        {
+        let just = asked.as_ref().filter(|(when, _)| when.elapsed() < COOLDOWN);
+        if let Some((_, outcome)) = just {
             return outcome.clone();
         }
-        let outcome = self.load().await;
+        let outcome = (self.load)().await.map(|public| self.replace(public));
         *asked = Some((Instant::now(), outcome.clone()));
         outcome
     }
 
-    /// Asks the source. A key that has gone from there is trusted no more.
-    pub async fn load(&self) -> Result<(), Error> {
+    /// Asks the source. A key that has gone from there is trusted no more; if there is no answer, the old ones are.
+    pub async fn load(&self) -> Result<()> {
+        let _one_at_a_time = self.asked.lock().await;
         (self.load)().await.map(|public| self.replace(public))
     }
     // ANCHOR_END: load_keys
 
     fn replace(&self, public: Vec<PublicKey>) {
-        let by_kid = public
-            .iter()
-            .map(|key| (key.kid.clone(), Arc::new(DecodingKey::from_ed_der(&key.bytes))))
-            .collect();
-        let keys = Keys { by_kid, public, loaded_at: Some(Instant::now()) };
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        let key = |it: &PublicKey| (it.kid.clone(), Arc::new(DecodingKey::from_ed_der(&it.bytes)));
+        let by_kid = public.iter().map(key).collect();
+        let keys = Arc::new(Keys { by_kid, public, loaded_at: Instant::now() });
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Some(keys);
     }
 
-    /// The keys, if there are any yet; an error if they are too old to be trusted.
-    fn fresh(&self) -> Result<Option<Arc<Keys>>, Error> {
-        let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
-        match keys.loaded_at {
-            None => Ok(None),
-            Some(when) if when.elapsed() < STALE_FOR => Ok(Some(keys)),
-            Some(_) => Err(Error::Away("the keys")),
+    /// The keys, unless there are none yet or they are too old to be trusted.
+    fn fresh(&self) -> Option<Arc<Keys>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        keys.filter(|keys| keys.loaded_at.elapsed() < STALE_FOR)
+    }
+
+    /// Loads the keys at once and then so often, for ever. Where the source is our own database, this is also what
+    /// rotates them. It may be cut off at any point.
+    pub async fn keep_fresh(self: Arc<Self>, every: Duration) {
+        loop {
+            if let Err(error) = self.load().await {
+                tracing::warn!(%error, "the keys stay as they are for now");
+            }
+            sleep(every).await;
         }
     }
 }
@@ -153,8 +161,50 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_that_is_away_is_no_verdict_on_a_token() {
-        let ring = Keyring::new(Box::new(|| Box::pin(async { Err(Error::Away("it")) })));
-        assert!(matches!(ring.get("any").await, Err(Error::Away(_))));
-        assert!(matches!(ring.get("any").await, Err(Error::Away(_))), "nor within the cooldown");
+        let ring = Keyring::new(Box::new(|| Box::pin(async { Err(Error::Unavailable("it")) })));
+        assert!(matches!(ring.get("any").await, Err(Error::Unavailable(_))));
+        assert!(
+            matches!(ring.get("any").await, Err(Error::Unavailable(_))),
+            "nor within the cooldown"
+        );
+    }
+
+    #[tokio::test]
+    async fn keys_that_are_too_old_are_asked_for_again_before_anybody_is_refused() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let ring = ring(&ASKED);
+        ring.load().await.unwrap();
+        age(&ring);
+        assert!(ring.get(&PublicKey::new([0; 32]).kid).await.is_ok());
+        age(&ring);
+        ring.asked.lock().await.take();
+        assert_eq!(ring.public().await.unwrap().len(), 3);
+    }
+
+    /// Makes the keys as old as they may be, and no longer.
+    fn age(ring: &Keyring) {
+        let mut keys = ring.keys.write().unwrap();
+        let old = keys.take().unwrap();
+        let loaded_at = old.loaded_at.checked_sub(STALE_FOR).unwrap();
+        let (by_kid, public) = (old.by_kid.clone(), old.public.clone());
+        *keys = Some(Arc::new(Keys { by_kid, public, loaded_at }));
+    }
+
+    #[tokio::test]
+    async fn of_two_loads_that_overlap_the_older_one_does_not_win() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        // The first answer takes its time, and the second does not.
+        let ring = Keyring::new(Box::new(|| {
+            let n = u8::try_from(ASKED.fetch_add(1, Ordering::SeqCst)).unwrap();
+            Box::pin(async move {
+                if n == 0 {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Ok(vec![PublicKey::new([n; 32])])
+            })
+        }));
+        let (one, two) = tokio::join!(ring.load(), ring.load());
+        assert!(one.is_ok() && two.is_ok());
+        assert_eq!(ring.public().await.unwrap(), [PublicKey::new([1; 32])]);
     }
 }

@@ -1,134 +1,84 @@
 //! "Describe JWT and its role in authentication."
 //!
-//! Whoever logs in gets a signed access token of fifteen minutes, which every service verifies on its own, and a
-//! refresh token, which is used once and shown to us only. Keys rotate through a published set; a refresh token that
-//! is used twice ends its whole family; passwords are hashed by Argon2id, for unknown addresses too.
+//! A login gives a signed access token of fifteen minutes, which every service verifies on its own, and a refresh token,
+//! which is used once and shown only to us. Keys rotate through a published set; a refresh token that is used twice
+//! ends its session; passwords are hashed by Argon2id, for unknown addresses too.
 //!
-//! In reading order: what comes in ([`email`], [`password`]), what a token says and who believes it ([`claims`],
-//! [`jwks`], [`keyring`], [`verifier`], [`deny`], [`bearer`]), who signs ([`schedule`], [`issuer`]), how one stays logged in
-//! ([`refresh`]) and how guessing is made slow ([`throttle`]), where it is kept ([`store`]), how it
-//! fits together ([`sessions`], [`housekeeping`], [`service`]), and how it speaks HTTP ([`error`], [`body`], [`api`]).
+//! In reading order: the naive version ([`whiteboard`]), what comes in ([`password`]), what a token says and who believes
+//! it ([`claims`], [`jwks`], [`keyring`], [`deny`], [`verifier`]), who signs it ([`issuer`]), how a session goes on
+//! ([`refresh`]) and where all is kept ([`store`]), how it fits together ([`sessions`]), and how it speaks HTTP
+//! ([`error`], [`api`]).
 
-pub mod email;
+pub mod whiteboard;
 pub mod password;
 pub mod claims;
 pub mod jwks;
 pub mod keyring;
-pub mod verifier;
 pub mod deny;
-pub mod bearer;
-pub mod schedule;
+pub mod verifier;
 pub mod issuer;
 pub mod refresh;
-pub mod throttle;
 pub mod store;
 pub mod sessions;
-pub mod housekeeping;
-pub mod service;
 pub mod error;
-pub mod body;
 pub mod api;
 pub mod cases;
 pub mod experiments;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use anyhow::ensure;
+use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy};
 use lab::{Answer, Serve, Service, Serving};
+use tokio::task::JoinSet;
 use url::Url;
 
 use crate::{
+    claims::{Names, Policy},
     deny::DenyList,
-    password::{Cost, OWASP},
-    schedule::Schedule,
-    service::{App, Config, Guarded},
-    throttle::Limits,
+    issuer::{Issuer, Schedule, seconds},
+    keyring::Keyring,
+    password::{Cost, Passwords},
+    sessions::Sessions,
+    store::{Store, throttle::Limits},
+    verifier::Verifier,
 };
-
-pub use store::MIGRATIONS;
 
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
 struct Options {
-    /// Who makes the tokens: the claim `iss`
-    #[arg(long, default_value = "https://auth.example")]
-    issuer: String,
-    /// Which service they are for: the claim `aud`
-    #[arg(long, default_value = "https://api.example")]
-    audience: String,
+    #[command(flatten)]
+    names: Names,
+    #[command(flatten)]
+    schedule: Schedule,
     /// Serves `GET /me` only, by the key set at this address: no database, no secrets
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = jwks::parse_url)]
     jwks: Option<Url>,
-    /// Asks Redis with each request whether its token was taken back
+    /// Asks Redis with each request whether its session or its key is denied
     #[arg(long)]
     deny_list: bool,
     /// What its keys in Redis begin with
     #[arg(long, default_value = "worked-answers:jwt-auth:", value_name = "PREFIX")]
     redis_prefix: String,
-    /// Seconds that an access token lives
-    #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    access_seconds: u64,
-    /// Seconds by which clocks may differ
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=300))]
-    leeway_seconds: u64,
-    /// Seconds that a refresh token lives if it is not used
-    #[arg(long, default_value_t = 2_592_000.0, value_parser = some_seconds)]
-    refresh_seconds: f64,
+    /// Takes out a signing key that was stolen, and ends; give the options of the other processes too
+    #[arg(long, value_name = "KID")]
+    withdraw_key: Option<String>,
+    /// Seconds that a session lives if it is not refreshed
+    #[arg(long, default_value = "2592000", value_parser = seconds)]
+    refresh_seconds: Duration,
+    /// Seconds that a session lives, however often it is refreshed
+    #[arg(long, default_value = "7776000", value_parser = seconds)]
+    session_seconds: Duration,
     /// Seconds within which a refresh token may be used again
-    #[arg(long, default_value_t = 10.0, value_parser = some_seconds)]
-    grace_seconds: f64,
-    /// Seconds that a key signs, before the next one does
-    #[arg(long, default_value_t = 2_592_000.0, value_parser = some_seconds)]
-    key_seconds: f64,
-    /// Seconds that a key set may be used before it is fetched again
-    #[arg(long, default_value_t = 300.0, value_parser = some_seconds)]
-    jwks_seconds: f64,
-    /// Memory for Argon2id, in KiB
-    #[arg(long, default_value_t = OWASP.memory_kib)]
-    argon2_memory: u32,
-    /// Passes of Argon2id over it
-    #[arg(long, default_value_t = OWASP.passes)]
-    argon2_passes: u32,
-    /// Failed logins of one account before each further one has to be waited for
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(i32).range(2..))]
-    failures_per_account: i32,
-    /// Failed logins of one client, over all accounts
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i32).range(2..))]
-    failures_per_client: i32,
-}
-
-/// A time of a tenth of a second to ten years.
-fn some_seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    // NaN is in no range.
-    let allowed = (0.1..=315_360_000.0).contains(&seconds);
-    if allowed { Ok(seconds) } else { Err("is not between 0.1 and 315360000".to_owned()) }
-}
-
-impl Options {
-    fn config(&self) -> anyhow::Result<Config> {
-        let schedule = Schedule {
-            key_life: Duration::from_secs_f64(self.key_seconds),
-            key_set_max_age: Duration::from_secs_f64(self.jwks_seconds),
-            token_life: Duration::from_secs(self.access_seconds),
-            leeway: Duration::from_secs(self.leeway_seconds),
-        };
-        anyhow::ensure!(
-            schedule.publish_ahead() < schedule.key_life,
-            "--key-seconds must be more than three times --jwks-seconds: a key is published so long before it signs"
-        );
-        Ok(Config {
-            issuer: self.issuer.clone(),
-            audience: self.audience.clone(),
-            schedule,
-            refresh_life: Duration::from_secs_f64(self.refresh_seconds),
-            grace: Duration::from_secs_f64(self.grace_seconds),
-            cost: Cost { memory_kib: self.argon2_memory, passes: self.argon2_passes },
-            limits: Limits {
-                per_account: self.failures_per_account,
-                per_client: self.failures_per_client,
-            },
-        })
-    }
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    grace_seconds: Duration,
+    #[command(flatten)]
+    cost: Cost,
+    #[command(flatten)]
+    limits: Limits,
+    /// A load balancer, or a network of them, whose `X-Forwarded-For` tells the client's address
+    #[arg(long = "trusted-proxy", value_name = "NETWORK")]
+    trusted_proxies: Vec<TrustedProxy>,
 }
 
 /// This answer, for the command line, the guide and the tests.
@@ -138,36 +88,69 @@ pub fn answer() -> Answer {
         question: "Describe JWT and its role in authentication",
         folder: env!("CARGO_MANIFEST_DIR"),
         needs: &[Service::Postgres],
-        migrations: Some(&MIGRATIONS),
+        migrations: Some(&store::MIGRATIONS),
         try_it: &[
             "email=ann-$(date +%s)@example.com",
-            r#"curl -i {url}/register -H 'content-type: application/json' -d "{\"email\":\"$email\",\"password\":\"correct horse battery\"}""#,
-            r#"token=$(curl -s {url}/login -H 'content-type: application/json' -d "{\"email\":\"$email\",\"password\":\"correct horse battery\"}" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')"#,
+            r#"curl -i {url}/register -H 'content-type: application/json' -d "{\"email\":\"$email\",\"password\":\"seven quiet otters at noon\"}""#,
+            r#"token=$(curl -s {url}/login -H 'content-type: application/json' -d "{\"email\":\"$email\",\"password\":\"seven quiet otters at noon\"}" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')"#,
             r#"curl -i {url}/me -H "authorization: Bearer $token""#,
             "curl -s {url}/.well-known/jwks.json",
         ],
-        serve: Serve::new(serve),
+        serve: Serve::new(serve).whiteboard(serve_whiteboard),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
 }
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
-    let config = options.config()?;
+    let Options { names, schedule, .. } = options;
+    let policy = Policy::new(&names, schedule.leeway_seconds);
     let deny = if options.deny_list {
         let redis = serving.server(Service::Redis).await?;
         Some(DenyList::new(&redis, &options.redis_prefix)?)
     } else {
         None
     };
-    if let Some(key_set) = options.jwks {
-        let guarded = Guarded::start(key_set, deny, &config)?;
-        serving.run(api::guarded_router(guarded.verifier())).await?;
-        guarded.stop().await;
+    let mut tasks = JoinSet::new();
+    let router = if let Some(key_set) = &options.jwks {
+        // Another service, which has nothing but the address of the key set.
+        let keyring = Arc::new(Keyring::new(jwks::remote(key_set)?));
+        tasks.spawn(Arc::clone(&keyring).keep_fresh(schedule.key_set_max_age));
+        api::guarded_router(Verifier::new(policy, keyring, deny))
     } else {
-        let app = App::start(&serving.database().await?, deny, &config)?;
-        serving.run(api::router(app.service())).await?;
-        app.stop().await;
-    }
+        let published_in_time = schedule.publish_ahead() < schedule.key_life;
+        ensure!(published_in_time, "--key-seconds must be more than three times --jwks-seconds");
+        let store = Store::new(&serving.database().await?)?;
+        let sessions = Sessions {
+            store: store.clone(),
+            issuer: Issuer::new(store.clone(), names, schedule),
+            passwords: Passwords::new(options.cost)?,
+            limits: options.limits,
+            lives: [options.refresh_seconds, options.session_seconds],
+            grace: options.grace_seconds,
+            deny: deny.clone(),
+        };
+        if let Some(kid) = options.withdraw_key {
+            let found = sessions.withdraw(&kid).await?;
+            println!(
+                "{kid}: {}",
+                if found { "withdrawn" } else { "there is no such key any more" }
+            );
+            return Ok(());
+        }
+        let keyring = Arc::clone(&sessions.issuer.keyring);
+        tasks.spawn(Arc::clone(&keyring).keep_fresh(schedule.check_every()));
+        tasks.spawn(store.keep_swept());
+        let verifier = Verifier::new(policy, keyring, deny);
+        let proxies = TrustedProxies::new(options.trusted_proxies, ProxyHeader::XForwardedFor);
+        api::router(Arc::new(api::Service { sessions, verifier, proxies }))
+    };
+    serving.run(router).await?;
+    tasks.shutdown().await;
     Ok(())
+}
+
+async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
+    let database = serving.database().await?;
+    serving.run(whiteboard::router(&database)?).await
 }

@@ -1,22 +1,22 @@
 //! Is this refresh token the user's, or a thief's copy?
 //!
-//! Nobody can tell which of two uses is the thief's. But there are two, and that can be seen: each refresh makes a new
+//! Nobody can tell which of two uses is the thief's. But there are two, and that can be seen: each refresh begins a new
 //! generation, and a token of an older one comes from somebody who has missed a refresh.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
-/// 256 random bits. Whoever has them is logged in, so they are shown to nobody but their owner.
-#[derive(Clone, PartialEq, Eq)]
+/// 256 random bits. Whoever has them is logged in, so they are shown only to their owner: there is no `Debug`.
+#[derive(PartialEq, Eq)]
 pub struct RefreshToken([u8; 32]);
 
 impl RefreshToken {
     /// A new one.
-    pub fn generate() -> Result<Self, Error> {
+    pub fn generate() -> Result<Self> {
         let mut bits = [0; 32];
         getrandom::fill(&mut bits).map_err(Error::internal)?;
         Ok(Self(bits))
@@ -38,39 +38,33 @@ impl RefreshToken {
     }
 }
 
-impl fmt::Debug for RefreshToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RefreshToken(…)")
-    }
-}
-
-/// A token that was presented, and the state of its family. Read while the family's row is locked.
-#[derive(Clone, Copy, Debug)]
+/// A token that was presented, and the state of its session. Read while the session's row is locked.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub struct Presented {
     /// The token's generation.
     pub generation: i32,
-    /// The family's.
+    /// The session's.
     pub current: i32,
-    /// How long ago the family came to its generation.
-    pub advanced: Duration,
-    /// Whether the family was revoked.
+    /// How many seconds ago the session came to its generation.
+    pub advanced: f64,
+    /// Whether the session was revoked.
     pub revoked: bool,
-    /// Whether the token is too old.
+    /// Whether the session was not refreshed for too long, or is too old.
     pub expired: bool,
 }
 
 /// What becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// The first use of this generation: the family comes to the next.
+    /// The first use of this generation: the session comes to the next.
     Advance,
     /// A second tab, or a client that has not heard our answer: it gets a token of the generation that is there.
     Join,
-    /// Used long ago. Somebody has a copy: the family ends.
+    /// Used before. Somebody has a copy: the session ends.
     Reuse,
-    /// The family has ended already.
+    /// The session was revoked already.
     Revoked,
-    /// The token was not used for too long.
+    /// The session is over.
     Expired,
 }
 
@@ -85,7 +79,7 @@ impl Presented {
             Verdict::Expired
         } else if self.generation == self.current {
             Verdict::Advance
-        } else if self.generation == self.current - 1 && self.advanced <= grace {
+        } else if self.generation == self.current - 1 && self.advanced <= grace.as_secs_f64() {
             Verdict::Join
         } else {
             Verdict::Reuse
@@ -98,8 +92,7 @@ impl Presented {
 mod tests {
     use super::*;
 
-    fn verdict(generation: i32, current: i32, advanced: u64, revoked: bool) -> Verdict {
-        let advanced = Duration::from_secs(advanced);
+    fn verdict(generation: i32, current: i32, advanced: f64, revoked: bool) -> Verdict {
         let presented = Presented { generation, current, advanced, revoked, expired: false };
         let expired = Presented { expired: true, ..presented }.verdict(Duration::from_secs(10));
         assert_eq!(expired, if revoked { Verdict::Revoked } else { Verdict::Expired });
@@ -107,38 +100,37 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_token_advances_the_family_however_old_it_is() {
-        assert_eq!(verdict(0, 0, 0, false), Verdict::Advance);
-        assert_eq!(verdict(7, 7, 86_400, false), Verdict::Advance);
+    fn a_fresh_token_advances_the_session_however_old_it_is() {
+        assert_eq!(verdict(0, 0, 0.0, false), Verdict::Advance);
+        assert_eq!(verdict(7, 7, 86_400.0, false), Verdict::Advance);
     }
 
     #[test]
-    fn the_token_before_it_joins_within_the_grace_and_ends_the_family_after_it() {
-        assert_eq!(verdict(6, 7, 10, false), Verdict::Join);
-        assert_eq!(verdict(6, 7, 11, false), Verdict::Reuse);
+    fn the_token_before_it_joins_within_the_grace_and_ends_the_session_after_it() {
+        assert_eq!(verdict(6, 7, 10.0, false), Verdict::Join);
+        assert_eq!(verdict(6, 7, 11.0, false), Verdict::Reuse);
     }
 
     #[test]
     fn an_older_token_has_no_grace() {
-        assert_eq!(verdict(5, 7, 0, false), Verdict::Reuse);
+        assert_eq!(verdict(5, 7, 0.0, false), Verdict::Reuse);
     }
 
     #[test]
     fn what_has_ended_stays_so() {
         for generation in [5, 6, 7] {
-            assert_eq!(verdict(generation, 7, 0, true), Verdict::Revoked);
+            assert_eq!(verdict(generation, 7, 0.0, true), Verdict::Revoked);
         }
     }
 
     #[test]
     fn a_token_reads_as_it_was_written_and_nothing_else_is_one() {
         let token = RefreshToken::generate().unwrap();
-        assert_eq!(RefreshToken::parse(&token.reveal()), Some(token.clone()));
+        assert!(RefreshToken::parse(&token.reveal()).is_some_and(|read| read == token));
         assert_eq!(token.reveal().len(), 43);
-        assert_eq!(format!("{token:?}"), "RefreshToken(…)");
         let padded = format!("{}=", token.reveal());
         for bad in ["", "abc", &padded, &token.reveal()[1..], &"ä".repeat(43)] {
-            assert_eq!(RefreshToken::parse(bad), None, "{bad}");
+            assert!(RefreshToken::parse(bad).is_none(), "{bad}");
         }
     }
 }

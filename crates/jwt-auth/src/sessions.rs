@@ -1,185 +1,163 @@
 //! How does somebody come in, stay in, and leave?
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
+use edge::email::Email;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
     claims::Claims,
     deny::DenyList,
-    email::Email,
-    error::Error,
-    issuer::Issuer,
+    error::{Error, Result},
+    issuer::{Issuer, Signer},
+    keyring::STALE_FOR,
     password::{Password, Passwords},
-    refresh::RefreshToken,
-    store::{Account, NewToken, Refreshed, Revoked, Store},
-    throttle::{Attempt, Limits},
+    refresh::{RefreshToken, Verdict},
+    store::{
+        Account, Store,
+        throttle::{Attempt, Limits},
+    },
 };
 
-/// How much longer an access token is denied than it should live: it is signed some time after its row is written, lives
-/// to the end of a whole second, and ends by a verifier's clock and not by ours. Denied too long it harms nobody; too
-/// short, and a token that was taken back would be believed again.
-const DENIED_LONGER: Duration = Duration::from_secs(10);
+/// By how many seconds longer a session is denied than its last token should live: that token is perhaps being signed just now,
+/// lives to the end of a whole second, and ends by a verifier's clock and not by ours. Denied too long harms nobody.
+const DENIED_LONGER: u64 = 10;
 
-/// What a client gets: an access token to show, and a refresh token to keep.
-#[derive(Debug)]
-pub struct Pair {
-    /// Short-lived, believed by everyone who has the public keys.
-    pub access_token: String,
-    /// How long that is.
-    pub expires_in: Duration,
-    /// Long-lived, shown to us only, and used once.
-    pub refresh_token: RefreshToken,
-}
-
-/// How a client shows which session it wants to end.
-#[derive(Debug)]
-pub enum Proof {
-    /// By a refresh token: also when the access token has ended.
-    Refresh(RefreshToken),
-    /// By an access token.
-    Access(Claims),
+/// What a client gets (RFC 6749, section 5.1): an access token to show to everybody, and a refresh token to keep.
+#[derive(Serialize)]
+pub struct Tokens {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    refresh_token: String,
 }
 
 /// Accounts and their sessions.
 pub struct Sessions {
     /// The database.
-    pub store: Arc<Store>,
+    pub store: Store,
     /// Makes access tokens.
     pub issuer: Issuer,
     /// Hashes.
     pub passwords: Passwords,
-    /// Slows guessing down.
+    /// Slow guessing down.
     pub limits: Limits,
-    /// By how much clocks may differ: so much longer than its life an access token is believed.
-    pub leeway: Duration,
-    /// How long a refresh token lives if it is not used.
-    pub refresh_life: Duration,
+    /// How long a session lives if it is not refreshed, and if it is.
+    pub lives: [Duration; 2],
     /// How far apart two uses of a refresh token may be.
     pub grace: Duration,
-    /// Where access tokens are denied, if anywhere.
+    /// Where sessions and keys are denied, if anywhere.
     pub deny: Option<DenyList>,
 }
 
 impl Sessions {
     /// A new account.
-    pub async fn register(&self, email: &Email, password: Password) -> Result<Account, Error> {
-        let hash = self.passwords.hash(password).await?;
+    pub async fn register(&self, email: &Email, new: Password, client: IpAddr) -> Result<Account> {
+        self.store.charge(&Attempt::registration(client, self.limits)).await?;
+        let hash = self.passwords.hash(new).await?;
         self.store.insert_user(email, &hash).await
     }
 
     // ANCHOR: login
-    /// A new session, for who knows the password. All who do not are treated alike, in words and in time.
-    pub async fn login(
-        &self,
-        email: &Email,
-        password: Password,
-        client: IpAddr,
-    ) -> Result<Pair, Error> {
-        let attempt = Attempt::new(email, client);
-        self.store.charge(&attempt, self.limits).await?;
-        let found = self.store.credentials(email).await?;
-        let hash = found.as_ref().map(|found| found.password_hash.as_str());
-        // Hashes also for nobody. `?` for who is not found comes after it, never before.
-        let right = match self.passwords.verify(password.clone(), hash).await {
+    /// Opens a session if the password is right. All failures are alike, in words and in time.
+    ///
+    /// Run it in a task of its own, so that it ends properly if the client hangs up or the request times out: whether
+    /// the attempt counts must not depend on that.
+    pub async fn login(&self, email: &Email, given: Password, client: IpAddr) -> Result<Tokens> {
+        let attempt = Attempt::login(email, client, self.limits);
+        self.store.charge(&attempt).await?;
+        let account = match self.account(email, given).await {
+            Ok(account) => account.ok_or(Error::WrongCredentials)?,
             // Nothing was compared, so nobody has learned anything, and nobody has to wait for it.
-            Err(error) => {
-                self.store.take_back(&attempt).await?;
-                return Err(error);
-            }
-            Ok(right) => right,
+            Err(error) => return self.store.take_back(&attempt, false).await.and(Err(error)),
         };
-        let found = found.filter(|_| right).ok_or(Error::WrongCredentials)?;
+        self.store.take_back(&attempt, true).await?;
+        let (signer, token) = (self.issuer.signer().await?, RefreshToken::generate()?);
+        let session = self.store.open_session(account.id, token.hash(), self.lives).await?;
+        self.tokens(&signer, &account, session, &token)
+    }
 
-        self.store.refund(&attempt).await?;
-        if self.passwords.is_outdated(&found.password_hash) {
-            let hash = self.passwords.hash(password).await?;
-            self.store.replace_hash(found.account.id, &found.password_hash, &hash).await?;
-        }
-        let (refresh_token, row) = self.new_token()?;
-        let family = self.store.open_family(found.account.id, row).await?;
-        self.pair(&found.account, family, row.access_jti, refresh_token).await
+    /// The account of this address, if this is its password.
+    async fn account(&self, email: &Email, given: Password) -> Result<Option<Account>> {
+        let found = self.store.credentials(email).await?;
+        let hash = found.as_ref().map(|(_, hash)| hash.as_str());
+        // This hashes in any case, also without an account.
+        let right = self.passwords.verify(given, hash).await?;
+        Ok(found.filter(|_| right).map(|(account, _)| account))
     }
     // ANCHOR_END: login
 
     // ANCHOR: refresh
-    /// A new pair for a refresh token. One that was used before ends its whole family.
-    pub async fn refresh(&self, presented: &RefreshToken) -> Result<Pair, Error> {
-        let (refresh_token, row) = self.new_token()?;
-        match self.store.refresh(presented.hash(), row, self.grace).await? {
-            Refreshed::Done { account, family } => {
-                self.pair(&account, family, row.access_jti, refresh_token).await
+    /// A new pair for a refresh token. One that was used before ends its session.
+    pub async fn refresh(&self, presented: &RefreshToken) -> Result<Tokens> {
+        // Before anything is written: if there is no key, the client must be able to come again with this very token.
+        let signer = self.issuer.signer().await?;
+        let next = RefreshToken::generate()?;
+        let (presented, hash) = (presented.hash(), next.hash());
+        let found = self.store.refresh(presented, hash, [self.lives[0], self.grace]).await?;
+        let (verdict, found) = found.ok_or(Error::InvalidRefreshToken)?;
+        let (user, session) = (found.account.id, found.session);
+        match verdict {
+            Verdict::Advance | Verdict::Join => {
+                return self.tokens(&signer, &found.account, session, &next);
             }
-            Refreshed::Reused(revoked) => {
-                tracing::warn!("a refresh token was used twice: its family is revoked");
-                self.deny(&revoked).await?;
-                Err(Error::InvalidRefreshToken)
+            Verdict::Reuse => {
+                tracing::warn!(%user, %session, "a refresh token was used twice: a thief?");
+                self.deny(&[session]).await?;
             }
-            // Told to the deny-list again: the first time, Redis may have been away.
-            Refreshed::Revoked(revoked) => {
-                self.deny(&revoked).await?;
-                Err(Error::InvalidRefreshToken)
-            }
-            Refreshed::Refused => Err(Error::InvalidRefreshToken),
+            // Deny it once more: the first time, Redis may have been away.
+            Verdict::Revoked => self.deny(&[session]).await?,
+            Verdict::Expired => {}
         }
+        Err(Error::InvalidRefreshToken)
     }
     // ANCHOR_END: refresh
 
-    /// Ends this session. To do it again does no harm, and mends what a failure may have left undone.
-    pub async fn logout(&self, proof: Proof) -> Result<(), Error> {
-        let family = match proof {
-            Proof::Access(claims) => claims.sid,
-            Proof::Refresh(token) => self.session(&token).await?.family,
-        };
-        self.deny(&self.store.revoke_family(family).await?).await
+    // ANCHOR: logout
+    /// Ends this session. A client may repeat it: that does no harm, and mends what a failure left undone.
+    pub async fn logout(&self, claims: &Claims) -> Result<()> {
+        self.store.revoke_session(claims.sid).await?;
+        self.deny(&[claims.sid]).await
     }
 
-    /// Ends all sessions of the user. A token that is itself over must not be able to.
-    pub async fn logout_everywhere(&self, proof: Proof) -> Result<(), Error> {
-        let user = match proof {
-            Proof::Access(claims) => claims.sub,
-            Proof::Refresh(token) => {
-                let session = self.session(&token).await?;
-                if !session.alive {
-                    return Err(Error::InvalidRefreshToken);
-                }
-                session.user
-            }
-        };
-        self.deny(&self.store.revoke_user(user).await?).await
+    /// Ends all sessions of the user.
+    pub async fn logout_everywhere(&self, claims: &Claims) -> Result<()> {
+        let sessions = self.store.revoke_user(claims.sub).await?;
+        self.deny(&sessions).await
     }
 
-    async fn session(&self, token: &RefreshToken) -> Result<crate::store::Session, Error> {
-        self.store.session(token.hash()).await?.ok_or(Error::InvalidRefreshToken)
+    /// With a deny-list, the access tokens of a revoked session end as well. Without one they live on.
+    async fn deny(&self, sessions: &[Uuid]) -> Result<()> {
+        let Some(deny) = &self.deny else { return Ok(()) };
+        let sessions: Vec<_> = sessions.iter().map(Uuid::to_string).collect();
+        let schedule = self.issuer.schedule;
+        let life = schedule.access_seconds + 2 * schedule.leeway_seconds + DENIED_LONGER;
+        deny.add(&sessions, Duration::from_secs(life)).await
     }
+    // ANCHOR_END: logout
 
-    /// With a deny-list, a revoked session's access tokens end as well. Without one they live on.
-    async fn deny(&self, revoked: &Revoked) -> Result<(), Error> {
-        match &self.deny {
-            Some(deny) => deny.add(revoked).await,
-            None => Ok(()),
+    // ANCHOR: withdraw
+    /// Takes out a key that was stolen, and makes another one sign at once. Returns whether the key was there.
+    ///
+    /// A verifier with a deny-list refuses its tokens from now on. Another one refuses them when it next fetches the key
+    /// set, or after an hour if it cannot.
+    pub async fn withdraw(&self, kid: &str) -> Result<bool> {
+        let found = self.store.withdraw_key(kid).await?;
+        self.issuer.keyring.load().await?;
+        if let Some(deny) = &self.deny {
+            deny.add(&[kid.to_owned()], STALE_FOR + self.issuer.schedule.key_set_max_age).await?;
         }
+        Ok(found)
     }
+    // ANCHOR_END: withdraw
 
-    fn new_token(&self) -> Result<(RefreshToken, NewToken), Error> {
-        let token = RefreshToken::generate()?;
-        let row = NewToken {
-            hash: token.hash(),
-            life: self.refresh_life,
-            access_jti: Uuid::new_v4(),
-            access_life: self.issuer.token_life() + self.leeway * 2 + DENIED_LONGER,
-        };
-        Ok((token, row))
-    }
-
-    async fn pair(
-        &self,
-        account: &Account,
-        family: Uuid,
-        jti: Uuid,
-        refresh_token: RefreshToken,
-    ) -> Result<Pair, Error> {
-        let access_token = self.issuer.sign(account, family, jti).await?;
-        Ok(Pair { access_token, expires_in: self.issuer.token_life(), refresh_token })
+    fn tokens(&self, by: &Signer, of: &Account, sid: Uuid, next: &RefreshToken) -> Result<Tokens> {
+        Ok(Tokens {
+            access_token: by.sign(of, sid, &self.issuer)?,
+            token_type: "Bearer",
+            expires_in: self.issuer.schedule.access_seconds,
+            refresh_token: next.reveal(),
+        })
     }
 }

@@ -39,8 +39,11 @@ pub fn build(
 ) -> anyhow::Result<Built> {
     let mut told = BTreeSet::new();
     let mut found = [None, None];
+    // With the guide among the packages, though nothing of it is built: dependencies then have the features that they
+    // were compiled with for the guide, and are not compiled again.
+    let the_program = ["build", "--package", "guide", "--bin", answer];
     for (n, wanted, words) in
-        [(0, program, &["build"][..]), (1, tests, &["test", "--no-run", "--lib"][..])]
+        [(0, program, &the_program[..]), (1, tests, &["test", "--no-run", "--lib"][..])]
     {
         if !wanted {
             continue;
@@ -72,7 +75,7 @@ pub fn build(
             }
             return Ok(Built::DoesNotCompile);
         }
-        found[n] = messages.iter().rev().find_map(|it| it["executable"].as_str()).map(Into::into);
+        found[n] = executable(&out);
         if found[n].is_none() {
             bail!("cargo built {answer} and named no program");
         }
@@ -81,11 +84,25 @@ pub fn build(
     Ok(Built::Programs { program, tests })
 }
 
+/// The program that cargo has built, by what it wrote.
+pub fn executable(out: &str) -> Option<PathBuf> {
+    let mut messages = out.lines().rev().filter_map(|line| serde_json::from_str(line).ok());
+    messages.find_map(|it: Value| it["executable"].as_str().map(Into::into))
+}
+
 /// Cargo, in this workspace.
 pub fn cargo(workspace: &Path) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.current_dir(workspace);
+    // What the cargo that started this program has told it about itself. With that, dependencies whose build asks for
+    // it would be compiled again, and all that stands on them.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
-    build::cargo,
+    build::{cargo, executable, program},
     process::{self, Ended, Stop},
 };
 
@@ -26,14 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const LINES: usize = 15;
 
 /// An experiment, as its answer's `list --json` shows it.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Experiment {
     name: String,
     quick: Vec<String>,
     sabotages: Vec<Sabotage>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Sabotage {
     file: String,
     replace: String,
@@ -63,6 +63,8 @@ struct Checked {
 pub struct Answer<'a> {
     copy: &'a Path,
     name: &'a str,
+    /// Its program, as it was built last.
+    program: PathBuf,
     experiments: Vec<Experiment>,
     stop: &'a Stop,
 }
@@ -70,7 +72,7 @@ pub struct Answer<'a> {
 impl<'a> Answer<'a> {
     /// Builds it, and asks it for its sabotages.
     pub fn build(copy: &'a Path, name: &'a str, stop: &'a Stop) -> anyhow::Result<Self> {
-        let mut this = Self { copy, name, experiments: Vec::new(), stop };
+        let mut this = Self { copy, name, program: PathBuf::new(), experiments: Vec::new(), stop };
         this.build_again()?;
         #[derive(Deserialize)]
         struct Listed {
@@ -89,14 +91,14 @@ impl<'a> Answer<'a> {
     }
 
     /// Sees each sabotage of this experiment turn its check red. The error is the first one that does not.
-    pub fn prove(&self, experiment: &str) -> anyhow::Result<()> {
-        let found = self.experiments.iter().find(|it| it.name == experiment);
+    pub fn prove(&mut self, experiment: &str) -> anyhow::Result<()> {
+        let found = self.experiments.iter().find(|it| it.name == experiment).cloned();
         let found = found.context("its answer does not list it")?;
         ensure!(!found.sabotages.is_empty(), "it names no sabotage");
         for sabotage in &found.sabotages {
             let begun = Instant::now();
             let seconds = self
-                .prove_one(found, sabotage)
+                .prove_one(&found, sabotage)
                 .with_context(|| format!("{:?} did not turn red", sabotage.check))?;
             println!(
                 "{}/{experiment}: {:?} turned red in {seconds:.1} s, with the build {} s",
@@ -109,7 +111,7 @@ impl<'a> Answer<'a> {
     }
 
     /// Makes the change, runs the experiment, and takes the change back. Returns how many seconds the run took.
-    fn prove_one(&self, experiment: &Experiment, sabotage: &Sabotage) -> anyhow::Result<f64> {
+    fn prove_one(&mut self, experiment: &Experiment, sabotage: &Sabotage) -> anyhow::Result<f64> {
         let Sabotage { file, replace, with, check } = sabotage;
         let place = self.folder().join(file);
         let real = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
@@ -126,20 +128,25 @@ impl<'a> Answer<'a> {
         report.is_red(check).map(|()| report.seconds)
     }
 
-    fn build_again(&self) -> anyhow::Result<()> {
-        // The compiler warns of what the mistake leaves unused; that is shown only if it does not compile.
-        let words = ["build", "--quiet", "--package", self.name];
-        match process::run(cargo(self.copy).args(words), None, self.stop)? {
-            Ended::Itself { status, .. } if status.success() => Ok(()),
+    fn build_again(&mut self) -> anyhow::Result<()> {
+        // With the guide, as in `build`. The compiler warns of what the mistake leaves unused; that is shown only if it
+        // does not compile.
+        let words = ["build", "--quiet", "--package", "guide", "--package", self.name];
+        let words = [&words[..], &["--bin", self.name, "--message-format=json-render-diagnostics"]];
+        match process::run(cargo(self.copy).args(words.concat()), None, self.stop)? {
+            Ended::Itself { status, out, .. } if status.success() => {
+                self.program = executable(&out).context("cargo named no program")?;
+                Ok(())
+            }
             Ended::Itself { err, .. } => bail!("{err}"),
             Ended::TimedOut | Ended::Stopped => bail!("it was stopped"),
         }
     }
 
-    /// What it writes when it is told this, as it was built last.
+    /// What it writes when it is told this.
     fn say(&self, words: &[&str]) -> anyhow::Result<String> {
-        let run = ["run", "--quiet", "--package", self.name, "--"];
-        output(cargo(self.copy).args([&run, words].concat()), PATIENCE, self.stop)
+        let mut program = program(self.copy, &self.program);
+        output(program.args(words).current_dir(self.copy), PATIENCE, self.stop)
     }
 }
 

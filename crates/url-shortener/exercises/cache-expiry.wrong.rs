@@ -1,15 +1,10 @@
 // caught by: expiry
-/// Until the link expires, and no longer than the longest.
-struct Lifetime {
-    longest: Duration,
-}
+/// No longer than until the link expires.
+struct UntilTheEnd;
 
-impl Expiry<Code, Leads> for Lifetime {
+impl Expiry<Code, Leads> for UntilTheEnd {
     fn expire_after_create(&self, _: &Code, leads: &Leads, _: Instant) -> Option<Duration> {
-        if leads.is_err() {
-            return Some(NOWHERE_FOR);
-        }
         // The mistake: one time to live for all links.
-        Some(self.longest)
+        leads.is_err().then_some(NOWHERE_FOR)
     }
 }

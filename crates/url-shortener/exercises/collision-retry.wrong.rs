@@ -1,36 +1,30 @@
 // caught by: collisions
     /// Makes the link, or finds the shared one for this URL.
-    pub async fn create(&self, new: &NewLink) -> Result<Created, Error> {
-        let plain = new.alias.is_none() && new.expires_in_seconds.is_none();
-        let shared = plain && self.codes == Codes::Crc32;
+    pub async fn create(
+        &self,
+        url: &LongUrl,
+        alias: Option<&Code>,
+        ttl: Option<i64>,
+    ) -> Result<Created, Error> {
+        let shared = self.codes == Codes::Crc32 && alias.is_none() && ttl.is_none();
         let token = if shared { None } else { Some(EditToken::generate()?) };
-        for attempt in 0..ATTEMPTS {
-            let code = match &new.alias {
+        let edit_token = token.as_ref().map(EditToken::hash);
+        for collisions in 0..ATTEMPTS {
+            let code = match alias {
                 Some(alias) => alias.clone(),
-                None => self.candidate(new, shared, attempt)?,
+                None => self.candidate(url, shared, collisions)?,
             };
-            let row = NewRow {
-                code,
-                id: Uuid::new_v4(),
-                url: new.url.as_str().to_owned(),
-                edit_token: token.as_ref().map(EditToken::hash),
-                expires_in_seconds: new.expires_in_seconds,
-            };
-            match self.claim(row).await? {
-                Claim::Won(link) => return Ok(Created::New(link, token)),
-                Claim::Lost(_) if new.alias.is_some() => return Err(Error::AliasTaken),
+            let (id, store) = (Uuid::new_v4(), self.shards.of(&code));
+            let new = NewLink { code: code.clone(), id, url: url.clone(), edit_token, ttl };
+            if let Some(link) = self.insert(new).await? {
+                return Ok(Created::New(link, token));
+            }
+            match store.find(&code).await? {
+                Some(_) if alias.is_some() => return Err(Error::AliasTaken),
                 // The mistake: whoever has the code has it for this URL, or so one thinks.
-                Claim::Lost(Some(owner)) if shared => return Ok(Created::Existing(owner)),
-                Claim::Lost(_) => {}
+                Some(owner) if shared => return Ok(Created::Existing(owner)),
+                _ => {}
             }
         }
         Err(Error::NoFreeCode)
-    }
-
-    async fn claim(&self, row: NewRow) -> Result<Claim, Error> {
-        let store = self.shards.of(&row.code);
-        match self.insert(row.clone()).await? {
-            Some(link) => Ok(Claim::Won(link)),
-            None => Ok(Claim::Lost(store.find(&row.code).await?)),
-        }
     }

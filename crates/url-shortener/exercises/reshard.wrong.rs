@@ -1,26 +1,22 @@
 // caught by: sharding
 /// Moves every link to where the ring says that it belongs.
-async fn move_links(shards: &Shards) -> Result<(), Error> {
+async fn move_links(shards: &Shards) -> anyhow::Result<()> {
     let mut all_moved = true;
-    for (here, store) in shards.all().iter().enumerate() {
-        let mut leaving: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+    for (here, from) in shards.all().iter().enumerate() {
         // The mistake: what does not fit into the first batch stays behind.
-        for code in store.codes_after("", BATCH).await? {
-            let there = shards.number_of(&code);
-            if there != here {
-                leaving.entry(there).or_default().push(code);
+        let codes = from.codes_after("", BATCH).await?;
+        for (there, to) in shards.all().iter().enumerate() {
+            let leaves = |code: &&Code| there != here && shards.number_of(code) == there;
+            let leaving: Vec<_> = codes.iter().filter(leaves).collect();
+            if leaving.is_empty() {
+                continue;
             }
-        }
-        for (there, codes) in leaving {
-            let there = &shards.all()[there];
-            let copied = store.copy_links(&codes, there).await?;
-            let mut done = 0;
-            while store.copy_clicks(&copied, (done, PIECE), there).await? == PIECE {
-                done += PIECE;
-            }
-            store.delete_all(&codes, &copied).await?;
-            all_moved &= copied.len() == codes.len();
+            let copied = from.copy_links(&leaving, to).await?;
+            from.copy_clicks(&copied, to).await?;
+            from.delete_all(&copied).await?;
+            all_moved &= copied.len() == leaving.len();
         }
     }
-    if all_moved { Ok(()) } else { Err(Error::WrongShards(TAKEN)) }
+    ensure!(all_moved, "some links stay where nobody finds them");
+    Ok(())
 }

@@ -1,12 +1,14 @@
 //! What does the service say, and to whom? The table of calls, as handlers.
 
-use std::{sync::Arc, time::Duration};
+#![expect(clippy::option_option, reason = "in a body, nothing, null and a number differ")]
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, State},
+    extract::{ConnectInfo, DefaultBodyLimit, FromRequestParts, Path, Request, State},
     http::{
-        HeaderName, HeaderValue, Method, StatusCode,
+        HeaderMap, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, LOCATION},
         request::Parts,
     },
@@ -25,9 +27,9 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{
     access::EditToken,
-    clicks::Referrer,
+    clicks::referrer,
     code::Code,
-    create::{Created, NewLink},
+    create::Created,
     error::Error,
     long_url::{LongUrl, Ourselves},
     service::Service,
@@ -39,7 +41,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest URL is an eighth of it, and JSON may write a byte as six.
 const MAX_BODY: usize = 16 * 1_024;
 /// The longest life of a link: ten years of 365 days.
-const MAX_SECONDS: i32 = 315_360_000;
+const MAX_SECONDS: i64 = 315_360_000;
 /// Each browser asks again each time. Otherwise clicks would not be counted, and deletions not seen.
 const CACHING: HeaderValue = HeaderValue::from_static("private, max-age=0");
 
@@ -67,38 +69,41 @@ pub fn router(service: Arc<Service>) -> Router {
 // ANCHOR: redirect
 async fn redirect(
     State(service): State<Arc<Service>>,
-    method: Method,
     code: Code,
-    referrer: Referrer,
+    request: Request,
 ) -> Result<impl IntoResponse, Error> {
-    let link = service.hot.get(&code).await?;
+    let hot = service.hot.get(&code).await?;
     // HEAD asks where the link leads; it does not go there.
-    if method == Method::GET {
-        service.clicks.record(&link, referrer);
+    if request.method() == Method::GET {
+        service.clicks[hot.shard].record(&hot.link, referrer(request.headers()));
     }
-    Ok((StatusCode::FOUND, [(LOCATION, link.location.clone()), (CACHE_CONTROL, CACHING)]))
+    Ok((StatusCode::FOUND, [(LOCATION, hot.link.url.clone())], [(CACHE_CONTROL, CACHING)]))
 }
 // ANCHOR_END: redirect
 
 async fn create(
     State(service): State<Arc<Service>>,
-    _: WithinLimit,
-    Json(body): Json<CreateLink>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    Json(body): Json<Body>,
 ) -> Result<impl IntoResponse, Error> {
-    let new = body.parse(&service.ourselves)?;
-    let (status, link, token) = match service.creator.create(&new).await? {
+    service.limit.check(peer.ip(), &headers)?;
+    let Fields { url, alias, expires_in_seconds } = body.parse(&service.ourselves)?;
+    let url = url.ok_or_else(|| Error::field("url", "is missing"))?;
+    let created = service.creator.create(&url, alias.as_ref(), expires_in_seconds.flatten());
+    let (status, link, token) = match created.await? {
         Created::New(link, token) => (StatusCode::CREATED, link, token),
         Created::Existing(link) => (StatusCode::OK, link, None),
     };
     // This process may remember that the code led nowhere.
     service.hot.forget(&link.code).await;
-    let location: (HeaderName, _) = (LOCATION, format!("/links/{}", link.code.as_str()));
-    Ok((status, [location], Json(LinkBody::new(link, token, &service.ourselves))))
+    let location = [(LOCATION, format!("/links/{}", link.code.as_str()))];
+    Ok((status, location, shown(&service, link, token)))
 }
 
-async fn show(State(service): State<Arc<Service>>, code: Code) -> Result<Json<LinkBody>, Error> {
+async fn show(State(service): State<Arc<Service>>, code: Code) -> Result<Json<Shown>, Error> {
     let link = service.shards.link(&code).await?;
-    Ok(Json(LinkBody::new(link, None, &service.ourselves)))
+    Ok(shown(&service, link, None))
 }
 
 async fn stats(State(service): State<Arc<Service>>, code: Code) -> Result<Json<Value>, Error> {
@@ -110,11 +115,13 @@ async fn stats(State(service): State<Arc<Service>>, code: Code) -> Result<Json<V
 async fn change(
     State(service): State<Arc<Service>>,
     Owned(link): Owned,
-    Json(body): Json<ChangeLink>,
-) -> Result<Json<LinkBody>, Error> {
-    let (url, expires) = body.parse(&service.ourselves)?;
-    let url = url.as_ref().map(LongUrl::as_str);
-    service.shards.of(&link.code).update(&link, url, expires).await?;
+    Json(body): Json<Body>,
+) -> Result<Json<Shown>, Error> {
+    let Fields { url, alias, expires_in_seconds } = body.parse(&service.ourselves)?;
+    if alias.is_some() {
+        return Err(Error::field("alias", "cannot be changed"));
+    }
+    service.shards.of(&link.code).update(&link, url.as_ref(), expires_in_seconds).await?;
     service.hot.forget(&link.code).await;
     show(State(service), link.code).await
 }
@@ -125,7 +132,7 @@ async fn delete(
 ) -> Result<StatusCode, Error> {
     let deleted = service.shards.of(&link.code).delete(&link).await?;
     service.hot.forget(&link.code).await;
-    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Error::NotFound) }
+    if deleted > 0 { Ok(StatusCode::NO_CONTENT) } else { Err(Error::NotFound) }
 }
 
 /// The link in the path, if the request brings its edit token.
@@ -147,7 +154,8 @@ impl FromRequestParts<Arc<Service>> for Owned {
 
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Value>, Error> {
     try_join_all(service.shards.all().iter().map(Store::ping)).await?;
-    Ok(Json(json!({ "status": "ready", "dropped_clicks": service.clicks.dropped() })))
+    let dropped: u64 = service.clicks.iter().map(|clicks| clicks.dropped()).sum();
+    Ok(Json(json!({ "status": "ready", "dropped_clicks": dropped })))
 }
 
 /// A code in the path. A string that cannot be a code gets 404.
@@ -160,69 +168,44 @@ impl<S: Send + Sync> FromRequestParts<S> for Code {
     }
 }
 
-/// Proof that the client may make one more link. Asked for before the body is read.
-struct WithinLimit;
-
-impl FromRequestParts<Arc<Service>> for WithinLimit {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Error> {
-        service.limit.check(parts).map(|()| Self)
-    }
-}
-
-/// What a client sends to make a link.
-#[derive(Debug, Deserialize)]
+/// What a client sends to make a link or to change one. What is not there stays as it is; an expiry of `null` is none
+/// (RFC 7396).
+#[derive(Deserialize)]
 #[serde(
     deny_unknown_fields,
     expecting = "an object with `url`, and perhaps an alias and an expiry"
 )]
-struct CreateLink {
-    url: String,
-    alias: Option<String>,
-    expires_in_seconds: Option<i64>,
-}
-
-/// What a client sends to change one. What is not there stays as it is; an expiry of `null` is removed (RFC 7396).
-#[expect(clippy::option_option, reason = "nothing, null and a number differ")]
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with `url`, `expires_in_seconds` or both")]
-struct ChangeLink {
+struct Body {
     url: Option<String>,
+    alias: Option<String>,
     #[serde(default, deserialize_with = "given")]
     expires_in_seconds: Option<Option<i64>>,
 }
 
 /// Tells `null` from nothing.
-#[expect(clippy::option_option, reason = "nothing, null and a number differ")]
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-impl CreateLink {
-    /// Parses all fields, so that the client hears of all mistakes at once.
-    fn parse(self, ourselves: &Ourselves) -> Result<NewLink, Error> {
-        let mut wrong = Vec::new();
-        let url = field(&mut wrong, "url", Some(LongUrl::parse(&self.url, ourselves)));
-        let alias = field(&mut wrong, "alias", self.alias.map(Code::alias));
-        let expires_in_seconds = self.expires_in_seconds.map(seconds);
-        let expires_in_seconds = field(&mut wrong, "expires_in_seconds", expires_in_seconds);
-        let url = url.filter(|_| wrong.is_empty()).ok_or(Error::Invalid(wrong))?;
-        Ok(NewLink { url, alias, expires_in_seconds })
-    }
+/// The same, parsed.
+struct Fields {
+    url: Option<LongUrl>,
+    alias: Option<Code>,
+    expires_in_seconds: Option<Option<i64>>,
 }
 
-impl ChangeLink {
-    /// The new URL, and the new expiry, which may be none.
-    #[expect(clippy::option_option, reason = "nothing, null and a number differ")]
-    fn parse(self, ourselves: &Ourselves) -> Result<(Option<LongUrl>, Option<Option<i32>>), Error> {
+impl Body {
+    /// Parses all fields, so that the client hears of all mistakes at once.
+    fn parse(self, ourselves: &Ourselves) -> Result<Fields, Error> {
         let mut wrong = Vec::new();
         let url = self.url.map(|url| LongUrl::parse(&url, ourselves));
         let url = field(&mut wrong, "url", url);
-        let mut expiry =
-            |expires: Option<_>| field(&mut wrong, "expires_in_seconds", expires.map(seconds));
-        let expires_in_seconds = self.expires_in_seconds.map(&mut expiry);
-        if wrong.is_empty() { Ok((url, expires_in_seconds)) } else { Err(Error::Invalid(wrong)) }
+        let alias = field(&mut wrong, "alias", self.alias.map(Code::alias));
+        let expires_in_seconds = self
+            .expires_in_seconds
+            .map(|expires| field(&mut wrong, "expires_in_seconds", expires.map(seconds)));
+        let fields = Fields { url, alias, expires_in_seconds };
+        if wrong.is_empty() { Ok(fields) } else { Err(Error::Invalid(wrong)) }
     }
 }
 
@@ -231,29 +214,27 @@ fn field<T>(wrong: &mut Vec<FieldError>, name: &str, parsed: Option<Result<T, &s
     parsed?.map_err(|message| wrong.push(FieldError::new(name, message))).ok()
 }
 
-fn seconds(seconds: i64) -> Result<i32, &'static str> {
-    let seconds = i32::try_from(seconds).ok().filter(|it| (1..=MAX_SECONDS).contains(it));
-    seconds.ok_or("must be from 1 to 315360000, which is ten years")
+fn seconds(seconds: i64) -> Result<i64, &'static str> {
+    let is_allowed = (1..=MAX_SECONDS).contains(&seconds);
+    is_allowed.then_some(seconds).ok_or("must be from 1 to 315360000, which is ten years")
 }
 
 /// A link, as clients see it.
-#[derive(Debug, Serialize)]
-struct LinkBody {
+#[derive(Serialize)]
+struct Shown {
     #[serde(flatten)]
     link: Link,
     short_url: String,
     /// Only in the answer to its creation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    edit_token: Option<String>,
+    edit_token: Option<EditToken>,
 }
 
-impl LinkBody {
-    /// The link, under the address of this service.
-    fn new(link: Link, token: Option<EditToken>, ourselves: &Ourselves) -> Self {
-        let own = ourselves.public.as_str().trim_end_matches('/');
-        let short_url = format!("{own}/{}", link.code.as_str());
-        Self { link, short_url, edit_token: token.map(EditToken::reveal) }
-    }
+/// The link, under the address of this service.
+fn shown(service: &Service, link: Link, edit_token: Option<EditToken>) -> Json<Shown> {
+    let own = service.ourselves.public.as_str().trim_end_matches('/');
+    let short_url = format!("{own}/{}", link.code.as_str());
+    Json(Shown { link, short_url, edit_token })
 }
 
 #[cfg(test)]
@@ -266,10 +247,10 @@ mod tests {
     }
 
     fn errors(url: &str, alias: Option<&str>, seconds: Option<i64>) -> Vec<String> {
-        let body = CreateLink {
-            url: url.to_owned(),
+        let body = Body {
+            url: Some(url.to_owned()),
             alias: alias.map(str::to_owned),
-            expires_in_seconds: seconds,
+            expires_in_seconds: Some(seconds),
         };
         match body.parse(&ourselves()) {
             Err(Error::Invalid(errors)) => errors.into_iter().map(|error| error.field).collect(),
@@ -299,8 +280,9 @@ mod tests {
             (r#"{"expires_in_seconds": null}"#, Some(None)),
             (r#"{"expires_in_seconds": 60}"#, Some(Some(60))),
         ] {
-            let change: ChangeLink = serde_json::from_str(body).unwrap();
-            assert_eq!(change.parse(&ourselves()).unwrap().1, expires, "{body}");
+            let change: Body = serde_json::from_str(body).unwrap();
+            let fields = change.parse(&ourselves()).unwrap();
+            assert_eq!(fields.expires_in_seconds, expires, "{body}");
         }
     }
 }

@@ -11,11 +11,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::HeaderValue;
 use moka::{Expiry, future::Cache};
-use uuid::Uuid;
 
-use crate::{code::Code, error::Error, ring::Shards};
+use crate::{code::Code, error::Error, ring::Shards, store::Link};
 
 /// How long we believe what we read.
 pub const FRESH_FOR: Duration = Duration::from_secs(5);
@@ -24,20 +22,16 @@ pub const FRESH_FOR: Duration = Duration::from_secs(5);
 const NOWHERE_FOR: Duration = Duration::from_secs(1);
 /// How long we fall back on what we read while the database is away.
 pub const STALE_FOR: Duration = Duration::from_mins(10);
-/// Links in each of the caches; some 300 bytes each, with URLs of usual length.
+/// Links in each of the caches; some 500 bytes each, with URLs of usual length.
 const CAPACITY: u64 = 100_000;
 
 /// What a redirect needs of a link.
 #[derive(Debug)]
 pub struct HotLink {
-    /// Its code.
-    pub code: Code,
-    /// Tells it apart from other links that had this code.
-    pub id: Uuid,
+    /// The link as it was read.
+    pub link: Link,
     /// Its shard.
     pub shard: usize,
-    /// Where it leads, ready to be sent.
-    pub location: HeaderValue,
     /// When it expires, by the clock of this process, which nobody sets back.
     expires_at: Option<Instant>,
 }
@@ -57,7 +51,8 @@ impl HotLinks {
     /// An empty cache in front of these databases.
     pub fn new(shards: Arc<Shards>) -> Self {
         let cache = |longest| {
-            Cache::builder().max_capacity(CAPACITY).expire_after(Lifetime { longest }).build()
+            let cache = Cache::builder().max_capacity(CAPACITY).time_to_live(longest);
+            cache.expire_after(UntilTheEnd).build()
         };
         Self { shards, fresh: cache(FRESH_FOR), stale: cache(STALE_FOR) }
     }
@@ -69,13 +64,9 @@ impl HotLinks {
             let asked_at = Instant::now();
             let leads = match self.shards.link(code).await {
                 Ok(link) => Ok(Arc::new(HotLink {
-                    shard: self.shards.number_of(&link.code),
-                    code: link.code,
-                    id: link.id,
-                    location: HeaderValue::try_from(link.url).map_err(Error::internal)?,
-                    expires_at: link
-                        .seconds_left
-                        .map(|seconds| asked_at + Duration::from_secs_f64(seconds.max(0.0))),
+                    shard: self.shards.number_of(code),
+                    expires_at: link.seconds_left.map(|it| asked_at + Duration::from_secs_f64(it)),
+                    link,
                 })),
                 Err(error @ (Error::NotFound | Error::Gone)) => Err(error),
                 Err(Error::DatabaseAway) => {
@@ -98,16 +89,15 @@ impl HotLinks {
 }
 
 // ANCHOR: cache_expiry
-/// Until the link expires, and no longer than the longest.
-struct Lifetime {
-    longest: Duration,
-}
+/// No longer than until the link expires.
+struct UntilTheEnd;
 
-impl Expiry<Code, Leads> for Lifetime {
+impl Expiry<Code, Leads> for UntilTheEnd {
     fn expire_after_create(&self, _: &Code, leads: &Leads, now: Instant) -> Option<Duration> {
-        let Ok(link) = leads else { return Some(NOWHERE_FOR) };
-        let left = link.expires_at.map(|expires_at| expires_at.saturating_duration_since(now));
-        Some(left.map_or(self.longest, |left| left.min(self.longest)))
+        match leads {
+            Ok(link) => link.expires_at.map(|end| end.saturating_duration_since(now)),
+            Err(_) => Some(NOWHERE_FOR),
+        }
     }
 
     fn expire_after_update(

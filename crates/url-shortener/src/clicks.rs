@@ -8,26 +8,20 @@
 
 use std::{
     borrow::Cow,
+    cmp::Reverse,
     collections::HashMap,
-    convert::Infallible,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, header::REFERER, request::Parts},
-};
+use axum::http::{HeaderMap, header::REFERER};
 use time::OffsetDateTime;
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{sleep, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
-use crate::{
-    cache::HotLink,
-    store::{MOST_REFERRERS, Store, Visit},
-};
+use crate::store::{Link, MOST_REFERRERS, Store, Visit};
 
 /// How often the sums are written.
 const EVERY: Duration = Duration::from_millis(500);
@@ -42,30 +36,18 @@ const LONGEST_HOST: usize = 253;
 
 /// The host of the page on which a link was clicked; `direct` if there is no usable `Referer`. Paths and queries tell
 /// too much about people.
-pub struct Referrer(Cow<'static, str>);
-
-impl Referrer {
-    fn of(headers: &HeaderMap) -> Self {
-        let host = headers.get(REFERER).and_then(|value| {
-            let url = Url::parse(value.to_str().ok()?).ok()?;
-            // A name may end in a dot and mean the same.
-            let host = url.host_str()?.trim_end_matches('.');
-            let fits = (1..=LONGEST_HOST).contains(&host.len());
-            (fits && matches!(url.scheme(), "http" | "https")).then(|| host.to_owned())
-        });
-        Self(host.map_or(Cow::Borrowed("direct"), Cow::Owned))
-    }
+pub fn referrer(headers: &HeaderMap) -> Cow<'static, str> {
+    let host = headers.get(REFERER).and_then(|value| {
+        let url = Url::parse(value.to_str().ok()?).ok()?;
+        // A name may end in a dot and mean the same.
+        let host = url.host_str()?.trim_end_matches('.');
+        let fits = (1..=LONGEST_HOST).contains(&host.len());
+        (fits && matches!(url.scheme(), "http" | "https")).then(|| host.to_owned())
+    });
+    host.map_or(Cow::Borrowed("direct"), Cow::Owned)
 }
 
-impl<S: Sync> FromRequestParts<S> for Referrer {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self::of(&parts.headers))
-    }
-}
-
-/// What the redirects and the writer of one shard share.
+/// What the redirects and the writer share.
 #[derive(Default)]
 struct Counters {
     sums: HashMap<Visit, i64>,
@@ -85,59 +67,43 @@ impl Counters {
     // ANCHOR_END: add_clicks
 }
 
-/// Nothing is awaited while it is locked, so a redirect waits for nanoseconds at most.
-type Shared = Arc<Mutex<Counters>>;
-
-fn lock(shared: &Shared) -> MutexGuard<'_, Counters> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Counts clicks.
+/// The clicks on the links of one shard.
 pub struct Clicks {
-    /// One for each shard.
-    shards: Vec<Shared>,
+    store: Store,
+    /// Nothing is awaited while it is locked, so a redirect waits for nanoseconds at most.
+    counters: Mutex<Counters>,
 }
 
 impl Clicks {
-    /// Nothing is counted yet.
-    pub fn new(shards: usize) -> Self {
-        Self { shards: (0..shards).map(|_| Shared::default()).collect() }
+    /// Nothing is counted yet. What will be is written until the stop.
+    pub fn start(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
+        let clicks = Arc::new(Self { store: store.clone(), counters: Mutex::default() });
+        tasks.spawn(Arc::clone(&clicks).write_until(stop.clone()));
+        clicks
+    }
+
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a click.
-    pub fn record(&self, link: &HotLink, Referrer(referrer): Referrer) {
+    pub fn record(&self, link: &Link, referrer: Cow<'static, str>) {
         let (code, day) = (link.code.clone(), OffsetDateTime::now_utc().date());
-        lock(&self.shards[link.shard]).add(Visit { code, link: link.id, day, referrer }, 1);
+        self.counters().add(Visit { code, link: link.id, day, referrer }, 1);
     }
 
     /// How many were dropped since the start.
     pub fn dropped(&self) -> u64 {
-        self.shards.iter().map(|shard| lock(shard).dropped).sum()
+        self.counters().dropped
     }
 
-    /// What writes the clicks of this shard.
-    pub fn writer(&self, shard: usize, store: Store) -> Writer {
-        Writer { store, counters: Arc::clone(&self.shards[shard]) }
-    }
-}
-
-/// Writes what is counted for one shard.
-pub struct Writer {
-    store: Store,
-    counters: Shared,
-}
-
-impl Writer {
     /// Writes until it is told to stop, and then what is left.
-    pub async fn run(self, stop: CancellationToken) {
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    async fn write_until(self: Arc<Self>, stop: CancellationToken) {
+        while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
             self.write(&stop).await;
         }
-        if timeout(LAST_WORDS, self.write(&CancellationToken::new())).await.is_err()
-            || !lock(&self.counters).sums.is_empty()
-        {
+        let in_time = timeout(LAST_WORDS, self.write(&CancellationToken::new())).await.is_ok();
+        if !in_time || !self.counters().sums.is_empty() {
             tracing::error!("stopped with clicks unwritten");
         }
     }
@@ -146,11 +112,9 @@ impl Writer {
     /// Writes all sums, or as many as it can before it is told to stop. What could not be written waits for the next
     /// time, whatever the error was.
     async fn write(&self, stop: &CancellationToken) {
-        let sums = mem::take(&mut lock(&self.counters).sums);
+        let sums = mem::take(&mut self.counters().sums);
         let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_unstable_by(|(a, clicks), (b, others)| {
-            (&a.code, a.link, a.day, others).cmp(&(&b.code, b.link, b.day, clicks))
-        });
+        sums.sort_unstable_by_key(|(visit, clicks)| (visit.link, visit.day, Reverse(*clicks)));
         for of_day in sums.chunk_by_mut(|(a, _), (b, _)| (a.link, a.day) == (b.link, b.day)) {
             for (visit, _) in of_day.iter_mut().skip(MOST_REFERRERS.into()) {
                 visit.referrer = Cow::Borrowed("other");
@@ -160,13 +124,13 @@ impl Writer {
         while !left.is_empty() && !stop.is_cancelled() {
             let (batch, rest) = left.split_at(BATCH.min(left.len()));
             if let Err(error) = self.store.add_clicks(batch).await {
-                let dropped = lock(&self.counters).dropped;
+                let dropped = self.dropped();
                 tracing::warn!(%error, ?error, rows = left.len(), dropped, "clicks wait");
                 break;
             }
             left = rest;
         }
-        let mut counters = lock(&self.counters);
+        let mut counters = self.counters();
         for (visit, clicks) in left {
             counters.add(visit.clone(), *clicks);
         }
@@ -196,9 +160,9 @@ mod tests {
             (&format!("http://{}/", "a.".repeat(200)), "direct"),
         ] {
             let value = HeaderValue::from_str(header).unwrap();
-            assert_eq!(Referrer::of(&HeaderMap::from_iter([(REFERER, value)])).0, host, "{header}");
+            assert_eq!(referrer(&HeaderMap::from_iter([(REFERER, value)])), host, "{header}");
         }
-        assert_eq!(Referrer::of(&HeaderMap::new()).0, "direct");
+        assert_eq!(referrer(&HeaderMap::new()), "direct");
     }
 
     fn visit(link: u128, referrer: &'static str) -> Visit {

@@ -29,21 +29,15 @@ pub enum Error {
     /// 422: well-formed, but not allowed.
     #[error("a field is not as it should be")]
     Invalid(Vec<FieldError>),
-    /// 429: the client makes links too fast.
+    /// 429: the client makes links too fast, and may try again after this time.
     #[error("too many links at once")]
-    TooManyRequests {
-        /// When it may try again.
-        retry_after: Duration,
-    },
+    TooManyRequests(Duration),
     /// 503: a database does not answer, or not in time. Whether it did what it was asked is unknown.
     #[error("a database is away; try again")]
     DatabaseAway,
     /// 503: all codes that we tried were taken.
     #[error("no free code was found; try again")]
     NoFreeCode,
-    /// Not answered to a client: the service does not start on these shards.
-    #[error("{0}")]
-    WrongShards(&'static str),
     /// 500: our own fault. The cause goes to the log, and never to the client.
     #[error("something went wrong on our side")]
     Internal(Arc<dyn StdError + Send + Sync>),
@@ -54,13 +48,19 @@ impl Error {
     pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(cause))
     }
+
+    /// One field is wrong.
+    pub fn field(name: &str, message: &str) -> Self {
+        Self::Invalid(vec![FieldError::new(name, message)])
+    }
 }
 
 // ANCHOR: error_response
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let problem = |status| Problem::new(status, self.to_string());
-        match &self {
+        let text = self.to_string();
+        let problem = |status| Problem::new(status, text);
+        match self {
             // RFC 9110, section 15.5.2: it names the scheme.
             Self::NoToken => problem(StatusCode::UNAUTHORIZED)
                 .header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
@@ -68,17 +68,15 @@ impl IntoResponse for Error {
             Self::NotFound => problem(StatusCode::NOT_FOUND),
             Self::AliasTaken => problem(StatusCode::CONFLICT),
             Self::Gone => problem(StatusCode::GONE),
-            Self::Invalid(errors) => {
-                problem(StatusCode::UNPROCESSABLE_ENTITY).errors(errors.clone())
-            }
-            Self::TooManyRequests { retry_after } => {
-                problem(StatusCode::TOO_MANY_REQUESTS).retry_after(*retry_after)
+            Self::Invalid(errors) => problem(StatusCode::UNPROCESSABLE_ENTITY).errors(errors),
+            Self::TooManyRequests(after) => {
+                problem(StatusCode::TOO_MANY_REQUESTS).retry_after(after)
             }
             Self::DatabaseAway | Self::NoFreeCode => {
                 problem(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1))
             }
-            Self::WrongShards(_) | Self::Internal(_) => {
-                tracing::error!(error = ?self, "answered 500");
+            Self::Internal(cause) => {
+                tracing::error!(?cause, "answered 500");
                 Problem::internal()
             }
         }

@@ -25,28 +25,13 @@ pub mod whiteboard;
 pub mod cases;
 pub mod experiments;
 
+use std::sync::Arc;
+
 use lab::{Answer, Serve, Service, Serving};
 
-use crate::{
-    ring::Shards,
-    service::{App, Config},
-};
+use crate::service::Options;
 
 pub use store::MIGRATIONS;
-
-/// What `serve` understands.
-#[derive(clap::Args, Clone, Debug)]
-struct Options {
-    /// The URL of a `PostgreSQL` database; given more than once, the links are spread over them.
-    /// Add new ones at the end
-    #[arg(long = "shard", value_name = "URL")]
-    shards: Vec<String>,
-    /// Before serving, moves the links that belong on a new shard to it. No other process may run meanwhile
-    #[arg(long)]
-    reshard: bool,
-    #[command(flatten)]
-    config: Config,
-}
 
 /// This answer, for the command line, the guide and the tests.
 pub fn answer() -> Answer {
@@ -68,20 +53,16 @@ pub fn answer() -> Answer {
     }
 }
 
-async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
-    let mut shards = options.shards;
-    if shards.is_empty() {
-        shards.push(serving.database().await?);
-    } else {
-        for url in &shards {
-            serving.migrate(url).await?;
-        }
+async fn serve(mut options: Options, serving: Serving) -> anyhow::Result<()> {
+    for url in &options.shards {
+        serving.migrate(url).await?;
     }
-    let shards = Shards::new(&shards)?;
-    reshard::open(&shards, options.reshard).await?;
-    let app = App::start(shards, serving.url().clone(), options.config);
-    serving.run(api::router(app.service())).await?;
-    app.stop().await;
+    if options.shards.is_empty() {
+        options.shards.push(serving.database().await?);
+    }
+    let service = service::Service::start(options, serving.url().clone()).await?;
+    serving.run(api::router(Arc::clone(&service))).await?;
+    service.stop().await;
     Ok(())
 }
 

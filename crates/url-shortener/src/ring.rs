@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// With this many points for each shard, the shares of the shards differ by about 6 % (one divided by the root).
-const VIRTUAL_NODES: u32 = 256;
+pub const VIRTUAL_NODES: u32 = 256;
 
 /// A consistent-hash ring (Karger et al., 1997) over shards 0 to n − 1.
 #[derive(Clone, Debug)]
@@ -20,19 +20,14 @@ pub struct Ring {
 
 // ANCHOR: ring
 impl Ring {
-    /// A ring over this many shards.
-    pub fn new(shards: usize) -> Self {
-        Self::with_virtual_nodes(shards, VIRTUAL_NODES)
-    }
-
     /// Each shard owns the arcs that end in its points. With one point it has one arc, of any length; with many points
     /// the lengths even out.
-    pub fn with_virtual_nodes(shards: usize, virtual_nodes: u32) -> Self {
-        let points_of = |shard| {
-            (0..virtual_nodes)
-                .map(move |node| (place(&format!("shard {shard} node {node}")), shard))
-        };
-        let mut points: Vec<_> = (0..shards).flat_map(points_of).collect();
+    pub fn new(shards: usize, virtual_nodes: u32) -> Self {
+        let mut points = Vec::new();
+        for shard in 0..shards {
+            let name = |node| format!("shard {shard} node {node}");
+            points.extend((0..virtual_nodes).map(|node| (place(&name(node)), shard)));
+        }
         points.sort_unstable();
         Self { points }
     }
@@ -66,7 +61,7 @@ impl Shards {
     /// Connects to the databases when they are first asked. The error is a malformed URL.
     pub fn new(urls: &[String]) -> Result<Self, sqlx::Error> {
         let stores = urls.iter().map(|url| Store::new(url)).collect::<Result<_, _>>()?;
-        Ok(Self { ring: Ring::new(urls.len()), stores })
+        Ok(Self { ring: Ring::new(urls.len(), VIRTUAL_NODES), stores })
     }
 
     /// The number of the shard that has this code.
@@ -113,7 +108,8 @@ mod tests {
             number in 0..crate::code::CODES,
         ) {
             let code = Code::from_number(number);
-            let (before, after) = (Ring::new(shards).shard_of(&code), Ring::new(shards + 1).shard_of(&code));
+            let shard_of = |shards| Ring::new(shards, VIRTUAL_NODES).shard_of(&code);
+            let (before, after) = (shard_of(shards), shard_of(shards + 1));
             prop_assert!(before < shards);
             prop_assert!(after == before || after == shards);
         }

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::clicks::{MOST_REFERRERS, Visit};
-use crate::{access::TokenHash, code::Code, error::Error};
+use crate::{access::TokenHash, code::Code, error::Error, long_url::LongUrl};
 
 /// The schema. Whoever starts the service has run it on every shard.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -28,17 +28,17 @@ const UPKEEP: Limits = Limits { connections: 3, timeout: SLOW, pause: SLOW };
 
 /// A link that asks for a code.
 #[derive(Clone, Debug)]
-pub struct NewRow {
+pub struct NewLink {
     /// The code that it wants.
     pub code: Code,
     /// Its own; nobody else has it.
     pub id: Uuid,
     /// Where it leads.
-    pub url: String,
+    pub url: LongUrl,
     /// The hash of its edit token. A shared link has none.
     pub edit_token: Option<TokenHash>,
-    /// How long it lives, if not for ever.
-    pub expires_in_seconds: Option<i32>,
+    /// How many seconds it lives, if not for ever.
+    pub ttl: Option<i64>,
 }
 
 /// A row of `links`. Clients see what is not skipped.
@@ -89,13 +89,13 @@ impl Store {
 
     // ANCHOR: insert_links
     /// Inserts those whose code is free, and returns them. Of two that want one code, one gets it.
-    pub async fn insert(&self, rows: &[&NewRow]) -> Result<Vec<Link>, Error> {
+    pub async fn insert(&self, links: &[&NewLink]) -> Result<Vec<Link>, Error> {
         // All processes insert in the order of the codes, so that no two wait for each other.
         let insert = sqlx::query_as(
             r#"
             insert into links (code, id, url, edit_token, expires_at)
             select code, id, url, edit_token, now() + seconds * interval '1 second'
-            from unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::integer[])
+            from unnest($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::bigint[])
                 as new (code, id, url, edit_token, seconds)
             order by code collate "C"
             on conflict (code) do nothing
@@ -103,11 +103,11 @@ impl Store {
                 extract(epoch from expires_at - now())::float8 as seconds_left
             "#,
         )
-        .bind(rows.iter().map(|row| row.code.as_str()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.url.as_str()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.edit_token).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.expires_in_seconds).collect::<Vec<_>>());
+        .bind(links.iter().map(|link| &link.code).collect::<Vec<_>>())
+        .bind(links.iter().map(|link| link.id).collect::<Vec<_>>())
+        .bind(links.iter().map(|link| link.url.as_str()).collect::<Vec<_>>())
+        .bind(links.iter().map(|link| link.edit_token).collect::<Vec<_>>())
+        .bind(links.iter().map(|link| link.ttl).collect::<Vec<_>>());
         self.calls.within(async |connection| insert.fetch_all(connection).await).await
     }
     // ANCHOR_END: insert_links
@@ -130,9 +130,9 @@ impl Store {
     pub async fn update(
         &self,
         link: &Link,
-        url: Option<&str>,
-        expires_in_seconds: Option<Option<i32>>,
-    ) -> Result<(), Error> {
+        url: Option<&LongUrl>,
+        expires_in_seconds: Option<Option<i64>>,
+    ) -> Result<u64, Error> {
         let update = sqlx::query(
             r#"
             update links
@@ -141,41 +141,53 @@ impl Store {
             where code = $1 and id = $2 and (expires_at is null or expires_at > now())
             "#,
         );
-        let update = update.bind(&link.code).bind(link.id).bind(url);
+        let update = update.bind(&link.code).bind(link.id).bind(url.map(LongUrl::as_str));
         let update = update.bind(expires_in_seconds.is_some()).bind(expires_in_seconds.flatten());
-        self.calls.within(async |connection| update.execute(connection).await).await?;
-        Ok(())
+        self.calls.execute(update).await
     }
 
-    /// Deletes the link; whether it was still there. Its clicks stay for the sweep: there may be too many.
-    pub async fn delete(&self, link: &Link) -> Result<bool, Error> {
+    /// Deletes the link; how many there were. Its clicks stay for the sweep: there may be too many.
+    pub async fn delete(&self, link: &Link) -> Result<u64, Error> {
         let delete = sqlx::query("delete from links where code = $1 and id = $2");
-        let delete = delete.bind(&link.code).bind(link.id);
-        let done = self.calls.within(async |connection| delete.execute(connection).await).await?;
-        Ok(done.rows_affected() > 0)
+        self.calls.execute(delete.bind(&link.code).bind(link.id)).await
     }
 
-    /// Deletes up to `limit` links that expired longer than this ago; how many there were.
-    pub async fn sweep_links(&self, expired_for: Duration, limit: u32) -> Result<u64, Error> {
+    // ANCHOR: sweep
+    /// Deletes links that expired an hour ago, and clicks of links that are gone; how many rows there were. At most a
+    /// thousand of each, so that it holds its locks only for milliseconds.
+    pub async fn sweep(&self) -> Result<u64, Error> {
         // `skip locked`: several processes sweep side by side, and none waits for a link that is being written to;
         // it is still there the next time.
-        let sweep = sqlx::query(
-            r#"
+        let links = r#"
             delete from links
-            where code in (
+            where code = any (array(
                 select code
                 from links
-                where expires_at <= now() - $1 * interval '1 second'
+                where expires_at <= now() - interval '1 hour'
                 order by expires_at
-                limit $2
+                limit 1000
                 for update skip locked
-            )
-            "#,
-        );
-        let sweep = sweep.bind(expired_for.as_secs_f64()).bind(i64::from(limit));
-        let done = self.upkeep.within(async |connection| sweep.execute(connection).await).await?;
-        Ok(done.rows_affected())
+            ))
+        "#;
+        let clicks = r#"
+            delete from clicks
+            where ctid = any (array(
+                select clicks.ctid
+                from clicks
+                join deleted_links on id = link
+                limit 1000
+            ))
+        "#;
+        // A link that is gone gets no more clicks, so one that has none is done.
+        let done =
+            "delete from deleted_links where not exists (select from clicks where link = id)";
+        let mut swept = 0;
+        for delete in [links, clicks, done] {
+            swept += self.upkeep.execute(sqlx::query(delete)).await?;
+        }
+        Ok(swept)
     }
+    // ANCHOR_END: sweep
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), Error> {

@@ -415,8 +415,10 @@ async fn down_stops_them_at_once_although_somebody_uses_them() -> Outcome {
 async fn down_stops_a_server_that_is_just_starting() -> Outcome {
     let stack = Stack::new("stack-hasty")?;
     let mut up = stack.command(&["stack", "up"]).spawn()?;
-    let begun = stack.folder.join("rabbitmq/mnesia");
-    eventually("RabbitMQ begins to start", async || Ok(begun.exists().then_some(()))).await?;
+    // PostgreSQL runs by then: an `initdb` whose parent is killed goes on writing for a moment, and nobody could stop it.
+    let begun = ["rabbitmq/mnesia", "postgres/data/postmaster.pid"].map(|it| stack.folder.join(it));
+    let begun = async || Ok(begun.iter().all(|it| it.exists()).then_some(()));
+    eventually("RabbitMQ begins to start", begun).await?;
     up.kill().await?;
     let down = stack.run(&["stack", "down"]).await?;
     ensure!(down.status.success(), "{}", errors(&down));

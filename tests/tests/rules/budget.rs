@@ -32,9 +32,8 @@ fn limit(answer: &str) -> usize {
 
 /// The answers that are not within the limits yet, with the lines and files that they have at most until then. This
 /// list may only get shorter, and its numbers smaller.
-const NOT_YET: [(&str, usize, usize); 4] = [
-    ("jwt-auth", 2_180, 25),
-    ("url-shortener", 1_425, 16),
+const NOT_YET: [(&str, usize, usize); 3] = [
+    ("url-shortener", 1_267, 16),
     ("notification-worker", 2_152, 16),
     ("saga-orchestrator", 2_800, 29),
 ];

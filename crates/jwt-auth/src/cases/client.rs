@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Everybody's password here.
-pub const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "seven quiet otters at noon";
 
 /// What a login or a refresh gives.
 #[derive(Clone, Debug, Deserialize)]
@@ -91,9 +91,10 @@ impl Client {
         self.post("token/refresh", &json!({ "refresh_token": refresh_token })).await
     }
 
-    /// Ends the session of a refresh token.
-    pub async fn log_out(&self, refresh_token: &str) -> anyhow::Result<Response> {
-        self.post("logout", &json!({ "refresh_token": refresh_token })).await
+    /// Ends the session of an access token.
+    pub async fn log_out(&self, access_token: &str) -> anyhow::Result<Response> {
+        let request = || self.target.request(Method::POST, "logout").bearer_auth(access_token);
+        Ok(self.target.send_patiently(request).await?.0)
     }
 
     /// Asks who the access token belongs to.

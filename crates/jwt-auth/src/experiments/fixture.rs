@@ -6,7 +6,7 @@ use lab::{
     database::Database,
 };
 
-use crate::{MIGRATIONS, cases::client::Client};
+use crate::{cases::client::Client, store::MIGRATIONS};
 
 const NAME: &str = "jwt-auth";
 /// Options that make passwords cheap to hash, where it does not matter how long a guess takes.

@@ -13,6 +13,9 @@ fn base64(bytes: impl AsRef<[u8]>) -> String {
 /// A class, a variant and the token.
 pub type Forgery = (&'static str, String, String);
 
+/// The nested token is parsed only if it is no longer than what we read.
+const _: () = assert!(2_500 * 4 / 3 + 400 < crate::claims::MAX_TOKEN);
+
 /// Has the issuer's private key, so that one thing can be wrong at a time.
 pub struct Forger {
     pub key: SigningKey,
@@ -88,6 +91,18 @@ impl Forger {
             "left out".to_owned(),
             self.signed(&no_alg.to_string(), &self.claims.to_string()),
         ));
+        // A secret that a tutorial has in its first line is the first one that is tried.
+        for secret in ["secret", "your-256-bit-secret", ""] {
+            let mut header = self.header.clone();
+            header["alg"] = "HS256".into();
+            let message = format!("{}.{claims}", base64(header.to_string()));
+            let mac = base64(hmac_sha256(secret.as_bytes(), message.as_bytes()));
+            all.push((
+                "HMAC with a common secret",
+                format!("{secret:?}"),
+                format!("{message}.{mac}"),
+            ));
+        }
         // The key is public. A verifier that takes the algorithm from the token takes it for a secret.
         let point = self.key.verifying_key().to_bytes();
         for (form, secret) in [("raw", point.to_vec()), ("base64", base64(point).into_bytes())] {
@@ -243,7 +258,8 @@ impl Forger {
             ("letters", "a".repeat(huge)),
             ("dots", ".".repeat(huge)),
             ("rightly signed", self.with_claim("padding", "x".repeat(huge).into())),
-            ("nested", self.signed(&self.header.to_string(), &"[".repeat(3_000))),
+            // Within our limit, so that somebody has to parse it.
+            ("nested", self.signed(&self.header.to_string(), &"[".repeat(2_500))),
         ] {
             all.push(("huge", how.to_owned(), token));
         }
@@ -270,7 +286,8 @@ fn signatures(genuine: &str, all: &mut Vec<Forgery>) -> anyhow::Result<()> {
     let (message, signature) = genuine.rsplit_once('.').unwrap_or_default();
     let bytes = URL_SAFE_NO_PAD.decode(signature)?;
     for length in [0, 1, 32, 63] {
-        let token = format!("{message}.{}", base64(&bytes[..length]));
+        let Some(some) = bytes.get(..length) else { continue };
+        let token = format!("{message}.{}", base64(some));
         all.push(("a truncated signature", format!("{length} bytes"), token));
     }
     let longer = format!("{message}.{}", base64([&bytes[..], &[0]].concat()));

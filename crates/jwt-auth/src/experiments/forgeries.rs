@@ -1,6 +1,5 @@
 //! Which tokens does an attacker make, and which of them gets in?
 
-use anyhow::Context;
 use conform::http::header;
 use ed25519_dalek::{SigningKey, pkcs8::DecodePrivateKey};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode};
@@ -10,6 +9,7 @@ use serde_json::Value;
 use super::{
     fixture::{Fixture, start, verifier},
     forger::Forger,
+    hostile,
 };
 use crate::cases::client::{Client, part};
 
@@ -25,15 +25,21 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "forgeries",
         "Every forgery in a table is refused with 401, by the issuer and by a service that has the JWKS alone; the \
-         genuine token beside them is believed",
+         genuine token beside them is believed, and no broken or hostile key set changes that",
         &[],
         run,
     )
     .sabotage(Sabotage {
         file: "src/claims.rs",
-        replace: "validation.set_audience(&[audience]);",
+        replace: "validation.set_audience(&[&names.audience]);",
         with: "validation.validate_aud = false;",
         check: "forgeries that are not refused with 401 by both",
+    })
+    .sabotage(Sabotage {
+        file: "src/jwks.rs",
+        replace: "(fits && !is_weak).then_some(Self { kid, bytes })",
+        with: "fits.then_some(Self { kid, bytes })",
+        check: "key sets after which a genuine token is refused, or a forged one believed",
     })
 }
 
@@ -41,11 +47,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     let (issuer, client) = fixture.start(&[]).await?;
     let genuine = client.join("ann@example.com").await?.access_token;
-    let (_guarded, guarded) = start(verifier(issuer.url())).await?;
+    // Where everybody who verifies needs the issuer's secret, there is no such service.
+    let alone = start(verifier(issuer.url())).await.ok();
+    lab.check_eq("services that verify with the JWKS alone", 1, usize::from(alone.is_some()));
+    let guarded = alone.as_ref().map_or(&client, |(_, guarded)| guarded).clone();
     let clients = [client, guarded];
 
-    let (_, private_key) = fixture.stolen_keys().await?.pop().context("no key")?;
-    let key = SigningKey::from_pkcs8_der(&private_key)?;
+    // An issuer without a key in its database has nothing to steal. Then what the forger makes is wrong throughout.
+    let key = match fixture.stolen_keys().await?.pop() {
+        Some((_, private_key)) => SigningKey::from_pkcs8_der(&private_key)?,
+        None => SigningKey::from_bytes(&[1; 32]),
+    };
     // What one has to tell the library before it believes anything, and no more.
     let library = DecodingKey::from_ed_der(key.verifying_key().as_bytes());
     let forger = Forger { key, header: part(&genuine, 0)?, claims: part(&genuine, 1)? };
@@ -86,6 +98,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     let seen = answers(&clients, &genuine).await?;
     lab.check_eq("the genuine token, after all of them", "200, 200".to_owned(), seen);
+    if alone.is_some() {
+        lab.progress(0, 1, "key sets that are broken or hostile");
+        hostile::key_sets(&lab, &clients[0], &forger, &genuine).await?;
+    }
     Ok(())
 }
 

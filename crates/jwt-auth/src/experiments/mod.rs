@@ -4,6 +4,7 @@ pub mod enumeration;
 pub mod fixture;
 mod forger;
 pub mod forgeries;
+pub mod hostile;
 pub mod key_rotation;
 pub mod password_cost;
 pub mod refresh_reuse;

@@ -45,6 +45,10 @@ pub fn experiment() -> Experiment {
     })
 }
 
+/// Written down once more: a check that took them from the service would hold for any.
+const PREFIX: &str = "$argon2id$v=19$m=19456,t=2,p=1$";
+const MADE_WITH_OWASP: &str = "the service's hash was made with OWASP's parameters";
+
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // The real thing: a hash that the service itself has made, with nothing chosen by us.
     let fixture = Fixture::of(&lab).await?;
@@ -58,7 +62,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
     let cores = thread::available_parallelism()?.get();
     let time = Duration::from_secs_f64(params.seconds);
-    let parsed = PasswordHash::new(&hash).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let Ok(parsed) = PasswordHash::new(&hash) else {
+        lab.check_eq(MADE_WITH_OWASP, PREFIX.to_owned(), hash);
+        return Ok(());
+    };
     let digest: [u8; 32] = Sha256::digest(PASSWORD).into();
     let argon2 =
         move |guess: &str| Argon2::default().verify_password(guess.as_bytes(), &parsed).is_ok();
@@ -106,10 +113,8 @@ fn checks(
     argon2: impl Fn(&str) -> bool,
     sha256: impl Fn(&str) -> bool,
 ) -> anyhow::Result<()> {
-    // Written down once more: a check that took them from the service would hold for any.
-    let prefix = "$argon2id$v=19$m=19456,t=2,p=1$".to_owned();
     let shown = hash.split('$').take(4).collect::<Vec<_>>().join("$") + "$";
-    lab.check_eq("the service's hash was made with OWASP's parameters", prefix, shown);
+    lab.check_eq(MADE_WITH_OWASP, PREFIX.to_owned(), shown);
     let right = |found: bool| if found { "found" } else { "not found" };
     lab.check_eq(
         "the right guess, by Argon2id and by SHA-256",

@@ -34,22 +34,23 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/api.rs",
-        replace: "async fn me(claims: Claims) -> impl IntoResponse {",
-        with: r"async fn me(State(service): State<Arc<Service>>, claims: Claims) -> impl IntoResponse {
-    let _ = service.sessions.store.ping().await;",
-        check: "transactions that all these requests caused, as PostgreSQL counts them",
+        file: "src/keyring.rs",
+        replace: "let keys = self.keys(|keys| keys.by_kid.contains_key(kid)).await?;",
+        with: r"self.load().await?;
+        let keys = self.keys(|keys| keys.by_kid.contains_key(kid)).await?;",
+        check: "connections to the database that all these requests caused, as PostgreSQL counts them",
     })
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     let started = Instant::now();
-    let (child, client) = fixture.start(&[]).await?;
+    // It reads its keys once a minute then: the sixtieth part of what verifiers may do.
+    let (child, client) = fixture.start(&["--jwks-seconds", "3600"]).await?;
     let tokens = client.join("ann@example.com").await?;
     let (other, other_client) = start(verifier(child.url())).await?;
 
-    let before = transactions(&lab, &fixture.database).await?;
+    let before = sessions(&lab, &fixture.database).await?;
     let mut outcomes = Vec::new();
     let services = [
         ("the issuer", &child, &client),
@@ -62,14 +63,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let status = client.me(&forged).await?.status().as_u16();
         outcomes.push((name, outcome, status));
     }
-    let between = transactions(&lab, &fixture.database).await?;
-    // Nobody asks for these: the service deletes what has ended by four statements a minute, and reads its keys every
-    // five. Only a machine that takes a minute for all this sees any.
-    let housekeeping = 5 * (started.elapsed().as_secs() / 60);
+    let between = sessions(&lab, &fixture.database).await?;
+    // Nobody asks for these: in each minute the service deletes what has ended, and reads its keys. Only a machine that
+    // takes a minute for all this sees any.
+    let housekeeping = 2 * (started.elapsed().as_secs() / 60);
     for _ in 0..params.logins {
         client.log_in("ann@example.com").await?;
     }
-    let after = transactions(&lab, &fixture.database).await?;
+    let after = sessions(&lab, &fixture.database).await?;
 
     for (name, outcome, forged) in outcomes {
         lab.figure(format!("requests to {name}"), outcome.throughput(), "requests/s");
@@ -85,38 +86,31 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         some => format!("0, beside the {some} or fewer of the service's housekeeping"),
     };
     lab.check(
-        "transactions that all these requests caused, as PostgreSQL counts them",
+        "connections to the database that all these requests caused, as PostgreSQL counts them",
         expected,
         between - before,
         between - before <= housekeeping,
     );
     let logins = after - between;
-    lab.figure("transactions for each login", logins as f64 / params.logins as f64, "");
-    lab.check(
-        "the same counter sees logins",
-        format!("{} transactions or more", params.logins),
-        logins,
-        logins >= params.logins,
-    );
+    lab.check("the same counter sees logins", "a connection or more", logins, logins >= 1);
     Ok(())
 }
 
-/// How many transactions the database has seen. A statement outside of a transaction is a transaction of its own, so
-/// where there are none there was no statement.
+/// How many connections clients have made to the database. Those that are open are ended first, so a statement needs a new
+/// one. Transactions would be a finer count, but PostgreSQL's own vacuum has some too, at any time.
 ///
-/// PostgreSQL's processes add up their counts now and then, and at the latest when they end. So those that serve this
-/// database are ended first; the service connects again when it has something to ask.
-async fn transactions(lab: &Lab, database: &Database) -> anyhow::Result<u64> {
+/// PostgreSQL's processes add up their counts at the latest when they end.
+async fn sessions(lab: &Lab, database: &Database) -> anyhow::Result<u64> {
     let name = database.name();
     // By way of another database: looking must not count.
     let mut elsewhere = PgConnection::connect(&lab.server(Service::Postgres).await?).await?;
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let (connections, transactions): (i64, i64) = sqlx::query_as(
+        let (connections, sessions): (i64, i64) = sqlx::query_as(
             r#"
             select
                 (select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1),
-                xact_commit + xact_rollback
+                sessions
             from pg_stat_database
             where datname = $1
             "#,
@@ -125,7 +119,7 @@ async fn transactions(lab: &Lab, database: &Database) -> anyhow::Result<u64> {
         .fetch_one(&mut elsewhere)
         .await?;
         if connections == 0 {
-            return Ok(transactions.unsigned_abs());
+            return Ok(sessions.unsigned_abs());
         }
         ensure!(Instant::now() < deadline, "{connections} connections stay");
         sleep(Duration::from_millis(10)).await;

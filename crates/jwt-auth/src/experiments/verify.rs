@@ -20,7 +20,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::{
-    claims::{CLIENT_ID, Claims, Policy, TYPE},
+    claims::{CLIENT_ID, Claims, Names, Policy, TYPE},
     jwks::PublicKey,
     keyring::Keyring,
     verifier::Verifier,
@@ -50,7 +50,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/claims.rs",
-        replace: "decode::<Claims>(token, key, &self.validation)",
+        replace: "decode::<Claims>(token, key, &self.0)",
         with: "jsonwebtoken::dangerous::insecure_decode::<Claims>(token)",
         check: "a changed token is believed by the library, by us",
     })
@@ -100,7 +100,8 @@ impl Setting {
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.validate_nbf = true;
-        let policy = Arc::new(Policy::new(ISSUER, AUDIENCE, Duration::from_secs(30)));
+        let (issuer, audience) = (ISSUER.to_owned(), AUDIENCE.to_owned());
+        let policy = Policy::new(&Names { issuer, audience }, 30);
         let key = Arc::new(DecodingKey::from_ed_der(&public.bytes));
         let keyring = Keyring::new(Box::new(move || {
             let public = public.clone();
@@ -261,11 +262,11 @@ async fn from_postgres(
             let email: String = sqlx::query_scalar(
                 r#"
                 select users.email
-                from families
-                join users on users.id = families.user_id
-                where families.id = $1
-                    and families.revoked_at is null
-                    and families.expires_at > now()
+                from sessions
+                join users on users.id = sessions.user_id
+                where sessions.id = $1
+                    and sessions.revoked_at is null
+                    and sessions.expires_at > now()
                 "#,
             )
             .bind(setting.session)
@@ -280,12 +281,13 @@ async fn from_postgres(
 
 async fn put_session(postgres: &mut PgConnection, session: Uuid) -> anyhow::Result<()> {
     let user = Uuid::now_v7();
-    sqlx::query("insert into users (id, email, password_hash) values ($1, 'ann@example.com', '')")
+    sqlx::query("insert into users (id, email, mailbox, password_hash) values ($1, $2, $2, '')")
         .bind(user)
+        .bind("ann@example.com")
         .execute(&mut *postgres)
         .await?;
     sqlx::query(
-        "insert into families (id, user_id, expires_at) values ($1, $2, now() + interval '1 day')",
+        "insert into sessions (id, user_id, expires_at, ends_at) values ($1, $2, 'infinity', 'infinity')",
     )
     .bind(session)
     .bind(user)

@@ -1,259 +1,143 @@
-//! Families of refresh tokens.
+//! How do sessions go on, and how do they end?
 
 use std::time::Duration;
 
-use sqlx::{Connection, FromRow, PgConnection, Row, postgres::PgRow};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{
-    Account, Store,
-    revocation::{Revoked, revoke},
-};
+use super::{Account, Store};
 use crate::{
-    error::Error,
+    error::Result,
     refresh::{Presented, Verdict},
 };
 
-/// A refresh token that is about to be given out, and the access token that goes with it.
-#[derive(Clone, Copy, Debug)]
-pub struct NewToken {
-    /// Of the refresh token.
-    pub hash: [u8; 32],
-    /// How long it lives.
-    pub life: Duration,
-    /// The access token's id.
-    pub access_jti: Uuid,
-    /// How long a deny-list has to know it: longer than anybody believes it.
-    pub access_life: Duration,
-}
+/// Of a refresh token.
+type Hash = [u8; 32];
 
-/// What came of a refresh.
-#[derive(Debug)]
-pub enum Refreshed {
-    /// The new token is in the family, for this user.
-    Done {
-        /// Whose it is.
-        account: Account,
-        /// The family.
-        family: Uuid,
-    },
-    /// The token had been used before: the family is revoked.
-    Reused(Revoked),
-    /// The family had been revoked before.
-    Revoked(Revoked),
-    /// There is no such token, or it is over with it.
-    Refused,
-}
-
-/// A login that goes on, or did.
-#[derive(Clone, Copy, Debug, sqlx::FromRow)]
-pub struct Session {
-    /// Whose it is.
-    pub user: Uuid,
-    /// Its family.
-    pub family: Uuid,
-    /// Whether it goes on.
-    pub alive: bool,
-}
-
-/// A token's row, joined with its family and its user.
-struct Found {
-    account: Account,
-    family: Uuid,
-    presented: Presented,
-}
-
-impl FromRow<'_, PgRow> for Found {
-    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
-        let advanced: f64 = row.try_get("advanced")?;
-        Ok(Self {
-            account: Account::from_row(row)?,
-            family: row.try_get("family_id")?,
-            presented: Presented {
-                generation: row.try_get("generation")?,
-                current: row.try_get("current")?,
-                advanced: Duration::from_secs_f64(advanced.max(0.0)),
-                revoked: row.try_get("revoked")?,
-                expired: row.try_get("expired")?,
-            },
-        })
-    }
+/// A refresh token's session and user.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Found {
+    /// The user.
+    #[sqlx(flatten)]
+    pub account: Account,
+    /// The session.
+    pub session: Uuid,
+    /// What a refresh depends on.
+    #[sqlx(flatten)]
+    pub presented: Presented,
 }
 
 impl Store {
-    /// A new family, with its first token.
-    pub async fn open_family(&self, user: Uuid, token: NewToken) -> Result<Uuid, Error> {
-        self.database
-            .within(async |connection| {
-                let mut transaction = connection.begin().await?;
-                let family = Uuid::now_v7();
-                sqlx::query(
-                    r#"
-                    insert into families (id, user_id, expires_at)
-                    values ($1, $2, now() + $3 * interval '1 second')
-                    "#,
-                )
-                .bind(family)
-                .bind(user)
-                .bind(token.life.as_secs_f64())
-                .execute(&mut *transaction)
-                .await?;
-                insert_token(&mut transaction, family, 0, token).await?;
-                transaction.commit().await?;
-                Ok(family)
-            })
-            .await
+    /// A new session, with the hash of its first refresh token. It lives so long if it is not refreshed, and never
+    /// longer than to its end.
+    pub async fn open_session(&self, user: Uuid, hash: Hash, lives: [Duration; 2]) -> Result<Uuid> {
+        let insert = r#"
+            with session as (
+                insert into sessions (id, user_id, expires_at, ends_at)
+                select $1, $2, now() + least($4, $5) * second, now() + $5 * second
+                from (select interval '1 second' as second) as units
+                returning id, generation
+            )
+            insert into refresh_tokens (hash, session_id, generation)
+            select $3, id, generation from session
+        "#;
+        let session = Uuid::now_v7();
+        let insert = sqlx::query(insert).bind(session).bind(user).bind(hash);
+        let insert = insert.bind(lives[0].as_secs_f64()).bind(lives[1].as_secs_f64());
+        self.database.within(async |it| insert.execute(it).await).await?;
+        Ok(session)
     }
 
     // ANCHOR: rotate
-    /// Puts the new token in the place of the presented one, if that may be.
+    /// Puts the next token in the place of the presented one, if that may be. `None`: there is no such token.
     ///
-    /// The lock on the family's row is what decides a race: of a hundred that present one token, each sees what the
+    /// The lock on the session's row is what decides a race: of a hundred that present one token, each sees what the
     /// one before it has done.
     pub async fn refresh(
         &self,
-        presented: [u8; 32],
-        token: NewToken,
-        grace: Duration,
-    ) -> Result<Refreshed, Error> {
-        self.database
-            .within(async |connection| {
-                let mut transaction = connection.begin().await?;
-                let Some(found) = lock_family(&mut transaction, presented).await? else {
-                    // Or the connection would rest in an open transaction.
-                    transaction.rollback().await?;
-                    return Ok(Refreshed::Refused);
-                };
-                let Found { account, family, presented } = found;
-                let outcome = match presented.verdict(grace) {
-                    Verdict::Advance => {
-                        advance(&mut transaction, family, token.life).await?;
-                        let generation = presented.current + 1;
-                        insert_token(&mut transaction, family, generation, token).await?;
-                        Refreshed::Done { account, family }
-                    }
-                    Verdict::Join => {
-                        insert_token(&mut transaction, family, presented.current, token).await?;
-                        Refreshed::Done { account, family }
-                    }
-                    Verdict::Reuse => Refreshed::Reused(revoke(&mut transaction, &[family]).await?),
-                    Verdict::Revoked => {
-                        Refreshed::Revoked(revoke(&mut transaction, &[family]).await?)
-                    }
-                    Verdict::Expired => Refreshed::Refused,
-                };
-                // Also when the answer is no: what must not be rolled back is the revocation.
-                transaction.commit().await?;
-                Ok(outcome)
-            })
-            .await
+        presented: Hash,
+        next: Hash,
+        [life, grace]: [Duration; 2],
+    ) -> Result<Option<(Verdict, Found)>> {
+        let refresh = async |connection: &mut PgConnection| {
+            let locked = sqlx::query_as(LOCK_SESSION).bind(presented);
+            let Some(found): Option<Found> = locked.fetch_optional(&mut *connection).await? else {
+                return Ok(None);
+            };
+            let verdict = found.presented.verdict(grace);
+            match verdict {
+                Verdict::Advance => {
+                    let advance = sqlx::query(ADVANCE).bind(found.session).bind(life.as_secs_f64());
+                    advance.execute(&mut *connection).await?;
+                    add_token(connection, found.session, next).await?;
+                }
+                Verdict::Join => add_token(connection, found.session, next).await?,
+                Verdict::Reuse => {
+                    sqlx::query(REVOKE).bind(found.session).execute(connection).await?;
+                }
+                Verdict::Revoked | Verdict::Expired => {}
+            }
+            // Each of these is committed, the refusals too: a revocation that is rolled back with its 401 would let
+            // the thief go on.
+            Ok(Some((verdict, found)))
+        };
+        self.database.transaction(refresh).await
     }
     // ANCHOR_END: rotate
 
-    /// The session that a refresh token belongs to, whatever its generation.
-    pub async fn session(&self, hash: [u8; 32]) -> Result<Option<Session>, Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query_as(
-                    r#"
-                    select
-                        families.user_id as "user",
-                        families.id as family,
-                        families.revoked_at is null
-                            and refresh_tokens.expires_at > now() as alive
-                    from refresh_tokens
-                    join families on families.id = refresh_tokens.family_id
-                    where refresh_tokens.hash = $1
-                    "#,
-                )
-                .bind(hash)
-                .fetch_optional(connection)
-                .await
-            })
-            .await
+    /// Revokes this session, once and for all.
+    pub async fn revoke_session(&self, session: Uuid) -> Result<()> {
+        let revoke = sqlx::query(REVOKE).bind(session);
+        self.database.within(async |it| revoke.execute(it).await).await.map(drop)
+    }
+
+    /// Revokes all sessions of a user, and says which they are. Those that are revoked already are among them: who
+    /// repeats this wants to be sure of the deny-list as well.
+    pub async fn revoke_user(&self, user: Uuid) -> Result<Vec<Uuid>> {
+        // Locked in one order, so that two who do this at once do not deadlock.
+        let revoke = r#"
+            with mine as (select id from sessions where user_id = $1 order by id for update)
+            update sessions set revoked_at = coalesce(revoked_at, now())
+            from mine
+            where sessions.id = mine.id
+            returning sessions.id
+        "#;
+        let revoke = sqlx::query_scalar(revoke).bind(user);
+        self.database.within(async |it| revoke.fetch_all(it).await).await
     }
 }
 
-// ANCHOR: lock_family
-/// The token with its family, whose row is locked until the transaction ends. Whoever had to wait for the lock sees
-/// the row as it is then, not as it was when it asked.
-async fn lock_family(
-    connection: &mut PgConnection,
-    hash: [u8; 32],
-) -> Result<Option<Found>, sqlx::Error> {
-    sqlx::query_as(
-        r#"
-        select
-            users.id,
-            users.email,
-            families.id as family_id,
-            refresh_tokens.generation,
-            families.generation as current,
-            extract(epoch from clock_timestamp() - families.advanced_at)::float8 as advanced,
-            families.revoked_at is not null as revoked,
-            refresh_tokens.expires_at <= clock_timestamp() as expired
-        from refresh_tokens
-        join families on families.id = refresh_tokens.family_id
-        join users on users.id = families.user_id
-        where refresh_tokens.hash = $1
-        for update of families
-        "#,
-    )
-    .bind(hash)
-    .fetch_optional(connection)
-    .await
-}
-// ANCHOR_END: lock_family
+// ANCHOR: lock_session
+/// Locks the session's row until the transaction ends. Whoever had to wait for the lock sees the row as it is then, not
+/// as it was when it asked.
+const LOCK_SESSION: &str = r#"
+    select users.id, users.email, sessions.id as session,
+        refresh_tokens.generation, sessions.generation as current,
+        extract(epoch from clock_timestamp() - sessions.advanced_at)::float8 as advanced,
+        sessions.revoked_at is not null as revoked,
+        sessions.expires_at <= clock_timestamp() as expired
+    from refresh_tokens
+    join sessions on sessions.id = refresh_tokens.session_id
+    join users on users.id = sessions.user_id
+    where refresh_tokens.hash = $1
+    for update of sessions
+"#;
+// ANCHOR_END: lock_session
 
-async fn advance(
-    connection: &mut PgConnection,
-    family: Uuid,
-    life: Duration,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        r#"
-        update families
-        set
-            generation = generation + 1,
-            advanced_at = clock_timestamp(),
-            expires_at = now() + $2 * interval '1 second'
-        where id = $1
-        "#,
-    )
-    .bind(family)
-    .bind(life.as_secs_f64())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
+const ADVANCE: &str = r#"
+    update sessions
+    set generation = generation + 1, advanced_at = clock_timestamp(),
+        expires_at = least(now() + $2 * interval '1 second', ends_at)
+    where id = $1
+"#;
 
-async fn insert_token(
-    connection: &mut PgConnection,
-    family: Uuid,
-    generation: i32,
-    token: NewToken,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        r#"
-        insert into refresh_tokens
-            (hash, family_id, generation, access_jti, access_expires_at, expires_at)
-        values (
-            $1,
-            $2,
-            $3,
-            $4,
-            clock_timestamp() + $5 * interval '1 second',
-            clock_timestamp() + $6 * interval '1 second'
-        )
-        "#,
-    )
-    .bind(token.hash)
-    .bind(family)
-    .bind(generation)
-    .bind(token.access_jti)
-    .bind(token.access_life.as_secs_f64())
-    .bind(token.life.as_secs_f64())
-    .execute(connection)
-    .await?;
-    Ok(())
+const REVOKE: &str = "update sessions set revoked_at = now() where id = $1 and revoked_at is null";
+
+/// A token of the session's present generation.
+async fn add_token(connection: &mut PgConnection, session: Uuid, hash: Hash) -> sqlx::Result<()> {
+    let insert = r#"
+        insert into refresh_tokens (hash, session_id, generation)
+        select $2, id, generation from sessions where id = $1
+    "#;
+    sqlx::query(insert).bind(session).bind(hash).execute(connection).await.map(drop)
 }

@@ -5,6 +5,7 @@ mod guessing;
 mod passwords;
 mod sessions;
 mod verifiers;
+mod wycheproof;
 
 use std::process::ExitCode;
 
@@ -15,7 +16,13 @@ use lab::{
 };
 
 fn main() -> ExitCode {
-    let tests = [guessing::tests(), passwords::tests(), sessions::tests(), verifiers::tests()];
+    let tests = [
+        guessing::tests(),
+        passwords::tests(),
+        sessions::tests(),
+        verifiers::tests(),
+        wycheproof::tests(),
+    ];
     run(jwt_auth::answer(), || Box::pin(serve_for_cases()), tests.into_iter().flatten().collect())
 }
 

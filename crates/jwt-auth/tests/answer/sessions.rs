@@ -1,5 +1,7 @@
 //! How long does a session last, and what ends it?
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, ensure};
 use conform::http::{header, lives_and_is_ready, problem};
 use jwt_auth::{
@@ -12,6 +14,8 @@ use lab::{
     keys::Keys,
 };
 use reqwest::Method;
+use serde_json::json;
+use tokio::time::sleep;
 
 use crate::start;
 
@@ -22,6 +26,10 @@ lab::tests![
     with_a_deny_list_a_revoked_sessions_access_tokens_end_at_once,
     while_the_deny_list_is_away_no_token_passes_and_then_they_do_again,
     the_service_says_that_it_lives_and_is_ready_and_stops_when_asked,
+    a_refresh_that_cannot_be_signed_leaves_the_token_fresh,
+    a_logout_denies_also_what_the_database_has_forgotten,
+    the_alarm_for_a_reused_refresh_token_names_the_user,
+    a_session_ends_however_often_it_is_refreshed,
 ];
 
 async fn a_token_is_refused_after_its_life_and_the_leeway() -> Outcome {
@@ -58,7 +66,7 @@ async fn a_refresh_token_that_is_too_old_is_refused() -> Outcome {
     let (fixture, _child, client) = start(&[]).await?;
     let pair = client.join("ann@example.com").await?;
     let pool = fixture.database.pool().await?;
-    sqlx::query("update refresh_tokens set expires_at = now()").execute(&pool).await?;
+    sqlx::query("update sessions set expires_at = now()").execute(&pool).await?;
     pool.close().await;
     unauthorized(client.refresh(&pair.refresh_token).await?).await
 }
@@ -70,7 +78,7 @@ async fn with_a_deny_list_a_revoked_sessions_access_tokens_end_at_once() -> Outc
     let first = client.join("ann@example.com").await?;
     let second = tokens(client.refresh(&first.refresh_token).await?).await?;
     let other = client.log_in("ann@example.com").await?;
-    ensure!(client.log_out(&second.refresh_token).await?.status() == 204);
+    ensure!(client.log_out(&second.access_token).await?.status() == 204);
     // Every token of the session, not only the last.
     for token in [&first.access_token, &second.access_token] {
         unauthorized(client.me(token).await?).await?;
@@ -86,7 +94,7 @@ async fn with_a_deny_list_a_revoked_sessions_access_tokens_end_at_once() -> Outc
     // What is kept goes by itself when the tokens would have ended.
     let mut redis = keys.connection().await?;
     let claims = part(&next.access_token, 1)?;
-    let key = format!("{}denied:{}", keys.prefix(), claims["jti"].as_str().context("jti")?);
+    let key = format!("{}denied:{}", keys.prefix(), claims["sid"].as_str().context("sid")?);
     let left: i64 = redis::cmd("TTL").arg(key).query_async(&mut redis).await?;
     // And not sooner than the last verifier, by a clock that is behind by the leeway, believes it.
     let exp = claims["exp"].as_i64().context("exp")?;
@@ -131,4 +139,73 @@ async fn the_service_says_that_it_lives_and_is_ready_and_stops_when_asked() -> O
     ensure!(client.me(&pair.access_token).await?.status() == 200);
     tokens(client.refresh(&pair.refresh_token).await?).await?;
     Ok(())
+}
+
+/// Rotated and not signed, the client's next try would be taken for a theft.
+async fn a_refresh_that_cannot_be_signed_leaves_the_token_fresh() -> Outcome {
+    let (fixture, child, client) = start(&[]).await?;
+    let pair = client.join("ann@example.com").await?;
+    drop(child);
+    let pool = fixture.database.pool().await?;
+    let mut lock = pool.begin().await?;
+    sqlx::query("lock table signing_keys in access exclusive mode").execute(&mut *lock).await?;
+    let (_child, client) = fixture.start(&["--grace-seconds", "0.1"]).await?;
+    let refresh = json!({ "refresh_token": pair.refresh_token });
+    problem(client.target.post("token/refresh", &refresh).await?, 503).await?;
+    lock.rollback().await?;
+    pool.close().await;
+    // Longer than the grace.
+    sleep(Duration::from_millis(200)).await;
+    let response = eventually("somebody signs", async || {
+        let response = client.target.post("token/refresh", &refresh).await?;
+        Ok((response.status() != 503).then_some(response))
+    });
+    tokens(response.await?).await?;
+    Ok(())
+}
+
+async fn a_logout_denies_also_what_the_database_has_forgotten() -> Outcome {
+    let keys = Keys::fresh("jwt-auth").await?;
+    let deny = ["--deny-list", "--redis-prefix", keys.prefix(), "--refresh-seconds", "0.5"];
+    let (fixture, _child, client) = start(&deny).await?;
+    let pair = client.join("ann@example.com").await?;
+    // The refresh token is over, and swept. The access token lives for minutes.
+    let pool = fixture.database.pool().await?;
+    sqlx::query("delete from refresh_tokens").execute(&pool).await?;
+    pool.close().await;
+    ensure!(client.me(&pair.access_token).await?.status() == 200);
+    let logout = client.show(Method::POST, "logout", &pair.access_token).await?;
+    ensure!(logout.status() == 204, "{}", logout.status());
+    unauthorized(client.me(&pair.access_token).await?).await
+}
+
+async fn the_alarm_for_a_reused_refresh_token_names_the_user() -> Outcome {
+    let (_fixture, child, client) = start(&["--grace-seconds", "0.1"]).await?;
+    let first = client.join("ann@example.com").await?;
+    tokens(client.refresh(&first.refresh_token).await?).await?;
+    eventually("the grace is over", async || {
+        Ok((client.refresh(&first.refresh_token).await?.status() == 401).then_some(()))
+    })
+    .await?;
+    let claims = part(&first.access_token, 1)?;
+    for claim in ["sub", "sid"] {
+        let id = claims[claim].as_str().context(claim)?;
+        eventually("the log names it", async || Ok(child.log().contains(id).then_some(()))).await?;
+    }
+    Ok(())
+}
+
+async fn a_session_ends_however_often_it_is_refreshed() -> Outcome {
+    let (_fixture, _child, client) = start(&["--session-seconds", "1"]).await?;
+    let mut pair = client.join("ann@example.com").await?;
+    let begun = Instant::now();
+    let refused = loop {
+        let response = client.refresh(&pair.refresh_token).await?;
+        if response.status() != 200 {
+            break response;
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(10), "it goes on");
+        pair = tokens(response).await?;
+    };
+    unauthorized(refused).await
 }

@@ -1,16 +1,23 @@
 //! Who verifies tokens when the issuer, its keys or its database are away?
 
-use anyhow::{Context, ensure};
+use std::process::Stdio;
+
+use anyhow::{Context, bail, ensure};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use conform::http::{header, problem};
 use futures_util::future::{join_all, try_join_all};
 use jwt_auth::{
-    cases::client::{PASSWORD, credentials, unauthorized},
-    experiments::fixture::{self, CHEAP, Fixture, verifier},
+    cases::client::{PASSWORD, credentials, part, tokens, unauthorized},
+    experiments::{
+        fixture::{self, CHEAP, Fixture, verifier},
+        hostile::Publisher,
+    },
 };
 use lab::{
+    child,
     fault::{Fault, Proxy},
     harness::{Outcome, eventually},
+    keys::Keys,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,6 +29,10 @@ lab::tests![
     without_a_key_set_a_verifier_says_so_and_recovers,
     invented_key_ids_do_not_make_a_verifier_fetch_again_and_again,
     while_the_database_is_away_tokens_are_verified_and_nobody_logs_in,
+    a_key_set_without_keys_does_not_take_the_place_of_a_good_one,
+    a_key_need_not_say_what_it_is_for,
+    a_key_set_of_another_machine_is_not_fetched_over_plain_http,
+    a_withdrawn_key_is_refused_at_once_and_another_one_signs,
 ];
 
 async fn another_service_verifies_with_the_key_set_alone() -> Outcome {
@@ -103,12 +114,7 @@ async fn while_the_database_is_away_tokens_are_verified_and_nobody_logs_in() -> 
         let refresh = json!({ "refresh_token": pair.refresh_token });
         let (login, register) =
             (credentials("ann@example.com", PASSWORD), credentials("bob@example.com", PASSWORD));
-        let calls = [
-            ("login", &login),
-            ("register", &register),
-            ("token/refresh", &refresh),
-            ("logout", &refresh),
-        ];
+        let calls = [("login", &login), ("register", &register), ("token/refresh", &refresh)];
         let answers =
             try_join_all(calls.map(|(path, body)| client.target.post(path, body))).await?;
         for ((path, _), response) in calls.into_iter().zip(answers) {
@@ -121,4 +127,75 @@ async fn while_the_database_is_away_tokens_are_verified_and_nobody_logs_in() -> 
         client.log_in("ann@example.com").await?;
     }
     Ok(())
+}
+
+async fn a_key_set_without_keys_does_not_take_the_place_of_a_good_one() -> Outcome {
+    let (_fixture, _issuer, client) = start(&[]).await?;
+    let token = client.join("ann@example.com").await?.access_token;
+    let publisher = Publisher::of(client.key_set().await?.text().await?).await?;
+    let verifier = verifier(&format!("http://{}", publisher.here.host));
+    let (_other, other) = fixture::start(verifier.args(&["--jwks-seconds", "0.1"])).await?;
+    ensure!(other.me(&token).await?.status() == 200);
+    for bad in [json!({ "keys": [] }), json!({ "keys": [7] }), json!({}), json!("down")] {
+        publisher.publish(bad.to_string()).await?;
+        ensure!(other.me(&token).await?.status() == 200, "after {bad}");
+    }
+    Ok(())
+}
+
+async fn a_key_need_not_say_what_it_is_for() -> Outcome {
+    let (_fixture, _issuer, client) = start(&[]).await?;
+    let token = client.join("ann@example.com").await?.access_token;
+    let mut key_set: Value = client.key_set().await?.json().await?;
+    for member in ["use", "alg"] {
+        key_set["keys"][0].as_object_mut().context("a key")?.remove(member);
+    }
+    let publisher = Publisher::of(key_set.to_string()).await?;
+    let verifier = verifier(&format!("http://{}", publisher.here.host));
+    let (_other, other) = fixture::start(verifier).await?;
+    ensure!(other.me(&token).await?.status() == 200);
+    Ok(())
+}
+
+async fn a_key_set_of_another_machine_is_not_fetched_over_plain_http() -> Outcome {
+    let Err(refused) = verifier("http://auth.example").start().await else {
+        bail!("it started");
+    };
+    let refused = format!("{refused:#}");
+    ensure!(refused.contains("https"), "{refused}");
+    Ok(())
+}
+
+async fn a_withdrawn_key_is_refused_at_once_and_another_one_signs() -> Outcome {
+    let keys = Keys::fresh("jwt-auth").await?;
+    let deny = ["--deny-list", "--redis-prefix", keys.prefix()];
+    let (fixture, issuer, client) = start(&deny).await?;
+    let pair = client.join("ann@example.com").await?;
+    let (_other, other) = fixture::start(verifier(issuer.url()).args(&deny)).await?;
+    ensure!(other.me(&pair.access_token).await?.status() == 200);
+    let kid = part(&pair.access_token, 0)?["kid"].clone();
+    let kid = kid.as_str().context("kid")?;
+
+    let words = ["jwt-auth", "serve", "--withdraw-key", kid];
+    let mut command = child::command(child::this_program()?);
+    let command = command.args(words).args(deny).env("DATABASE_URL", fixture.database.url());
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // A child of ours ends with its standard input.
+    let _stdin = process.stdin.take();
+    let output = process.wait_with_output().await?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && said.contains("withdrawn"), "{output:?}");
+
+    for client in [&client, &other] {
+        unauthorized(client.me(&pair.access_token).await?).await?;
+    }
+    // Nobody has to log in again: the refresh token gives a token of another key, which is published by then.
+    let next = tokens(client.refresh(&pair.refresh_token).await?).await?;
+    ensure!(part(&next.access_token, 0)?["kid"] != kid);
+    ensure!(client.me(&next.access_token).await?.status() == 200);
+    // One that has just asked for the key set asks again after some seconds.
+    eventually("the verifier knows the new key", async || {
+        Ok((other.me(&next.access_token).await?.status() == 200).then_some(()))
+    })
+    .await
 }

@@ -16,6 +16,7 @@ pub async fn migrate(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
     sqlx::raw_sql(
         r#"
         set local client_min_messages = warning; -- not a word about a table that is there already
+        deallocate all; -- behind a pooler, others may have left statements of the same names in this session
         select pg_advisory_xact_lock(hashtextextended('worked-answers migrate', 0));
         "#,
     )

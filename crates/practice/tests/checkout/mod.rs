@@ -44,6 +44,8 @@ impl Checkout {
             ("Cargo.toml", "[workspace]\nmembers = [\"crates/*\"]\nresolver = \"3\"\n"),
             (".gitignore", "target\n.practice\nCargo.lock\n"),
             (".gitattributes", include_str!("../../../../.gitattributes")),
+            ("crates/guide/Cargo.toml", "[package]\nname = \"guide\"\nedition = \"2024\"\n"),
+            ("crates/guide/src/main.rs", "fn main() {}"),
             ("crates/sums/Cargo.toml", "[package]\nname = \"sums\"\nedition = \"2024\"\n"),
             ("crates/sums/src/lib.rs", &code),
             ("crates/sums/src/double.rs", DOUBLE_CODE),

@@ -18,7 +18,7 @@ cases! {
     Restart what_was_answered_with_201_is_there_after_a_kill: "After SIGKILL under load, every link that was answered with 201 leads to its URL", "201 is a promise. A cache that is written to disk later does not keep it.";
 }
 
-/// A race may end well by luck. From the second time on the connections are open, and all arrive at once.
+/// A race may end well by luck.
 const TIMES: usize = 5;
 
 async fn the_same_url_wanted_by_fifty_at_once_becomes_one_link(target: &Target) -> Outcome {
@@ -31,8 +31,8 @@ async fn the_same_url_wanted_by_fifty_at_once_becomes_one_link(target: &Target) 
 async fn fifty_want_one_url(target: &Target, time: usize) -> Outcome {
     let client = Client::of(target);
     let link = json!({ "url": client.page(&format!("crowd/{time}")) });
-    let answers = try_join_all((0..50).map(|_| async {
-        let (response, unsure) = target.post_patiently("links", &link).await?;
+    let answers = target.post_together("links", &vec![link; 50]).await?;
+    let answers = try_join_all(answers.into_iter().map(async |(response, unsure)| {
         anyhow::Ok((response.status().as_u16(), unsure, json(response).await?))
     }))
     .await?;
@@ -59,15 +59,11 @@ async fn an_alias_that_fifty_want_has_one_owner(target: &Target) -> Outcome {
 async fn fifty_want_one_alias(target: &Target, time: usize) -> Outcome {
     let client = Client::of(target);
     let alias = client.alias(&format!("wanted-{time}"));
-    let answers = try_join_all((0..50).map(|n| {
-        let link = json!({ "url": client.page(&format!("wanted/{n}")), "alias": alias });
-        async move {
-            let (response, unsure) = target.post_patiently("links", &link).await?;
-            anyhow::Ok((response.status().as_u16(), unsure))
-        }
-    }))
-    .await?;
-    let count = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
+    let links: Vec<_> = (0..50)
+        .map(|n| json!({ "url": client.page(&format!("wanted/{n}")), "alias": alias }))
+        .collect();
+    let answers = target.post_together("links", &links).await?;
+    let count = |wanted: u16| answers.iter().filter(|(it, _)| it.status() == wanted).count();
     let (won, lost) = (count(201), count(409));
     let unsure = answers.iter().any(|(_, unsure)| *unsure);
     let got = format!("{won} times 201, {lost} times 409, {} others", 50 - won - lost);

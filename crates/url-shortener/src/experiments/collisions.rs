@@ -32,7 +32,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/create.rs",
-        replace: "owner.edit_token.is_none() && owner.url == new.url.as_str()",
+        replace: "owner.edit_token.is_none() && owner.url == url.as_str()",
         with: "owner.edit_token.is_none()",
         check: "and each of the two leads to its own URL",
     })

@@ -33,8 +33,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/create.rs",
-        replace: "Some(owner) if !owner.is_expired() => return Ok(Claim::Lost(Some(owner)))",
-        with: "Some(owner) if !owner.is_expired() => return Ok(Claim::Won(owner))",
+        replace: "Some(_) if alias.is_some() => return Err(Error::AliasTaken)",
+        with: "Some(owner) if alias.is_some() => return Ok(Created::New(owner, token))",
         check: "each alias was given out once: 201s",
     })
 }

@@ -16,8 +16,7 @@ use super::fixture::Fixture;
 use crate::{
     api,
     code::Codes,
-    ring::Shards,
-    service::{App, Config},
+    service::{Options, Service},
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -54,15 +53,16 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
-    let config = Config {
+    let options = Options {
+        shards: vec![fixture.database().url().to_owned()],
+        reshard: false,
         codes: Codes::Crc32,
         creates_per_second: std::num::NonZeroU32::MAX,
         trusted_proxies: Vec::new(),
         public_url: None,
     };
-    let shards = Shards::new(&[fixture.database().url().to_owned()])?;
-    let app = App::start(shards, "http://sho.rt".parse()?, config);
-    let ours = serve::here(api::router(app.service())).await?;
+    let service = Service::start(options, "http://sho.rt".parse()?).await?;
+    let ours = serve::here(api::router(Arc::clone(&service))).await?;
     let nothing = serve::here(Router::new().route("/{code}", get(async || ()))).await?;
 
     let mut connection = Connection::open(&ours.host).await?;
@@ -115,7 +115,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let ready: serde_json::Value =
         reqwest::get(format!("http://{}/readyz", ours.host)).await?.json().await?;
     let dropped = ready["dropped_clicks"].as_u64().unwrap_or(u64::MAX);
-    app.stop().await;
+    service.stop().await;
     let pool = fixture.database().pool().await?;
     let counted: i64 = sqlx::query_scalar("select coalesce(sum(clicks), 0)::bigint from clicks")
         .fetch_one(&pool)

@@ -4,7 +4,11 @@ use futures_util::future::try_join_all;
 use lab::{Experiment, Lab, Sabotage};
 
 use super::fixture::{Fixture, UNLIMITED, lost};
-use crate::{cases::client::Client, code, ring::Ring};
+use crate::{
+    cases::client::Client,
+    code,
+    ring::{Ring, VIRTUAL_NODES},
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -49,7 +53,7 @@ fn codes(count: u32) -> impl Iterator<Item = code::Code> {
 /// The share of codes whose shard changes, by ring and by modulo.
 fn moved(params: &Params, lab: &Lab) {
     let n = params.shards as usize;
-    let (before, after) = (Ring::new(n), Ring::new(n + 1));
+    let (before, after) = (Ring::new(n, VIRTUAL_NODES), Ring::new(n + 1, VIRTUAL_NODES));
     let (mut by_ring, mut astray, mut by_modulo) = (0_u32, 0_u32, 0_u32);
     for code in codes(params.codes) {
         let (from, to) = (before.shard_of(&code), after.shard_of(&code));
@@ -83,7 +87,7 @@ fn spread(params: &Params, lab: &Lab) {
     let mut rows = Vec::new();
     let mut fullest = Vec::new();
     for virtual_nodes in [1, 4, 16, 64, 256] {
-        let ring = Ring::with_virtual_nodes(params.shards as usize + 1, virtual_nodes);
+        let ring = Ring::new(params.shards as usize + 1, virtual_nodes);
         let mut loads = vec![0_u32; params.shards as usize + 1];
         for code in &codes {
             loads[ring.shard_of(code)] += 1;

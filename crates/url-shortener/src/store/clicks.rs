@@ -63,16 +63,15 @@ impl Store {
             r#"
             with folded as (
                 delete from clicks
-                where (link, day, referrer) in (
-                    select link, day, referrer
+                where ctid = any (array(
+                    select ctid
                     from (
-                        select link, day, referrer,
-                            row_number() over (partition by link, day order by clicks desc) as place
+                        select ctid, row_number() over (partition by link, day order by clicks desc)
                         from clicks
                         where link = any ($1) and day = any ($2) and referrer <> 'other'
                     ) as ranked
-                    where place > $3
-                )
+                    where row_number > $3
+                ))
                 returning link, day, clicks
             )
             insert into clicks (link, day, referrer, clicks)
@@ -94,58 +93,29 @@ impl Store {
     }
     // ANCHOR_END: click_batch
 
-    /// Deletes up to `limit` rows of clicks whose links are gone; how many there were.
-    pub async fn sweep_clicks(&self, limit: u32) -> Result<u64, Error> {
-        let sweep = sqlx::query(
-            r#"
-            delete from clicks
-            where ctid = any (array(
-                select clicks.ctid
-                from clicks
-                join deleted_links on deleted_links.id = clicks.link
-                limit $1
-            ))
-            "#,
-        )
-        .bind(i64::from(limit));
-        // A link that is gone gets no more clicks, so one that has none is done.
-        let forget = sqlx::query(
-            "delete from deleted_links where not exists (select from clicks where link = id)",
-        );
-        let swept = self.upkeep.within(async |connection| sweep.execute(connection).await).await?;
-        self.upkeep.within(async |connection| forget.execute(connection).await).await?;
-        Ok(swept.rows_affected())
-    }
-
     /// The statistics of a link, as clients see them: all clicks, the last year by day, the largest hosts.
     pub async fn stats(&self, link: &Link) -> Result<Value, Error> {
         let stats = sqlx::query_scalar(
             r#"
+            with days as (
+                select day, sum(clicks)::bigint as clicks
+                from clicks
+                where link = $1
+                group by day
+                order by day desc limit 366
+            ), hosts as (
+                select referrer as host, sum(clicks)::bigint as clicks
+                from clicks
+                where link = $1
+                group by referrer
+                order by sum(clicks) desc limit $3
+            )
             select jsonb_build_object(
                 'code', $2::text,
                 'clicks', (select coalesce(sum(clicks), 0)::bigint from clicks where link = $1),
-                'by_day', (
-                    select coalesce(jsonb_agg(days order by day), '[]')
-                    from (
-                        select day, sum(clicks)::bigint as clicks
-                        from clicks
-                        where link = $1
-                        group by day
-                        order by day desc
-                        limit 366
-                    ) as days
-                ),
-                'referrers', (
-                    select coalesce(jsonb_agg(hosts order by clicks desc, host), '[]')
-                    from (
-                        select referrer as host, sum(clicks)::bigint as clicks
-                        from clicks
-                        where link = $1
-                        group by referrer
-                        order by sum(clicks) desc
-                        limit $3
-                    ) as hosts
-                )
+                'by_day', (select coalesce(jsonb_agg(days order by day), '[]') from days),
+                'referrers',
+                (select coalesce(jsonb_agg(hosts order by clicks desc, host), '[]') from hosts)
             )
             "#,
         );

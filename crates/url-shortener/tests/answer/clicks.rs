@@ -19,7 +19,7 @@ use tokio::{
 use url_shortener::{
     code::Code,
     experiments::fixture::{Fixture, start},
-    ring::Ring,
+    ring::{Ring, VIRTUAL_NODES},
 };
 
 lab::tests![
@@ -140,7 +140,7 @@ async fn a_shard_that_is_away_does_not_stop_the_clicks_of_the_others() -> Outcom
     let away = proxy.url(fixture.shards[1].url())?;
     let serve = serve.args(&["--shard", fixture.shards[0].url(), "--shard", &away]);
     let (child, client) = start(serve).await?;
-    let ring = Ring::new(2);
+    let ring = Ring::new(2, VIRTUAL_NODES);
     let code_on = |shard| {
         let mut codes = (0..).map(|n| format!("code-{n}"));
         codes.find(|code| {
@@ -247,6 +247,7 @@ async fn follow(connection: &mut TcpStream, code: &str, host: &str) -> anyhow::R
     connection.write_all(request.as_bytes()).await?;
     let mut answer = [0; 1_024];
     let read = connection.read(&mut answer).await?;
-    ensure!(answer[..read].starts_with(b"HTTP/1.1 302"), "/{code} does not redirect");
+    let answer = String::from_utf8_lossy(&answer[..read]);
+    ensure!(answer.starts_with("HTTP/1.1 302"), "/{code} does not redirect: {answer}");
     Ok(())
 }

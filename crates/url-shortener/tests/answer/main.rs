@@ -23,7 +23,7 @@ use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch, task::JoinSet};
 use url_shortener::{
     cases::client::Client,
-    experiments::fixture::{Fixture, start},
+    experiments::fixture::{Fixture, UNLIMITED, start},
 };
 
 fn main() -> ExitCode {
@@ -37,10 +37,10 @@ fn main() -> ExitCode {
     run(url_shortener::answer(), || Box::pin(serve_for_cases()), tests)
 }
 
-/// The program as its cases want it.
+/// The program as its cases want it: without a limit on new links.
 async fn serve_for_cases() -> anyhow::Result<Served> {
     let fixture = Fixture::fresh().await?;
-    Ok(Served::new(fixture.serve().start().await?, fixture))
+    Ok(Served::new(fixture.serve().args(&UNLIMITED).start().await?, fixture))
 }
 
 lab::tests![

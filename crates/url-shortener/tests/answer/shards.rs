@@ -6,7 +6,7 @@ use serde_json::json;
 use url_shortener::{
     code::Code,
     experiments::fixture::{Fixture, start},
-    ring::Ring,
+    ring::{Ring, VIRTUAL_NODES},
 };
 
 use crate::clicks::add_clicks;
@@ -30,7 +30,7 @@ async fn serve(
 
 /// The first alias that the last of so many shards owns.
 fn alias_on_the_last_of(shards: usize) -> anyhow::Result<String> {
-    let ring = Ring::new(shards);
+    let ring = Ring::new(shards, VIRTUAL_NODES);
     let mut aliases = (0..).map(|n| format!("alias-{n}"));
     let moves = |alias: &String| {
         Code::parse(alias.clone()).is_some_and(|code| ring.shard_of(&code) == shards - 1)
