@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use lab::{Answer, child, code::Code, stack::workspace};
+use practice::build;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
@@ -55,7 +56,7 @@ impl Programs {
         loop {
             let code = Code::of(folder)?;
             say(format!("building {}", answer.name));
-            let program = match build(cargo, answer.name, stop, &say).await {
+            let program = match build_program(cargo, answer.name, stop, &say).await {
                 Err(error) if is_missing(&error) => without_cargo(answer, &code)?,
                 Ok(Ok(program)) => program,
                 Ok(Err(otherwise)) => return Ok(otherwise),
@@ -69,30 +70,20 @@ impl Programs {
     }
 }
 
-async fn build(
+async fn build_program(
     cargo: &OsString,
     answer: &str,
     stop: &CancellationToken,
     say: impl Fn(String),
 ) -> anyhow::Result<Result<PathBuf, Built>> {
-    let mut command = Command::new(cargo);
-    // With the guide among the packages, though nothing of it is built: dependencies then have the features that they
-    // were compiled with for the guide, and are not compiled again.
-    let words = ["build", "--package", "guide", "--package", answer, "--bin", answer];
-    command.args(words).args(["--color", "never", "--message-format", "json-render-diagnostics"]);
+    let mut command = Command::from(build::this_cargo(cargo, &workspace()));
+    command.args(build::words_for(answer));
+    command.args(["--color", "never", "--message-format", "json-render-diagnostics"]);
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
     if let Some(target) = target_folder() {
         command.arg("--target-dir").arg(target);
-    }
-    command.current_dir(workspace());
-    // What `cargo run` has told the guide about the guide.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&name);
-        }
     }
     let (mut program, mut words) = (None, String::new());
     let ended = group::run(

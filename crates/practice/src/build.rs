@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     io::IsTerminal,
     path::{Path, PathBuf},
     process::Command,
@@ -39,17 +40,13 @@ pub fn build(
 ) -> anyhow::Result<Built> {
     let mut told = BTreeSet::new();
     let mut found = [None, None];
-    // With the guide among the packages, though nothing of it is built: dependencies then have the features that they
-    // were compiled with for the guide, and are not compiled again.
-    let the_program = ["build", "--package", "guide", "--bin", answer];
-    for (n, wanted, words) in
-        [(0, program, &the_program[..]), (1, tests, &["test", "--no-run", "--lib"][..])]
-    {
+    let unit_tests = ["test", "--no-run", "--lib", "--package", answer];
+    for (n, wanted, words) in [(0, program, &words_for(answer)[..]), (1, tests, &unit_tests[..])] {
         if !wanted {
             continue;
         }
         let mut cargo = cargo(workspace);
-        cargo.args(words).args(["--quiet", "--package", answer]);
+        cargo.args(words).arg("--quiet");
         cargo.arg(if std::io::stderr().is_terminal() {
             "--message-format=json-diagnostic-rendered-ansi"
         } else {
@@ -90,9 +87,21 @@ pub fn executable(out: &str) -> Option<PathBuf> {
     messages.find_map(|it: Value| it["executable"].as_str().map(Into::into))
 }
 
-/// Cargo, in this workspace.
+/// What cargo is told to build an answer's program.
+///
+/// The guide is among the packages, though nothing of it is built: dependencies then have the features that they were
+/// compiled with for the guide, and are not compiled again.
+pub fn words_for(answer: &str) -> [&str; 7] {
+    ["build", "--package", "guide", "--package", answer, "--bin", answer]
+}
+
+/// The cargo that started this program, or the one on the path, in this workspace.
 pub fn cargo(workspace: &Path) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    this_cargo(&std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), workspace)
+}
+
+/// This cargo, in this workspace.
+pub fn this_cargo(cargo: &OsStr, workspace: &Path) -> Command {
     let mut command = Command::new(cargo);
     command.current_dir(workspace);
     // What the cargo that started this program has told it about itself. With that, dependencies whose build asks for

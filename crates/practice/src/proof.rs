@@ -65,7 +65,7 @@ pub fn prove(
 /// The sabotages of experiments of one answer. Whether all are proved.
 fn prove_sabotages(copy: &Path, experiments: &[Experiment], stop: &Stop) -> anyhow::Result<bool> {
     let name = &experiments.first().context("no experiment")?.key.answer;
-    let mut answer = sabotage::Answer::build(copy, name, stop)?;
+    let answer = sabotage::Answer::build(copy, name, stop)?;
     let mut good = true;
     for experiment in experiments {
         ensure!(!stop.is_wanted(), STOPPED);

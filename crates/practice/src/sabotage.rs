@@ -15,7 +15,7 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
-    build::{cargo, executable, program},
+    build::{cargo, executable, program, words_for},
     process::{self, Ended, Stop},
 };
 
@@ -26,14 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const LINES: usize = 15;
 
 /// An experiment, as its answer's `list --json` shows it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Experiment {
     name: String,
     quick: Vec<String>,
     sabotages: Vec<Sabotage>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Sabotage {
     file: String,
     replace: String,
@@ -63,8 +63,6 @@ struct Checked {
 pub struct Answer<'a> {
     copy: &'a Path,
     name: &'a str,
-    /// Its program, as it was built last.
-    program: PathBuf,
     experiments: Vec<Experiment>,
     stop: &'a Stop,
 }
@@ -72,16 +70,16 @@ pub struct Answer<'a> {
 impl<'a> Answer<'a> {
     /// Builds it, and asks it for its sabotages.
     pub fn build(copy: &'a Path, name: &'a str, stop: &'a Stop) -> anyhow::Result<Self> {
-        let mut this = Self { copy, name, program: PathBuf::new(), experiments: Vec::new(), stop };
-        this.build_again()?;
+        let mut this = Self { copy, name, experiments: Vec::new(), stop };
+        let program = this.build_again()?;
         #[derive(Deserialize)]
         struct Listed {
             experiments: Vec<Experiment>,
         }
-        let [Listed { experiments }] = json(&this.say(&["list", "--json"])?)?;
+        let [Listed { experiments }] = json(&this.say(&program, &["list", "--json"])?)?;
         this.experiments = experiments;
         // What the servers need to start does not count as time of the first run.
-        this.say(&["stack", "up"])?;
+        this.say(&program, &["stack", "up"])?;
         Ok(this)
     }
 
@@ -91,14 +89,14 @@ impl<'a> Answer<'a> {
     }
 
     /// Sees each sabotage of this experiment turn its check red. The error is the first one that does not.
-    pub fn prove(&mut self, experiment: &str) -> anyhow::Result<()> {
-        let found = self.experiments.iter().find(|it| it.name == experiment).cloned();
+    pub fn prove(&self, experiment: &str) -> anyhow::Result<()> {
+        let found = self.experiments.iter().find(|it| it.name == experiment);
         let found = found.context("its answer does not list it")?;
         ensure!(!found.sabotages.is_empty(), "it names no sabotage");
         for sabotage in &found.sabotages {
             let begun = Instant::now();
             let seconds = self
-                .prove_one(&found, sabotage)
+                .prove_one(found, sabotage)
                 .with_context(|| format!("{:?} did not turn red", sabotage.check))?;
             println!(
                 "{}/{experiment}: {:?} turned red in {seconds:.1} s, with the build {} s",
@@ -111,42 +109,41 @@ impl<'a> Answer<'a> {
     }
 
     /// Makes the change, runs the experiment, and takes the change back. Returns how many seconds the run took.
-    fn prove_one(&mut self, experiment: &Experiment, sabotage: &Sabotage) -> anyhow::Result<f64> {
+    fn prove_one(&self, experiment: &Experiment, sabotage: &Sabotage) -> anyhow::Result<f64> {
         let Sabotage { file, replace, with, check } = sabotage;
         let place = self.folder().join(file);
         let real = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
         let found = real.matches(replace).count();
         ensure!(found == 1, "{file} has {replace:?} {found} times, not once");
         fs::write(&place, real.replacen(replace, with, 1))?;
-        let report = self.build_again().and_then(|()| {
+        let report = self.build_again().and_then(|program| {
             let quick = experiment.quick.iter().map(String::as_str);
             let words = ["experiment", &experiment.name, "--json"].into_iter().chain(quick);
-            json::<Report>(&self.say(&words.collect::<Vec<_>>())?)
+            json::<Report>(&self.say(&program, &words.collect::<Vec<_>>())?)
         });
         fs::write(&place, real)?;
         let report = report?;
         report.is_red(check).map(|()| report.seconds)
     }
 
-    fn build_again(&mut self) -> anyhow::Result<()> {
-        // With the guide, as in `build`. The compiler warns of what the mistake leaves unused; that is shown only if it
-        // does not compile.
-        let words = ["build", "--quiet", "--package", "guide", "--package", self.name];
-        let words = [&words[..], &["--bin", self.name, "--message-format=json-render-diagnostics"]];
-        match process::run(cargo(self.copy).args(words.concat()), None, self.stop)? {
+    /// The program, as the code in the copy is now.
+    fn build_again(&self) -> anyhow::Result<PathBuf> {
+        let mut cargo = cargo(self.copy);
+        cargo.args(words_for(self.name));
+        // The compiler warns of what the mistake leaves unused; that is shown only if it does not compile.
+        cargo.args(["--quiet", "--message-format", "json-render-diagnostics"]);
+        match process::run(&mut cargo, None, self.stop)? {
             Ended::Itself { status, out, .. } if status.success() => {
-                self.program = executable(&out).context("cargo named no program")?;
-                Ok(())
+                executable(&out).context("cargo named no program")
             }
             Ended::Itself { err, .. } => bail!("{err}"),
             Ended::TimedOut | Ended::Stopped => bail!("it was stopped"),
         }
     }
 
-    /// What it writes when it is told this.
-    fn say(&self, words: &[&str]) -> anyhow::Result<String> {
-        let mut program = program(self.copy, &self.program);
-        output(program.args(words).current_dir(self.copy), PATIENCE, self.stop)
+    /// What the program writes when it is told this.
+    fn say(&self, path: &Path, words: &[&str]) -> anyhow::Result<String> {
+        output(program(self.copy, path).args(words).current_dir(self.copy), PATIENCE, self.stop)
     }
 }
 
