@@ -6,7 +6,7 @@
 //!
 //! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`])
 //! and what its text may be ([`text`], and `email` with the feature of that name), what each request gets around it
-//! ([`frame`]), who is asking ([`client_address`]), and how long we wait for PostgreSQL ([`database`], with the feature
+//! ([`frame`]), what a header says and who may call ([`header`]), who is asking ([`client_address`]), and how long we wait for PostgreSQL ([`database`], with the feature
 //! `postgres`).
 
 pub mod problem;
@@ -16,6 +16,7 @@ pub mod text;
 #[cfg(feature = "email")]
 pub mod email;
 pub mod frame;
+pub mod header;
 pub mod client_address;
 #[cfg(feature = "postgres")]
 pub mod database;

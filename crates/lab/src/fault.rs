@@ -75,7 +75,15 @@ pub enum Side {
 /// The client's side is held up here until this is dropped: time to kill it.
 #[derive(Debug)]
 pub struct Held {
-    _release: mpsc::Sender<()>,
+    release: mpsc::Sender<()>,
+}
+
+impl Held {
+    /// Waits until the connection that is held up here is gone, as it is soon after [`Fault::Cut`]: what was held never
+    /// arrives, however soon the network is healed.
+    pub async fn gone(&self) {
+        self.release.closed().await;
+    }
 }
 
 impl Proxy {
@@ -170,7 +178,7 @@ impl State {
         let trap = self.trap().take_if(|trap| trap.message == message && trap.side == side);
         if let Some(trap) = trap {
             let (release, mut released) = mpsc::channel(1);
-            let _ = trap.caught.send(Held { _release: release });
+            let _ = trap.caught.send(Held { release });
             // Ends when `Held` is dropped, also if nobody was there to take it.
             released.recv().await;
         }
@@ -401,6 +409,22 @@ mod tests {
             let mut byte = [0];
             let end = timeout(SOON, stream.read(&mut byte)).await.expect("it hangs");
             assert!(!matches!(end, Ok(1)), "{end:?}");
+            assert_eq!(proxy.bytes(), (0, 0), "it has arrived");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_held_is_gone_before_the_network_is_healed() {
+        for _ in 0..100 {
+            let proxy = echo().await;
+            let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+            let first = proxy.at_message(1, Side::Before);
+            stream.write_all(b"ping").await.unwrap();
+            let held = timeout(SOON, first).await.expect("it was not caught").unwrap();
+            proxy.set(Fault::Cut);
+            timeout(SOON, held.gone()).await.expect("it is not cut off");
+            proxy.heal();
+            drop(held);
             assert_eq!(proxy.bytes(), (0, 0), "it has arrived");
         }
     }

@@ -1,4 +1,4 @@
-// caught by: participants::
+// caught by: caller::
 /// What an answer says.
 fn answered(call: Call, id: Uuid, status: StatusCode, _: bool, answer: &Value) -> Record {
     let detail = answer["detail"].as_str().unwrap_or("refused");
@@ -8,6 +8,6 @@ fn answered(call: Call, id: Uuid, status: StatusCode, _: bool, answer: &Value) -
         // The mistake: any 4xx is a no. A proxy's 404 cancels orders, and a 408 one that was charged.
         Record::Refused { call, reason: tidy(detail) }
     } else {
-        Record::Failed { call, unknown: true, reason: tidy(&format!("{status} {detail}")) }
+        Record::Failed { call, outcome_unknown: true, reason: tidy(&format!("{status} {detail}")) }
     }
 }

@@ -1,13 +1,14 @@
 // caught by: next::
-    /// What to do next. `deadline` is for a call, from when it was first asked for.
-    pub fn next(&self, now: OffsetDateTime, deadline: Duration) -> Next {
+    /// What to do next. A call that failed `enough` times is given up or parked. Failures are counted, and no clock is
+    /// asked: time in which no orchestrator lived, and nobody tried, must not use up anybody's patience.
+    pub fn next(&self, enough: u32) -> Next {
         if self.ended.is_some() || self.parked.is_some() {
             return Next::Rest;
         }
         if let Some(damage) = &self.damage {
             return Next::Write(Record::Parked { reason: damage.clone() });
         }
-        let late = |call| self.of(call).is_late(now, deadline);
+        let failed = |call| self.of(call).failures >= enough;
         if self.compensates() {
             // The mistake: compensations in the order of the steps. The stock is given to others while the customer
             // still waits for the money; where an undo needs what an earlier step made, it fails.
@@ -15,9 +16,9 @@
                 let Some(undo) = step.compensation else { continue };
                 match self.of(undo).outcome {
                     Some(Outcome::Done) => {}
-                    Some(_) => return self.park(undo),
-                    None if late(undo) => return self.park(undo),
-                    None => return Next::Ask(undo),
+                    None if !failed(undo) => return Next::Ask(undo),
+                    // Refused, or tried often enough: there is nothing to fall back on but a human.
+                    _ => return self.park(undo),
                 }
             }
             return Next::Write(Record::Cancelled);
@@ -26,27 +27,13 @@
             let call = step.action;
             match self.of(call).outcome {
                 Some(Outcome::Done) => {}
-                Some(_) => return self.park(call),
-                None if late(call) && step.kind == Kind::Retriable => return self.park(call),
-                None if late(call) => return Next::Write(Record::GaveUp { call }),
-                None => return Next::Ask(call),
+                None if !failed(call) => return Next::Ask(call),
+                None if step.kind != Kind::Retriable => {
+                    return Next::Write(Record::GaveUp { call });
+                }
+                // After the pivot there is no way but forward.
+                _ => return self.park(call),
             }
         }
         Next::Write(Record::Confirmed)
-    }
-
-    /// Whether it goes backwards: an action up to the pivot was refused, or given up.
-    pub(crate) fn compensates(&self) -> bool {
-        STEPS.iter().filter(|step| step.kind != Kind::Retriable).any(|step| {
-            matches!(self.of(step.action).outcome, Some(Outcome::Refused | Outcome::GaveUp))
-        })
-    }
-
-    fn may_have_been_done(&self, call: Call) -> bool {
-        let progress = self.of(call);
-        match progress.outcome {
-            Some(Outcome::Done) => true,
-            Some(Outcome::Refused | Outcome::GaveUp) => progress.maybe,
-            None => false,
-        }
     }

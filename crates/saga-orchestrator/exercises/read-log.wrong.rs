@@ -1,37 +1,41 @@
 // caught by: next::
-    /// Reads one more record. One that cannot follow on those before it was written by no code of ours.
+    /// Reads one more record. One that cannot follow those before it was not written by this program.
     pub fn push(&mut self, record: &Record, at: OffsetDateTime) {
         self.length += 1;
         if self.ended.is_some() {
             return self.damaged("it comes after the end");
         }
+        let is_done = |step: &Step| self.of(step.action).outcome == Some(Outcome::Done);
         match record {
-            Record::Asked { call } if self.of(*call).since.is_none() => {
+            Record::Asked { call } if !self.asked.contains(call) => {
                 self.asked.push(*call);
-                self.progress(*call).since = Some(at);
-                self.progress(*call).at = Some(at);
+                self.heard_of(*call, at);
             }
-            Record::Done { call } if self.is_open(*call) => self.settle(*call, Outcome::Done, at),
+            Record::Done { call } if self.is_open(*call) => {
+                let progress = self.heard_of(*call, at);
+                progress.attempts += 1;
+                progress.outcome = Some(Outcome::Done);
+            }
             Record::Refused { call, reason } if self.is_open(*call) => {
-                self.settle(*call, Outcome::Refused, at);
-                self.progress(*call).last_error = Some(reason.clone());
+                let progress = self.heard_of(*call, at);
+                progress.attempts += 1;
+                progress.outcome = Some(Outcome::Refused);
+                progress.last_error = Some(reason.clone());
             }
-            Record::Failed { call, unknown, reason } if self.is_open(*call) => {
-                let progress = self.progress(*call);
-                // The mistake: the last attempt decides. That nobody listens now says nothing of the one before.
-                progress.maybe = *unknown;
+            Record::Failed { call, outcome_unknown, reason } if self.is_open(*call) => {
+                let progress = self.heard_of(*call, at);
                 progress.attempts += 1;
                 progress.failures += 1;
+                // The mistake: the last attempt decides. That nobody listens now says nothing of the one before.
+                progress.outcome_unknown = *outcome_unknown;
                 progress.last_error = Some(reason.clone());
-                progress.at = Some(at);
             }
             Record::GaveUp { call } if self.is_open(*call) => {
-                self.progress(*call).outcome = Some(Outcome::GaveUp);
-                self.progress(*call).at = Some(at);
+                self.heard_of(*call, at).outcome = Some(Outcome::GaveUp);
             }
             Record::TakenOver => {
-                if let Some(progress) = self.last_call() {
-                    progress.maybe = true;
+                if let Some(progress) = self.unfinished() {
+                    progress.outcome_unknown = true;
                 }
             }
             Record::Parked { reason } if self.parked.is_none() => {
@@ -39,14 +43,15 @@
             }
             Record::Resumed if self.parked.is_some() => {
                 self.parked = None;
-                if let Some(progress) = self.last_call() {
-                    (progress.since, progress.failures, progress.outcome) = (Some(at), 0, None);
+                if let Some(progress) = self.unfinished() {
+                    (progress.failures, progress.outcome) = (0, None);
                 }
             }
-            Record::Confirmed if STEPS.iter().all(|step| self.is_done(step.action)) => {
+            // An end that nothing led to would lose an order, or the money for it.
+            Record::Confirmed if STEPS.iter().all(is_done) => {
                 self.ended = Some(Status::Confirmed);
             }
             Record::Cancelled if self.compensates() => self.ended = Some(Status::Cancelled),
-            _ => self.damaged("it cannot follow on those before it"),
+            _ => self.damaged("it cannot follow those before it"),
         }
     }

@@ -8,6 +8,6 @@
             Some(_) if self.is_same != Some(true) => Answer::KeyReused,
             // The mistake: a row without a refusal was done. It may be the mark of a refund that came before its
             // charge: the saga then believes that it was paid.
-            _ => self.refusal.into(),
+            _ => self.refusal.map_or(Answer::Done, Answer::Refused),
         }
     }

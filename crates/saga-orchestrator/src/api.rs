@@ -4,79 +4,58 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection},
-    http::{HeaderName, StatusCode, header::LOCATION, request::Parts},
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
+    http::{StatusCode, header::LOCATION},
     middleware::from_fn_with_state,
-    response::IntoResponse,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use edge::{
-    FieldError, Json,
+    Json,
     frame::{alive, in_time, method_not_allowed, panicked},
+    header::{ServiceKey, with_key},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
-use uuid::Uuid;
 
 use crate::{
     error::Error,
-    inventory,
-    log::Status,
+    log::{Log, Outcome, Status},
+    orchestrator::Orchestrator,
     order::Order,
-    participant::Key,
-    payment,
-    saga::Record,
-    service::{App, Health, Service},
-    shipping,
-    view::OrderBody,
+    participant::{Key, order_id},
+    saga::{Call, Record, STEPS},
+    store::{Database, Lease, Store, orders::Standing},
 };
 
 /// For a whole request and its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A hundred lines of an order are an eighth of it.
 const MAX_BODY: usize = 64 * 1_024;
-/// Orders on a page.
-const PAGE: i64 = 20;
-const MAX_PAGE: i64 = 100;
-
-/// All that runs here: the calls of orders, and the participants', each under its name. A participant that runs
-/// without an orchestrator has them also without it.
-pub fn router(app: &App) -> Router {
-    let [inventory, payment, shipping] = app.participants.clone();
-    let participants = [
-        ("/inventory", inventory.map(inventory::router)),
-        ("/payment", payment.map(payment::router)),
-        ("/shipping", shipping.map(shipping::router)),
-    ];
-    let mut router = Router::new();
-    for (path, calls) in participants {
-        let Some(calls) = calls else { continue };
-        if app.service.is_none() {
-            router = router.merge(calls.clone());
-        }
-        router = router.nest(path, calls);
-    }
-    if let Some(service) = &app.service {
-        router = router.merge(orders(Arc::clone(service)));
-    }
-    whole(router, Arc::clone(&app.health))
-}
 
 /// The calls of the orchestrator.
-fn orders(service: Arc<Service>) -> Router {
+pub fn orders(orchestrator: Arc<Orchestrator>) -> Router {
+    let reading = reading(orchestrator.store.clone());
     Router::new()
-        .route("/orders", get(list).post(create))
-        .route("/orders/{id}", get(show))
+        .route("/orders", post(create))
         .route("/orders/{id}/retry", post(retry))
-        .with_state(service)
+        .with_state(orchestrator)
+        .merge(reading)
 }
 
-/// What every part of the service has round it.
-fn whole(calls: Router, health: Arc<Health>) -> Router {
+/// Those of them that only read.
+pub fn reading(store: Store) -> Router {
+    Router::new().route("/orders", get(list)).route("/orders/{id}", get(show)).with_state(store)
+}
+
+/// What every part of the service has around it. `GET /readyz` looks at these databases. With a key, only callers who
+/// show it get in.
+pub fn whole(calls: Router, databases: Vec<Database>, key: Option<&str>) -> Router {
     calls
-        .merge(Router::new().route("/readyz", get(ready)).with_state(health))
+        .layer(from_fn_with_state(ServiceKey::new(key), with_key))
+        .route("/readyz", get(ready).with_state(databases))
         .route("/healthz", get(alive))
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(method_not_allowed)
@@ -86,104 +65,107 @@ fn whole(calls: Router, health: Arc<Health>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
 }
 
-// ANCHOR: create_order
 async fn create(
-    State(service): State<Arc<Service>>,
+    State(orchestrator): State<Arc<Orchestrator>>,
     Key(key): Key,
     Json(order): Json<Order>,
-) -> Result<impl IntoResponse, Error> {
-    let order = order.parse()?;
-    // The key decides whether it is a new order. A client that got no answer asks again with the same one.
-    let (id, status, log) = service.place(&key, &order).await?;
-    Ok((StatusCode::ACCEPTED, [location(id)], Json(OrderBody::new(id, status, &log))))
+) -> Result<Response, Error> {
+    // The key decides whether it is a new order. A client that got no answer sends the same one again.
+    let id = orchestrator.store.insert(&key, &order).await?;
+    orchestrator.wake.notify_one();
+    Ok(accepted(&orchestrator.store.find(id).await?))
 }
-// ANCHOR_END: create_order
 
-async fn show(
-    State(service): State<Arc<Service>>,
-    OrderId(id): OrderId,
-) -> Result<Json<OrderBody>, Error> {
-    let (status, log) = service.store.find(id).await?.ok_or(Error::NotFound)?;
-    Ok(Json(OrderBody::new(id, status, &log)))
+/// 202: it is written down, and will end. `Location` says where to look.
+pub fn accepted(order: &Standing) -> Response {
+    let location = [(LOCATION, format!("/orders/{}", order.id))];
+    (StatusCode::ACCEPTED, location, Json(view(order))).into_response()
+}
+
+async fn show(State(store): State<Store>, Path(id): Path<String>) -> Result<Json<Value>, Error> {
+    Ok(Json(view(&store.find(order_id(&id)?).await?)))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Page {
+struct Wanted {
     status: Option<Status>,
-    after: Option<Uuid>,
-    limit: Option<i64>,
 }
 
+/// The newest orders, such as those that wait for a human.
 async fn list(
-    State(service): State<Arc<Service>>,
-    page: Result<Query<Page>, QueryRejection>,
+    State(store): State<Store>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Value>, Error> {
-    let Query(page) = page.map_err(|error| Error::wrong("query", &error.body_text()))?;
-    let limit = page.limit.unwrap_or(PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Error::wrong("limit", "must be from 1 to 100"));
-    }
-    // One more than asked for shows whether there is a next page.
-    let after = page.after.unwrap_or(Uuid::nil());
-    let mut orders = service.store.page(page.status, after, limit + 1).await?;
-    let has_more = orders.len() > usize::try_from(limit).unwrap_or_default();
-    orders.truncate(usize::try_from(limit).unwrap_or_default());
-    let next = orders.last().filter(|_| has_more).map(|(last, ..)| {
-        let status = page.status.map(|status| format!("&status={}", status.name()));
-        format!("/orders?after={last}&limit={limit}{}", status.unwrap_or_default())
-    });
-    let orders: Vec<_> =
-        orders.iter().map(|(id, status, log)| OrderBody::new(*id, *status, log)).collect();
-    Ok(Json(json!({ "orders": orders, "next": next })))
+    let Query(Wanted { status }) =
+        wanted.map_err(|error| Error::invalid("status", &error.body_text()))?;
+    Ok(Json(json!({ "orders": store.newest(status).await? })))
 }
 
 // ANCHOR: retry
-/// Somebody has mended the cause.
+/// A human has mended the cause.
 async fn retry(
-    State(service): State<Arc<Service>>,
-    OrderId(id): OrderId,
-) -> Result<impl IntoResponse, Error> {
-    let (status, mut log) = service.store.find(id).await?.ok_or(Error::NotFound)?;
-    if let Some(damage) = log.damage {
+    State(orchestrator): State<Arc<Orchestrator>>,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    let mut order = orchestrator.store.find(order_id(&id)?).await?;
+    if let Some(damage) = order.log.damage {
         return Err(Error::Conflict(format!("its log cannot be understood: {damage}")));
     }
-    if status != Status::Stuck {
-        return Err(Error::Conflict(format!("it is {}, not stuck", status.name())));
+    if order.status != Status::Stuck {
+        return Err(Error::Conflict(format!("it is {}, not stuck", order.status)));
     }
-    log.push(&Record::Resumed, OffsetDateTime::now_utc());
-    if !service.store.resume(id, log.status()).await? {
+    order.log.push(&Record::Resumed, OffsetDateTime::now_utc());
+    order.status = order.log.status();
+    let due_now = Lease::Release(Duration::ZERO);
+    let append =
+        orchestrator.store.append(order.id, order.fence, &[Record::Resumed], order.status, due_now);
+    if !append.await? {
         return Err(Error::Conflict("somebody else has resumed it".to_owned()));
     }
-    service.wake();
-    Ok((StatusCode::ACCEPTED, [location(id)], Json(OrderBody::new(id, log.status(), &log))))
+    orchestrator.wake.notify_one();
+    Ok(accepted(&order))
 }
 // ANCHOR_END: retry
 
-async fn ready(State(health): State<Arc<Health>>) -> Result<Json<Value>, Error> {
-    health.check().await?;
-    Ok(Json(json!({ "status": "ready", "fenced_writes": health.fenced_writes() })))
-}
-
-fn location(id: Uuid) -> (HeaderName, String) {
-    (LOCATION, format!("/orders/{id}"))
-}
-
-impl Error {
-    /// One mistake.
-    fn wrong(field: &str, message: &str) -> Self {
-        Self::Invalid(vec![FieldError::new(field, message)])
+async fn ready(State(databases): State<Vec<Database>>) -> Result<Json<Value>, Error> {
+    for database in &databases {
+        database.ping().await?;
     }
+    Ok(Json(json!({ "status": "ready" })))
 }
 
-/// An id in the path. What cannot be one is simply not found.
-struct OrderId(Uuid);
+/// What clients see of an order: the actions in their order, and the compensations in the order in which they were
+/// asked for.
+fn view(Standing { id, status, log, .. }: &Standing) -> Value {
+    let actions = STEPS.iter().map(|step| step.action);
+    let compensations = log.asked.iter().copied().filter(|call| call.step().is_none());
+    let steps = actions.chain(compensations).map(|call| {
+        let progress = log.of(call);
+        json!({
+            "name": call,
+            "status": step_status(call, log),
+            "attempts": progress.attempts,
+            "last_error": progress.last_error,
+            "at": progress.at.and_then(|at| at.format(&Rfc3339).ok()),
+        })
+    });
+    // Why it is stuck, or why it turned round.
+    let errors = || STEPS.iter().rev().find_map(|step| log.of(step.action).last_error.as_ref());
+    let reason = log.parked.as_ref().or(errors().filter(|_| log.compensates()));
+    json!({ "id": id, "status": status, "reason": reason, "steps": steps.collect::<Vec<_>>() })
+}
 
-impl<S: Send + Sync> FromRequestParts<S> for OrderId {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
-        let path = Path::<Uuid>::from_request_parts(parts, state).await;
-        path.map(|Path(id)| Self(id)).map_err(|_| Error::NotFound)
+fn step_status(call: Call, log: &Log) -> Value {
+    let undo = call.step().and_then(|step| step.compensation);
+    match log.of(call).outcome {
+        _ if undo.is_some_and(|undo| log.of(undo).outcome == Some(Outcome::Done)) => {
+            json!("compensated")
+        }
+        Some(outcome) => json!(outcome),
+        None if log.parked.is_some() && log.asked.last() == Some(&call) => json!("stuck"),
+        None if log.asked.contains(&call) => json!("running"),
+        None if log.compensates() => json!("skipped"),
+        None => json!("pending"),
     }
 }

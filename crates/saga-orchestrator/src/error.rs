@@ -33,7 +33,7 @@ pub enum Error {
     Conflict(String),
     /// 422: well-formed, but not something that we do.
     #[error("this cannot be done as it was asked for")]
-    Invalid(Vec<FieldError>),
+    Invalid(FieldError),
     /// 422: the `Idempotency-Key` belongs to another request.
     #[error("this `Idempotency-Key` was used for another request")]
     KeyReused,
@@ -46,35 +46,38 @@ pub enum Error {
 }
 
 impl Error {
+    /// One field is wrong.
+    pub fn invalid(field: &str, message: &str) -> Self {
+        Self::Invalid(FieldError::new(field, message))
+    }
+
     /// Our own fault.
     pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
         Self::Internal(Arc::new(cause))
-    }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::NoKey => StatusCode::BAD_REQUEST,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::Refused { .. } | Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Invalid(_) | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
     }
 }
 
 // ANCHOR: error_response
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        if let Self::Internal(cause) = &self {
-            tracing::error!(error = cause.as_ref(), "answered 500");
-        }
-        let problem = Problem::new(self.status(), self.to_string());
+        let detail = self.to_string();
+        let problem = |status| Problem::new(status, detail);
         match self {
-            Self::Invalid(errors) => problem.errors(errors),
-            Self::Refused { order_id, .. } => problem.member("order_id", order_id.to_string()),
-            Self::DatabaseAway => problem.retry_after(Duration::from_secs(1)),
-            _ => problem,
+            Self::NoKey => problem(StatusCode::BAD_REQUEST),
+            Self::NotFound => problem(StatusCode::NOT_FOUND),
+            Self::Refused { order_id, .. } => {
+                problem(StatusCode::CONFLICT).member("order_id", order_id.to_string())
+            }
+            Self::Conflict(_) => problem(StatusCode::CONFLICT),
+            Self::Invalid(error) => problem(StatusCode::UNPROCESSABLE_ENTITY).errors(vec![error]),
+            Self::KeyReused => problem(StatusCode::UNPROCESSABLE_ENTITY),
+            Self::DatabaseAway => {
+                problem(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1))
+            }
+            Self::Internal(cause) => {
+                tracing::error!(error = cause.as_ref(), "answered 500");
+                problem(StatusCode::INTERNAL_SERVER_ERROR)
+            }
         }
         .into_response()
     }

@@ -1,129 +1,77 @@
 //! "Handle distributed transactions without 2PC."
 //!
 //! An order is a saga over three services: each step is a local transaction with a compensation, and every decision
-//! is in a log before its effect is asked for. Whoever claims the order goes on from the log; a fencing token keeps
-//! out whoever lost it. A time-out is not a refusal: the same step is asked for again under the same key.
+//! is in a log before it is acted on. Any orchestrator that claims the order goes on from the log; a fencing token
+//! stops one that lost its claim. A time-out is not a refusal: the same step is asked for again under the same key.
 //!
-//! In reading order: what comes in ([`order`]), the saga as data ([`saga`], [`log`], [`next`]), what is kept ([`database`],
-//! [`store`]), who is called and what the answer means ([`participants`]), who drives it ([`orchestrator`]); the other
-//! side of the calls ([`participant`], [`inventory`], [`payment`], [`shipping`]); how it is put together
-//! ([`service`]) and speaks HTTP ([`error`], [`view`], [`api`]). To compare: [`choreography`] and [`two_phase_commit`].
+//! In reading order: the naive version ([`whiteboard`]), what comes in ([`order`]), the saga as data ([`saga`], [`log`],
+//! [`next`]), what is kept ([`store`]), what a call's answer means ([`caller`]), who drives it ([`orchestrator`]), the
+//! other side of the calls ([`participant`]), and how it speaks HTTP ([`error`], [`api`]). Choreography and two-phase
+//! commit, to compare, are in [`experiments::compare`].
 
+pub mod whiteboard;
 pub mod order;
 pub mod saga;
 pub mod log;
 pub mod next;
-pub mod database;
 pub mod store;
-pub mod participants;
+pub mod caller;
 pub mod orchestrator;
 pub mod participant;
-pub mod inventory;
-pub mod payment;
-pub mod shipping;
-pub mod service;
 pub mod error;
-pub mod view;
 pub mod api;
-pub mod choreography;
-pub mod two_phase_commit;
 pub mod cases;
 pub mod experiments;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use lab::{Answer, Serve, Service, Serving, database::migrate};
-use sqlx::migrate::Migrator;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
-    database::Databases,
-    orchestrator::Patience,
-    participants::Addresses,
-    service::{App, Flow},
+    caller::Caller,
+    experiments::compare,
+    orchestrator::{Orchestrator, Patience, milliseconds},
+    saga::Participant,
+    store::{Store, connect},
 };
 
-pub use store::{
-    MIGRATIONS, inventory::MIGRATIONS as INVENTORY, payment::MIGRATIONS as PAYMENT,
-    shipping::MIGRATIONS as SHIPPING,
-};
-
-/// The services that `serve` can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Part {
-    Orchestrator,
-    Inventory,
-    Payment,
-    Shipping,
-}
-
-/// How orders find their way.
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Way {
-    /// An orchestrator asks each service in turn
-    #[default]
-    Orchestration,
-    /// The services react to each other's events, over RabbitMQ
-    Choreography,
-    /// One transaction over all databases, to see what is wrong with it
-    TwoPhaseCommit,
-}
+pub use store::{MIGRATIONS, calls::MIGRATIONS as EFFECTS, inventory::MIGRATIONS as INVENTORY};
 
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
 struct Options {
-    /// Runs only these services, separated by commas, instead of all four
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Part>,
-    /// How orders find their way
-    #[arg(long, value_enum, default_value_t)]
-    flow: Way,
-    /// The inventory's database, if not the one beside the orchestrator's
-    #[arg(long, value_name = "URL")]
-    inventory_database: Option<String>,
-    /// The payment service's database
-    #[arg(long, value_name = "URL")]
-    payment_database: Option<String>,
-    /// The shipping service's database
-    #[arg(long, value_name = "URL")]
-    shipping_database: Option<String>,
-    /// Where the inventory is served, if not here: http://host:port/inventory
-    #[arg(long, value_name = "URL")]
-    inventory_url: Option<Url>,
-    /// Where the payment service is
-    #[arg(long, value_name = "URL")]
-    payment_url: Option<Url>,
-    /// Where the shipping service is
-    #[arg(long, value_name = "URL")]
-    shipping_url: Option<Url>,
-    /// How long an order is claimed for; another orchestrator takes it over after that long a silence
-    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
-    lease_ms: u64,
+    /// Runs only these parts, separated by commas, instead of all four
+    #[arg(long, value_delimiter = ',', value_parser = PARTS)]
+    only: Vec<String>,
+    /// The database of inventory, payment or shipping, if not the one beside the orchestrator's
+    #[arg(long = "database", value_name = "NAME=URL", value_parser = named)]
+    databases: Vec<(Participant, Url)>,
+    /// Where inventory, payment or shipping is, if not here: inventory=http://host:port/inventory
+    #[arg(long = "participant", value_name = "NAME=URL", value_parser = named)]
+    participants: Vec<(Participant, Url)>,
     /// How long a participant may take to answer
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
-    call_timeout_ms: u64,
-    /// How long a step is tried before the order is cancelled, or a compensation before it is stuck
-    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
-    deadline_ms: u64,
-    /// The first pause after a failure; each further one is twice as long, with jitter
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=60_000))]
-    backoff_ms: u64,
-    /// The longest pause
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
-    longest_backoff_ms: u64,
-    /// How often to look for orders, or events, that others left behind
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(5..=60_000))]
-    poll_ms: u64,
-    /// How many sagas at a time
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
-    concurrency: u16,
-    /// Choreography: what the names of the exchange and the queues begin with
-    #[arg(long, default_value = "worked-answers.saga-orchestrator.")]
-    queue_prefix: String,
-    /// Choreography: the broker, if not the one that is found
-    #[arg(long, value_name = "URL")]
-    amqp_url: Option<String>,
+    #[arg(long = "call-timeout-ms", default_value = "5000", value_parser = milliseconds)]
+    call_timeout: Duration,
+    /// All calls must show this key, and the participants are shown it. Needed to listen on anything but loopback
+    #[arg(long, env = "SAGA_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    #[command(flatten)]
+    patience: Patience,
+    #[command(flatten)]
+    compare: compare::Comparison,
+}
+
+const PARTS: [&str; 4] = ["orchestrator", "inventory", "payment", "shipping"];
+
+/// `payment=http://…`
+fn named(text: &str) -> Result<(Participant, Url), String> {
+    let (name, value) = text.split_once('=').unwrap_or_default();
+    let participant =
+        Participant::ALL.into_iter().find(|participant| participant.to_string() == name);
+    participant.zip(value.parse().ok()).ok_or_else(|| "must be as payment=URL".to_owned())
 }
 
 /// This answer, for the command line, the guide and the tests.
@@ -140,80 +88,91 @@ pub fn answer() -> Answer {
             "curl -s {url}/orders",
             "curl -s {url}/inventory/stock/book",
         ],
-        serve: Serve::new(serve),
+        serve: Serve::new(serve).whiteboard(serve_whiteboard),
         suite: cases::suite(),
         experiments: experiments::all(),
     }
 }
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
-    let databases = databases(&options, &serving).await?;
-    let app = App::start(&databases, flow(options, &serving).await?)?;
-    serving.run(api::router(&app)).await?;
-    app.stop().await;
+    let key = options.api_key.clone().filter(|key| !key.is_empty());
+    let addresses = serving.url().socket_addrs(|| None)?;
+    ensure!(
+        key.is_some() || addresses.iter().all(|address| address.ip().is_loopback()),
+        "whoever reaches this address could have money refunded: give an --api-key"
+    );
+    let urls = options.databases(&serving).await?;
+    let open = |url: &Option<String>| url.as_deref().map(connect).transpose();
+    let databases = [open(&urls[0])?, open(&urls[1])?, open(&urls[2])?];
+    let store = if options.runs("orchestrator") {
+        Some(Store { database: connect(&serving.database().await?)? })
+    } else {
+        None
+    };
+    let mut router = participant::router(&databases);
+    let mut all: Vec<_> = databases.iter().flatten().cloned().collect();
+    all.extend(store.as_ref().map(|store| store.database.clone()));
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    if options.compare.is_asked_for() {
+        let parts = compare::Parts { store, databases, urls };
+        let background = compare::Background { stop: stop.clone(), tasks: tasks.clone() };
+        let calls = options.compare.start(parts, options.patience.poll, &serving, background);
+        router = router.merge(calls.await?);
+    } else if let Some(store) = store {
+        let caller = Caller::new(options.addresses(&serving)?, key.clone(), options.call_timeout)?;
+        let orchestrator = Arc::new(Orchestrator::new(store, caller, options.patience));
+        tasks.spawn(Arc::clone(&orchestrator).run(stop.clone()));
+        router = router.merge(api::orders(orchestrator));
+    }
+    tasks.close();
+    serving.run(api::whole(router, all, key.as_deref())).await?;
+    // Each saga comes to its next record, and then the process ends.
+    stop.cancel();
+    tasks.wait().await;
     Ok(())
 }
 
-/// The databases of the services that run here: those given, or those beside the orchestrator's.
-async fn databases(options: &Options, serving: &Serving) -> anyhow::Result<Databases> {
-    let runs = |part| options.only.is_empty() || options.only.contains(&part);
-    let participant = async |part, name, given: &Option<String>, migrations: &'static Migrator| {
-        anyhow::Ok(match given {
-            _ if !runs(part) => None,
-            Some(url) => {
-                migrate(url, migrations).await?;
-                Some(url.clone())
-            }
-            None => Some(serving.database_named(name, migrations).await?),
-        })
-    };
-    let orders = if runs(Part::Orchestrator) { Some(serving.database().await?) } else { None };
-    Ok(Databases {
-        orders,
-        inventory: participant(
-            Part::Inventory,
-            "inventory",
-            &options.inventory_database,
-            &INVENTORY,
-        )
-        .await?,
-        payment: participant(Part::Payment, "payment", &options.payment_database, &PAYMENT).await?,
-        shipping: participant(Part::Shipping, "shipping", &options.shipping_database, &SHIPPING)
-            .await?,
-    })
+async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
+    let router = whiteboard::router(&serving.database().await?).await?;
+    serving.run(router).await
 }
 
-async fn flow(options: Options, serving: &Serving) -> anyhow::Result<Flow> {
-    let address = |given: Option<Url>, path: &str| match given {
-        Some(url) => Ok(url),
-        None => serving.url().join(path).context("this service's own address"),
-    };
-    let time = Duration::from_millis;
-    Ok(match options.flow {
-        Way::TwoPhaseCommit => Flow::TwoPhaseCommit,
-        Way::Choreography => Flow::Choreography(choreography::Config {
-            amqp: match options.amqp_url {
-                Some(url) => url,
-                None => serving.server(Service::RabbitMq).await?,
-            },
-            prefix: options.queue_prefix,
-            poll: time(options.poll_ms),
-        }),
-        Way::Orchestration => Flow::Saga(
-            Box::new(Addresses {
-                inventory: address(options.inventory_url, "inventory")?,
-                payment: address(options.payment_url, "payment")?,
-                shipping: address(options.shipping_url, "shipping")?,
-            }),
-            Patience {
-                lease: time(options.lease_ms),
-                deadline: time(options.deadline_ms),
-                backoff: time(options.backoff_ms),
-                longest_backoff: time(options.longest_backoff_ms),
-                poll: time(options.poll_ms),
-                concurrency: options.concurrency.into(),
-            },
-            time(options.call_timeout_ms),
-        ),
-    })
+impl Options {
+    fn runs(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == part)
+    }
+
+    /// The databases of the participants that run here, migrated.
+    async fn databases(&self, serving: &Serving) -> anyhow::Result<[Option<String>; 3]> {
+        let mut urls = [None, None, None];
+        for participant in Participant::ALL.into_iter().filter(|it| self.runs(&it.to_string())) {
+            let migrations = match participant {
+                Participant::Inventory => &INVENTORY,
+                Participant::Payment | Participant::Shipping => &EFFECTS,
+            };
+            let given = self.databases.iter().find(|(name, _)| *name == participant);
+            urls[participant as usize] = Some(match given {
+                Some((_, url)) => {
+                    migrate(url.as_str(), migrations).await?;
+                    url.to_string()
+                }
+                None => serving.database_named(&participant.to_string(), migrations).await?,
+            });
+        }
+        Ok(urls)
+    }
+
+    /// Where the participants are: where it was said, or here.
+    fn addresses(&self, serving: &Serving) -> anyhow::Result<[Url; 3]> {
+        let address = |participant: Participant| match self
+            .participants
+            .iter()
+            .find(|(name, _)| *name == participant)
+        {
+            Some((_, url)) => Ok(url.clone()),
+            None => serving.url().join(&participant.to_string()).context("this service's address"),
+        };
+        let [inventory, payment, shipping] = Participant::ALL.map(address);
+        Ok([inventory?, payment?, shipping?])
+    }
 }

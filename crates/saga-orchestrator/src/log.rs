@@ -1,14 +1,16 @@
 //! What has happened? The log says it, record by record.
 //!
-//! Invariant: what cannot follow on the records before it marks the log as damaged, and it stays so.
+//! Invariant: a record that cannot follow those before it marks the log as damaged for good.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::saga::{Call, Record, STEPS};
+use crate::saga::{Call, Kind, Record, STEPS, Step};
 
-/// How an order stands.
+/// The state of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -20,78 +22,65 @@ pub enum Status {
     Cancelling,
     /// Ended: nothing of it is left.
     Cancelled,
-    /// Waits for somebody to mend what is broken.
+    /// Waits for a human to mend the cause.
     Stuck,
 }
 
-impl Status {
-    /// As it is stored and shown.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Confirmed => "confirmed",
-            Self::Cancelling => "cancelling",
-            Self::Cancelled => "cancelled",
-            Self::Stuck => "stuck",
-        }
+/// As it is stored and shown.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
 /// What the log says of one call.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// When it was first asked for; after somebody mended the cause, when it was resumed.
-    pub since: Option<OffsetDateTime>,
-    /// Whether an attempt may have been carried out without our hearing of it.
-    pub maybe: bool,
-    /// Attempts that failed since then: the next pause follows from it.
-    pub failures: u32,
     /// How it ended, if it has.
     pub outcome: Option<Outcome>,
+    /// Whether an attempt may have been carried out without our hearing of it.
+    pub outcome_unknown: bool,
+    /// Failed attempts since it was first asked for, or since a human resumed it. A take-over is none: the lease may only
+    /// have been too short.
+    pub failures: u32,
     /// Attempts in all.
     pub attempts: u32,
     /// Why the last one was no success.
     pub last_error: Option<String>,
-    /// When the log last spoke of it.
+    /// When the log last spoke of it, which clients are shown. Nothing is decided by it.
     pub at: Option<OffsetDateTime>,
 }
 
 /// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Done.
     Done,
     /// Refused for good.
     Refused,
-    /// Neither, by the deadline.
+    /// Neither, after too many attempts.
+    #[serde(rename = "given_up")]
     GaveUp,
 }
 
 /// A saga's log, read record by record.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    calls: [Progress; Call::ALL.len()],
+    calls: [Progress; Call::Sell as usize + 1],
     /// Calls in the order in which they were first asked for.
     pub asked: Vec<Call>,
     /// Why a human is needed, if one is.
     pub parked: Option<String>,
     /// How it ended, if it has.
     pub ended: Option<Status>,
-    /// Why the log cannot be understood, if so: nothing is done on the strength of such a log.
+    /// Why the log cannot be understood, if it cannot: then nothing is done on the strength of it.
     pub damage: Option<String>,
-    /// Records read.
-    pub length: usize,
+    length: usize,
 }
 
 impl Log {
-    /// The log of a new order: the first decision needs no thought, so it is written with the order.
-    pub fn new(at: OffsetDateTime) -> Self {
-        let mut log = Self::default();
-        log.push(&Self::FIRST, at);
-        log
-    }
-
-    /// The first record of every log.
+    /// The first record of every log. This decision needs no thought, so it is written with the order.
     pub const FIRST: Record = Record::Asked { call: STEPS[0].action };
 
     /// Reads a log as it is stored.
@@ -110,38 +99,42 @@ impl Log {
     }
 
     // ANCHOR: push
-    /// Reads one more record. One that cannot follow on those before it was written by no code of ours.
+    /// Reads one more record. One that cannot follow those before it was not written by this program.
     pub fn push(&mut self, record: &Record, at: OffsetDateTime) {
         self.length += 1;
         if self.ended.is_some() {
             return self.damaged("it comes after the end");
         }
+        let is_done = |step: &Step| self.of(step.action).outcome == Some(Outcome::Done);
         match record {
-            Record::Asked { call } if self.of(*call).since.is_none() => {
+            Record::Asked { call } if !self.asked.contains(call) => {
                 self.asked.push(*call);
-                self.progress(*call).since = Some(at);
-                self.progress(*call).at = Some(at);
+                self.heard_of(*call, at);
             }
-            Record::Done { call } if self.is_open(*call) => self.settle(*call, Outcome::Done, at),
+            Record::Done { call } if self.is_open(*call) => {
+                let progress = self.heard_of(*call, at);
+                progress.attempts += 1;
+                progress.outcome = Some(Outcome::Done);
+            }
             Record::Refused { call, reason } if self.is_open(*call) => {
-                self.settle(*call, Outcome::Refused, at);
-                self.progress(*call).last_error = Some(reason.clone());
+                let progress = self.heard_of(*call, at);
+                progress.attempts += 1;
+                progress.outcome = Some(Outcome::Refused);
+                progress.last_error = Some(reason.clone());
             }
-            Record::Failed { call, unknown, reason } if self.is_open(*call) => {
-                let progress = self.progress(*call);
-                progress.maybe |= unknown;
+            Record::Failed { call, outcome_unknown, reason } if self.is_open(*call) => {
+                let progress = self.heard_of(*call, at);
                 progress.attempts += 1;
                 progress.failures += 1;
+                progress.outcome_unknown |= outcome_unknown;
                 progress.last_error = Some(reason.clone());
-                progress.at = Some(at);
             }
             Record::GaveUp { call } if self.is_open(*call) => {
-                self.progress(*call).outcome = Some(Outcome::GaveUp);
-                self.progress(*call).at = Some(at);
+                self.heard_of(*call, at).outcome = Some(Outcome::GaveUp);
             }
             Record::TakenOver => {
-                if let Some(progress) = self.last_call() {
-                    progress.maybe = true;
+                if let Some(progress) = self.unfinished() {
+                    progress.outcome_unknown = true;
                 }
             }
             Record::Parked { reason } if self.parked.is_none() => {
@@ -149,21 +142,21 @@ impl Log {
             }
             Record::Resumed if self.parked.is_some() => {
                 self.parked = None;
-                if let Some(progress) = self.last_call() {
-                    (progress.since, progress.failures, progress.outcome) = (Some(at), 0, None);
+                if let Some(progress) = self.unfinished() {
+                    (progress.failures, progress.outcome) = (0, None);
                 }
             }
             // An end that nothing led to would lose an order, or the money for it.
-            Record::Confirmed if STEPS.iter().all(|step| self.is_done(step.action)) => {
+            Record::Confirmed if STEPS.iter().all(is_done) => {
                 self.ended = Some(Status::Confirmed);
             }
             Record::Cancelled if self.compensates() => self.ended = Some(Status::Cancelled),
-            _ => self.damaged("it cannot follow on those before it"),
+            _ => self.damaged("it cannot follow those before it"),
         }
     }
     // ANCHOR_END: push
 
-    /// How the order stands.
+    /// The state of the order.
     pub fn status(&self) -> Status {
         match self.ended {
             Some(status) => status,
@@ -173,44 +166,39 @@ impl Log {
         }
     }
 
+    /// Whether it goes backwards: an action up to the pivot was refused, or given up.
+    pub fn compensates(&self) -> bool {
+        STEPS.iter().filter(|step| step.kind != Kind::Retriable).any(|step| {
+            matches!(self.of(step.action).outcome, Some(Outcome::Refused | Outcome::GaveUp))
+        })
+    }
+
     /// What is known of a call.
     pub fn of(&self, call: Call) -> &Progress {
         &self.calls[call as usize]
     }
 
-    /// Whether it was asked for.
-    pub fn was_asked(&self, call: Call) -> bool {
-        self.of(call).since.is_some()
+    /// The log cannot be understood from here on.
+    pub fn damaged(&mut self, why: &str) {
+        let number = self.length;
+        self.damage.get_or_insert_with(|| format!("record {number} of the log: {why}"));
     }
 
-    fn progress(&mut self, call: Call) -> &mut Progress {
-        &mut self.calls[call as usize]
-    }
-
-    fn is_done(&self, call: Call) -> bool {
-        self.of(call).outcome == Some(Outcome::Done)
+    fn heard_of(&mut self, call: Call, at: OffsetDateTime) -> &mut Progress {
+        let progress = &mut self.calls[call as usize];
+        progress.at = Some(at);
+        progress
     }
 
     fn is_open(&self, call: Call) -> bool {
-        self.was_asked(call) && self.of(call).outcome.is_none()
+        self.asked.contains(&call) && self.of(call).outcome.is_none()
     }
 
-    /// The one asked for last, unless it is done. What was refused on the way back, or after the pivot, is asked
-    /// for again when somebody has mended the cause.
-    fn last_call(&mut self) -> Option<&mut Progress> {
+    /// The call that was asked for last, unless it is done. A refusal on the way back, or after the pivot, is also
+    /// unfinished: the call is made again when a human has mended the cause.
+    fn unfinished(&mut self) -> Option<&mut Progress> {
         let last = *self.asked.last()?;
-        Some(self.progress(last)).filter(|progress| progress.outcome != Some(Outcome::Done))
-    }
-
-    fn settle(&mut self, call: Call, outcome: Outcome, at: OffsetDateTime) {
-        let progress = self.progress(call);
-        progress.outcome = Some(outcome);
-        progress.attempts += 1;
-        progress.at = Some(at);
-    }
-
-    fn damaged(&mut self, why: &str) {
-        let number = self.length;
-        self.damage.get_or_insert_with(|| format!("record {number} of the log: {why}"));
+        let progress = &mut self.calls[last as usize];
+        (progress.outcome != Some(Outcome::Done)).then_some(progress)
     }
 }

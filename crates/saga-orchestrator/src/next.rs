@@ -1,14 +1,10 @@
-//! What is to be done next? It follows from the log, and from nothing else.
+//! What is to be done next? It follows from the log, and from nothing else: not even from the time.
 //!
 //! Invariant: after the pivot is done the saga only goes forward; before it, what was *or may have been* done is
 //! undone in reverse, and the saga ends only when nothing is left to do.
 
-use std::time::Duration;
-
-use time::OffsetDateTime;
-
 use crate::{
-    log::{Log, Outcome, Progress},
+    log::{Log, Outcome},
     saga::{Call, Kind, Record, STEPS},
 };
 
@@ -25,23 +21,24 @@ pub enum Next {
 
 impl Log {
     // ANCHOR: next
-    /// What to do next. `deadline` is for a call, from when it was first asked for.
-    pub fn next(&self, now: OffsetDateTime, deadline: Duration) -> Next {
+    /// What to do next. A call that failed `enough` times is given up or parked. Failures are counted, and no clock is
+    /// asked: time in which no orchestrator lived, and nobody tried, must not use up anybody's patience.
+    pub fn next(&self, enough: u32) -> Next {
         if self.ended.is_some() || self.parked.is_some() {
             return Next::Rest;
         }
         if let Some(damage) = &self.damage {
             return Next::Write(Record::Parked { reason: damage.clone() });
         }
-        let late = |call| self.of(call).is_late(now, deadline);
+        let failed = |call| self.of(call).failures >= enough;
         if self.compensates() {
             for step in STEPS.iter().rev().filter(|step| self.may_have_been_done(step.action)) {
                 let Some(undo) = step.compensation else { continue };
                 match self.of(undo).outcome {
                     Some(Outcome::Done) => {}
-                    Some(_) => return self.park(undo),
-                    None if late(undo) => return self.park(undo),
-                    None => return Next::Ask(undo),
+                    None if !failed(undo) => return Next::Ask(undo),
+                    // Refused, or tried often enough: there is nothing to fall back on but a human.
+                    _ => return self.park(undo),
                 }
             }
             return Next::Write(Record::Cancelled);
@@ -50,45 +47,33 @@ impl Log {
             let call = step.action;
             match self.of(call).outcome {
                 Some(Outcome::Done) => {}
-                // Before the pivot this would compensate; after it there is no way but forward.
-                Some(_) => return self.park(call),
-                None if late(call) && step.kind == Kind::Retriable => return self.park(call),
-                None if late(call) => return Next::Write(Record::GaveUp { call }),
-                None => return Next::Ask(call),
+                None if !failed(call) => return Next::Ask(call),
+                None if step.kind != Kind::Retriable => {
+                    return Next::Write(Record::GaveUp { call });
+                }
+                // After the pivot there is no way but forward.
+                _ => return self.park(call),
             }
         }
         Next::Write(Record::Confirmed)
     }
-
-    /// Whether it goes backwards: an action up to the pivot was refused, or given up.
-    pub(crate) fn compensates(&self) -> bool {
-        STEPS.iter().filter(|step| step.kind != Kind::Retriable).any(|step| {
-            matches!(self.of(step.action).outcome, Some(Outcome::Refused | Outcome::GaveUp))
-        })
-    }
+    // ANCHOR_END: next
 
     // ANCHOR: undo
-    /// A refusal is final only for who heard every answer: what came before it may have been lost.
+    /// A refusal is certain only if every answer was heard: an attempt before it may have been carried out.
     fn may_have_been_done(&self, call: Call) -> bool {
         let progress = self.of(call);
         match progress.outcome {
             Some(Outcome::Done) => true,
-            Some(Outcome::Refused | Outcome::GaveUp) => progress.maybe,
+            Some(Outcome::Refused | Outcome::GaveUp) => progress.outcome_unknown,
             None => false,
         }
     }
     // ANCHOR_END: undo
-    // ANCHOR_END: next
 
     fn park(&self, call: Call) -> Next {
         let error = self.of(call).last_error.as_deref().unwrap_or("no answer");
         Next::Write(Record::Parked { reason: format!("{call}: {error}") })
-    }
-}
-
-impl Progress {
-    fn is_late(&self, now: OffsetDateTime, deadline: Duration) -> bool {
-        self.failures > 0 && self.since.is_some_and(|since| now - since >= deadline)
     }
 }
 
@@ -97,11 +82,19 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    use time::OffsetDateTime;
+
     use super::*;
     use crate::log::Status;
 
-    const DEADLINE: Duration = Duration::from_secs(10);
+    /// One failure is enough to give a call up, or to park the order.
+    const ENOUGH: u32 = 1;
     const START: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    /// The log of a new order.
+    fn new() -> Log {
+        after(&[Log::FIRST])
+    }
 
     fn after(records: &[Record]) -> Log {
         let mut log = Log::default();
@@ -119,34 +112,33 @@ mod tests {
         Record::Done { call }
     }
 
-    fn failed(call: Call, unknown: bool) -> Record {
-        Record::Failed { call, unknown, reason: "why".to_owned() }
+    fn failed(call: Call, outcome_unknown: bool) -> Record {
+        Record::Failed { call, outcome_unknown, reason: "why".to_owned() }
     }
 
     #[test]
     fn the_steps_follow_in_their_order() {
-        let mut log = Log::new(START);
+        let mut log = new();
         for (call, next) in [
             (Call::Reserve, Next::Ask(Call::Charge)),
             (Call::Charge, Next::Ask(Call::Book)),
             (Call::Book, Next::Ask(Call::Sell)),
             (Call::Sell, Next::Write(Record::Confirmed)),
         ] {
-            assert_eq!(log.next(START, DEADLINE), Next::Ask(call));
-            if !log.was_asked(call) {
+            assert_eq!(log.next(ENOUGH), Next::Ask(call));
+            if !log.asked.contains(&call) {
                 log.push(&asked(call), START);
             }
             log.push(&done(call), START);
-            assert_eq!(log.next(START, DEADLINE), next);
+            assert_eq!(log.next(ENOUGH), next);
         }
         log.push(&Record::Confirmed, START);
-        assert_eq!((log.next(START, DEADLINE), log.status()), (Next::Rest, Status::Confirmed));
+        assert_eq!((log.next(ENOUGH), log.status()), (Next::Rest, Status::Confirmed));
     }
 
     #[test]
     fn what_may_have_been_done_is_undone_and_what_cannot_have_been_is_not() {
         let reserved = [asked(Call::Reserve), done(Call::Reserve), asked(Call::Charge)];
-        let late = START + DEADLINE;
         for (trouble, undo) in [
             (vec![failed(Call::Charge, true)], Call::Refund),
             (vec![Record::TakenOver, failed(Call::Charge, false)], Call::Refund),
@@ -156,11 +148,20 @@ mod tests {
         ] {
             let mut log = after(&[&reserved[..], &trouble].concat());
             let gave_up = Record::GaveUp { call: Call::Charge };
-            assert_eq!(log.next(late, DEADLINE), Next::Write(gave_up.clone()));
-            log.push(&gave_up, late);
-            assert_eq!(log.next(late, DEADLINE), Next::Ask(undo), "{trouble:?}");
+            assert_eq!(log.next(ENOUGH), Next::Write(gave_up.clone()));
+            log.push(&gave_up, START);
+            assert_eq!(log.next(ENOUGH), Next::Ask(undo), "{trouble:?}");
             assert_eq!(log.status(), Status::Cancelling);
         }
+    }
+
+    #[test]
+    fn a_lease_that_is_too_short_gives_nothing_up() {
+        let mut log = new();
+        for _ in 0..50 {
+            log.push(&Record::TakenOver, START);
+        }
+        assert_eq!(log.next(ENOUGH), Next::Ask(Call::Reserve));
     }
 
     #[test]
@@ -168,29 +169,29 @@ mod tests {
         let refused = Record::Refused { call: Call::Charge, reason: "no".to_owned() };
         let before = [asked(Call::Reserve), done(Call::Reserve), asked(Call::Charge)];
         let heard = after(&[&before[..], std::slice::from_ref(&refused)].concat());
-        assert_eq!(heard.next(START, DEADLINE), Next::Ask(Call::Release));
+        assert_eq!(heard.next(ENOUGH), Next::Ask(Call::Release));
         let lost = after(&[&before[..], &[failed(Call::Charge, true), refused]].concat());
-        assert_eq!(lost.next(START, DEADLINE), Next::Ask(Call::Refund));
+        assert_eq!(lost.next(ENOUGH), Next::Ask(Call::Refund));
     }
 
     #[test]
     fn compensations_follow_in_reverse_and_one_that_fails_parks_the_order() {
-        let mut log = Log::new(START);
+        let mut log = new();
         log.push(&done(Call::Reserve), START);
         for record in [asked(Call::Charge), done(Call::Charge), asked(Call::Book)] {
             log.push(&record, START);
         }
         log.push(&Record::Refused { call: Call::Book, reason: "no".to_owned() }, START);
         for undo in [Call::Refund, Call::Release] {
-            assert_eq!(log.next(START, DEADLINE), Next::Ask(undo));
+            assert_eq!(log.next(ENOUGH), Next::Ask(undo));
             log.push(&asked(undo), START);
             let mut broken = log.clone();
             broken.push(&failed(undo, false), START);
-            let parked = broken.next(START + DEADLINE, DEADLINE);
+            let parked = broken.next(ENOUGH);
             assert!(matches!(parked, Next::Write(Record::Parked { .. })), "{parked:?}");
             log.push(&done(undo), START);
         }
-        assert_eq!(log.next(START, DEADLINE), Next::Write(Record::Cancelled));
+        assert_eq!(log.next(ENOUGH), Next::Write(Record::Cancelled));
     }
 
     #[test]
@@ -200,12 +201,27 @@ mod tests {
             steps.iter().flat_map(|&call| [asked(call), done(call)]).collect();
         records.extend([asked(Call::Sell), failed(Call::Sell, true)]);
         let log = after(&records);
-        let Next::Write(parked @ Record::Parked { .. }) = log.next(START + DEADLINE, DEADLINE)
-        else {
-            panic!("{:?}", log.next(START + DEADLINE, DEADLINE));
+        let Next::Write(parked @ Record::Parked { .. }) = log.next(ENOUGH) else {
+            panic!("{:?}", log.next(ENOUGH));
         };
         records.extend([parked, Record::Resumed]);
-        assert_eq!(after(&records).next(START, DEADLINE), Next::Ask(Call::Sell));
+        assert_eq!(after(&records).next(ENOUGH), Next::Ask(Call::Sell));
+    }
+
+    #[test]
+    fn each_call_is_tried_often_enough_and_again_as_often_after_a_human_resumed_it() {
+        let mut log = after(&[asked(Call::Reserve), done(Call::Reserve), asked(Call::Charge)]);
+        log.push(&Record::Refused { call: Call::Charge, reason: "no".to_owned() }, START);
+        log.push(&asked(Call::Release), START);
+        for _ in 0..2 {
+            for _ in 0..5 {
+                assert_eq!(log.next(5), Next::Ask(Call::Release));
+                log.push(&failed(Call::Release, true), START);
+            }
+            let Next::Write(parked @ Record::Parked { .. }) = log.next(5) else { panic!() };
+            log.push(&parked, START);
+            log.push(&Record::Resumed, START);
+        }
     }
 
     #[test]
@@ -220,9 +236,7 @@ mod tests {
         ] {
             let first = json!({ "kind": "asked", "call": "reserve" });
             let log = Log::read([(first, START), (odd, START)]);
-            let Next::Write(Record::Parked { reason }) = log.next(START, DEADLINE) else {
-                panic!()
-            };
+            let Next::Write(Record::Parked { reason }) = log.next(ENOUGH) else { panic!() };
             assert!(reason.starts_with("record 2 of the log"), "{reason}");
         }
     }
@@ -286,28 +300,28 @@ mod tests {
         /// The whole of the orchestrator without any I/O, under everything that can happen to a call.
         #[test]
         fn whatever_happens_all_is_done_or_nothing_is_left(
-            fates in prop::collection::vec((fate(), 0_u64..8), 0..60),
+            fates in prop::collection::vec(fate(), 0..60),
+            enough in 1_u32..4,
         ) {
-            let (mut log, mut world, mut now) = (Log::new(START), Participants::default(), START);
+            let (mut log, mut world) = (new(), Participants::default());
             let (mut fates, mut late) = (fates.into_iter(), Vec::new());
             loop {
-                let call = match log.next(now, DEADLINE) {
+                let call = match log.next(enough) {
                     Next::Rest if log.status() == Status::Stuck => {
-                        log.push(&Record::Resumed, now);
+                        log.push(&Record::Resumed, START);
                         continue;
                     }
                     Next::Rest => break,
                     Next::Write(record) => {
-                        log.push(&record, now);
+                        log.push(&record, START);
                         continue;
                     }
                     Next::Ask(call) => call,
                 };
-                if !log.was_asked(call) {
-                    log.push(&asked(call), now);
+                if !log.asked.contains(&call) {
+                    log.push(&asked(call), START);
                 }
-                let (fate, seconds) = fates.next().unwrap_or((Fate::Done, 0));
-                now += Duration::from_secs(seconds);
+                let fate = fates.next().unwrap_or(Fate::Done);
                 let may_refuse = call.step().is_some_and(|step| step.kind != Kind::Retriable)
                     && !world.done.contains(&call);
                 let record = match fate {
@@ -328,7 +342,7 @@ mod tests {
                         failed(call, true)
                     }
                 };
-                log.push(&record, now);
+                log.push(&record, START);
             }
             // Messages that the network held back. A call that is repeated is known by its key.
             for call in late {

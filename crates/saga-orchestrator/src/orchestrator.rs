@@ -1,101 +1,95 @@
-//! Who drives the saga? Any process that claims it: it writes down what is next, does it, and writes down what became
-//! of it. Killed at any point, it leaves a log from which another goes on.
+//! Who drives the saga? Any process that claims it. It writes down what is next, does it, and writes down the result.
+//! Killed at any point, it leaves a log from which another process goes on.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
+use time::OffsetDateTime;
 use tokio::{
     sync::{Notify, Semaphore},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use uuid::Uuid;
 
 use crate::{
+    caller::Caller,
     error::Error,
-    log::Status,
     next::Next,
-    participants::Participants,
     saga::Record,
-    store::{Claim, Claims, Lease, Store},
+    store::{Claim, Lease, Store},
 };
 
-/// Somebody else may hold the row of an order that is due; looking again at once would only heat the room.
+/// Another process may hold the row of an order that is due. Looking again at once would only use up the processor.
 const SHORTEST_REST: Duration = Duration::from_millis(2);
 
 /// With the database away, nobody knows when the next order falls due.
 const AFTER_ERROR: Duration = Duration::from_millis(200);
 
 /// How patient the orchestrator is.
-#[derive(Clone, Copy, Debug)]
+#[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Patience {
-    /// How long a claim lasts without a sign of life. It should be longer than a call may take: shorter is safe,
-    /// and only makes others take over in vain.
+    /// How long an order is claimed for; after that long a silence another orchestrator takes it over. It should be
+    /// longer than a call may take: shorter is safe, and others take over in vain
+    #[arg(long = "lease-ms", default_value = "15000", value_parser = milliseconds)]
     pub lease: Duration,
-    /// How long a call is tried before it is given up, or the order is parked.
-    pub deadline: Duration,
-    /// The first pause after a failure; each further one is twice as long.
+    /// After so many failed attempts an action is given up and the order turns round; what must be done waits for a
+    /// human. Twenty, with the pauses between them, take half a minute at least
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempts: u32,
+    /// The first pause after a failure; each further one is twice as long, with jitter
+    #[arg(long = "backoff-ms", default_value = "100", value_parser = milliseconds)]
     pub backoff: Duration,
-    /// The longest pause.
+    /// The longest pause
+    #[arg(long = "longest-backoff-ms", default_value = "5000", value_parser = milliseconds)]
     pub longest_backoff: Duration,
-    /// How often to look for orders that others left behind. New ones of this process are seen at once.
+    /// How often to look for orders that others left behind. New ones of this process are seen at once
+    #[arg(long = "poll-ms", default_value = "200", value_parser = milliseconds)]
     pub poll: Duration,
-    /// How many sagas at a time.
-    pub concurrency: usize,
+    /// How many sagas at a time
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub concurrency: u16,
+}
+
+/// From a millisecond to an hour, as the options take it.
+pub fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(milliseconds @ 1..=3_600_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("must be from 1 to 3600000".to_owned()),
+    }
 }
 
 /// Works on orders.
 pub struct Orchestrator {
-    store: Store,
-    participants: Participants,
+    /// Where its orders are.
+    pub store: Store,
+    caller: Caller,
     patience: Patience,
-    wake: Notify,
-    fenced: AtomicU64,
+    /// There is a new order, or one that goes on.
+    pub wake: Notify,
 }
 
 impl Orchestrator {
     /// Ready to run.
-    pub fn new(store: Store, participants: Participants, patience: Patience) -> Self {
-        let (wake, fenced) = (Notify::new(), AtomicU64::new(0));
-        Self { store, participants, patience, wake, fenced }
-    }
-
-    /// There is a new order, or one that goes on.
-    pub fn wake(&self) {
-        self.wake.notify_one();
-    }
-
-    /// How many writes came too late, since somebody else had claimed the order.
-    pub fn fenced(&self) -> u64 {
-        self.fenced.load(Ordering::Relaxed)
+    pub fn new(store: Store, caller: Caller, patience: Patience) -> Self {
+        Self { store, caller, patience, wake: Notify::new() }
     }
 
     /// Works until it is told to stop, and then until each saga has come to its next record.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         // As many permits as sagas at a time; orders wait in the table, which is the queue and has no bound.
-        let places = Arc::new(Semaphore::new(self.patience.concurrency));
+        let places = Arc::new(Semaphore::new(self.patience.concurrency.into()));
         let sagas = TaskTracker::new();
         while !stop.is_cancelled() {
             let Ok(place) = places.acquire().await else { break };
             let free = places.available_permits() + 1;
             drop(place);
-            let claims = match self.store.claim(free, self.patience.lease).await {
-                Ok(Claims::Some(claims)) => claims,
-                Ok(Claims::None(next)) => {
-                    self.rest(next, &stop).await;
-                    continue;
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot look for orders");
-                    self.rest(Some(AFTER_ERROR), &stop).await;
-                    continue;
-                }
-            };
+            let claimed = self.store.claim(free, self.patience.lease).await;
+            let (claims, next_due) = claimed.unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot look for orders");
+                (Vec::new(), Some(AFTER_ERROR))
+            });
+            if claims.is_empty() {
+                self.rest(next_due, &stop).await;
+            }
             for claim in claims {
                 // There are as many as there were free places, and only this loop takes them.
                 let Ok(place) = places.clone().acquire_owned().await else { break };
@@ -122,77 +116,55 @@ impl Orchestrator {
     }
 
     // ANCHOR: drive
-    /// Drives one saga until it ends, is parked, has to wait, or belongs to somebody else.
+    /// Drives one saga until it ends, is parked, has to wait, or belongs to another orchestrator.
     async fn drive(&self, claim: Claim, stop: &CancellationToken) -> Result<(), Error> {
-        let Claim { id, order, fence, mut log, now: claimed } = claim;
-        let since = Instant::now();
-        // Learnt or decided, and not yet written.
-        let mut news: Vec<Record> = Vec::new();
+        let Claim { id, order, fence, mut log } = claim;
+        // Heard or decided, and not yet written.
+        let mut pending_records: Vec<Record> = Vec::new();
         loop {
-            let now = claimed + since.elapsed();
-            let call = match log.next(now, self.patience.deadline) {
-                Next::Write(record) => {
-                    log.push(&record, now);
-                    news.push(record);
-                    continue;
-                }
-                Next::Rest => {
-                    self.write(id, fence, &news, log.status(), Lease::End).await?;
-                    return Ok(());
-                }
-                Next::Ask(call) => call,
+            let next = log.next(self.patience.attempts);
+            if let Next::Write(record) = next {
+                log.push(&record, OffsetDateTime::now_utc());
+                pending_records.push(record);
+                continue;
+            }
+            // Without a readable order the log is damaged, and there is nothing to ask for.
+            let (Next::Ask(call), Some(order)) = (next, &order) else {
+                self.store.append(id, fence, &pending_records, log.status(), Lease::End).await?;
+                return Ok(());
             };
-            let has_failed = matches!(news.last(), Some(Record::Failed { .. }));
+            let has_failed = matches!(pending_records.last(), Some(Record::Failed { .. }));
             if has_failed || stop.is_cancelled() {
-                let pause = if has_failed {
-                    self.patience.pause(log.of(call).failures)
-                } else {
-                    Duration::ZERO
-                };
-                self.write(id, fence, &news, log.status(), Lease::Release(pause)).await?;
+                let failures = if has_failed { log.of(call).failures } else { 0 };
+                let release = Lease::Release(self.patience.pause(failures));
+                self.store.append(id, fence, &pending_records, log.status(), release).await?;
                 return Ok(());
             }
-            if !log.was_asked(call) {
-                log.push(&Record::Asked { call }, now);
-                news.push(Record::Asked { call });
+            if !log.asked.contains(&call) {
+                log.push(&Record::Asked { call }, OffsetDateTime::now_utc());
+                pending_records.push(Record::Asked { call });
             }
             // First the decision is written, together with what led to it; then it is acted on.
             let keep = Lease::Keep(self.patience.lease);
-            if !news.is_empty() && !self.write(id, fence, &news, log.status(), keep).await? {
+            if !pending_records.is_empty()
+                && !self.store.append(id, fence, &pending_records, log.status(), keep).await?
+            {
                 return Ok(());
             }
-            let record = self.participants.call(call, id, &order).await;
-            log.push(&record, claimed + since.elapsed());
-            news = vec![record];
+            let record = self.caller.call(call, id, order).await;
+            log.push(&record, OffsetDateTime::now_utc());
+            pending_records = vec![record];
         }
     }
     // ANCHOR_END: drive
-
-    /// Writes the news; whether they were written. If not, the order belongs to somebody else, and nothing
-    /// may be done for it any more.
-    async fn write(
-        &self,
-        id: Uuid,
-        fence: i64,
-        news: &[Record],
-        status: Status,
-        lease: Lease,
-    ) -> Result<bool, Error> {
-        let written = self.store.append(id, fence, news, status, lease).await?;
-        if !written {
-            self.fenced.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(%id, fence, "fenced off: somebody else has claimed this order");
-        }
-        Ok(written)
-    }
 }
 
 impl Patience {
     // ANCHOR: backoff
-    /// Twice as long after each failure, and anything from half to all of it, or all who failed together
-    /// would come back together.
+    /// Twice as long after each failure, and a random share of it, from half to all: otherwise all orders that failed
+    /// together would be tried again together.
     fn pause(&self, failures: u32) -> Duration {
-        let doubled = 1 << failures.saturating_sub(1).min(20);
+        let doubled = 1_u32.checked_shl(failures).unwrap_or(u32::MAX) / 2;
         let whole = self.backoff.saturating_mul(doubled).min(self.longest_backoff);
         whole.mul_f64(rand::random_range(0.5..=1.0))
     }
@@ -207,7 +179,7 @@ mod tests {
 
     const PATIENCE: Patience = Patience {
         lease: Duration::from_secs(15),
-        deadline: Duration::from_secs(30),
+        attempts: 20,
         backoff: Duration::from_millis(100),
         longest_backoff: Duration::from_secs(5),
         poll: Duration::from_millis(200),
@@ -216,7 +188,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_jitter_only_shortens_them() {
-        let wholes = [(1, 100), (2, 200), (3, 400), (6, 3_200), (7, 5_000), (99, 5_000)];
+        let wholes = [(0, 0), (1, 100), (2, 200), (3, 400), (6, 3_200), (7, 5_000), (99, 5_000)];
         for (failures, whole) in wholes.into_iter().chain([(u32::MAX, 5_000)]) {
             let whole = Duration::from_millis(whole);
             for _ in 0..50 {
@@ -224,6 +196,13 @@ mod tests {
                 assert!(pause <= whole && pause >= whole / 2, "{pause:?} after {failures}");
             }
         }
+    }
+
+    #[test]
+    fn by_default_no_order_is_given_up_or_parked_within_thirty_seconds() {
+        let pauses = (1..PATIENCE.attempts).map(|failures| PATIENCE.pause(failures));
+        let shortest: Duration = pauses.sum();
+        assert!(shortest > Duration::from_secs(30), "{shortest:?}");
     }
 
     #[test]

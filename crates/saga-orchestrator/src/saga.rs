@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
-    /// Inventory: promises the items to this order.
+    /// Inventory: reserves the items for this order.
     Reserve,
-    /// Inventory: takes the promise back.
+    /// Inventory: makes them available again.
     Release,
     /// Payment: takes the money.
     Charge,
@@ -23,12 +23,13 @@ pub enum Call {
     Book,
     /// Shipping: cancels it.
     Cancel,
-    /// Inventory: what was promised is sold.
+    /// Inventory: the reserved items are sold.
     Sell,
 }
 
-/// Who can be called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Participant {
     /// Has the stock.
     Inventory,
@@ -44,10 +45,10 @@ pub enum Participant {
 pub enum Kind {
     /// Can be undone by its compensation.
     Compensatable,
-    /// Decides: once it is done the saga only goes forward. Its compensation is for when nobody knows
+    /// Decides: once it is done, the saga only goes forward. Its compensation is for when nobody knows
     /// whether it was done.
     Pivot,
-    /// Comes after the pivot, cannot be refused for a reason of business, and is asked for until it is done.
+    /// Comes after the pivot. No business rule can refuse it, so the saga asks until it is done.
     Retriable,
 }
 
@@ -62,7 +63,7 @@ pub struct Step {
     pub kind: Kind,
 }
 
-/// The order, as a saga. Whatever is likeliest to be refused, and cheapest to undo, comes first.
+/// The order, as a saga. The step that is most often refused, and cheapest to undo, comes first.
 pub const STEPS: [Step; 4] = [
     Step { action: Call::Reserve, compensation: Some(Call::Release), kind: Kind::Compensatable },
     Step { action: Call::Charge, compensation: Some(Call::Refund), kind: Kind::Compensatable },
@@ -72,7 +73,7 @@ pub const STEPS: [Step; 4] = [
 // ANCHOR_END: steps
 
 // ANCHOR: record
-/// A record of the log: a decision, written before its effect is asked for, or what became of it.
+/// A record of the log: a decision, written before it is acted on, or the result of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[expect(missing_docs, reason = "the fields say what they are: which call, and why")]
@@ -81,13 +82,13 @@ pub enum Record {
     Asked { call: Call },
     /// The participant did it.
     Done { call: Call },
-    /// The participant refused it, and will do so for ever.
+    /// The participant refused it, and will refuse it for ever.
     Refused { call: Call, reason: String },
-    /// There was no answer to rely on. `unknown`: it may have been done all the same.
-    Failed { call: Call, unknown: bool, reason: String },
-    /// The deadline has passed: no more attempts on the way forward.
+    /// An attempt had no result. `outcome_unknown`: it may have been done all the same.
+    Failed { call: Call, outcome_unknown: bool, reason: String },
+    /// So many attempts have failed that the saga turns round.
     GaveUp { call: Call },
-    /// Whoever held the saga let its lease run out: what it last asked for may have been done.
+    /// The orchestrator before this one let its lease run out. Its last call may have been done.
     TakenOver,
     /// A human is needed.
     Parked { reason: String },
@@ -101,31 +102,7 @@ pub enum Record {
 // ANCHOR_END: record
 
 impl Call {
-    /// All calls.
-    pub const ALL: [Self; 7] = [
-        Self::Reserve,
-        Self::Release,
-        Self::Charge,
-        Self::Refund,
-        Self::Book,
-        Self::Cancel,
-        Self::Sell,
-    ];
-
-    /// Its name in paths, keys and answers.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Reserve => "reserve",
-            Self::Release => "release",
-            Self::Charge => "charge",
-            Self::Refund => "refund",
-            Self::Book => "book",
-            Self::Cancel => "cancel",
-            Self::Sell => "sell",
-        }
-    }
-
-    /// Whom to call.
+    /// Who is called.
     pub fn participant(self) -> Participant {
         match self {
             Self::Reserve | Self::Release | Self::Sell => Participant::Inventory,
@@ -140,8 +117,21 @@ impl Call {
     }
 }
 
+/// Its name in paths, keys and answers.
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        self.serialize(f)
+    }
+}
+
+impl Participant {
+    /// All three.
+    pub const ALL: [Self; 3] = [Self::Inventory, Self::Payment, Self::Shipping];
+}
+
+/// Its name in paths and options.
+impl fmt::Display for Participant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }

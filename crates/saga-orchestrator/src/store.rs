@@ -1,37 +1,51 @@
-//! What does the orchestrator keep? Orders and the saga log. Every SQL statement of the crate is in this module.
+//! What does the orchestrator keep? Orders and the saga log. Every SQL statement of the answer is in this module.
 //!
-//! Invariant: whoever works on an order holds its newest fencing token; a write with an older one writes nothing.
+//! Invariant: an orchestrator that works on an order holds its newest fencing token. A write with an older one writes
+//! nothing.
 
 pub mod calls;
 pub mod inventory;
 pub mod orders;
-pub mod outbox;
-pub mod payment;
-pub mod shipping;
-pub mod two_phase;
 
 use std::{collections::HashMap, time::Duration};
 
+use edge::database::Limits;
 use serde_json::Value;
 use sqlx::{PgConnection, migrate::Migrator, types::Json};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    database::Database,
     error::Error,
     log::{Log, Status},
-    order::{Order, stored},
+    order::Order,
     saga::Record,
 };
 
 /// The orchestrator's schema.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("migrations/orchestrator");
 
+const LIMITS: Limits = Limits {
+    connections: 16,
+    // For one call. Waiting for a hot row counts too.
+    timeout: Duration::from_secs(3),
+    // The statements of a transaction follow each other at once.
+    pause: Duration::from_millis(500),
+};
+
+/// One of the databases: the orchestrator's, or a participant's.
+pub type Database = edge::database::Database<Error>;
+
+/// Connects when it is first asked something, so it need not be there yet. The error is a malformed URL.
+pub fn connect(url: &str) -> Result<Database, sqlx::Error> {
+    Database::new(url, LIMITS)
+}
+
 /// The orchestrator's database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: Database,
+    /// Where the orders are.
+    pub database: Database,
 }
 
 /// An order that this process may work on, until the lease ends.
@@ -39,14 +53,12 @@ pub struct Store {
 pub struct Claim {
     /// Which.
     pub id: Uuid,
-    /// What was ordered.
-    pub order: Order,
+    /// What was ordered; nothing if that cannot be read, and then the log is damaged.
+    pub order: Option<Order>,
     /// Every write has to bear it.
     pub fence: i64,
     /// What has happened so far.
     pub log: Log,
-    /// The database's time when it was claimed. Its clock alone is asked.
-    pub now: OffsetDateTime,
 }
 
 /// What becomes of the lease with a write.
@@ -60,16 +72,6 @@ pub enum Lease {
     End,
 }
 
-/// What a look for work has brought.
-#[derive(Debug)]
-pub enum Claims {
-    /// These, at least one.
-    Some(Vec<Claim>),
-    /// Nothing, and nothing will be due before this time has passed, of what there is now.
-    None(Option<Duration>),
-}
-
-type Due = (Uuid, Value, i64, OffsetDateTime);
 type LogRow = (Uuid, Value, OffsetDateTime);
 
 // ANCHOR: append_sql
@@ -80,6 +82,7 @@ pub(crate) const APPEND: &str = r#"
             records = records + cardinality($3),
             status = $4,
             leased = $5,
+            fence = fence + (not $5)::integer,
             due_at = case
                 when not $5 then now() + $6 * interval '1 millisecond'
                 when due_at > now() + $6 * interval '0.5 millisecond' then due_at
@@ -96,8 +99,10 @@ pub(crate) const APPEND: &str = r#"
 "#;
 
 impl Store {
-    /// Writes the records and renews, releases or ends the lease: all of it, or nothing if somebody else has
-    /// claimed the order since. Whether it was written.
+    /// Writes the records and renews, releases or ends the lease: all of it, or nothing if another orchestrator has
+    /// claimed the order since. Returns whether it was written. If not, this one may do nothing more for the order.
+    ///
+    /// A release uses up the token, so that it cannot be released twice.
     pub async fn append(
         &self,
         id: Uuid,
@@ -111,19 +116,22 @@ impl Store {
             Lease::Release(time) => (false, Some(time)),
             Lease::End => (false, None),
         };
-        self.database
-            .within(async |connection| {
-                sqlx::query_scalar(APPEND)
-                    .bind(id)
-                    .bind(fence)
-                    .bind(records.iter().map(Json).collect::<Vec<_>>())
-                    .bind(status.name())
-                    .bind(leased)
-                    .bind(time.map(|time| time.as_secs_f64() * 1e3))
-                    .fetch_one(connection)
-                    .await
-            })
-            .await
+        let append = self.database.within(async |connection| {
+            sqlx::query_scalar(APPEND)
+                .bind(id)
+                .bind(fence)
+                .bind(records.iter().map(Json).collect::<Vec<_>>())
+                .bind(status.to_string())
+                .bind(leased)
+                .bind(time.map(|time| time.as_secs_f64() * 1e3))
+                .fetch_one(connection)
+                .await
+        });
+        let written: bool = append.await?;
+        if !written {
+            tracing::info!(%id, fence, "fenced off: another orchestrator has claimed this order");
+        }
+        Ok(written)
     }
 }
 // ANCHOR_END: append_sql
@@ -153,53 +161,49 @@ const CLAIM: &str = r#"
         from claimed
         where taken_over
     )
-    select id, request, fence, now()
+    select id, request, fence
     from claimed
 "#;
 
 impl Store {
     /// Claims up to so many orders that are due: new ones, those whose pause is over, and those whose owner
-    /// let its lease run out, which the log then says. If there are none, when the next one will be due.
-    pub async fn claim(&self, limit: usize, lease: Duration) -> Result<Claims, Error> {
+    /// let its lease run out, which the log then says. If there are none, also how long until the next one is due.
+    pub async fn claim(
+        &self,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<(Vec<Claim>, Option<Duration>), Error> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.database
             .within(async |connection| {
-                let due: Vec<Due> = sqlx::query_as(CLAIM)
-                    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                let due: Vec<(Uuid, Value, i64)> = sqlx::query_as(CLAIM)
+                    .bind(limit)
                     .bind(lease.as_secs_f64() * 1e3)
                     .fetch_all(&mut *connection)
                     .await?;
                 if due.is_empty() {
-                    return Ok((due, Vec::new(), next_due(connection).await?));
+                    return Ok((Vec::new(), next_due(connection).await?));
                 }
                 // A statement of its own, so that it sees all that was written before the claim.
                 let ids: Vec<_> = due.iter().map(|due| due.0).collect();
-                let rows = records(connection, &ids).await?;
-                Ok((due, rows, None))
+                let mut logs = logs(connection, &ids).await?;
+                let claim = |(id, request, fence)| {
+                    let mut log = logs.remove(&id).unwrap_or_default();
+                    // Such an order is parked like one with a damaged log, and holds up no other.
+                    let unreadable = |error| log.damage = Some(format!("the order: {error}"));
+                    let order = serde_json::from_value(request).map_err(unreadable).ok();
+                    Claim { id, order, fence, log }
+                };
+                Ok((due.into_iter().map(claim).collect(), None))
             })
             .await
-            .map(|(due, rows, next)| match claims(due, rows) {
-                claims if claims.is_empty() => Claims::None(next),
-                claims => Claims::Some(claims),
-            })
     }
 }
 // ANCHOR_END: claim_sql
 
-impl Store {
-    /// In this database.
-    pub fn new(database: Database) -> Self {
-        Self { database }
-    }
-
-    /// The database itself, for what choreography keeps beside the orders.
-    pub fn database(&self) -> &Database {
-        &self.database
-    }
-}
-
 /// The logs of these orders.
-async fn records(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Vec<LogRow>> {
-    sqlx::query_as(
+async fn logs(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Log>> {
+    let rows: Vec<LogRow> = sqlx::query_as(
         r#"
         select order_id, record, at
         from saga_log
@@ -209,7 +213,9 @@ async fn records(connection: &mut PgConnection, ids: &[Uuid]) -> sqlx::Result<Ve
     )
     .bind(ids)
     .fetch_all(connection)
-    .await
+    .await?;
+    let log_of = |rows: &[LogRow]| Log::read(rows.iter().map(|row| (row.1.clone(), row.2)));
+    Ok(rows.chunk_by(|one, next| one.0 == next.0).map(|rows| (rows[0].0, log_of(rows))).collect())
 }
 
 /// How long until the next order is due.
@@ -218,31 +224,5 @@ async fn next_due(connection: &mut PgConnection) -> sqlx::Result<Option<Duration
         sqlx::query_scalar("select extract(epoch from min(due_at) - now())::float8 from orders")
             .fetch_one(connection)
             .await?;
-    Ok(seconds
-        .map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)))
-}
-
-fn by_order(rows: Vec<LogRow>) -> HashMap<Uuid, Log> {
-    let mut records: HashMap<Uuid, Vec<_>> = HashMap::new();
-    for (id, record, at) in rows {
-        records.entry(id).or_default().push((record, at));
-    }
-    records.into_iter().map(|(id, records)| (id, Log::read(records))).collect()
-}
-
-/// An order that cannot be read is left to its lease, and holds up none of those that were claimed with it.
-fn claims(due: Vec<Due>, rows: Vec<LogRow>) -> Vec<Claim> {
-    let mut logs = by_order(rows);
-    due.into_iter()
-        .filter_map(|(id, order, fence, now)| {
-            let log = logs.remove(&id).unwrap_or_default();
-            match stored(order) {
-                Ok(order) => Some(Claim { id, order, fence, log, now }),
-                Err(error) => {
-                    tracing::error!(%id, cause = ?error, "an order that no code of ours wrote");
-                    None
-                }
-            }
-        })
-        .collect()
+    Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 3_600.0))))
 }

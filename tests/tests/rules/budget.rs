@@ -32,11 +32,7 @@ fn limit(answer: &str) -> usize {
 
 /// The answers that are not within the limits yet, with the lines and files that they have at most until then. This
 /// list may only get shorter, and its numbers smaller.
-const NOT_YET: [(&str, usize, usize); 3] = [
-    ("url-shortener", 1_267, 16),
-    ("notification-worker", 2_152, 16),
-    ("saga-orchestrator", 2_800, 29),
-];
+const NOT_YET: [(&str, usize, usize); 1] = [("url-shortener", 1_267, 16)];
 
 #[test]
 fn every_answer_fits_into_one_sitting() {

@@ -19,8 +19,7 @@ cases! {
     Plain an_order_without_a_usable_key_is_refused: "No Idempotency-Key, two, an empty one, one of more than 128 characters or of no text: 400", "A client that heard no answer could not ask again for an order without a key.";
     Plain a_body_that_is_no_order_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
     Plain every_field_of_an_order_is_checked: "POST /orders with a bad field: 422 that names it, as items[1].sku or address.country", "Numbers overflow, and what is stored today is printed on a label tomorrow.";
-    Plain a_page_that_cannot_be_is_refused: "A limit that is not from 1 to 100, a status that is none, a parameter that there is not: 422", "What is ignored silently shows the wrong orders.";
-    Plain a_string_that_cannot_be_an_order_id_is_named: "Payments and shipments without a UUID: 422 that names order_id", "An empty list would say that nothing was charged.";
+    Plain a_list_that_cannot_be_is_refused: "A status that is none, a parameter that there is not: 422", "What is ignored silently shows the wrong orders.";
     Plain bad_stock_is_refused: "PUT of the stock: 422 that names the quantity; 422, 404 or 400 for a string that cannot be a sku", "Stock below nothing sells what is not there.";
     Plain a_participant_refuses_bad_requests: "A participant's call with a bad field: 422 that names it; without a key: 400; with a payment method that there is not: 409", "A participant has other callers than our orchestrator.";
     Plain a_wrong_method_is_not_allowed: "A method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
@@ -81,12 +80,16 @@ async fn every_field_of_an_order_is_checked(target: &Target) -> Outcome {
     let mut cases: Vec<(&str, Value, &str)> = vec![
         ("items", json!([]), "items"),
         ("items", json!(many), "items"),
-        ("items", json!([item("book", 1), item("book", 2)]), "items[1].sku"),
+        ("items", json!([item("book", 1), item("book", 2)]), "items"),
         ("customer_id", json!(""), "customer_id"),
         ("customer_id", json!("a\u{0}b"), "customer_id"),
         ("customer_id", json!("c".repeat(65)), "customer_id"),
         ("items.0.sku", json!("a b"), "items[0].sku"),
         ("items.0.sku", json!("../etc"), "items[0].sku"),
+        ("items.0.sku", json!("."), "items[0].sku"),
+        ("items.0.sku", json!(".."), "items[0].sku"),
+        ("address.name", json!("A\u{2028}da"), "address.name"),
+        ("address.name", json!("\u{200b}\u{feff}"), "address.name"),
         ("payment_method", json!(""), "payment_method"),
         ("address.name", json!(""), "address.name"),
         ("address.street", json!("a\r\nb"), "address.street"),
@@ -111,19 +114,9 @@ async fn every_field_of_an_order_is_checked(target: &Target) -> Outcome {
     Ok(())
 }
 
-async fn a_page_that_cannot_be_is_refused(target: &Target) -> Outcome {
-    for query in ["limit=0", "limit=101", "limit=x", "status=lost", "after=1", "sort=id"] {
+async fn a_list_that_cannot_be_is_refused(target: &Target) -> Outcome {
+    for query in ["status=lost", "status=", "limit=1", "sort=id"] {
         problem(target.get(&format!("orders?{query}")).await?, 422).await?;
-    }
-    Ok(())
-}
-
-async fn a_string_that_cannot_be_an_order_id_is_named(target: &Target) -> Outcome {
-    for path in ["payment/payments", "shipping/shipments"] {
-        for query in ["", "?order_id=", "?order_id=1", "?order_id=%ff"] {
-            let path = format!("{path}{query}");
-            invalid(target.get(&path).await?, "order_id").await?;
-        }
     }
     Ok(())
 }
@@ -182,7 +175,7 @@ async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
             (Method::GET, "orders/00000000-0000-7000-8000-000000000000/retry"),
             (Method::POST, "inventory/stock/book"),
             (Method::GET, "payment/charge"),
-            (Method::POST, "shipping/shipments"),
+            (Method::PUT, "shipping/book"),
             (Method::POST, "healthz"),
         ],
     )

@@ -100,21 +100,25 @@ impl Client {
         Ok(order)
     }
 
-    /// What happened for an order: charges, refunds, parcels booked and parcels cancelled.
+    /// What happened for an order: charges, refunds, bookings and cancellations.
     pub async fn effects(&self, id: Uuid) -> anyhow::Result<[usize; 4]> {
-        let payments = self.json(&format!("payment/payments?order_id={id}")).await?;
-        let shipments = self.json(&format!("shipping/shipments?order_id={id}")).await?;
-        let shipments = list(&shipments, "shipments")?;
-        let of = |status: &str| shipments.iter().filter(|it| it["status"] == status).count();
-        let (charges, refunds) =
-            (list(&payments, "charges")?.len(), list(&payments, "refunds")?.len());
-        Ok([charges, refunds, of("booked"), of("cancelled")])
+        let payments = self.json(&format!("payment/effects/{id}")).await?;
+        let shipments = self.json(&format!("shipping/effects/{id}")).await?;
+        let (payments, shipments) = (list(&payments, "effects")?, list(&shipments, "effects")?);
+        let count =
+            |effects: &[Value], kind| effects.iter().filter(|it| it["kind"] == kind).count();
+        Ok([
+            count(payments, "charge"),
+            count(payments, "refund"),
+            count(shipments, "book"),
+            count(shipments, "cancel"),
+        ])
     }
 
     /// This happened for the order, and nothing else.
     pub async fn had(&self, id: Uuid, expected: [usize; 4]) -> Outcome {
         let seen = self.effects(id).await?;
-        let what = "the numbers of charges, refunds, shipments booked and shipments cancelled";
+        let what = "the numbers of charges, refunds, bookings and cancellations";
         equal(what, seen.to_vec(), expected.to_vec())
     }
 }

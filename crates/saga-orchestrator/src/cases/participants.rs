@@ -86,7 +86,7 @@ async fn a_compensation_undoes_once_and_may_be_repeated(target: &Target) -> Outc
         }
     }
     client.has_stock(&sku, [5, 0, 0]).await?;
-    client.had(id, [1, 1, 0, 1]).await
+    client.had(id, [1, 1, 1, 1]).await
 }
 
 async fn what_was_undone_before_it_came_is_never_done(target: &Target) -> Outcome {

@@ -26,7 +26,13 @@ impl Books {
     pub async fn of(parts: &Participants) -> anyhow::Result<Self> {
         let mut connection = PgConnection::connect(parts.inventory.url()).await?;
         let (available, reserved, sold) = sqlx::query_as(
-            "select sum(available)::bigint, sum(reserved)::bigint, sum(sold)::bigint from stock",
+            r#"
+            select
+                coalesce(sum(available), 0)::bigint,
+                coalesce(sum(reserved), 0)::bigint,
+                coalesce(sum(sold), 0)::bigint
+            from stock
+            "#,
         )
         .fetch_one(&mut connection)
         .await?;
@@ -34,18 +40,22 @@ impl Books {
         let mut connection = PgConnection::connect(parts.payment.url()).await?;
         let cents = sqlx::query_scalar(
             r#"
-            select coalesce(sum(case kind when 'charge' then amount_cents else -amount_cents end), 0)::bigint
-            from ledger
+            select coalesce(
+                sum((request ->> 'amount_cents')::bigint * case kind when 'charge' then 1 else -1 end),
+                0
+            )::bigint
+            from effects
             "#,
         )
         .fetch_one(&mut connection)
         .await?;
         connection.close().await?;
         let mut connection = PgConnection::connect(parts.shipping.url()).await?;
-        let parcels =
-            sqlx::query_scalar("select count(*) from shipments where cancelled_at is null")
-                .fetch_one(&mut connection)
-                .await?;
+        let parcels = sqlx::query_scalar(
+            "select coalesce(sum(case kind when 'book' then 1 else -1 end), 0) from effects",
+        )
+        .fetch_one(&mut connection)
+        .await?;
         connection.close().await?;
         Ok(Self { available, reserved, sold, cents, parcels })
     }
@@ -98,33 +108,20 @@ impl Effects {
 /// What happened for each order.
 pub async fn effects(parts: &Participants) -> anyhow::Result<HashMap<Uuid, Effects>> {
     let mut effects: HashMap<Uuid, Effects> = HashMap::new();
-    let mut connection = PgConnection::connect(parts.payment.url()).await?;
-    let payments: Vec<(Uuid, i64, i64)> = sqlx::query_as(
-        r#"
-        select
-            order_id,
-            count(*) filter (where kind = 'charge'),
-            count(*) filter (where kind = 'refund')
-        from ledger
-        group by order_id
-        "#,
-    )
-    .fetch_all(&mut connection)
-    .await?;
-    connection.close().await?;
-    for (id, charges, refunds) in payments {
-        effects.insert(id, Effects { charges, refunds, ..Effects::default() });
-    }
-    let mut connection = PgConnection::connect(parts.shipping.url()).await?;
-    let shipments: Vec<(Uuid, i64, i64)> = sqlx::query_as(
-        "select order_id, count(*), count(cancelled_at) from shipments group by order_id",
-    )
-    .fetch_all(&mut connection)
-    .await?;
-    connection.close().await?;
-    for (id, parcels, cancelled) in shipments {
-        let effects = effects.entry(id).or_default();
-        (effects.parcels, effects.cancelled) = (parcels, cancelled);
+    for database in [&parts.payment, &parts.shipping] {
+        let mut connection = PgConnection::connect(database.url()).await?;
+        let seen: Vec<(Uuid, String)> =
+            sqlx::query_as("select order_id, kind from effects").fetch_all(&mut connection).await?;
+        connection.close().await?;
+        for (id, kind) in seen {
+            let effects = effects.entry(id).or_default();
+            match &*kind {
+                "charge" => effects.charges += 1,
+                "refund" => effects.refunds += 1,
+                "book" => effects.parcels += 1,
+                _ => effects.cancelled += 1,
+            }
+        }
     }
     Ok(effects)
 }

@@ -6,10 +6,11 @@ use lab::{Experiment, Lab, Need, Sabotage, database::Database, fault::Proxy, loa
 use sqlx::{Connection, PgConnection};
 
 use super::{
+    compare::reactions::Service,
     crash::{self, Path, Proxied, What},
     fixture::{ALL, Fixture, book_order, ended, start},
 };
-use crate::{cases::client::Client, choreography::reactions::Service, saga::STEPS};
+use crate::{cases::client::Client, saga::STEPS};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -39,10 +40,10 @@ pub fn experiment() -> Experiment {
     )
     .needs(&[Need::Shared(lab::Service::RabbitMq)])
     .sabotage(Sabotage {
-        file: "src/choreography/broker.rs",
-        replace: ".transaction(async |connection| {",
-        with: ".within(async |connection| {",
-        check: "orders that did not end as they should",
+        file: "src/store/inventory.rs",
+        replace: "set available = available + item.quantity, reserved = reserved - item.quantity",
+        with: "set reserved = reserved - item.quantity",
+        check: "items that have left the stock",
     })
 }
 
@@ -144,8 +145,12 @@ async fn orchestrated(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
 async fn choreographed(lab: &Lab, orders: u32) -> anyhow::Result<Seen> {
     let fixture = Fixture::of(lab).await?;
     fixture.parts.stock(1_000).await?;
-    let process = Proxied::choreography(lab, &fixture, "60000").await?;
-    measure(&process.client, &fixture, orders, || process.messages()).await
+    let mut process = Proxied::choreography(lab, &fixture, "600000").await?;
+    let seen = measure(&process.client, &fixture, orders, || process.messages()).await;
+    if seen.is_err() {
+        lab.text(process.whereabouts(&fixture).await?);
+    }
+    seen
 }
 
 /// One order after another; the first only warms it up. Asked of the database, past the proxies.

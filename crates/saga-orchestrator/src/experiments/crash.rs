@@ -13,12 +13,13 @@ use std::{
 use anyhow::Context;
 use conform::target::within;
 use lab::{
-    Lab, Service,
+    Lab,
     child::Child,
     database::Database,
     fault::{Fault, Proxy, Side},
     queues::Queues,
 };
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use tokio::{
@@ -29,6 +30,7 @@ use uuid::Uuid;
 
 use super::{
     books::{Books, effects},
+    compare::reactions::Service,
     fixture::{ALL, Fixture, Participants, book_order, end_within, is_end, queues, start},
 };
 use crate::cases::client::{AMOUNT, Client, PATIENCE};
@@ -151,14 +153,14 @@ pub struct Proxied {
     pub client: Client,
     /// A proxy before each of its servers.
     pub servers: Vec<Proxy>,
-    /// Deleted in the end.
-    _queues: Option<Queues>,
+    /// Those of a choreography, deleted in the end; and their prefix.
+    queues: Option<(Queues, String)>,
 }
 
 impl Proxied {
     /// All four services without an orchestrator. Their servers are the broker and their four databases.
     pub async fn choreography(lab: &Lab, fixture: &Fixture, poll_ms: &str) -> anyhow::Result<Self> {
-        let amqp = lab.server(Service::RabbitMq).await?;
+        let amqp = lab.server(lab::Service::RabbitMq).await?;
         let (queues, prefix) = queues().await?;
         let (mut servers, mut urls) = (Vec::new(), Vec::new());
         let [inventory, payment, shipping] = fixture.parts.databases().map(Database::url);
@@ -173,7 +175,43 @@ impl Proxied {
             .args(&["--flow", "choreography", "--amqp-url", &urls[0]])
             .args(&["--queue-prefix", &prefix, "--poll-ms", poll_ms]);
         let (child, client) = start(process).await?;
-        Ok(Self { child, client, servers, _queues: Some(queues) })
+        Ok(Self { child, client, servers, queues: Some((queues, prefix)) })
+    }
+
+    /// What is where when an order does not end: the outboxes, the queues and the log of the process. The process is
+    /// killed, to see what it held without having acknowledged it.
+    pub async fn whereabouts(&mut self, fixture: &Fixture) -> anyhow::Result<String> {
+        let mut lines = vec![format!("the log of the process:\n{}", self.child.log())];
+        let [inventory, payment, shipping] = fixture.parts.databases();
+        let databases = [&fixture.orders, inventory, payment, shipping];
+        let services = Service::ALL.into_iter().zip(databases);
+        let Some((queues, prefix)) = &self.queues else { return Ok(lines.concat()) };
+        let channel = queues.connection().await?.create_channel().await?;
+        let queue = async |service: Service| {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let name = format!("{prefix}{}", service.name());
+            channel.queue_declare(name.as_str().into(), options, FieldTable::default()).await
+        };
+        for (service, database) in services {
+            let mut direct = PgConnection::connect(database.url()).await?;
+            let outbox: i64 =
+                sqlx::query_scalar("select count(*) from outbox").fetch_one(&mut direct).await?;
+            direct.close().await?;
+            let seen = queue(service).await?;
+            lines.push(format!(
+                "{}: {outbox} in the outbox; in its queue {} ready, {} consumers",
+                service.name(),
+                seen.message_count(),
+                seen.consumer_count()
+            ));
+        }
+        self.child.kill().await?;
+        sleep(Duration::from_secs(1)).await;
+        for service in Service::ALL {
+            let seen = queue(service).await?.message_count();
+            lines.push(format!("{}: {seen} ready, now that the process is gone", service.name()));
+        }
+        Ok(lines.join("\n"))
     }
 
     /// How many messages it has sent so far.
@@ -256,15 +294,15 @@ impl Lane {
             // A short lease, so that the next one need not wait long for the dead one's to end.
             .args(&["--poll-ms", "60000", "--lease-ms", "150", "--backoff-ms", "20"]);
         let (child, client) = start(orchestrator).await?;
-        let process = Proxied { child, client, servers, _queues: None };
+        let process = Proxied { child, client, servers, queues: None };
         Ok(Self { number, process, fixture })
     }
 
     async fn choreography(number: u16, lab: &Lab) -> anyhow::Result<Self> {
         let fixture = Fixture::of(lab).await?;
         fixture.parts.stock(STOCK).await?;
-        // The poll finds what a dead process committed after its successor had looked.
-        let process = Proxied::choreography(lab, &fixture, "5000").await?;
+        // With a poll that comes too late to hide a lost wake-up.
+        let process = Proxied::choreography(lab, &fixture, "600000").await?;
         Ok(Self { number, process, fixture })
     }
 
@@ -287,6 +325,7 @@ impl Lane {
                 .with_context(|| words.clone())?;
             if !is_end(&status) {
                 points.is_over.store(true, Ordering::Relaxed);
+                lab.text(self.process.whereabouts(&self.fixture).await?);
             }
             let killed = points.done(point, was_killed);
             lab.progress(killed, 0, "points at which it was killed");
@@ -332,9 +371,7 @@ impl Lane {
             let late = if point.moment == Moment::Before {
                 // What the dead process had sent and we held back is thrown away with its connection.
                 proxy.set(Fault::Cut);
-                drop(held);
-                // The connection is closed when the server has nothing more to hear of it.
-                sleep(Duration::from_millis(2)).await;
+                held.gone().await;
                 proxy.heal();
                 None
             } else {

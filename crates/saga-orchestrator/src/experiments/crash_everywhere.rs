@@ -25,7 +25,7 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/store/payment.rs",
+        file: "src/store/calls.rs",
         replace: r"on conflict (order_id) do update set undo_key = excluded.undo_key
                 where calls.undo_key is null",
         with: "on conflict (order_id) do update set undo_key = excluded.undo_key",

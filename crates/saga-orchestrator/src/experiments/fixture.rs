@@ -14,10 +14,10 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
+use super::compare::reactions;
 use crate::{
-    INVENTORY, MIGRATIONS, PAYMENT, SHIPPING,
+    EFFECTS, INVENTORY, MIGRATIONS,
     cases::client::{Client, PATIENCE, changed, order},
-    choreography::reactions,
 };
 
 const NAME: &str = "saga-orchestrator";
@@ -44,8 +44,8 @@ impl Fixture {
             orders: Database::fresh(NAME, &MIGRATIONS).await?,
             parts: Arc::new(Participants {
                 inventory: Database::fresh_part(NAME, "inventory", &INVENTORY).await?,
-                payment: Database::fresh_part(NAME, "payment", &PAYMENT).await?,
-                shipping: Database::fresh_part(NAME, "shipping", &SHIPPING).await?,
+                payment: Database::fresh_part(NAME, "payment", &EFFECTS).await?,
+                shipping: Database::fresh_part(NAME, "shipping", &EFFECTS).await?,
             }),
         })
     }
@@ -62,8 +62,8 @@ impl Fixture {
             orders: Database::fresh_on(server, NAME, &MIGRATIONS).await?,
             parts: Arc::new(Participants {
                 inventory: Database::fresh_on(server, "saga-inventory", &INVENTORY).await?,
-                payment: Database::fresh_on(server, "saga-payment", &PAYMENT).await?,
-                shipping: Database::fresh_on(server, "saga-shipping", &SHIPPING).await?,
+                payment: Database::fresh_on(server, "saga-payment", &EFFECTS).await?,
+                shipping: Database::fresh_on(server, "saga-shipping", &EFFECTS).await?,
             }),
         })
     }
@@ -85,7 +85,7 @@ impl Fixture {
         PARTICIPANTS
             .into_iter()
             .zip(databases)
-            .fold(child, |child, (name, url)| child.arg(format!("--{name}-database")).arg(url))
+            .fold(child, |child, (name, url)| child.arg("--database").arg(format!("{name}={url}")))
     }
 
     /// Prepares only these services in one process: `inventory,payment`.
@@ -97,7 +97,7 @@ impl Fixture {
     pub fn orchestrator(&self, addresses: [impl Display; 3]) -> ChildBuilder {
         let child = Child::serve(NAME).database(&self.orders).args(&["--only", "orchestrator"]);
         PARTICIPANTS.into_iter().zip(addresses).fold(child, |child, (name, address)| {
-            child.arg(format!("--{name}-url")).arg(format!("http://{address}/{name}"))
+            child.arg("--participant").arg(format!("{name}=http://{address}/{name}"))
         })
     }
 
@@ -136,8 +136,9 @@ pub async fn start(process: ChildBuilder) -> anyhow::Result<(Child, Client)> {
 pub async fn queues() -> anyhow::Result<(Queues, String)> {
     let mut queues = Queues::fresh(NAME).await?;
     let prefix = format!("{}.", queues.prefix());
-    let names = reactions::Service::ALL.map(|service| format!("{prefix}{}", service.name()));
-    queues.expect(names, [format!("{prefix}events")])?;
+    let services = reactions::Service::ALL.map(reactions::Service::name);
+    let names = services.into_iter().chain(["dead"]).map(|name| format!("{prefix}{name}"));
+    queues.expect(names, [format!("{prefix}events"), format!("{prefix}dead")])?;
     Ok((queues, prefix))
 }
 

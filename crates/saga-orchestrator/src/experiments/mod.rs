@@ -2,6 +2,7 @@
 
 mod books;
 pub mod choreography;
+pub mod compare;
 mod crash;
 pub mod crash_everywhere;
 pub mod fixture;

@@ -37,8 +37,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/store/inventory.rs",
-        replace: "stock.available < wanted.quantity",
-        with: "stock.available <= wanted.quantity",
+        replace: "locked.available < wanted.quantity",
+        with: "locked.available <= wanted.quantity",
         check: "orders confirmed",
     })
 }
@@ -52,7 +52,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let participants = fixture.serve_only(ALL).start().await?;
     // Nothing is to be given up, however slow the machine is.
     let orchestrator =
-        fixture.orchestrator([participants.address(); 3]).args(&["--deadline-ms", "600000"]);
+        fixture.orchestrator([participants.address(); 3]).args(&["--attempts", "10000"]);
     let mut children = Vec::new();
     for _ in 0..params.orchestrators {
         children.push(orchestrator.clone().start().await?);

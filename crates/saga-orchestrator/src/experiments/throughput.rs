@@ -18,9 +18,9 @@ use super::{
     fixture::{Fixture, book_order},
 };
 use crate::{
+    caller::body,
     log::{Log, Status},
     order::Order,
-    participants::body,
     saga::{Call, Record},
     store,
 };
@@ -49,7 +49,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/orchestrator.rs",
-        replace: "news.push(Record::Asked { call });",
+        replace: "pending_records.push(Record::Asked { call });",
         with: "",
         check: "records in the logs of both",
     })
@@ -62,7 +62,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     ours.parts.stock(STOCK).await?;
     bare.parts.stock(STOCK).await?;
     // Nothing is to be given up, however slow the machine is.
-    let serve = ours.serve().args(&["--deadline-ms", "600000", "--concurrency"]);
+    let serve = ours.serve().args(&["--attempts", "10000", "--concurrency"]);
     let child = serve.arg(params.clients.to_string()).start().await?;
     let (mut ratios, mut rows, mut failed) = (Vec::new(), Vec::new(), 0);
     let mut rates = [Vec::new(), Vec::new()];
@@ -240,8 +240,8 @@ async fn step(bare: &mut Bare, call: Call, id: Uuid) -> anyhow::Result<()> {
     let (key, request): (_, Value) = (format!("{id}.{call}"), body(call, id, &bare.order));
     let (connection, statement) = match call {
         Call::Reserve => (&mut bare.inventory, store::inventory::RESERVE),
-        Call::Charge => (&mut bare.payment, store::payment::CHARGE),
-        Call::Book => (&mut bare.shipping, store::shipping::BOOK),
+        Call::Charge => (&mut bare.payment, store::calls::ACT),
+        Call::Book => (&mut bare.shipping, store::calls::ACT),
         _ => {
             let sold: i64 = sqlx::query_scalar(store::inventory::SELL)
                 .bind(id)
@@ -254,7 +254,7 @@ async fn step(bare: &mut Bare, call: Call, id: Uuid) -> anyhow::Result<()> {
     };
     let mut query = sqlx::query(statement).bind(id).bind(key).bind(request);
     if call != Call::Reserve {
-        query = query.bind(None::<&str>);
+        query = query.bind(None::<&str>).bind(call.to_string());
     }
     query.fetch_optional(connection).await?.context("no row")?;
     Ok(())
@@ -270,7 +270,7 @@ async fn append(
         .bind(id)
         .bind(0_i64)
         .bind(records.iter().map(Json).collect::<Vec<_>>())
-        .bind(status.name())
+        .bind(status.to_string())
         .bind(status == Status::Pending)
         .bind((status == Status::Pending).then_some(10_000.0))
         .fetch_one(connection)

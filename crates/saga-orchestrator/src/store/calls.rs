@@ -4,8 +4,13 @@
 //! or neither. The primary key on the order decides who is first, also between an action and its compensation.
 
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, migrate::Migrator};
 use uuid::Uuid;
+
+use crate::saga::Call;
+
+/// The payment service's schema, which is also the shipping service's: what was asked, and what was done.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("migrations/effects");
 
 /// What a participant is asked.
 #[derive(Clone, Debug)]
@@ -29,10 +34,87 @@ pub enum Answer {
     KeyReused,
 }
 
-impl From<Option<String>> for Answer {
-    fn from(refusal: Option<String>) -> Self {
-        refusal.map_or(Self::Done, Self::Refused)
+// ANCHOR: act_sql
+pub(crate) const ACT: &str = r#"
+    with call as (
+        insert into calls (order_id, action_key, request, refusal)
+        values ($1, $2, $3, $4)
+        on conflict (order_id) do nothing
+        returning order_id, request, refusal
+    ), effect as (
+        insert into effects (order_id, kind, request)
+        select order_id, $5, request
+        from call
+        where refusal is null
+    )
+    select refusal from call
+"#;
+
+/// Charges or books, unless there is a reason not to.
+pub async fn act(
+    connection: &mut PgConnection,
+    call: Call,
+    asked: &Asked,
+    refusal: Option<&str>,
+) -> sqlx::Result<Answer> {
+    let first: Option<Option<String>> = sqlx::query_scalar(ACT)
+        .bind(asked.order_id)
+        .bind(&asked.key)
+        .bind(&asked.request)
+        .bind(refusal)
+        .bind(call.to_string())
+        .fetch_optional(&mut *connection)
+        .await?;
+    match first {
+        Some(refusal) => Ok(refusal.map_or(Answer::Done, Answer::Refused)),
+        None => replay(connection, asked).await,
     }
+}
+
+/// Refunds or cancels what was done, which may be nothing. It cannot be refused, and leaves a mark that no later
+/// action gets past.
+pub async fn undo(
+    connection: &mut PgConnection,
+    call: Call,
+    asked: &Asked,
+) -> sqlx::Result<Answer> {
+    sqlx::query(
+        r#"
+        with call as (
+            insert into calls (order_id, undo_key)
+            values ($1, $2)
+            on conflict (order_id) do update set undo_key = excluded.undo_key
+                where calls.undo_key is null
+            returning order_id, request, action_key is not null and refusal is null as was_done
+        )
+        insert into effects (order_id, kind, request)
+        select order_id, $3, request
+        from call
+        where was_done
+        "#,
+    )
+    .bind(asked.order_id)
+    .bind(&asked.key)
+    .bind(call.to_string())
+    .execute(connection)
+    .await?;
+    Ok(Answer::Done)
+}
+// ANCHOR_END: act_sql
+
+/// What was done for an order, in its order.
+pub async fn effects(connection: &mut PgConnection, order_id: Uuid) -> sqlx::Result<Vec<Value>> {
+    sqlx::query_scalar(
+        r#"
+        select jsonb_build_object('kind', kind, 'request', request, 'at', at)
+        from effects
+        where order_id = $1
+        order by id
+        "#,
+    )
+    .bind(order_id)
+    .fetch_all(connection)
+    .await
 }
 
 /// The row of an order, beside what is asked now.
@@ -74,7 +156,7 @@ impl Row {
                 Answer::Refused("this order has had this step under another key".to_owned())
             }
             Some(_) if self.is_same != Some(true) => Answer::KeyReused,
-            Some(_) => self.refusal.into(),
+            Some(_) => self.refusal.map_or(Answer::Done, Answer::Refused),
         }
     }
     // ANCHOR_END: remember

@@ -1,5 +1,8 @@
 //! What does the inventory keep? Its stock, and what it answered.
+//!
+//! Invariant: a reserved item is not reserved again. The row of its stock is locked before anybody looks at it.
 
+use serde_json::Value;
 use sqlx::{PgConnection, migrate::Migrator};
 
 use super::calls::{Answer, Asked, replay};
@@ -7,27 +10,14 @@ use super::calls::{Answer, Asked, replay};
 /// The schema.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("migrations/inventory");
 
-/// What there is of a sku.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
-pub struct Stock {
-    /// What.
-    pub sku: String,
-    /// Can be ordered.
-    pub available: i64,
-    /// Promised to orders on their way.
-    pub reserved: i64,
-    /// Sold for good.
-    pub sold: i64,
-}
-
-/// Sets what can be ordered; what is promised or sold stays so.
-pub async fn put(connection: &mut PgConnection, sku: &str, quantity: i64) -> sqlx::Result<Stock> {
-    sqlx::query_as(
+/// Sets what can be ordered; what is reserved or sold stays so.
+pub async fn put(connection: &mut PgConnection, sku: &str, quantity: i64) -> sqlx::Result<Value> {
+    sqlx::query_scalar(
         r#"
         insert into stock (sku, available)
         values ($1, $2)
         on conflict (sku) do update set available = excluded.available
-        returning sku, available, reserved, sold
+        returning to_jsonb(stock)
         "#,
     )
     .bind(sku)
@@ -37,8 +27,8 @@ pub async fn put(connection: &mut PgConnection, sku: &str, quantity: i64) -> sql
 }
 
 /// What there is of it, if it was ever put in.
-pub async fn find(connection: &mut PgConnection, sku: &str) -> sqlx::Result<Option<Stock>> {
-    sqlx::query_as("select sku, available, reserved, sold from stock where sku = $1")
+pub async fn find(connection: &mut PgConnection, sku: &str) -> sqlx::Result<Option<Value>> {
+    sqlx::query_scalar("select to_jsonb(stock) from stock where sku = $1")
         .bind(sku)
         .fetch_optional(connection)
         .await
@@ -49,15 +39,17 @@ pub(crate) const RESERVE: &str = r#"
     with wanted as (
         select sku, quantity
         from jsonb_to_recordset($3 -> 'items') as item (sku text, quantity bigint)
+    ), locked as (
+        select sku, available
+        from stock
+        where sku in (select sku from wanted)
+        order by sku
+        for update
     ), short as (
-        select
-            case
-                when stock.sku is null then 'there is no sku ' || wanted.sku
-                else wanted.sku || ' is out of stock'
-            end as reason
+        select wanted.sku || ' is out of stock' as reason
         from wanted
-        left join stock using (sku)
-        where stock.sku is null or stock.available < wanted.quantity
+        left join locked using (sku)
+        where locked.sku is null or locked.available < wanted.quantity
         order by wanted.sku
         limit 1
     ), call as (
@@ -74,31 +66,28 @@ pub(crate) const RESERVE: &str = r#"
     select refusal from call
 "#;
 
-/// Promises all items of the order to it, or none.
+/// Reserves all items of the order for it, or none.
 ///
-/// The look at the stock gives the usual refusal its reason. What decides is the constraint: of two that see
-/// the last item, the second waits for the first, fails, and looks again.
+/// Of two orders that want the last item, the second waits for the lock and then sees what the first has left. All
+/// orders lock in the order of the skus, so two of them cannot deadlock. The constraint on `available` only guards
+/// against a mistake in this statement.
 pub async fn reserve(connection: &mut PgConnection, asked: &Asked) -> sqlx::Result<Answer> {
-    loop {
-        let first: sqlx::Result<Option<Option<String>>> = sqlx::query_scalar(RESERVE)
-            .bind(asked.order_id)
-            .bind(&asked.key)
-            .bind(&asked.request)
-            .fetch_optional(&mut *connection)
-            .await;
-        match first {
-            Ok(Some(refusal)) => return Ok(refusal.into()),
-            Ok(None) => return replay(connection, asked).await,
-            Err(sqlx::Error::Database(error)) if error.constraint() == Some("stock_is_enough") => {}
-            Err(error) => return Err(error),
-        }
+    let first: Option<Option<String>> = sqlx::query_scalar(RESERVE)
+        .bind(asked.order_id)
+        .bind(&asked.key)
+        .bind(&asked.request)
+        .fetch_optional(&mut *connection)
+        .await?;
+    match first {
+        Some(refusal) => Ok(refusal.map_or(Answer::Done, Answer::Refused)),
+        None => replay(connection, asked).await,
     }
 }
 // ANCHOR_END: reserve_sql
 
-/// Takes the promise back, if there was one. Refused once the items are sold.
+/// Makes the items available again, if they were reserved. Refused once they are sold.
 pub async fn release(connection: &mut PgConnection, asked: &Asked) -> sqlx::Result<Answer> {
-    let sold: bool = sqlx::query_scalar(
+    sqlx::query(
         r#"
         with call as (
             insert into calls (order_id, undo_key)
@@ -106,34 +95,30 @@ pub async fn release(connection: &mut PgConnection, asked: &Asked) -> sqlx::Resu
             on conflict (order_id) do update set undo_key = excluded.undo_key
                 where calls.undo_key is null and calls.sell_key is null
             returning request, action_key is not null and refusal is null as was_done
-        ), effect as (
-            update stock
-            set available = available + item.quantity, reserved = reserved - item.quantity
-            from
-                call,
-                jsonb_to_recordset(call.request -> 'items') as item (sku text, quantity bigint)
-            where call.was_done and stock.sku = item.sku
         )
-        select exists (select from calls where order_id = $1 and sell_key is not null)
+        update stock
+        set available = available + item.quantity, reserved = reserved - item.quantity
+        from
+            call,
+            jsonb_to_recordset(call.request -> 'items') as item (sku text, quantity bigint)
+        where call.was_done and stock.sku = item.sku
         "#,
     )
     .bind(asked.order_id)
     .bind(&asked.key)
-    .fetch_one(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(if sold { Answer::Refused("the items are sold".to_owned()) } else { Answer::Done })
+    // A statement of its own sees also what the one above had to wait for.
+    let is_sold = "select sell_key is not null from calls where order_id = $1";
+    let is_sold = sqlx::query_scalar(is_sold).bind(asked.order_id).fetch_one(connection).await?;
+    Ok(if is_sold { Answer::Refused("the items are sold".to_owned()) } else { Answer::Done })
 }
 
 pub(crate) const SELL: &str = r#"
     with call as (
         update calls
         set sell_key = $2
-        where
-            order_id = $1
-            and action_key is not null
-            and refusal is null
-            and undo_key is null
-            and sell_key is null
+        where order_id = $1 and action_key is not null and (refusal, undo_key, sell_key) is null
         returning request
     ), effect as (
         update stock
@@ -146,21 +131,16 @@ pub(crate) const SELL: &str = r#"
     select count(*) from call
 "#;
 
-/// Sells what was promised. Without a promise there is nothing to sell.
+/// Sells what was reserved. Without a reservation there is nothing to sell.
 pub async fn sell(connection: &mut PgConnection, asked: &Asked) -> sqlx::Result<Answer> {
     let sold: i64 = sqlx::query_scalar(SELL)
         .bind(asked.order_id)
         .bind(&asked.key)
         .fetch_one(&mut *connection)
         .await?;
-    let is_sold = sold > 0
-        || sqlx::query_scalar(
-            "select exists (select from calls where order_id = $1 and sell_key = $2)",
-        )
-        .bind(asked.order_id)
-        .bind(&asked.key)
-        .fetch_one(connection)
-        .await?;
+    let was_sold = "select exists (select from calls where order_id = $1 and sell_key = $2)";
+    let was_sold = sqlx::query_scalar(was_sold).bind(asked.order_id).bind(&asked.key);
+    let is_sold = sold > 0 || was_sold.fetch_one(connection).await?;
     let refusal = "nothing is reserved for this order".to_owned();
     Ok(if is_sold { Answer::Done } else { Answer::Refused(refusal) })
 }

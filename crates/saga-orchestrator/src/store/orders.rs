@@ -1,13 +1,14 @@
 //! What does a client's request do to the orders, and what does it read of them?
 
+use serde_json::Value;
 use sqlx::{PgConnection, types::Json};
 use uuid::Uuid;
 
-use super::{Store, by_order, records};
+use super::{Store, logs};
 use crate::{
     error::Error,
     log::{Log, Status},
-    order::{Order, stored},
+    order::Order,
 };
 
 pub(crate) const INSERT: &str = r#"
@@ -22,139 +23,83 @@ pub(crate) const INSERT: &str = r#"
     from new
 "#;
 
+/// An order as it stands.
+#[derive(Debug)]
+pub struct Standing {
+    /// Which.
+    pub id: Uuid,
+    /// Its state.
+    pub status: Status,
+    /// The token that was given out last.
+    pub fence: i64,
+    /// What has happened so far.
+    pub log: Log,
+}
+
 impl Store {
     /// A new order with the first record of its log, or the order that was made with this key. An error if the key
     /// was used for another request.
-    pub async fn insert(&self, id: Uuid, key: &str, order: &Order) -> Result<Uuid, Error> {
-        let row = self
-            .database
-            .within(async |connection| {
-                let new = insert(connection, id, key, order).await?;
-                if new { Ok(None) } else { owner(connection, key, order).await.map(Some) }
-            })
-            .await?;
-        match row {
-            None | Some((_, true)) => Ok(row.map_or(id, |(known, _)| known)),
+    pub async fn insert(&self, key: &str, order: &Order) -> Result<Uuid, Error> {
+        let id = Uuid::now_v7();
+        let known = self.database.within(async |connection| {
+            let new = sqlx::query(INSERT)
+                .bind(id)
+                .bind(key)
+                .bind(Json(order))
+                .bind(Json(Log::FIRST))
+                .execute(&mut *connection)
+                .await?;
+            if new.rows_affected() > 0 { Ok(None) } else { owner(connection, key, order).await }
+        });
+        match known.await? {
+            None => Ok(id),
+            Some((known, true)) => Ok(known),
             Some((_, false)) => Err(Error::KeyReused),
         }
     }
 
-    /// How an order stands, and its log.
-    pub async fn find(&self, id: Uuid) -> Result<Option<(Status, Log)>, Error> {
-        let (status, rows) = self
-            .database
-            .within(async |connection| {
-                let status: Option<String> =
-                    sqlx::query_scalar("select status from orders where id = $1")
-                        .bind(id)
-                        .fetch_optional(&mut *connection)
-                        .await?;
-                let rows =
-                    if status.is_some() { records(connection, &[id]).await? } else { Vec::new() };
-                Ok((status, rows))
-            })
-            .await?;
-        let Some(status) = status else { return Ok(None) };
-        let log = by_order(rows).remove(&id).unwrap_or_default();
-        Ok(Some((stored(status.into())?, log)))
+    /// How an order stands.
+    pub async fn find(&self, id: Uuid) -> Result<Standing, Error> {
+        let found = self.database.within(async |connection| {
+            let select = "select to_jsonb(status), fence from orders where id = $1";
+            let order: Option<(Json<Status>, i64)> =
+                sqlx::query_as(select).bind(id).fetch_optional(&mut *connection).await?;
+            Ok((order, logs(connection, &[id]).await?.remove(&id).unwrap_or_default()))
+        });
+        let (order, log) = found.await?;
+        let (Json(status), fence) = order.ok_or(Error::NotFound)?;
+        Ok(Standing { id, status, fence, log })
     }
 
-    /// Up to so many orders of this status, or of any, after this one; in the order in which they came.
-    pub async fn page(
-        &self,
-        status: Option<Status>,
-        after: Uuid,
-        limit: i64,
-    ) -> Result<Vec<(Uuid, Status, Log)>, Error> {
-        let (orders, rows) = self
-            .database
-            .within(async |connection| {
-                let orders: Vec<(Uuid, String)> = sqlx::query_as(
-                    r#"
-                    select id, status
-                    from orders
-                    where ($1::text is null or status = $1) and id > $2
-                    order by id
-                    limit $3
-                    "#,
-                )
-                .bind(status.map(Status::name))
-                .bind(after)
-                .bind(limit)
-                .fetch_all(&mut *connection)
-                .await?;
-                let ids: Vec<_> = orders.iter().map(|order| order.0).collect();
-                let rows = records(connection, &ids).await?;
-                Ok((orders, rows))
-            })
-            .await?;
-        let mut logs = by_order(rows);
-        let whole = |(id, status): (Uuid, String)| {
-            Ok((id, stored(status.into())?, logs.remove(&id).unwrap_or_default()))
-        };
-        orders.into_iter().map(whole).collect()
+    /// The newest hundred orders of this status, or of any.
+    pub async fn newest(&self, status: Option<Status>) -> Result<Vec<Value>, Error> {
+        let newest = self.database.within(async |connection| {
+            sqlx::query_scalar(
+                r#"
+                select jsonb_build_object('id', id, 'status', status)
+                from orders
+                where $1::text is null or status = $1
+                order by id desc
+                limit 100
+                "#,
+            )
+            .bind(status.map(|status| status.to_string()))
+            .fetch_all(connection)
+            .await
+        });
+        newest.await
     }
-
-    /// Lets a stuck order go on; whether it was stuck. The token rises, so that nobody who held it before goes on
-    /// beside whoever claims it now.
-    pub async fn resume(&self, id: Uuid, status: Status) -> Result<bool, Error> {
-        let resumed = self
-            .database
-            .within(async |connection| {
-                sqlx::query(
-                    r#"
-                    with mine as (
-                        update orders
-                        set
-                            records = records + 1,
-                            fence = fence + 1,
-                            status = $2,
-                            leased = false,
-                            due_at = now()
-                        where id = $1 and status = 'stuck'
-                        returning id, records, fence
-                    )
-                    insert into saga_log (order_id, number, record, fence)
-                    select id, records, '{"kind": "resumed"}', fence
-                    from mine
-                    "#,
-                )
-                .bind(id)
-                .bind(status.name())
-                .execute(connection)
-                .await
-            })
-            .await?;
-        Ok(resumed.rows_affected() > 0)
-    }
-}
-
-/// Inserts an order that nobody has claimed; whether the key was free.
-pub async fn insert(
-    connection: &mut PgConnection,
-    id: Uuid,
-    key: &str,
-    order: &Order,
-) -> sqlx::Result<bool> {
-    let written = sqlx::query(INSERT)
-        .bind(id)
-        .bind(key)
-        .bind(Json(order))
-        .bind(Json(Log::FIRST))
-        .execute(connection)
-        .await?;
-    Ok(written.rows_affected() > 0)
 }
 
 /// The order of this key, and whether it was made by the same request.
-pub async fn owner(
+pub(crate) async fn owner(
     connection: &mut PgConnection,
     key: &str,
     order: &Order,
-) -> sqlx::Result<(Uuid, bool)> {
+) -> sqlx::Result<Option<(Uuid, bool)>> {
     sqlx::query_as("select id, request = $2 from orders where idempotency_key = $1")
         .bind(key)
         .bind(Json(order))
-        .fetch_one(connection)
+        .fetch_optional(connection)
         .await
 }

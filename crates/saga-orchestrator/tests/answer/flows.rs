@@ -1,19 +1,42 @@
 //! Does an order end alike when it finds its way without an orchestrator, or in one transaction?
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use conform::http::problem;
-use lab::harness::Outcome;
+use futures_util::StreamExt;
+use lab::{
+    Service,
+    child::{Child, ChildBuilder},
+    database::Database,
+    fault::{Fault, Proxy, Side},
+    harness::{Outcome, eventually},
+    stack,
+};
+use lapin::{
+    BasicProperties, Channel,
+    options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
 use saga_orchestrator::{
-    cases::client::{changed, order},
-    experiments::fixture,
+    cases::client::{Client, changed, order},
+    experiments::fixture::{self, Fixture},
 };
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+use tokio::time::{sleep, timeout};
 
-use crate::start;
+use crate::{count, start};
 
 lab::tests![
     the_choreographed_order_ends_in_the_same_ways,
-    an_event_that_no_code_of_ours_wrote_holds_nothing_up,
+    an_event_that_no_code_of_ours_wrote_is_kept_and_holds_nothing_up,
+    while_a_database_is_away_no_event_goes_back_to_the_broker,
+    an_event_survives_a_database_that_breaks_off_at_any_message,
+    an_event_survives_a_broker_that_breaks_off_at_any_message,
+    a_parcel_without_a_reservation_is_left_to_a_human,
+    two_processes_send_each_event_once,
+    events_that_are_too_old_to_come_again_are_forgotten,
     the_order_by_two_phase_commit_says_what_is_missing,
 ];
 
@@ -51,7 +74,7 @@ async fn the_choreographed_order_ends_in_the_same_ways() -> Outcome {
     Ok(())
 }
 
-async fn an_event_that_no_code_of_ours_wrote_holds_nothing_up() -> Outcome {
+async fn an_event_that_no_code_of_ours_wrote_is_kept_and_holds_nothing_up() -> Outcome {
     let (queues, prefix) = fixture::queues().await?;
     let flow = ["--flow", "choreography", "--queue-prefix", &prefix];
     let (_fixture, _child, client) = start(&flow).await?;
@@ -68,19 +91,195 @@ async fn an_event_that_no_code_of_ours_wrote_holds_nothing_up() -> Outcome {
     .to_string();
     let last = fewer_than_none.as_bytes();
     for event in [&b"\xff\xfe"[..], b"", b"{}", b"<html>", br#"{"kind":"order.placed"}"#, last] {
-        let options = lapin::options::BasicPublishOptions::default();
         let publish = channel.basic_publish(
             exchange.as_str().into(),
             "order.placed".into(),
-            options,
+            BasicPublishOptions::default(),
             event,
-            lapin::BasicProperties::default(),
+            BasicProperties::default(),
         );
         publish.await?.await?;
     }
     let id = client.place_order("after", &order("book")).await?;
     client.ends(id, "confirmed").await?;
+    eventually("all of them are in the dead-letter queue", async || {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let dead = format!("{prefix}dead");
+        let dead = channel.queue_declare(dead.as_str().into(), passive, FieldTable::default());
+        Ok((dead.await?.message_count() == 6).then_some(()))
+    })
+    .await
+}
+
+/// A choreography that reaches its broker and the database of shipping through proxies.
+struct Scene {
+    client: Client,
+    broker: Proxy,
+    shipping: Proxy,
+    _child: Child,
+    fixture: Fixture,
+    _queues: lab::queues::Queues,
+}
+
+impl Scene {
+    /// With a poll that comes too late to hide anything.
+    async fn start() -> anyhow::Result<Self> {
+        let (queues, prefix) = fixture::queues().await?;
+        let fixture = Fixture::fresh().await?;
+        let amqp = stack::server(Service::RabbitMq).await?.url;
+        let broker = Proxy::to_url(&amqp).await?;
+        let [inventory, payment, url] = fixture.parts.databases().map(Database::url);
+        let shipping = Proxy::to_url(url).await?;
+        let choreography: ChildBuilder = fixture
+            .serve_on([inventory, payment, &shipping.url(url)?])
+            .args(&["--flow", "choreography", "--queue-prefix", &prefix])
+            .args(&["--amqp-url", &broker.url(&amqp)?, "--poll-ms", "600000"]);
+        let (child, client) = fixture::start(choreography).await?;
+        client.put_stock("book", 1_000).await?;
+        let id = client.place_order("first", &order("book")).await?;
+        client.ends(id, "confirmed").await?;
+        Ok(Self { client, broker, shipping, _child: child, fixture, _queues: queues })
+    }
+
+    /// Places an order while shipping's database is away, and waits until it is charged.
+    async fn charged(&self) -> anyhow::Result<uuid::Uuid> {
+        self.shipping.set(Fault::Cut);
+        let id = self.client.place_order("charged", &order("book")).await?;
+        eventually("the order is charged", async || {
+            let payments = self.client.json(&format!("payment/effects/{id}")).await?;
+            Ok((payments["effects"] != json!([])).then_some(()))
+        })
+        .await?;
+        Ok(id)
+    }
+}
+
+/// RabbitMQ 4 drops an event that has come back twenty times. Here it does not come back at all.
+async fn while_a_database_is_away_no_event_goes_back_to_the_broker() -> Outcome {
+    let scene = Scene::start().await?;
+    let before = scene.broker.connections();
+    let id = scene.charged().await?;
+    // How long the outage lasts.
+    sleep(Duration::from_secs(3)).await;
+    let after = scene.broker.connections();
+    ensure!(after == before, "{} new connections to the broker", after - before);
+    scene.shipping.heal();
+    scene.client.ends(id, "confirmed").await?;
+    scene.client.had(id, [1, 0, 1, 0]).await
+}
+
+async fn an_event_survives_a_database_that_breaks_off_at_any_message() -> Outcome {
+    let scene = Scene::start().await?;
+    breaks_off(&scene, &scene.shipping, 12).await
+}
+
+async fn an_event_survives_a_broker_that_breaks_off_at_any_message() -> Outcome {
+    let scene = Scene::start().await?;
+    breaks_off(&scene, &scene.broker, 16).await
+}
+
+/// The process lives on, and every order must end: nothing may wait for the next poll.
+async fn breaks_off(scene: &Scene, server: &Proxy, messages: u64) -> Outcome {
+    for message in 1..=messages {
+        for side in [Side::Before, Side::After] {
+            let key = format!("{side:?} message {message}");
+            let caught = server.at_message(server.messages() + message, side);
+            let wanted = order("book");
+            let placing = scene.client.place_order(&key, &wanted);
+            let (placed, held) = tokio::join!(placing, timeout(Duration::from_secs(2), caught));
+            if let Ok(held) = held {
+                let held = held?;
+                server.set(Fault::Cut);
+                held.gone().await;
+                server.heal();
+            }
+            let id = placed?;
+            scene.client.ends(id, "confirmed").await.context(key)?;
+            scene.client.had(id, [1, 0, 1, 0]).await?;
+        }
+    }
     Ok(())
+}
+
+async fn a_parcel_without_a_reservation_is_left_to_a_human() -> Outcome {
+    let scene = Scene::start().await?;
+    let id = scene.charged().await?;
+    let mut inventory = PgConnection::connect(scene.fixture.parts.inventory.url()).await?;
+    sqlx::query("delete from calls where order_id = $1").bind(id).execute(&mut inventory).await?;
+    inventory.close().await?;
+    scene.shipping.heal();
+    scene.client.ends(id, "stuck").await.map(drop)
+}
+
+async fn two_processes_send_each_event_once() -> Outcome {
+    let (mut queues, prefix) = fixture::queues().await?;
+    let fixture = Fixture::fresh().await?;
+    let choreography = fixture.serve().args(&[
+        "--flow",
+        "choreography",
+        "--queue-prefix",
+        &prefix,
+        "--poll-ms",
+        "5",
+    ]);
+    let (_one, client) = fixture::start(choreography.clone()).await?;
+    let _other = choreography.start().await?;
+    client.put_stock("book", 1_000).await?;
+    let id = client.place_order("first", &order("book")).await?;
+    client.ends(id, "confirmed").await?;
+    let spy = format!("{prefix}spy");
+    queues.expect([spy.clone()], [])?;
+    let channel = queues.connection().await?.create_channel().await?;
+    listen_to_all(&channel, &spy, &format!("{prefix}events")).await?;
+    for number in 0..20 {
+        let id = client.place_order(&format!("{number}"), &order("book")).await?;
+        client.ends(id, "confirmed").await?;
+    }
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let mut events = channel
+        .basic_consume(spy.as_str().into(), "".into(), options, FieldTable::default())
+        .await?;
+    let (mut ids, mut sent) = (std::collections::HashSet::new(), 0);
+    while let Ok(Some(event)) = timeout(Duration::from_secs(1), events.next()).await {
+        let event: Value = serde_json::from_slice(&event?.data)?;
+        ids.insert(event["id"].to_string());
+        sent += 1;
+    }
+    ensure!(ids.len() == 100, "five events for each order: {}", ids.len());
+    // A relay that is held up for half a second is not waited for.
+    ensure!(sent <= 110, "{sent} messages for 100 events");
+    Ok(())
+}
+
+async fn listen_to_all(channel: &Channel, queue: &str, exchange: &str) -> Outcome {
+    let (options, none) = (QueueDeclareOptions::default(), FieldTable::default);
+    channel.queue_declare(queue.into(), options, none()).await?;
+    let options = QueueBindOptions::default();
+    Ok(channel.queue_bind(queue.into(), exchange.into(), "#".into(), options, none()).await?)
+}
+
+async fn events_that_are_too_old_to_come_again_are_forgotten() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let mut payment = PgConnection::connect(fixture.parts.payment.url()).await?;
+    sqlx::query(
+        r#"
+        insert into inbox (event_id, at)
+        select gen_random_uuid(), now() - days * interval '1 day'
+        from generate_series(1, 3000) as number, (values (1), (8)) as age (days)
+        "#,
+    )
+    .execute(&mut payment)
+    .await?;
+    payment.close().await?;
+    let (_queues, prefix) = fixture::queues().await?;
+    let flow = ["--flow", "choreography", "--queue-prefix", &prefix];
+    let _child = fixture.serve().args(&flow).start().await?;
+    eventually("the old events are forgotten, and no others", async || {
+        let kept = count(fixture.parts.payment.url(), "select count(*) from inbox").await?;
+        ensure!(kept >= 3_000, "{kept} are left");
+        Ok((kept == 3_000).then_some(()))
+    })
+    .await
 }
 
 /// The shared server may not allow prepared transactions, which is PostgreSQL's default: then it says so by a 500 or

@@ -1,6 +1,7 @@
 //! Do the services do what their table of calls (`src/cases`) cannot say? With options of their own, several processes,
 //! other flows, a look into their databases, or a fault.
 
+mod faults;
 mod flows;
 mod orders;
 mod processes;
@@ -15,12 +16,15 @@ use saga_orchestrator::{
     cases::client::Client,
     experiments::fixture::{self, Fixture},
 };
+use sqlx::{Connection, PgConnection};
 
 /// Options for an orchestrator that soon tries again.
 const IMPATIENT: [&str; 4] = ["--backoff-ms", "20", "--longest-backoff-ms", "100"];
 
 fn main() -> ExitCode {
-    let tests = [orders::tests(), processes::tests(), flows::tests()].into_iter().flatten();
+    let tests = [orders::tests(), processes::tests(), flows::tests(), faults::tests()]
+        .into_iter()
+        .flatten();
     run(saga_orchestrator::answer(), || Box::pin(serve_for_cases()), tests.collect())
 }
 
@@ -35,4 +39,12 @@ async fn start(options: &[&str]) -> anyhow::Result<(Fixture, Child, Client)> {
     let fixture = Fixture::fresh().await?;
     let (child, client) = fixture::start(fixture.serve().args(&IMPATIENT).args(options)).await?;
     Ok((fixture, child, client))
+}
+
+/// What this statement counts in this database.
+async fn count(url: &str, statement: &'static str) -> anyhow::Result<i64> {
+    let mut connection = PgConnection::connect(url).await?;
+    let count = sqlx::query_scalar(statement).fetch_one(&mut connection).await?;
+    connection.close().await?;
+    Ok(count)
 }

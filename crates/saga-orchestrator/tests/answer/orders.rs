@@ -27,11 +27,11 @@ lab::tests![
 
 /// The ledger takes no refund until [`refunds_work`].
 async fn refunds_fail(fixture: &Fixture) -> Outcome {
-    sql(fixture, "alter table ledger add constraint closed check (kind <> 'refund')").await
+    sql(fixture, "alter table effects add constraint closed check (kind <> 'refund')").await
 }
 
 async fn refunds_work(fixture: &Fixture) -> Outcome {
-    sql(fixture, "alter table ledger drop constraint closed").await
+    sql(fixture, "alter table effects drop constraint closed").await
 }
 
 async fn sql(fixture: &Fixture, statement: &'static str) -> Outcome {
@@ -41,7 +41,7 @@ async fn sql(fixture: &Fixture, statement: &'static str) -> Outcome {
 }
 
 async fn a_stuck_order_is_listed_and_a_retry_finishes_it() -> Outcome {
-    let (fixture, _child, client) = start(&["--deadline-ms", "200"]).await?;
+    let (fixture, _child, client) = start(&["--attempts", "3"]).await?;
     client.put_stock("book", 2).await?;
     refunds_fail(&fixture).await?;
     let id = client.place_order("stuck", &changed(order("book"), "address.country", "XX")).await?;
@@ -49,7 +49,7 @@ async fn a_stuck_order_is_listed_and_a_retry_finishes_it() -> Outcome {
     ensure!(order["reason"].as_str().unwrap_or_default().starts_with("refund: 500"), "{order}");
     ensure!(statuses(&order)[4] == "refund stuck", "{order}");
     let listed = client.json("orders?status=stuck").await?;
-    ensure!(listed["orders"][0]["id"] == id.to_string() && listed["next"].is_null(), "{listed}");
+    ensure!(listed["orders"][0]["id"] == id.to_string(), "{listed}");
     ensure!(client.json("orders?status=confirmed").await?["orders"] == json!([]));
     client.has_stock("book", [0, 2, 0]).await?;
 
@@ -117,7 +117,7 @@ async fn a_participant_that_answers_nonsense_is_asked_again() -> Outcome {
     ] {
         let liar = Nonsense::start(nonsense).await?;
         let orchestrator = fixture.orchestrator([honest, liar.address, honest]).args(&IMPATIENT);
-        let (child, client) = fixture::start(orchestrator.args(&["--deadline-ms", "60"])).await?;
+        let (child, client) = fixture::start(orchestrator.args(&["--attempts", "2"])).await?;
         // It may have charged. So the refund is asked for, and as that is nonsense too, a human is needed.
         let id = client.place_order(name, &order("book")).await?;
         let order = client.ends(id, "stuck").await.context(name)?;
@@ -135,7 +135,7 @@ async fn a_participant_that_answers_nonsense_is_asked_again() -> Outcome {
 }
 
 async fn a_log_record_that_no_code_of_ours_wrote_parks_the_order_and_no_other() -> Outcome {
-    let (fixture, _child, client) = start(&["--deadline-ms", "100"]).await?;
+    let (fixture, _child, client) = start(&["--attempts", "2"]).await?;
     client.put_stock("book", 100).await?;
     let mut connection = PgConnection::connect(fixture.orders.url()).await?;
     for record in [

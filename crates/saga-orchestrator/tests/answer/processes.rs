@@ -25,19 +25,15 @@ async fn the_services_run_apart() -> Outcome {
     let (inventory, stock) = fixture::start(fixture.serve_only("inventory")).await?;
     let payment = fixture.serve_only("payment").start().await?;
     let shipping = fixture.serve_only("shipping").start().await?;
-    // Apart, a participant has its calls also without its name before them.
-    let orchestrator = fixture
-        .serve_only("orchestrator")
-        .args(&["--inventory-url", inventory.url()])
-        .args(&["--payment-url", &format!("{}/payment", payment.url())])
-        .args(&["--shipping-url", &format!("{}/shipping/", shipping.url())]);
+    let addresses = [inventory.address(), payment.address(), shipping.address()];
+    let orchestrator = fixture.orchestrator(addresses);
     let (_orchestrator, client) = fixture::start(orchestrator).await?;
     problem(client.target.get("inventory/stock/book").await?, 404).await?;
     stock.put_stock("book", 2).await?;
     problem(stock.target.get("orders").await?, 404).await?;
     let id = client.place_order("apart", &order("book")).await?;
     client.ends(id, "confirmed").await?;
-    ensure!(stock.json("stock/book").await?["sold"] == 2);
+    ensure!(stock.json("inventory/stock/book").await?["sold"] == 2);
     Ok(())
 }
 

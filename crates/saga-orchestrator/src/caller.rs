@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, header::CONTENT_TYPE, redirect::Policy};
+use reqwest::{Client, Response, StatusCode, header, redirect::Policy};
 use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
 use crate::{
     order::Order,
-    saga::{Call, Participant, Record},
+    saga::{Call, Record},
 };
 
 /// More of an answer is not read.
@@ -17,93 +17,77 @@ const MAX_ANSWER: usize = 16 * 1_024;
 /// More of a reason is not kept.
 const MAX_REASON: usize = 300;
 
-/// Where the participants are.
-#[derive(Clone, Debug)]
-pub struct Addresses {
-    /// `http://…/inventory`.
-    pub inventory: Url,
-    /// `http://…/payment`.
-    pub payment: Url,
-    /// `http://…/shipping`.
-    pub shipping: Url,
-}
-
 /// The three services, as the orchestrator reaches them.
 #[derive(Clone, Debug)]
-pub struct Participants {
+pub struct Caller {
     http: Client,
-    addresses: Addresses,
+    /// Where they are, in the order of [`Participant::ALL`](crate::saga::Participant::ALL): `http://…/inventory` and so on.
+    addresses: [Url; 3],
+    /// What they want to be shown.
+    key: Option<String>,
 }
 
-impl Participants {
+impl Caller {
     /// Each call takes this long at most.
-    pub fn new(addresses: Addresses, timeout: Duration) -> reqwest::Result<Self> {
-        let http = Client::builder()
-            .timeout(timeout)
-            .redirect(Policy::none())
-            .no_proxy()
-            .pool_max_idle_per_host(64)
-            .build()?;
-        Ok(Self { http, addresses })
+    pub fn new(
+        addresses: [Url; 3],
+        key: Option<String>,
+        timeout: Duration,
+    ) -> reqwest::Result<Self> {
+        let http =
+            Client::builder().timeout(timeout).redirect(Policy::none()).no_proxy().build()?;
+        Ok(Self { http, addresses, key })
     }
 
     // ANCHOR: classify
     /// Makes one attempt at a call, and returns what to write down about it.
     pub async fn call(&self, call: Call, id: Uuid, order: &Order) -> Record {
-        let unknown =
-            |reason: String| Record::Failed { call, unknown: true, reason: tidy(&reason) };
-        let request = self
-            .http
-            .post(self.url(call))
-            // The same for each attempt at this step of this order, whoever makes it.
-            .header("idempotency-key", format!("{id}.{call}"))
-            .json(&body(call, id, order));
+        let failed = |outcome_unknown, reason: &str| Record::Failed {
+            call,
+            outcome_unknown,
+            reason: tidy(reason),
+        };
+        let address = self.addresses[call.participant() as usize].as_str().trim_end_matches('/');
+        let mut request = self.http.post(format!("{address}/{call}")).json(&body(call, id, order));
+        // The same for each attempt at this step of this order, whoever makes it.
+        request = request.header("idempotency-key", format!("{id}.{call}"));
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
         let response = match request.send().await {
             Ok(response) => response,
             // Down: no connection, so nothing was asked and nothing was done.
-            Err(error) if error.is_connect() => {
-                let reason = "nobody listens there".to_owned();
-                return Record::Failed { call, unknown: false, reason };
-            }
+            Err(error) if error.is_connect() => return failed(false, "nobody listens there"),
             // Unknown: sent, or perhaps sent. A time-out is not a refusal.
-            Err(error) if error.is_timeout() => return unknown("no answer in time".to_owned()),
-            Err(_) => return unknown("the connection broke".to_owned()),
+            Err(error) if error.is_timeout() => return failed(true, "no answer in time"),
+            Err(_) => return failed(true, "the connection broke"),
         };
         let status = response.status();
-        let is_problem = is_problem(&response);
-        let Some(answer) = read(response).await else {
-            return unknown(format!("{status} with an answer that cannot be read"));
-        };
-        answered(call, id, status, is_problem, &answer)
+        let kind = response.headers().get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
+        let is_problem = kind.is_some_and(|kind| kind.starts_with(b"application/problem+json"));
+        match read(response).await {
+            Some(answer) => answered(call, id, status, is_problem, &answer),
+            None => failed(true, &format!("{status} with an answer that cannot be read")),
+        }
     }
     // ANCHOR_END: classify
-
-    fn url(&self, call: Call) -> String {
-        let base = match call.participant() {
-            Participant::Inventory => &self.addresses.inventory,
-            Participant::Payment => &self.addresses.payment,
-            Participant::Shipping => &self.addresses.shipping,
-        };
-        format!("{}/{call}", base.as_str().trim_end_matches('/'))
-    }
 }
 
 // ANCHOR: answered
-/// What an answer says. A no is only what the participant says after it has considered this very order; whatever
-/// else comes may have been said by a proxy, and leaves it unknown.
+/// What an answer says. Only two things are certain: a yes and a no that name this order. Anything else may come from
+/// a proxy, and leaves the outcome unknown.
 fn answered(call: Call, id: Uuid, status: StatusCode, is_problem: bool, answer: &Value) -> Record {
     let is_ours = answer["order_id"] == id.to_string();
     let detail = answer["detail"].as_str();
     let reason = match status {
         StatusCode::OK if is_ours => return Record::Done { call },
-        // Only who names the order has really considered it.
         StatusCode::CONFLICT if is_problem && is_ours => {
             return Record::Refused { call, reason: tidy(detail.unwrap_or("refused")) };
         }
         StatusCode::OK => "200 that speaks of another order".to_owned(),
         _ => format!("{status} {}", detail.unwrap_or_default()),
     };
-    Record::Failed { call, unknown: true, reason: tidy(&reason) }
+    Record::Failed { call, outcome_unknown: true, reason: tidy(&reason) }
 }
 // ANCHOR_END: answered
 
@@ -121,11 +105,6 @@ pub fn body(call: Call, id: Uuid, order: &Order) -> Value {
     }
 }
 
-fn is_problem(response: &Response) -> bool {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("application/problem+json"))
-}
-
 /// The answer as JSON, unless it is none, or too long, or breaks off.
 async fn read(mut response: Response) -> Option<Value> {
     let mut bytes = Vec::new();
@@ -140,7 +119,8 @@ async fn read(mut response: Response) -> Option<Value> {
 
 /// What another service wrote goes into our log and to our clients: short, and on one line.
 fn tidy(reason: &str) -> String {
-    reason.trim().chars().filter(|c| !c.is_control()).take(MAX_REASON).collect()
+    let ends_no_line = |c: &char| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}');
+    reason.trim().chars().filter(ends_no_line).take(MAX_REASON).collect()
 }
 
 #[cfg(test)]
@@ -186,7 +166,7 @@ mod tests {
             (503, true, &ours),
         ] {
             let record = heard(status, is_problem, answer);
-            let is_unknown = matches!(record, Record::Failed { unknown: true, .. });
+            let is_unknown = matches!(record, Record::Failed { outcome_unknown: true, .. });
             assert!(is_unknown, "{status} {answer}: {record:?}");
         }
     }

@@ -1,22 +1,13 @@
-//! Who does what when which event comes? To see what follows on what, all of this has to be read: that is the price
-//! of nobody being in charge.
+//! Who does what when which event comes? To see which step follows which, one has to read all of this: that is the price
+//! when nobody is in charge.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{
-    order::Order,
-    participants::body,
-    payment,
-    saga::Call,
-    shipping,
-    store::{
-        calls::{Answer, Asked},
-        inventory as stock, outbox, payment as ledger, shipping as parcels,
-    },
-};
+use super::{asked, events, set_status};
+use crate::{order::Order, participant::perform, saga::Call, store::calls::Answer};
 
 /// Who reacts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +70,7 @@ impl Service {
             Self::Orders => &[
                 "payment.declined",
                 "shipment.refused",
+                "stock.not_sold",
                 "stock.refused",
                 "stock.released",
                 "stock.sold",
@@ -92,58 +84,53 @@ impl Service {
     }
 
     /// Reacts to an event in the transaction given; the event that follows, if one does.
-    pub async fn react(
+    async fn react(
         self,
         connection: &mut PgConnection,
         event: &Event,
     ) -> sqlx::Result<Option<&'static str>> {
-        let (id, order) = (event.order_id, &event.order);
-        let asked = |call: Call| Asked {
-            order_id: id,
-            key: format!("{id}.{call}"),
-            request: body(call, id, order),
-        };
-        let or = |answer: Answer, done, refused| {
-            Some(if answer == Answer::Done { done } else { refused })
-        };
-        Ok(match (self, event.kind.as_str()) {
-            (Self::Inventory, "order.placed") => {
-                let answer = stock::reserve(connection, &asked(Call::Reserve)).await?;
-                or(answer, "stock.reserved", "stock.refused")
-            }
+        let (call, done, refused) = match (self, event.kind.as_str()) {
+            (Self::Inventory, "order.placed") => (Call::Reserve, "stock.reserved", "stock.refused"),
             (Self::Payment, "stock.reserved") => {
-                let refusal = payment::refusal(&order.payment_method);
-                let answer = ledger::charge(connection, &asked(Call::Charge), refusal).await?;
-                or(answer, "payment.charged", "payment.declined")
+                (Call::Charge, "payment.charged", "payment.declined")
             }
             (Self::Shipping, "payment.charged") => {
-                let refusal = shipping::refusal(&order.address.country);
-                let answer = parcels::book(connection, &asked(Call::Book), refusal).await?;
-                or(answer, "shipment.booked", "shipment.refused")
+                (Call::Book, "shipment.booked", "shipment.refused")
             }
-            (Self::Inventory, "shipment.booked") => {
-                let answer = stock::sell(connection, &asked(Call::Sell)).await?;
-                or(answer, "stock.sold", "stock.not_sold")
-            }
+            (Self::Inventory, "shipment.booked") => (Call::Sell, "stock.sold", "stock.not_sold"),
             (Self::Payment, "shipment.refused") => {
-                ledger::refund(connection, &asked(Call::Refund)).await?;
-                Some("payment.refunded")
+                (Call::Refund, "payment.refunded", "payment.refunded")
             }
             (Self::Inventory, "payment.declined" | "payment.refunded") => {
-                stock::release(connection, &asked(Call::Release)).await?;
-                Some("stock.released")
+                (Call::Release, "stock.released", "stock.released")
             }
             (Self::Orders, kind) => {
                 let status = match kind {
                     "stock.sold" => "confirmed",
                     "stock.refused" | "stock.released" => "cancelled",
+                    // A parcel is booked for items that nobody reserved: a human has to look.
+                    "stock.not_sold" => "stuck",
                     _ => "cancelling",
                 };
-                outbox::set_status(connection, id, status).await?;
-                None
+                set_status(connection, event.order_id, status).await?;
+                return Ok(None);
             }
-            _ => None,
-        })
+            _ => return Ok(None),
+        };
+        let asked = asked(call, event.order_id, &event.order);
+        let is_done = perform(connection, call, &asked).await? == Answer::Done;
+        Ok(Some(if is_done { done } else { refused }))
     }
     // ANCHOR_END: reactions
+
+    /// Reacts to an event, unless that was done before, and puts the event that follows into the outbox.
+    pub async fn receive(self, connection: &mut PgConnection, event: &Event) -> sqlx::Result<()> {
+        if events::receive(connection, event.id).await?
+            && let Some(next) = self.react(connection, event).await?
+        {
+            let next = Event::new(next, event.order_id, event.order.clone());
+            events::put(connection, &next.to_json()).await?;
+        }
+        Ok(())
+    }
 }

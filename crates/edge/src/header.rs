@@ -1,0 +1,99 @@
+//! What does a header say that must be there once? And who may call a service of which not everybody is a client?
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use sha2::{Digest, Sha256};
+
+use crate::problem::Problem;
+
+/// The one value of a header, without the blanks around it: visible characters of ASCII, and blanks. Two values are as
+/// bad as none: another program might read the other one.
+pub fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    value.to_str().ok().map(str::trim)
+}
+
+/// The token of `Authorization: Bearer …`. The scheme is compared without regard to case.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = only(headers, "authorization")?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start())
+}
+
+/// The key that callers of a service have to show, if it has one. Only its digest is kept: how long a comparison of
+/// digests takes says nothing about the key.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceKey(Option<[u8; 32]>);
+
+impl ServiceKey {
+    /// Nothing, or an empty key: everybody gets in.
+    pub fn new(key: Option<&str>) -> Self {
+        Self(key.filter(|key| !key.is_empty()).map(|key| Sha256::digest(key).into()))
+    }
+
+    /// Whether these headers show it.
+    fn is_shown(&self, headers: &HeaderMap) -> bool {
+        let shown = || bearer(headers).map(|token| Sha256::digest(token).into());
+        self.0.is_none_or(|key| shown() == Some(key))
+    }
+}
+
+/// 401 for a request that does not show the key: `layer(from_fn_with_state(key, with_key))`.
+pub async fn with_key(State(key): State<ServiceKey>, request: Request, next: Next) -> Response {
+    if key.is_shown(request.headers()) {
+        return next.run(request).await;
+    }
+    Problem::new(StatusCode::UNAUTHORIZED, "send the key: `authorization: Bearer KEY`")
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&[u8]]) -> HeaderMap {
+        let value =
+            |value: &&[u8]| (header::AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        values.iter().map(value).collect()
+    }
+
+    #[test]
+    fn the_key_is_shown_in_any_case_and_with_any_blanks() {
+        let key = ServiceKey::new(Some("s3cret"));
+        for good in ["Bearer s3cret", "bearer s3cret", "BEARER   s3cret", " bearer s3cret "] {
+            assert!(key.is_shown(&headers(&[good.as_bytes()])), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_show_the_key_once_does_not_show_it() {
+        let key = ServiceKey::new(Some("s3cret"));
+        let right = &b"Bearer s3cret"[..];
+        for bad in [
+            &[][..],
+            &[right, right],
+            &[right, b"Bearer other"],
+            &[b"s3cret"],
+            &[b"Bearer"],
+            &[b"Bearer "],
+            &[b"Bearer s3cre"],
+            &[b"Bearer s3crets"],
+            &[b"Basic s3cret"],
+            &[b"Bearer \xff\xfe"],
+        ] {
+            assert!(!key.is_shown(&headers(bad)), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_key_everybody_gets_in() {
+        for none in [None, Some("")] {
+            assert!(ServiceKey::new(none).is_shown(&headers(&[])), "{none:?}");
+        }
+    }
+}
