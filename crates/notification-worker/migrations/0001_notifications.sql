@@ -6,10 +6,9 @@ create table notifications (
     number bigint generated always as identity,
     user_id text collate "C" not null,
     channel text not null check (channel in ('websocket', 'push')),
-    priority text not null check (priority in ('high', 'normal')),
     title text not null,
     body text not null,
-    status text not null default 'queued' check (status in ('queued', 'retrying', 'delivered', 'dead')),
+    status text not null default 'queued' check (status in ('queued', 'delivered', 'dead')),
     -- Attempts that have begun. The newest is the only one whose outcome counts: a fencing token.
     attempts integer not null default 0,
     -- The worker whose attempt is in flight. If another worker claims the job, this one has died.
@@ -17,15 +16,13 @@ create table notifications (
     -- Failures and crashes since it was queued, or queued again.
     failures integer not null default 0,
     crashes integer not null default 0,
-    -- Each message in the broker names the generation that it is for; those of an older one are void.
-    generation integer not null default 0,
     last_error text,
     due_at timestamptz not null default now(),
     -- Its place in its user's stream.
     position bigint,
     -- A second call with this job_id was told that it is accepted, so the first one cannot take it back.
     promised boolean not null default false,
-    -- If nobody has touched the job until then, its message is lost, and the sweep publishes it again.
+    -- The sweep publishes the job then: its next attempt is due, or nobody has heard of it for too long.
     sweep_at timestamptz default now(),
     created_at timestamptz not null default now()
 );

@@ -5,36 +5,32 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{
-        DefaultBodyLimit, FromRequestParts, Path, Query, Request, State, WebSocketUpgrade,
+        DefaultBodyLimit, FromRequestParts, Path, Query, State, WebSocketUpgrade,
         rejection::QueryRejection, ws::rejection::WebSocketUpgradeRejection,
     },
-    http::{
-        HeaderMap, HeaderName, StatusCode,
-        header::{AUTHORIZATION, LOCATION},
-        request::Parts,
-    },
-    middleware::{Next, from_fn_with_state},
+    http::{StatusCode, header::LOCATION, request::Parts},
+    middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
 use edge::{
     FieldError, Json,
     frame::{alive, in_time, method_not_allowed, panicked},
+    header::{ServiceKey, with_key},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    accept::{Accepted, accept},
+    accept::accept,
     broker::Broker,
     error::Error,
     hub::{Hub, Live},
     notification::{DeviceToken, JobId, NewNotification, UserId},
-    socket::{Patience, Socket, bounded},
-    store::{Progress, Store},
+    socket::{Socket, bounded},
+    store::{Store, attempts::Progress},
 };
 
 /// For a whole request and its answer; a stream's ends with its upgrade.
@@ -56,29 +52,25 @@ pub struct Service {
     pub sockets: TaskTracker,
     /// Cancelled when the service stops.
     pub stop: CancellationToken,
-    /// With sockets.
-    pub patience: Patience,
-    /// How long a ticket is good for.
-    pub ticket_seconds: u64,
-    /// The key that calls must show.
-    pub api_key: Option<String>,
+    /// How often a socket is pinged.
+    pub ping_every: Duration,
 }
 
-/// All of the service; of a process that only works, what probes ask for.
-pub fn router(service: Arc<Service>, only_works: bool) -> Router {
+/// All of the service; of a process that only works, what probes ask for. All but the stream is for those who show the
+/// key.
+pub fn router(service: Arc<Service>, key: ServiceKey, only_works: bool) -> Router {
     let mut guarded = Router::new().route("/healthz", get(alive)).route("/readyz", get(ready));
     if !only_works {
         guarded = guarded
             .route("/notifications", post(notify))
             .route("/notifications/{job_id}", get(progress))
-            .route("/notifications/{job_id}/requeue", post(requeue))
             .route("/users/{id}/stream-tickets", post(ticket))
             .route("/users/{id}/devices/{token}", put(add_device).delete(remove_device));
     }
     let mut router = guarded
         .fallback(async || Error::NotFound)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&service), with_key));
+        .layer(from_fn_with_state(key, with_key));
     if !only_works {
         // After the layer: whoever opens a stream shows a ticket, and no key.
         router = router.merge(Router::new().route("/users/{id}/stream", get(stream)));
@@ -96,12 +88,10 @@ async fn notify(
     State(service): State<Arc<Service>>,
     Json(new): Json<NewNotification>,
 ) -> Result<impl IntoResponse, Error> {
-    let status = match accept(&service.store, &service.broker, &new).await? {
-        Accepted::New => StatusCode::ACCEPTED,
-        Accepted::Known => StatusCode::OK,
-    };
-    let location: (HeaderName, String) = (LOCATION, format!("/notifications/{}", new.job_id));
-    Ok((status, [location], Json(json!({ "job_id": new.job_id }))))
+    let is_new = accept(&service.store, &service.broker, &new).await?;
+    let status = if is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let location = format!("/notifications/{}", new.job_id.as_str());
+    Ok((status, [(LOCATION, location)], Json(json!({ "job_id": new.job_id }))))
 }
 // ANCHOR_END: notify
 
@@ -112,48 +102,21 @@ async fn progress(
     service.store.progress(&job_id).await?.ok_or(Error::NotFound).map(Json)
 }
 
-async fn requeue(
-    State(service): State<Arc<Service>>,
-    InPath(job_id): InPath<JobId>,
-) -> Result<impl IntoResponse, Error> {
-    service.broker.ready()?;
-    match service.store.revive(&job_id).await? {
-        Some((message, priority)) => {
-            // From here on it is queued: if this fails, the sweep does it.
-            if let Err(error) = service.broker.publish(&message, priority).await {
-                tracing::debug!(%error, "left to the sweep");
-            }
-            Ok((StatusCode::ACCEPTED, Json(json!({ "job_id": job_id }))))
-        }
-        None if service.store.progress(&job_id).await?.is_some() => {
-            Err(Error::Conflict("this notification is not dead"))
-        }
-        None => Err(Error::NotFound),
-    }
-}
-
 async fn ticket(
     State(service): State<Arc<Service>>,
     InPath(user): InPath<UserId>,
 ) -> Result<impl IntoResponse, Error> {
-    let ticket = service.live.put_ticket(&user, service.ticket_seconds).await?;
+    let ticket = service.live.put_ticket(&user).await?;
     Ok((StatusCode::CREATED, Json(json!({ "ticket": ticket }))))
 }
 
-/// The query of a stream. As text: what is wrong with it is told in its order.
+/// The query of a stream.
 #[derive(Debug, Deserialize)]
 struct StreamQuery {
     ticket: Option<String>,
-    after: Option<String>,
-}
-
-impl StreamQuery {
     /// The number after which the client wants to hear; all that is kept, if it names none.
-    fn after(&self) -> Result<i64, Error> {
-        let after = self.after.as_deref().unwrap_or("0").parse().ok().filter(|&it: &i64| it >= 0);
-        let wrong = || FieldError::new("after", "must be a whole number from 0");
-        after.ok_or_else(|| Error::Invalid(wrong()))
-    }
+    #[serde(default)]
+    after: u64,
 }
 
 // ANCHOR: stream
@@ -164,21 +127,22 @@ async fn stream(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
     let InPath(user) = user.map_err(|_| Error::NoTicket)?;
-    let Query(query) = query.map_err(|error| Error::Malformed(error.body_text()))?;
-    // Nothing but a ticket may get into a key of Redis.
-    let is_ticket = |it: &&str| it.len() == 64 && it.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let ticket = query.ticket.as_deref().filter(is_ticket).ok_or(Error::NoTicket)?;
+    let wrong = || Error::Invalid(FieldError::new("after", "must be a whole number from 0"));
+    let Query(query) = query.map_err(|_| wrong())?;
+    let ticket = query.ticket.as_deref().ok_or(Error::NoTicket)?;
+    let seq = query.after.try_into().unwrap_or(i64::MAX);
     // The ticket last: it serves once, and a mistake in the rest must not use it up.
-    let after = query.after()?;
     let upgrade = upgrade.map_err(|_| Error::NoUpgrade)?;
     if !service.live.take_ticket(&user, ticket).await? {
         return Err(Error::NoTicket);
     }
-    let (store, hub, patience) = (service.store.clone(), service.hub.clone(), service.patience);
-    let (tasks, stop) = (service.sockets.clone(), service.stop.clone());
-    Ok(bounded(upgrade).on_upgrade(move |socket| {
-        // Owned by the service, which waits for it when it stops.
-        tasks.track_future(Socket::serve(socket, store, hub, (user, after), patience, stop))
+    let tracked = service.sockets.token();
+    Ok(bounded(upgrade).on_upgrade(async move |web| {
+        // The service waits for it when it stops.
+        let _tracked = tracked;
+        let (store, ping_every) = (service.store.clone(), service.ping_every);
+        let socket = Socket { web, store, user, seq, ping_every, unanswered: 0 };
+        socket.serve(&service.hub, &service.stop).await;
     }))
 }
 // ANCHOR_END: stream
@@ -215,66 +179,5 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
         let path = Path::from_request_parts(parts, state).await;
         path.map(|Path(it)| Self(it)).map_err(|error| Error::Malformed(error.body_text()))
-    }
-}
-
-// ANCHOR: with_key
-/// Lets a call in that shows the key, if there is one.
-async fn with_key(
-    State(service): State<Arc<Service>>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Error> {
-    if let Some(key) = &service.api_key {
-        let sent = bearer(request.headers()).ok_or(Error::NoKey)?;
-        // Digests: how long the comparison takes says nothing about how much of the key was right.
-        if Sha256::digest(sent) != Sha256::digest(key) {
-            return Err(Error::NoKey);
-        }
-    }
-    Ok(next.run(request).await)
-}
-
-/// What follows `Bearer`, in any case and after any number of spaces (RFC 9110, section 11). Nothing if there are two
-/// such headers: a proxy may have checked the other one.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let mut all = headers.get_all(AUTHORIZATION).iter();
-    let (scheme, credentials) = all.next()?.to_str().ok()?.trim().split_once(' ')?;
-    let is_bearer = scheme.eq_ignore_ascii_case("bearer") && all.next().is_none();
-    is_bearer.then(|| credentials.trim())
-}
-// ANCHOR_END: with_key
-
-#[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn after_is_a_whole_number() {
-        let after = |text: &str| StreamQuery { ticket: None, after: Some(text.to_owned()) }.after();
-        assert_eq!(after("7").unwrap(), 7);
-        assert_eq!(StreamQuery { ticket: None, after: None }.after().unwrap(), 0);
-        for bad in ["", "-1", "x", "1.5", "9223372036854775808"] {
-            assert!(after(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_scheme_has_any_case_and_the_key_stands_after_any_number_of_spaces() {
-        let sent = |values: &[&str]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
-            }
-            bearer(&headers).map(str::to_owned)
-        };
-        for good in ["Bearer key", "bearer key", "BEARER   key", "  Bearer key "] {
-            assert_eq!(sent(&[good]).as_deref(), Some("key"), "{good:?}");
-        }
-        for bad in [&[][..], &["key"], &["Bearer"], &["Basic key"], &["Bearer key", "Bearer key"]] {
-            assert_eq!(sent(bad), None, "{bad:?}");
-        }
     }
 }

@@ -1,92 +1,77 @@
 //! Act two, deliver. What does a worker do with one message?
 //!
-//! Claim, attempt, settle, follow up, acknowledge. The worker may die between any two: the message then comes again, and
-//! whoever gets it finds in the database how far it came, and does the rest.
+//! Claim, attempt, settle, acknowledge. The worker may die between any two: the message then comes again, and whoever
+//! gets it finds in the database how far it came, and does the rest.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::{sync::RwLock, time::sleep};
+use lapin::{
+    message::Delivery,
+    options::{BasicAckOptions, BasicRejectOptions},
+};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::Broker,
     error::Error,
-    hub::Live,
-    notification::{Channel, Message, Status},
-    push::{Fcm, Refusal},
-    retry::{Backoff, CRASHES, SUSPECT, Verdict, verdict},
-    store::{
-        Entry, Store,
-        attempts::{Begun, Settlement},
-    },
+    notification::{Channel, Message},
+    push::Refusal,
+    retry::{CRASHES, Verdict, verdict},
+    store::attempts::{Begun, Settlement},
+    worker::Worker,
 };
 
 /// While a server is away, between two tries: twice as long each time, from the first to the last.
 const WAITS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
-/// Delivers.
-pub struct Deliverer {
-    /// What its claims bear. Nobody else has this name, and this process has no other.
-    pub worker: String,
-    /// The database.
-    pub store: Store,
-    /// For retries, and for the dead.
-    pub broker: Arc<Broker>,
-    /// To the sockets.
-    pub live: Live,
-    /// To the devices, if that is set up.
-    pub fcm: Option<Fcm>,
-    /// When to try again.
-    pub backoff: Backoff,
-    /// Held by many deliveries, or by one that must be alone.
-    pub quarantine: RwLock<()>,
-}
-
-impl Deliverer {
+impl Worker {
     // ANCHOR: deliver
-    /// Deals with a message. When this is done, and only then, it may be acknowledged. The error is that we stop while a
-    /// server is away.
-    pub async fn deliver(&self, payload: &[u8], stop: &CancellationToken) -> Result<(), Error> {
-        let reason = match serde_json::from_slice(payload) {
-            Err(_) => "no code of ours wrote this".to_owned(),
-            Ok(message) => match self.deliver_job(payload, &message, stop).await {
-                Ok(()) => return Ok(()),
-                Err(error @ Error::Away(_)) => return Err(error),
-                // Not even its failure can be written down. It must not block its lane; the sweep finds the job.
-                Err(error) => {
-                    tracing::error!(?message, ?error, "buried what cannot be settled");
-                    error.to_string()
-                }
-            },
-        };
-        patiently(stop, || self.broker.bury(payload, &reason)).await
-    }
-
-    async fn deliver_job(
+    /// Deals with a message, and only then acknowledges it. The error is that we stop while a server is away, or that
+    /// the link is lost; then the message comes again.
+    pub async fn deliver(
         &self,
-        payload: &[u8],
-        message: &Message,
+        delivery: &Delivery,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        // Before the claim: a job that waits here has not begun, and does not die with the suspect.
-        let (_alone, _beside) = if message.alone {
-            (Some(self.quarantine.write().await), None)
-        } else {
-            (None, Some(self.quarantine.read().await))
+        let settled = match serde_json::from_slice(&delivery.data) {
+            Ok(message) => self.deliver_job(&message, stop).await,
+            Err(no_message) => Err(Error::Internal(no_message.into())),
         };
-        let claimed = patiently(stop, || self.store.claim(message, &self.worker)).await?;
-        let Some(begun) = claimed else { return self.follow_up(payload, message, stop).await };
+        // Rejected, it goes to the dead-letter queue.
+        let told = match settled {
+            Ok(Some(Settlement::Dead(_))) => delivery.reject(BasicRejectOptions::default()).await,
+            Ok(_) => delivery.ack(BasicAckOptions::default()).await,
+            Err(error @ Error::Away(_)) => return Err(error),
+            // No code of ours wrote it, or not even its failure can be written down; then the sweep finds the job. It
+            // must not block its lane.
+            Err(error) => {
+                tracing::error!(?error, "buried a message");
+                delivery.reject(BasicRejectOptions::default()).await
+            }
+        };
+        Ok(told.map(drop)?)
+    }
+
+    /// How the job's attempt ended; nothing if none is due: it is settled, or its time comes later.
+    async fn deliver_job(
+        &self,
+        message: &Message,
+        stop: &CancellationToken,
+    ) -> Result<Option<Settlement>, Error> {
+        // Before the claim: a job that waits here has not begun, and does not die with a suspect.
+        let places = if message.alone { self.concurrency } else { 1 };
+        let places = stop.run_until_cancelled(self.places.acquire_many(places.into())).await;
+        let Some(Ok(_places)) = places else { return Err(Error::Away("this worker stops")) };
+        let claimed = patiently(stop, || self.store.claim(&message.job_id, &self.name)).await?;
+        let Some(begun) = claimed else { return Ok(None) };
         let settlement = match verdict(begun.was_cut_off, begun.crashes) {
             Verdict::Bury => Settlement::Dead(format!("{CRASHES} workers died of it")),
             Verdict::Wait => self.retry(&begun, "its worker died", None),
             Verdict::Try => self.attempt(&begun, stop).await?,
         };
         patiently(stop, || self.store.settle(&begun, &settlement)).await?;
-        match settlement {
-            Settlement::Delivered(_) => Ok(()),
-            _ => self.follow_up(payload, message, stop).await,
-        }
+        Ok(Some(settlement))
     }
 
     /// One attempt. A panic in it, ours or a library's, and a statement that fails are failures like any other: they
@@ -101,56 +86,19 @@ impl Deliverer {
         match AssertUnwindSafe(attempt).catch_unwind().await {
             Ok(outcome @ (Ok(_) | Err(Error::Away(_)))) => outcome,
             Ok(Err(error)) => {
-                tracing::error!(job = %job.job_id, ?error, "an attempt failed");
+                tracing::error!(job = job.job_id.as_str(), ?error, "an attempt failed");
                 Ok(self.retry(job, &error.to_string(), None))
             }
-            Err(_) => Ok(self.retry(job, "the attempt panicked", None)),
+            Err(_panic) => Ok(self.retry(job, "the attempt panicked", None)),
         }
     }
     // ANCHOR_END: deliver
 
-    // ANCHOR: follow_up
-    /// What comes after an attempt has been settled, also when the worker that settled it has died since; and what
-    /// becomes of a message that is too early or void.
-    async fn follow_up(
-        &self,
-        payload: &[u8],
-        message: &Message,
-        stop: &CancellationToken,
-    ) -> Result<(), Error> {
-        // Nothing follows if somebody else has begun it in the meantime, or if it was taken back or forgotten.
-        let state = patiently(stop, || self.store.state(&message.job_id)).await?;
-        let Some(state) = state else { return Ok(()) };
-        match state.status {
-            Status::Queued | Status::Retrying if state.generation >= message.generation => {
-                let alone = state.crashes >= SUSPECT;
-                let next = Message { generation: state.generation, alone, ..message.clone() };
-                let wait = Duration::from_secs_f64(state.due_in);
-                patiently(stop, || self.broker.delay(&next, state.priority, wait)).await
-            }
-            Status::Dead if state.generation == message.generation => {
-                let reason = state.last_error.unwrap_or_default();
-                patiently(stop, || self.broker.bury(payload, &reason)).await
-            }
-            _ => Ok(()),
-        }
-    }
-    // ANCHOR_END: follow_up
-
     // ANCHOR: to_sockets
-    /// The place in the stream is what delivers: an open socket is told, and one that opens later reads it. The same
-    /// place twice is shown once, so this may be done again and again. While Redis is away nobody is told; the sockets
-    /// look by themselves now and then.
+    /// The place in the stream is what delivers: an open socket is told to look, and one that opens later reads it.
     async fn to_sockets(&self, job: &Begun, stop: &CancellationToken) -> Result<Settlement, Error> {
-        let entry = Entry {
-            seq: patiently(stop, || self.store.place(&job.job_id)).await?,
-            job_id: job.job_id.clone(),
-            title: job.title.clone(),
-            body: job.body.clone(),
-        };
-        if let Err(error) = self.live.tell(&job.user_id, &entry).await {
-            tracing::debug!(%error, "the sockets have to look by themselves");
-        }
+        patiently(stop, || self.store.place(&job.job_id)).await?;
+        self.live.tell(&job.user_id).await;
         Ok(Settlement::Delivered(None))
     }
     // ANCHOR_END: to_sockets
@@ -245,7 +193,7 @@ mod tests {
         let (asked, stop) = (Cell::new(0), CancellationToken::new());
         let answer = patiently(&stop, || {
             asked.set(asked.get() + 1);
-            ready(Err::<(), _>(Error::internal(std::io::Error::other("it fails"))))
+            ready(Err::<(), _>(Error::Internal("it fails".into())))
         });
         let answer = tokio::time::timeout(Duration::from_secs(5), answer).await;
         assert!(matches!(answer, Ok(Err(Error::Internal(_)))), "asked {} times", asked.get());

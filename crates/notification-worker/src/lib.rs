@@ -26,21 +26,20 @@ pub mod api;
 pub mod cases;
 pub mod experiments;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use edge::header::ServiceKey;
 use lab::{Answer, Serve, Service, Serving};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use url::{Host, Url};
+use url::Url;
 
 use crate::{
     broker::Broker,
-    deliver::Deliverer,
     hub::{Hub, Live},
     push::Fcm,
     retry::Backoff,
-    socket::Patience,
     store::Store,
     topology::Topology,
     worker::Worker,
@@ -71,9 +70,6 @@ struct Options {
     /// What this process does: calls and sockets, deliveries, or both
     #[arg(long, value_enum, default_value_t)]
     role: Role,
-    /// How many shards there are; the same for all processes
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
-    shard_count: u16,
     /// A node of the RabbitMQ cluster; once for each node
     #[arg(long, value_name = "URL")]
     amqp_url: Vec<String>,
@@ -86,42 +82,22 @@ struct Options {
     /// Where FCM is
     #[arg(long, default_value = "https://fcm.googleapis.com/")]
     fcm_url: Url,
-    /// Failures after which a notification is dead
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=16))]
-    attempts: u16,
-    /// Milliseconds before the second attempt; twice as many before each further one
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(20..=600_000))]
-    backoff_ms: u64,
-    /// Seconds after which a job of which nobody has heard is published again
-    #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    lost_seconds: u32,
-    /// Messages that a queue holds before calls are refused
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
-    max_queue: u32,
     /// Deliveries under way at a time
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     concurrency: u16,
-    /// Messages that are fetched from a queue ahead of their delivery
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=4_096))]
-    prefetch: u16,
     /// Milliseconds after which a worker that is not seen loses its shards
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     lease_ms: u64,
-    /// Seconds for which a ticket opens a stream
+    /// Seconds between two pings of a socket; a client that takes nothing for so long is dropped
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    ticket_seconds: u64,
-    /// Seconds between two pings of a socket
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     ping_seconds: u64,
-    /// Seconds after which a client that reads nothing is dropped
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    slow_seconds: u64,
-    /// What the names of queues and exchanges begin with
-    #[arg(long, default_value = "worked-answers.notifications")]
-    queue_prefix: String,
     /// What keys and channels in Redis begin with
     #[arg(long, default_value = "worked-answers:notification-worker:")]
     key_prefix: String,
+    #[command(flatten)]
+    topology: Topology,
+    #[command(flatten)]
+    backoff: Backoff,
 }
 
 /// This answer, for the command line, the guide and the tests.
@@ -145,51 +121,44 @@ pub fn answer() -> Answer {
 }
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
-    let loopback = match serving.url().host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(_)) | None => false,
-    };
-    let api_key = options.api_key.clone().filter(|key| !key.is_empty());
-    if api_key.is_none() && !loopback {
-        bail!("whoever reaches this address could notify anybody: give an --api-key");
-    }
+    let key = options.api_key.clone().filter(|key| !key.is_empty());
+    let addresses = serving.url().socket_addrs(|| None)?;
+    ensure!(
+        key.is_some() || addresses.iter().all(|address| address.ip().is_loopback()),
+        "whoever reaches this address could notify anybody: give an --api-key"
+    );
     let (database, redis) = tokio::try_join!(serving.database(), serving.server(Service::Redis))?;
     let nodes = match &options.amqp_url[..] {
         [] => vec![serving.server(Service::RabbitMq).await?],
         nodes => nodes.to_vec(),
     };
-    let backoff =
-        Backoff { first: Duration::from_millis(options.backoff_ms), attempts: options.attempts };
-    let topology = Topology {
-        prefix: options.queue_prefix.clone(),
-        shards: options.shard_count,
-        max_queue: options.max_queue,
-    };
-    let store = Store::new(&database, options.lost_seconds.into())?;
+    let store = Store::new(&database)?;
     let live = Live::new(&redis, &options.key_prefix)?;
-    let broker = Broker::new(&nodes, topology, backoff).map_err(anyhow::Error::msg)?;
-    let broker = Arc::new(broker);
-    let (hub, subscription_changes) = Hub::new(live.clone());
+    let broker = Broker::new(&nodes, options.topology.clone()).map_err(anyhow::Error::msg)?;
+    let (broker, hub) = (Arc::new(broker), Arc::new(Hub::new(live.clone())));
 
-    let (stop, hang_up) = (CancellationToken::new(), CancellationToken::new());
+    let stop = CancellationToken::new();
+    // Until the end: acknowledgements are sent on these connections.
+    let mut connections = JoinSet::from_iter([Arc::clone(&broker).run()]);
     let mut background = JoinSet::new();
-    let mut connections = tokio::spawn(Arc::clone(&broker).run(hang_up.clone()));
     if options.role != Role::Worker {
-        background.spawn(Arc::clone(&hub).run(subscription_changes, stop.clone()));
+        background.spawn(Arc::clone(&hub).run(stop.clone()));
     }
     if options.role != Role::Api {
-        let deliverer = Deliverer {
-            worker: uuid::Uuid::new_v4().to_string(),
+        let fcm = options.fcm_credentials.as_deref().map(|path| Fcm::new(path, &options.fcm_url));
+        let worker = Worker {
+            name: uuid::Uuid::new_v4().to_string(),
             store: store.clone(),
             broker: Arc::clone(&broker),
             live: live.clone(),
-            fcm: options.fcm()?,
-            backoff,
-            quarantine: tokio::sync::RwLock::default(),
+            fcm: fcm
+                .transpose()
+                .context("--fcm-credentials is not the file of a service account")?,
+            backoff: options.backoff,
+            lease: Duration::from_millis(options.lease_ms),
+            concurrency: options.concurrency,
+            places: Semaphore::new(options.concurrency.into()),
         };
-        let (places, lease) = (options.concurrency.into(), Duration::from_millis(options.lease_ms));
-        let worker = Worker::new(deliverer, places, options.prefetch, lease);
         background.spawn(Arc::new(worker).run(stop.clone()));
         background.spawn(accept::sweep(store.clone(), Arc::clone(&broker), stop.clone()));
     }
@@ -202,40 +171,27 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         hub,
         sockets: TaskTracker::new(),
         stop: stop.clone(),
-        patience: Patience {
-            ping_every: Duration::from_secs(options.ping_seconds),
-            slowest: Duration::from_secs(options.slow_seconds),
-        },
-        ticket_seconds: options.ticket_seconds,
-        api_key,
+        ping_every: Duration::from_secs(options.ping_seconds),
     });
-    // The sockets end first: the server waits for what is open.
-    let stopping = stop.clone();
-    let said = tokio::spawn(async move {
-        lab::serve::asked_to_stop().await;
-        stopping.cancel();
-    });
-    let router = api::router(Arc::clone(&service), options.role == Role::Worker);
-    // Half a process that looks alive is worse than none: if something ends too early, all of it does.
-    let ends_too_early = async {
-        let ended = tokio::select! {
-            ended = background.join_next() => ended,
-            ended = &mut connections => Some(ended),
-        };
-        if stop.is_cancelled() { std::future::pending().await } else { ended }
-    };
+    let (key, only_works) = (ServiceKey::new(key.as_deref()), options.role == Role::Worker);
+    let router = api::router(Arc::clone(&service), key, only_works);
+    let mut serving = pin!(serving.run(router));
+    // Half a process that looks alive is worse than none: if something ends before it is told to, all of it does.
     tokio::select! {
-        served = serving.run(router) => served?,
-        ended = ends_too_early => bail!("what runs in the background has ended: {ended:?}"),
+        served = &mut serving => served?,
+        ended = background.join_next() => bail!("what runs in the background has ended: {ended:?}"),
+        ended = connections.join_next() => bail!("the connections have ended: {ended:?}"),
+        () = lab::serve::asked_to_stop() => {
+            // The sockets end first: the server waits for what is open.
+            stop.cancel();
+            serving.await?;
+        }
     }
-    said.abort();
+    stop.cancel();
     service.sockets.close();
     let ended = async {
         service.sockets.wait().await;
         while background.join_next().await.is_some() {}
-        // Last: the acknowledgements are sent on its connections.
-        hang_up.cancel();
-        let _ = connections.await;
     };
     if timeout(LAST_WORDS, ended).await.is_err() {
         tracing::warn!("stopped in the middle of something; it will be done again");
@@ -247,13 +203,4 @@ async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     let (database, broker) =
         tokio::try_join!(serving.database(), serving.server(Service::RabbitMq))?;
     serving.run(whiteboard::router(&database, &broker).await?).await
-}
-
-impl Options {
-    fn fcm(&self) -> anyhow::Result<Option<Fcm>> {
-        let Some(path) = &self.fcm_credentials else { return Ok(None) };
-        let fcm = std::fs::read_to_string(path).map(|text| Fcm::new(text, &self.fcm_url));
-        let what = || format!("{} is not the file of a service account", path.display());
-        Ok(Some(fcm.with_context(what)?.with_context(what)?))
-    }
 }

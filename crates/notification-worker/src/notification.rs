@@ -1,7 +1,5 @@
 //! What is a notification, what may a client send, and what can become of it?
 
-use std::fmt;
-
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// A name that is safe wherever it goes: in paths, in keys of Redis, in logs.
@@ -13,10 +11,10 @@ macro_rules! name {
         #[sqlx(transparent)]
         pub struct $name(String);
 
-        impl $name {
-            /// Parses what a client sent. The error says what is wrong.
-            pub fn parse(text: impl Into<String>) -> Result<Self, &'static str> {
-                let text = text.into();
+        impl TryFrom<String> for $name {
+            type Error = &'static str;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
                 let good = |byte: u8| byte.is_ascii_alphanumeric() || $also.contains(&byte);
                 // Clients resolve the segments `.` and `..`, so in a path these two mean another path.
                 let is_name = (1..=$longest).contains(&text.len())
@@ -25,26 +23,15 @@ macro_rules! name {
                     && text != "..";
                 is_name.then_some(Self(text)).ok_or($wrong)
             }
+        }
 
+        impl $name {
             /// As it was given.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
         }
 
-        impl TryFrom<String> for $name {
-            type Error = &'static str;
-
-            fn try_from(text: String) -> Result<Self, Self::Error> {
-                Self::parse(text)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
     };
 }
 
@@ -75,40 +62,13 @@ pub enum Channel {
     Push,
 }
 
-/// A password reset does not wait behind a million newsletters: each priority has queues of its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, sqlx::Type)]
-#[serde(rename_all = "lowercase")]
-#[sqlx(type_name = "text", rename_all = "lowercase")]
-pub enum Priority {
-    /// Somebody waits for it.
-    High,
-    /// Everything else.
-    #[default]
-    Normal,
-}
-
-impl Priority {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::High, Self::Normal];
-
-    /// In names of queues.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::High => "high",
-            Self::Normal => "normal",
-        }
-    }
-}
-
 /// Where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type)]
 #[serde(rename_all = "lowercase")]
 #[sqlx(type_name = "text", rename_all = "lowercase")]
 pub enum Status {
-    /// Accepted, and no attempt has failed.
+    /// Accepted: an attempt will come, or comes again.
     Queued,
-    /// An attempt failed; another will come.
-    Retrying,
     /// In the user's stream, or taken by FCM.
     Delivered,
     /// Given up, until somebody queues it again.
@@ -119,7 +79,7 @@ pub enum Status {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(
     deny_unknown_fields,
-    expecting = "an object with `user_id`, `channel`, `title`, `body`, and perhaps `job_id` and `priority`"
+    expecting = "an object with `user_id`, `channel`, `title`, `body`, and perhaps `job_id`"
 )]
 pub struct NewNotification {
     /// Chosen by the client, or new.
@@ -129,9 +89,6 @@ pub struct NewNotification {
     pub user_id: UserId,
     /// How.
     pub channel: Channel,
-    /// How soon.
-    #[serde(default)]
-    pub priority: Priority,
     /// The headline.
     #[serde(deserialize_with = "text::<_, 1, 256>")]
     pub title: String,
@@ -155,19 +112,16 @@ fn text<'de, D: Deserializer<'de>, const LEAST: usize, const MOST: usize>(
     fits.then_some(text).ok_or_else(wrong)
 }
 
-/// What stands in the broker's queues: which job, and which generation of it. Everything else is in the database,
-/// which both sides share, so there are no two copies that could differ.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What stands in the broker's queues: which job. Everything else is in the database, which both sides share, so there
+/// are no two copies that could differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
     /// The job.
     pub job_id: JobId,
     /// Its user, who decides the shard and the lane.
     pub user_id: UserId,
-    /// A message of another generation than the job's is void.
-    pub generation: i32,
     /// Workers have died while they tried this job: it is tried while nothing else is.
-    #[serde(default)]
     pub alone: bool,
 }
 
@@ -175,7 +129,7 @@ impl NewNotification {
     /// Its first message.
     pub fn message(&self) -> Message {
         let (job_id, user_id) = (self.job_id.clone(), self.user_id.clone());
-        Message { job_id, user_id, generation: 0, alone: false }
+        Message { job_id, user_id, alone: false }
     }
 }
 
@@ -186,12 +140,12 @@ mod tests {
     #[test]
     fn names_are_letters_digits_and_a_few_marks() {
         for good in ["a", "user-1", "A_b.c@example", "...", &"x".repeat(64)] {
-            assert!(UserId::parse(good).is_ok(), "{good}");
+            assert!(UserId::try_from(good.to_owned()).is_ok(), "{good}");
         }
         for bad in ["", ".", "..", "a b", "a/b", "a:b", "ä", "a\n", "a\0", &"x".repeat(65)] {
-            assert!(UserId::parse(bad).is_err(), "{bad:?}");
+            assert!(UserId::try_from(bad.to_owned()).is_err(), "{bad:?}");
         }
-        assert!(DeviceToken::parse("fcm:APA91b_x-y").is_ok());
-        assert!(JobId::parse(new_job_id().as_str()).is_ok());
+        assert!(DeviceToken::try_from("fcm:APA91b_x-y".to_owned()).is_ok());
+        assert!(JobId::try_from(new_job_id().0).is_ok());
     }
 }

@@ -1,6 +1,6 @@
 //! How is a device reached? What does FCM want to be told, and what do its errors mean? (FCM HTTP v1.)
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, path::Path, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -17,13 +17,10 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::{Value, json};
-use tokio::{sync::RwLock, time::timeout};
+use tokio::time::timeout;
 use url::Url;
 
-use crate::{
-    notification::{DeviceToken, Priority},
-    store::attempts::Begun,
-};
+use crate::{notification::DeviceToken, store::attempts::Begun};
 
 const SCOPES: [&str; 1] = ["https://www.googleapis.com/auth/firebase.messaging"];
 /// For an access token and the call with it. FCM asks for ten seconds at least before one gives up.
@@ -34,11 +31,9 @@ const MAX_ANSWER: usize = 64 * 1_024;
 /// FCM, for one project.
 pub struct Fcm {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    /// The service account's file, as Google's console gives it out.
-    credentials: String,
     /// Keeps an access token as long as it lasts.
-    account: RwLock<CustomServiceAccount>,
-    send: String,
+    account: CustomServiceAccount,
+    url: String,
 }
 
 /// Why a device does not have it.
@@ -53,30 +48,26 @@ pub enum Refusal {
 }
 
 impl Fcm {
-    /// Sends by this service. The error is a credentials file that is none.
-    pub fn new(credentials: String, url: &Url) -> Result<Self, gcp_auth::Error> {
+    /// Sends by this service, for a service account: the file that Google's console gives out. The error is a file that
+    /// is none.
+    pub fn new(credentials: &Path, url: &Url) -> Result<Self, gcp_auth::Error> {
         let connector =
             HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
-        let account = CustomServiceAccount::from_json(&credentials)?;
-        let project = account.project_id().unwrap_or_default();
-        let send = format!("{url}v1/projects/{project}/messages:send");
         let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { client, credentials, account: RwLock::new(account), send })
+        let account = CustomServiceAccount::from_file(credentials)?;
+        let project = account.project_id().unwrap_or_default();
+        let url = format!("{url}v1/projects/{project}/messages:send");
+        Ok(Self { client, account, url })
     }
 
     // ANCHOR: fcm
     /// Sends one notification to one device. `data` carries what an app needs to show nothing twice and everything in
     /// order: FCM itself promises neither.
     pub async fn send(&self, device: &DeviceToken, job: &Begun) -> Result<(), Refusal> {
-        let priority = match job.priority {
-            Priority::High => "HIGH",
-            Priority::Normal => "NORMAL",
-        };
         let body = json!({ "message": {
             "token": device,
             "notification": { "title": job.title, "body": job.body },
             "data": { "job_id": job.job_id, "seq": job.number.to_string() },
-            "android": { "priority": priority },
         }});
         let sent = timeout(TIMEOUT, self.post(body.to_string())).await;
         sent.unwrap_or_else(|_| Err(later("no answer within 10 s")))
@@ -84,23 +75,17 @@ impl Fcm {
     // ANCHOR_END: fcm
 
     async fn post(&self, body: String) -> Result<(), Refusal> {
-        let token = self.account.read().await.token(&SCOPES).await.map_err(later)?;
-        let request = Request::post(&self.send)
+        let token = self.account.token(&SCOPES).await.map_err(later)?;
+        let request = Request::post(&self.url)
             .header(CONTENT_TYPE, "application/json")
             .header(AUTHORIZATION, format!("Bearer {}", token.as_str()))
             .body(Full::from(body))
             .map_err(later)?;
         let (head, body) = self.client.request(request).await.map_err(later)?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(later)?.to_bytes();
-        match head.status.as_u16() {
-            200 => return Ok(()),
-            // The token was revoked before its time. The next attempt gets a new one.
-            401 => {
-                let account = CustomServiceAccount::from_json(&self.credentials).map_err(later)?;
-                *self.account.write().await = account;
-            }
-            _ => {}
+        if head.status.is_success() {
+            return Ok(());
         }
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(later)?.to_bytes();
         Err(Refusal::of(head.status.as_u16(), retry_after(&head.headers), &body))
     }
 }

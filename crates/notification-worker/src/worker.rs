@@ -1,6 +1,6 @@
 //! Which worker does which shards, and in which order?
 //!
-//! Invariant: of one user's messages of one priority, none is begun before the one ahead of it is settled. The broker
+//! Invariant: of one user's messages none is begun before the one ahead of it is settled. The broker
 //! gives a queue to one consumer at a time; within the worker a user has one lane; and a worker that gives up a shard
 //! finishes what it has begun before the next can have it.
 
@@ -14,7 +14,7 @@ use std::{
 use futures_util::StreamExt;
 use lapin::{
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
 use tokio::{
@@ -25,10 +25,13 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    broker::Link,
-    deliver::Deliverer,
+    broker::{Broker, Link},
     error::Error,
-    notification::{Message, Priority},
+    hub::Live,
+    notification::Message,
+    push::Fcm,
+    retry::Backoff,
+    store::Store,
 };
 
 /// Users of one shard side by side. Those that share a lane wait for each other.
@@ -38,37 +41,38 @@ const CONSUME_AGAIN: Duration = Duration::from_millis(250);
 
 /// A worker.
 pub struct Worker {
-    deliverer: Deliverer,
-    /// Messages of a queue that are fetched and not acknowledged yet.
-    prefetch: u16,
-    /// A worker that has not been seen for so long loses its shards.
-    lease: Duration,
-    /// So many deliveries may be under way. High priority has places of its own.
-    places: HashMap<Priority, Semaphore>,
+    /// What its claims bear. Nobody else has this name, and this process has no other.
+    pub name: String,
+    /// The database.
+    pub store: Store,
+    /// Where its queues are.
+    pub broker: Arc<Broker>,
+    /// To the sockets.
+    pub live: Live,
+    /// To the devices, if that is set up.
+    pub fcm: Option<Fcm>,
+    /// When to try again.
+    pub backoff: Backoff,
+    /// If it has not been seen for so long, it loses its shards.
+    pub lease: Duration,
+    /// So many deliveries may be under way.
+    pub concurrency: u16,
+    /// A place for each of them. One that must be alone takes all of them.
+    pub places: Semaphore,
 }
 
 impl Worker {
-    /// With so many places, and a quarter as many more for high priority. Works when it runs.
-    pub fn new(deliverer: Deliverer, places: usize, prefetch: u16, lease: Duration) -> Self {
-        let places = HashMap::from([
-            (Priority::Normal, Semaphore::new(places)),
-            (Priority::High, Semaphore::new(places.div_ceil(4))),
-        ]);
-        Self { deliverer, prefetch, lease, places }
-    }
-
     /// Works until it is told to stop, and finishes what it has begun.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut links = self.deliverer.broker.links();
+        let mut links = self.broker.consuming.subscribe();
         while let Some(Ok(())) = stop.run_until_cancelled(links.changed()).await {
             let link = links.borrow_and_update().clone();
             if let Some(link) = link {
                 self.work(link, &stop).await;
             }
         }
-        if let Err(error) = self.deliverer.store.leave(&self.deliverer.worker).await {
-            tracing::debug!(%error, "the others will notice that this worker has left");
-        }
+        // If this fails, the others notice it a little later.
+        let _ = self.store.leave(&self.name).await;
     }
 
     // ANCHOR: shards
@@ -83,21 +87,15 @@ impl Worker {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = Instant::now();
         while link.lives() && stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let lease = self.lease.as_secs_f64();
-            let me = &self.deliverer.worker;
-            match self.deliverer.store.beat(me, lease).await {
-                Ok(members) => {
-                    seen = Instant::now();
-                    let of = |shard: u16| members.get(usize::from(shard) % members.len().max(1));
-                    let is_mine = |&shard: &u16| of(shard) == Some(me);
-                    // Dropped, its guard tells a shard's tasks to come to an end.
-                    mine.retain(|shard, _| is_mine(shard));
-                    let shards = 0..self.deliverer.broker.topology().shards;
-                    for shard in shards.filter(is_mine) {
-                        mine.entry(shard).or_insert_with(|| self.take(&link, shard, &mut tasks));
-                    }
+            if let Ok(members) = self.store.beat(&self.name, self.lease.as_secs_f64()).await {
+                seen = Instant::now();
+                let of = |shard: u16| members.get(usize::from(shard) % members.len().max(1));
+                let is_mine = |&shard: &u16| of(shard) == Some(&self.name);
+                // Dropped, its guard tells a shard's task to come to an end.
+                mine.retain(|shard, _| is_mine(shard));
+                for shard in (0..self.broker.topology.shards).filter(is_mine) {
+                    mine.entry(shard).or_insert_with(|| self.take(&link, shard, &mut tasks));
                 }
-                Err(error) => tracing::debug!(%error, "this worker cannot say that it lives"),
             }
             // A queue whose task has panicked is consumed by nobody. It takes the worker with it, and the worker the process.
             while let Some(ended) = tasks.try_join_next() {
@@ -115,18 +113,16 @@ impl Worker {
 
     fn take(self: &Arc<Self>, link: &Arc<Link>, shard: u16, tasks: &mut JoinSet<()>) -> DropGuard {
         let stop = CancellationToken::new();
-        for priority in Priority::ALL {
-            let (this, link, stop) = (Arc::clone(self), Arc::clone(link), stop.clone());
-            tasks.spawn(async move {
-                // A channel may fail on its own, and so may a lane. Then we take the queue again.
-                while link.lives() && !stop.is_cancelled() {
-                    if let Err(error) = this.consume(&link, shard, priority, &stop).await {
-                        tracing::warn!(%error, shard, "a queue is not consumed for now");
-                        stop.run_until_cancelled(sleep(CONSUME_AGAIN)).await;
-                    }
+        let (this, link, stopping) = (Arc::clone(self), Arc::clone(link), stop.clone());
+        tasks.spawn(async move {
+            // A channel may fail on its own, and so may a lane. Then we take the queue again.
+            while link.lives() && !stopping.is_cancelled() {
+                if let Err(error) = this.consume(&link, shard, &stopping).await {
+                    tracing::warn!(%error, shard, "a queue is not consumed for now");
+                    stopping.run_until_cancelled(sleep(CONSUME_AGAIN)).await;
                 }
-            });
-        }
+            }
+        });
         stop.drop_guard()
     }
 
@@ -136,12 +132,13 @@ impl Worker {
         self: &Arc<Self>,
         link: &Link,
         shard: u16,
-        priority: Priority,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let queue = self.deliverer.broker.topology().queue(shard, priority);
+        let queue = self.broker.topology.queue(shard);
         let channel = link.connection.create_channel().await?;
-        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+        // So that the next message is there when a place is free.
+        let prefetch = 2 * self.concurrency;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         let mut consumer =
             channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
@@ -150,8 +147,8 @@ impl Worker {
         let lanes: Vec<_> = (0..LANES)
             .map(|_| {
                 // The prefetch is the bound: the broker sends no more than that before we acknowledge.
-                let (sender, receiver) = mpsc::channel(self.prefetch.into());
-                working.spawn(Arc::clone(self).lane(receiver, priority, stop.clone()));
+                let (sender, receiver) = mpsc::channel(prefetch.into());
+                working.spawn(Arc::clone(self).lane(receiver, stop.clone()));
                 sender
             })
             .collect();
@@ -172,20 +169,9 @@ impl Worker {
     }
 
     /// One after another.
-    async fn lane(
-        self: Arc<Self>,
-        mut deliveries: mpsc::Receiver<Delivery>,
-        priority: Priority,
-        stop: CancellationToken,
-    ) {
-        while let Some(Some(delivery)) = stop.run_until_cancelled(deliveries.recv()).await {
-            let place = stop.run_until_cancelled(self.places[&priority].acquire()).await;
-            let Some(Ok(_place)) = place else { break };
-            // An error means that we stop. A message that is not acknowledged comes again, to the next worker, and if the
-            // link was lost, it is found to be settled.
-            if self.deliverer.deliver(&delivery.data, &stop).await.is_err()
-                || delivery.ack(BasicAckOptions::default()).await.is_err()
-            {
+    async fn lane(self: Arc<Self>, mut lane: mpsc::Receiver<Delivery>, stop: CancellationToken) {
+        while let Some(Some(delivery)) = stop.run_until_cancelled(lane.recv()).await {
+            if self.deliver(&delivery, &stop).await.is_err() {
                 break;
             }
         }
@@ -211,10 +197,10 @@ mod tests {
     use super::*;
     use crate::notification::{JobId, UserId};
 
-    fn lane(user: &str, job: u32, generation: i32) -> usize {
-        let user_id = UserId::parse(user).unwrap();
-        let job_id = JobId::parse(format!("job-{job}")).unwrap();
-        let message = Message { job_id, user_id, generation, alone: false };
+    fn lane(user: &str, job: u32, alone: bool) -> usize {
+        let user_id = UserId::try_from(user.to_owned()).unwrap();
+        let job_id = JobId::try_from(format!("job-{job}")).unwrap();
+        let message = Message { job_id, user_id, alone };
         lane_of(&serde_json::to_vec(&message).unwrap())
     }
 
@@ -222,14 +208,14 @@ mod tests {
     fn all_messages_of_a_user_have_one_lane_retries_included() {
         for user in ["ann", "bob", "user-7"] {
             let lanes: HashSet<_> =
-                (0..50).flat_map(|job| [0, 1, 5].map(|retry| lane(user, job, retry))).collect();
+                (0..50).flat_map(|job| [false, true].map(|alone| lane(user, job, alone))).collect();
             assert_eq!(lanes.len(), 1, "{user} has lanes {lanes:?}");
         }
     }
 
     #[test]
     fn users_are_spread_over_the_lanes() {
-        let lanes: HashSet<_> = (0..1_000).map(|n| lane(&format!("user-{n}"), 0, 0)).collect();
+        let lanes: HashSet<_> = (0..1_000).map(|n| lane(&format!("user-{n}"), 0, false)).collect();
         assert!(lanes.len() >= LANES / 2, "a thousand users have {} lanes", lanes.len());
         assert!(lanes.iter().all(|lane| *lane < LANES), "{lanes:?}");
     }

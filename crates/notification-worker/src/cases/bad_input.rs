@@ -39,7 +39,6 @@ async fn a_body_that_is_no_notification_is_refused(target: &Target) -> Outcome {
     for (field, value) in [
         ("channel", json!("pigeon")),
         ("user_id", json!(7)),
-        ("priority", json!("urgent")),
         ("boddy", json!(1)),
         ("body", json!(null)),
     ] {
@@ -172,7 +171,6 @@ async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
         &[
             (Method::GET, "notifications"),
             (Method::DELETE, "notifications/one"),
-            (Method::GET, "notifications/one/requeue"),
             (Method::GET, "users/ann/stream-tickets"),
             (Method::POST, "users/ann/stream"),
             (Method::POST, "users/ann/devices/phone"),

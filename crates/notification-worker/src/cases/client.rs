@@ -75,11 +75,6 @@ impl Client {
         .await
     }
 
-    /// Asks that a dead job be tried again.
-    pub async fn requeue(&self, job: &str) -> anyhow::Result<Response> {
-        self.target.ask(Method::POST, &format!("notifications/{job}/requeue")).await
-    }
-
     /// Adds a device of a user.
     pub async fn add_device(&self, user: &str, token: &str) -> Outcome {
         self.device(Method::PUT, user, token).await

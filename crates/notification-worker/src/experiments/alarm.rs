@@ -40,8 +40,8 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Group(RabbitMqGroup::GROUP)])
     .sabotage(Sabotage {
         file: "src/broker.rs",
-        replace: "self.consuming.subscribe()",
-        with: "self.publishing.subscribe()",
+        replace: "(Links::new(None), Links::new(None))",
+        with: "(Links::new(None), Links::new(None)); let consuming = publishing.clone()",
         check: "pushes that were sent while the alarm lasted",
     })
 }
@@ -64,7 +64,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     })
     .await?;
     // One process, which publishes and consumes.
-    let process = fixture.serve().args(&["--prefetch", "4", "--concurrency", "4"]);
+    let process = fixture.serve().args(&["--concurrency", "4"]);
     let process = process.args(&["--fcm-url", &fcm.url(), "--fcm-credentials"]);
     let (_child, client) = fixture::start(process.arg(fcm.credentials.path())).await?;
     for n in 0..8 {

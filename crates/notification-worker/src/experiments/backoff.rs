@@ -42,8 +42,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/retry.rs",
-        replace: "const SHARES: [u32; 4] = [55, 70, 85, 100];",
-        with: "const SHARES: [u32; 1] = [100];",
+        replace: "const JITTER: RangeInclusive<f64> = 0.55..=1.0;",
+        with: "const JITTER: RangeInclusive<f64> = 1.0..=1.0;",
         check: "the jitter is real",
     })
 }

@@ -44,8 +44,8 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Own(Service::RabbitMq)])
     .sabotage(Sabotage {
         file: "src/accept.rs",
-        replace: "(Err(_), true) if !store.withdraw(&new.job_id).await? => Ok(Accepted::New)",
-        with: "(Err(_), true) => Ok(Accepted::New)",
+        replace: "Err(_) if is_new && !store.withdraw(&new.job_id).await? => Ok(true)",
+        with: "Err(_) if is_new => Ok(true)",
         check: "accepted notifications that did not arrive",
     })
 }

@@ -36,8 +36,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/hub.rs",
-        replace: "if let Some(sockets) = self.users().get(user) {\n            let _ = sockets.send(told);",
-        with: "let _ = user;\n        for sockets in self.users().values() {\n            let _ = sockets.send(told.clone());",
+        replace: "self.users().get(&user)",
+        with: "self.users().get(&user).filter(|_| !user.as_str().ends_with('7'))",
         check: "sockets that got their user's notification",
     })
 }

@@ -46,8 +46,6 @@ pub struct Sent {
     pub job_id: String,
     /// Its number.
     pub seq: i64,
-    /// `HIGH` or `NORMAL`.
-    pub priority: String,
     /// What was answered.
     pub status: u16,
 }
@@ -182,11 +180,6 @@ impl FakeFcm {
     pub fn tokens_expire_in(&self, seconds: u64) {
         self.google.expires_in.store(seconds, Ordering::Relaxed);
     }
-
-    /// Makes every access token that was given out worth nothing.
-    pub fn revoke(&self) {
-        lock(&self.google.granted).clear();
-    }
 }
 
 #[derive(Deserialize)]
@@ -246,7 +239,6 @@ struct Message {
     #[expect(dead_code, reason = "that it is there, and text, is what is checked")]
     notification: Notification,
     data: Payload,
-    android: Android,
 }
 
 #[derive(Deserialize)]
@@ -263,12 +255,6 @@ struct Payload {
     job_id: String,
     /// FCM takes text only in `data`.
     seq: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Android {
-    priority: String,
 }
 
 async fn send(
@@ -293,7 +279,6 @@ async fn send(
         device: message.token,
         job_id: message.data.job_id,
         seq: message.data.seq.parse().unwrap_or(-1),
-        priority: message.android.priority,
         status: 200,
     };
     let Fate { after, refusal } = (google.decide)(&sent);

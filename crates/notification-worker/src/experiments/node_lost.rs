@@ -24,7 +24,7 @@ use super::{
     fixture::{self, Fixture, Options},
     seen::Seen,
 };
-use crate::{cases::PATIENCE, notification::Priority};
+use crate::cases::PATIENCE;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -73,7 +73,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     anyhow::ensure!(all_served(&told, 0, params.clients).await, "nobody was served at first");
 
-    let queue = fixture.topology.queue(0, Priority::Normal);
+    let queue = fixture.topology.queue(0);
     let leaders = group.leaders().await?;
     let leading: BTreeSet<_> = leaders.values().flatten().collect();
     let spread = leading.len();

@@ -250,7 +250,6 @@ async fn competing(lab: &Lab, params: &Params) -> anyhow::Result<Vec<Sent>> {
                     device: user.to_owned(),
                     seq: seq.parse().unwrap_or(0),
                     job_id: job.clone(),
-                    priority: String::new(),
                     status: 200,
                 });
                 if delivery.ack(BasicAckOptions::default()).await.is_err() {

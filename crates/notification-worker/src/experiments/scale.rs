@@ -154,7 +154,7 @@ fn users_on_all_shards(fixture: &Fixture) -> Vec<String> {
     let mut of_shard = [0; SHARDS as usize];
     let names = (0..).map(|n| format!("user-{n}"));
     let fits = names.filter(|name| {
-        let Ok(user) = UserId::parse(name.as_str()) else { return false };
+        let Ok(user) = UserId::try_from(name.clone()) else { return false };
         let count: &mut usize = &mut of_shard[usize::from(fixture.topology.shard_of(&user))];
         *count += 1;
         *count <= USERS / usize::from(SHARDS)

@@ -1,9 +1,11 @@
 //! How does an attempt begin and end, so that it can be cut off anywhere?
 
+use serde::Serialize;
+
 use super::Store;
 use crate::{
     error::Error,
-    notification::{Channel, DeviceToken, JobId, Message, Priority, Status, UserId},
+    notification::{Channel, DeviceToken, JobId, Status, UserId},
 };
 
 /// An attempt that has begun, and all that it needs to know.
@@ -17,8 +19,6 @@ pub struct Begun {
     pub user_id: UserId,
     /// How.
     pub channel: Channel,
-    /// How soon.
-    pub priority: Priority,
     /// The headline.
     pub title: String,
     /// The text.
@@ -33,21 +33,12 @@ pub struct Begun {
     pub was_cut_off: bool,
 }
 
-/// Where a job stands that is not being tried.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct State {
-    /// Where it stands.
-    pub status: Status,
-    /// Of the newest message.
-    pub generation: i32,
-    /// In seconds, until the next attempt may begin.
-    pub due_in: f64,
-    /// From the request.
-    pub priority: Priority,
-    /// How many workers died while they tried it.
-    pub crashes: i32,
-    /// Why the last attempt that failed did.
-    pub last_error: Option<String>,
+/// A job, as far as clients see it.
+#[derive(Debug, Serialize, sqlx::FromRow)]
+pub struct Progress {
+    status: Status,
+    attempts: i32,
+    last_error: Option<String>,
 }
 
 /// How an attempt ended.
@@ -63,15 +54,15 @@ pub enum Settlement {
 
 impl Store {
     // ANCHOR: claim
-    /// Begins an attempt, if this message still may. An attempt that another worker began and did not end was cut off:
+    /// Begins an attempt, if one is due. An attempt that another worker began and did not end was cut off:
     /// a message comes again only when its worker has lost its connection. That counts as a crash. A worker that asks
     /// again because an answer got lost finds its own claim, and goes on with the same attempt.
     pub const CLAIM: &str = r#"
         with found as (
             select
                 job_id as found_id,
-                claimed_by is not distinct from $3 as is_mine,
-                claimed_by is not null and claimed_by <> $3 as was_cut_off
+                claimed_by is not distinct from $2 as is_mine,
+                claimed_by is not null and claimed_by <> $2 as was_cut_off
             from notifications
             where job_id = $1
             for update
@@ -79,46 +70,33 @@ impl Store {
         update notifications
         set attempts = attempts + (not is_mine)::integer,
             crashes = crashes + was_cut_off::integer,
-            claimed_by = $3,
-            sweep_at = now() + $4 * interval '1 second'
+            claimed_by = $2,
+            sweep_at = now() + interval '1 hour'
         from found
         where job_id = found_id
-            and generation = $2
-            and status in ('queued', 'retrying')
+            and status = 'queued'
             and due_at <= now() + interval '20 milliseconds'
-        returning job_id, number, user_id, channel, priority, title, body,
+        returning job_id, number, user_id, channel, title, body,
             attempts, failures, crashes, was_cut_off
     "#;
 
-    /// Begins an attempt of this worker; nothing is returned if the message may not.
-    pub async fn claim(&self, message: &Message, worker: &str) -> Result<Option<Begun>, Error> {
-        let query = sqlx::query_as(Self::CLAIM)
-            .bind(&message.job_id)
-            .bind(message.generation)
-            .bind(worker)
-            .bind(self.lost_after);
+    /// Begins an attempt of this worker; nothing is returned if none is due.
+    pub async fn claim(&self, job_id: &JobId, worker: &str) -> Result<Option<Begun>, Error> {
+        let query = sqlx::query_as(Self::CLAIM).bind(job_id).bind(worker);
         self.database.within(async |db| query.fetch_optional(db).await).await
     }
     // ANCHOR_END: claim
 
-    /// Where a job stands; nothing if it is being tried, or is no more.
-    pub async fn state(&self, job_id: &JobId) -> Result<Option<State>, Error> {
-        let query = sqlx::query_as(
-            r#"
-            select status, generation, priority, crashes, last_error,
-                greatest(extract(epoch from due_at - now()), 0)::float8 as due_in
-            from notifications
-            where job_id = $1
-                and claimed_by is null
-            "#,
-        )
-        .bind(job_id);
+    /// Where a job stands.
+    pub async fn progress(&self, job_id: &JobId) -> Result<Option<Progress>, Error> {
+        let query = "select status, attempts, last_error from notifications where job_id = $1";
+        let query = sqlx::query_as(query).bind(job_id);
         self.database.within(async |db| query.fetch_optional(db).await).await
     }
 
     // ANCHOR: place
-    /// Gives the job its place in its user's stream, the same one however often it is asked for. Whoever reads the
-    /// stream sees it from now on.
+    /// Gives the job its place in its user's stream, once, however often it is asked to. Whoever reads the stream sees
+    /// it from now on.
     pub const PLACE: &str = r#"
         with next as (
             insert into streams (user_id, last_position)
@@ -131,15 +109,15 @@ impl Store {
             returning last_position
         )
         update notifications
-        set position = coalesce(position, (select last_position from next))
+        set position = last_position
+        from next
         where job_id = $1
-        returning position
+            and position is null
     "#;
 
-    /// The place of a job in its user's stream.
-    pub async fn place(&self, job_id: &JobId) -> Result<i64, Error> {
-        let query = sqlx::query_scalar(Self::PLACE).bind(job_id);
-        self.database.within(async |db| query.fetch_one(db).await).await
+    /// Gives the job its place in its user's stream.
+    pub async fn place(&self, job_id: &JobId) -> Result<(), Error> {
+        self.database.execute(sqlx::query(Self::PLACE).bind(job_id)).await.map(drop)
     }
     // ANCHOR_END: place
 
@@ -157,31 +135,29 @@ impl Store {
                 ),
                 exists (select from pushes where job_id = $1)
             "#,
-        )
-        .bind(&job.job_id)
-        .bind(&job.user_id);
+        );
+        let query = query.bind(&job.job_id).bind(&job.user_id);
         self.database.within(async |db| query.fetch_one(db).await).await
     }
 
     /// This device has this job.
     pub async fn pushed(&self, job_id: &JobId, token: &DeviceToken) -> Result<(), Error> {
         let query = "insert into pushes (job_id, token) values ($1, $2) on conflict do nothing";
-        let query = sqlx::query(query).bind(job_id).bind(token);
-        self.database.within(async |db| query.execute(db).await).await.map(drop)
+        self.database.execute(sqlx::query(query).bind(job_id).bind(token)).await.map(drop)
     }
 
     // ANCHOR: settle
     /// Ends an attempt, if it still is the newest. A worker that was thought dead, and comes to an end after another has
-    /// begun, changes nothing any more.
+    /// begun, changes nothing any more. If there will be another attempt, the sweep publishes the job when it is due:
+    /// whoever dies after this has nothing left to do.
     pub const SETTLE: &str = r#"
         update notifications
         set status = $3,
             claimed_by = null,
             failures = failures + $4,
-            generation = generation + $4,
             last_error = coalesce($5, last_error),
-            due_at = now() + $6 * interval '1 second',
-            sweep_at = case $4 when 1 then now() + ($6 + $7) * interval '1 second' end
+            due_at = coalesce(now() + $6 * interval '1 second', due_at),
+            sweep_at = now() + $6 * interval '1 second'
         where job_id = $1
             and attempts = $2
             and claimed_by is not null
@@ -190,11 +166,9 @@ impl Store {
     /// Ends an attempt, if it still is the newest.
     pub async fn settle(&self, begun: &Begun, settlement: &Settlement) -> Result<(), Error> {
         let (status, failed, error, due_in) = match settlement {
-            Settlement::Delivered(error) => (Status::Delivered, 0, error.as_deref(), 0.0),
-            Settlement::Retry(error, due_in) => {
-                (Status::Retrying, 1, Some(error.as_str()), *due_in)
-            }
-            Settlement::Dead(error) => (Status::Dead, 0, Some(error.as_str()), 0.0),
+            Settlement::Delivered(error) => (Status::Delivered, 0, error.as_ref(), None),
+            Settlement::Retry(error, due_in) => (Status::Queued, 1, Some(error), Some(*due_in)),
+            Settlement::Dead(error) => (Status::Dead, 0, Some(error), None),
         };
         let query = sqlx::query(Self::SETTLE)
             .bind(&begun.job_id)
@@ -202,9 +176,8 @@ impl Store {
             .bind(status)
             .bind(failed)
             .bind(error)
-            .bind(due_in)
-            .bind(self.lost_after);
-        self.database.within(async |db| query.execute(db).await).await.map(drop)
+            .bind(due_in);
+        self.database.execute(query).await.map(drop)
     }
     // ANCHOR_END: settle
 }

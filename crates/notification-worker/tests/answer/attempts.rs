@@ -5,12 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use lab::harness::{Outcome, eventually};
 use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
-use notification_worker::{
-    experiments::{
-        fcm::{FakeFcm, Fate},
-        fixture::Fixture,
-    },
-    notification::Priority,
+use notification_worker::experiments::{
+    fcm::{FakeFcm, Fate},
+    fixture::Fixture,
 };
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
@@ -123,25 +120,24 @@ async fn a_job_that_cannot_be_settled_is_buried_and_blocks_no_lane() -> Outcome 
     client.notify("poison", "ann").await?;
     client.notify("next", "ann").await?;
     client.until("next", "delivered").await?;
-    let (payload, reasons) = fixture.buried().await?;
-    ensure!(String::from_utf8_lossy(&payload).contains("poison") && !reasons.is_empty());
-    ensure!(!reasons.contains("no such luck"), "{reasons}");
+    ensure!(String::from_utf8_lossy(&fixture.buried().await?).contains("poison"));
     Ok(())
 }
 
 async fn a_job_whose_message_the_broker_lost_is_published_again() -> Outcome {
-    let (fixture, _server, client) = start(&["--role", "api", "--lost-seconds", "1"]).await?;
+    let (fixture, _server, client) = start(&["--role", "api"]).await?;
     client.notify("one", "ann").await?;
     let connection = fixture.queues.connection().await?;
     let channel = connection.create_channel().await?;
     let mut purged = 0;
     for shard in 0..2 {
-        let queue = fixture.topology.queue(shard, Priority::Normal);
+        let queue = fixture.topology.queue(shard);
         purged += channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await?;
     }
     ensure!(purged == 1, "{purged} messages were lost");
-    let _worker =
-        fixture.serve().args(&["--role", "worker", "--lost-seconds", "1"]).start().await?;
+    let _worker = fixture.serve().args(&["--role", "worker"]).start().await?;
+    // An hour later.
+    run(&fixture, "update notifications set sweep_at = sweep_at - interval '1 hour'").await?;
     client.until("one", "delivered").await?;
     Ok(())
 }
@@ -162,8 +158,8 @@ async fn jobs_for_a_full_shard_do_not_keep_the_sweep_from_the_others() -> Outcom
     for n in 0..20 {
         client.try_notify(&format!("full-{n}"), &full, "websocket").await?;
     }
-    let left = "insert into notifications (job_id, user_id, channel, priority, title, body, created_at) \
-         select job, usr, 'websocket', 'normal', 't', 'b', now() - interval '1 minute' + n * interval '1 millisecond' \
+    let left = "insert into notifications (job_id, user_id, channel, title, body, created_at) \
+         select job, usr, 'websocket', 't', 'b', now() - interval '1 minute' + n * interval '1 millisecond' \
          from (select 'left-' || n as job, '{full}' as usr, n from generate_series(1, 250) n \
                union all select 'free', '{free}', 900) as left_behind";
     let left = left.replace("{full}", &full).replace("{free}", &free);
@@ -186,8 +182,8 @@ async fn old_jobs_are_deleted_as_fast_as_they_come() -> Outcome {
     let (fixture, _server, _client) = start(&["--role", "api"]).await?;
     run(
         &fixture,
-        "insert into notifications (job_id, user_id, channel, priority, title, body, status, created_at) \
-         select 'old-' || n, 'ann', 'websocket', 'normal', 't', 'b', 'delivered', now() - interval '8 days' \
+        "insert into notifications (job_id, user_id, channel, title, body, status, created_at) \
+         select 'old-' || n, 'ann', 'websocket', 't', 'b', 'delivered', now() - interval '8 days' \
          from generate_series(1, 3000) n",
     )
     .await?;
@@ -229,7 +225,7 @@ async fn depth(fixture: &Fixture, shard: u16) -> anyhow::Result<u32> {
     let connection = fixture.queues.connection().await?;
     let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-    let queue = fixture.topology.queue(shard, Priority::Normal);
+    let queue = fixture.topology.queue(shard);
     let queue =
         channel.queue_declare(queue.as_str().into(), passive, lapin::types::FieldTable::default());
     let count = queue.await?.message_count();

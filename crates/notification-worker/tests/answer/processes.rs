@@ -25,7 +25,6 @@ async fn the_key_guards_everything_but_the_stream() -> Outcome {
     for (method, path) in [
         (Method::POST, "notifications"),
         (Method::GET, "notifications/one"),
-        (Method::POST, "notifications/one/requeue"),
         (Method::POST, "users/ann/stream-tickets"),
         (Method::PUT, "users/ann/devices/phone"),
         (Method::DELETE, "users/ann/devices/phone"),

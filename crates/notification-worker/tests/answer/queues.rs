@@ -8,7 +8,7 @@ use lapin::{
     options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
-use notification_worker::{experiments::fixture::Fixture, notification::Priority};
+use notification_worker::experiments::fixture::Fixture;
 
 use crate::start;
 
@@ -25,7 +25,7 @@ async fn a_queue_that_was_deleted_is_declared_again() -> Outcome {
     client.until("before", "delivered").await?;
     let (_open, channel) = channel(&fixture).await?;
     for shard in 0..2 {
-        delete(&channel, &fixture.topology.queue(shard, Priority::Normal)).await?;
+        delete(&channel, &fixture.topology.queue(shard)).await?;
     }
     eventually("notifications are accepted again", async || {
         let answer = client.try_notify("after", "ann", "websocket").await?;
@@ -42,17 +42,25 @@ async fn a_dead_letter_queue_that_was_deleted_blocks_no_lane() -> Outcome {
     client.until("before", "delivered").await?;
     let (_open, channel) = channel(&fixture).await?;
     delete(&channel, &fixture.topology.dead()).await?;
-    for shard in 0..2 {
-        let key = fixture.topology.key(None, shard, Priority::Normal);
-        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
-        let exchange = fixture.topology.exchange().into();
-        channel.basic_publish(exchange, key.into(), options, b"garbage", properties).await?;
+    let garbage = async || {
+        for shard in 0..2 {
+            let (options, properties) =
+                (BasicPublishOptions::default(), BasicProperties::default());
+            let queue = fixture.topology.queue(shard).into();
+            channel.basic_publish("".into(), queue, options, b"garbage", properties).await?;
+        }
+        anyhow::Ok(())
+    };
+    garbage().await?;
+    for user in 0..8 {
+        client.notify(&format!("after-{user}"), &format!("user-{user}")).await?;
+        client.until(&format!("after-{user}"), "delivered").await?;
     }
+    // Whoever asks whether it is ready has it declared again.
+    ensure!(client.target.get("readyz").await?.status() == 200);
+    garbage().await?;
     for _ in 0..2 {
-        // An error, as long as there is no such queue.
-        let buried = async || Ok(fixture.buried().await.ok());
-        let (payload, _) = eventually("the garbage is buried", buried).await?;
-        ensure!(payload == b"garbage");
+        ensure!(fixture.buried().await? == b"garbage");
     }
     Ok(())
 }
@@ -61,7 +69,7 @@ async fn a_service_that_cannot_declare_its_queues_is_not_ready() -> Outcome {
     let (fixture, _child, client) = start(&["--role", "api"]).await?;
     ensure!(client.target.get("readyz").await?.status() == 200);
     let (_open, channel) = channel(&fixture).await?;
-    let queue = fixture.topology.queue(0, Priority::Normal);
+    let queue = fixture.topology.queue(0);
     delete(&channel, &queue).await?;
     // It is another kind of queue now, and publishing to it would succeed.
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
