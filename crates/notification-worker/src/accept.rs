@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{broker::Broker, error::Error, notification::NewNotification, store::Store};
 
 /// A retry may come later by this.
-const SWEEP_EVERY: Duration = Duration::from_millis(200);
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_BATCH: i64 = 200;
 /// Old jobs that are deleted by one statement. There are as many statements as it takes.
 const FORGET_BATCH: i64 = 500;

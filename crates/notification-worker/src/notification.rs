@@ -31,7 +31,6 @@ macro_rules! name {
                 &self.0
             }
         }
-
     };
 }
 

@@ -37,7 +37,7 @@ pub fn experiment() -> Experiment {
         "backoff",
         "A channel that is down for a while: the attempts' times follow the schedule with jitter, and the \
          rest of the traffic is not delayed",
-        &["--pushes", "12", "--seconds", "1.5", "--first", "100"],
+        &["--pushes", "12", "--seconds", "1.5", "--first", "200"],
         run,
     )
     .sabotage(Sabotage {

@@ -144,7 +144,7 @@ fn distinct(sent: &[Sent]) -> usize {
 }
 
 /// Our own, with two workers. Everything that FCM was sent, how many workers were killed meanwhile, and the jobs
-/// that went by way of a delay queue.
+/// that were retried.
 async fn sharded(
     lab: &Lab,
     params: &Params,
