@@ -93,10 +93,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         ended = supervise => return ended,
         done = async {
             let expected = usize::from(params.others) * 2;
-            let others = fcm.until("the others", PATIENCE, |sent| {
-                others_of(sent) >= expected
-            });
-            let others = others.await;
+            // Five workers die and start again meanwhile.
+            let others = fcm.until("the others", PATIENCE * 3, |sent| others_of(sent) >= expected);
+            let others = others.await.unwrap_or_else(|_| fcm.sent());
             // What the others had not to wait for.
             let waiting = client.progress(POISON).await?["status"] != "dead";
             anyhow::Ok((client.until(POISON, "dead").await?, fixture.buried().await?, (others, waiting)))
@@ -106,7 +105,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let reason = died["last_error"].as_str().unwrap_or_default();
     let attempts = died["attempts"].as_i64().unwrap_or(0);
     let (others, waiting) = others_first;
-    let others = others.unwrap_or_default();
     let arrived = others_of(&others);
     lab.figure("attempts, with the last claim that gave it up", attempts as f64, "");
     let died = count.load(Ordering::Relaxed);
