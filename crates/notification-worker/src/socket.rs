@@ -93,7 +93,7 @@ impl Socket {
         loop {
             tokio::select! {
                 Ok(()) = news.changed() => self.look().await?,
-                said = self.web.recv() => self.hear(said)?,
+                said = self.web.recv() => self.hear(said.as_ref())?,
                 _ = ping.tick() => self.ping().await?,
             }
         }
@@ -138,7 +138,7 @@ impl Socket {
 
     /// A client answers pings, may send some, and has nothing else to say. One that only pings us need not read what we
     /// send.
-    fn hear(&mut self, said: Option<Result<Message, axum::Error>>) -> Result<(), End> {
+    fn hear(&mut self, said: Option<&Result<Message, axum::Error>>) -> Result<(), End> {
         match said {
             Some(Ok(Message::Pong(_))) => self.unanswered = 0,
             Some(Ok(Message::Ping(_))) => {}
