@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::try_join_all;
 use lab::{
     Experiment, Lab, Need, Sabotage,
     group::{RabbitMqGroup, ServerGroup},
@@ -60,7 +61,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let has_begun = begins.clone();
     let fcm = FakeFcm::start(move |_| {
         let has_begun = has_begun.load(Ordering::Relaxed);
-        Fate::slow(if has_begun { Duration::from_millis(20) } else { Duration::from_secs(3) })
+        Fate::slow(if has_begun { Duration::from_millis(20) } else { Duration::from_secs(5) })
     })
     .await?;
     // One process, which publishes and consumes.
@@ -70,9 +71,15 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for n in 0..8 {
         client.add_device(&format!("user-{n}"), &format!("device-{n}")).await?;
     }
-    for n in 0..params.pushes {
-        client.push(&format!("push-{n}"), &format!("user-{}", n % 8)).await?;
-    }
+    // Side by side: what a busy machine sends before the alarm is not left for it.
+    let (client, all) = (&client, params.pushes);
+    let posting = (0..8).map(|user| async move {
+        for n in (user..all).step_by(8) {
+            client.push(&format!("push-{n}"), &format!("user-{user}")).await?;
+        }
+        anyhow::Ok(())
+    });
+    try_join_all(posting).await?;
     lab.progress(1, 3, "the alarm");
     let limit = async |limit| {
         let words = ["set_vm_memory_high_watermark", limit];
@@ -81,7 +88,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     limit(FULL).await?;
     let (before, begun) = (fcm.sent().len(), Instant::now());
     begins.store(true, Ordering::Relaxed);
-    let refused = seconds_until(&client, 503).await?;
+    let refused = seconds_until(client, 503).await?;
     let wanted = usize::from(params.pushes);
     let drained = fcm.until("the queues are empty", PATIENCE, |sent| sent.len() >= wanted).await;
     let took = begun.elapsed();
@@ -89,7 +96,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let still = client.try_notify("still", "ann", "websocket").await?.status();
     lab.progress(2, 3, "the alarm ends");
     limit(ENOUGH).await?;
-    let accepted = seconds_until(&client, 202).await?;
+    let accepted = seconds_until(client, 202).await?;
 
     lab.figure("pushes that were left when the alarm began", (wanted - before) as f64, "");
     lab.figure("until the queues were empty", took.as_secs_f64(), "s");

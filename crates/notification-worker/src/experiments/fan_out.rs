@@ -31,7 +31,7 @@ pub fn experiment() -> Experiment {
         "fan-out",
         "Five thousand open sockets in one process on this machine: each gets what is its own and nothing \
          else, at tens of kibibytes for a socket",
-        &["--sockets", "300"],
+        &["--sockets", "300", "--rate", "200"],
         run,
     )
     .sabotage(Sabotage {

@@ -47,7 +47,7 @@ const RECEIVE_BUFFER: u32 = 4_096;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, Options { shards: 2, backoff_ms: 200, attempts: 8 }).await?;
-    let options = ["--role", "api", "--ping-seconds", "2"];
+    let options = ["--role", "api", "--ping-seconds", "3"];
     let (server, client) = fixture.start(&options).await?;
     let _worker = fixture.serve().args(&["--role", "worker"]).start().await?;
     // All of it waits when they come: whoever keeps what a client does not take, keeps it at once.
