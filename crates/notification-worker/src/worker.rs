@@ -20,7 +20,7 @@ use lapin::{
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -36,6 +36,8 @@ use crate::{
 
 /// Users of one shard side by side. Those that share a lane wait for each other.
 const LANES: usize = 32;
+/// With a broker that owes an answer, and with what is under way when its link is lost: a push may take ten seconds.
+const PATIENCE: Duration = Duration::from_secs(12);
 /// Before a queue is consumed again that could not be.
 const CONSUME_AGAIN: Duration = Duration::from_millis(250);
 
@@ -107,7 +109,8 @@ impl Worker {
             }
         }
         drop(mine);
-        tasks.join_all().await;
+        // They end by themselves, unless they wait for what a lost connection owes them.
+        let _ = timeout(PATIENCE, tasks.join_all()).await;
     }
     // ANCHOR_END: shards
 
@@ -139,9 +142,10 @@ impl Worker {
         // So that the next message is there when a place is free.
         let prefetch = 2 * self.concurrency;
         channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
-        let options = BasicConsumeOptions::default();
-        let mut consumer =
-            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consuming = channel.basic_consume(queue.into(), "".into(), options, none);
+        let consuming = timeout(PATIENCE, consuming).await;
+        let mut consumer = consuming.map_err(|_| Error::Away("a queue is not there"))??;
 
         let mut working = JoinSet::new();
         let lanes: Vec<_> = (0..LANES)

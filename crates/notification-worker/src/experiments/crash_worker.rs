@@ -49,7 +49,7 @@ pub fn experiment() -> Experiment {
         file: "src/worker.rs",
         replace: "let Some(Ok(delivery)) = next else { break };",
         with: r"let Some(Ok(delivery)) = next else { break };
-            delivery.ack(BasicAckOptions::default()).await?;",
+            delivery.ack(lapin::options::BasicAckOptions::default()).await?;",
         check: "accepted notifications that no socket saw",
     })
 }
