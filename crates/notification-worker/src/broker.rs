@@ -1,232 +1,182 @@
 //! How do jobs get into RabbitMQ, and when is that certain?
 //!
-//! Invariant: a message that was published here without an error is in a quorum queue, on disk, or will be
-//! taken out of it by a consumer that acknowledges it. Everything else is an error.
+//! Invariant: a message that was published here without an error is in a quorum queue, on disk, until a consumer
+//! acknowledges it. Everything else is an error.
+//!
+//! There are two connections. Under its memory or disk alarm RabbitMQ stops reading from every connection that
+//! publishes. On a connection of their own, acknowledgements still get through, and the queues drain.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use lapin::{
-    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
     options::{BasicPublishOptions, ConfirmSelectOptions},
-    types::{AMQPValue, FieldTable},
+    uri::AMQPUri,
 };
 use tokio::{
-    sync::{Mutex, watch},
+    sync::watch,
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
-use url::Url;
 
-use crate::{
-    backoff::Backoff,
-    error::Error,
-    notification::{Message, Priority},
-    shard::Ring,
-    topology::Topology,
-};
+use crate::{error::Error, notification::Message, topology::Topology};
 
 /// For a publish, and for its confirm. Leaves a client an answer within seconds.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a connection and all declarations.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Between two tries to connect: half a second, and twice as long each time up to this.
-const SLOWEST_RECONNECT: Duration = Duration::from_secs(5);
-/// lapin tells of a lost connection at once, but an idle one is looked at only so often.
+/// Between two attempts to connect, or half of it: jitter, so that a fleet does not come back in step.
+const RECONNECT: Duration = Duration::from_secs(1);
+/// lapin does not wake anybody up when a connection is lost.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-const HEARTBEAT_SECONDS: &str = "10";
-/// Durable: without it a quorum queue takes the message, and no promise is made for it.
+/// A peer that has vanished is noticed by its missing heartbeats. RabbitMQ would suggest a minute; until then it counts
+/// the consumers of a machine that is gone, and their shards stand still.
+const HEARTBEAT_SECONDS: u16 = 10;
+/// Durable: without it a quorum queue takes the message, and promises nothing for it.
 const PERSISTENT: u8 = 2;
 
-/// A connection with everything declared on it.
+const AWAY: Error = Error::Away("the broker is away; nothing was accepted");
+/// A queue is full, or the broker has raised an alarm over its memory or its disk.
+const FULL: Error = Error::Away("the broker has no room; nothing was accepted");
+
+/// A connection on which everything has been declared.
 pub struct Link {
-    /// Channels for consumers are made on it.
+    /// Consumers make their channels on it.
     pub connection: Connection,
-    /// In confirm mode.
-    publishing: Channel,
-    /// Delay queues are declared when they are first needed.
-    delays: Mutex<HashSet<Duration>>,
+    /// For publishing, in confirm mode.
+    channel: Channel,
 }
+
+/// A link as it comes and goes.
+type Links = watch::Sender<Option<Arc<Link>>>;
 
 /// The broker, or the hope of one.
 pub struct Broker {
-    url: String,
-    topology: Topology,
-    ring: Ring,
-    backoff: Backoff,
-    link: watch::Sender<Option<Arc<Link>>>,
+    nodes: Vec<AMQPUri>,
+    /// What is declared.
+    pub topology: Topology,
+    publishing: Links,
+    /// For consumers.
+    pub consuming: Links,
 }
 
 impl Broker {
-    /// Connects when it runs.
-    pub fn new(url: String, topology: Topology, backoff: Backoff) -> Self {
-        let ring = Ring::new(topology.shards);
-        Self { url, topology, ring, backoff, link: watch::Sender::new(None) }
+    /// The nodes of one broker. Connects when it runs. The error is a malformed URL.
+    pub fn new(urls: &[String], topology: Topology) -> Result<Self, String> {
+        let mut nodes = urls.iter().map(|url| url.parse()).collect::<Result<Vec<AMQPUri>, _>>()?;
+        for node in &mut nodes {
+            node.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        }
+        let (publishing, consuming) = (Links::new(None), Links::new(None));
+        Ok(Self { nodes, topology, publishing, consuming })
     }
 
-    /// The link as it comes and goes.
-    pub fn links(&self) -> watch::Receiver<Option<Arc<Link>>> {
-        self.link.subscribe()
+    /// Returns when there is a link to publish on.
+    pub async fn connected(&self) {
+        let _ = self.publishing.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// What is declared.
-    pub fn topology(&self) -> &Topology {
-        &self.topology
+    /// Keeps both connections open, for ever.
+    pub async fn run(self: Arc<Self>) {
+        let (publishing, consuming) = (&self.publishing, &self.consuming);
+        tokio::join!(self.keep_connected(publishing), self.keep_connected(consuming));
     }
 
-    /// Keeps a connection open until it is told to stop, and declares everything again on a new one: the
-    /// broker may have come back empty. lapin can recover by itself, but then whoever waits for a confirm
-    /// waits through the whole outage, and a client should have its 503 at once.
-    pub async fn run(&self, stop: CancellationToken) {
-        let mut wait = Duration::from_millis(250);
-        loop {
-            match timeout(CONNECT_TIMEOUT, self.connect()).await {
+    // ANCHOR: keep_connected
+    /// Connects, to the next node each time, and declares everything: the broker may have come back empty, or somebody
+    /// has deleted a queue. lapin can recover by itself, but then whoever waits for a confirm waits through the whole
+    /// outage, and a client should have its 503 at once.
+    async fn keep_connected(&self, links: &Links) {
+        for node in (0..self.nodes.len()).cycle().skip(rand::random_range(0..self.nodes.len())) {
+            match timeout(CONNECT_TIMEOUT, self.connect(self.nodes[node].clone())).await {
                 Ok(Ok(link)) => {
                     let link = Arc::new(link);
-                    self.link.send_replace(Some(Arc::clone(&link)));
-                    wait = Duration::from_millis(250);
-                    while link.lives() && !stop.is_cancelled() {
-                        stop.run_until_cancelled(sleep(LOOK_EVERY)).await;
+                    links.send_replace(Some(Arc::clone(&link)));
+                    while link.lives() {
+                        sleep(LOOK_EVERY).await;
                     }
-                    self.link.send_replace(None);
-                    if stop.is_cancelled() {
-                        let goodbye = link.connection.close(200, "goodbye".into());
-                        let _ = timeout(PUBLISH_TIMEOUT, goodbye).await;
-                        return;
-                    }
-                    tracing::warn!("the broker is away");
+                    links.send_replace(None);
+                    let goodbye = link.connection.close(200, "goodbye".into());
+                    let _ = timeout(PUBLISH_TIMEOUT, goodbye).await;
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "no connection to the broker"),
-                Err(_) => tracing::warn!("the broker does not answer"),
+                failed => tracing::warn!(error = ?failed.map(drop), "no connection to the broker"),
             }
-            wait = (wait * 2).min(SLOWEST_RECONNECT);
-            // Jitter, so that a fleet does not come back in step.
-            let jittered = wait.mul_f64(rand::random_range(0.5..1.0));
-            if stop.run_until_cancelled(sleep(jittered)).await.is_none() {
-                return;
-            }
+            sleep(RECONNECT.mul_f64(rand::random_range(0.5..1.0))).await;
         }
     }
+    // ANCHOR_END: keep_connected
 
-    async fn connect(&self) -> lapin::Result<Link> {
-        let properties =
-            ConnectionProperties::default().with_connection_name("notification-worker".into());
-        let connection = Connection::connect(&with_heartbeat(&self.url), properties).await?;
-        let publishing = connection.create_channel().await?;
-        self.topology.declare(&publishing).await?;
-        publishing.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Link { connection, publishing, delays: Mutex::default() })
+    async fn connect(&self, node: AMQPUri) -> lapin::Result<Link> {
+        let name = "notification-worker".into();
+        let properties = ConnectionProperties::default().with_connection_name(name);
+        let connection = Connection::connect_uri(node, properties).await?;
+        self.declare(&connection).await?;
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Link { connection, channel })
+    }
+
+    /// On a channel of its own: what is refused closes its channel.
+    async fn declare(&self, connection: &Connection) -> lapin::Result<()> {
+        let channel = connection.create_channel().await?;
+        self.topology.declare(&channel).await?;
+        channel.close(200, "goodbye".into()).await
     }
 
     // ANCHOR: publish
-    /// Puts a job into its shard's queue.
-    pub async fn publish(&self, message: &Message, priority: Priority) -> Result<(), Error> {
-        Self::confirmed(self.hand_over(message, priority).await?).await
-    }
-
-    /// Puts a job behind those that were handed over before it, and does not wait for the confirm.
-    pub async fn hand_over(
-        &self,
-        message: &Message,
-        priority: Priority,
-    ) -> Result<PublisherConfirm, Error> {
-        let shard = self.ring.shard_of(&message.user_id);
-        let key = self.topology.key(None, shard, priority);
-        self.send(self.topology.exchange(), &key, &json(message)?, FieldTable::default()).await
-    }
-
-    /// Returns only when the broker has confirmed the message: then a quorum of its nodes has it on disk.
-    pub async fn confirmed(confirm: PublisherConfirm) -> Result<(), Error> {
-        match timeout(PUBLISH_TIMEOUT, confirm).await {
-            Ok(Ok(Confirmation::Ack(None))) => Ok(()),
-            Ok(Ok(Confirmation::Nack(_))) => Err(Error::BrokerFull),
-            Ok(Ok(unroutable)) => {
-                tracing::error!(?unroutable, "no queue takes it");
-                Err(Error::BrokerAway)
-            }
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Error::BrokerAway),
-        }
-    }
-
-    /// Puts a job into the queue that keeps it for this long, or nearly, and then gives it to its shard.
-    pub async fn delay(
-        &self,
-        message: &Message,
-        priority: Priority,
-        wait: Duration,
-    ) -> Result<(), Error> {
-        let rung = self.backoff.rung(wait);
-        let link = self.link()?;
-        let mut delays = link.delays.lock().await;
-        if !delays.contains(&rung) {
-            // The lock is held, so that everybody waits for the one declaration.
-            let declare = self.topology.declare_delay(&link.publishing, rung);
-            timeout(PUBLISH_TIMEOUT, declare).await.map_err(|_| Error::BrokerAway)??;
-            delays.insert(rung);
-        }
-        drop(delays);
-        let key = self.topology.key(Some(rung), self.ring.shard_of(&message.user_id), priority);
-        let (delays, payload) = (self.topology.delays(), json(message)?);
-        Self::confirmed(self.send(&delays, &key, &payload, FieldTable::default()).await?).await
-    }
-
-    /// Puts what cannot be delivered into the dead-letter queue, with its reasons.
-    pub async fn bury(&self, payload: &[u8], reasons: &[String]) -> Result<(), Error> {
-        let mut headers = FieldTable::default();
-        headers.insert("x-reasons".into(), AMQPValue::LongString(reasons.join("\n").into()));
-        let (graveyard, dead) = (self.topology.graveyard(), self.topology.dead());
-        Self::confirmed(self.send(&graveyard, &dead, payload, headers).await?).await
-    }
-
-    async fn send(
-        &self,
-        exchange: &str,
-        key: &str,
-        payload: &[u8],
-        headers: FieldTable,
-    ) -> Result<PublisherConfirm, Error> {
-        let link = self.link()?;
-        let properties = BasicProperties::default()
-            .with_content_type("application/json".into())
-            .with_delivery_mode(PERSISTENT)
-            .with_headers(headers);
-        // Mandatory: what no queue takes comes back, where it would be confirmed and gone.
+    /// Puts a job into its shard's queue. Returns only when the broker has confirmed the message: then a quorum of its
+    /// nodes has it on disk.
+    pub async fn publish(&self, message: &Message) -> Result<(), Error> {
+        let link = self.ready()?;
+        let queue = self.topology.queue(self.topology.shard_of(&message.user_id));
+        let payload = serde_json::to_vec(message).map_err(|error| Error::Internal(error.into()))?;
+        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        // Mandatory: a message that no queue takes comes back. Without it, it would be confirmed, and gone.
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let (exchange, key) = (exchange.into(), key.into());
-        let publish = link.publishing.basic_publish(exchange, key, options, payload, properties);
-        Ok(timeout(PUBLISH_TIMEOUT, publish).await.map_err(|_| Error::BrokerAway)??)
+        let publish = async {
+            let queue = queue.as_str().into();
+            link.channel.basic_publish("".into(), queue, options, &payload, properties).await?.await
+        };
+        match timeout(PUBLISH_TIMEOUT, publish).await.map_err(|_| AWAY)?? {
+            Confirmation::Ack(None) => Ok(()),
+            Confirmation::Nack(_) => Err(FULL),
+            _ => {
+                tracing::error!(queue, "a queue is missing");
+                link.end().await;
+                Err(AWAY)
+            }
+        }
     }
     // ANCHOR_END: publish
 
-    /// Whether the broker is there.
-    pub fn ping(&self) -> Result<(), Error> {
-        self.link().map(|_| ())
+    /// The link to publish on, if the broker takes messages now.
+    pub fn ready(&self) -> Result<Arc<Link>, Error> {
+        let link = self.publishing.borrow().clone().filter(|link| link.lives()).ok_or(AWAY)?;
+        if link.connection.status().blocked() { Err(FULL) } else { Ok(link) }
     }
 
-    fn link(&self) -> Result<Arc<Link>, Error> {
-        self.link.borrow().clone().ok_or(Error::BrokerAway)
+    /// Whether everything is there that was declared. Declaring again what is there changes nothing; what cannot be
+    /// declared makes this fail, for as long as it lasts.
+    pub async fn check(&self) -> Result<(), Error> {
+        let link = self.ready()?;
+        let declared = timeout(PUBLISH_TIMEOUT, self.declare(&link.connection)).await;
+        // A broker that is only slow keeps its link.
+        let declared = declared.map_err(|_| AWAY)?;
+        if declared.is_err() {
+            link.end().await;
+        }
+        Ok(declared?)
     }
 }
 
 impl Link {
-    /// A channel that was closed, by an error of ours or a deleted exchange, is mended like a connection.
+    /// A channel that was closed, by an error of ours or a deleted exchange, is replaced together with its connection.
     pub fn lives(&self) -> bool {
-        self.connection.status().connected() && self.publishing.status().connected()
+        self.connection.status().connected() && self.channel.status().connected()
     }
-}
 
-/// A peer that has vanished is noticed by its missing heartbeats: until then its shards stand still, since the
-/// broker still counts its consumers. The broker would say a minute.
-fn with_heartbeat(url: &str) -> String {
-    match Url::parse(url) {
-        Ok(mut url) if !url.query_pairs().any(|(key, _)| key == "heartbeat") => {
-            url.query_pairs_mut().append_pair("heartbeat", HEARTBEAT_SECONDS);
-            url.into()
-        }
-        _ => url.to_owned(),
+    /// Something is missing that was declared on it. The next one declares it again.
+    async fn end(&self) {
+        let goodbye = self.channel.close(200, "something is missing".into());
+        let _ = timeout(PUBLISH_TIMEOUT, goodbye).await;
     }
-}
-
-fn json(message: &Message) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(message).map_err(Error::internal)
 }

@@ -1,178 +1,133 @@
-//! What does a worker do with one message?
+//! Act two, deliver. What does a worker do with one message?
 //!
-//! Claim, attempt, settle, follow up, acknowledge. The worker may die between any two: the message then comes
-//! again, and whoever gets it finds in the database how far it came, and does the rest.
+//! Claim, attempt, settle, acknowledge. The worker may die between any two: the message then comes again, and whoever
+//! gets it finds in the database how far it came, and does the rest.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
-use tokio::sync::RwLock;
+use futures_util::FutureExt;
+use lapin::{
+    message::Delivery,
+    options::{BasicAckOptions, BasicRejectOptions},
+};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::Backoff,
-    broker::Broker,
     error::Error,
-    live::Live,
-    notification::{Channel, Message, Priority, Status},
-    push::{Fcm, Refusal},
-    store::{Begun, Entry, Settlement, Store},
+    notification::{Channel, Message},
+    push::Refusal,
+    retry::{CRASHES, Verdict, verdict},
+    store::attempts::{Begun, Settlement},
+    worker::Worker,
 };
 
-/// A job that was being tried when its worker died, so many times, is taken for the cause.
-pub const CRASHES: i32 = 5;
-/// From so many on it is suspected, and tried alone: with it others were in flight, who are suspected too.
-const SUSPECT: i32 = 2;
+/// While a server is away, between two tries: twice as long each time, from the first to the last.
+const WAITS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
 
-/// What a claim leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// An attempt.
-    Try,
-    /// It waits, others go first, and then it is tried alone.
-    Wait,
-    /// The dead-letter queue.
-    Bury,
-}
-
-// ANCHOR: verdict
-/// What becomes of a job that was claimed. Its last attempt may have been cut off, since its worker died; and so
-/// may others before.
-fn verdict(was_cut_off: bool, crashes: i32) -> Verdict {
-    match (was_cut_off, crashes) {
-        (true, CRASHES..) => Verdict::Bury,
-        // It may be the cause.
-        (true, SUSPECT..) => Verdict::Wait,
-        // Most who die do not die of the job. It is tried again at once, in its place in line. And whose last
-        // attempt came to its end has been waiting already.
-        _ => Verdict::Try,
-    }
-}
-// ANCHOR_END: verdict
-
-/// Delivers.
-pub struct Deliverer {
-    /// The database.
-    pub store: Store,
-    /// For retries, and for the dead.
-    pub broker: Arc<Broker>,
-    /// To the sockets.
-    pub live: Live,
-    /// To the devices, if that is set up.
-    pub fcm: Option<Fcm>,
-    /// When to try again.
-    pub backoff: Backoff,
-    /// Held by many who deliver, or by one.
-    pub quarantine: RwLock<()>,
-    /// Notifications that a user may get in a minute, those of high priority aside; 0: any number.
-    pub quiet_limit: u32,
-}
-
-impl Deliverer {
+impl Worker {
     // ANCHOR: deliver
-    /// Deals with a message. When this is done, and only then, it may be acknowledged.
-    pub async fn deliver(&self, payload: &[u8], priority: Priority) -> Result<(), Error> {
-        // PostgreSQL's text holds no NUL: asked for such a job, it would answer with the same error for ever.
-        let message = serde_json::from_slice::<Message>(payload).ok();
-        let Some(message) = message.filter(|message| !message.job_id.contains('\0')) else {
-            return self.broker.bury(payload, &["no code of ours wrote this".to_owned()]).await;
+    /// Deals with a message, and only then acknowledges it. The error is that we stop while a server is away, or that
+    /// the link is lost; then the message comes again.
+    pub async fn deliver(
+        &self,
+        delivery: &Delivery,
+        stop: &CancellationToken,
+    ) -> Result<(), Error> {
+        let settled = match serde_json::from_slice(&delivery.data) {
+            Ok(message) => self.deliver_job(&message, stop).await,
+            Err(no_message) => Err(Error::Internal(no_message.into())),
         };
-        if self.collapse(&message, priority).await? {
-            return Ok(());
-        }
-        // A suspect comes by a delay queue, so it is not of the first generation.
-        let is_suspect =
-            message.generation > 0 && self.store.crashes(&message.job_id).await? >= SUSPECT;
-        // Before the claim: whoever waits for a suspect has not begun, and does not die with it.
-        let (_alone, _beside) = if is_suspect {
-            (Some(self.quarantine.write().await), None)
-        } else {
-            (None, Some(self.quarantine.read().await))
+        // Rejected, it goes to the dead-letter queue.
+        let told = match settled {
+            Ok(Some(Settlement::Dead(_))) => delivery.reject(BasicRejectOptions::default()).await,
+            Ok(_) => delivery.ack(BasicAckOptions::default()).await,
+            Err(error @ Error::Away(_)) => return Err(error),
+            // No code of ours wrote it, or not even its failure can be written down; then the sweep finds the job. It
+            // must not block its lane.
+            Err(error) => {
+                tracing::error!(?error, "buried a message");
+                delivery.reject(BasicRejectOptions::default()).await
+            }
         };
-        let Some(begun) = self.store.claim(&message).await? else {
-            return self.follow_up(payload, &message).await;
-        };
+        Ok(told.map(drop)?)
+    }
+
+    /// How the job's attempt ended; nothing if none is due: it is settled, or its time comes later.
+    async fn deliver_job(
+        &self,
+        message: &Message,
+        stop: &CancellationToken,
+    ) -> Result<Option<Settlement>, Error> {
+        // Before the claim: a job that waits here has not begun, and does not die with a suspect.
+        let places = if message.alone { self.concurrency } else { 1 };
+        let places = stop.run_until_cancelled(self.places.acquire_many(places.into())).await;
+        let Some(Ok(_places)) = places else { return Err(Error::Away("this worker stops")) };
+        let claimed = patiently(stop, || self.store.claim(&message.job_id, &self.name)).await?;
+        let Some(begun) = claimed else { return Ok(None) };
         let settlement = match verdict(begun.was_cut_off, begun.crashes) {
             Verdict::Bury => Settlement::Dead(format!("{CRASHES} workers died of it")),
-            Verdict::Wait => self.retry(&begun, "its worker died".to_owned(), None),
-            Verdict::Try => self.attempt(&begun).await?,
+            Verdict::Wait => self.retry(&begun, "its worker died", None),
+            Verdict::Try => self.attempt(&begun, stop).await?,
         };
-        let ours = self.store.settle(&begun, &settlement).await?;
-        // If somebody else has begun in the meantime, what follows is theirs.
-        if !ours || matches!(settlement, Settlement::Delivered(_)) {
-            return Ok(());
-        }
-        self.follow_up(payload, &message).await
+        patiently(stop, || self.store.settle(&begun, &settlement)).await?;
+        Ok(Some(settlement))
     }
 
-    /// What comes after an attempt has been settled, also when the worker that settled it has died since;
-    /// and what becomes of a message that is too early, or that nobody has use for.
-    async fn follow_up(&self, payload: &[u8], message: &Message) -> Result<(), Error> {
-        let Some(state) = self.store.state(&message.job_id).await? else {
-            return self.broker.bury(payload, &["there is no such job".to_owned()]).await;
+    /// One attempt. A panic in it, ours or a library's, and a statement that fails are failures like any other: they
+    /// are tried again, and after enough of them the job is dead. Neither takes the queue with it.
+    async fn attempt(&self, job: &Begun, stop: &CancellationToken) -> Result<Settlement, Error> {
+        let attempt = async {
+            match job.channel {
+                Channel::Websocket => self.to_sockets(job, stop).await,
+                Channel::Push => self.to_devices(job, stop).await,
+            }
         };
-        match state.status {
-            Status::Queued | Status::Retrying if state.generation >= message.generation => {
-                let next = Message { generation: state.generation, ..message.clone() };
-                let wait = Duration::from_secs_f64(state.due_in);
-                self.broker.delay(&next, state.priority, wait).await
+        match AssertUnwindSafe(attempt).catch_unwind().await {
+            Ok(outcome @ (Ok(_) | Err(Error::Away(_)))) => outcome,
+            Ok(Err(error)) => {
+                tracing::error!(job = job.job_id.as_str(), ?error, "an attempt failed");
+                Ok(self.retry(job, &error.to_string(), None))
             }
-            Status::Dead if state.generation == message.generation => {
-                self.broker.bury(payload, &state.reasons).await
-            }
-            _ => Ok(()),
+            Err(_panic) => Ok(self.retry(job, "the attempt panicked", None)),
         }
     }
     // ANCHOR_END: deliver
 
-    async fn attempt(&self, job: &Begun) -> Result<Settlement, Error> {
-        match job.channel {
-            Channel::Websocket => self.to_sockets(job).await,
-            Channel::Push => self.to_devices(job).await,
-        }
-    }
-
     // ANCHOR: to_sockets
-    /// The place in the stream is what delivers: an open socket is told, and one that opens later reads it.
-    /// The same place twice is shown once, so this may be done again and again.
-    async fn to_sockets(&self, job: &Begun) -> Result<Settlement, Error> {
-        let entry = Entry {
-            position: self.store.place(&job.job_id, &job.user_id).await?,
-            seq: job.seq,
-            job_id: job.job_id.clone(),
-            title: job.title.clone(),
-            body: job.body.clone(),
-        };
-        Ok(match self.live.tell(&job.user_id, &entry).await {
-            Ok(()) => Settlement::Delivered(None),
-            Err(_) => self.retry(job, "Redis is away".to_owned(), None),
-        })
+    /// The place in the stream is what delivers: an open socket is told to look, and one that opens later reads it.
+    async fn to_sockets(&self, job: &Begun, stop: &CancellationToken) -> Result<Settlement, Error> {
+        patiently(stop, || self.store.place(&job.job_id)).await?;
+        self.live.tell(&job.user_id).await;
+        Ok(Settlement::Delivered(None))
     }
     // ANCHOR_END: to_sockets
 
     // ANCHOR: to_devices
-    /// Between FCM's answer and our record of it we may die, and then the device gets it twice: FCM takes
-    /// no idempotency key, so at least once is all that can be had. The app knows it by its `job_id`.
-    async fn to_devices(&self, job: &Begun) -> Result<Settlement, Error> {
+    /// Between FCM's answer and our record of it we may die, and then the device gets it twice: FCM takes no
+    /// idempotency key, so at least once is all that can be had. The app can tell by the `job_id`.
+    async fn to_devices(&self, job: &Begun, stop: &CancellationToken) -> Result<Settlement, Error> {
         let Some(fcm) = &self.fcm else {
             return Ok(Settlement::Dead("push is not set up: --fcm-credentials".to_owned()));
         };
-        let (devices, mut any) = self.store.devices_left(&job.job_id, &job.user_id).await?;
+        let (devices, mut any) = patiently(stop, || self.store.devices_left(job)).await?;
         let (mut later, mut invalid) = (None, None);
         for device in devices {
             match fcm.send(&device, job).await {
                 Ok(()) => {
-                    self.store.pushed(&job.job_id, &device).await?;
+                    patiently(stop, || self.store.pushed(&job.job_id, &device)).await?;
                     any = true;
                 }
                 Err(Refusal::Unregistered) => {
-                    self.store.remove_device(&job.user_id, &device).await?;
+                    patiently(stop, || self.store.remove_device(&job.user_id, &device)).await?;
                     invalid.get_or_insert_with(|| "a device is not registered any more".to_owned());
                 }
                 Err(Refusal::Invalid(error)) => invalid = Some(error),
-                Err(Refusal::Later(error, after)) => later = Some((error, after)),
+                Err(Refusal::Later(error, retry_after)) => later = Some((error, retry_after)),
             }
         }
         Ok(match (later, any) {
-            (Some((error, after)), _) => self.retry(job, error, after),
+            (Some((error, retry_after)), _) => self.retry(job, &error, retry_after),
             (None, true) => Settlement::Delivered(invalid),
             (None, false) => {
                 Settlement::Dead(invalid.unwrap_or_else(|| "the user has no device".to_owned()))
@@ -181,56 +136,80 @@ impl Deliverer {
     }
     // ANCHOR_END: to_devices
 
-    /// Another attempt, later, unless there have been enough; not before the channel's own wish.
-    fn retry(&self, job: &Begun, error: String, after: Option<u64>) -> Settlement {
-        let failures = u16::try_from(job.failures + 1).unwrap_or(u16::MAX);
-        match self.backoff.after(failures, after) {
-            Some(wait) => Settlement::Retry(error, wait.as_secs_f64()),
+    /// Another attempt, later, unless there have been enough; not before the channel wants it.
+    fn retry(&self, job: &Begun, error: &str, retry_after: Option<u64>) -> Settlement {
+        let failures = u16::try_from(job.failures.saturating_add(1)).unwrap_or(u16::MAX);
+        match self.backoff.after(failures, retry_after) {
+            Some(wait) => Settlement::Retry(error.to_owned(), wait.as_secs_f64()),
             None => Settlement::Dead(format!("gave up after {failures} failures: {error}")),
         }
     }
+}
 
-    /// Beyond the quiet limit a notification is not shown; a summary stands for it. Whether that is so.
-    async fn collapse(&self, message: &Message, priority: Priority) -> Result<bool, Error> {
-        if self.quiet_limit == 0 || priority == Priority::High || message.generation > 0 {
-            return Ok(false);
+// ANCHOR: patiently
+/// Asks until the server behind it answers, or we stop. What was done outside has to be written down, however long the
+/// database takes: a message that is given back would only come again, out of its place, and ring the phone again.
+async fn patiently<T, F: Future<Output = Result<T, Error>>>(
+    stop: &CancellationToken,
+    ask: impl Fn() -> F,
+) -> Result<T, Error> {
+    let mut wait = WAITS[0];
+    loop {
+        match ask().await {
+            Err(error @ Error::Away(_)) => {
+                tracing::debug!(%error, "a delivery waits");
+                if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+                    return Err(error);
+                }
+                wait = (wait * 2).min(WAITS[1]);
+            }
+            answer => return answer,
         }
-        let count = self.store.count_for_quiet(&message.user_id).await;
-        let count = u32::try_from(count?).unwrap_or(0);
-        if count <= self.quiet_limit {
-            return Ok(false);
-        }
-        let Some((summary, due_in)) = self.store.collapse(&message.job_id).await? else {
-            return Ok(false);
-        };
-        let wait = Duration::from_secs_f64(due_in);
-        // Once for each that is collapsed, and all but one find nothing to do.
-        self.broker.delay(&summary, Priority::High, wait).await?;
-        Ok(true)
     }
 }
+// ANCHOR_END: patiently
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::Cell, future::ready, time::Instant};
+
     use super::*;
 
-    #[test]
-    fn a_job_is_suspected_only_when_workers_keep_dying_over_it() {
-        assert_eq!(verdict(false, 0), Verdict::Try);
-        // It was in flight beside the cause, or the machine was switched off.
-        assert_eq!(verdict(true, 1), Verdict::Try);
-        for crashes in SUSPECT..CRASHES {
-            assert_eq!(verdict(true, crashes), Verdict::Wait, "{crashes} crashes");
-        }
-        assert_eq!(verdict(true, CRASHES), Verdict::Bury);
-        assert_eq!(verdict(true, CRASHES + 1), Verdict::Bury);
+    const AWAY: Error = Error::Away("it is away");
+
+    #[tokio::test]
+    async fn a_server_that_is_away_is_asked_until_it_answers() {
+        let (asked, stop) = (Cell::new(0), CancellationToken::new());
+        let answer = patiently(&stop, || {
+            asked.set(asked.get() + 1);
+            ready(if asked.get() < 3 { Err(AWAY) } else { Ok("here") })
+        });
+        assert_eq!(answer.await.ok(), Some("here"));
+        assert_eq!(asked.get(), 3);
     }
 
-    #[test]
-    fn a_suspect_that_has_waited_gets_its_attempt() {
-        // Or it would wait again and again, and never be tried.
-        for crashes in 0..CRASHES {
-            assert_eq!(verdict(false, crashes), Verdict::Try, "{crashes} crashes");
-        }
+    #[tokio::test]
+    async fn a_statement_that_fails_is_not_asked_again() {
+        let (asked, stop) = (Cell::new(0), CancellationToken::new());
+        let answer = patiently(&stop, || {
+            asked.set(asked.get() + 1);
+            ready(Err::<(), _>(Error::Internal("it fails".into())))
+        });
+        let answer = tokio::time::timeout(Duration::from_secs(5), answer).await;
+        assert!(matches!(answer, Ok(Err(Error::Internal(_)))), "asked {} times", asked.get());
+        assert_eq!(asked.get(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_told_to_stop_stops() {
+        let (stop, begun) = (CancellationToken::new(), Instant::now());
+        let asking = patiently(&stop, || ready(Err::<(), _>(AWAY)));
+        let stopping = async {
+            sleep(Duration::from_millis(120)).await;
+            stop.cancel();
+        };
+        let (answer, ()) = tokio::join!(asking, stopping);
+        assert!(matches!(answer, Err(Error::Away(_))));
+        assert!(begun.elapsed() < Duration::from_secs(1), "it went on for {:?}", begun.elapsed());
     }
 }

@@ -1,11 +1,11 @@
 //! What can go wrong, and what does the client see of it?
 
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{error::Error as StdError, time::Duration};
 
 use axum::{
     http::{
-        HeaderName, HeaderValue, StatusCode,
-        header::{UPGRADE, WWW_AUTHENTICATE},
+        HeaderValue, StatusCode,
+        header::{SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE},
     },
     response::{IntoResponse, Response},
 };
@@ -13,131 +13,86 @@ use edge::{FieldError, Problem, database::is_away};
 
 /// Everything that can go wrong behind the edge, which refuses what cannot be read. What it displays is what the
 /// client may read.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// 400: the path or the query is none.
+    /// 400: the path or the query cannot be read.
     #[error("the request cannot be read: {0}")]
     Malformed(String),
-    /// 401: the call has no key, or a wrong one.
-    #[error("send the key: `authorization: Bearer KEY`")]
-    NoKey,
     /// 401: the stream has no ticket, or one that is used up, expired, or another user's.
     #[error("this stream needs a ticket of its user that has not been used")]
     NoTicket,
     /// 404: there is no such job, or no such path.
     #[error("there is nothing here")]
     NotFound,
-    /// 409: only what is dead can be queued again.
-    #[error("this notification is not dead")]
-    NotDead,
-    /// 422: well-formed, but not something that we do.
+    /// 409: a `job_id` has one user.
+    #[error("this job_id is another user's; nothing was accepted")]
+    AnotherUsers,
+    /// 422: this field has a value that we do not take.
     #[error("this cannot be done as it was asked for")]
-    Invalid(Vec<FieldError>),
+    Invalid(FieldError),
     /// 426: the stream was asked for in plain HTTP.
     #[error("this is a WebSocket")]
     NoUpgrade,
-    /// 503: the database does not answer, or not in time. Whether it did what it was asked is unknown.
-    #[error("the database is away; try again")]
-    DatabaseAway,
-    /// 503: the broker does not answer, or not in time.
-    #[error("the broker is away; nothing was accepted; try again")]
-    BrokerAway,
-    /// 503: the queue has no room.
-    #[error("the queue is full; nothing was accepted; try again")]
-    BrokerFull,
-    /// 503: Redis does not answer, or not in time.
-    #[error("the ticket office is away; try again")]
-    RedisAway,
+    /// 503: a server behind us does not answer, or not in time, or is full. The same call may succeed later.
+    #[error("{0}; try again")]
+    Away(&'static str),
     /// 500: our own fault. The cause goes to the log, and never to the client.
     #[error("something went wrong on our side")]
-    Internal(Arc<dyn StdError + Send + Sync>),
-}
-
-impl Error {
-    /// Our own fault.
-    pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
-        Self::Internal(Arc::new(cause))
-    }
-
-    /// It did not work this time: a server behind us is away, or full.
-    pub fn is_passing(&self) -> bool {
-        self.status() == StatusCode::SERVICE_UNAVAILABLE
-    }
-
-    /// A field that is not as it should be.
-    pub fn invalid(field: &str, message: &str) -> Self {
-        Self::Invalid(vec![FieldError::new(field, message)])
-    }
-
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::Malformed(_) => StatusCode::BAD_REQUEST,
-            Self::NoKey | Self::NoTicket => StatusCode::UNAUTHORIZED,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::NotDead => StatusCode::CONFLICT,
-            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::NoUpgrade => StatusCode::UPGRADE_REQUIRED,
-            Self::DatabaseAway | Self::BrokerAway | Self::BrokerFull | Self::RedisAway => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
-    }
-
-    /// What the client has to show, or to ask for.
-    fn wanted(&self) -> Option<(HeaderName, &'static str)> {
-        match self {
-            Self::NoKey => Some((WWW_AUTHENTICATE, "Bearer")),
-            Self::NoTicket => Some((WWW_AUTHENTICATE, "Ticket")),
-            Self::NoUpgrade => Some((UPGRADE, "websocket")),
-            _ => None,
-        }
-    }
+    Internal(Box<dyn StdError + Send + Sync>),
 }
 
 // ANCHOR: error_response
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        if let Self::Internal(cause) = &self {
-            tracing::error!(error = cause.as_ref(), "answered 500");
+        let problem = |status| Problem::new(status, self.to_string());
+        let is = HeaderValue::from_static;
+        match &self {
+            Self::Malformed(_) => problem(StatusCode::BAD_REQUEST),
+            Self::NoTicket => {
+                problem(StatusCode::UNAUTHORIZED).header(WWW_AUTHENTICATE, is("Ticket"))
+            }
+            Self::NotFound => problem(StatusCode::NOT_FOUND),
+            Self::AnotherUsers => problem(StatusCode::CONFLICT),
+            Self::Invalid(it) => problem(StatusCode::UNPROCESSABLE_ENTITY).errors(vec![it.clone()]),
+            // RFC 6455, section 4.4: also when the client named another version.
+            Self::NoUpgrade => problem(StatusCode::UPGRADE_REQUIRED)
+                .header(UPGRADE, is("websocket"))
+                .header(SEC_WEBSOCKET_VERSION, is("13")),
+            Self::Away(_) => {
+                problem(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1))
+            }
+            Self::Internal(cause) => {
+                tracing::error!(cause, "answered 500");
+                Problem::internal()
+            }
         }
-        let mut problem = Problem::new(self.status(), self.to_string());
-        if self.is_passing() {
-            problem = problem.retry_after(Duration::from_secs(1));
-        }
-        if let Some((name, value)) = self.wanted() {
-            problem = problem.header(name, HeaderValue::from_static(value));
-        }
-        match self {
-            Self::Invalid(errors) => problem.errors(errors).into_response(),
-            _ => problem.into_response(),
-        }
+        .into_response()
     }
 }
 // ANCHOR_END: error_response
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        if is_away(&error) {
-            // Not louder: there would be one for each request as long as it is away.
-            tracing::debug!(%error, "a database is away");
-            Self::DatabaseAway
-        } else {
-            Self::internal(error)
+        if !is_away(&error) {
+            return Self::Internal(error.into());
         }
+        // Not louder: there would be one for each request as long as it is away.
+        tracing::debug!(%error, "the database is away");
+        // Whether it did what it was asked is unknown.
+        Self::Away("the database is away")
     }
 }
 
 impl From<lapin::Error> for Error {
     fn from(error: lapin::Error) -> Self {
         tracing::debug!(%error, "the broker is away");
-        Self::BrokerAway
+        Self::Away("the broker is away")
     }
 }
 
 impl From<redis::RedisError> for Error {
     fn from(error: redis::RedisError) -> Self {
         tracing::debug!(%error, "Redis is away");
-        Self::RedisAway
+        Self::Away("the ticket office is away")
     }
 }

@@ -1,180 +1,173 @@
-//! Which sockets of this process want to hear of a user?
+//! Act four, sockets. How does a notification get from any worker to a socket, which may hang on any process?
 //!
-//! Invariant: a socket that joined has either been told of an entry, or has been told that it has missed
-//! something. So it never has to ask on its own, and never waits for what has passed.
+//! Through Redis, which holds nothing that may not be lost: tickets for seconds, and names of users in passing. The
+//! stream in the database is the truth. All that a socket is ever told is to look there.
+//!
+//! Invariant: a socket that joined looks after everything that Redis has told this process of its user; and if Redis
+//! keeps silent about what it lost, the socket looks by itself now and then.
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use futures_util::StreamExt;
-use redis::aio::PubSub;
+use redis::{
+    AsyncCommands, Client,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
 use tokio::{
-    sync::mpsc,
-    time::{sleep, timeout},
+    sync::watch,
+    time::{interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{ids::UserId, live::Live, store::Entry};
+use crate::{error::Error, notification::UserId};
 
-/// What a socket is told ahead of what its client has taken. When it is full the rest is not kept: the
-/// socket reads it from the database when it has sent what it has.
-const AHEAD: usize = 64;
-/// Joins and leaves that wait to be told to Redis. When it is full, sockets wait before they open.
-const WISHES: usize = 1_024;
 const RECONNECT: Duration = Duration::from_millis(500);
-/// For a connection, and for a subscription.
+/// For an answer of Redis, and for a connection.
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// A worker does not wait longer to tell the sockets: they also look by themselves.
+const TELL_TIMEOUT: Duration = Duration::from_millis(200);
+/// A subscription whose other end has vanished brings nothing and says nothing. So it is pinged, and users who have no
+/// socket any more are forgotten.
+const PING_EVERY: Duration = Duration::from_secs(5);
 
-/// What a socket is told.
-#[derive(Clone, Debug)]
-pub enum Told {
-    /// This is new.
-    Entry(Arc<Entry>),
-    /// Something may be: read the stream.
-    Look,
+const TICKET_SECONDS: u64 = 30;
+
+const AWAY: Error = Error::Away("Redis is away");
+
+/// Redis, as all processes use it.
+#[derive(Clone)]
+pub struct Live {
+    client: Client,
+    connection: ConnectionManager,
+    prefix: String,
 }
 
-/// The hub's end of a socket.
-struct Listener {
-    id: u64,
-    queue: mpsc::Sender<Told>,
-    missed: Arc<AtomicBool>,
-}
+impl Live {
+    /// Connects when it is first asked something. The error is a malformed URL.
+    pub fn new(url: &str, prefix: &str) -> redis::RedisResult<Self> {
+        let client = Client::open(url)?;
+        // Its time-outs are half a second for an answer, and one for a connection.
+        let config = ConnectionManagerConfig::new().set_number_of_retries(1);
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+        Ok(Self { client, connection, prefix: prefix.to_owned() })
+    }
 
-/// A socket's end.
-pub struct Ear {
-    /// What is told.
-    pub queue: mpsc::Receiver<Told>,
-    /// Whether something was told that the queue had no room for.
-    pub missed: Arc<AtomicBool>,
-    id: u64,
-    user: UserId,
-    hub: Arc<Hub>,
+    // ANCHOR: tell
+    /// Tells every process that something is new in this user's stream. If Redis is away nobody hears it, and the sockets
+    /// look by themselves now and then.
+    pub async fn tell(&self, user: &UserId) {
+        let mut connection = self.connection.clone();
+        let told = connection.publish::<_, _, ()>(self.channel(), user.as_str());
+        let told = timeout(TELL_TIMEOUT, told).await;
+        tracing::trace!(?told, user = user.as_str(), "news");
+    }
+    // ANCHOR_END: tell
+
+    /// One for all users: each process hears of each. Where that is too much, one for each shard.
+    fn channel(&self) -> String {
+        format!("{}news", self.prefix)
+    }
+
+    // ANCHOR: ticket
+    /// Puts a ticket down, for half a minute: 256 random bits that open one stream of this user, once. A browser cannot send a
+    /// header with a WebSocket, and URLs end up in logs; this one is worth nothing there.
+    pub async fn put_ticket(&self, user: &UserId) -> Result<String, Error> {
+        let ticket = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+        let mut connection = self.connection.clone();
+        let () = connection.set_ex(self.ticket(user, &ticket), 1, TICKET_SECONDS).await?;
+        Ok(ticket)
+    }
+
+    /// Takes a ticket up; whether it was there. GETDEL does both at once: of two who try, one gets it.
+    pub async fn take_ticket(&self, user: &UserId, ticket: &str) -> Result<bool, Error> {
+        let mut connection = self.connection.clone();
+        let found: Option<i64> = connection.get_del(self.ticket(user, ticket)).await?;
+        Ok(found.is_some())
+    }
+
+    /// The user is a part of the key: the ticket of another user is no ticket. No user has a colon in its name.
+    fn ticket(&self, user: &UserId, ticket: &str) -> String {
+        format!("{}ticket:{}:{ticket}", self.prefix, user.as_str())
+    }
+    // ANCHOR_END: ticket
+
+    /// Whether Redis answers.
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(redis::cmd("PING").exec_async(&mut self.connection.clone()).await?)
+    }
 }
 
 /// The sockets of this process, by user.
 pub struct Hub {
     live: Live,
-    listeners: Mutex<HashMap<UserId, Vec<Listener>>>,
-    wishes: mpsc::Sender<UserId>,
-    next_id: AtomicU64,
+    users: Mutex<HashMap<UserId, watch::Sender<()>>>,
 }
 
 impl Hub {
     /// No sockets yet.
-    pub fn new(live: Live) -> (Arc<Self>, mpsc::Receiver<UserId>) {
-        let (wishes, receiver) = mpsc::channel(WISHES);
-        let hub = Self { live, listeners: Mutex::default(), wishes, next_id: AtomicU64::new(0) };
-        (Arc::new(hub), receiver)
+    pub fn new(live: Live) -> Self {
+        Self { live, users: Mutex::default() }
     }
 
-    /// Adds a socket. It is told to look as soon as Redis tells us of its user.
-    pub async fn join(self: &Arc<Self>, user: UserId) -> Ear {
-        let (sender, queue) = mpsc::channel(AHEAD);
-        let missed = Arc::new(AtomicBool::new(false));
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let listener = Listener { id, queue: sender, missed: Arc::clone(&missed) };
-        self.listeners().entry(user.clone()).or_default().push(listener);
-        let ear = Ear { queue, missed, id, user: user.clone(), hub: Arc::clone(self) };
-        // An error means that the hub has stopped, and then the process stops.
-        let _ = self.wishes.send(user).await;
-        ear
+    /// Adds a socket. What it gets changes when something may be new: however often meanwhile, it is one look. Dropped,
+    /// it says that the socket has gone.
+    pub fn join(&self, user: UserId) -> watch::Receiver<()> {
+        self.users().entry(user).or_default().subscribe()
     }
 
     /// How many sockets there are.
     pub fn sockets(&self) -> usize {
-        self.listeners().values().map(Vec::len).sum()
+        self.users().values().map(watch::Sender::receiver_count).sum()
     }
 
-    // ANCHOR: tell_sockets
-    /// Tells the sockets of a user, without waiting for any.
-    fn tell(&self, user: &UserId, told: &Told) {
-        for listener in self.listeners().get(user).into_iter().flatten() {
-            if listener.queue.try_send(told.clone()).is_err() {
-                // There is something in the queue, so the socket will come by here.
-                listener.missed.store(true, Ordering::Release);
-            }
-        }
-    }
-    // ANCHOR_END: tell_sockets
-
+    // ANCHOR: listen
     /// Listens to Redis until it is told to stop, with a new connection whenever the old one ends.
-    pub async fn run(self: Arc<Self>, mut wishes: mpsc::Receiver<UserId>, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            let session = async {
-                if let Ok(Ok(connection)) = timeout(TIMEOUT, self.live.listen()).await {
-                    self.listen(connection, &mut wishes).await;
-                } else {
-                    tracing::warn!("Redis is away: sockets hear nothing new");
-                }
-                sleep(RECONNECT).await;
-            };
-            stop.run_until_cancelled(session).await;
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        while let Some(ended) = stop.run_until_cancelled(self.listen()).await {
+            tracing::warn!(?ended, "Redis is away: sockets look by themselves");
+            stop.run_until_cancelled(sleep(RECONNECT)).await;
         }
     }
 
-    async fn listen(&self, connection: PubSub, wishes: &mut mpsc::Receiver<UserId>) {
-        let (mut sink, mut messages) = connection.split();
-        let subscribing = async {
-            let all: Vec<_> = self.listeners().keys().cloned().collect();
-            for some in all.chunks(500) {
-                let channels: Vec<_> = some.iter().map(|user| self.live.channel(user)).collect();
-                timeout(TIMEOUT, sink.subscribe(channels)).await??;
-                // What was said while nobody listened.
-                for user in some {
-                    self.tell(user, &Told::Look);
+    async fn listen(&self) -> Result<(), Error> {
+        let connecting = timeout(TIMEOUT, self.live.client.get_async_pubsub());
+        let (mut sink, mut messages) = connecting.await.map_err(|_| AWAY)??.split();
+        let subscribing = timeout(TIMEOUT, sink.subscribe(self.live.channel()));
+        subscribing.await.map_err(|_| AWAY)??;
+        // What was said while nobody listened.
+        self.users().values().for_each(|sockets| sockets.send_replace(()));
+        let mut pings = interval(PING_EVERY);
+        loop {
+            tokio::select! {
+                message = messages.next() => {
+                    self.tell(message.ok_or(AWAY)?.get_payload_bytes());
+                }
+                _ = pings.tick() => {
+                    self.users().retain(|_, sockets| sockets.receiver_count() > 0);
+                    let ping = timeout(TIMEOUT, sink.ping::<redis::Value>());
+                    ping.await.map_err(|_| AWAY)??;
                 }
             }
-            while let Some(user) = wishes.recv().await {
-                let channel = self.live.channel(&user);
-                if self.listeners().contains_key(&user) {
-                    timeout(TIMEOUT, sink.subscribe(channel)).await??;
-                    self.tell(&user, &Told::Look);
-                } else {
-                    timeout(TIMEOUT, sink.unsubscribe(channel)).await??;
-                }
-            }
-            anyhow::Ok(())
-        };
-        let telling = async {
-            while let Some(message) = messages.next().await {
-                let user = self.live.user(message.get_channel_name());
-                let entry = serde_json::from_slice(message.get_payload_bytes());
-                if let (Some(user), Ok(entry)) = (user, entry) {
-                    self.tell(&user, &Told::Entry(Arc::new(entry)));
-                } else {
-                    tracing::warn!("a message in Redis is none of ours");
-                }
-            }
-        };
-        tokio::select! {
-            ended = subscribing => tracing::debug!(?ended, "Redis takes no subscriptions"),
-            () = telling => tracing::debug!("Redis has ended"),
         }
     }
+
+    /// Tells the sockets of a user to look, without waiting for any.
+    fn tell(&self, user: &[u8]) {
+        let user = String::from_utf8_lossy(user).into_owned();
+        let Ok(user) = UserId::try_from(user) else { return };
+        if let Some(sockets) = self.users().get(&user) {
+            sockets.send_replace(());
+        }
+    }
+    // ANCHOR_END: listen
 
     /// A panic cannot leave the map half changed, so poison is ignored.
-    fn listeners(&self) -> MutexGuard<'_, HashMap<UserId, Vec<Listener>>> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Ear {
-    fn drop(&mut self) {
-        let mut all = self.hub.listeners();
-        let Some(listeners) = all.get_mut(&self.user) else { return };
-        listeners.retain(|listener| listener.id != self.id);
-        if listeners.is_empty() {
-            all.remove(&self.user);
-            // If there is no room, we hear of a user whom nobody wants to hear of, until the next connection.
-            let _ = self.hub.wishes.try_send(self.user.clone());
-        }
+    fn users(&self) -> MutexGuard<'_, HashMap<UserId, watch::Sender<()>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,55 +175,53 @@ impl Drop for Ear {
 mod tests {
     use super::*;
 
-    fn hub() -> (Arc<Hub>, mpsc::Receiver<UserId>) {
+    fn hub() -> Hub {
         // Nobody listens there, and nobody asks.
         Hub::new(Live::new("redis://127.0.0.1:1/", "").unwrap())
     }
 
-    fn user(name: &str) -> UserId {
-        UserId::parse(name).unwrap()
+    fn join(hub: &Hub, user: &str) -> watch::Receiver<()> {
+        hub.join(UserId::try_from(user.to_owned()).unwrap())
     }
 
-    fn news(position: i64) -> Told {
-        let (title, body) = (String::new(), String::new());
-        let entry = Entry { position, seq: position, job_id: position.to_string(), title, body };
-        Told::Entry(Arc::new(entry))
-    }
-
-    fn heard(ear: &mut Ear) -> Vec<i64> {
-        let told = std::iter::from_fn(|| ear.queue.try_recv().ok());
-        told.map(|told| if let Told::Entry(entry) = told { entry.position } else { 0 }).collect()
+    /// Whether it is told to look.
+    fn hears(news: &mut watch::Receiver<()>) -> bool {
+        let changed = news.has_changed().unwrap();
+        news.mark_unchanged();
+        changed
     }
 
     #[tokio::test]
-    async fn a_socket_that_takes_nothing_keeps_a_bounded_queue_and_knows_that_it_missed_something()
-    {
-        let (hub, _wishes) = hub();
-        let mut slow = hub.join(user("ann")).await;
-        let most = i64::try_from(AHEAD).unwrap();
-        for position in 1..=most {
-            hub.tell(&user("ann"), &news(position));
-        }
-        assert!(!slow.missed.load(Ordering::Acquire), "nothing is missed while there is room");
-        for position in most + 1..=3 * most {
-            hub.tell(&user("ann"), &news(position));
-        }
-        assert!(slow.missed.load(Ordering::Acquire), "nobody told it that something is missed");
-        assert_eq!(heard(&mut slow), (1..=most).collect::<Vec<_>>(), "the first, and no more");
+    async fn every_socket_of_a_user_is_told_and_nobody_elses() {
+        let hub = hub();
+        let (mut one, mut two) = (join(&hub, "ann"), join(&hub, "ann"));
+        let mut other = join(&hub, "bob");
+        hub.tell(b"ann");
+        assert!(hears(&mut one) && hears(&mut two) && !hears(&mut other));
+        hub.tell(b"nobody");
+        hub.tell(b"\xff");
+        assert!(!hears(&mut one) && !hears(&mut other));
     }
 
     #[tokio::test]
-    async fn every_socket_of_a_user_is_told_beside_one_that_is_slow_and_nobody_elses() {
-        let (hub, _wishes) = hub();
-        let _slow = hub.join(user("ann")).await;
-        let mut quick = hub.join(user("ann")).await;
-        let mut other = hub.join(user("bob")).await;
-        for position in 1..=200 {
-            hub.tell(&user("ann"), &news(position));
-            assert_eq!(heard(&mut quick), [position]);
+    async fn a_socket_that_is_busy_looks_once_for_all_that_it_was_told_meanwhile() {
+        let hub = hub();
+        let mut slow = join(&hub, "ann");
+        for _ in 0..100 {
+            hub.tell(b"ann");
         }
-        assert!(!quick.missed.load(Ordering::Acquire), "it has taken everything");
-        assert_eq!(heard(&mut other), [0_i64; 0]);
-        assert!(!other.missed.load(Ordering::Acquire));
+        assert!(hears(&mut slow));
+        assert!(!hears(&mut slow));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_has_gone_is_not_counted() {
+        let hub = hub();
+        let (one, two) = (join(&hub, "ann"), join(&hub, "ann"));
+        assert_eq!(hub.sockets(), 2);
+        drop(one);
+        assert_eq!(hub.sockets(), 1);
+        drop(two);
+        assert_eq!(hub.sockets(), 0);
     }
 }

@@ -1,22 +1,39 @@
-//! What does FCM want to be told, and what do its errors mean? (FCM HTTP v1.)
+//! How is a device reached? What does FCM want to be told, and what do its errors mean? (FCM HTTP v1.)
 
-use serde::Deserialize;
-use serde_json::json;
+use std::{fmt::Display, path::Path, time::Duration};
+
+use axum::{
+    body::Bytes,
+    http::{
+        HeaderMap, Request,
+        header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER},
+    },
+};
+use gcp_auth::{CustomServiceAccount, TokenProvider};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
 use url::Url;
 
-use crate::{
-    https::{Answer, Https},
-    ids::DeviceToken,
-    notification::Priority,
-    oauth::{ServiceAccount, Tokens},
-    store::Begun,
-};
+use crate::{notification::DeviceToken, store::attempts::Begun};
+
+const SCOPES: [&str; 1] = ["https://www.googleapis.com/auth/firebase.messaging"];
+/// For an access token and the call with it. FCM asks for ten seconds at least before one gives up.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// FCM's answers are a few hundred bytes.
+const MAX_ANSWER: usize = 64 * 1_024;
 
 /// FCM, for one project.
 pub struct Fcm {
-    https: Https,
-    tokens: Tokens,
-    send: String,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// Keeps an access token as long as it lasts.
+    account: CustomServiceAccount,
+    url: String,
 }
 
 /// Why a device does not have it.
@@ -31,86 +48,77 @@ pub enum Refusal {
 }
 
 impl Fcm {
-    /// Sends by this service. The error is a credentials file that is none.
-    pub fn new(account: ServiceAccount, url: &Url) -> anyhow::Result<Self> {
-        let root = url.as_str().trim_end_matches('/');
-        let send = format!("{root}/v1/projects/{}/messages:send", account.project_id);
-        let https = Https::new();
-        Ok(Self { tokens: Tokens::new(account, https.clone())?, https, send })
+    /// Sends by this service, for a service account: the file that Google's console gives out. The error is a file that
+    /// is none.
+    pub fn new(credentials: &Path, url: &Url) -> Result<Self, gcp_auth::Error> {
+        let connector =
+            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        let account = CustomServiceAccount::from_file(credentials)?;
+        let project = account.project_id().unwrap_or_default();
+        let url = format!("{url}v1/projects/{project}/messages:send");
+        Ok(Self { client, account, url })
     }
 
     // ANCHOR: fcm
-    /// Sends one notification to one device. `data` carries what an app needs to show nothing twice and
-    /// everything in order: FCM itself promises neither.
+    /// Sends one notification to one device. `data` carries what an app needs to show nothing twice and everything in
+    /// order: FCM itself promises neither.
     pub async fn send(&self, device: &DeviceToken, job: &Begun) -> Result<(), Refusal> {
-        let later = |error| Refusal::Later(error, None);
-        let token = self.tokens.get().await.map_err(later)?;
-        let priority = match job.priority {
-            Priority::High => "HIGH",
-            Priority::Normal => "NORMAL",
-        };
         let body = json!({ "message": {
             "token": device,
             "notification": { "title": job.title, "body": job.body },
-            "data": { "job_id": job.job_id, "seq": job.seq.to_string() },
-            "android": { "priority": priority },
+            "data": { "job_id": job.job_id, "seq": job.number.to_string() },
         }});
-        let bearer = format!("Bearer {token}");
-        let sent = self.https.post(&self.send, "application/json", Some(&bearer), body.to_string());
-        let refused = match sent.await.map_err(later)? {
-            Answer { status: 200, .. } => return Ok(()),
-            answer => answer,
-        };
-        if refused.status == 401 {
-            self.tokens.refused(&token).await;
-        }
-        Err(Refusal::of(&refused))
+        let sent = timeout(TIMEOUT, self.post(body.to_string())).await;
+        sent.unwrap_or_else(|_| Err(later("no answer within 10 s")))
     }
     // ANCHOR_END: fcm
+
+    async fn post(&self, body: String) -> Result<(), Refusal> {
+        let token = self.account.token(&SCOPES).await.map_err(later)?;
+        let request = Request::post(&self.url)
+            .header(CONTENT_TYPE, "application/json")
+            .header(AUTHORIZATION, format!("Bearer {}", token.as_str()))
+            .body(Full::from(body))
+            .map_err(later)?;
+        let (head, body) = self.client.request(request).await.map_err(later)?.into_parts();
+        if head.status.is_success() {
+            return Ok(());
+        }
+        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(later)?.to_bytes();
+        Err(Refusal::of(head.status.as_u16(), retry_after(&head.headers), &body))
+    }
 }
 
-/// FCM's error, as far as it matters.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Problem {
-    error: FcmError,
+/// FCM was not reached, or its answer was not.
+fn later(error: impl Display) -> Refusal {
+    Refusal::Later(error.to_string(), None)
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct FcmError {
-    status: String,
-    message: String,
-    details: Vec<Detail>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Detail {
-    error_code: String,
+/// In seconds. The other form of `Retry-After`, a date, FCM does not use.
+fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
 impl Refusal {
     // ANCHOR: fcm_errors
     /// The error code decides, and where there is none the status: a proxy on the way has no codes.
-    fn of(answer: &Answer) -> Self {
-        let problem: Problem = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let FcmError { status, message, details } = problem.error;
-        let code =
-            details.into_iter().map(|detail| detail.error_code).find(|code| !code.is_empty());
-        let code = code.unwrap_or(status);
+    fn of(status: u16, retry_after: Option<u64>, body: &[u8]) -> Self {
+        let problem: Value = serde_json::from_slice(body).unwrap_or_default();
+        let (error, details) = (&problem["error"], problem["error"]["details"].as_array());
+        let codes = details.into_iter().flatten().filter_map(|detail| detail["errorCode"].as_str());
+        let code = codes.chain(error["status"].as_str()).next().unwrap_or_default();
+        let message = error["message"].as_str().unwrap_or_default();
         // PostgreSQL's text holds no NUL.
-        let words = format!("{} {code:.50} {message:.200}", answer.status).replace('\0', "");
-        match code.as_str() {
+        let words = format!("{status} {code:.50} {message:.200}").replace('\0', "");
+        match code {
             // Registered with another sender: never ours again either.
             "UNREGISTERED" | "SENDER_ID_MISMATCH" => Self::Unregistered,
             "INVALID_ARGUMENT" => Self::Invalid(words),
             "QUOTA_EXCEEDED" | "UNAVAILABLE" | "INTERNAL" | "THIRD_PARTY_AUTH_ERROR" => {
-                Self::Later(words, answer.retry_after)
+                Self::Later(words, retry_after)
             }
-            _ if matches!(answer.status, 401 | 403 | 408 | 429 | 500..) => {
-                Self::Later(words, answer.retry_after)
-            }
+            _ if matches!(status, 401 | 403 | 408 | 429 | 500..) => Self::Later(words, retry_after),
             _ => Self::Invalid(words),
         }
     }
@@ -122,7 +130,7 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, body: &str, retry_after: Option<u64>) -> Refusal {
-        Refusal::of(&Answer { status, retry_after, body: body.as_bytes().to_vec() })
+        Refusal::of(status, retry_after, body.as_bytes())
     }
 
     #[test]

@@ -1,42 +1,38 @@
-//! How is everything kept in PostgreSQL? All SQL is here and in the files below.
+//! How is everything kept in PostgreSQL? All SQL is here, and that of an attempt in [`attempts`].
 
-mod attempts;
-mod devices;
-mod members;
-mod quiet;
-mod streams;
+pub mod attempts;
 
 use std::time::Duration;
 
 use edge::database::{Database, Limits};
+use serde::Serialize;
 use sqlx::migrate::Migrator;
 
-pub use self::{
-    attempts::{Begun, Settlement, State},
-    streams::Entry,
-};
 use crate::{
     error::Error,
-    ids::{JobId, UserId},
-    notification::{Message, NewNotification, Priority, Status},
+    notification::{DeviceToken, JobId, Message, NewNotification, UserId},
+    retry::SUSPECT,
 };
 
 /// The schema. Whoever starts the service has run it.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// For one call. With the broker's, a client has its answer within five seconds.
-pub const TIMEOUT: Duration = Duration::from_secs(2);
+/// For one call, from waiting for a connection to the last row. With the broker's, a client has its answer within five
+/// seconds.
+const TIMEOUT: Duration = Duration::from_secs(2);
 const LIMITS: Limits = Limits { connections: 12, timeout: TIMEOUT, pause: TIMEOUT };
 
-/// A job, as far as clients see it.
-#[derive(Debug, sqlx::FromRow)]
-pub struct Progress {
-    /// Where it stands.
-    pub status: Status,
-    /// Attempts that have begun.
-    pub attempts: i32,
-    /// Why the last one that failed did.
-    pub last_error: Option<String>,
+/// A notification in a stream, as a client gets it.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Entry {
+    /// Its place in the stream.
+    pub seq: i64,
+    /// The job.
+    pub job_id: JobId,
+    /// The headline.
+    pub title: String,
+    /// The text.
+    pub body: String,
 }
 
 /// The database.
@@ -52,211 +48,159 @@ impl Store {
     }
 
     // ANCHOR: record
-    /// Records a job, with the next number of its user; nothing is returned if the job is known. The primary
-    /// key decides: of two calls at once one waits for the other. A number that a known job did not
-    /// need is lost, and nobody minds: numbers rise, gaps mean nothing.
+    /// The primary key decides who records a job: of two calls at once one waits for the other. The second finds it, and
+    /// notes that it was told so: from then on the first cannot take the job back. If it is another user's, nothing is
+    /// returned.
     pub const RECORD: &str = r#"
-        with numbered as (
-            insert into users (user_id, last_seq)
-            values ($2, 1)
-            on conflict (user_id) do update
-            set last_seq = users.last_seq + 1
-            returning last_seq
-        )
-        insert into notifications (job_id, user_id, seq, channel, priority, title, body)
-        select $1, $2, last_seq, $3, $4, $5, $6
-        from numbered
-        on conflict (job_id) do nothing
-        returning seq
+        insert into notifications (job_id, user_id, channel, title, body, sweep_at)
+        values ($1, $2, $3, $4, $5, now() + interval '1 hour')
+        on conflict (job_id) do update
+        set promised = true
+        where notifications.user_id = excluded.user_id
+        returning not promised as is_new, attempts > 0 as has_begun
     "#;
 
-    /// Records a job before it is published; whether it is new.
-    pub async fn record(&self, new: &NewNotification) -> Result<bool, Error> {
-        let seq: Option<i64> = self
-            .database
-            .within(async |connection| {
-                sqlx::query_scalar(Self::RECORD)
-                    .bind(&new.job_id)
-                    .bind(&new.user_id)
-                    .bind(new.channel)
-                    .bind(new.priority)
-                    .bind(&new.title)
-                    .bind(&new.body)
-                    .fetch_optional(connection)
-                    .await
-            })
-            .await?;
-        Ok(seq.is_some())
+    /// Records a job before it is published. Whether it is new, and whether a worker has begun it, so that the broker
+    /// has it for certain.
+    pub async fn record(&self, new: &NewNotification) -> Result<Option<(bool, bool)>, Error> {
+        let query = sqlx::query_as(Self::RECORD)
+            .bind(&new.job_id)
+            .bind(&new.user_id)
+            .bind(new.channel)
+            .bind(&new.title)
+            .bind(&new.body);
+        self.database.within(async |db| query.fetch_optional(db).await).await
     }
     // ANCHOR_END: record
 
-    /// Takes back a job that the broker did not take; whether that was possible. It is not, once a worker
-    /// has begun: then the broker had it after all.
+    /// Takes back a job that the broker did not take; whether that was possible. It is not, once a worker has begun,
+    /// or another call was told that it is accepted: then the broker has it after all.
     pub async fn withdraw(&self, job_id: &JobId) -> Result<bool, Error> {
-        let deleted = self
-            .database
-            .within(async |connection| {
-                sqlx::query(
-                    r#"
-                    delete from notifications
-                    where job_id = $1
-                        and attempts = 0
-                        and not confirmed
-                        and status = 'queued'
-                    "#,
-                )
-                .bind(job_id)
-                .execute(connection)
-                .await
-            })
-            .await?;
-        Ok(deleted.rows_affected() > 0)
+        let query = "delete from notifications where job_id = $1 and attempts = 0 and not promised";
+        Ok(self.database.execute(sqlx::query(query).bind(job_id)).await? > 0)
     }
 
-    /// What the sweep asks for: whether the broker has confirmed a job, and how to publish it again.
-    pub async fn known(&self, job_id: &JobId) -> Result<Option<(bool, Message, Priority)>, Error> {
-        let row: Option<(bool, String, UserId, i32, Priority)> = self
-            .database
-            .within(async |connection| {
-                sqlx::query_as(
-                    r#"
-                    select confirmed, job_id, user_id, generation, priority
-                    from notifications
-                    where job_id = $1
-                    "#,
-                )
-                .bind(job_id)
-                .fetch_optional(connection)
-                .await
-            })
-            .await?;
-        Ok(row.map(|(confirmed, job_id, user_id, generation, priority)| {
-            (confirmed, Message { job_id, user_id, generation }, priority)
-        }))
+    // ANCHOR: take_due
+    /// Jobs that have to be published: their next attempt is due, or nobody has heard of them for so long that the
+    /// broker must have lost them. Each is put off before it is published, so several sweeps share them, and those that
+    /// a full queue refuses do not stand in front of the others for ever. Each time it is put off for longer: perhaps it
+    /// only waits in a long queue.
+    pub async fn take_due(&self, limit: i64) -> Result<Vec<Message>, Error> {
+        let query = sqlx::query_as(
+            r#"
+            update notifications
+            set sweep_at = now() + greatest(interval '30 seconds', now() - due_at)
+            where job_id in (
+                select job_id
+                from notifications
+                where sweep_at < now()
+                order by sweep_at
+                limit $1
+                for update skip locked
+            )
+            returning job_id, user_id, crashes >= $2 as alone
+            "#,
+        );
+        let query = query.bind(limit).bind(SUSPECT);
+        self.database.within(async |db| query.fetch_all(db).await).await
+    }
+    // ANCHOR_END: take_due
+
+    // ANCHOR: forget
+    /// Deletes up to `limit` jobs that are a week old and not under way; how many there were. In pieces, so that no
+    /// statement takes long. Partitions by month could be dropped at once, but then the primary key had to hold the
+    /// month, and a job could exist once in each.
+    pub async fn forget(&self, limit: i64) -> Result<u64, Error> {
+        let query = sqlx::query(
+            r#"
+            delete from notifications
+            where job_id in (
+                select job_id
+                from notifications
+                where created_at < now() - interval '7 days'
+                    and status in ('delivered', 'dead')
+                order by created_at
+                limit $1
+                for update skip locked
+            )
+            "#,
+        );
+        self.database.execute(query.bind(limit)).await
+    }
+    // ANCHOR_END: forget
+
+    // ANCHOR: add_device
+    /// Adds a device. It is one phone, so it has one user: whoever logs in last.
+    pub async fn add_device(&self, user: &UserId, token: &DeviceToken) -> Result<(), Error> {
+        let query = sqlx::query(
+            r#"
+            insert into devices (token, user_id)
+            values ($1, $2)
+            on conflict (token) do update
+            set user_id = excluded.user_id
+            "#,
+        );
+        self.database.execute(query.bind(token).bind(user)).await.map(drop)
+    }
+    // ANCHOR_END: add_device
+
+    /// Removes a device, if it is this user's.
+    pub async fn remove_device(&self, user: &UserId, token: &DeviceToken) -> Result<(), Error> {
+        let query = sqlx::query("delete from devices where token = $1 and user_id = $2");
+        self.database.execute(query.bind(token).bind(user)).await.map(drop)
     }
 
-    /// The broker holds these.
-    pub async fn confirm(&self, jobs: &[String]) -> Result<(), Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query(
-                    r#"
-                    update notifications
-                    set confirmed = true
-                    where job_id = any ($1)
-                        and not confirmed
-                    "#,
-                )
-                .bind(jobs)
-                .execute(connection)
-                .await
-            })
-            .await?;
-        Ok(())
-    }
-
-    /// Jobs that were recorded so many seconds ago, and that the broker has not been known to hold since.
-    pub async fn unconfirmed(
+    // ANCHOR: stream_after
+    /// What is in the stream after this place, in its order.
+    pub async fn stream_after(
         &self,
-        seconds: f64,
+        user: &UserId,
+        seq: i64,
         limit: i64,
-    ) -> Result<Vec<(Message, Priority)>, Error> {
-        let rows: Vec<(String, UserId, i32, Priority)> = self
-            .database
-            .within(async |connection| {
-                sqlx::query_as(
-                    r#"
-                    select job_id, user_id, generation, priority
-                    from notifications
-                    where not confirmed
-                        and created_at < now() - $1 * interval '1 second'
-                    order by created_at
-                    limit $2
-                    "#,
-                )
-                .bind(seconds)
-                .bind(limit)
-                .fetch_all(connection)
-                .await
-            })
-            .await?;
-        let message = |(job_id, user_id, generation, priority)| {
-            (Message { job_id, user_id, generation }, priority)
-        };
-        Ok(rows.into_iter().map(message).collect())
+    ) -> Result<Vec<Entry>, Error> {
+        let query = sqlx::query_as(
+            r#"
+            select position as seq, job_id, title, body
+            from notifications
+            where user_id = $1
+                and position > $2
+            order by position
+            limit $3
+            "#,
+        );
+        let query = query.bind(user).bind(seq).bind(limit);
+        self.database.within(async |db| query.fetch_all(db).await).await
     }
+    // ANCHOR_END: stream_after
 
-    /// Where a job stands.
-    pub async fn progress(&self, job_id: &JobId) -> Result<Option<Progress>, Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query_as(
-                    "select status, attempts, last_error from notifications where job_id = $1",
-                )
-                .bind(job_id)
-                .fetch_optional(connection)
-                .await
-            })
-            .await
+    // ANCHOR: members
+    /// Says that this worker lives; returns the names of all that do, by the database's clock.
+    pub async fn beat(&self, me: &str, lease_seconds: f64) -> Result<Vec<String>, Error> {
+        let query = sqlx::query_scalar(
+            r#"
+            with beat as (
+                insert into workers (name)
+                values ($1)
+                on conflict (name) do update
+                set seen_at = now()
+            )
+            select name
+            from workers
+            where seen_at > now() - $2 * interval '1 second'
+            union
+            select $1
+            order by name
+            "#,
+        );
+        let query = query.bind(me).bind(lease_seconds);
+        self.database.within(async |db| query.fetch_all(db).await).await
     }
+    // ANCHOR_END: members
 
-    /// Makes a dead job a queued one, of a new generation that has all its attempts before it. It counts as
-    /// not confirmed, so that the sweep publishes it should its caller not come to that.
-    pub async fn revive(&self, job_id: &JobId) -> Result<Option<(Message, Priority)>, Error> {
-        let row: Option<(String, UserId, i32, Priority)> = self
-            .database
-            .within(async |connection| {
-                sqlx::query_as(
-                    r#"
-                    update notifications
-                    set
-                        status = 'queued',
-                        generation = generation + 1,
-                        failures = 0,
-                        crashes = 0,
-                        due_at = now(),
-                        confirmed = false
-                    where job_id = $1
-                        and status = 'dead'
-                    returning job_id, user_id, generation, priority
-                    "#,
-                )
-                .bind(job_id)
-                .fetch_optional(connection)
-                .await
-            })
-            .await?;
-        Ok(row.map(|(job_id, user_id, generation, priority)| {
-            (Message { job_id, user_id, generation }, priority)
-        }))
-    }
-
-    /// Deletes what is older than this, up to `limit`; how many there were. What is still under way stays.
-    pub async fn forget(&self, days: i32, limit: i64) -> Result<u64, Error> {
-        let deleted = self
-            .database
-            .within(async |connection| {
-                sqlx::query(
-                    r#"
-                    delete from notifications
-                    where job_id in (
-                        select job_id
-                        from notifications
-                        where created_at < now() - $1 * interval '1 day'
-                            and status in ('delivered', 'dead')
-                        order by created_at
-                        limit $2
-                        for update skip locked
-                    )
-                    "#,
-                )
-                .bind(days)
-                .bind(limit)
-                .execute(connection)
-                .await
-            })
-            .await?;
-        Ok(deleted.rows_affected())
+    /// Says that this worker leaves, and forgets those that have not been seen for long.
+    pub async fn leave(&self, me: &str) -> Result<(), Error> {
+        let query = "delete from workers where name = $1 or seen_at < now() - interval '1 day'";
+        self.database.execute(sqlx::query(query).bind(me)).await.map(drop)
     }
 
     /// Whether the database answers.

@@ -1,51 +1,43 @@
-//! Which queues and exchanges are there, and what does each promise?
-//!
-//! ```text
-//! key 0.SHARD.PRIORITY ─▶ (work, topic) ─▶ a quorum queue for each shard and priority
-//!                             ▲ when its time is over, with the key it came with
-//! key MS.SHARD.PRIORITY ─▶ (delays, topic) ─▶ a quorum queue for each delay
-//! ```
+//! Which queues are there, what does each promise, and in which queue is a user?
 
 use std::time::Duration;
 
 use lapin::{
-    Channel, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    Channel,
+    options::QueueDeclareOptions,
     types::{AMQPValue, FieldTable},
 };
+use sha2::{Digest, Sha256};
 
-use crate::notification::Priority;
+use crate::notification::UserId;
 
-/// Redeliveries after which the broker itself buries a message. Far away on purpose: a worker's death counts
-/// against every message that it had fetched, begun or not. Ours counts only those that it had begun.
-/// `RabbitMQ` 4 would say 20, and 3 never.
+/// Redeliveries after which the broker itself buries a message. High on purpose: a worker's death counts against every
+/// message that it had fetched, begun or not. Our own count takes only those that it had begun. `RabbitMQ` 4 would
+/// bury after 20, and 3 never.
 const DELIVERY_LIMIT: i64 = 1_000;
+/// The dead-letter queue is for people to look at; the database knows every dead job and its failures. So the queue
+/// forgets: what is older than a week, and the oldest of more than so many.
+const DEAD_KEPT: Duration = Duration::from_hours(7 * 24);
+const MOST_DEAD: i64 = 100_000;
 
 /// Names, numbers and limits.
-#[derive(Clone, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 pub struct Topology {
-    /// What every name begins with.
+    /// What the names of queues begin with
+    #[arg(long = "queue-prefix", default_value = "worked-answers.notifications")]
     pub prefix: String,
-    /// How many shards there are. All processes must agree.
+    /// How many shards there are; the same for all processes
+    #[arg(long = "shard-count", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub shards: u16,
-    /// A queue that holds so many messages refuses more.
+    /// Messages that a queue holds before calls are refused
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_queue: u32,
 }
 
 impl Topology {
-    /// Where work is published.
-    pub fn exchange(&self) -> &str {
-        &self.prefix
-    }
-
-    /// Where work is published that is to wait.
-    pub fn delays(&self) -> String {
-        format!("{}.delays", self.prefix)
-    }
-
-    /// Where the dead go.
-    pub fn graveyard(&self) -> String {
-        format!("{}.graveyard", self.prefix)
+    /// The queue of a shard.
+    pub fn queue(&self, shard: u16) -> String {
+        format!("{}.{shard}", self.prefix)
     }
 
     /// The dead-letter queue.
@@ -53,81 +45,40 @@ impl Topology {
         format!("{}.dead", self.prefix)
     }
 
-    /// The queue of a shard.
-    pub fn queue(&self, shard: u16, priority: Priority) -> String {
-        format!("{}.{shard}.{}", self.prefix, priority.word())
+    // ANCHOR: shard_of
+    /// The shard of a user: hash % n. All processes must agree on the hash, also those of next year's build: not the
+    /// standard library's, which may change. When n changes nearly every user moves; but no data moves with them, and the
+    /// queues have to be empty first in any case. A consistent-hash ring would buy nothing here.
+    pub fn shard_of(&self, user: &UserId) -> u16 {
+        let digest = Sha256::digest(user.as_str());
+        let hash = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+        u16::try_from(hash % u32::from(self.shards)).unwrap_or(0)
     }
-
-    /// The queue that keeps messages for this long.
-    pub fn delay(&self, delay: Duration) -> String {
-        format!("{}.delay.{}", self.prefix, delay.as_millis())
-    }
-
-    /// The routing key to a shard, by way of a delay or directly.
-    pub fn key(&self, delay: Option<Duration>, shard: u16, priority: Priority) -> String {
-        let delay = delay.unwrap_or_default().as_millis();
-        format!("{delay}.{shard}.{}", priority.word())
-    }
-
-    /// Every name that may be declared, for whoever wants to be rid of it all: queues and exchanges.
-    pub fn names(&self, delays: impl Iterator<Item = Duration>) -> (Vec<String>, Vec<String>) {
-        let shards =
-            (0..self.shards).flat_map(|shard| Priority::ALL.map(|it| self.queue(shard, it)));
-        let queues = shards.chain(delays.map(|it| self.delay(it))).chain([self.dead()]);
-        (queues.collect(), vec![self.exchange().to_owned(), self.delays(), self.graveyard()])
-    }
+    // ANCHOR_END: shard_of
 
     // ANCHOR: topology
-    /// Declares everything but the delay queues. What is there already must be the same, or it is an error.
+    /// Declares every queue. Declaring again what is there changes nothing; if it is there with other arguments, that is
+    /// an error. There are no exchanges: the default one knows each queue by its name.
     pub async fn declare(&self, channel: &Channel) -> lapin::Result<()> {
-        for (exchange, kind) in [
-            (self.exchange().to_owned(), ExchangeKind::Topic),
-            (self.delays(), ExchangeKind::Topic),
-            (self.graveyard(), ExchangeKind::Fanout),
-        ] {
-            let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
-            let exchange = exchange.into();
-            channel.exchange_declare(exchange, kind, options, FieldTable::default()).await?;
-        }
-        quorum(channel, &self.dead(), []).await?;
-        bind(channel, &self.dead(), &self.graveyard(), "#").await?;
+        let kept = [
+            ("x-message-ttl", AMQPValue::LongLongInt(DEAD_KEPT.as_secs().cast_signed() * 1_000)),
+            ("x-max-length", AMQPValue::LongLongInt(MOST_DEAD)),
+        ];
+        quorum(channel, &self.dead(), kept).await?;
         for shard in 0..self.shards {
-            for priority in Priority::ALL {
-                let queue = self.queue(shard, priority);
-                let arguments = [
-                    // One worker at a time, however many consume: that keeps a user's order.
-                    ("x-single-active-consumer", AMQPValue::Boolean(true)),
-                    // Full is an error for the publisher, and not for the oldest message.
-                    ("x-overflow", text("reject-publish")),
-                    ("x-max-length", AMQPValue::LongLongInt(self.max_queue.into())),
-                    ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)),
-                    ("x-dead-letter-exchange", text(&self.graveyard())),
-                    ("x-dead-letter-strategy", text("at-least-once")),
-                ];
-                quorum(channel, &queue, arguments).await?;
-                let key = format!("*.{shard}.{}", priority.word());
-                bind(channel, &queue, self.exchange(), &key).await?;
-            }
+            let arguments = [
+                // One worker at a time, however many consume: that keeps a user's order.
+                ("x-single-active-consumer", AMQPValue::Boolean(true)),
+                // A full queue refuses the newest message, and does not drop the oldest.
+                ("x-overflow", text("reject-publish")),
+                ("x-max-length", AMQPValue::LongLongInt(self.max_queue.into())),
+                ("x-delivery-limit", AMQPValue::LongLongInt(DELIVERY_LIMIT)),
+                ("x-dead-letter-exchange", text("")),
+                ("x-dead-letter-routing-key", text(&self.dead())),
+            ];
+            quorum(channel, &self.queue(shard), arguments).await?;
         }
         Ok(())
-    }
-
-    /// Declares the queue for one delay. One queue for all delays would not do: only its head expires, and
-    /// a long wait in front would hold up every short one behind it.
-    pub async fn declare_delay(&self, channel: &Channel, delay: Duration) -> lapin::Result<()> {
-        let (queue, milliseconds) = (self.delay(delay), delay.as_millis());
-        let arguments = [
-            (
-                "x-message-ttl",
-                AMQPValue::LongLongInt(i64::try_from(milliseconds).unwrap_or(i64::MAX)),
-            ),
-            ("x-dead-letter-exchange", text(self.exchange())),
-            // Or a broker that dies while it hands a message over loses it; this wants `reject-publish`.
-            ("x-dead-letter-strategy", text("at-least-once")),
-            ("x-overflow", text("reject-publish")),
-        ];
-        quorum(channel, &queue, arguments).await?;
-        bind(channel, &queue, &self.delays(), &format!("{milliseconds}.#")).await
     }
     // ANCHOR_END: topology
 }
@@ -139,21 +90,31 @@ async fn quorum<const N: usize>(
 ) -> lapin::Result<()> {
     let mut table = FieldTable::default();
     table.insert("x-queue-type".into(), text("quorum"));
+    // Or all of them lead on the node that the first process connected to.
+    table.insert("x-queue-leader-locator".into(), text("balanced"));
     for (key, value) in arguments {
         table.insert(key.into(), value);
     }
     let options = QueueDeclareOptions { durable: true, ..Default::default() };
-    channel.queue_declare(name.into(), options, table).await?;
-    Ok(())
-}
-
-async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
-    let options = QueueBindOptions::default();
-    channel
-        .queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default())
-        .await
+    channel.queue_declare(name.into(), options, table).await.map(drop)
 }
 
 fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_spread_evenly_over_the_shards() {
+        let topology = Topology { prefix: String::new(), shards: 8, max_queue: 1 };
+        let mut users = [0; 8];
+        for n in 0..8_000 {
+            let user = UserId::try_from(format!("user-{n}")).unwrap();
+            users[usize::from(topology.shard_of(&user))] += 1;
+        }
+        assert!(users.iter().all(|users| (850..1_150).contains(users)), "{users:?}");
+    }
 }

@@ -1,13 +1,12 @@
 //! Which worker does which shards, and in which order?
 //!
-//! Invariant: of one user's messages of one priority, none is begun before the one ahead of it is settled.
-//! The broker gives a queue to one consumer at a time; within the worker a user has one lane; and a
-//! worker that gives up a shard finishes what it has begun before the next can have it.
+//! Invariant: of one user's messages none is begun before the one ahead of it is settled. The broker
+//! gives a queue to one consumer at a time; within the worker a user has one lane; and a worker that gives up a shard
+//! finishes what it has begun before the next can have it.
 
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
@@ -15,131 +14,118 @@ use std::{
 use futures_util::StreamExt;
 use lapin::{
     message::Delivery,
-    options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    broker::Link,
-    deliver::Deliverer,
+    broker::{Broker, Link},
     error::Error,
-    notification::{Message, Priority},
-    shard::{Member, assign},
+    hub::Live,
+    notification::Message,
+    push::Fcm,
+    retry::Backoff,
+    store::Store,
 };
 
 /// Users of one shard side by side. Those that share a lane wait for each other.
 const LANES: usize = 32;
-/// While a server is away a message is not given back: it would only come again, and lose its place.
-const SLOWEST_TRY: Duration = Duration::from_secs(2);
-
-/// What can be chosen.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The shards that this worker may take.
-    pub shards: RangeInclusive<u16>,
-    /// Deliveries at a time, in all shards; a quarter as many more of high priority.
-    pub concurrency: usize,
-    /// Messages of a queue that are fetched and not acknowledged yet.
-    pub prefetch: u16,
-    /// A worker that has not been seen for so long loses its shards.
-    pub lease: Duration,
-}
+/// With a broker that owes an answer, and with what is under way when its link is lost: a push may take ten seconds.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// Before a queue is consumed again that could not be.
+const CONSUME_AGAIN: Duration = Duration::from_millis(250);
 
 /// A worker.
 pub struct Worker {
-    deliverer: Deliverer,
-    config: Config,
-    me: Member,
-    /// So many may be under way. High priority has places of its own.
-    places: HashMap<Priority, Semaphore>,
+    /// What its claims bear. Nobody else has this name, and this process has no other.
+    pub name: String,
+    /// The database.
+    pub store: Store,
+    /// Where its queues are.
+    pub broker: Arc<Broker>,
+    /// To the sockets.
+    pub live: Live,
+    /// To the devices, if that is set up.
+    pub fcm: Option<Fcm>,
+    /// When to try again.
+    pub backoff: Backoff,
+    /// If it has not been seen for so long, it loses its shards.
+    pub lease: Duration,
+    /// So many deliveries may be under way.
+    pub concurrency: u16,
+    /// A place for each of them. One that must be alone takes all of them.
+    pub places: Semaphore,
 }
 
 impl Worker {
-    /// With a name that nobody else has.
-    pub fn new(deliverer: Deliverer, config: Config) -> Self {
-        let me = Member { name: uuid::Uuid::new_v4().to_string(), shards: config.shards.clone() };
-        let places = HashMap::from([
-            (Priority::Normal, Semaphore::new(config.concurrency)),
-            (Priority::High, Semaphore::new(config.concurrency.div_ceil(4))),
-        ]);
-        Self { deliverer, config, me, places }
-    }
-
     /// Works until it is told to stop, and finishes what it has begun.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut links = self.deliverer.broker.links();
+        let mut links = self.broker.consuming.subscribe();
         while let Some(Ok(())) = stop.run_until_cancelled(links.changed()).await {
             let link = links.borrow_and_update().clone();
             if let Some(link) = link {
                 self.work(link, &stop).await;
             }
         }
-        if let Err(error) = self.deliverer.store.leave(&self.me.name).await {
-            tracing::debug!(%error, "the others will notice that this worker has left");
-        }
+        // If this fails, the others notice it a little later.
+        let _ = self.store.leave(&self.name).await;
     }
 
     // ANCHOR: shards
-    /// Takes the shards that are its own, as long as the link lives. Who they belong to is worked out from the
-    /// list of workers that live. It need not be right at every moment: where two workers want one
-    /// shard, the broker serves the one that came first, and the other waits.
+    /// Takes the shards that are its own, as long as the link lives. Every worker works out from the list of those that
+    /// live which are its own: worker n of m has the shards s with s % m = n. When the list changes many shards change
+    /// hands, which stops each for a moment and moves no data. The list need not be right at every moment: where two
+    /// workers want one shard, the broker serves the one that came first, and the other waits.
     async fn work(self: &Arc<Self>, link: Arc<Link>, stop: &CancellationToken) {
-        let tasks = TaskTracker::new();
+        let mut tasks = JoinSet::new();
         let mut mine: HashMap<u16, DropGuard> = HashMap::new();
-        let mut ticks = interval(self.config.lease / 4);
+        let mut ticks = interval(self.lease / 4);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut seen = Instant::now();
         while link.lives() && stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            let lease = self.config.lease.as_secs_f64();
-            match self.deliverer.store.beat(&self.me, lease).await {
-                Ok(members) => {
-                    seen = Instant::now();
-                    let owners = assign(self.deliverer.broker.topology().shards, &members);
-                    let is_mine = |shard: u16| {
-                        owners.get(usize::from(shard)).copied().flatten() == Some(&*self.me.name)
-                    };
-                    // Dropped, its guard tells a shard's tasks to come to an end.
-                    mine.retain(|&shard, _| is_mine(shard));
-                    for shard in self.config.shards.clone().filter(|&shard| is_mine(shard)) {
-                        mine.entry(shard).or_insert_with(|| self.take(&link, shard, &tasks));
-                    }
+            if let Ok(members) = self.store.beat(&self.name, self.lease.as_secs_f64()).await {
+                seen = Instant::now();
+                let of = |shard: u16| members.get(usize::from(shard) % members.len().max(1));
+                let is_mine = |&shard: &u16| of(shard) == Some(&self.name);
+                // Dropped, its guard tells a shard's task to come to an end.
+                mine.retain(|shard, _| is_mine(shard));
+                for shard in (0..self.broker.topology.shards).filter(is_mine) {
+                    mine.entry(shard).or_insert_with(|| self.take(&link, shard, &mut tasks));
                 }
-                Err(error) => tracing::debug!(%error, "this worker cannot say that it lives"),
+            }
+            // A queue whose task has panicked is consumed by nobody. It takes the worker with it, and the worker the process.
+            while let Some(ended) = tasks.try_join_next() {
+                ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
             }
             // By now the others have shared out its shards.
-            if seen.elapsed() > self.config.lease {
+            if seen.elapsed() > self.lease {
                 mine.clear();
             }
         }
         drop(mine);
-        tasks.close();
-        tasks.wait().await;
+        // They end by themselves, unless they wait for what a lost connection owes them.
+        let _ = timeout(PATIENCE, tasks.join_all()).await;
     }
     // ANCHOR_END: shards
 
-    fn take(self: &Arc<Self>, link: &Arc<Link>, shard: u16, tasks: &TaskTracker) -> DropGuard {
+    fn take(self: &Arc<Self>, link: &Arc<Link>, shard: u16, tasks: &mut JoinSet<()>) -> DropGuard {
         let stop = CancellationToken::new();
-        for priority in Priority::ALL {
-            let (this, link, stop) = (Arc::clone(self), Arc::clone(link), stop.clone());
-            tasks.spawn(async move {
-                // A channel may fail on its own, and then we take the queue again.
-                while link.lives() && !stop.is_cancelled() {
-                    if let Err(error) = this.consume(&link, shard, priority, &stop).await {
-                        tracing::debug!(%error, shard, "a queue is not consumed for now");
-                        stop.run_until_cancelled(sleep(Duration::from_millis(250))).await;
-                    }
+        let (this, link, stopping) = (Arc::clone(self), Arc::clone(link), stop.clone());
+        tasks.spawn(async move {
+            // A channel may fail on its own, and so may a lane. Then we take the queue again.
+            while link.lives() && !stopping.is_cancelled() {
+                if let Err(error) = this.consume(&link, shard, &stopping).await {
+                    tracing::warn!(%error, shard, "a queue is not consumed for now");
+                    stopping.run_until_cancelled(sleep(CONSUME_AGAIN)).await;
                 }
-            });
-        }
+            }
+        });
         stop.drop_guard()
     }
 
@@ -149,58 +135,47 @@ impl Worker {
         self: &Arc<Self>,
         link: &Link,
         shard: u16,
-        priority: Priority,
         stop: &CancellationToken,
     ) -> Result<(), Error> {
-        let queue = self.deliverer.broker.topology().queue(shard, priority);
+        let queue = self.broker.topology.queue(shard);
         let channel = link.connection.create_channel().await?;
-        channel.basic_qos(self.config.prefetch, BasicQosOptions::default()).await?;
-        let options = BasicConsumeOptions::default();
-        let mut consumer =
-            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+        // So that the next message is there when a place is free.
+        let prefetch = 2 * self.concurrency;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
+        let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+        let consuming = channel.basic_consume(queue.into(), "".into(), options, none);
+        let consuming = timeout(PATIENCE, consuming).await;
+        let mut consumer = consuming.map_err(|_| Error::Away("a queue is not there"))??;
 
         let mut working = JoinSet::new();
         let lanes: Vec<_> = (0..LANES)
             .map(|_| {
                 // The prefetch is the bound: the broker sends no more than that before we acknowledge.
-                let (sender, receiver) = mpsc::channel(self.config.prefetch.into());
-                working.spawn(Arc::clone(self).lane(receiver, priority, stop.clone()));
+                let (sender, receiver) = mpsc::channel(prefetch.into());
+                working.spawn(Arc::clone(self).lane(receiver, stop.clone()));
                 sender
             })
             .collect();
-        while let Some(Some(Ok(delivery))) = stop.run_until_cancelled(consumer.next()).await {
-            if lanes[lane_of(&delivery.data)].send(delivery).await.is_err() {
-                break;
-            }
+        loop {
+            let next = tokio::select! {
+                next = stop.run_until_cancelled(consumer.next()) => next.flatten(),
+                // A lane ends early when the link is lost, or when it panics. Its messages come again.
+                _ = working.join_next() => None,
+            };
+            let Some(Ok(delivery)) = next else { break };
+            let _ = lanes[lane_of(&delivery.data)].send(delivery).await;
         }
         drop(lanes);
-        working.join_all().await;
-        // Not cancelled but closed: what was fetched and not begun goes back to its place in the queue, and
-        // the next worker gets the queue only then. A cancelled consumer keeps it, and the next
-        // worker goes on behind it.
+        while working.join_next().await.is_some() {}
+        // Not cancelled but closed: what was fetched and not begun goes back to its place in the queue, and the next
+        // worker gets the queue only then. A cancelled consumer keeps it, and the next worker goes on behind it.
         Ok(channel.close(200, "goodbye".into()).await?)
     }
 
     /// One after another.
-    async fn lane(
-        self: Arc<Self>,
-        mut deliveries: mpsc::Receiver<Delivery>,
-        priority: Priority,
-        stop: CancellationToken,
-    ) {
-        while let Some(Some(delivery)) = stop.run_until_cancelled(deliveries.recv()).await {
-            let place = stop.run_until_cancelled(self.places[&priority].acquire()).await;
-            let Some(Ok(_place)) = place else { break };
-            let mut wait = Duration::from_millis(50);
-            while let Err(error) = self.deliverer.deliver(&delivery.data, priority).await {
-                tracing::debug!(%error, "a delivery waits");
-                wait = (wait * 2).min(SLOWEST_TRY);
-                if stop.run_until_cancelled(sleep(wait)).await.is_none() {
-                    return;
-                }
-            }
-            if delivery.ack(BasicAckOptions::default()).await.is_err() {
-                // The link is lost. The message comes again, and is found to be settled.
+    async fn lane(self: Arc<Self>, mut lane: mpsc::Receiver<Delivery>, stop: CancellationToken) {
+        while let Some(Some(delivery)) = stop.run_until_cancelled(lane.recv()).await {
+            if self.deliver(&delivery, &stop).await.is_err() {
                 break;
             }
         }
@@ -224,11 +199,12 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::ids::UserId;
+    use crate::notification::{JobId, UserId};
 
-    fn lane(user: &str, job: u32, generation: i32) -> usize {
-        let user_id = UserId::parse(user).unwrap();
-        let message = Message { job_id: format!("job-{job}"), user_id, generation };
+    fn lane(user: &str, job: u32, alone: bool) -> usize {
+        let user_id = UserId::try_from(user.to_owned()).unwrap();
+        let job_id = JobId::try_from(format!("job-{job}")).unwrap();
+        let message = Message { job_id, user_id, alone };
         lane_of(&serde_json::to_vec(&message).unwrap())
     }
 
@@ -236,14 +212,14 @@ mod tests {
     fn all_messages_of_a_user_have_one_lane_retries_included() {
         for user in ["ann", "bob", "user-7"] {
             let lanes: HashSet<_> =
-                (0..50).flat_map(|job| [0, 1, 5].map(|retry| lane(user, job, retry))).collect();
+                (0..50).flat_map(|job| [false, true].map(|alone| lane(user, job, alone))).collect();
             assert_eq!(lanes.len(), 1, "{user} has lanes {lanes:?}");
         }
     }
 
     #[test]
     fn users_are_spread_over_the_lanes() {
-        let lanes: HashSet<_> = (0..1_000).map(|n| lane(&format!("user-{n}"), 0, 0)).collect();
+        let lanes: HashSet<_> = (0..1_000).map(|n| lane(&format!("user-{n}"), 0, false)).collect();
         assert!(lanes.len() >= LANES / 2, "a thousand users have {} lanes", lanes.len());
         assert!(lanes.iter().all(|lane| *lane < LANES), "{lanes:?}");
     }

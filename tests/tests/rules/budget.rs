@@ -34,10 +34,6 @@ fn limit(answer: &str) -> usize {
     }
 }
 
-/// The answers that are not within the limits yet, with the lines and files that they have at most until then. This
-/// list may only get shorter, and its numbers smaller.
-const NOT_YET: [(&str, usize, usize); 1] = [("notification-worker", 2_970, 28)];
-
 #[test]
 fn every_answer_fits_into_one_sitting() {
     let mut wrong = Vec::new();
@@ -52,27 +48,14 @@ fn every_answer_fits_into_one_sitting() {
             "{name:<20} {lines:>5} of {limit:>4} {:>2} of {FILES} {longest:>6} of {LINES_OF_A_FILE}",
             files.len(),
         );
-        let fits = lines <= limit && files.len() <= FILES;
-        match NOT_YET.iter().find(|(listed, ..)| *listed == name) {
-            None if !fits => wrong.push(format!("{name} is over its limit")),
-            Some(_) if fits => wrong.push(format!("{name} fits: take it off the list NOT_YET")),
-            Some((_, most, most_files)) if lines > *most || files.len() > *most_files => {
-                wrong.push(format!("{name} has grown; it had {most} lines, {most_files} files"));
-            }
-            _ => {}
+        if lines > limit || files.len() > FILES {
+            wrong.push(format!("{name} is over its limit"));
         }
         for (file, lines) in files.iter().filter(|(_, lines)| **lines > LINES_OF_A_FILE) {
             wrong.push(format!("{} has {lines} lines", file.display()));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
-#[test]
-fn only_answers_that_exist_are_not_within_the_limits_yet() {
-    for (name, ..) in NOT_YET {
-        assert!(guide::answers().iter().any(|answer| answer.name == name), "there is no {name}");
-    }
 }
 
 /// The files of an answer with their lines of code: no blank lines, comments, tests, experiments and cases.

@@ -1,6 +1,6 @@
 //! Three RabbitMQ nodes that form one broker. A quorum queue has a copy on each of them, and one copy leads.
 
-use std::process::Stdio;
+use std::{collections::BTreeMap, process::Stdio};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
@@ -68,29 +68,37 @@ impl ServerGroup for RabbitMqGroup {
 }
 
 impl RabbitMqGroup {
-    /// The node that leads this quorum queue. It takes two seconds to find out: RabbitMQ tells its own tools only. To
-    /// choose one, declare the queue through a connection to it, with `x-queue-leader-locator` as `client-local`.
+    /// The node that leads this quorum queue. To choose one, declare the queue through a connection to it, with
+    /// `x-queue-leader-locator` as `client-local`.
     pub async fn leader(&self, queue: &str) -> anyhow::Result<Option<usize>> {
+        let leaders = self.leaders().await?;
+        Ok(*leaders.get(queue).context("no such queue")?)
+    }
+
+    /// The node that leads each queue. It takes two seconds to find out: RabbitMQ tells its own tools only.
+    pub async fn leaders(&self) -> anyhow::Result<BTreeMap<String, Option<usize>>> {
         for (number, member) in self.members.iter().enumerate() {
             // One that is paused or gone would keep the tool waiting.
             if member.version().await.is_err() {
                 continue;
             }
-            let queues = self.ask(number, &["list_queues", "name", "leader"]).await?;
+            let words = ["list_queues", "name", "leader", "--formatter", "json"];
+            let queues: Value = serde_json::from_slice(&self.rabbitmqctl(number, &words).await?)?;
             let queues = queues.as_array().context("no list of queues")?;
-            let found = queues.iter().find(|it| it["name"] == queue).context("no such queue")?;
-            return Ok((0..NODES).find(|&node| found["leader"] == name(node)));
+            let leader = |queue: &Value| (0..NODES).find(|&node| queue["leader"] == name(node));
+            let named = |queue: &Value| Some((queue["name"].as_str()?.to_owned(), leader(queue)));
+            return Ok(queues.iter().filter_map(named).collect());
         }
         bail!("no node answers")
     }
 
-    /// Asks this node with RabbitMQ's own tool.
-    async fn ask(&self, member: usize, words: &[&str]) -> anyhow::Result<Value> {
+    /// Asks this node with RabbitMQ's own tool, or tells it something; what it prints.
+    pub async fn rabbitmqctl(&self, member: usize, words: &[&str]) -> anyhow::Result<Vec<u8>> {
         let server = &self.members[member];
         let mut rabbitmqctl = Command::new(server.programs()?.folder.join("rabbitmqctl"));
         undisturbed(rabbitmqctl.as_std_mut());
         let output = rabbitmqctl
-            .args(["--node", &name(member), "--formatter", "json", "--quiet"])
+            .args(["--node", &name(member), "--quiet"])
             .args(words)
             .env("HOME", &server.home().path)
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())
@@ -103,7 +111,7 @@ impl RabbitMqGroup {
             .context("rabbitmqctl cannot be run")?;
         let words = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "rabbitmqctl failed: {words}");
-        Ok(serde_json::from_slice(&output.stdout)?)
+        Ok(output.stdout)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use conform::{
     case::Outcome,
-    expect::{json, json_of, status, status_in, text},
+    expect::{expect, json, json_of, status, status_in, text},
     target::{Target, within},
 };
 use reqwest::{Method, Response};
@@ -70,14 +70,12 @@ impl Client {
     pub async fn until(&self, job: &str, status: &str) -> anyhow::Result<Value> {
         within(PATIENCE, &format!("the job {job} has the status {status}"), async || {
             let progress = self.progress(job).await?;
-            Ok((progress["status"] == status).then_some(progress))
+            let (now, attempts) = (&progress["status"], progress["attempts"].as_u64());
+            let what = format!("a job with the status {status} before its hundredth attempt");
+            expect(now == status || attempts < Some(100), what, &progress)?;
+            Ok((now == status).then_some(progress))
         })
         .await
-    }
-
-    /// Asks that a dead job be tried again.
-    pub async fn requeue(&self, job: &str) -> anyhow::Result<Response> {
-        self.target.ask(Method::POST, &format!("notifications/{job}/requeue")).await
     }
 
     /// Adds a device of a user.

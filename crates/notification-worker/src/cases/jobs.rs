@@ -3,8 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::Context;
-use futures_util::future::try_join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     client::{Client, notification},
@@ -16,17 +15,16 @@ use conform::{
     expect::{ends_with, equal, expect, json_of, same_fields, status_in, text},
     http::{header, lives_and_is_ready, problem},
     killing::Killing,
-    target::{Target, eventually, pause},
+    target::{Target, pause},
 };
 
 cases! {
     Plain a_notification_reaches_an_open_socket_and_is_delivered: "202 with Location and the job id; the frame on an open stream; then status delivered after one attempt", "This is the product. 202 means that it is on its way, and the client can see how far it is.";
     Plain a_job_without_an_id_gets_one: "POST /notifications without job_id: 202 with a new one", "A client that never repeats a call need not think of names.";
-    Plain a_high_priority_is_delivered_too: "priority high: 202, and delivered", "A password reset must not be lost on the way past the newsletters.";
     Plain the_same_job_again_is_200_and_sent_once: "The same job_id again: 200, and nothing is sent again", "A client that did not hear the answer asks again. Its user must not be told twice.";
+    Plain a_job_id_of_another_user_is_refused: "The same job_id for another user: 409, and nothing is sent to them", "200 would say that it is on its way, and nobody would ever get it.";
     Load fifty_calls_with_one_job_id_make_one_notification: "Of fifty calls with one job_id at once, one gets 202 and the others 200; one frame", "A program that looks first and inserts afterwards lets two of them find nothing.";
-    Plain a_push_that_reaches_nobody_is_dead_and_can_be_queued_again: "A push for a user without a device: dead, with the reason; requeue: 202, and it is tried again", "Somebody has to find out why nothing came, and try again when it is mended.";
-    Plain what_is_not_dead_cannot_be_queued_again: "Requeue of what is delivered: 409", "A slip in the console must not tell a million users everything twice.";
+    Plain a_push_that_reaches_nobody_is_dead: "A push for a user without a device: dead, with the reason", "Somebody has to find out why nothing came.";
     Plain a_device_is_added_and_removed: "PUT and DELETE of a device: 204, also the second time", "Apps register at each start, and do not remember whether they have.";
     Plain an_unknown_job_is_not_found: "404 for a job that nobody has", "It is an everyday event and no error of the server.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "A load balancer asks this before it sends clients.";
@@ -76,16 +74,6 @@ async fn a_job_without_an_id_gets_one(target: &Target) -> Outcome {
     Ok(())
 }
 
-async fn a_high_priority_is_delivered_too(target: &Target) -> Outcome {
-    let client = Client::of(target);
-    let (job, user) = (client.name("ahpidt"), client.name("ahpidt-ann"));
-    let mut body = notification(&job, &user, "websocket");
-    body["priority"] = json!("high");
-    client.accepted(&body).await?;
-    client.until(&job, "delivered").await?;
-    equal("the job in the stream", client.stream(&user, 0).await?.soon().await?.job_id, job)
-}
-
 async fn the_same_job_again_is_200_and_sent_once(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (job, user) = (client.name("tsjai2aso"), client.name("tsjai2aso-ann"));
@@ -102,16 +90,29 @@ async fn the_same_job_again_is_200_and_sent_once(target: &Target) -> Outcome {
     stream.nothing_more().await
 }
 
+async fn a_job_id_of_another_user_is_refused(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let (job, ann) = (client.name("ajioauir"), client.name("ajioauir-ann"));
+    let bob = client.name("ajioauir-bob");
+    client.notify(&job, &ann).await?;
+    // At once, while it may be under way, and again when it has been delivered.
+    let bobs = notification(&job, &bob, "websocket");
+    for _ in 0..2 {
+        problem(target.post_patiently("notifications", &bobs).await?.0, 409).await?;
+        client.until(&job, "delivered").await?;
+    }
+    client.stream(&ann, 0).await?.brings(&[job]).await?;
+    client.stream(&bob, 0).await?.nothing_more().await
+}
+
 async fn fifty_calls_with_one_job_id_make_one_notification(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (job, user) = (client.name("fcwojimon"), client.name("fcwojimon-ann"));
     let mut stream = client.stream(&user, 0).await?;
     let body = notification(&job, &user, "websocket");
-    let answers = try_join_all((0..50).map(|_| async {
-        let (response, unsure) = target.post_patiently("notifications", &body).await?;
-        anyhow::Ok((response.status().as_u16(), unsure))
-    }))
-    .await?;
+    let answers = target.post_together("notifications", &vec![body; 50]).await?;
+    let answers: Vec<_> =
+        answers.iter().map(|(it, unsure)| (it.status().as_u16(), *unsure)).collect();
     let count = |wanted: u16| answers.iter().filter(|(status, _)| *status == wanted).count();
     let (accepted, known) = (count(202), count(200));
     let unsure = answers.iter().any(|(_, unsure)| *unsure);
@@ -122,33 +123,13 @@ async fn fifty_calls_with_one_job_id_make_one_notification(target: &Target) -> O
     stream.nothing_more().await
 }
 
-async fn a_push_that_reaches_nobody_is_dead_and_can_be_queued_again(target: &Target) -> Outcome {
+async fn a_push_that_reaches_nobody_is_dead(target: &Target) -> Outcome {
     let client = Client::of(target);
-    let (job, user) = (client.name("aptrnidacbqa"), client.name("aptrnidacbqa-ann"));
-    client.push(&job, &user).await?;
+    let job = client.name("aptrnid");
+    client.push(&job, &client.name("aptrnid-ann")).await?;
     let dead = client.until(&job, "dead").await?;
     let reason = text(&dead, "last_error")?;
-    expect(!reason.is_empty(), "a reason in `last_error` of a dead job", &dead)?;
-    let again = target.post(&format!("notifications/{job}/requeue"), &json!({})).await?;
-    equal("the field `job_id`", json_of(again, 202).await?["job_id"].clone(), &*job)?;
-    let attempts = |progress: &Value| progress["attempts"].as_i64().unwrap_or(0);
-    eventually("it is tried again, and dead again", async || {
-        let now = client.progress(&job).await?;
-        Ok((now["status"] == "dead" && attempts(&now) > attempts(&dead)).then_some(()))
-    })
-    .await
-}
-
-async fn what_is_not_dead_cannot_be_queued_again(target: &Target) -> Outcome {
-    let client = Client::of(target);
-    let (job, user) = (client.name("windcbqa"), client.name("windcbqa-ann"));
-    client.notify(&job, &user).await?;
-    client.until(&job, "delivered").await?;
-    let again = client.requeue(&job).await?;
-    problem(again, 409).await?;
-    let mut stream = client.stream(&user, 0).await?;
-    stream.brings(&[job]).await?;
-    stream.nothing_more().await
+    expect(!reason.is_empty(), "a reason in `last_error` of a dead job", &dead)
 }
 
 async fn a_device_is_added_and_removed(target: &Target) -> Outcome {
@@ -180,7 +161,6 @@ async fn an_unknown_job_is_not_found(target: &Target) -> Outcome {
             problem(response, 404).await?;
         }
     }
-    problem(client.requeue(&nobodys).await?, 404).await?;
     Ok(())
 }
 

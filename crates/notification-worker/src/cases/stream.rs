@@ -19,6 +19,9 @@ use conform::{
 /// For what must not come. Too short a wait lets a fault pass; none is made up by it.
 const A_MOMENT: Duration = Duration::from_millis(300);
 
+/// For a goodbye, for which a server has to ask nobody.
+const CLOSED: Duration = Duration::from_secs(10);
+
 /// What a frame holds.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Frame {
@@ -136,7 +139,7 @@ impl Stream {
             }
         };
         let code: Option<u16> =
-            timeout(PATIENCE, end).await.context("expected the stream to be closed")?;
+            timeout(CLOSED, end).await.context("expected the stream to be closed")?;
         self.target.note(&self.path, &format!("closed: {code:?}"));
         Ok(code)
     }

@@ -2,12 +2,13 @@
 
 use anyhow::Context;
 use futures_util::future::try_join_all;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, frame::coding::CloseCode};
 
 use super::client::Client;
 use conform::{
     case::Outcome,
     cases,
-    expect::{equal, status_in},
+    expect::{equal, expect, status_in},
     http::{header, problem},
     target::Target,
 };
@@ -17,7 +18,8 @@ cases! {
     Plain a_stream_replays_what_came_after_a_number: "after=N: every notification with a higher number, in order, once; then what is new", "A phone comes out of a tunnel with the last number that it has seen, and has to miss nothing.";
     Plain a_stream_shows_its_user_only: "A user's stream holds nothing of another's", "The worst thing that this service can do.";
     Plain a_ticket_is_good_once_and_for_its_user: "A ticket opens one stream of its user, once; else 401", "It stands in a URL, and URLs end up in logs.";
-    Plain a_stream_without_an_upgrade_is_told_so: "Without a ticket 401; with one and without an upgrade 426 that names websocket", "Somebody who tries it with curl should learn what is missing.";
+    Plain a_goodbye_is_answered: "A client's Close frame is answered with a Close frame of the same code", "Without it the client cannot tell a clean end from a broken connection (RFC 6455, section 5.5.1).";
+    Plain a_stream_without_an_upgrade_is_told_so: "Without a ticket 401; with one and without an upgrade 426 that names websocket and version 13, and the ticket is still good", "Somebody who tries it with curl should learn what is missing.";
 }
 
 async fn each_users_notifications_arrive_in_the_order_of_their_calls(target: &Target) -> Outcome {
@@ -99,6 +101,15 @@ async fn a_ticket_is_good_once_and_for_its_user(target: &Target) -> Outcome {
     Ok(())
 }
 
+async fn a_goodbye_is_answered(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let mut stream = client.stream(&client.name("agia"), 0).await?;
+    let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    stream.say(vec![Message::Close(Some(goodbye))]).await;
+    let code = stream.closed().await?;
+    expect(code == Some(1000), "a Close frame with 1000", format!("{code:?}"))
+}
+
 async fn a_stream_without_an_upgrade_is_told_so(target: &Target) -> Outcome {
     let client = Client::of(target);
     let user = client.name("aswauits");
@@ -106,6 +117,11 @@ async fn a_stream_without_an_upgrade_is_told_so(target: &Target) -> Outcome {
     let ticket = client.ticket(&user).await?;
     let response = target.get(&format!("users/{user}/stream?ticket={ticket}")).await?;
     let upgrade = header(&response, "upgrade").to_owned();
+    let version = header(&response, "sec-websocket-version").to_owned();
     problem(response, 426).await?;
-    equal("the header `Upgrade`", upgrade.to_lowercase(), "websocket")
+    equal("the header `Upgrade`", upgrade.to_lowercase(), "websocket")?;
+    equal("the header `Sec-WebSocket-Version`", version, "13")?;
+    let query = format!("ticket={ticket}");
+    client.stream_with(&user, &query).await.context("a call without an upgrade used it up")?;
+    Ok(())
 }

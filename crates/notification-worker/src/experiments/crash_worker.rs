@@ -47,9 +47,9 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/worker.rs",
-        replace: "while let Some(Some(Ok(delivery))) = stop.run_until_cancelled(consumer.next()).await {",
-        with: r"while let Some(Some(Ok(delivery))) = stop.run_until_cancelled(consumer.next()).await {
-            delivery.ack(BasicAckOptions::default()).await?;",
+        replace: "let Some(Ok(delivery)) = next else { break };",
+        with: r"let Some(Ok(delivery)) = next else { break };
+            delivery.ack(lapin::options::BasicAckOptions::default()).await?;",
         check: "accepted notifications that no socket saw",
     })
 }

@@ -4,7 +4,10 @@ use std::{
     collections::HashSet,
     fmt,
     io::Write,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto::verify, dangerous::insecure_decode_claims};
 use rsa::{
     RsaPrivateKey,
     pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding},
@@ -43,8 +46,6 @@ pub struct Sent {
     pub job_id: String,
     /// Its number.
     pub seq: i64,
-    /// `HIGH` or `NORMAL`.
-    pub priority: String,
     /// What was answered.
     pub status: u16,
 }
@@ -82,6 +83,8 @@ struct Google {
     sent: watch::Sender<Vec<Sent>>,
     /// Token requests that were refused.
     forged: Mutex<u64>,
+    /// For how many seconds a token is good.
+    expires_in: AtomicU64,
 }
 
 /// The server, until it is dropped.
@@ -125,6 +128,7 @@ impl FakeFcm {
             granted: Mutex::default(),
             sent: watch::Sender::new(Vec::new()),
             forged: Mutex::default(),
+            expires_in: AtomicU64::new(3_599),
         });
         let router = Router::new()
             .route("/token", post(token))
@@ -171,15 +175,17 @@ impl FakeFcm {
         (lock(&self.google.granted).len(), *lock(&self.google.forged))
     }
 
-    /// Makes every access token that was given out worth nothing.
-    pub fn revoke(&self) {
-        lock(&self.google.granted).clear();
+    /// Gives out access tokens that are good for so many seconds. For 2⁶⁴ - 1 of them, the library that asks for a
+    /// token panics: a date so far away does not exist.
+    pub fn tokens_expire_in(&self, seconds: u64) {
+        self.google.expires_in.store(seconds, Ordering::Relaxed);
     }
 }
 
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
+    aud: String,
     scope: String,
     iat: u64,
     exp: u64,
@@ -195,12 +201,16 @@ async fn token(State(google): State<Arc<Google>>, headers: HeaderMap, form: Stri
                 .is_some_and(|it| it == "urn:ietf:params:oauth:grant-type:jwt-bearer")
         );
         let host = headers.get("host").and_then(|host| host.to_str().ok()).context("no host")?;
-        let mut validation = Validation::new(Algorithm::RS256);
-        validation.set_audience(&[format!("http://{host}/token")]);
         let assertion = field("assertion").context("no assertion")?;
-        let claims =
-            jsonwebtoken::decode::<Claims>(assertion.as_bytes(), &google.key, &validation)?.claims;
-        ensure!(claims.iss == ACCOUNT && claims.exp - claims.iat <= 3_600);
+        // Google takes a statement with base64's padding too, which RFC 7515 forbids and gcp_auth writes. What is signed
+        // has the padding in it, and what jsonwebtoken reads must not.
+        let (signed, signature) = assertion.rsplit_once('.').context("no signature")?;
+        let signature = signature.trim_end_matches('=');
+        ensure!(verify(signature, signed.as_bytes(), &google.key, Algorithm::RS256)?);
+        let claims: Claims = insecure_decode_claims(assertion.replace('=', ""))?;
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_secs();
+        ensure!(claims.iss == ACCOUNT && claims.aud == format!("http://{host}/token"));
+        ensure!(claims.exp > now && claims.iat <= now && claims.exp - claims.iat <= 3_600);
         ensure!(claims.scope == "https://www.googleapis.com/auth/firebase.messaging");
         Ok(())
     };
@@ -212,7 +222,7 @@ async fn token(State(google): State<Arc<Google>>, headers: HeaderMap, form: Stri
     }
     let token = format!("ya29.{:032x}", rand::random::<u128>());
     lock(&google.granted).insert(token.clone());
-    Json(json!({ "access_token": token, "expires_in": 3_599, "token_type": "Bearer" }))
+    Json(json!({ "access_token": token, "expires_in": google.expires_in.load(Ordering::Relaxed), "token_type": "Bearer" }))
         .into_response()
 }
 
@@ -229,7 +239,6 @@ struct Message {
     #[expect(dead_code, reason = "that it is there, and text, is what is checked")]
     notification: Notification,
     data: Payload,
-    android: Android,
 }
 
 #[derive(Deserialize)]
@@ -246,12 +255,6 @@ struct Payload {
     job_id: String,
     /// FCM takes text only in `data`.
     seq: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Android {
-    priority: String,
 }
 
 async fn send(
@@ -276,7 +279,6 @@ async fn send(
         device: message.token,
         job_id: message.data.job_id,
         seq: message.data.seq.parse().unwrap_or(-1),
-        priority: message.android.priority,
         status: 200,
     };
     let Fate { after, refusal } = (google.decide)(&sent);

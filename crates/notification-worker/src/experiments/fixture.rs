@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep};
 use super::fcm::FakeFcm;
 use crate::{
     MIGRATIONS,
-    backoff::Backoff,
     cases::{PATIENCE, client::Client},
     topology::Topology,
 };
@@ -67,12 +66,9 @@ impl Fixture {
     pub async fn on(mut queues: Queues, options: Options) -> anyhow::Result<Self> {
         let (database, keys) =
             tokio::try_join!(Database::fresh(NAME, &MIGRATIONS), Keys::fresh(NAME))?;
-        let Options { shards, backoff_ms, attempts } = options;
-        let topology =
-            Topology { prefix: queues.prefix().to_owned(), shards, max_queue: 1_000_000 };
-        let backoff = Backoff { first: Duration::from_millis(backoff_ms), attempts };
-        let (names, exchanges) = topology.names(backoff.rungs());
-        queues.expect(names, exchanges)?;
+        let (prefix, shards) = (queues.prefix().to_owned(), options.shards);
+        let topology = Topology { prefix, shards, max_queue: 1_000_000 };
+        queues.expect((0..shards).map(|it| topology.queue(it)).chain([topology.dead()]), [])?;
         Ok(Self { database, keys, queues, topology, options })
     }
 
@@ -101,20 +97,17 @@ impl Fixture {
             .arg(fcm.credentials.path())
     }
 
-    /// Takes a message from the dead-letter queue, as soon as there is one: its payload and its reasons.
-    pub async fn buried(&self) -> anyhow::Result<(Vec<u8>, String)> {
+    /// Takes a message from the dead-letter queue, as soon as there is one.
+    pub async fn buried(&self) -> anyhow::Result<Vec<u8>> {
         let connection = self.queues.connection().await?;
         let channel = connection.create_channel().await?;
         let options = lapin::options::BasicGetOptions { no_ack: true };
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(message) = channel.basic_get(self.topology.dead().into(), options).await? {
-                let headers = message.properties.headers().clone().unwrap_or_default();
-                let reasons = headers.inner().get("x-reasons").and_then(|it| it.as_long_string());
-                let reasons = reasons.map(ToString::to_string).unwrap_or_default();
                 let payload = message.data.clone();
                 connection.close(200, "goodbye".into()).await?;
-                return Ok((payload, reasons));
+                return Ok(payload);
             }
             ensure!(Instant::now() < deadline, "nothing was buried");
             sleep(Duration::from_millis(20)).await;

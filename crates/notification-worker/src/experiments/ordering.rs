@@ -144,7 +144,7 @@ fn distinct(sent: &[Sent]) -> usize {
 }
 
 /// Our own, with two workers. Everything that FCM was sent, how many workers were killed meanwhile, and the jobs
-/// that went by way of a delay queue.
+/// that were retried.
 async fn sharded(
     lab: &Lab,
     params: &Params,
@@ -250,7 +250,6 @@ async fn competing(lab: &Lab, params: &Params) -> anyhow::Result<Vec<Sent>> {
                     device: user.to_owned(),
                     seq: seq.parse().unwrap_or(0),
                     job_id: job.clone(),
-                    priority: String::new(),
                     status: 200,
                 });
                 if delivery.ack(BasicAckOptions::default()).await.is_err() {

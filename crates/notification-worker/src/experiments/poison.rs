@@ -8,13 +8,19 @@ use std::{
 
 use lab::{Experiment, Lab, Sabotage, child::Child};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 
 use super::{
     fcm::{FakeFcm, Fate, Sent},
     fixture::{Fixture, Options},
 };
-use crate::{cases::PATIENCE, deliver::CRASHES};
+use crate::{
+    cases::{PATIENCE, client::Client},
+    retry::CRASHES,
+};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -30,15 +36,22 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "poison",
-        "A message that crashes its worker ends in the dead-letter queue and blocks nobody",
+        "A message that crashes its worker ends in the dead-letter queue and blocks nobody; so does one over which a \
+         library panics or a statement fails",
         &["--others", "15", "--lease", "250"],
         run,
     )
     .sabotage(Sabotage {
-        file: "src/deliver.rs",
+        file: "src/retry.rs",
         replace: "(true, CRASHES..) => Verdict::Bury",
         with: "(true, CRASHES..) => Verdict::Wait",
         check: "workers that died of it",
+    })
+    .sabotage(Sabotage {
+        file: "src/deliver.rs",
+        replace: "match AssertUnwindSafe(attempt).catch_unwind().await {",
+        with: "match Ok::<_, ()>(attempt.await) {",
+        check: "a panic: how it ended",
     })
 }
 
@@ -80,35 +93,102 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         ended = supervise => return ended,
         done = async {
             let expected = usize::from(params.others) * 2;
-            let others = fcm.until("the others", PATIENCE, |sent| {
-                others_of(sent) >= expected
-            });
-            let others = others.await;
+            // Five workers die and start again meanwhile.
+            let others = fcm.until("the others", PATIENCE * 3, |sent| others_of(sent) >= expected);
+            let others = others.await.unwrap_or_else(|_| fcm.sent());
             // What the others had not to wait for.
             let waiting = client.progress(POISON).await?["status"] != "dead";
             anyhow::Ok((client.until(POISON, "dead").await?, fixture.buried().await?, (others, waiting)))
         } => done?,
     };
-    let (payload, reasons) = buried;
-    let payload: serde_json::Value = serde_json::from_slice(&payload)?;
+    let payload: serde_json::Value = serde_json::from_slice(&buried)?;
+    let reason = died["last_error"].as_str().unwrap_or_default();
     let attempts = died["attempts"].as_i64().unwrap_or(0);
     let (others, waiting) = others_first;
-    let others = others.unwrap_or_default();
     let arrived = others_of(&others);
-    lab.text(format!("Buried with these reasons: {reasons}"));
     lab.figure("attempts, with the last claim that gave it up", attempts as f64, "");
     let died = count.load(Ordering::Relaxed);
     lab.check_eq("workers that died of it", u64::from(CRASHES.unsigned_abs()), died);
     lab.check_eq("the job in the dead-letter queue", json!(POISON), payload["job_id"].clone());
-    lab.check(
-        "its reasons are with it",
-        "that workers died",
-        &reasons,
-        reasons.contains("workers died"),
-    );
+    lab.check("its last error", "that workers died", reason, reason.contains("workers died"));
     lab.check_eq("notifications of others that arrived", usize::from(params.others) * 2, arrived);
     lab.check_eq("all of them before it was given up", true, waiting);
+
+    panic(&lab, params.others).await?;
+    failing_statement(&lab, params.others).await
+}
+
+async fn panic(lab: &Lab, others: u16) -> anyhow::Result<()> {
+    lab.progress(0, 0, "a library panics");
+    // A token that is good for 2⁶⁴ seconds: the library that asks for it cannot add them to a date, and panics.
+    let fixture = Fixture::of(lab, Options { shards: 1, backoff_ms: 50, attempts: 4 }).await?;
+    let fcm = FakeFcm::start(|_| Fate::TAKEN).await?;
+    fcm.tokens_expire_in(u64::MAX);
+    let (_server, client) = fixture.start(&["--role", "api"]).await?;
+    client.add_device("victim", "device-victim").await?;
+    let _worker = fixture.worker(&fcm).start().await?;
+    client.push(POISON, "victim").await?;
+    let (end, served) = how_it_ended(&client, others).await?;
+    lab.check("a panic: how it ended", "dead, and it says so", &end, end.contains("panicked"));
+    lab.check_eq("a panic: notifications of others that arrived", others + 1, served);
     Ok(())
+}
+
+async fn failing_statement(lab: &Lab, others: u16) -> anyhow::Result<()> {
+    lab.progress(0, 0, "a statement fails");
+    let fixture = Fixture::of(lab, Options { shards: 1, backoff_ms: 50, attempts: 4 }).await?;
+    let pool = fixture.database.pool().await?;
+    sqlx::raw_sql(FAILS).execute(&pool).await?;
+    pool.close().await;
+    let (_child, client) = fixture.start(&[]).await?;
+    client.notify(POISON, "victim").await?;
+    let (end, served) = how_it_ended(&client, others).await?;
+    let gave_up = end.contains("gave up after 4 failures");
+    lab.check("a statement that fails: how it ended", "dead, after four failures", &end, gave_up);
+    lab.check_eq(
+        "a statement that fails: notifications of others that arrived",
+        others + 1,
+        served,
+    );
+    Ok(())
+}
+
+/// A constraint that nobody thought of.
+const FAILS: &str = r#"
+    create function fails() returns trigger
+    language plpgsql
+    as $$ begin raise exception 'no such luck'; end $$;
+    create trigger fails
+    before update of position on notifications
+    for each row
+    when (new.job_id = 'poison')
+    execute function fails();
+"#;
+
+/// Notifies the poison's own user and others, on the same shard. What the poison's last error says in the end, if it is
+/// dead, and how many of the notifications were delivered.
+async fn how_it_ended(client: &Client, others: u16) -> anyhow::Result<(String, u16)> {
+    let names = (0..others).map(|n| format!("user-{n}")).chain(["victim".to_owned()]);
+    let names: Vec<_> = names.collect();
+    for user in &names {
+        client.notify(&format!("beside-{user}"), user).await?;
+    }
+    let deadline = Instant::now() + PATIENCE / 2;
+    loop {
+        let mut served = 0;
+        for user in &names {
+            let progress = client.progress(&format!("beside-{user}")).await?;
+            served += u16::from(progress["status"] == "delivered");
+        }
+        let poison = client.progress(POISON).await?;
+        let is_dead = poison["status"] == "dead";
+        if (is_dead && usize::from(served) == names.len()) || Instant::now() > deadline {
+            let error = poison["last_error"].as_str().unwrap_or_default();
+            let end = if is_dead { error.to_owned() } else { format!("{}", poison["status"]) };
+            return Ok((end, served));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// How many different jobs came, the poison aside. One that was in flight beside it may have come twice.

@@ -15,8 +15,7 @@ use super::{
 };
 use crate::{
     cases::{PATIENCE, client::Client},
-    ids::UserId,
-    shard::Ring,
+    notification::UserId,
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -42,11 +41,9 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/shard.rs",
-        replace: r#"let wish = |n: usize| place(&format!("{} takes {shard}", members[n].name));
-        let free = |&n: &usize| load[n] < even;"#,
-        with: r"let wish = |n: usize| place(&members[n].name);
-        let free = |_: &usize| true;",
+        file: "src/worker.rs",
+        replace: "members.get(usize::from(shard) % members.len().max(1))",
+        with: "members.first().filter(|_| shard < u16::MAX)",
         check: "workers of the four that did nothing",
     })
 }
@@ -64,7 +61,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture =
         Fixture::of(&lab, Options { shards: SHARDS, backoff_ms: 200, attempts: 8 }).await?;
     let (_server, client) = fixture.start(&["--role", "api"]).await?;
-    let users = users_on_all_shards();
+    let users = users_on_all_shards(&fixture);
     for (n, user) in users.iter().enumerate() {
         client.add_device(user, &format!("device-{n}")).await?;
     }
@@ -153,13 +150,12 @@ async fn join(fixture: &Fixture, params: &Params) -> anyhow::Result<Member> {
 }
 
 /// As many users on each shard: what is measured is the workers, and not the luck of a few names.
-fn users_on_all_shards() -> Vec<String> {
-    let ring = Ring::new(SHARDS);
+fn users_on_all_shards(fixture: &Fixture) -> Vec<String> {
     let mut of_shard = [0; SHARDS as usize];
     let names = (0..).map(|n| format!("user-{n}"));
     let fits = names.filter(|name| {
-        let Ok(user) = UserId::parse(name.as_str()) else { return false };
-        let count: &mut usize = &mut of_shard[usize::from(ring.shard_of(&user))];
+        let Ok(user) = UserId::try_from(name.clone()) else { return false };
+        let count: &mut usize = &mut of_shard[usize::from(fixture.topology.shard_of(&user))];
         *count += 1;
         *count <= USERS / usize::from(SHARDS)
     });

@@ -30,11 +30,9 @@ use tokio::{
 use super::fixture::{Fixture, Options};
 use crate::{
     cases::PATIENCE,
-    ids::UserId,
-    live::Live,
-    notification::{Channel as Way, Message, Priority, Status},
-    shard::Ring,
-    store::{Begun, Entry, Store},
+    hub::Live,
+    notification::{Channel as Way, JobId, Message, Status, UserId},
+    store::{Store, attempts::Begun},
 };
 
 #[derive(clap::Args, Clone, Debug)]
@@ -60,8 +58,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/api.rs",
-        replace: "Accepted::New => StatusCode::ACCEPTED",
-        with: "Accepted::New => StatusCode::CREATED",
+        replace: "if is_new { StatusCode::ACCEPTED }",
+        with: "if is_new { StatusCode::CREATED }",
         check: "calls that failed",
     })
 }
@@ -190,7 +188,7 @@ impl Bare {
         for shard in 0..SHARDS {
             let channel = connection.create_channel().await?;
             channel.basic_qos(64, BasicQosOptions::default()).await?;
-            let queue = fixture.topology.queue(shard, Priority::Normal);
+            let queue = fixture.topology.queue(shard);
             let options = BasicConsumeOptions::default();
             let consuming =
                 channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
@@ -220,13 +218,12 @@ impl Bare {
         let mut clients = Vec::new();
         for client in 0..params.clients {
             let user =
-                UserId::parse(format!("user-{round}-{client}")).map_err(anyhow::Error::msg)?;
-            let shard = Ring::new(SHARDS).shard_of(&user);
+                UserId::try_from(format!("user-{round}-{client}")).map_err(anyhow::Error::msg)?;
+            let shard = self.fixture.topology.shard_of(&user);
             clients.push(Client {
                 database: PgConnection::connect(self.fixture.database.url()).await?,
                 channel: channel.clone(),
-                exchange: self.fixture.topology.exchange().to_owned(),
-                key: self.fixture.topology.key(None, shard, Priority::Normal),
+                queue: self.fixture.topology.queue(shard),
                 user,
                 n: 0,
             });
@@ -246,8 +243,7 @@ impl Bare {
 struct Client {
     database: PgConnection,
     channel: Channel,
-    exchange: String,
-    key: String,
+    queue: String,
     user: UserId,
     n: u64,
 }
@@ -255,22 +251,22 @@ struct Client {
 impl Client {
     async fn accept(&mut self) -> anyhow::Result<()> {
         self.n += 1;
-        let job_id = format!("{}-{}", self.user, self.n);
-        let _: i64 = sqlx::query_scalar(Store::RECORD)
+        let job_id = JobId::try_from(format!("{}-{}", self.user.as_str(), self.n));
+        let job_id = job_id.map_err(anyhow::Error::msg)?;
+        sqlx::query(Store::RECORD)
             .bind(&job_id)
             .bind(&self.user)
             .bind(Way::Websocket)
-            .bind(Priority::Normal)
             .bind("A title")
             .bind("A body")
-            .fetch_one(&mut self.database)
+            .execute(&mut self.database)
             .await?;
-        let message = Message { job_id, user_id: self.user.clone(), generation: 0 };
+        let message = Message { job_id, user_id: self.user.clone(), alone: false };
         let payload = serde_json::to_vec(&message)?;
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
         let properties = BasicProperties::default().with_delivery_mode(2);
-        let (exchange, key) = (self.exchange.as_str().into(), self.key.as_str().into());
-        let publish = self.channel.basic_publish(exchange, key, options, &payload, properties);
+        let queue = self.queue.as_str().into();
+        let publish = self.channel.basic_publish("".into(), queue, options, &payload, properties);
         let confirmation = publish.await?.await?;
         anyhow::ensure!(matches!(confirmation, lapin::Confirmation::Ack(None)), "not confirmed");
         Ok(())
@@ -282,25 +278,20 @@ async fn deliver(payload: &[u8], database: &mut PgConnection, live: &Live) -> an
     let message: Message = serde_json::from_slice(payload)?;
     let begun: Begun = sqlx::query_as(Store::CLAIM)
         .bind(&message.job_id)
-        .bind(message.generation)
+        .bind("bare")
         .fetch_one(&mut *database)
         .await?;
-    let position: i64 = sqlx::query_scalar(Store::PLACE)
-        .bind(&begun.job_id)
-        .bind(&begun.user_id)
-        .fetch_one(&mut *database)
-        .await?;
-    let Begun { job_id, seq, title, body, .. } = begun.clone();
-    live.tell(&begun.user_id, &Entry { position, seq, job_id, title, body }).await?;
-    let settled: i64 = sqlx::query_scalar(Store::SETTLE)
+    sqlx::query(Store::PLACE).bind(&begun.job_id).execute(&mut *database).await?;
+    live.tell(&begun.user_id).await;
+    let settled = sqlx::query(Store::SETTLE)
         .bind(&begun.job_id)
         .bind(begun.attempts)
         .bind(Status::Delivered)
         .bind(0)
         .bind(None::<String>)
-        .bind(0.0)
-        .fetch_one(database)
+        .bind(None::<f64>)
+        .execute(database)
         .await?;
-    anyhow::ensure!(settled == 1, "somebody else settled it");
+    anyhow::ensure!(settled.rows_affected() == 1, "somebody else settled it");
     Ok(())
 }

@@ -1,25 +1,24 @@
 //! How does an attempt begin and end, so that it can be cut off anywhere?
 
+use serde::Serialize;
+
 use super::Store;
 use crate::{
     error::Error,
-    ids::UserId,
-    notification::{Channel, Message, Priority, Status},
+    notification::{Channel, DeviceToken, JobId, Status, UserId},
 };
 
 /// An attempt that has begun, and all that it needs to know.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Begun {
     /// The job.
-    pub job_id: String,
+    pub job_id: JobId,
+    /// Rises in the order in which jobs were accepted.
+    pub number: i64,
     /// To whom.
     pub user_id: UserId,
-    /// Its number among the user's.
-    pub seq: i64,
     /// How.
     pub channel: Channel,
-    /// How soon.
-    pub priority: Priority,
     /// The headline.
     pub title: String,
     /// The text.
@@ -28,214 +27,157 @@ pub struct Begun {
     pub attempts: i32,
     /// Failures before it.
     pub failures: i32,
-    /// Attempts before it that began and never ended: their workers died.
+    /// Attempts before it that began and never ended, because their workers died.
     pub crashes: i32,
     /// Whether the last one before it was of those.
     pub was_cut_off: bool,
 }
 
-/// Where a job stands, as a worker sees it.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct State {
-    /// Where it stands.
-    pub status: Status,
-    /// Of the newest message.
-    pub generation: i32,
-    /// In seconds, until the next attempt may begin.
-    pub due_in: f64,
-    /// From the request.
-    pub priority: Priority,
-    /// Why attempts failed, the first first.
-    pub reasons: Vec<String>,
+/// A job, as far as clients see it.
+#[derive(Debug, Serialize, sqlx::FromRow)]
+pub struct Progress {
+    status: Status,
+    attempts: i32,
+    last_error: Option<String>,
 }
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Settlement {
-    /// Well. Some devices may have failed for good.
+    /// It succeeded. Some devices may have failed for good.
     Delivered(Option<String>),
-    /// Not well, and the next is due in so many seconds.
+    /// It failed, and the next is due in so many seconds.
     Retry(String, f64),
-    /// Not well, and there will be no other.
+    /// It failed, and there will be no other.
     Dead(String),
 }
 
 impl Store {
     // ANCHOR: claim
-    /// Begins an attempt, if this message still may. An attempt that is in flight already was cut off, since
-    /// a message comes again only when its worker has lost its connection: that counts as a crash.
+    /// Begins an attempt, if one is due. An attempt that another worker began and did not end was cut off:
+    /// a message comes again only when its worker has lost its connection. That counts as a crash. A worker that asks
+    /// again because an answer got lost finds its own claim, and goes on with the same attempt.
     pub const CLAIM: &str = r#"
         with found as (
-            select job_id, in_flight
+            select
+                job_id as found_id,
+                claimed_by is not distinct from $2 as is_mine,
+                claimed_by is not null and claimed_by <> $2 as was_cut_off
             from notifications
             where job_id = $1
             for update
         )
         update notifications
-        set
-            attempts = attempts + 1,
-            crashes = crashes + found.in_flight::integer,
-            in_flight = true,
-            confirmed = true
+        set attempts = attempts + (not is_mine)::integer,
+            crashes = crashes + was_cut_off::integer,
+            claimed_by = $2,
+            sweep_at = now() + interval '1 hour'
         from found
-        where notifications.job_id = found.job_id
-            and generation = $2
-            and status in ('queued', 'retrying')
+        where job_id = found_id
+            and status = 'queued'
             and due_at <= now() + interval '20 milliseconds'
-        returning
-            notifications.job_id,
-            user_id,
-            seq,
-            channel,
-            priority,
-            title,
-            body,
-            attempts,
-            failures,
-            crashes,
-            found.in_flight as was_cut_off
+        returning job_id, number, user_id, channel, title, body,
+            attempts, failures, crashes, was_cut_off
     "#;
 
-    /// Begins an attempt; nothing is returned if the message may not.
-    pub async fn claim(&self, message: &Message) -> Result<Option<Begun>, Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query_as(Self::CLAIM)
-                    .bind(&message.job_id)
-                    .bind(message.generation)
-                    .fetch_optional(connection)
-                    .await
-            })
-            .await
+    /// Begins an attempt of this worker; nothing is returned if none is due.
+    pub async fn claim(&self, job_id: &JobId, worker: &str) -> Result<Option<Begun>, Error> {
+        let query = sqlx::query_as(Self::CLAIM).bind(job_id).bind(worker);
+        self.database.within(async |db| query.fetch_optional(db).await).await
     }
     // ANCHOR_END: claim
 
-    /// How many workers have died over a job.
-    pub async fn crashes(&self, job_id: &str) -> Result<i32, Error> {
-        let crashes: Option<i32> = self
-            .database
-            .within(async |connection| {
-                sqlx::query_scalar("select crashes from notifications where job_id = $1")
-                    .bind(job_id)
-                    .fetch_optional(connection)
-                    .await
-            })
-            .await?;
-        Ok(crashes.unwrap_or(0))
-    }
-
-    /// Where a job stands, if there is one.
-    pub async fn state(&self, job_id: &str) -> Result<Option<State>, Error> {
-        self.database
-            .within(async |connection| {
-                sqlx::query_as(
-                    r#"
-                    select
-                        status,
-                        generation,
-                        greatest(extract(epoch from due_at - now()), 0)::float8 as due_in,
-                        priority,
-                        array(
-                            select error
-                            from failures
-                            where failures.job_id = notifications.job_id
-                            order by attempt
-                        ) as reasons
-                    from notifications
-                    where job_id = $1
-                    "#,
-                )
-                .bind(job_id)
-                .fetch_optional(connection)
-                .await
-            })
-            .await
+    /// Where a job stands.
+    pub async fn progress(&self, job_id: &JobId) -> Result<Option<Progress>, Error> {
+        let query = "select status, attempts, last_error from notifications where job_id = $1";
+        let query = sqlx::query_as(query).bind(job_id);
+        self.database.within(async |db| query.fetch_optional(db).await).await
     }
 
     // ANCHOR: place
-    /// Gives the job its place in its user's stream, the same one however often it is asked for. Whoever
-    /// reads the stream sees it from now on.
+    /// Gives the job its place in its user's stream, once, however often it is asked to. Whoever reads the stream sees
+    /// it from now on.
     pub const PLACE: &str = r#"
-        with numbered as (
-            update users
-            set last_position = last_position + 1
-            where user_id = $2
-                and exists (
-                    select
-                    from notifications
-                    where job_id = $1
-                        and position is null
-                )
+        with next as (
+            insert into streams (user_id, last_position)
+            select user_id, 1
+            from notifications
+            where job_id = $1
+                and position is null
+            on conflict (user_id) do update
+            set last_position = streams.last_position + 1
             returning last_position
         )
         update notifications
-        set position = coalesce(position, (select last_position from numbered))
+        set position = last_position
+        from next
         where job_id = $1
-        returning position
+            and position is null
     "#;
 
-    /// The place of a job in its user's stream.
-    pub async fn place(&self, job_id: &str, user: &UserId) -> Result<i64, Error> {
-        self.database
-            .within(async |connection| {
-                let query = sqlx::query_scalar(Self::PLACE).bind(job_id).bind(user);
-                query.fetch_one(connection).await
-            })
-            .await
+    /// Gives the job its place in its user's stream.
+    pub async fn place(&self, job_id: &JobId) -> Result<(), Error> {
+        self.database.execute(sqlx::query(Self::PLACE).bind(job_id)).await.map(drop)
     }
     // ANCHOR_END: place
 
+    /// The devices of a user that do not have this job yet, and whether any has.
+    pub async fn devices_left(&self, job: &Begun) -> Result<(Vec<DeviceToken>, bool), Error> {
+        let query = sqlx::query_as(
+            r#"
+            select
+                array(
+                    select token
+                    from devices
+                    where user_id = $2
+                        and token not in (select token from pushes where job_id = $1)
+                    order by created_at
+                ),
+                exists (select from pushes where job_id = $1)
+            "#,
+        );
+        let query = query.bind(&job.job_id).bind(&job.user_id);
+        self.database.within(async |db| query.fetch_one(db).await).await
+    }
+
+    /// This device has this job.
+    pub async fn pushed(&self, job_id: &JobId, token: &DeviceToken) -> Result<(), Error> {
+        let query = "insert into pushes (job_id, token) values ($1, $2) on conflict do nothing";
+        self.database.execute(sqlx::query(query).bind(job_id).bind(token)).await.map(drop)
+    }
+
     // ANCHOR: settle
-    /// Ends an attempt; whether it still was the newest. A worker that was thought dead, and comes to an end
-    /// after another has begun, changes nothing any more.
+    /// Ends an attempt, if it still is the newest. A worker that was thought dead, and comes to an end after another has
+    /// begun, changes nothing any more. If there will be another attempt, the sweep publishes the job when it is due:
+    /// whoever dies after this has nothing left to do.
     pub const SETTLE: &str = r#"
-        with settled as (
-            update notifications
-            set
-                status = $3,
-                in_flight = false,
-                failures = failures + $4,
-                generation = generation + $4,
-                last_error = coalesce($5, last_error),
-                due_at = now() + $6 * interval '1 second'
-            where job_id = $1
-                and attempts = $2
-                and in_flight
-            returning job_id, attempts
-        ),
-        failed as (
-            insert into failures (job_id, attempt, error)
-            select job_id, attempts, $5
-            from settled
-            where $5 is not null
-        )
-        select count(*) from settled
+        update notifications
+        set status = $3,
+            claimed_by = null,
+            failures = failures + $4,
+            last_error = coalesce($5, last_error),
+            due_at = coalesce(now() + $6 * interval '1 second', due_at),
+            sweep_at = now() + $6 * interval '1 second'
+        where job_id = $1
+            and attempts = $2
+            and claimed_by is not null
     "#;
 
-    /// Ends an attempt; whether it still was the newest.
-    pub async fn settle(&self, begun: &Begun, settlement: &Settlement) -> Result<bool, Error> {
+    /// Ends an attempt, if it still is the newest.
+    pub async fn settle(&self, begun: &Begun, settlement: &Settlement) -> Result<(), Error> {
         let (status, failed, error, due_in) = match settlement {
-            Settlement::Delivered(error) => (Status::Delivered, 0, error.as_deref(), 0.0),
-            Settlement::Retry(error, due_in) => {
-                (Status::Retrying, 1, Some(error.as_str()), *due_in)
-            }
-            Settlement::Dead(error) => (Status::Dead, 0, Some(error.as_str()), 0.0),
+            Settlement::Delivered(error) => (Status::Delivered, 0, error.as_ref(), None),
+            Settlement::Retry(error, due_in) => (Status::Queued, 1, Some(error), Some(*due_in)),
+            Settlement::Dead(error) => (Status::Dead, 0, Some(error), None),
         };
-        let settled: i64 = self
-            .database
-            .within(async |connection| {
-                sqlx::query_scalar(Self::SETTLE)
-                    .bind(&begun.job_id)
-                    .bind(begun.attempts)
-                    .bind(status)
-                    .bind(failed)
-                    .bind(error)
-                    .bind(due_in)
-                    .fetch_one(connection)
-                    .await
-            })
-            .await?;
-        Ok(settled == 1)
+        let query = sqlx::query(Self::SETTLE)
+            .bind(&begun.job_id)
+            .bind(begun.attempts)
+            .bind(status)
+            .bind(failed)
+            .bind(error)
+            .bind(due_in);
+        self.database.execute(query).await.map(drop)
     }
     // ANCHOR_END: settle
 }

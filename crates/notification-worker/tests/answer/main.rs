@@ -1,9 +1,11 @@
 //! Does the service do what its table of calls (`src/cases`) cannot say? With options of its own, several processes, a
 //! provider of pushes, a look into its servers, or a fault.
 
+mod attempts;
 mod outages;
 mod processes;
 mod pushes;
+mod queues;
 mod streams;
 
 use std::process::ExitCode;
@@ -18,7 +20,14 @@ use notification_worker::{
 };
 
 fn main() -> ExitCode {
-    let tests = [streams::tests(), pushes::tests(), outages::tests(), processes::tests()];
+    let tests = [
+        streams::tests(),
+        pushes::tests(),
+        attempts::tests(),
+        queues::tests(),
+        outages::tests(),
+        processes::tests(),
+    ];
     let tests = tests.into_iter().flatten().collect();
     run(notification_worker::answer(), || Box::pin(serve_for_cases()), tests)
 }

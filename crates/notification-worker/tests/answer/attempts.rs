@@ -1,0 +1,234 @@
+//! What counts as a death, and what becomes of a job that nobody hears of?
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use lab::harness::{Outcome, eventually};
+use lapin::options::{QueueDeclareOptions, QueuePurgeOptions};
+use notification_worker::experiments::{
+    fcm::{FakeFcm, Fate},
+    fixture::Fixture,
+};
+use sqlx::{Connection, PgConnection};
+use tokio::time::sleep;
+
+use crate::start;
+
+lab::tests![
+    a_database_that_is_slow_after_the_push_is_no_death_and_the_phone_rings_once,
+    overload_is_no_death,
+    a_panic_in_a_delivery_costs_an_attempt_and_no_queue,
+    a_statement_that_fails_costs_an_attempt_and_no_lane,
+    a_job_that_cannot_be_settled_is_buried_and_blocks_no_lane,
+    a_job_whose_message_the_broker_lost_is_published_again,
+    jobs_for_a_full_shard_do_not_keep_the_sweep_from_the_others,
+    old_jobs_are_deleted_as_fast_as_they_come,
+];
+
+async fn a_database_that_is_slow_after_the_push_is_no_death_and_the_phone_rings_once() -> Outcome {
+    let fcm = FakeFcm::start(|_| Fate::TAKEN).await?;
+    let (fixture, _server, client) = start(&["--role", "api"]).await?;
+    client.add_device("ann", "phone").await?;
+    let mut database = PgConnection::connect(fixture.database.url()).await?;
+    let mut slow = database.begin().await?;
+    // Whoever writes down that the phone has it waits for this.
+    sqlx::query("lock table pushes in share mode").execute(&mut *slow).await?;
+    let _worker = fixture.worker(&fcm).start().await?;
+    client.push("one", "ann").await?;
+    fcm.until("the push", notification_worker::cases::PATIENCE, |sent| !sent.is_empty()).await?;
+    // Longer than two statements may take.
+    sleep(Duration::from_secs(5)).await;
+    slow.commit().await?;
+    let progress = client.until("one", "delivered").await?;
+    ensure!(fcm.sent().len() == 1, "the phone rang {} times", fcm.sent().len());
+    ensure!(progress["attempts"] == 1, "{progress}");
+    ensure!(crashes(&fixture).await? == 0, "a slow database was taken for a death");
+    Ok(())
+}
+
+async fn overload_is_no_death() -> Outcome {
+    let (fixture, _server, client) = start(&["--role", "api"]).await?;
+    for n in 0..60 {
+        client.notify(&format!("job-{n}"), &format!("user-{n}")).await?;
+    }
+    run(
+        &fixture,
+        "create function slowly() returns trigger language plpgsql as \
+         $$ begin perform pg_sleep(0.5); return new; end $$; \
+         create trigger slowly before update on notifications for each row execute function slowly()",
+    )
+    .await?;
+    // More deliveries than connections: most of the time-out is spent waiting for one.
+    let _worker =
+        fixture.serve().args(&["--role", "worker", "--concurrency", "60"]).start().await?;
+    eventually("some of them are delivered", async || {
+        let count = "select count(*) from notifications where status = 'delivered'";
+        Ok((number(&fixture, count).await? >= 10).then_some(()))
+    })
+    .await?;
+    run(&fixture, "drop trigger slowly on notifications").await?;
+    for n in 0..60 {
+        client.until(&format!("job-{n}"), "delivered").await?;
+    }
+    let crashes = crashes(&fixture).await?;
+    ensure!(crashes == 0, "nobody died, and {crashes} deaths were counted");
+    Ok(())
+}
+
+async fn a_panic_in_a_delivery_costs_an_attempt_and_no_queue() -> Outcome {
+    let fcm = FakeFcm::start(|_| Fate::TAKEN).await?;
+    fcm.tokens_expire_in(u64::MAX);
+    let (fixture, _server, client) = start(&["--role", "api"]).await?;
+    client.add_device("ann", "phone").await?;
+    let _worker = fixture.worker(&fcm).start().await?;
+    // The second one finds out that the first one's lane has gone.
+    client.push("one", "ann").await?;
+    client.push("two", "ann").await?;
+    for job in ["one", "two"] {
+        let progress = client.until(job, "dead").await?;
+        ensure!(progress["attempts"] == 4, "{progress}");
+        ensure!(progress["last_error"].as_str().context("none")?.contains("panicked"));
+    }
+    for n in 0..8 {
+        let (job, user) = (format!("job-{n}"), format!("user-{n}"));
+        client.notify(&job, &user).await?;
+        client.until(&job, "delivered").await?;
+    }
+    fcm.tokens_expire_in(3_600);
+    client.push("three", "ann").await?;
+    client.until("three", "delivered").await?;
+    Ok(())
+}
+
+async fn a_statement_that_fails_costs_an_attempt_and_no_lane() -> Outcome {
+    let (fixture, _server, client) = start(&[]).await?;
+    fails(&fixture, "before update of position").await?;
+    client.notify("poison", "ann").await?;
+    client.notify("next", "ann").await?;
+    client.until("next", "delivered").await?;
+    let progress = client.until("poison", "dead").await?;
+    ensure!(progress["attempts"] == 4, "{progress}");
+    let error = progress["last_error"].as_str().context("no error")?;
+    ensure!(error.contains("gave up after 4") && !error.contains("no such luck"), "{error}");
+    ensure!(crashes(&fixture).await? == 0, "a statement that fails is no death");
+    Ok(())
+}
+
+async fn a_job_that_cannot_be_settled_is_buried_and_blocks_no_lane() -> Outcome {
+    let (fixture, _server, client) = start(&[]).await?;
+    fails(&fixture, "before update of status").await?;
+    client.notify("poison", "ann").await?;
+    client.notify("next", "ann").await?;
+    client.until("next", "delivered").await?;
+    ensure!(String::from_utf8_lossy(&fixture.buried().await?).contains("poison"));
+    Ok(())
+}
+
+async fn a_job_whose_message_the_broker_lost_is_published_again() -> Outcome {
+    let (fixture, _server, client) = start(&["--role", "api"]).await?;
+    client.notify("one", "ann").await?;
+    let connection = fixture.queues.connection().await?;
+    let channel = connection.create_channel().await?;
+    let mut purged = 0;
+    for shard in 0..2 {
+        let queue = fixture.topology.queue(shard);
+        purged += channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await?;
+    }
+    ensure!(purged == 1, "{purged} messages were lost");
+    let _worker = fixture.serve().args(&["--role", "worker"]).start().await?;
+    // An hour later.
+    run(&fixture, "update notifications set sweep_at = sweep_at - interval '1 hour'").await?;
+    client.until("one", "delivered").await?;
+    Ok(())
+}
+
+async fn jobs_for_a_full_shard_do_not_keep_the_sweep_from_the_others() -> Outcome {
+    let (fixture, _server, client) = start(&["--role", "api", "--max-queue", "5"]).await?;
+    // Who is on which shard shows where the messages are.
+    let (mut on, mut n) = ([None, None], 0);
+    while on.iter().any(Option::is_none) {
+        let user = format!("user-{n}");
+        let before = [depth(&fixture, 0).await?, depth(&fixture, 1).await?];
+        client.notify(&format!("find-{n}"), &user).await?;
+        let shard = usize::from(depth(&fixture, 1).await? > before[1]);
+        on[shard].get_or_insert(user);
+        n += 1;
+    }
+    let [full, free] = on.map(Option::unwrap_or_default);
+    for n in 0..20 {
+        client.try_notify(&format!("full-{n}"), &full, "websocket").await?;
+    }
+    let left = "insert into notifications (job_id, user_id, channel, title, body, created_at) \
+         select job, usr, 'websocket', 't', 'b', now() - interval '1 minute' + n * interval '1 millisecond' \
+         from (select 'left-' || n as job, '{full}' as usr, n from generate_series(1, 250) n \
+               union all select 'free', '{free}', 900) as left_behind";
+    let left = left.replace("{full}", &full).replace("{free}", &free);
+    run(&fixture, &left).await?;
+    // Nobody works, so the full shard stays full; a process that sweeps, and can take no shard for now.
+    let mut database = PgConnection::connect(fixture.database.url()).await?;
+    let mut nobody = database.begin().await?;
+    sqlx::query("lock table workers in exclusive mode").execute(&mut *nobody).await?;
+    let before = depth(&fixture, 0).await? + depth(&fixture, 1).await?;
+    let worker = ["--role", "worker", "--max-queue", "5"];
+    let _worker = fixture.serve().args(&worker).start().await?;
+    eventually("the job for the free shard is published", async || {
+        let now = depth(&fixture, 0).await? + depth(&fixture, 1).await?;
+        Ok((now > before).then_some(()))
+    })
+    .await
+}
+
+async fn old_jobs_are_deleted_as_fast_as_they_come() -> Outcome {
+    let (fixture, _server, _client) = start(&["--role", "api"]).await?;
+    run(
+        &fixture,
+        "insert into notifications (job_id, user_id, channel, title, body, status, created_at) \
+         select 'old-' || n, 'ann', 'websocket', 't', 'b', 'delivered', now() - interval '8 days' \
+         from generate_series(1, 3000) n",
+    )
+    .await?;
+    let _worker = fixture.serve().args(&["--role", "worker"]).start().await?;
+    eventually("three thousand old jobs are deleted", async || {
+        Ok((number(&fixture, "select count(*) from notifications").await? == 0).then_some(()))
+    })
+    .await
+}
+
+/// A statement fails for this one job: a constraint that nobody thought of.
+async fn fails(fixture: &Fixture, when: &str) -> Outcome {
+    let trigger = format!(
+        "create function fails() returns trigger language plpgsql as \
+         $$ begin raise exception 'no such luck'; end $$; \
+         create trigger fails {when} on notifications for each row \
+         when (new.job_id = 'poison') execute function fails()"
+    );
+    run(fixture, &trigger).await
+}
+
+async fn run(fixture: &Fixture, statements: &str) -> Outcome {
+    let mut database = PgConnection::connect(fixture.database.url()).await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&mut database).await?;
+    Ok(database.close().await?)
+}
+
+async fn number(fixture: &Fixture, query: &'static str) -> anyhow::Result<i64> {
+    let mut database = PgConnection::connect(fixture.database.url()).await?;
+    Ok(sqlx::query_scalar(query).fetch_one(&mut database).await?)
+}
+
+async fn crashes(fixture: &Fixture) -> anyhow::Result<i64> {
+    number(fixture, "select coalesce(sum(crashes), 0)::bigint from notifications").await
+}
+
+/// How many messages wait in a shard's queue.
+async fn depth(fixture: &Fixture, shard: u16) -> anyhow::Result<u32> {
+    let connection = fixture.queues.connection().await?;
+    let channel = connection.create_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..Default::default() };
+    let queue = fixture.topology.queue(shard);
+    let queue =
+        channel.queue_declare(queue.as_str().into(), passive, lapin::types::FieldTable::default());
+    let count = queue.await?.message_count();
+    connection.close(200, "goodbye".into()).await?;
+    Ok(count)
+}
