@@ -22,10 +22,6 @@ fn limit(answer: &str) -> usize {
     if answer == "jwt-auth" {
         return 1_400;
     }
-    // Its question is one for beginners too, but the answer is most of HTTP: conditions, patches, pages, versions, a graph.
-    if answer == "rest-api" {
-        return 1_290;
-    }
     let question = QUESTIONS.iter().find(|question| question.answer == answer);
     match question.map_or(Level::Advanced, |question| question.level) {
         Level::Beginner => 900,
@@ -33,6 +29,10 @@ fn limit(answer: &str) -> usize {
         Level::Advanced => 1_600,
     }
 }
+
+/// The answers that are not within the limits yet, with the lines and files that they have at most until then. This
+/// list may only get shorter, and its numbers smaller.
+const NOT_YET: [(&str, usize, usize); 1] = [("rest-api", 1_290, 16)];
 
 #[test]
 fn every_answer_fits_into_one_sitting() {
@@ -48,14 +48,27 @@ fn every_answer_fits_into_one_sitting() {
             "{name:<20} {lines:>5} of {limit:>4} {:>2} of {FILES} {longest:>6} of {LINES_OF_A_FILE}",
             files.len(),
         );
-        if lines > limit || files.len() > FILES {
-            wrong.push(format!("{name} is over its limit"));
+        let fits = lines <= limit && files.len() <= FILES;
+        match NOT_YET.iter().find(|(listed, ..)| *listed == name) {
+            None if !fits => wrong.push(format!("{name} is over its limit")),
+            Some(_) if fits => wrong.push(format!("{name} fits: take it off the list NOT_YET")),
+            Some((_, most, most_files)) if lines > *most || files.len() > *most_files => {
+                wrong.push(format!("{name} has grown; it had {most} lines, {most_files} files"));
+            }
+            _ => {}
         }
         for (file, lines) in files.iter().filter(|(_, lines)| **lines > LINES_OF_A_FILE) {
             wrong.push(format!("{} has {lines} lines", file.display()));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn only_answers_that_exist_are_not_within_the_limits_yet() {
+    for (name, ..) in NOT_YET {
+        assert!(guide::answers().iter().any(|answer| answer.name == name), "there is no {name}");
+    }
 }
 
 /// The files of an answer with their lines of code: no blank lines, comments, tests, experiments and cases.
