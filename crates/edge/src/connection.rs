@@ -56,7 +56,7 @@ where
     // In HTTP/2 it is a ping that a silent client does not answer.
     let http2 = &mut builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(patience).keep_alive_timeout(patience);
-    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     // hyper's time limits begin when it knows which HTTP is spoken. This one begins now.
     let silent = async {
         sleep(patience).await;

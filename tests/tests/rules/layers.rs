@@ -10,7 +10,7 @@ use crate::{
 fn may_know(package: &Package) -> Option<&'static [&'static str]> {
     match &*package.name {
         "guide" | "tests" => None,
-        "lab" => Some(&["conform"]),
+        "lab" => Some(&["conform", "edge"]),
         "conform" | "edge" | "interview" | "practice" => Some(&[]),
         _ if package.is_answer() => Some(&["conform", "edge", "lab"]),
         other => panic!("{other} is new, and no answer: write here which crates it may know"),
