@@ -91,10 +91,10 @@ mod tests {
         let patience = Duration::from_millis(200);
         tokio::spawn(answer(server, router, "known", patience, std::future::pending()));
         client.write_all(bytes).await.unwrap();
-        let mut received = String::new();
-        let end = timeout(Duration::from_secs(5), client.read_to_string(&mut received)).await;
+        let mut received = Vec::new();
+        let end = timeout(Duration::from_secs(5), client.read_to_end(&mut received)).await;
         end.expect("it stays open").unwrap();
-        received
+        String::from_utf8_lossy(&received).into_owned()
     }
 
     #[tokio::test]
@@ -109,7 +109,7 @@ mod tests {
             ["", "G", "PRI * HT", "GET / HTTP/1.1\r\nho", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
         {
             let answer = said(silent.as_bytes()).await;
-            assert!(!answer.contains("200"), "{silent:?}: {answer}");
+            assert!(!answer.contains(" 200 "), "{silent:?}: {answer}");
         }
     }
 }

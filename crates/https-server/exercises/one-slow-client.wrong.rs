@@ -7,7 +7,11 @@
             let shaken = timeout(Duration::MAX, this.shake_hands(stream)).await;
             let served = match shaken {
                 // In a box, so that a connection that never gets here does not take the memory for it.
-                Ok(Ok(stream)) => Box::pin(this.answer(stream, peer)).await,
+                Ok(Ok(stream)) => {
+                    let connection = Connection::of(stream.get_ref().1, peer);
+                    let stop = this.stopping.cancelled();
+                    Box::pin(answer(stream, this.router, connection, this.patience, stop)).await
+                }
                 Ok(Err(error)) => Err(error.into()),
                 Err(_) => Err("the handshake took too long".into()),
             };

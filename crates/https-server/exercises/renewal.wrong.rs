@@ -9,9 +9,8 @@ impl ResolvesServerCert for Certificates {
 impl Certificates {
     /// Loads the first pair. An error is a reason not to start.
     pub fn open(files: Files, name: ServerName<'static>) -> Result<Self, Unusable> {
-        let first = written(&files);
         let current = RwLock::new(Arc::new(load(&files, &name)?));
-        Ok(Self { files, name, first, current })
+        Ok(Self { files, name, current })
     }
 
     /// Loads the pair again. If it is not good, the old one stays.
