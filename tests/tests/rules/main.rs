@@ -10,3 +10,4 @@ mod cases;
 mod chapters;
 mod whiteboards;
 mod interviews;
+mod readme;
