@@ -41,8 +41,14 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Group(RabbitMqGroup::GROUP)])
     .sabotage(Sabotage {
         file: "src/broker.rs",
-        replace: "(Links::new(None), Links::new(None))",
-        with: "(Links::new(None), Links::new(None)); let consuming = publishing.clone()",
+        replace: "tokio::join!(self.keep_connected(publishing), self.keep_connected(consuming));",
+        with: "let same = async {
+            let mut links = publishing.subscribe();
+            while links.changed().await.is_ok() {
+                consuming.send_replace(links.borrow_and_update().clone());
+            }
+        };
+        tokio::join!(self.keep_connected(publishing), same);",
         check: "pushes that were sent while the alarm lasted",
     })
 }
