@@ -77,7 +77,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut reading = JoinSet::new();
     for (user, mut stream) in streams {
         reading.spawn(async move {
-            let frame = timeout(PATIENCE * 10, stream.next()).await.ok();
+            let frame = timeout(PATIENCE * 2, stream.next()).await.ok();
             let at = Instant::now();
             // Anything more would be somebody else's.
             let more = timeout(Duration::from_millis(200), stream.next()).await.is_ok();
