@@ -8,7 +8,7 @@ use axum::Router;
 use sqlx::migrate::Migrator;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::AbortHandle,
     time::{sleep, timeout},
 };
@@ -93,15 +93,18 @@ impl Serving {
 
     /// Serves until SIGTERM or Ctrl-C, and then until what is in flight is done.
     pub async fn run(self, router: Router) -> anyhow::Result<()> {
+        // First, since who reads that we listen may ask us to stop.
+        let stop = asked_to_stop();
         self.announce();
-        serve(self.listener, router, asked_to_stop()).await
+        serve(self.listener, router, stop).await
     }
 
     /// The same over TLS.
     pub async fn run_tls(mut self, router: Router, config: ServerConfig) -> anyhow::Result<()> {
         self.url.set_scheme("https").map_err(|()| anyhow!("{} has no host", self.url))?;
+        let stop = asked_to_stop();
         self.announce();
-        serve_tls(self.listener, router, config, asked_to_stop()).await
+        serve_tls(self.listener, router, config, stop).await
     }
 
     fn announce(&self) {
@@ -160,18 +163,25 @@ pub async fn here(router: Router) -> anyhow::Result<Here> {
     Ok(Here { host: url.authority().to_owned(), accepting: accepting.abort_handle() })
 }
 
-/// Ends on the first SIGTERM or Ctrl-C.
-pub async fn asked_to_stop() {
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        },
-        Err(error) => {
-            tracing::warn!(%error, "SIGTERM cannot be awaited");
-            let _ = tokio::signal::ctrl_c().await;
+/// Ends on the first SIGTERM or Ctrl-C that comes after this call. (An `async fn` would begin to listen only when it is
+/// awaited, and a signal in between would be lost.)
+pub fn asked_to_stop() -> impl Future<Output = ()> {
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    async {
+        let [mut terminate, mut interrupt] = signals.map(|signal| {
+            signal.inspect_err(|error| tracing::warn!(%error, "a signal cannot be awaited")).ok()
+        });
+        tokio::select! {
+            Some(()) = received(&mut terminate) => {}
+            Some(()) = received(&mut interrupt) => {}
+            else => std::future::pending().await,
         }
     }
+}
+
+/// The next of these signals, if they can be awaited.
+async fn received(signal: &mut Option<Signal>) -> Option<()> {
+    signal.as_mut()?.recv().await
 }
 
 /// Accepts connections until `stop`, and then waits for those that are answering.

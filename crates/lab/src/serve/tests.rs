@@ -237,3 +237,15 @@ async fn what_is_in_flight_is_answered_before_the_server_stops() {
         timeout(DRAIN_TIMEOUT / 2, server.serving).await.unwrap().unwrap().unwrap();
     }
 }
+
+/// A server of two ports once went on for ever: one port heard the signal, and the other was not yet listening for it.
+#[tokio::test]
+async fn a_signal_between_the_call_and_the_wait_is_not_lost() {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    for asked in [Signal::TERM, Signal::INT] {
+        let stop = asked_to_stop();
+        kill_process(getpid(), asked).unwrap();
+        timeout(Duration::from_secs(5), stop).await.unwrap();
+    }
+}
