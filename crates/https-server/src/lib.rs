@@ -62,7 +62,6 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let service = Service::start(options, &home, listener.local_addr()?.port())?;
     let serving = serving.word("home", home.display()).word("https", service.names.url());
     let plain = service.plain.clone();
-    // The first is polled first, so both can be asked to stop when the lines are printed.
     tokio::join!(service.serve_https(listener, asked_to_stop()), serving.run(plain)).1
 }
 

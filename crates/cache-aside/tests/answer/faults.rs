@@ -123,7 +123,7 @@ async fn without_the_database_readers_make_no_storm_of_connections() -> Outcome 
 }
 
 async fn many_users_are_read_from_a_redis_cluster() -> Outcome {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = lab::port::free()?;
     let folder = tempfile::tempdir()?;
     let serve = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
