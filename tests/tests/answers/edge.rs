@@ -9,7 +9,7 @@ use lab::{
     fault::{Fault, Proxy},
     stack,
 };
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 
 use crate::support::{Outcome, eventually, tests};
 
