@@ -80,7 +80,7 @@ async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
 /// Binds the second port, on the address of the first.
 async fn listen(serving: &Serving, port: u16) -> anyhow::Result<TcpListener> {
     let address = serving.url().socket_addrs(|| None)?.first().context("it is bound")?.ip();
-    let bound = TcpListener::bind((address, port)).await;
+    let bound = lab::serve::listen((address, port)).await;
     bound.with_context(|| format!("cannot serve HTTPS on {port}; choose another --https-port"))
 }
 
