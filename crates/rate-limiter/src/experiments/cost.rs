@@ -296,10 +296,10 @@ async fn decisions(
 async fn sizes(lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow::Result<()> {
     let shared = Shared::new(part.url(), &format!("{}size:", part.prefix()), PATIENCE)?;
     let mut redis = part.connection().await?;
-    let (mut rows, mut in_redis, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rows, mut in_redis) = (Vec::new(), Vec::new());
     let mut fewest = keys.len();
-    for algorithm in Algorithm::ALL {
-        lab.progress(kept.len() as u64, 5, format!("memory of {}", algorithm.name()));
+    for (done, algorithm) in (0..).zip(Algorithm::ALL) {
+        lab.progress(done, 5, format!("memory of {}", algorithm.name()));
         let limits = limits(algorithm)?;
         let memory = Memory::new(&limits, keys.len() * 2, monotonic());
         for &key in keys {
@@ -308,7 +308,6 @@ async fn sizes(lab: &Lab, part: &Keys, keys: &[Key]) -> anyhow::Result<()> {
             }
         }
         fewest = fewest.min(memory.clients());
-        kept.push(memory);
         for _ in 0..TAKEN {
             shared.decide(&limits, keys[0], 1, 0).await?;
         }
