@@ -85,8 +85,8 @@ impl Store {
     }
 
     // ANCHOR: update_user
-    /// The user as it is from now on, if it was one of these versions, or any if none is named. When two clients have read the same version, the
-    /// second waits for the first one's lock on the row, and then finds another version.
+    /// The user after the change, if it had one of these versions; any, if none is named. When two clients have read the
+    /// same version, the second waits for the first one's lock on the row, and then finds another version.
     pub async fn update(
         &self,
         id: UserId,

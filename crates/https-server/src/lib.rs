@@ -62,7 +62,6 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let service = Service::start(options, &home, listener.local_addr()?.port())?;
     let serving = serving.word("home", home.display()).word("https", service.names.url());
     let plain = service.plain.clone();
-    // The first is polled first, so both can be asked to stop when the lines are printed.
     tokio::join!(service.serve_https(listener, asked_to_stop()), serving.run(plain)).1
 }
 
@@ -81,7 +80,7 @@ async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
 /// Binds the second port, on the address of the first.
 async fn listen(serving: &Serving, port: u16) -> anyhow::Result<TcpListener> {
     let address = serving.url().socket_addrs(|| None)?.first().context("it is bound")?.ip();
-    let bound = TcpListener::bind((address, port)).await;
+    let bound = lab::serve::listen((address, port)).await;
     bound.with_context(|| format!("cannot serve HTTPS on {port}; choose another --https-port"))
 }
 

@@ -18,7 +18,7 @@ use crate::{certificate::Certificates, error::StartError, machine};
 /// The oldest version that is spoken.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 pub enum Oldest {
-    /// TLS 1.2, for clients of before 2018.
+    /// TLS 1.2, for old Java and old Windows.
     #[default]
     #[value(name = "1.2")]
     Tls12,

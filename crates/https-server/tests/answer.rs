@@ -17,7 +17,7 @@ use https_server::{
     ca::{Ca, Issued, Purpose},
     cases::client::{Answer, BOTH, connect, exchange, get, post},
     connection::Connection,
-    experiments::fixture::{Fixture, HOST, LOGIN, Parts, free_port, serve, with_challenge},
+    experiments::fixture::{Fixture, HOST, LOGIN, Parts, serve, with_challenge},
 };
 use lab::harness::{Outcome, Served, eventually, run};
 use serde_json::Value;
@@ -325,7 +325,7 @@ async fn a_silent_connection_is_ended_after_its_handshake_too() -> Outcome {
 
 async fn it_stops_cleanly_and_drains_both_ports() -> Outcome {
     let home = tempfile::tempdir()?;
-    let mut child = serve(home.path(), free_port()?.port()).start().await?;
+    let mut child = serve(home.path(), lab::port::free()?).start().await?;
     let status = child.stop().await?;
     ensure!(status.success(), "{status}: {}", child.log());
     let mut fixture = Fixture::start(&[]).await?;

@@ -28,7 +28,7 @@ pub mod load;
 pub mod mistakes;
 pub mod needs;
 pub mod open_files;
-mod port;
+pub mod port;
 pub mod queues;
 pub mod recorder;
 pub mod report;

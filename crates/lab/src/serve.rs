@@ -1,13 +1,13 @@
 //! How is a router served well? With a limit on how long a client may take to ask, and a stop that lets
 //! what is in flight finish. `axum::serve` has the second only, so this is hyper, a page of it.
 
-use std::{fmt::Display, pin::pin, sync::Arc, time::Duration};
+use std::{fmt::Display, io, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use axum::Router;
 use sqlx::migrate::Migrator;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, ToSocketAddrs},
     signal::unix::{Signal, SignalKind, signal},
     task::AbortHandle,
     time::{sleep, timeout},
@@ -134,11 +134,19 @@ impl Words {
 
 /// Binds, or says what to do about it.
 pub async fn bind(host: &str, port: u16) -> anyhow::Result<(TcpListener, Url)> {
-    let listener = TcpListener::bind((host, port)).await.with_context(|| {
+    let listener = listen((host, port)).await.with_context(|| {
         format!("cannot listen on {host}:{port}; choose another with --port (0: any free one)")
     })?;
     let url = Url::parse(&format!("http://{}/", listener.local_addr()?))?;
     Ok((listener, url))
+}
+
+/// Listens with room for a crowd. The standard library lets 128 wait to be accepted: whoever comes next is not heard, and
+/// tries again after a second.
+pub async fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    rustix::net::listen(&listener, 1_024)?;
+    Ok(listener)
 }
 
 /// A router served within this process, on a free port, until it is dropped. What is compared in one

@@ -61,13 +61,14 @@ impl Fcm {
     }
 
     // ANCHOR: fcm
-    /// Sends one notification to one device. `data` carries what an app needs to show nothing twice and everything in
-    /// order: FCM itself promises neither.
+    /// Sends one notification to one device. FCM promises neither once nor in order: so a second push of a job replaces
+    /// the first on the screen, and `data` has the job's number.
     pub async fn send(&self, device: &DeviceToken, job: &Begun) -> Result<(), Refusal> {
         let body = json!({ "message": {
-            "token": device,
-            "notification": { "title": job.title, "body": job.body },
-            "data": { "job_id": job.job_id, "seq": job.number.to_string() },
+            "token": device, "notification": { "title": job.title, "body": job.body },
+            "data": { "job_id": job.job_id, "number": job.number.to_string() },
+            "android": { "notification": { "tag": job.job_id } },
+            "apns": { "headers": { "apns-collapse-id": job.job_id } },
         }});
         let sent = timeout(TIMEOUT, self.post(body.to_string())).await;
         sent.unwrap_or_else(|_| Err(later("no answer within 10 s")))

@@ -13,10 +13,11 @@ pub fn rate_limit_policy(policies: &[Policy]) -> String {
     policies.iter().map(item).collect::<Vec<_>>().join(", ")
 }
 
-/// `"api";r=57;t=320`: what is left, and in how many seconds all of it is there again.
+/// `"api";r=57`: what is left. `"api";r=3;t=90`: too little for this request, and in how many seconds there is enough.
 pub fn rate_limit(policies: &[Policy], decision: &Decision) -> String {
     let items = policies.iter().zip(decision.outcomes()).map(|(policy, outcome)| {
-        format!("\"{}\";r={};t={}", policy.name(), outcome.remaining, seconds(outcome.whole))
+        let t = (outcome.wait > 0).then(|| format!(";t={}", seconds(outcome.wait)));
+        format!("\"{}\";r={}{}", policy.name(), outcome.remaining, t.unwrap_or_default())
     });
     items.collect::<Vec<_>>().join(", ")
 }

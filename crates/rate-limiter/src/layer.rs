@@ -125,10 +125,11 @@ pub fn rate_limit_policy(policies: &[Policy]) -> String {
     policies.iter().map(item).collect::<Vec<_>>().join(", ")
 }
 
-/// `"api";r=57;t=320`: what is left, and in how many seconds all of it is there again.
+/// `"api";r=57`: what is left. `"api";r=3;t=90`: too little for this request, and in how many seconds there is enough.
 pub fn rate_limit(policies: &[Policy], decision: &Decision) -> String {
     let items = policies.iter().zip(decision.outcomes()).map(|(policy, outcome)| {
-        format!("\"{}\";r={};t={}", policy.name(), outcome.remaining, seconds(outcome.whole))
+        let t = (outcome.wait > 0).then(|| format!(";t={}", seconds(outcome.wait)));
+        format!("\"{}\";r={}{}", policy.name(), outcome.remaining, t.unwrap_or_default())
     });
     items.collect::<Vec<_>>().join(", ")
 }
@@ -154,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_tells_what_is_left_and_when_all_of_it_is_back() {
-        let mut decision = Decision::new(true);
-        for (remaining, whole) in [(57, 320_000_001), (0, 0)] {
-            decision.push(Outcome { remaining, wait: 0, whole });
+    fn each_policy_tells_what_is_left_and_when_there_is_enough() {
+        let mut decision = Decision::new(false);
+        for (remaining, wait) in [(57, 0), (0, 320_000_001)] {
+            decision.push(Outcome { remaining, wait, whole: 900_000_000 });
         }
         let told = rate_limit(&policies(), &decision);
-        assert_eq!(told, r#""api";r=57;t=321, "burst";r=0;t=0"#);
+        assert_eq!(told, r#""api";r=57, "burst";r=0;t=321"#);
     }
 
     #[test]

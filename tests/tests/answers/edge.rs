@@ -9,7 +9,7 @@ use lab::{
     fault::{Fault, Proxy},
     stack,
 };
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 
 use crate::support::{Outcome, eventually, tests};
 
@@ -112,7 +112,7 @@ async fn calls_come_one_after_another_when_there_is_one_connection() -> Outcome 
 
 async fn a_refused_connection_is_told_at_once() -> Outcome {
     // A port on which nobody listens.
-    let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
+    let port = lab::port::free()?;
     let url = format!("postgres://nobody@127.0.0.1:{port}/nothing");
     let pool = pool_of(&url, 2, Duration::from_secs(20))?;
     let begun = Instant::now();

@@ -36,7 +36,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "stampede",
         "A thousand readers of one cold key, in three processes: naive cache-aside makes a thousand \
-         queries of it, single flight one in each process, the lease one in all",
+         queries of it, single flight one in each process, and the lease one in all, if nobody loses patience",
         &["--readers", "150", "--rounds", "1"],
         run,
     )

@@ -123,11 +123,11 @@ async fn without_the_database_readers_make_no_storm_of_connections() -> Outcome 
 }
 
 async fn many_users_are_read_from_a_redis_cluster() -> Outcome {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let (port, bus) = (lab::port::free()?, lab::port::free()?);
     let folder = tempfile::tempdir()?;
     let serve = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .args(["--cluster-enabled", "yes", "--cluster-port", &(port / 2 + 1_024).to_string()])
+        .args(["--cluster-enabled", "yes", "--cluster-port", &bus.to_string()])
         .current_dir(folder.path())
         .stdout(std::process::Stdio::null())
         .kill_on_drop(true)

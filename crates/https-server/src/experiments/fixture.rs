@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
 };
@@ -62,7 +62,7 @@ impl Fixture {
 
     /// The same with a home in which there is something.
     pub async fn start_in(home: TempDir, options: &[&str]) -> anyhow::Result<Self> {
-        let https = free_port()?;
+        let https = SocketAddr::from((Ipv4Addr::LOCALHOST, lab::port::free()?));
         let child = serve(home.path(), https.port()).args(options).start().await?;
         let plain = child.address().parse()?;
         // The whiteboard version chooses its port itself, and says so when it is asked for a page.
@@ -100,11 +100,6 @@ pub fn serve(home: &Path, https_port: u16) -> ChildBuilder {
     // A variable, since the whiteboard version has no options.
     let child = Child::serve(NAME).env("HTTPS_SERVER_HOME", home);
     child.args(&["--https-port", &https_port.to_string()])
-}
-
-/// An address on which nobody listens now.
-pub fn free_port() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// The application without TLS, as it would be if nobody had thought of it.

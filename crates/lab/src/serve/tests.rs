@@ -249,3 +249,12 @@ async fn a_signal_between_the_call_and_the_wait_is_not_lost() {
         timeout(Duration::from_secs(5), stop).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_waits_in_line() {
+    let (listener, _) = bind("127.0.0.1", 0).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let crowd = (0..500).map(|_| TcpStream::connect(address));
+    let crowd = timeout(Duration::from_millis(900), futures_util::future::join_all(crowd)).await;
+    assert!(crowd.unwrap().iter().all(Result::is_ok));
+}

@@ -45,7 +45,7 @@ pub struct Sent {
     /// Which job.
     pub job_id: String,
     /// Its number.
-    pub seq: i64,
+    pub number: i64,
     /// What was answered.
     pub status: u16,
 }
@@ -239,6 +239,8 @@ struct Message {
     #[expect(dead_code, reason = "that it is there, and text, is what is checked")]
     notification: Notification,
     data: Payload,
+    android: Value,
+    apns: Value,
 }
 
 #[derive(Deserialize)]
@@ -254,7 +256,7 @@ struct Notification {
 struct Payload {
     job_id: String,
     /// FCM takes text only in `data`.
-    seq: String,
+    number: String,
 }
 
 async fn send(
@@ -274,11 +276,17 @@ async fn send(
     let Ok(Envelope { message }) = serde_json::from_str(&body) else {
         return problem(400, "INVALID_ARGUMENT", None);
     };
+    // Otherwise a second push of a job stands beside the first on the screen.
+    let shown_as =
+        [&message.android["notification"]["tag"], &message.apns["headers"]["apns-collapse-id"]];
+    if shown_as.iter().any(|name| **name != message.data.job_id) {
+        return problem(400, "INVALID_ARGUMENT", None);
+    }
     let mut sent = Sent {
         at: Instant::now(),
         device: message.token,
         job_id: message.data.job_id,
-        seq: message.data.seq.parse().unwrap_or(-1),
+        number: message.data.number.parse().unwrap_or(-1),
         status: 200,
     };
     let Fate { after, refusal } = (google.decide)(&sent);

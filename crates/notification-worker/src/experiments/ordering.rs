@@ -60,7 +60,7 @@ pub fn experiment() -> Experiment {
 }
 
 /// Every tenth of each user's is refused once.
-fn is_refused_once(seq: i64) -> bool {
+fn is_refused_once(number: i64) -> bool {
     seq % 10 == 5
 }
 
@@ -85,7 +85,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let mut refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
         let times: &mut u32 = refused.entry(sent.job_id.clone()).or_default();
         *times += 1;
-        if is_refused_once(sent.seq) && *times == 1 {
+        if is_refused_once(sent.number) && *times == 1 {
             Fate::refused(503, "UNAVAILABLE", None)
         } else {
             Fate::slow(a_while())
@@ -94,12 +94,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (sent, ..) = sharded(&lab, &params, decide, false).await?;
     let taken: Vec<_> = sent.into_iter().filter(|sent| sent.status == 200).collect();
     let (late, _) = disorder(&taken);
-    let prompt: Vec<_> = taken.iter().filter(|sent| !is_refused_once(sent.seq)).cloned().collect();
+    let prompt: Vec<_> = taken.iter().filter(|sent| !is_refused_once(sent.number)).cloned().collect();
     lab.check("retried: some came late", "1 or more", late, late >= 1);
     lab.check_eq("retried: steps back among those that were not", 0, disorder(&prompt).0);
     // What a client does with the numbers. They may have gaps: a call that was refused has used one up.
     let mut by_number = taken.clone();
-    by_number.sort_by_key(|sent| sent.seq);
+    by_number.sort_by_key(|sent| sent.number);
     let whole = (0..params.users).filter(|user| {
         let of = by_number.iter().filter(|sent| sent.device == format!("device-{user}"));
         let posted = (0..params.each).map(|n| format!("job-{user}-{n}"));

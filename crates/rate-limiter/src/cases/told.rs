@@ -30,7 +30,6 @@ impl Told {
             first.context("expected a policy in the header RateLimit-Policy, got none")?;
         let number =
             |field, key| anyhow::Ok(u64::try_from(parameter(response, field, &name, key)?)?);
-        number("ratelimit", "t")?;
         Ok(Self {
             limit: number("ratelimit-policy", "q")?,
             window: number("ratelimit-policy", "w")?,

@@ -37,8 +37,8 @@ pub struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "cost",
-        "A transfer over HTTP costs little more than its statements: the service makes as many as pgbench, or \
-         nearly",
+        "A transfer over HTTP costs half as much again as its statements at most: the service makes two thirds of \
+         pgbench's transfers at least",
         &["--rounds", "1", "--seconds", "1", "--clients", "8", "--accounts", "100"],
         run,
     )

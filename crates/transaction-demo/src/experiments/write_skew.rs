@@ -31,7 +31,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "write-skew",
         "Two doctors go off call at once: permitted by snapshot isolation; refused by serializable, and by a \
-         materialised lock, which at repeatable read has to be written to and not only locked",
+         lock on a common row, which at repeatable read has to be written to and not only locked",
         &["--nights", "20"],
         run,
     )

@@ -308,7 +308,7 @@ async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
     if python.is_err() {
         return Ok(Completion::ignored_with("needs python3"));
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = lab::port::free()?;
     let folder = std::env::temp_dir().join(format!("conform-python-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let program = lab::stack::workspace().join("examples/python/url_shortener.py");

@@ -41,7 +41,7 @@ impl Bouncer {
             Url::parse(server)?,
             PathBuf::from(format!("/var/tmp/bouncer-{:016x}", std::process::id())),
         );
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = lab::port::free()?;
         fs::create_dir_all(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
         let password = server.password().context("no password")?;
