@@ -61,7 +61,7 @@ pub fn experiment() -> Experiment {
 
 /// Every tenth of each user's is refused once.
 fn is_refused_once(number: i64) -> bool {
-    seq % 10 == 5
+    number % 10 == 5
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
@@ -130,11 +130,11 @@ fn a_while() -> Duration {
 /// Steps back in a device's sequence, and numbers that come again at once.
 fn disorder(sent: &[Sent]) -> (usize, usize) {
     let (mut newest, mut backwards, mut repeated) = (HashMap::new(), 0, 0);
-    for Sent { device, seq, .. } in sent {
+    for Sent { device, number, .. } in sent {
         let newest: &mut i64 = newest.entry(device).or_default();
-        backwards += usize::from(seq < newest);
-        repeated += usize::from(seq == newest);
-        *newest = (*newest).max(*seq);
+        backwards += usize::from(number < newest);
+        repeated += usize::from(number == newest);
+        *newest = (*newest).max(*number);
     }
     (backwards, repeated)
 }
@@ -244,11 +244,11 @@ async fn competing(lab: &Lab, params: &Params) -> anyhow::Result<Vec<Sent>> {
             while let Some(Ok(delivery)) = consumer.next().await {
                 sleep(a_while()).await;
                 let job = String::from_utf8_lossy(&delivery.data).into_owned();
-                let (user, seq) = job.split_once(' ').unwrap_or_default();
+                let (user, number) = job.split_once(' ').unwrap_or_default();
                 sent.lock().unwrap_or_else(PoisonError::into_inner).push(Sent {
                     at: Instant::now(),
                     device: user.to_owned(),
-                    seq: seq.parse().unwrap_or(0),
+                    number: number.parse().unwrap_or(0),
                     job_id: job.clone(),
                     status: 200,
                 });
