@@ -94,7 +94,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (sent, ..) = sharded(&lab, &params, decide, false).await?;
     let taken: Vec<_> = sent.into_iter().filter(|sent| sent.status == 200).collect();
     let (late, _) = disorder(&taken);
-    let prompt: Vec<_> = taken.iter().filter(|sent| !is_refused_once(sent.number)).cloned().collect();
+    let prompt: Vec<_> =
+        taken.iter().filter(|sent| !is_refused_once(sent.number)).cloned().collect();
     lab.check("retried: some came late", "1 or more", late, late >= 1);
     lab.check_eq("retried: steps back among those that were not", 0, disorder(&prompt).0);
     // What a client does with the numbers. They may have gaps: a call that was refused has used one up.

@@ -47,7 +47,7 @@ async fn a_push_goes_to_every_device_and_a_removed_one_gets_nothing() -> Outcome
     let mut devices: Vec<_> = fcm.sent().into_iter().map(|sent| sent.device).collect();
     devices.sort();
     ensure!(devices == ["phone:1-a_B", "tablet"], "{devices:?}");
-    ensure!(fcm.sent().iter().all(|sent| sent.job_id == "one" && sent.seq >= 1));
+    ensure!(fcm.sent().iter().all(|sent| sent.job_id == "one" && sent.number >= 1));
     let (tokens, forged) = fcm.tokens();
     ensure!((tokens, forged) == (1, 0), "{tokens} tokens, {forged} of them refused");
     client.push("nobody", "bob").await?;
