@@ -3,21 +3,21 @@
     pub async fn replace(
         &self,
         id: Uuid,
-        decide: impl FnOnce(Option<&User>) -> Result<NewUser, Error>,
-    ) -> Result<(User, bool), Error> {
+        decide: impl FnOnce(Option<&User>) -> Result<NewUser>,
+    ) -> Result<(User, bool)> {
         // The mistake: it is read here and written there, and in between another request does the same.
         let user = match self.find(id).await {
-            Err(Error::NotFound) => None,
+            Err(Error::Refused(404, _)) => None,
             found => Some(found?),
         };
         let new = decide(user.as_ref())?;
-        let replace = async |tx: &mut PgConnection| -> Decided<(User, bool)> {
+        self.transaction(async |tx| {
             lock(tx, id).await?;
-            Ok(match user {
-                None => insert(tx, id, &new).await?.map(|it| (it, true)).ok_or(Error::EmailTaken),
-                Some(user) if new.is(&user) => Ok((user, false)),
-                Some(_) => Ok((update(tx, id, &new).await?, false)),
-            })
-        };
-        self.database.transaction(replace).await?
+            let Some(user) = user else {
+                let created = write(tx, INSERT, id, &new).await?;
+                return created.map(|user| (user, true)).ok_or(Error::EMAIL_TAKEN);
+            };
+            Ok((write(tx, UPDATE, id, &new).await?.unwrap_or(user), false))
+        })
+        .await
     }

@@ -5,8 +5,8 @@
 //!
 //! In reading order: the naive version ([`whiteboard`]); what goes over the wire ([`links`], [`order`], [`user`]), in
 //! which form ([`negotiate`]), under which condition ([`condition`]) and in which pieces ([`page`], [`patch`]); what may
-//! come twice ([`idempotency`]); what is kept ([`store`]) and asked for in one go ([`graphql`]); and how it speaks HTTP
-//! ([`error`], [`api`]).
+//! come twice ([`idempotency`]); what is kept ([`store`]); and how it speaks HTTP ([`error`], [`api`]). GraphQL, to
+//! compare, is in [`experiments::compare`], and is served beside it.
 
 pub mod whiteboard;
 pub mod links;
@@ -18,7 +18,6 @@ pub mod page;
 pub mod patch;
 pub mod idempotency;
 pub mod store;
-pub mod graphql;
 pub mod error;
 pub mod api;
 pub mod cases;
@@ -28,7 +27,7 @@ use lab::{Answer, NoOptions, Serve, Service, Serving};
 
 pub use store::MIGRATIONS;
 
-use crate::{api::App, links::Urls, store::Store};
+use crate::{experiments::compare::graphql, store::Store};
 
 /// This answer, for the command line, the guide and the tests.
 pub fn answer() -> Answer {
@@ -40,7 +39,6 @@ pub fn answer() -> Answer {
         migrations: Some(&MIGRATIONS),
         try_it: &[
             r#"ada=$(curl -si {url}/users -H 'content-type: application/json' -H "idempotency-key: ada-$(date +%s)" -d "{\"name\":\"Ada\",\"email\":\"ada-$(date +%s)@example.org\"}" | tr -d '\r' | sed -n 's/^location: //p')"#,
-            "curl -i {url}$ada",
             r#"tag=$(curl -si {url}$ada | tr -d '\r' | sed -n 's/^etag: //p')"#,
             r#"curl -i -X PATCH {url}$ada -H "if-match: $tag" -H 'content-type: application/merge-patch+json' -d '{"name":"Ada Lovelace"}'"#,
             "curl -i '{url}/users?limit=2&sort=-created_at'",
@@ -53,8 +51,7 @@ pub fn answer() -> Answer {
 
 async fn serve(_: NoOptions, serving: Serving) -> anyhow::Result<()> {
     let store = Store::new(&serving.database().await?)?;
-    let graphql = graphql::schema(store.clone(), true);
-    serving.run(api::router(App { store, urls: Urls(String::new()), graphql })).await
+    serving.run(api::router(store.clone(), graphql::calls(store, true))).await
 }
 
 async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {

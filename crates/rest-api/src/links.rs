@@ -1,4 +1,4 @@
-//! Where is what? Every URL that a client sees is made here, so it needs to build none.
+//! Where is what? A client finds each URL in an answer, so it needs to build none.
 
 use std::collections::BTreeMap;
 
@@ -6,57 +6,45 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-/// Links by their relation: `{"self": {"href": "/users/…"}}`, as in HAL.
-pub type Links = BTreeMap<&'static str, Link>;
-
 /// Where a link leads.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Link {
     /// A path on this server.
-    pub href: String,
+    href: String,
 }
 
-// ANCHOR: urls
-/// The URLs of this server, all of them below one prefix.
-#[derive(Clone, Debug)]
-pub struct Urls(pub String);
+// ANCHOR: links
+/// A resource as clients see it, with links by their relation: `{"self": {"href": "/users/…"}}`, as in HAL.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Linked<T> {
+    /// The resource itself.
+    #[serde(flatten)]
+    pub resource: T,
+    _links: BTreeMap<&'static str, Link>,
+}
 
-impl Urls {
-    /// This path, below the prefix.
-    pub fn to(&self, path: &str) -> Link {
-        Link { href: format!("{}{path}", self.0) }
-    }
-
-    /// From the entry point: all that a client has to know.
-    pub fn of_entry(&self) -> Links {
-        let calls =
-            [("self", "/"), ("users", "/users"), ("graphql", "/graphql"), ("docs", "/docs")];
-        calls.map(|(relation, path)| (relation, self.to(path))).into()
-    }
-
-    /// From a user.
-    pub fn of_user(&self, id: Uuid) -> Links {
-        let user = format!("/users/{id}");
-        [("self", self.to(&user)), ("orders", self.to(&format!("{user}/orders")))].into()
-    }
-
-    /// From the list of a user's orders.
-    pub fn of_orders(&self, user: Uuid) -> Links {
-        let user = format!("/users/{user}");
-        [("self", self.to(&format!("{user}/orders"))), ("user", self.to(&user))].into()
-    }
-
-    /// From an order, with a link for each move that it allows.
-    pub fn of_order(
-        &self,
-        id: Uuid,
-        user: Uuid,
-        moves: impl Iterator<Item = &'static str>,
-    ) -> Links {
-        let order = format!("/orders/{id}");
-        let moves = moves.map(|name| (name, self.to(&format!("{order}/{name}"))));
-        let always = [("self", self.to(&order)), ("user", self.to(&format!("/users/{user}")))];
-        moves.chain(always).collect()
+impl<T> Linked<T> {
+    /// From this resource, each relation leads to this path.
+    pub fn new(resource: T, links: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        let links = links.into_iter().map(|(relation, href)| (relation, Link { href }));
+        Self { resource, _links: links.collect() }
     }
 }
-// ANCHOR_END: urls
+
+/// The path of a user.
+pub fn user(id: Uuid) -> String {
+    format!("/users/{id}")
+}
+
+/// The path of an order.
+pub fn order(id: Uuid) -> String {
+    format!("/orders/{id}")
+}
+// ANCHOR_END: links
+
+/// Resources in a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Items<T> {
+    /// In the order that was asked for.
+    pub items: Vec<T>,
+}

@@ -1,126 +1,98 @@
 //! Which representation does the client want, and which version of it? `Accept`, RFC 9110, section 12.5.1.
 
-use axum::extract::{FromRequestParts, Request};
-use axum::http::header::{ACCEPT, CONTENT_TYPE, LINK, VARY};
-use axum::http::request::Parts;
+use axum::extract::Request;
+use axum::http::header::{ACCEPT, VARY};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::{AppendHeaders, IntoResponse, Response};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 
-/// What a body looks like.
+/// What a user looks like: the name of its media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Version {
-    /// The old customers, with a `full_name`.
-    V1,
-    /// The users of today.
-    V2,
-}
+pub struct Version(pub &'static str);
 
-/// What we can write, the best first.
-const OFFERS: [(&str, Version); 3] = [
-    ("application/json", Version::V2),
-    ("application/vnd.worked-answers.v2+json", Version::V2),
-    ("application/vnd.worked-answers.v1+json", Version::V1),
-];
+/// The old customers, with a `full_name`.
+pub const V1: Version = Version("application/vnd.worked-answers.v1+json");
+/// The users of today.
+pub const V2: Version = Version("application/json");
 
 // ANCHOR: negotiate
-/// The offer that the client likes best; nothing if it likes none.
-pub fn negotiate(headers: &HeaderMap) -> Option<(&'static str, Version)> {
-    let lines: Vec<_> = headers.get_all(ACCEPT).iter().flat_map(HeaderValue::to_str).collect();
+/// The version that the client likes best.
+pub fn negotiate(headers: &HeaderMap) -> Result<Version> {
     if !headers.contains_key(ACCEPT) {
-        return Some(OFFERS[0]);
+        return Ok(V2);
     }
+    let lines: Vec<_> = headers.get_all(ACCEPT).iter().flat_map(HeaderValue::to_str).collect();
     let accept = lines.join(",").to_ascii_lowercase();
-    let quality = |offer: &str| {
-        let weights = accept.split(',').filter_map(|range| weight(range, offer));
+    let quality = |version: Version| {
+        let weights = accept.split(',').filter_map(|range| weight(range, version.0));
         // The most specific range decides: `*/*;q=0.1, application/json` likes JSON.
-        weights.max_by_key(|(specific, _)| *specific).map_or(0, |(_, quality)| quality)
+        weights.max_by_key(|(specific, _)| *specific).map_or(0.0, |(_, quality)| quality)
     };
-    let liked = OFFERS.into_iter().rev().max_by_key(|(offer, _)| quality(offer));
-    liked.filter(|(offer, _)| quality(offer) > 0)
+    match [V1, V2].map(quality) {
+        [old, new] if old <= 0.0 && new <= 0.0 => Err(Error::NOT_ACCEPTABLE),
+        [old, new] if old > new => Ok(V1),
+        _ => Ok(V2),
+    }
 }
 
-/// How specific a range is, and its quality in thousandths, if it matches the offer. Nonsense matches nothing.
-fn weight(range: &str, offer: &str) -> Option<(u8, u32)> {
+/// How specific a range is, and its quality, if it matches the media type. Nonsense matches nothing.
+fn weight(range: &str, media_type: &str) -> Option<(u8, f32)> {
     let mut parts = range.split(';').map(str::trim);
     let specific = match parts.next()? {
         "*/*" => 0,
         "application/*" => 1,
-        exact if exact == offer => 2,
+        exact if exact == media_type => 2,
         _ => return None,
     };
-    let quality = parts.find_map(|part| part.strip_prefix("q=")).unwrap_or("1").parse::<f32>().ok();
-    let quality = quality.filter(|quality| (0.0..=1.0).contains(quality))?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it is from 0 to 1000"
-    )]
-    Some((specific, (quality * 1_000.0) as u32))
+    let quality = parts.find_map(|part| part.strip_prefix("q=")).unwrap_or("1").parse().ok();
+    quality.filter(|quality| (0.0..=1.0).contains(quality)).map(|quality| (specific, quality))
 }
 // ANCHOR_END: negotiate
 
-/// Refuses what we cannot write before anything is done, and names the type of what we did write.
-pub async fn in_a_wanted_type(mut request: Request, next: Next) -> Response {
-    let Some((media, version)) = negotiate(request.headers()) else {
-        return ([(VARY, "accept")], Error::NotAcceptable).into_response();
+/// Refuses what we cannot write before anything is done.
+pub async fn acceptable(request: Request, next: Next) -> Response {
+    let answer = match negotiate(request.headers()) {
+        Ok(_) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     };
-    request.extensions_mut().insert(version);
-    let mut response = next.run(request).await;
-    if response.headers().get(CONTENT_TYPE).is_some_and(|it| it == "application/json") {
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    }
     // Without this, a cache would give one client what another one wanted.
-    response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
-    response
+    (AppendHeaders([(VARY, "accept")]), answer).into_response()
 }
 
-/// The other way of versioning: by path. Whatever `Accept` says, this is version 1, and it will go (RFC 9745, RFC 8594).
+/// The other way of versioning: by path. Whatever the client accepts, this is version 1, and it will go (RFC 9745, RFC 8594).
 pub async fn of_the_old_version(mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(Version::V1);
-    let headers = [
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(V1.0));
+    let farewell = [
         ("deprecation", "@1767225600"),
         ("sunset", "Fri, 31 Dec 2027 23:59:59 GMT"),
-        (LINK.as_str(), "</users>; rel=\"successor-version\""),
+        ("link", "</users>; rel=\"successor-version\""),
     ];
-    let mut response = next.run(request).await;
-    for (name, value) in headers {
-        response.headers_mut().append(name, HeaderValue::from_static(value));
-    }
-    response
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Version {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        Ok(parts.extensions.get().copied().unwrap_or(Self::V2))
-    }
+    (AppendHeaders(farewell), next.run(request).await).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn best(accept: &str) -> Option<&'static str> {
+    fn best(accept: &str) -> Option<Version> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_str(accept).unwrap());
-        negotiate(&headers).map(|(media, _)| media)
+        negotiate(&headers).ok()
     }
 
     #[test]
     fn the_client_gets_what_it_likes_best() {
-        let (json, v1) = (Some("application/json"), Some("application/vnd.worked-answers.v1+json"));
+        let (new, old) = (Some(V2), Some(V1));
         for (accept, expected) in [
-            ("*/*", json),
-            ("Application/JSON; charset=utf-8", json),
-            ("text/html, application/*;q=0.1", json),
-            ("application/vnd.worked-answers.v1+json", v1),
-            ("application/json;q=0.5, application/vnd.worked-answers.v1+json;q=0.9", v1),
-            ("*/*;q=0.9, application/json;q=0, application/vnd.worked-answers.v2+json;q=0", v1),
-            ("application/json;q=0.3, nonsense", json),
+            ("*/*", new),
+            ("Application/JSON; charset=utf-8", new),
+            ("text/html, application/*;q=0.1", new),
+            ("application/vnd.worked-answers.v1+json", old),
+            ("application/json;q=0.5, application/vnd.worked-answers.v1+json;q=0.9", old),
+            ("*/*;q=0.9, application/json;q=0", old),
+            ("application/json;q=0.3, nonsense", new),
             ("text/html", None),
             ("application/json;q=0", None),
             ("application/json;q=2", None),
@@ -131,6 +103,6 @@ mod tests {
         ] {
             assert_eq!(best(accept), expected, "{accept}");
         }
-        assert_eq!(negotiate(&HeaderMap::new()).map(|(media, _)| media), json);
+        assert_eq!(negotiate(&HeaderMap::new()).ok(), new);
     }
 }

@@ -1,13 +1,13 @@
 //! What may be done with an order now? An order is a state machine, and its links are the moves that it allows.
 
-use edge::{FieldError, text::is_line};
+use edge::{Mistakes, text::is_line};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::error::Error;
-use crate::links::{Links, Urls};
+use crate::error::{Error, Result};
+use crate::links::{self, Linked};
 
 /// Where an order stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, sqlx::Type, ToSchema)]
@@ -23,33 +23,42 @@ pub enum State {
 }
 
 // ANCHOR: moves
-impl State {
-    /// The names of the moves that are allowed now, and where each leads. The links of an order are made from this, and a
-    /// move that is not here gets 409: so no client needs a copy of these rules.
-    pub fn moves(self) -> &'static [(&'static str, Self)] {
-        match self {
-            Self::Open => &[("cancellation", Self::Cancelled), ("shipment", Self::Shipped)],
-            Self::Shipped | Self::Cancelled => &[],
-        }
-    }
+/// A move of an order: its name, where the order has to stand, and where it stands then. The links of an order are made of
+/// these, and a move that starts elsewhere gets 409: so no client needs a copy of the rules.
+pub type Move = (&'static str, State, State);
 
-    /// Whether this is where the move leads from `Open`.
-    pub fn is_after(self, name: &str) -> bool {
-        Self::Open.moves().contains(&(name, self))
+/// Somebody does not want it any more.
+pub const CANCEL: Move = ("cancellation", State::Open, State::Cancelled);
+/// It leaves.
+pub const SHIP: Move = ("shipment", State::Open, State::Shipped);
+
+impl Order {
+    /// As clients see it: with a link for each move that it allows now.
+    pub fn linked(self) -> Linked<Self> {
+        let (order, user, state) = (links::order(self.id), links::user(self.user_id), self.state);
+        let moves = [CANCEL, SHIP].into_iter().filter(|(_, from, _)| *from == state);
+        let moves = moves.map(|(name, ..)| (name, format!("{order}/{name}")));
+        Linked::new(self, moves.chain([("self", order.clone()), ("user", user)]))
     }
 }
 // ANCHOR_END: moves
 
 /// A row of `orders`.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow, ToSchema)]
-#[expect(missing_docs, reason = "the columns say it")]
 pub struct Order {
+    /// Ours.
     pub id: Uuid,
+    /// Whose it is.
     pub user_id: Uuid,
+    /// What was ordered.
     pub item: String,
+    /// And how many of it.
     pub quantity: i32,
+    /// Where it stands.
     pub state: State,
+    /// Another one after each move.
     pub version: i64,
+    /// When it was ordered.
     #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
 }
@@ -66,35 +75,17 @@ pub struct OrderInput {
 
 impl OrderInput {
     /// The item, and how many of it.
-    pub fn parse(self) -> Result<(String, i32), Error> {
-        let mut errors = Vec::new();
-        if !is_short_line(&self.item, 200) {
-            errors.push(FieldError::new("item", "must be one line of 1 to 200 characters"));
-        }
-        if !(1..=1_000).contains(&self.quantity) {
-            errors.push(FieldError::new("quantity", "must be from 1 to 1000"));
-        }
-        if errors.is_empty() { Ok((self.item, self.quantity)) } else { Err(Error::Invalid(errors)) }
+    pub fn parse(self) -> Result<(String, i32)> {
+        let mut mistakes = Mistakes::default();
+        let item = mistakes.note("item", short_line(&self.item, 200));
+        let few = (1..=1_000).contains(&self.quantity).then_some(self.quantity);
+        let quantity = mistakes.note("quantity", few.ok_or("must be from 1 to 1000"));
+        mistakes.finish(item.map(str::to_owned).zip(quantity)).map_err(Error::Invalid)
     }
 }
 
 /// One printable line, which is not blank.
-pub fn is_short_line(text: &str, longest: usize) -> bool {
-    !text.trim().is_empty() && text.chars().count() <= longest && is_line(text)
-}
-
-/// An order, as clients see it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct OrderBody {
-    #[serde(flatten)]
-    order: Order,
-    _links: Links,
-}
-
-impl OrderBody {
-    /// With the moves that the order allows now.
-    pub fn new(order: Order, urls: &Urls) -> Self {
-        let moves = order.state.moves().iter().map(|(name, _)| *name);
-        Self { _links: urls.of_order(order.id, order.user_id, moves), order }
-    }
+pub fn short_line(text: &str, longest: usize) -> std::result::Result<&str, String> {
+    let fits = !text.trim().is_empty() && text.chars().count() <= longest && is_line(text);
+    fits.then_some(text).ok_or_else(|| format!("must be one line of 1 to {longest} characters"))
 }

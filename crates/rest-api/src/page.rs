@@ -1,61 +1,43 @@
 //! How does a client read a list that changes while it reads? From where it stopped, not from a number of rows.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use edge::{FieldError, email::Email, text::is_line};
+use edge::{email::Email, text::is_line};
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use url::form_urlencoded;
+use time::{OffsetDateTime, serde::rfc3339};
+use url::form_urlencoded::{Serializer, parse};
 use uuid::Uuid;
 
-use crate::{error::Error, user::User};
-
-/// Users on the longest page.
-const LONGEST_PAGE: i64 = 200;
-
-/// A column to sort by, and the direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sort {
-    /// `name` or `created_at`. Each has an index that ends with the id, so no two users have the same place.
-    pub column: &'static str,
-    /// The last first.
-    pub descending: bool,
-}
-
-impl Sort {
-    fn parse(text: &str) -> Option<Self> {
-        let (name, descending) = text.strip_prefix('-').map_or((text, false), |name| (name, true));
-        let column = ["created_at", "name"].into_iter().find(|column| *column == name)?;
-        Some(Self { column, descending })
-    }
-
-    fn key(self, user: &User) -> String {
-        match self.column {
-            "name" => user.name.clone(),
-            _ => user.created_at.format(&Rfc3339).unwrap_or_default(),
-        }
-    }
-}
+use crate::error::{Error, Result};
+use crate::user::User;
 
 /// The last row of a page. Nothing in it is secret, and a forged one shows nothing that the client could not ask for, so it
 /// is not signed: it is encoded only to keep clients from building it.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Cursor {
     /// The query that it belongs to, since a place in one order means nothing in another.
-    query: (String, Option<String>),
-    /// What the rows are sorted by.
-    pub key: String,
-    /// The id, where the keys are the same.
+    query: String,
+    /// For a list that is sorted by it.
+    pub name: String,
+    /// The same.
+    #[serde(with = "rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Where that is the same in two rows.
     pub id: Uuid,
 }
 
 /// Which users, in which order, and from where.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PageQuery {
-    parameters: Vec<(String, String)>,
+    /// As it was asked, without the cursor.
+    asked: BTreeMap<String, String>,
     /// At most so many.
-    pub limit: i64,
-    /// In this order.
-    pub sort: Sort,
+    pub limit: u8,
+    /// Sorted by `name` or `created_at`. Each has an index that ends with the id, so no two users have the same place.
+    pub column: &'static str,
+    /// The last first.
+    pub descending: bool,
     /// Only the user with this address, as the key of all its spellings.
     pub email: Option<String>,
     /// With their orders.
@@ -67,66 +49,58 @@ pub struct PageQuery {
 impl PageQuery {
     /// Parses a query string. A parameter that is unknown, or there twice, is a mistake: ignoring `emial=…` would show
     /// everybody.
-    pub fn parse(query: &str) -> Result<Self, Error> {
-        let parameters: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let wrong =
-            |field: &str, message: &str| Error::Invalid(vec![FieldError::new(field, message)]);
-        for (at, (name, _)) in parameters.iter().enumerate() {
-            if !["limit", "sort", "email", "include", "cursor"].contains(&name.as_str()) {
-                return Err(wrong(name, "is not a parameter of this list"));
+    pub fn parse(query: &str) -> Result<Self> {
+        let mut page = Self { limit: 20, column: "created_at", ..Self::default() };
+        for (name, value) in parse(query.as_bytes()).into_owned() {
+            let wrong = |message: &str| Error::invalid(&name, message);
+            match name.as_str() {
+                _ if page.asked.contains_key(&name) => return Err(wrong("is there twice")),
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=200).contains(limit));
+                    page.limit = limit.ok_or_else(|| wrong("must be from 1 to 200"))?;
+                }
+                "sort" => {
+                    page.descending = value.starts_with('-');
+                    let column = value.strip_prefix('-').unwrap_or(&value);
+                    let column = ["created_at", "name"].into_iter().find(|it| *it == column);
+                    page.column =
+                        column.ok_or_else(|| wrong("must be [-]name or [-]created_at"))?;
+                }
+                "email" => page.email = Some(Email::parse(&value).map_err(wrong)?.key().to_owned()),
+                "include" if value == "orders" => page.with_orders = true,
+                // It is looked at when the rest of the query is known.
+                "cursor" => {}
+                _ => return Err(wrong("is no parameter of this list, or has no such value")),
             }
-            if parameters[..at].iter().any(|(other, _)| other == name) {
-                return Err(wrong(name, "is there twice"));
-            }
+            page.asked.insert(name, value);
         }
-        let get = |name: &str| {
-            parameters.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
-        };
-        let limit = get("limit").map_or(Some(20), |text| text.parse().ok());
-        let limit = limit.filter(|limit| (1..=LONGEST_PAGE).contains(limit));
-        let limit = limit.ok_or_else(|| wrong("limit", "must be from 1 to 200"))?;
-        let sort = Sort::parse(get("sort").unwrap_or("created_at"));
-        let sort = sort.ok_or_else(|| wrong("sort", "must be [-]name or [-]created_at"))?;
-        let email = get("email").map(|text| Email::parse(text).map(|email| email.key().to_owned()));
-        let email = email.transpose().map_err(|message| wrong("email", message))?;
-        if get("include").is_some_and(|include| include != "orders") {
-            return Err(wrong("include", "must be orders"));
-        }
-        let (with_orders, cursor) = (get("include").is_some(), get("cursor").map(str::to_owned));
-        let mut page = Self { parameters, limit, sort, email, with_orders, after: None };
-        if let Some(cursor) = cursor {
-            let after = page.parse_cursor(&cursor);
-            page.after = Some(after.ok_or_else(|| wrong("cursor", "is none of this query"))?);
+        if let Some(cursor) = page.asked.remove("cursor") {
+            let wrong = || Error::invalid("cursor", "is none of this query");
+            page.after = Some(page.parse_cursor(&cursor).ok_or_else(wrong)?);
         }
         Ok(page)
     }
 
     // ANCHOR: cursor
     /// What the cursors of this query say of it.
-    fn name(&self) -> (String, Option<String>) {
-        (format!("{:?}", self.sort), self.email.clone())
+    fn name(&self) -> String {
+        format!("{} {} {:?}", self.column, self.descending, self.email)
     }
 
     fn parse_cursor(&self, text: &str) -> Option<Cursor> {
         let cursor: Cursor = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        let is_key = match self.sort.column {
-            "name" => is_line(&cursor.key),
-            // PostgreSQL has no year 0.
-            _ => OffsetDateTime::parse(&cursor.key, &Rfc3339).is_ok_and(|at| at.year() > 0),
-        };
-        (is_key && cursor.query == self.name()).then_some(cursor)
+        (cursor.query == self.name() && is_line(&cursor.name)).then_some(cursor)
     }
 
     /// The query of the page after these users, if there is one; `users` has one more than the page, which is taken away.
     pub fn next(&self, users: &mut Vec<User>) -> Option<String> {
-        let full = usize::try_from(self.limit).unwrap_or_default();
-        let last = if users.len() > full { users.get(full - 1)? } else { return None };
-        let cursor = Cursor { query: self.name(), key: self.sort.key(last), id: last.id };
+        users.get(usize::from(self.limit))?;
+        users.truncate(self.limit.into());
+        let User { name, created_at, id, .. } = users.last()?.clone();
+        let cursor = Cursor { query: self.name(), name, created_at, id };
         let cursor = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).ok()?);
-        users.truncate(full);
-        let others = self.parameters.iter().filter(|(name, _)| name != "cursor");
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        Some(query.extend_pairs(others).append_pair("cursor", &cursor).finish())
+        let mut next = Serializer::new(String::new());
+        Some(next.extend_pairs(&self.asked).append_pair("cursor", &cursor).finish())
     }
     // ANCHOR_END: cursor
 }
@@ -152,6 +126,7 @@ mod tests {
             version: 1,
             created_at: at,
             updated_at: at,
+            orders: None,
         };
         vec![user(1, "Ada & Co"), user(2, "Bob")]
     }
@@ -192,17 +167,18 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_with_a_key_that_is_none_never_gets_to_the_database() {
-        for (sort, key) in [
-            ("created_at", "yesterday"),
-            ("created_at", "infinity"),
-            ("created_at", "0000-01-01T00:00:00Z"),
-            ("name", "\0"),
-        ] {
-            let page = PageQuery::parse(&format!("sort={sort}")).unwrap();
-            let cursor = Cursor { query: page.name(), key: key.to_owned(), id: Uuid::nil() };
-            let cursor = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&cursor).unwrap());
-            assert_eq!(wrong(&format!("sort={sort}&cursor={cursor}")), "cursor");
+    fn a_cursor_that_no_database_takes_never_gets_there() {
+        let page = PageQuery::parse("").unwrap();
+        let cursor = |created_at: &str, name: &str| {
+            let cursor = serde_json::json!({
+                "query": page.name(), "name": name, "created_at": created_at, "id": Uuid::nil(),
+            });
+            format!("cursor={}", URL_SAFE_NO_PAD.encode(cursor.to_string()))
+        };
+        let noon = "2026-01-31T12:00:00Z";
+        assert_eq!(wrong(&cursor(noon, "Ada")), "");
+        for (created_at, name) in [("yesterday", "Ada"), ("infinity", "Ada"), (noon, "\0")] {
+            assert_eq!(wrong(&cursor(created_at, name)), "cursor", "{created_at} {name:?}");
         }
     }
 }

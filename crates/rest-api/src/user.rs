@@ -1,28 +1,39 @@
 //! What is a user, to the program and to its clients?
 
-use edge::{FieldError, email::Email};
+use edge::{Mistakes, email::Email};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::error::Error;
-use crate::links::{Links, Urls};
-use crate::order::{OrderBody, is_short_line};
+use crate::error::{Error, Result};
+use crate::links::{self, Linked};
+use crate::negotiate::{V1, Version};
+use crate::order::{Order, short_line};
 
 /// A row of `users`.
 #[derive(Clone, Debug, Serialize, Deserialize, sqlx::FromRow, ToSchema)]
-#[expect(missing_docs, reason = "the columns say it")]
 pub struct User {
+    /// Ours, or the one that the client chose in a PUT.
     pub id: Uuid,
+    /// One line.
     pub name: String,
+    /// As its owner writes it.
     pub email: String,
+    /// Up to ten short lines.
     pub tags: Vec<String>,
+    /// Another one after each change.
     pub version: i64,
+    /// Once.
     #[serde(with = "rfc3339")]
     pub created_at: OffsetDateTime,
+    /// At the last change.
     #[serde(with = "rfc3339")]
     pub updated_at: OffsetDateTime,
+    /// The newest hundred, if they were asked for.
+    #[sqlx(skip)]
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<Vec<Linked<Order>>>,
 }
 
 /// All of a user that a client decides: the body of POST and PUT, and what a PATCH changes.
@@ -40,57 +51,27 @@ pub struct UserInput {
 
 /// The same, checked.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "as in `User`")]
 pub struct NewUser {
+    /// One line.
     pub name: String,
+    /// With the key of all its spellings.
     pub email: Email,
+    /// Up to ten short lines.
     pub tags: Vec<String>,
 }
 
 impl UserInput {
     /// Parses all fields, so that the client hears of all mistakes at once.
-    pub fn parse(self) -> Result<NewUser, Error> {
-        let mut errors = Vec::new();
-        if !is_short_line(&self.name, 200) {
-            errors.push(FieldError::new("name", "must be one line of 1 to 200 characters"));
-        }
-        if self.tags.len() > 10 || !self.tags.iter().all(|tag| is_short_line(tag, 50)) {
-            errors.push(FieldError::new("tags", "must be at most 10, each 1 to 50 characters"));
-        }
-        match Email::parse(&self.email) {
-            Ok(email) if errors.is_empty() => {
-                Ok(NewUser { name: self.name, email, tags: self.tags })
-            }
-            Ok(_) => Err(Error::Invalid(errors)),
-            Err(message) => {
-                errors.push(FieldError::new("email", message));
-                Err(Error::Invalid(errors))
-            }
-        }
-    }
-}
-
-impl NewUser {
-    /// Whether the user is like this already. Then a PUT or PATCH changes nothing, not even the version.
-    pub fn is(&self, user: &User) -> bool {
-        self.name == user.name && self.email.as_str() == user.email && self.tags == user.tags
-    }
-}
-
-/// A user, as clients see it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct UserBody {
-    #[serde(flatten)]
-    user: User,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    orders: Option<Vec<OrderBody>>,
-    _links: Links,
-}
-
-impl UserBody {
-    /// With the user's orders, if they were asked for.
-    pub fn new(user: User, orders: Option<Vec<OrderBody>>, urls: &Urls) -> Self {
-        Self { _links: urls.of_user(user.id), user, orders }
+    pub fn parse(self) -> Result<NewUser> {
+        let mut mistakes = Mistakes::default();
+        let name = mistakes.note("name", short_line(&self.name, 200));
+        let email = mistakes.note("email", Email::parse(&self.email));
+        let few = self.tags.len() <= 10 && self.tags.iter().all(|tag| short_line(tag, 50).is_ok());
+        let few = few.then_some(self.tags).ok_or("must be at most 10, each 1 to 50 characters");
+        let tags = mistakes.note("tags", few);
+        let new = name.map(str::to_owned).zip(email).zip(tags);
+        let new = new.map(|((name, email), tags)| NewUser { name, email, tags });
+        mistakes.finish(new).map_err(Error::Invalid)
     }
 }
 
@@ -102,9 +83,26 @@ pub struct Customer {
     email: String,
 }
 
-impl From<User> for Customer {
-    fn from(User { id, name: full_name, email, .. }: User) -> Self {
-        Self { id, full_name, email }
+/// A user in one of the two versions.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum UserBody {
+    /// The old one.
+    V1(Customer),
+    /// Today's.
+    V2(Linked<User>),
+}
+
+impl User {
+    /// As clients see it.
+    pub fn in_version(self, version: Version) -> UserBody {
+        if version == V1 {
+            let Self { id, name: full_name, email, .. } = self;
+            return UserBody::V1(Customer { id, full_name, email });
+        }
+        let path = links::user(self.id);
+        let links = [("orders", format!("{path}/orders")), ("self", path)];
+        UserBody::V2(Linked::new(self, links))
     }
 }
 
@@ -123,7 +121,7 @@ mod tests {
     #[test]
     fn all_mistakes_are_told_at_once() {
         assert_eq!(wrong("Ada", "ada@example.org", &["a", "b"]), [""; 0]);
-        assert_eq!(wrong(" ", "nobody", &["\n"]), ["name", "tags", "email"]);
+        assert_eq!(wrong(" ", "nobody", &["\n"]), ["name", "email", "tags"]);
         assert_eq!(wrong(&"a".repeat(201), "ada@example.org", &["x"; 11]), ["name", "tags"]);
     }
 }

@@ -32,7 +32,7 @@ fn limit(answer: &str) -> usize {
 
 /// The answers that are not within the limits yet, with the lines and files that they have at most until then. This
 /// list may only get shorter, and its numbers smaller.
-const NOT_YET: [(&str, usize, usize); 1] = [("rest-api", 1_290, 16)];
+const NOT_YET: [(&str, usize, usize); 0] = [];
 
 #[test]
 fn every_answer_fits_into_one_sitting() {

@@ -17,6 +17,7 @@ cases! {
     Load the_same_key_by_fifty_at_once_is_one_user: "Fifty POSTs with one key and body at the same moment: 201 with one user, or 409", "Impatient clients send the same twice at the same moment.";
     Load of_fifty_changes_of_one_version_one_is_made: "Of fifty PUTs with the same ETag at the same moment, one gets 200 and the others 412", "The check of the version and the write are one step.";
     Load an_order_is_shipped_or_cancelled_and_never_both: "A shipment and a cancellation at the same moment: one gets 200, the other 409", "Otherwise a parcel leaves that nobody pays for.";
+    Load a_cancellation_by_fifty_at_once_is_one: "Fifty POSTs of the same cancellation at the same moment: 200 for all, and the order is cancelled once", "Impatient clients send this twice too, and hear that it is done.";
     Restart what_was_answered_with_201_is_there_after_a_kill: "After SIGKILL, every user that was answered with 201 is there, once", "An answer is a promise.";
 }
 
@@ -85,6 +86,20 @@ async fn an_order_is_shipped_or_cancelled_and_never_both(target: &Target) -> Out
         expect(both == [200, 409], "one 200 and one 409", format!("{both:?}"))?;
     }
     Ok(())
+}
+
+async fn a_cancellation_by_fifty_at_once_is_one(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let ada = client.sign_up("Ada").await?;
+    let order = client.order(&ada.path, "tea").await?;
+    let path = format!("{}/cancellation", order.path);
+    let mut orders = Vec::new();
+    for answer in try_join_all((0..50).map(|_| client.go(&path))).await? {
+        orders.push(json_of(answer, 200).await?);
+    }
+    equal("the state", orders[0]["state"].clone(), "cancelled")?;
+    orders.dedup();
+    equal("the number of different answers", orders.len(), 1)
 }
 
 /// Eight clients create users until the program is gone; it is killed when they have been promised a hundred.

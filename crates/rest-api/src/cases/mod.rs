@@ -445,6 +445,8 @@ async fn the_service_describes_itself(target: &Target) -> Outcome {
         ("/users/{id}/orders", &["get", "post"]),
         ("/orders/{id}", &["get"]),
         ("/orders/{id}/cancellation", &["post"]),
+        ("/v1/customers", &["get"]),
+        ("/v1/customers/{id}", &["get"]),
     ] {
         for method in methods {
             let known = document["paths"][path][method].is_object();

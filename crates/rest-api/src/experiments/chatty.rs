@@ -11,7 +11,7 @@ use lab::{
 };
 use serde_json::{Value, json};
 
-use super::fixture::Fixture;
+use super::fixture::{Fixture, serve_here};
 use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -37,10 +37,13 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/graphql.rs",
-        replace: "schema.limit_depth(4).limit_complexity(10_000)",
-        with: "schema",
-        check: "nested, with limits: users that the answer has",
+        file: "src/store.rs",
+        replace: "let mut orders = self.orders_of(&ids).await?;",
+        with: r"let mut orders = HashMap::new();
+            for id in ids {
+                orders.extend(self.orders_of(&[id]).await?);
+            }",
+        check: "include: messages to PostgreSQL are few",
     })
 }
 
@@ -136,7 +139,7 @@ async fn n_plus_one(client: &Client, users: i32, at_once: usize) -> anyhow::Resu
 
 /// The same two users and their orders, round and round: every circle multiplies the answer by ten.
 async fn nested(lab: &Lab, fixture: &Fixture, circles: u32) -> anyhow::Result<()> {
-    let (_here, unlimited) = fixture.here("", false).await?;
+    let (_here, unlimited) = serve_here(fixture.router(false)?).await?;
     let (child, limited) = fixture.start().await?;
     let mut query = "id".to_owned();
     for _ in 0..circles {

@@ -12,13 +12,7 @@ use lab::{
 };
 
 use super::{compare::strong, fixture::Fixture};
-use crate::{
-    api::{self, App},
-    cases::client::Client,
-    graphql,
-    links::Urls,
-    store::Store,
-};
+use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -41,8 +35,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/condition.rs",
-        replace: "!none.precondition_passes(tag)",
-        with: "none.precondition_passes(tag)",
+        replace: "!none.precondition_passes(&tag)",
+        with: "none.precondition_passes(&tag)",
         check: "a user: answered with 304",
     })
 }
@@ -58,9 +52,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     fixture.fill(params.users, 40).await?;
     let (child, client) = fixture.start().await?;
-    let store = Store::new(fixture.database.url())?;
-    let graphql = graphql::schema(store.clone(), true);
-    let router = api::router(App { store, urls: Urls(String::new()), graphql });
+    let router = fixture.router(true)?;
     // The same twice, in this process: with its own tags, and with those of the bytes.
     let ours = here(router.clone()).await?;
     let theirs = here(router.layer(from_fn(strong::tagged))).await?;

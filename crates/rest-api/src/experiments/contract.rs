@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use conform::{expect::json_of, http::header};
 use lab::{Experiment, Lab, Sabotage, child::Child};
 use reqwest::{Method, RequestBuilder, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use url::form_urlencoded;
 
@@ -34,8 +34,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/error.rs",
-        replace: "Self::NoIfMatch => StatusCode::PRECONDITION_REQUIRED,",
-        with: "Self::NoIfMatch => StatusCode::FORBIDDEN,",
+        replace: "NO_IF_MATCH: Self = Self::Refused(428,",
+        with: "NO_IF_MATCH: Self = Self::Refused(403,",
         check: "answers that the document does not know",
     })
 }
@@ -165,20 +165,25 @@ impl World {
                 "*/*",
                 "application/json",
                 "text/html;q=0.5, */*;q=0.1",
+                "application/vnd.worked-answers.v1+json",
                 "image/png",
             ]),
         );
-        let Some((media_type, body)) =
-            call.about["requestBody"]["content"].as_object().and_then(|it| it.iter().next())
-        else {
+        let bodies = call.about["requestBody"]["content"].as_object();
+        let bodies: Vec<_> = bodies.into_iter().flatten().collect();
+        if bodies.is_empty() {
             return Ok(request);
-        };
+        }
+        let (media_type, body) = *self.random.of(&bodies);
         let media_type = if self.random.below(15) == 0 { "text/plain" } else { media_type };
         let mut body = value(&body["schema"], document, &mut self.random);
-        if media_type.contains("patch") {
-            body = serde_json::json!({ "name": value(&serde_json::json!({ "type": "string" }), document, &mut self.random) });
+        let name = value(&json!({ "type": "string" }), document, &mut self.random);
+        if media_type.contains("merge-patch") {
+            body = json!({ "name": name });
+        } else if media_type.contains("json-patch") {
+            body = json!([{ "op": "replace", "path": "/name", "value": name }]);
         } else if call.path == "/graphql" && self.random.below(2) == 0 {
-            body = serde_json::json!({ "query": "{ users(first: 3) { id orders { id state } } }" });
+            body = json!({ "query": "{ users(first: 3) { id orders { id state } } }" });
         }
         let mut text = body.to_string();
         if self.random.below(20) == 0 {

@@ -17,15 +17,11 @@ use lab::{
 };
 use uuid::Uuid;
 
-use super::fixture::Fixture;
-use crate::{
-    api::{self, App},
-    cases::client::Client,
-    graphql,
-    links::Urls,
-    store::Store,
-    user::User,
+use super::{
+    compare::graphql,
+    fixture::{Fixture, serve_here},
 };
+use crate::{api, store::Store, user::User};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -49,9 +45,9 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/api/users.rs",
-        replace: "let user = app.store.find(id.id).await?;",
-        with: "app.store.find(id.id).await?;\n    let user = app.store.find(id.id).await?;",
+        file: "src/api.rs",
+        replace: "let (user, version) = (store.find(id).await?, negotiate(&headers)?);",
+        with: "store.find(id).await?;\n    let (user, version) = (store.find(id).await?, negotiate(&headers)?);",
         check: "messages to PostgreSQL for a hundred requests are few",
     })
 }
@@ -67,11 +63,11 @@ async fn bare(
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     let store = Store::new(fixture.database.url())?;
-    let graphql = graphql::schema(store.clone(), true);
     let bare = Router::new().route("/users/{id}", get(bare)).with_state(Arc::new(store.clone()));
     let bare = here(bare).await?;
-    let ours = here(api::router(App { store, urls: Urls(String::new()), graphql })).await?;
-    let path = Client::at(&format!("http://{}", ours.host))?.sign_up("Ada").await?.path;
+    let graph = graphql::calls(store.clone(), true);
+    let (ours, client) = serve_here(api::router(store, graph)).await?;
+    let path = client.sign_up("Ada").await?.path;
     let hosts = [&bare.host, &ours.host];
     let turns = [0, 1, 1, 0];
     let (mut rates, mut failed) = ([Vec::new(), Vec::new()], 0);

@@ -1,6 +1,7 @@
 //! What do tests, experiments and cases start from? A fresh database, and servers on it.
 
 use anyhow::ensure;
+use axum::Router;
 use lab::{
     Lab, Service,
     child::{Child, ChildBuilder},
@@ -9,16 +10,17 @@ use lab::{
 };
 use sqlx::PgPool;
 
-use crate::{
-    MIGRATIONS,
-    api::{self, App},
-    cases::client::Client,
-    graphql,
-    links::Urls,
-    store::Store,
-};
+use super::compare::graphql;
+use crate::{MIGRATIONS, api, cases::client::Client, store::Store};
 
 const NAME: &str = "rest-api";
+
+/// Serves it within this process; and a client of it.
+pub async fn serve_here(router: Router) -> anyhow::Result<(Here, Client)> {
+    let here = here(router).await?;
+    let client = Client::at(&format!("http://{}", here.host))?;
+    Ok((here, client))
+}
 
 /// A fresh database. It is dropped with this value, so this has to outlive its servers.
 #[derive(Debug)]
@@ -55,14 +57,10 @@ impl Fixture {
         Ok((child, client))
     }
 
-    /// Serves the answer within this process, below a prefix, with or without the limits of GraphQL: what the program
-    /// itself has no options for.
-    pub async fn here(&self, prefix: &str, limited: bool) -> anyhow::Result<(Here, Client)> {
+    /// The answer itself, with or without the limits of GraphQL, for which the program has no option.
+    pub fn router(&self, limited: bool) -> anyhow::Result<Router> {
         let store = Store::new(self.database.url())?;
-        let graphql = graphql::schema(store.clone(), limited);
-        let here = here(api::router(App { store, urls: Urls(prefix.to_owned()), graphql })).await?;
-        let client = Client::at(&format!("http://{}", here.host))?;
-        Ok((here, client))
+        Ok(api::router(store.clone(), graphql::calls(store, limited)))
     }
 
     /// Users `user 1` to `user n` in one statement, each with so many orders. Thousands of requests would take longer than

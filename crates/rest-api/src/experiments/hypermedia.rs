@@ -6,7 +6,10 @@ use lab::{Experiment, Lab, Sabotage};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
-use super::fixture::Fixture;
+use super::{
+    compare::moved,
+    fixture::{Fixture, serve_here},
+};
 use crate::cases::client::Client;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -22,10 +25,10 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/links.rs",
-        replace: r#"format!("{}{path}", self.0)"#,
-        with: "path.to_owned()",
-        check: "moved below /api: orders that the client with links has cancelled",
+        file: "src/order.rs",
+        replace: "filter(|(_, from, _)| *from == state)",
+        with: "filter(|_| state != State::Cancelled)",
+        check: "as it was, and the order is shipped: the client with links",
     })
 }
 
@@ -48,7 +51,9 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
         ("moved below /api", "/api", false),
         ("as it was, and the order is shipped", "", true),
     ] {
-        let (_here, client) = fixture.here(prefix, true).await?;
+        let service = fixture.router(true)?;
+        let service = if prefix.is_empty() { service } else { moved::below(prefix, service) };
+        let (_here, client) = serve_here(service).await?;
         let user = client.create_somewhere(prefix).await?;
         let by_links = by_links(&client, &user, shipped).await?;
         let by_urls = by_urls(&client, &user, shipped).await?;

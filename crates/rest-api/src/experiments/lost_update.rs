@@ -1,9 +1,11 @@
 //! Who loses an update? Fifty clients read one user, think, and write it back.
 
+use std::sync::Arc;
+
 use anyhow::{Context, bail};
 use lab::{Experiment, Lab, Sabotage};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::{sync::Barrier, task::JoinSet};
 
 use super::fixture::Fixture;
 use crate::cases::client::{Client, Known, MERGE_PATCH, known};
@@ -29,8 +31,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/condition.rs",
-        replace: "Some(_) => Err(Error::Changed),",
-        with: "Some(_) => Ok(()),",
+        replace: "Some(false) => Err(Error::CHANGED),",
+        with: "Some(false) => Ok(()),",
         check: "PUT with the ETag: changes that vanished",
     })
 }
@@ -93,13 +95,16 @@ async fn crowd(client: &Client, params: Params, way: Way, with_tag: bool) -> any
     let mut user = client.user("0");
     user["tags"] = json!(["0"]);
     let path = known(client.create(&user, None).await?, 201).await?.path;
+    let all_have_read = Arc::new(Barrier::new(params.clients as usize));
     let mut clients = JoinSet::new();
     for number in 0..params.clients {
         let (client, path) = (client.clone(), path.clone());
+        let all_have_read = Arc::clone(&all_have_read);
         clients.spawn(async move {
             let mut refused = 0;
             for _ in 0..params.changes {
-                refused += change(&client, &path, number % 2 == 0, way, with_tag).await?;
+                let change = Change { name: number % 2 == 0, way, with_tag };
+                refused += change.make(&client, &path, &all_have_read).await?;
             }
             anyhow::Ok(refused)
         });
@@ -113,36 +118,45 @@ async fn crowd(client: &Client, params: Params, way: Way, with_tag: bool) -> any
     Ok(Seen { refused, vanished: i64::from(answered) - name - tag })
 }
 
-/// Reads, adds one, and writes, until the write is taken; how often it was refused.
-async fn change(
-    client: &Client,
-    path: &str,
+/// One change by one client: of the name, or of the tag.
+struct Change {
     name: bool,
     way: Way,
     with_tag: bool,
-) -> anyhow::Result<u32> {
-    for refused in 0..10_000 {
-        let known = client.read(path).await?;
-        let (names, tags) = counters(&known)?;
-        let if_match = if with_tag { known.tag.as_str() } else { "*" };
-        let new = if name {
-            json!({ "name": (names + 1).to_string() })
-        } else {
-            json!({ "tags": [(tags + 1).to_string()] })
-        };
-        let response = match way {
-            Way::Patch => {
-                client.patch(path, (MERGE_PATCH, new.to_string()), Some(if_match)).await?
+}
+
+impl Change {
+    /// Reads, adds one, and writes, until the write is taken; how often it was refused. Nobody writes for the first time
+    /// before all have read: so it is not chance that two of them write over each other.
+    async fn make(&self, client: &Client, path: &str, all: &Barrier) -> anyhow::Result<u32> {
+        for refused in 0..10_000 {
+            let known = client.read(path).await?;
+            if refused == 0 {
+                all.wait().await;
             }
-            Way::Put => client.put(path, &whole(&known, &new), &[("if-match", if_match)]).await?,
-        };
-        match response.status().as_u16() {
-            200 => return Ok(refused),
-            412 => {}
-            status => bail!("{status}: {}", response.text().await?),
+            let (names, tags) = counters(&known)?;
+            let if_match = if self.with_tag { known.tag.as_str() } else { "*" };
+            let new = if self.name {
+                json!({ "name": (names + 1).to_string() })
+            } else {
+                json!({ "tags": [(tags + 1).to_string()] })
+            };
+            let response = match self.way {
+                Way::Patch => {
+                    client.patch(path, (MERGE_PATCH, new.to_string()), Some(if_match)).await?
+                }
+                Way::Put => {
+                    client.put(path, &whole(&known, &new), &[("if-match", if_match)]).await?
+                }
+            };
+            match response.status().as_u16() {
+                200 => return Ok(refused),
+                412 => {}
+                status => bail!("{status}: {}", response.text().await?),
+            }
         }
+        bail!("a change was refused ten thousand times")
     }
-    bail!("a change was refused ten thousand times")
 }
 
 /// The user as it was read, with the new field in it.

@@ -1,6 +1,6 @@
 //! Which claims does this answer make, and what could refute each?
 
-mod compare;
+pub mod compare;
 mod schema;
 mod wire;
 pub mod chatty;

@@ -170,8 +170,9 @@ async fn cursor_at(pool: &PgPool, before: i64) -> anyhow::Result<String> {
     let select = "select id, name, email, tags, version, created_at, updated_at from users \
                   order by name, id limit 2 offset $1";
     let mut users = sqlx::query_as(select).bind(before - 1).fetch_all(pool).await?;
-    // As a page of one that ends there would say it.
+    // As a page of one that ends there would say it; but what is read is a page of twenty.
     let page =
         PageQuery::parse("sort=name&limit=1").ok().context("a query of our own is refused")?;
-    page.next(&mut users).context("there is no row behind it")
+    let next = page.next(&mut users).context("there is no row behind it")?;
+    Ok(next.replace("limit=1&", &format!("limit={LIMIT}&")))
 }

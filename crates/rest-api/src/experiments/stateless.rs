@@ -40,18 +40,19 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/api/users.rs",
-        replace: "let user = app.store.find(id.id).await?;",
-        with: r#"static SEEN: std::sync::Mutex<std::collections::BTreeMap<uuid::Uuid, User>> =
+        file: "src/api.rs",
+        replace: "let (user, version) = (store.find(id).await?, negotiate(&headers)?);",
+        with: r#"static SEEN: std::sync::Mutex<std::collections::BTreeMap<Uuid, User>> =
         std::sync::Mutex::new(std::collections::BTreeMap::new());
-    let seen = SEEN.lock().ok().and_then(|seen| seen.get(&id.id).cloned());
+    let seen = SEEN.lock().ok().and_then(|seen| seen.get(&id).cloned());
     let user = match seen {
         Some(user) => user,
-        None => app.store.find(id.id).await?,
+        None => store.find(id).await?,
     };
     if let Ok(mut seen) = SEEN.lock() {
-        seen.insert(id.id, user.clone());
-    }"#,
+        seen.insert(id, user.clone());
+    }
+    let version = negotiate(&headers)?;"#,
         check: "wrong answers, whichever process gave them",
     })
 }

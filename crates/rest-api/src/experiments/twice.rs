@@ -27,8 +27,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/store.rs",
-        replace: "if let Some((before, Json(user))) = found.fetch_optional(&mut *tx).await? {",
-        with: "if let Some((before, Json(user))) = found.fetch_optional(&mut *tx).await?.filter(|_| false) {",
+        replace: "match found.fetch_optional(&mut *tx).await? {",
+        with: "match found.fetch_optional(&mut *tx).await?.filter(|_| false) {",
         check: "POST of a user with Idempotency-Key: repeats that were answered with 201",
     })
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::ensure;
+use conform::expect::json_of;
 use conform::http::{header, lives_and_is_ready, problem};
 use conform::target::Target;
 use lab::{
@@ -22,11 +23,39 @@ async fn serve_for_cases() -> anyhow::Result<Served> {
 }
 
 lab::tests![
+    the_document_knows_both_versions_and_what_it_refers_to,
     a_key_that_is_under_way_is_told_and_can_be_used_later,
     an_order_that_is_being_made_keeps_its_user,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
+
+async fn the_document_knows_both_versions_and_what_it_refers_to() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start().await?;
+    let document = json_of(client.get("openapi.json", &[]).await?, 200).await?;
+    let kinds = |path: &str| {
+        let content = &document["paths"][path]["get"]["responses"]["200"]["content"];
+        content.as_object().map(|kinds| kinds.keys().cloned().collect::<Vec<_>>())
+    };
+    let (json, v1) = ("application/json", "application/vnd.worked-answers.v1+json");
+    for (path, expected) in [
+        ("/", &[json][..]),
+        ("/users", &[json, v1]),
+        ("/users/{id}", &[json, v1]),
+        ("/v1/customers", &[v1]),
+        ("/v1/customers/{id}", &[v1]),
+    ] {
+        let seen = kinds(path).unwrap_or_default();
+        ensure!(seen == expected, "{path}: {seen:?}");
+    }
+    let text = document.to_string();
+    let references = text.split("\"$ref\":\"#").skip(1).filter_map(|it| it.split('"').next());
+    for pointer in references {
+        ensure!(document.pointer(pointer).is_some(), "nothing is at {pointer}");
+    }
+    Ok(())
+}
 
 async fn a_key_that_is_under_way_is_told_and_can_be_used_later() -> Outcome {
     let fixture = Fixture::fresh().await?;

@@ -1,17 +1,34 @@
-//! What does one question cost that the client has made up? GraphQL, and the two limits without which it has none.
+//! The same question in another way: the client says what it wants, in a query that it has made up. GraphQL, and the two
+//! limits without which nobody knows what a query costs.
 
 use std::sync::Arc;
 
-use async_graphql::{Context, EmptyMutation, EmptySubscription, Object, Result, Schema};
+use async_graphql::{
+    Context, EmptyMutation, EmptySubscription, Object, Request, Response, Result, Schema,
+};
+use axum::Extension;
+use edge::Json;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{order::Order, store::Store, user::User};
+use crate::{error::Error, order::Order, page::PageQuery, store::Store, user::User};
 
 /// The schema of queries.
-pub type Api = Schema<Query, EmptyMutation, EmptySubscription>;
+type Api = Schema<Query, EmptyMutation, EmptySubscription>;
+
+/// Its one call.
+pub fn calls(store: Store, limited: bool) -> OpenApiRouter<Store> {
+    OpenApiRouter::new().routes(routes!(graphql)).layer(Extension(schema(store, limited)))
+}
+
+/// A query of the graph. Its own errors come with 200, as GraphQL clients expect it.
+#[utoipa::path(post, path = "/graphql", request_body = Object, responses((status = 200, body = Object), Error))]
+async fn graphql(Extension(api): Extension<Api>, Json(query): Json<Request>) -> Json<Response> {
+    Json(api.execute(query).await)
+}
 
 // ANCHOR: limits
-/// The schema, with limits unless a reader wants to see what happens without.
-pub fn schema(store: Store, limited: bool) -> Api {
+/// The schema, with limits unless an experiment wants to see what happens without.
+fn schema(store: Store, limited: bool) -> Api {
     let schema = Schema::build(Query, EmptyMutation, EmptySubscription).data(store);
     // Both are computed from the query, before any of it is done. Depth alone would let `users(first: 200)` of orders of
     // a hundred through; complexity alone is hard to explain to a client.
@@ -25,8 +42,7 @@ fn many(first: i32, each: usize) -> usize {
 // ANCHOR_END: limits
 
 /// Where a query begins.
-#[derive(Debug)]
-pub struct Query;
+struct Query;
 
 #[Object]
 impl Query {
@@ -37,48 +53,40 @@ impl Query {
         ctx: &Context<'_>,
         #[graphql(default = 20)] first: i32,
     ) -> Result<Vec<UserNode>> {
-        let store = ctx.data::<Store>()?;
-        let page = crate::page::PageQuery::parse(&format!("limit={first}"))?;
-        let mut users = store.page(&page).await?;
-        users.truncate(usize::try_from(first)?);
         // All orders in one statement, and only if they are asked for. A resolver that asks for each user by itself is
         // the N+1 of REST again, inside the server.
-        let wanted = ctx.look_ahead().field("orders").exists();
-        let ids: Vec<_> = users.iter().filter(|_| wanted).map(|user| user.id).collect();
-        let orders = if wanted { store.orders_of(&ids).await? } else { Vec::new() };
-        let node = |user: User| {
-            let orders = orders.iter().filter(|order| order.user_id == user.id).cloned();
-            UserNode { orders: orders.collect(), user: Arc::new(user) }
-        };
-        Ok(users.into_iter().map(node).collect())
+        let orders = if ctx.look_ahead().field("orders").exists() { "&include=orders" } else { "" };
+        let page = PageQuery::parse(&format!("limit={first}{orders}"))?;
+        let mut users = ctx.data::<Store>()?.page(&page).await?;
+        users.truncate(usize::try_from(first)?);
+        Ok(users.into_iter().map(|user| UserNode(Arc::new(user))).collect())
     }
 }
 
 #[derive(Clone)]
-struct UserNode {
-    user: Arc<User>,
-    orders: Arc<[Order]>,
-}
+struct UserNode(Arc<User>);
 
 /// A user.
 #[Object(name = "User")]
 impl UserNode {
     async fn id(&self) -> String {
-        self.user.id.to_string()
+        self.0.id.to_string()
     }
 
     async fn name(&self) -> &str {
-        &self.user.name
+        &self.0.name
     }
 
     async fn email(&self) -> &str {
-        &self.user.email
+        &self.0.email
     }
 
     #[graphql(complexity = "many(first, 1 + child_complexity)")]
     async fn orders(&self, #[graphql(default = 20)] first: i32) -> Vec<OrderNode> {
-        let orders = self.orders.iter().take(usize::try_from(first).unwrap_or(0)).cloned();
-        orders.map(|order| OrderNode { order, user: self.clone() }).collect()
+        let orders = self.0.orders.iter().flatten().take(usize::try_from(first).unwrap_or(0));
+        orders
+            .map(|order| OrderNode { order: order.resource.clone(), user: self.clone() })
+            .collect()
     }
 }
 
