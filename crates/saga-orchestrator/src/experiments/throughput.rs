@@ -43,7 +43,7 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "throughput",
-        "An order as a saga makes six tenths at least of the rate of its bare commits",
+        "An order as a saga costs little more than the commits that it makes",
         &["--orders", "100", "--rounds", "2", "--clients", "8"],
         run,
     )
