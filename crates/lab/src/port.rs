@@ -57,8 +57,14 @@ mod tests {
 
     #[test]
     fn a_port_that_another_process_was_given_is_passed_over() {
-        let theirs = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        assert!(!reserve(theirs.local_addr().unwrap().port()));
+        // Those that would be given next; of so many, this process cannot hold all.
+        let next = free().unwrap();
+        let theirs: Vec<_> = (1..=300)
+            .filter_map(|n| UdpSocket::bind((Ipv4Addr::LOCALHOST, next + n)).ok())
+            .collect();
+        let theirs: HashSet<_> = theirs.iter().map(|it| it.local_addr().unwrap().port()).collect();
+        assert!(!theirs.is_empty());
+        assert!((0..100).all(|_| !theirs.contains(&free().unwrap())));
     }
 
     #[test]
