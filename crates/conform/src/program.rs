@@ -5,7 +5,8 @@
 //! Invariant: a crash case never passes on a program that was not ended. A connection that was opened before tells.
 
 use std::{
-    fs,
+    fs, io,
+    os::unix::process::ExitStatusExt,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -13,7 +14,9 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use reqwest::Url;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
+};
 use tokio::{
     io::AsyncReadExt,
     net::TcpStream,
@@ -131,10 +134,10 @@ impl Start {
         if is_closed(&mut before, ENDED).await {
             return self.run();
         }
-        let mut running = self.run()?;
+        let running = self.run()?;
         let deadline = Instant::now() + self.wait;
         while !is_closed(&mut before, POLL).await {
-            let Some(status) = running.shell.try_wait()? else {
+            let Some(status) = running.ended()? else {
                 ensure!(Instant::now() < deadline, "{}", self.still_there("runs"));
                 continue;
             };
@@ -160,7 +163,7 @@ impl Start {
         let mut told = begun;
         while !self.target.answers().await {
             if let Some(running) = running.as_mut()
-                && let Some(status) = running.shell.try_wait()?
+                && let Some(status) = running.ended()?
             {
                 self.succeeded(status)?;
             }
@@ -193,6 +196,17 @@ impl Start {
     }
 }
 
+impl Running {
+    /// How the command has ended, if it has. It is looked at and not waited for: until it is, its process group can be
+    /// nobody else's.
+    fn ended(&self) -> io::Result<Option<ExitStatus>> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let Some(status) = waitid(WaitId::Pid(self.group), look)? else { return Ok(None) };
+        let code = status.exit_status().unwrap_or_default() << 8;
+        Ok(Some(ExitStatus::from_raw(code | status.terminating_signal().unwrap_or_default())))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // An error means that all of them have ended.
@@ -203,6 +217,8 @@ impl Drop for Running {
         while Instant::now() < deadline
             && marked(&self.mark).iter().filter(|pid| killed(pid)).count() > 0
         {}
+        // Only now; if it is still dying, tokio does it later.
+        let _ = self.shell.try_wait();
     }
 }
 

@@ -69,7 +69,7 @@ fn results_in_words(answer: &Answer, mode: Mode) -> String {
             (Mode::Live, Some(_)) => before += 1,
             (Mode::Live, None) => none += 1,
             (Mode::Static, _) => match results.ours(experiment.name) {
-                Some(ours) => verdicts.push(Verdict::of(ours)),
+                Some(ours) => verdicts.push(Verdict::of(&ours.report)),
                 None => none += 1,
             },
         }

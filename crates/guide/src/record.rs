@@ -91,16 +91,12 @@ impl Measured {
     }
 }
 
-/// What was recorded of an answer's experiments, and before it when and on which machine. Nothing if there is none that
-/// can be read.
-pub fn recorded(answer: &Answer) -> Option<(String, Vec<Report>)> {
-    let Measured { reports } = Measured::read(&Measured::path(answer)).ok()?;
-    let Recorded { machine, at, .. } = reports.first()?;
-    let on = format!("{}, {machine}", day_and_time(*at));
-    Some((on, reports.into_iter().map(|one| one.report).collect()))
-}
-
 impl Recorded {
+    /// When it was measured, and on which machine.
+    pub fn on(&self) -> String {
+        format!("{}, {}", day_and_time(self.at), self.machine)
+    }
+
     /// Of these runs of one experiment, on this machine.
     pub fn of(runs: &[Report], commit: &str) -> anyhow::Result<Self> {
         let (first, at) = (runs.first().context("no run")?, OffsetDateTime::now_utc());

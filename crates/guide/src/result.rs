@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use crate::{
     mode::Mode,
-    record::recorded,
+    record::{Measured, Recorded},
     render::{self, Verdict, verdict_in_words},
 };
 
@@ -24,9 +24,8 @@ pub struct Results {
     answer: &'static str,
     /// The hash of its code now; a result of other code is marked.
     code: Option<String>,
-    /// What we have recorded, and on what.
-    ours: Vec<Report>,
-    ours_on: String,
+    /// What we have recorded.
+    ours: Measured,
     /// What the whiteboard version fails, if the chapter says it.
     whiteboard: Mistakes,
     mode: Mode,
@@ -47,12 +46,13 @@ impl Results {
     /// As they are now.
     pub fn of(answer: &Answer, mode: Mode) -> Self {
         let code = Code::of(Path::new(answer.folder)).ok().map(|code| code.hash);
-        let (ours_on, ours) = recorded(answer).unwrap_or_default();
+        // One that cannot be read is a problem of the book, which names it.
+        let ours = Measured::read(&Measured::path(answer)).unwrap_or_default();
         let chapter = fs::read_to_string(Path::new(answer.folder).join("chapter.md"));
         let chapter = chapter.unwrap_or_default();
         // One without the table is a problem of the book, which names it.
         let whiteboard = Mistakes::read(answer, &chapter).unwrap_or_default();
-        Self { answer: answer.name, code, ours, ours_on, whiteboard, mode }
+        Self { answer: answer.name, code, ours, whiteboard, mode }
     }
 
     /// Whether the chapter names this experiment among those that the whiteboard version fails.
@@ -73,45 +73,45 @@ impl Results {
     }
 
     /// Ours.
-    pub fn ours(&self, experiment: &str) -> Option<&Report> {
-        self.ours.iter().find(|report| report.experiment == experiment)
+    pub fn ours(&self, experiment: &str) -> Option<&Recorded> {
+        self.ours.of(experiment)
     }
 
     /// Both, as they are shown.
     pub fn html(&self, experiment: &str) -> String {
         match (self.ours(experiment), self.yours(experiment)) {
             (None, None) => "<p class=\"made-on\">Not run yet.</p>".to_owned(),
-            (Some(ours), None) => self.ours_alone(ours),
-            (ours, Some(yours)) => self.beside(ours, &yours),
+            (Some(ours), None) => ours_alone(ours),
+            (ours, Some(yours)) => beside(ours, &yours),
         }
     }
+}
 
-    fn ours_alone(&self, ours: &Report) -> String {
-        format!(
-            "<div class=\"ours\"><p class=\"verdict {}\"><strong>Ours: {}</strong></p>{}{}</div>",
-            Verdict::of(ours).class(),
-            escaped(&verdict_in_words(ours)),
-            self.made_on(ours),
-            render::figures(&ours.figures),
-        )
-    }
+fn ours_alone(ours: &Recorded) -> String {
+    format!(
+        "<div class=\"ours\"><p class=\"verdict {}\"><strong>Ours: {}</strong></p>{}{}</div>",
+        Verdict::of(&ours.report).class(),
+        escaped(&verdict_in_words(&ours.report)),
+        made_on(ours),
+        render::figures(&ours.report.figures),
+    )
+}
 
-    fn made_on(&self, ours: &Report) -> String {
-        render::made_on(&self.ours_on, ours)
-    }
+fn made_on(ours: &Recorded) -> String {
+    render::made_on(&ours.on(), &ours.report)
+}
 
-    fn beside(&self, ours: Option<&Report>, yours: &Yours) -> String {
-        let Yours { report, at, of_this_code } = yours;
-        let figures = match ours {
-            None => render::figures(&report.figures),
-            Some(ours) => {
-                let made_on = format!("<p class=\"made-on\">Ours:</p>{}", self.made_on(ours));
-                table(ours, yours) + &made_on
-            }
-        };
-        let html = render::head(report, *at, *of_this_code) + &render::body(report, &figures);
-        if *of_this_code { html } else { format!("<div class=\"before\">{html}</div>") }
-    }
+fn beside(ours: Option<&Recorded>, yours: &Yours) -> String {
+    let Yours { report, at, of_this_code } = yours;
+    let figures = match ours {
+        None => render::figures(&report.figures),
+        Some(ours) => {
+            let made_on = format!("<p class=\"made-on\">Ours:</p>{}", made_on(ours));
+            table(&ours.report, yours) + &made_on
+        }
+    };
+    let html = render::head(report, *at, *of_this_code) + &render::body(report, &figures);
+    if *of_this_code { html } else { format!("<div class=\"before\">{html}</div>") }
 }
 
 /// What is shown when a run has ended. `code` is what its program was built from.
@@ -119,7 +119,7 @@ pub fn of_this_run(answer: &Answer, report: &Report, code: Option<&str>) -> Stri
     let results = Results::of(answer, Mode::Live);
     let yours =
         Kept { report: report.clone(), at: SystemTime::now(), code: code.map(str::to_owned) };
-    results.beside(results.ours(&report.experiment), &results.as_yours(yours))
+    beside(results.ours(&report.experiment), &results.as_yours(yours))
 }
 
 /// Verdict and figures, those that only one of the two has as well.

@@ -63,7 +63,8 @@ pub fn made(answers: Vec<Answer>) -> anyhow::Result<Book> {
 fn sources(answers: &[Answer]) -> Sources {
     let mut sources = Sources::new();
     for folder in answers.iter().map(|answer| Path::new(answer.folder)) {
-        for name in ["chapter.md", "measured.json", "src", "migrations"] {
+        // A chapter may show code of `edge` beside its own.
+        for name in ["chapter.md", "measured.json", "src", "migrations", "../edge/src"] {
             // One that is being replaced just now is looked at again the next time.
             let _ = look(folder.join(name), &mut sources);
         }

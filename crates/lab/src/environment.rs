@@ -4,7 +4,8 @@
 //! - A proxy knows nothing of our loopback addresses, and answers for them.
 //!
 //! A process cannot take a variable from itself while others may read it, so it starts again without. Where
-//! `DATABASE_URL` is set, the `PG…` variables stay: they may belong to that server.
+//! `DATABASE_URL` is set, the `PG…` variables stay: they may belong to that server. Then they also reach servers that an
+//! experiment starts for itself.
 
 use std::{env, os::unix::process::CommandExt, process::Command};
 

@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, ops::Deref, panic::AssertUnwindSafe, sync::Arc};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use clap::{ArgMatches, Args, Command, builder::ValueParser};
 use futures_util::FutureExt;
 use serde::Serialize;
@@ -150,7 +150,8 @@ impl Experiment {
                 return recorder.report();
             }
         }
-        let lab = Lab { answer, recorder: recorder.clone() };
+        let needs = self.all_needs(answer);
+        let lab = Lab { answer, needs, recorder: recorder.clone() };
         let outcome = match (self.start)(matches, lab) {
             // What panics has refuted something too, and the report has to say so.
             Ok(work) => AssertUnwindSafe(work)
@@ -256,12 +257,22 @@ pub fn seconds(text: &str) -> Result<f64, String> {
 #[derive(Clone, Debug)]
 pub struct Lab {
     answer: Subject,
+    /// What was declared.
+    needs: Vec<Need>,
     recorder: Recorder,
 }
 
 impl Lab {
+    /// What is not declared cannot be looked for before the run: on another machine the run would break off half-way
+    /// instead of being skipped.
+    fn must_be_declared(&self, need: Need) -> anyhow::Result<()> {
+        ensure!(self.needs.contains(&need), "declare it: .needs(&[Need::{need:?}])");
+        Ok(())
+    }
+
     /// The address of a shared server, found or started.
     pub async fn server(&self, service: Service) -> anyhow::Result<String> {
+        self.must_be_declared(Need::Shared(service))?;
         let server = stack::server(service).await?;
         self.recorder.server(server.version().await?);
         Ok(server.url)
@@ -299,6 +310,7 @@ impl Lab {
 
     /// A PostgreSQL, Redis or RabbitMQ of the experiment's own, to be harmed at will.
     pub async fn own_server(&self, service: Service) -> anyhow::Result<OwnServer> {
+        self.must_be_declared(Need::Own(service))?;
         let server = OwnServer::start(service).await?;
         self.recorder.server(server.version().await?);
         Ok(server)
@@ -307,6 +319,7 @@ impl Lab {
     /// A group of servers of the experiment's own: `lab.group::<EtcdGroup>()`. It is declared as
     /// `Need::Group(EtcdGroup::GROUP)`.
     pub async fn group<G: ServerGroup>(&self) -> anyhow::Result<G> {
+        self.must_be_declared(Need::Group(G::GROUP))?;
         let group = G::start().await?;
         if let Some(member) = group.members().first() {
             self.recorder.server(member.version().await?);
@@ -320,6 +333,7 @@ impl Lab {
         postgres: &str,
         settings: &[(&str, &str)],
     ) -> anyhow::Result<PgBouncer> {
+        self.must_be_declared(Need::Own(Service::PgBouncer))?;
         let pooler = PgBouncer::in_front_of(postgres, settings).await?;
         self.recorder.server(pooler.server.version().await?);
         Ok(pooler)
@@ -327,6 +341,7 @@ impl Lab {
 
     /// A container engine of the experiment's own, without any image.
     pub async fn container_engine(&self) -> anyhow::Result<ContainerEngine> {
+        self.must_be_declared(Need::Tool(Service::ContainerEngine))?;
         let engine = ContainerEngine::start().await?;
         self.recorder.server(engine.version().await?);
         Ok(engine)
@@ -377,5 +392,16 @@ mod tests {
         let (events, _unread) = tokio::sync::mpsc::unbounded_channel();
         let report = starts.needs(needs).run(SOME, &[], events).await.unwrap();
         assert_eq!(report.checks.is_empty(), report.skipped.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_was_not_declared_is_not_given() {
+        let takes = Experiment::new("takes", "It takes", &[], |Nothing {}, lab: Lab| async move {
+            lab.server(Service::Redis).await.map(drop)
+        });
+        let (events, _unread) = tokio::sync::mpsc::unbounded_channel();
+        let report = takes.run(SOME, &[], events).await.unwrap();
+        let error = "declare it: .needs(&[Need::Shared(Redis)])";
+        assert_eq!(report.error.as_deref(), Some(error));
     }
 }

@@ -193,7 +193,9 @@ pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
         .context("git cannot be run")?;
     ensure!(listed.status.success(), "this is no git checkout");
     let listed = String::from_utf8(listed.stdout)?;
-    let files: HashSet<_> = listed.split('\0').filter(|file| !file.is_empty()).collect();
+    // Git lists also what was deleted and not staged.
+    let files: HashSet<_> =
+        listed.split('\0').filter(|file| workspace.join(file).is_file()).collect();
     // What is gone from the workspace goes from its copy too.
     for old in files_below(&copy)? {
         let place = old.strip_prefix(&copy)?;
@@ -203,7 +205,7 @@ pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
         }
     }
     for file in files {
-        let Ok(mut now) = fs::read(workspace.join(file)) else { continue };
+        let mut now = fs::read(workspace.join(file)).with_context(|| file.to_owned())?;
         if file == "Cargo.toml" {
             now = with_another_version(&String::from_utf8(now)?, name).into_bytes();
         }
@@ -234,4 +236,30 @@ fn with_another_version(manifest: &str, name: &str) -> String {
         .lines()
         .map(|line| if line.starts_with("version = ") { another.as_str() } else { line });
     lines.collect::<Vec<_>>().join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_deleted_goes_from_the_copy_staged_or_not() {
+        let workspace = tempfile::tempdir().unwrap();
+        let workspace = workspace.path();
+        let git = |words: &[&str]| {
+            let status = Command::new("git").args(words).current_dir(workspace).status();
+            assert!(status.unwrap().success(), "git {words:?}");
+        };
+        git(&["init", "--quiet"]);
+        for (name, text) in [(".gitignore", "target"), ("stays.rs", ""), ("goes.rs", "")] {
+            fs::write(workspace.join(name), text).unwrap();
+        }
+        git(&["add", "."]);
+        let copied = copy(workspace, "practice").unwrap();
+        assert!(copied.join("goes.rs").is_file());
+        fs::remove_file(workspace.join("goes.rs")).unwrap();
+        copy(workspace, "practice").unwrap();
+        assert!(copied.join("stays.rs").is_file());
+        assert!(!copied.join("goes.rs").exists(), "git still lists it");
+    }
 }

@@ -204,6 +204,12 @@ async fn a_page_shows_the_code_as_it_is_now() -> Outcome {
     ensure!(text.contains("pub fn another_code") && !text.contains("pub fn crc32_code"));
     copy.change("chapter.md", "## Break it", "## Break it\n\nGently.")?;
     ensure!(page().await?.contains("<p>Gently.</p>"));
+    // It may show code of another crate.
+    let shown = "```rust\n{{#include ../edge/src/email.rs}}\n```";
+    copy.change("chapter.md", "Gently.", &format!("Gently.\n\n{shown}"))?;
+    ensure!(page().await?.contains("pub struct Email"));
+    copy.change("../edge/src/email.rs", "pub struct Email", "pub struct Mailbox")?;
+    ensure!(page().await?.contains("pub struct Mailbox"));
     // A chapter that cannot be read is shown as such, and comes back.
     fs::rename(copy.file("chapter.md"), copy.file("away.md"))?;
     ensure!(page().await?.contains("This chapter cannot be read"));

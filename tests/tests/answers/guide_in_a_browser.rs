@@ -74,6 +74,17 @@ async fn runs_an_experiment(guide: &Guide, page: &Client) -> Outcome {
     // The focus is back where the next run starts.
     ensure!(text_of_focus(page).await? == "Run");
 
+    // The same, tried on the whiteboard version, which fails it.
+    click(page, "live-experiment[name=race] [name=whiteboard]").await?;
+    run(page, "race", &[("clients", "20"), ("rounds", "2")]).await?;
+    eventually("the whiteboard version has failed", async || {
+        let verdict = text(page, "live-experiment[name=race] .status").await?;
+        Ok(verdict.starts_with("Refuted").then_some(()))
+    })
+    .await?;
+    let made_on = text(page, "live-experiment[name=race] .made-on").await?;
+    ensure!(made_on.contains("the whiteboard version"), "{made_on}");
+
     run(page, "sharding", &[("codes", "2000"), ("links", "20"), ("shards", "2")]).await?;
     eventually("the chart is drawn", async || {
         let charts =

@@ -12,6 +12,9 @@ use std::{
 
 use anyhow::{Context, ensure};
 
+/// macOS has no such command.
+pub const HAS_SETSID: bool = cfg!(target_os = "linux");
+
 /// A reader's program: where it is to listen, and its folder, which goes with this.
 #[derive(Debug)]
 pub struct Reader {

@@ -26,7 +26,12 @@ pub(crate) use home::parent as folder;
 pub use home::workspace;
 pub use service::Service;
 
-use std::{fmt, fs::File, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    fs::{self, File},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use anyhow::{Context, bail};
 use futures_util::future::join_all;
@@ -150,8 +155,18 @@ pub(crate) fn why_not_installed(service: Service) -> Option<String> {
     if service.needs_root() && !rustix::process::geteuid().is_root() {
         return Some(format!("only root can run {service}"));
     }
+    if service == Service::ContainerEngine && is_a_chroot() {
+        return Some(format!("{service} can unpack no image in a chroot"));
+    }
     let here = service.programs().is_some() || install::is_allowed();
     (!here).then(|| format!("{service} is not installed here ({})", install::command(service)))
+}
+
+/// Whether the root folder is mounted nowhere: then it cannot be mounted again either, which Docker does to unpack an
+/// image.
+fn is_a_chroot() -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    !mounts.is_empty() && !mounts.lines().any(|mount| mount.split(' ').nth(4) == Some("/"))
 }
 
 /// Installs the programs of a service, if they are missing.

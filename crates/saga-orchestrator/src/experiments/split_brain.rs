@@ -1,5 +1,6 @@
 //! What if the one who was thought dead wakes up and goes on?
 
+use anyhow::Context;
 use conform::target::within;
 use lab::{
     Experiment, Lab, Sabotage,
@@ -13,7 +14,7 @@ use super::{
     books::{Books, effects},
     fixture::{ALL, Fixture, PARTICIPANTS, book_order, ended, soon, start},
 };
-use crate::cases::client::{Client, PATIENCE};
+use crate::cases::client::PATIENCE;
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
@@ -47,10 +48,11 @@ const STOCK: i64 = 1_000;
 const STEPS: [(&str, usize, u64); 4] =
     [("reserve", 0, 1), ("charge", 1, 1), ("book", 2, 1), ("sell", 0, 2)];
 
-/// An orchestrator that will be paused, with a proxy before each participant, and how another one is started.
+/// How an orchestrator is started that will be paused, with a proxy before each participant, and how another one.
 struct Scene {
-    sleeper: Child,
-    client: Client,
+    /// A new one for each pause: on a busy machine one that claims an order twice goes on when its pause is over, and the
+    /// next message that is caught would be of the order before.
+    sleeper: ChildBuilder,
     proxies: Vec<Proxy>,
     other: ChildBuilder,
     fixture: Fixture,
@@ -126,14 +128,8 @@ impl Scene {
             proxies.push(Proxy::to(participants.address()).await?);
         }
         let sleeper = fixture.orchestrator([0, 1, 2].map(|number| proxies[number].address()));
-        let (sleeper, client) = start(sleeper.args(&poll).args(&lease)).await?;
-        Ok(Self { sleeper, client, proxies, other, fixture })
-    }
-
-    /// Whether a write of the sleeper for this order was fenced off, as its log says.
-    fn is_fenced(&self, id: Uuid) -> bool {
-        let (log, id) = (self.sleeper.log(), id.to_string());
-        log.lines().any(|line| line.contains("fenced off") && line.contains(&id))
+        let sleeper = sleeper.args(&poll).args(&lease);
+        Ok(Self { sleeper, proxies, other, fixture })
     }
 
     /// Pauses it in the middle of a step, lets another finish the order, and wakes it up.
@@ -143,6 +139,7 @@ impl Scene {
         (step, server, message): (&str, usize, u64),
         late: bool,
     ) -> anyhow::Result<Paused> {
+        let (sleeper, client) = start(self.sleeper.clone()).await?;
         let proxy = &self.proxies[server];
         let caught = proxy.at_message(proxy.messages() + message, Side::Before);
         let key = format!("{step} {round} {late}");
@@ -152,9 +149,9 @@ impl Scene {
         } else {
             ("GB", "confirmed")
         };
-        let id = self.client.place_order(&key, &book_order("pm_card_visa", country)).await?;
+        let id = client.place_order(&key, &book_order("pm_card_visa", country)).await?;
         let held = soon(caught).await?;
-        self.sleeper.pause()?;
+        sleeper.pause()?;
         // Either the request arrives while its sender sleeps, or only when everything is over.
         let held = Some(held).filter(|_| late);
         let heir = self.other.clone().start().await?;
@@ -163,11 +160,13 @@ impl Scene {
         drop(heir);
         let log = self.fixture.timeline(id).await?;
         drop(held);
-        self.sleeper.resume()?;
+        sleeper.resume()?;
+        let is_fenced = || is_fenced(&sleeper, id);
         within(PATIENCE, "the sleeper has tried to write", async || {
-            Ok((self.is_fenced(id) || self.fixture.timeline(id).await? != log).then_some(()))
+            Ok((is_fenced() || self.fixture.timeline(id).await? != log).then_some(()))
         })
-        .await?;
+        .await
+        .with_context(|| format!("what it said: {}", sleeper.log()))?;
         let after = self.fixture.timeline(id).await?;
         let tokens: Vec<_> = after.iter().map(|line| line.3).collect();
         let is_right = end == expected && after == log && tokens.is_sorted();
@@ -180,6 +179,12 @@ impl Scene {
             format!("{tokens:?}"),
         ];
         let wrong = (!is_right).then(|| format!("{key}: {end}, {tokens:?}"));
-        Ok(Paused { wrong, end, is_fenced: self.is_fenced(id), row })
+        Ok(Paused { wrong, end, is_fenced: is_fenced(), row })
     }
+}
+
+/// Whether a write of the sleeper for this order was fenced off, as its log says.
+fn is_fenced(sleeper: &Child, id: Uuid) -> bool {
+    let (log, id) = (sleeper.log(), id.to_string());
+    log.lines().any(|line| line.contains("fenced off") && line.contains(&id))
 }

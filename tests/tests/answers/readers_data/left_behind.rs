@@ -3,9 +3,9 @@
 use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::ensure;
-use lab::{Service, database::Database};
+use lab::{Service, child::Child, database::Database};
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 use url_shortener::MIGRATIONS;
 
@@ -17,6 +17,7 @@ tests![
     what_a_killed_run_left_is_gone_after_the_next,
     what_bears_our_mark_goes_after_a_day_and_what_does_not_stays,
     templates_and_spares_of_an_older_schema_go,
+    what_redis_remembers_of_a_database_goes_with_reset,
 ];
 
 async fn two_runs_on_different_databases_of_one_server_leave_each_other_alone() -> Outcome {
@@ -223,4 +224,39 @@ async fn templates_and_spares_of_an_older_schema_go() -> Outcome {
         ensure!(names.contains(&name.to_owned()), "{name} is gone");
     }
     Ok(())
+}
+
+/// The database is another then, though its name, its Redis and the ids of its users are the same.
+async fn what_redis_remembers_of_a_database_goes_with_reset() -> Outcome {
+    let reader = Reader::with(&[Service::Postgres, Service::Redis]).await?;
+    let (mut child, user) = believing(&reader, &[]).await?;
+    let ada = json!({ "name": "Ada", "email": "ada@example.org" });
+    let made = reqwest::Client::new().post(format!("{}/users", child.url())).json(&ada);
+    ensure!(made.send().await?.status() == 201);
+    eventually("it is cached", || async {
+        let read = reqwest::get(&user).await?;
+        let status = read.headers().get("cache-status").cloned();
+        Ok(status.is_some_and(|it| it.as_bytes().starts_with(b"redis; hit")).then_some(()))
+    })
+    .await?;
+    ensure!(child.stop().await?.success());
+    let (_child, user) = believing(&reader, &["--reset"]).await?;
+    let read = reqwest::get(user).await?.status();
+    ensure!(read == 404, "{read}: the cache answers for the database of before");
+    Ok(())
+}
+
+/// Serves users behind a cache, which asks Redis from now on; and the URL of the first user.
+async fn believing(reader: &Reader, options: &[&str]) -> anyhow::Result<(Child, String)> {
+    // A busy machine must not run into a time-out.
+    let calm = ["--redis-timeout", "3", "--database-timeout", "10"];
+    let child = reader.serve("cache-aside", &[&calm, options].concat()).await?;
+    let ready = format!("{}/readyz", child.url());
+    eventually("Redis is believed", || async {
+        let ready: Value = reqwest::get(&ready).await?.json().await?;
+        Ok((ready["redis"] == "believed").then_some(()))
+    })
+    .await?;
+    let user = format!("{}/users/1", child.url());
+    Ok((child, user))
 }
