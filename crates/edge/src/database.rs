@@ -221,11 +221,12 @@ pub fn is_away(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        // 08 connection exception, 25P03 idle in a transaction for too long, 53 insufficient resources, 57 operator
-        // intervention (shutting down, starting up, statement timeout): PostgreSQL's documentation, appendix A.
-        sqlx::Error::Database(error) => error
-            .code()
-            .is_some_and(|code| ["08", "25P03", "53", "57"].iter().any(|it| code.starts_with(it))),
+        // 08 connection exception, 25006 read-only (after a failover another server is the one to ask), 25P03 idle in a
+        // transaction for too long, 53 insufficient resources, 57 operator intervention (shutting down, starting up,
+        // statement timeout): PostgreSQL's documentation, appendix A.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "25006", "25P03", "53", "57"].iter().any(|it| code.starts_with(it))
+        }),
         _ => false,
     }
 }

@@ -131,7 +131,7 @@ async fn directed(
 ) -> Result<Response, Error> {
     let asked = api.names.asked_for(request.uri(), request.headers())?;
     match connection.and_then(|it| it.0.server_name) {
-        Some(name) if name != *asked => Err(Error::Misdirected),
+        Some(name) if !name.eq_ignore_ascii_case(asked) => Err(Error::Misdirected),
         _ => Ok(next.run(request).await),
     }
 }

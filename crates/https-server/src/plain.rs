@@ -9,7 +9,7 @@ use axum::{
     response::Response,
     routing::get,
 };
-use edge::frame::{alive, method_not_allowed};
+use edge::frame::alive;
 
 use crate::{error::Error, redirect::Names};
 
@@ -31,7 +31,7 @@ pub fn router(plain: Plain) -> Router {
         .route("/healthz", get(alive))
         .route("/readyz", get(alive))
         .fallback(elsewhere)
-        .method_not_allowed_fallback(method_not_allowed)
+        .method_not_allowed_fallback(elsewhere)
         .with_state(Arc::new(plain))
 }
 

@@ -39,7 +39,8 @@ pub struct Options {
     /// The names and addresses of this service; redirects under no other name
     #[arg(long = "name", value_delimiter = ',', default_value = "localhost,127.0.0.1,::1")]
     pub names: Vec<String>,
-    /// The folder that keeps the private CA and what it signed
+    /// The folder that keeps the private CA and what it signed; an ACME client puts its response into the file
+    /// acme-challenge/TOKEN there
     #[arg(long, env = "HTTPS_SERVER_HOME")]
     pub home: Option<PathBuf>,
     /// A certificate of your own and those that lead to its root, in PEM

@@ -22,6 +22,7 @@ use https_server::{
 use lab::harness::{Outcome, Served, eventually, run};
 use serde_json::Value;
 use time::{Duration as Days, OffsetDateTime};
+use tokio::net::TcpStream;
 use tokio_rustls::rustls::{
     ClientConfig,
     client::Resumption,
@@ -51,7 +52,10 @@ lab::tests![
     a_certificate_of_a_server_or_of_a_stranger_makes_no_machine,
     api_calls_are_redirected_if_the_textbook_is_asked_for,
     a_silent_connection_is_ended_after_its_handshake_too,
-    it_stops_cleanly_and_drains_both_ports,
+    a_browser_stays_with_https_for_as_long_as_was_asked,
+    a_name_with_a_capital_is_the_name_in_the_handshake,
+    who_speaks_http_to_the_port_of_https_is_told,
+    it_stops_cleanly_and_answers_what_is_in_flight,
 ];
 
 /// A pair of files in a folder of its own.
@@ -301,7 +305,7 @@ async fn a_certificate_of_a_server_or_of_a_stranger_makes_no_machine() -> Outcom
 
 async fn api_calls_are_redirected_if_the_textbook_is_asked_for() -> Outcome {
     let fixture = Fixture::start(&["--redirect-api"]).await?;
-    let mut stream = tokio::net::TcpStream::connect(fixture.plain).await?;
+    let mut stream = TcpStream::connect(fixture.plain).await?;
     let answer = exchange(&mut stream, &post(HOST, "/login", &[], LOGIN)).await?;
     let expected = format!("https://localhost:{}/login", fixture.https.port());
     ensure!((answer.status, answer.header("location")) == (308, &*expected), "{answer:?}");
@@ -323,16 +327,59 @@ async fn a_silent_connection_is_ended_after_its_handshake_too() -> Outcome {
     Ok(())
 }
 
-async fn it_stops_cleanly_and_drains_both_ports() -> Outcome {
+async fn a_browser_stays_with_https_for_as_long_as_was_asked() -> Outcome {
+    let fixture = Fixture::start(&["--hsts-seconds", "60"]).await?;
+    let mut stream = connect(&fixture.shared_client(BOTH)?, fixture.https, HOST).await?;
+    let answer = exchange(&mut stream, &get(HOST, "/", &[])).await?;
+    let said = answer.header("strict-transport-security");
+    ensure!(said == "max-age=60; includeSubDomains", "{said}");
+    Ok(())
+}
+
+/// In the handshake it is in small letters, whatever the client writes.
+async fn a_name_with_a_capital_is_the_name_in_the_handshake() -> Outcome {
+    let fixture = Fixture::start(&["--name", "Shop.example"]).await?;
+    let client = fixture.shared_client(BOTH)?;
+    for host in ["shop.example", "Shop.example"] {
+        let mut stream = connect(&client, fixture.https, host).await?;
+        let status = exchange(&mut stream, &get(host, "/", &[])).await?.status;
+        ensure!(status == 200, "{host}: {status}");
+    }
+    Ok(())
+}
+
+async fn who_speaks_http_to_the_port_of_https_is_told() -> Outcome {
+    let fixture = Fixture::start(&[]).await?;
+    let mut stream = TcpStream::connect(fixture.https).await?;
+    let answer = exchange(&mut stream, &get(HOST, "/", &[])).await?;
+    ensure!(answer.status == 400 && answer.body.starts_with("This is HTTPS"), "{answer:?}");
+    Ok(())
+}
+
+async fn it_stops_cleanly_and_answers_what_is_in_flight() -> Outcome {
     let home = tempfile::tempdir()?;
     let mut child = serve(home.path(), lab::port::free()?).start().await?;
     let status = child.stop().await?;
     ensure!(status.success(), "{status}: {}", child.log());
     let mut fixture = Fixture::start(&[]).await?;
-    let client = fixture.shared_client(BOTH)?;
-    let mut open = connect(&client, fixture.https, HOST).await?;
+    let (client, https) = (fixture.shared_client(BOTH)?, fixture.https);
+    let mut open = connect(&client, https, HOST).await?;
     ensure!(exchange(&mut open, &get(HOST, "/", &[])).await?.status == 200);
-    let status = fixture.child.stop().await?;
+    // A login whose handler waits for the body.
+    let login = post(HOST, "/login", &[("expect", "100-continue")], LOGIN);
+    let head = login.strip_suffix(LOGIN).context("the body comes last")?;
+    let mut busy = connect(&client, https, HOST).await?;
+    let asked = exchange(&mut busy, head).await?;
+    ensure!(asked.status == 100, "{asked:?}");
+    let finish = async {
+        eventually("nobody else is let in", async || {
+            Ok(TcpStream::connect(https).await.is_err().then_some(()))
+        })
+        .await?;
+        anyhow::Ok(exchange(&mut busy, LOGIN).await?)
+    };
+    let (status, answer) = tokio::try_join!(fixture.child.stop(), finish)?;
+    ensure!(answer.status == 204, "{answer:?}");
     ensure!(status.success(), "{status}: {}", fixture.child.log());
     Ok(())
 }

@@ -151,7 +151,8 @@ async fn key_set(State(service): Shared) -> Result<impl IntoResponse> {
     let max_age = issuer.schedule.key_set_max_age.as_secs();
     let headers = [
         (CONTENT_TYPE, "application/jwk-set+json".to_owned()),
-        (CACHE_CONTROL, format!("public, max-age={max_age}")),
+        // A cache that several verifiers share would keep a withdrawn key for one age of the set more.
+        (CACHE_CONTROL, format!("private, max-age={max_age}")),
     ];
     Ok((headers, Json(jwks::set(&keys))))
 }

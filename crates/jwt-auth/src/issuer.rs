@@ -200,6 +200,18 @@ mod tests {
         })
     }
 
+    /// The chapter says so: a verifier without a deny-list believes a withdrawn key for the age of its set and this.
+    #[test]
+    fn the_issuers_processes_notice_within_five_seconds_that_a_key_was_withdrawn() {
+        let schedule = Schedule {
+            access_seconds: 900,
+            leeway_seconds: LEEWAY,
+            key_life: Duration::from_hours(720),
+            key_set_max_age: Duration::from_mins(5),
+        };
+        assert_eq!(schedule.check_every(), Duration::from_secs(5));
+    }
+
     #[test]
     fn every_claim_is_needed() {
         assert!(verdict(&good()));

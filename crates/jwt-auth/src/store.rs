@@ -26,23 +26,27 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 const TIMEOUT: Duration = Duration::from_secs(2);
 const LIMITS: Limits = Limits { connections: 8, timeout: TIMEOUT, pause: TIMEOUT };
 
-/// Nothing depends on when what has ended is deleted: each reader sees for itself that it has.
+/// Nothing depends on what has ended being deleted soon: each reader sees for itself that it has.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
 /// Rows that one statement of a sweep deletes at most, so that each is short.
 const SWEPT_AT_ONCE: u64 = 1_000;
 
 /// What ends, and is deleted then. `skip locked`: several processes sweep side by side. Tokens go before their session,
 /// which has thousands of them perhaps: a cascade would delete them all in one statement.
+///
+/// A session stays for two days more. Its last access token may outlive it by a day, the most that `--access-seconds`
+/// allows, and the leeway; and only a session that `revoke_user` finds is put on the deny-list.
 const SWEEP: [&str; 3] = [
     r#"delete from refresh_tokens
     where hash in (
         select hash from refresh_tokens join sessions on sessions.id = session_id
-        where expires_at < now() limit 1000 for update of refresh_tokens skip locked
+        where expires_at < now() - interval '2 days'
+        limit 1000 for update of refresh_tokens skip locked
     )"#,
     r#"delete from sessions
     where id in (
         select id from sessions
-        where expires_at < now()
+        where expires_at < now() - interval '2 days'
             and not exists (select from refresh_tokens where session_id = sessions.id)
         limit 1000 for update skip locked
     )"#,
@@ -161,19 +165,24 @@ impl Store {
         Ok(deleted.rows_affected() > 0)
     }
 
-    /// Deletes what has ended, for ever. What a minute brings may be more than one statement takes: then it is repeated at
-    /// once, or the tables would grow for ever. It may be cut off at any point.
+    /// Sweeps now and then, for ever. It may be cut off at any point.
     pub async fn keep_swept(self) {
         loop {
             sleep(SWEEP_EVERY).await;
-            for statement in SWEEP {
-                let sweep = async |it: &mut PgConnection| sqlx::query(statement).execute(it).await;
-                let mut rows = SWEPT_AT_ONCE;
-                while rows >= SWEPT_AT_ONCE {
-                    let swept = self.database.within(sweep).await;
-                    let swept = swept.inspect_err(|error| tracing::warn!(%error, "not swept"));
-                    rows = swept.map_or(0, |swept| swept.rows_affected());
-                }
+            self.sweep().await;
+        }
+    }
+
+    /// Deletes what has ended. What a minute brings may be more than one statement takes: then it is repeated at once, or
+    /// the tables would grow for ever.
+    pub async fn sweep(&self) {
+        for statement in SWEEP {
+            let sweep = async |it: &mut PgConnection| sqlx::query(statement).execute(it).await;
+            let mut rows = SWEPT_AT_ONCE;
+            while rows >= SWEPT_AT_ONCE {
+                let swept = self.database.within(sweep).await;
+                let swept = swept.inspect_err(|error| tracing::warn!(%error, "not swept"));
+                rows = swept.map_or(0, |swept| swept.rows_affected());
             }
         }
     }

@@ -5,7 +5,7 @@ impl Backoff {
     pub fn after(&self, failures: u16, retry_after: Option<u64>) -> Option<Duration> {
         // The mistake: the header in place of the schedule. "Retry-After: 0" is then a loop without a pause.
         let wait = match retry_after {
-            Some(seconds) => Duration::from_secs(seconds.min(LONGEST_WISH)),
+            Some(seconds) => Duration::from_secs(seconds.min(MAX_RETRY_AFTER)),
             None => self.step(failures).mul_f64(rand::random_range(JITTER)),
         };
         (failures < self.attempts).then_some(wait)

@@ -112,6 +112,7 @@ async fn ticket(
 
 /// The query of a stream.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct StreamQuery {
     ticket: Option<String>,
     /// The number after which the client wants to hear; all that is kept, if it names none.
@@ -127,8 +128,8 @@ async fn stream(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Error> {
     let InPath(user) = user.map_err(|_| Error::NoTicket)?;
-    let wrong = || Error::Invalid(FieldError::new("after", "must be a whole number from 0"));
-    let Query(query) = query.map_err(|_| wrong())?;
+    let wrong = |error: QueryRejection| Error::Invalid(FieldError::new("after", error.body_text()));
+    let Query(query) = query.map_err(wrong)?;
     let ticket = query.ticket.as_deref().ok_or(Error::NoTicket)?;
     let seq = query.after.try_into().unwrap_or(i64::MAX);
     // The ticket last: it serves once, and a mistake in the rest must not use it up.

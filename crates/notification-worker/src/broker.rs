@@ -70,9 +70,11 @@ impl Broker {
         Ok(Self { nodes, topology, publishing, consuming })
     }
 
-    /// Returns when there is a link to publish on.
+    /// Returns when there is a link to publish on, and one to consume on.
     pub async fn connected(&self) {
-        let _ = self.publishing.subscribe().wait_for(Option::is_some).await;
+        for links in [&self.publishing, &self.consuming] {
+            let _ = links.subscribe().wait_for(Option::is_some).await;
+        }
     }
 
     /// Keeps both connections open, for ever.
@@ -154,9 +156,10 @@ impl Broker {
         if link.connection.status().blocked() { Err(FULL) } else { Ok(link) }
     }
 
-    /// Whether everything is there that was declared. Declaring again what is there changes nothing; what cannot be
-    /// declared makes this fail, for as long as it lasts.
+    /// Whether both links live, and everything is there that was declared. Declaring again what is there changes nothing;
+    /// what cannot be declared makes this fail, for as long as it lasts.
     pub async fn check(&self) -> Result<(), Error> {
+        self.consuming.borrow().clone().filter(|link| link.lives()).ok_or(AWAY)?;
         let link = self.ready()?;
         let declared = timeout(PUBLISH_TIMEOUT, self.declare(&link.connection)).await;
         // A broker that is only slow keeps its link.

@@ -3,10 +3,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use axum::{
-    http::{
-        HeaderValue, StatusCode,
-        header::{SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE},
-    },
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use edge::{FieldError, Problem, database::is_away};
@@ -49,15 +46,15 @@ impl IntoResponse for Error {
         match &self {
             Self::Malformed(_) => problem(StatusCode::BAD_REQUEST),
             Self::NoTicket => {
-                problem(StatusCode::UNAUTHORIZED).header(WWW_AUTHENTICATE, is("Ticket"))
+                problem(StatusCode::UNAUTHORIZED).header(header::WWW_AUTHENTICATE, is("Ticket"))
             }
             Self::NotFound => problem(StatusCode::NOT_FOUND),
             Self::AnotherUsers => problem(StatusCode::CONFLICT),
             Self::Invalid(it) => problem(StatusCode::UNPROCESSABLE_ENTITY).errors(vec![it.clone()]),
             // RFC 6455, section 4.4: also when the client named another version.
             Self::NoUpgrade => problem(StatusCode::UPGRADE_REQUIRED)
-                .header(UPGRADE, is("websocket"))
-                .header(SEC_WEBSOCKET_VERSION, is("13")),
+                .header(header::UPGRADE, is("websocket"))
+                .header(header::SEC_WEBSOCKET_VERSION, is("13")),
             Self::Away(_) => {
                 problem(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1))
             }

@@ -63,13 +63,13 @@ impl Live {
         let mut connection = self.connection.clone();
         let told = connection.publish::<_, _, ()>(self.channel(), user.as_str());
         let told = timeout(TELL_TIMEOUT, told).await;
-        tracing::trace!(?told, user = user.as_str(), "news");
+        tracing::trace!(?told, user = user.as_str(), "update");
     }
     // ANCHOR_END: tell
 
     /// One for all users: each process hears of each. Where that is too much, one for each shard.
     fn channel(&self) -> String {
-        format!("{}news", self.prefix)
+        format!("{}updates", self.prefix)
     }
 
     // ANCHOR: ticket
@@ -185,9 +185,9 @@ mod tests {
     }
 
     /// Whether it is told to look.
-    fn hears(news: &mut watch::Receiver<()>) -> bool {
-        let changed = news.has_changed().unwrap();
-        news.mark_unchanged();
+    fn hears(updates: &mut watch::Receiver<()>) -> bool {
+        let changed = updates.has_changed().unwrap();
+        updates.mark_unchanged();
         changed
     }
 

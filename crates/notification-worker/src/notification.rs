@@ -1,5 +1,6 @@
 //! What is a notification, what may a client send, and what can become of it?
 
+use edge::text::is_line;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// A name that is safe wherever it goes: in paths, in keys of Redis, in logs.
@@ -76,10 +77,7 @@ pub enum Status {
 
 /// What a client wants to have sent: the body of its call.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "an object with `user_id`, `channel`, `title`, `body`, and perhaps `job_id`"
-)]
+#[serde(deny_unknown_fields, expecting = "an object with `user_id`, `channel`, `title`, `body`")]
 pub struct NewNotification {
     /// Chosen by the client, or new.
     #[serde(default = "new_job_id")]
@@ -89,7 +87,7 @@ pub struct NewNotification {
     /// How.
     pub channel: Channel,
     /// The headline.
-    #[serde(deserialize_with = "text::<_, 1, 256>")]
+    #[serde(deserialize_with = "title")]
     pub title: String,
     /// The text. With the title and what FCM's JSON adds, below the 4,096 bytes that FCM takes.
     #[serde(deserialize_with = "text::<_, 0, 3_000>")]
@@ -109,6 +107,12 @@ fn text<'de, D: Deserializer<'de>, const LEAST: usize, const MOST: usize>(
     let fits = (LEAST..=MOST).contains(&text.len()) && !text.contains('\0');
     let wrong = || D::Error::custom(format!("must have {LEAST} to {MOST} bytes, and no NUL"));
     fits.then_some(text).ok_or_else(wrong)
+}
+
+/// One printable line, wherever it is shown.
+fn title<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let title = text::<D, 1, 256>(deserializer)?;
+    if is_line(&title) { Ok(title) } else { Err(D::Error::custom("must be one printable line")) }
 }
 
 /// What stands in the broker's queues: which job. Everything else is in the database, which both sides share, so there

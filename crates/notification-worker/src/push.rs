@@ -4,10 +4,7 @@ use std::{fmt::Display, path::Path, time::Duration};
 
 use axum::{
     body::Bytes,
-    http::{
-        HeaderMap, Request,
-        header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER},
-    },
+    http::{HeaderMap, Request, header},
 };
 use gcp_auth::{CustomServiceAccount, TokenProvider};
 use http_body_util::{BodyExt, Full, Limited};
@@ -30,6 +27,8 @@ const MAX_ANSWER: usize = 64 * 1_024;
 
 /// FCM, for one project.
 pub struct Fcm {
+    /// What `gcp_auth` also uses. reqwest is here without TLS, and its own TLS would bring a second library for
+    /// cryptography, in C, which takes long to build.
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     /// Keeps an access token as long as it lasts.
     account: CustomServiceAccount,
@@ -78,8 +77,8 @@ impl Fcm {
     async fn post(&self, body: String) -> Result<(), Refusal> {
         let token = self.account.token(&SCOPES).await.map_err(later)?;
         let request = Request::post(&self.url)
-            .header(CONTENT_TYPE, "application/json")
-            .header(AUTHORIZATION, format!("Bearer {}", token.as_str()))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {}", token.as_str()))
             .body(Full::from(body))
             .map_err(later)?;
         let (head, body) = self.client.request(request).await.map_err(later)?.into_parts();
@@ -98,7 +97,7 @@ fn later(error: impl Display) -> Refusal {
 
 /// In seconds. The other form of `Retry-After`, a date, FCM does not use.
 fn retry_after(headers: &HeaderMap) -> Option<u64> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
 impl Refusal {

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, time::Duration};
 /// Jitter: a delay is a share of its step, at random, so that jobs that failed together do not come back together.
 const JITTER: RangeInclusive<f64> = 0.55..=1.0;
 /// In seconds: a day. A channel that asks for more, and be it for 2⁶⁴, is asked again all the same.
-const LONGEST_WISH: u64 = 24 * 60 * 60;
+const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
 /// After this many workers died while trying a job, assume that the job kills them.
 pub const CRASHES: i32 = 5;
 /// From this many on it is a suspect and is tried alone: other jobs were in flight beside it, and are suspects too.
@@ -28,8 +28,8 @@ impl Backoff {
     /// the seconds that the channel asks for (`Retry-After`), up to a day.
     pub fn after(&self, failures: u16, retry_after: Option<u64>) -> Option<Duration> {
         let wait = self.step(failures).mul_f64(rand::random_range(JITTER));
-        let wish = Duration::from_secs(retry_after.unwrap_or_default().min(LONGEST_WISH));
-        (failures < self.attempts).then(|| wish.max(wait))
+        let asked_for = Duration::from_secs(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
+        (failures < self.attempts).then(|| asked_for.max(wait))
     }
 
     /// The longest wait after this many failures, if the channel asks for nothing.
@@ -87,11 +87,11 @@ mod tests {
     fn retry_after_lengthens_the_wait_and_never_shortens_it() {
         for failures in 1..5 {
             let wait = BACKOFF.after(failures, Some(0)).unwrap();
-            assert!(wait >= BACKOFF.step(failures).mul_f64(0.55), "{wait:?} for a wish of nothing");
+            assert!(wait >= BACKOFF.step(failures).mul_f64(0.55), "{wait:?} for `Retry-After: 0`");
         }
         assert_eq!(BACKOFF.after(1, Some(30)), Some(Duration::from_secs(30)));
         assert_eq!(BACKOFF.after(1, Some(u64::MAX)), Some(Duration::from_hours(24)));
-        assert_eq!(BACKOFF.after(5, Some(30)), None, "a wish is no reason to go on for ever");
+        assert_eq!(BACKOFF.after(5, Some(30)), None, "a header is no reason to go on for ever");
     }
 
     #[test]

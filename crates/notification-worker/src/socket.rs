@@ -86,13 +86,13 @@ impl Socket {
     // ANCHOR: socket
     async fn run(&mut self, hub: &Hub) -> Result<(), End> {
         // Joined before the first look: what comes between the two is another look.
-        let mut news = hub.join(self.user.clone());
+        let mut updates = hub.join(self.user.clone());
         let mut ping = interval_at(Instant::now() + self.ping_every, self.ping_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.look().await?;
         loop {
             tokio::select! {
-                Ok(()) = news.changed() => self.look().await?,
+                Ok(()) = updates.changed() => self.look().await?,
                 said = self.web.recv() => self.hear(said.as_ref())?,
                 _ = ping.tick() => self.ping().await?,
             }

@@ -48,9 +48,7 @@ impl Limit {
         let client = one_client(self.proxies.client_of(peer, headers));
         let limiter = async { Arc::new(RateLimiter::direct(self.quota)) };
         let limiter = self.clients.get_with(client, limiter).await;
-        limiter
-            .check()
-            .map_err(|not_until| Error::TooMany(not_until.wait_time_from(limiter.clock().now())))
+        limiter.check().map_err(|it| Error::TooMany(it.wait_time_from(limiter.clock().now())))
     }
 }
 

@@ -69,9 +69,7 @@ impl HotLinks {
                     link,
                 })),
                 Err(error @ (Error::NotFound | Error::Gone)) => Err(error),
-                Err(Error::DatabaseAway) => {
-                    return self.stale.get(code).await.ok_or(Error::DatabaseAway);
-                }
+                Err(error @ Error::DatabaseAway) => return self.stale.get(code).await.ok_or(error),
                 Err(error) => return Err(error),
             };
             self.stale.insert(code.clone(), leads.clone()).await;

@@ -82,8 +82,12 @@ impl Clicks {
 
     // ANCHOR: add_clicks
     /// Adds to a sum, or begins one if there is room.
-    fn add(&self, visit: Visit, clicks: i64) {
+    fn add(&self, mut visit: Visit, clicks: i64) {
         let mut sums = self.sums();
+        // From here on only links make new sums: strangers choose the `Referer`, and must not push out others' clicks.
+        if sums.len() >= PENDING / 2 && !sums.contains_key(&visit) {
+            visit.referrer = Cow::Borrowed("other");
+        }
         if sums.len() >= PENDING && !sums.contains_key(&visit) {
             self.dropped.fetch_add(clicks.unsigned_abs(), Ordering::Relaxed);
         } else {
@@ -174,5 +178,15 @@ mod tests {
         assert_eq!(clicks.dropped(), 3);
         let sums = clicks.sums();
         assert_eq!((sums.len(), sums[&visit(0, "a.example")]), (PENDING, 3));
+    }
+
+    #[tokio::test]
+    async fn made_up_referrers_leave_room_for_other_links() {
+        let clicks = Clicks::new(Store::new("postgres://nobody@localhost/").unwrap());
+        for n in 0..PENDING {
+            clicks.add(Visit { referrer: format!("h{n}.example").into(), ..visit(0, "") }, 1);
+        }
+        clicks.add(visit(1, "a.example"), 1);
+        assert_eq!((clicks.dropped(), clicks.sums()[&visit(1, "other")]), (0, 1));
     }
 }

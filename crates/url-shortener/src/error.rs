@@ -80,10 +80,9 @@ impl IntoResponse for Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        // 25006: the server is read-only, because another has taken its place. 40: a deadlock, or the like. Both pass.
+        // 40: a deadlock, or the like. It passes.
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        let passes = code.is_some_and(|code| code == "25006" || code.starts_with("40"));
-        if is_away(&error) || passes {
+        if is_away(&error) || code.is_some_and(|code| code.starts_with("40")) {
             // Not louder: while the database is away there is one for each request.
             tracing::debug!(%error, "a database is away");
             Self::DatabaseAway

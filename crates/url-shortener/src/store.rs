@@ -158,7 +158,7 @@ impl Store {
 
     // ANCHOR: sweep
     /// Deletes links that expired an hour ago, and clicks of links that are gone; how many rows there were. At most a
-    /// thousand of each, so that it holds its locks only for milliseconds.
+    /// thousand of each, so that each statement ends in time: one that does not would never get further.
     pub async fn sweep(&self) -> Result<u64, Error> {
         // `skip locked`: several processes sweep side by side, and none waits for a link that is being written to;
         // it is still there the next time.
@@ -178,13 +178,16 @@ impl Store {
             where ctid = any (array(
                 select clicks.ctid
                 from clicks
-                join deleted_links on id = link
+                join (select id from deleted_links order by id limit 1000) as gone on id = link
                 limit 1000
             ))
         "#;
         // A link that is gone gets no more clicks, so one that has none is done.
-        let done =
-            "delete from deleted_links where not exists (select from clicks where link = id)";
+        let done = r#"
+            delete from deleted_links
+            where id = any (array(select id from deleted_links order by id limit 1000))
+                and not exists (select from clicks where link = id)
+        "#;
         let mut swept = 0;
         for delete in [links, clicks, done] {
             swept += self.upkeep.execute(sqlx::query(delete)).await?;

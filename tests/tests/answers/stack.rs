@@ -164,6 +164,9 @@ fn says(output: &Output, words: &[&str]) -> Outcome {
     Ok(())
 }
 
+/// A user who owns nothing, on Linux.
+const NOBODY: u32 = 65_534;
+
 async fn a_url_that_is_set_and_does_not_answer_is_an_error() -> Outcome {
     let stack = Stack::new("stack-given-away")?;
     let mut command = stack.command(&["stack", "up"]);
@@ -455,7 +458,6 @@ async fn an_ordinary_user_gets_a_stack_too() -> Outcome {
     let stack = Stack::new("stack-ordinary")?;
     // Only root can become somebody else; an ordinary user's tests show it by running at all.
     only_root(&stack)?;
-    const NOBODY: u32 = 65_534;
     chown(&stack.folder, Some(NOBODY), Some(NOBODY))?;
     // The executable itself may lie where only root can go.
     let program = stack.folder.join("program");

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use conform::http::header;
 use futures_util::future::join_all;
 use lab::{Lab, Target, load::median};
@@ -225,19 +225,24 @@ impl Witnesses {
         seen.writes.clear();
     }
 
-    /// Waits until both processes answer from Redis again, though nobody tells them to.
-    pub async fn hits_return(&self, lab: &Lab, name: &str) -> anyhow::Result<()> {
+    /// Waits until both processes answer from Redis again, though nobody tells them to. Whether they do.
+    pub async fn hits_return(&self, lab: &Lab, name: &str) -> anyhow::Result<bool> {
         self.begin(&format!("after: {name}"));
         let healed = Instant::now();
+        let mut back = true;
         for client in &self.clients {
-            while !is_hit(&client.read(1).await?) {
-                ensure!(healed.elapsed() < Duration::from_secs(20), "{name}: hits do not return");
+            while back && !is_hit(&client.read(1).await?) {
                 sleep(Duration::from_millis(5)).await;
+                back = healed.elapsed() < Duration::from_secs(20);
             }
         }
-        let took = healed.elapsed().as_secs_f64();
-        lab.figure(format!("{name}: hits are back after"), took, "s");
-        Ok(())
+        let seen = if back { "they do" } else { "they do not" };
+        lab.check(format!("{name}: hits return"), "within 20 s", seen, back);
+        if back {
+            let took = healed.elapsed().as_secs_f64();
+            lab.figure(format!("{name}: hits are back after"), took, "s");
+        }
+        Ok(back)
     }
 
     /// Checks that everything was as promised.

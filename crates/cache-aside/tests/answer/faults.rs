@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::ensure;
 use cache_aside::{
     cases::client::{is_hit, name},
-    experiments::fixture::{CALM, Fixture, believing},
+    experiments::fixture::{Fixture, NO_TIMEOUTS, believing},
 };
-use conform::http::problem;
+use conform::http::{header, problem};
 use lab::{
     fault::{Fault, Proxy, Side},
     harness::{Outcome, eventually},
@@ -22,6 +22,7 @@ lab::tests![
     a_client_that_disconnects_leaves_no_lease_behind,
     one_slow_answer_of_redis_costs_one_request_and_no_more,
     without_the_database_readers_make_no_storm_of_connections,
+    a_database_that_became_read_only_is_away,
     many_users_are_read_from_a_redis_cluster,
 ];
 
@@ -46,7 +47,8 @@ async fn a_client_that_disconnects_leaves_no_lease_behind() -> Outcome {
     fixture.make_users(100).await?;
     let proxy = Proxy::to_url(fixture.database.url()).await?;
     let serve = fixture.serve().env("DATABASE_URL", proxy.url(fixture.database.url())?);
-    let child = serve.args(&CALM).start().await?;
+    // A lease that is left behind lasts two minutes: no reader here would wait for its end.
+    let child = serve.args(&NO_TIMEOUTS).start().await?;
     let client = believing(&child).await?;
     proxy.set(Fault::BlackHole);
     let ids: Vec<i64> = (1..=100).collect();
@@ -62,7 +64,7 @@ async fn a_client_that_disconnects_leaves_no_lease_behind() -> Outcome {
     // Dropping the request closes its connection; the server sees it within moments.
     sleep(Duration::from_millis(200)).await;
     proxy.heal();
-    eventually("all of them are cached, though the lease lasts half a minute", async || {
+    eventually("all of them are cached, though a lease lasts two minutes", async || {
         let many = client.read_many(&ids).await?;
         Ok(is_hit(&many).then_some(()))
     })
@@ -119,6 +121,24 @@ async fn without_the_database_readers_make_no_storm_of_connections() -> Outcome 
     // Each read tries once; the watcher pauses between its attempts, up to a tenth of a second.
     let most = reads + 10 + u64::try_from(took.as_millis())? / 90;
     ensure!(connections <= most, "{connections} connections for {reads} reads in {took:?}");
+    Ok(())
+}
+
+async fn a_database_that_became_read_only_is_away() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start(&[]).await?;
+    let id = client.sign_up("Ada").await?;
+    // As a primary that was demoted refuses each change.
+    let refuse = r#"
+        create function refuse() returns trigger language plpgsql as
+            $$begin raise exception 'read-only' using errcode = '25006'; end$$;
+        create trigger refuse before update on users for each statement execute function refuse();
+    "#;
+    let mut database = PgConnection::connect(fixture.database.url()).await?;
+    sqlx::raw_sql(refuse).execute(&mut database).await?;
+    let changed = client.change(id, &client.user("Ada")).await?;
+    ensure!(header(&changed, "retry-after") == "1", "{changed:?}");
+    problem(changed, 503).await?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cache_aside::experiments::fixture::{CALM, Fixture, believing};
-use lab::harness::Outcome;
+use lab::harness::{Outcome, eventually};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -41,6 +41,7 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 struct Tls {
     url: Url,
     certificate: PathBuf,
+    accepted: Arc<AtomicU64>,
     handshakes: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
     _folder: TempDir,
@@ -77,11 +78,12 @@ impl Tls {
         let port = listener.local_addr()?.port();
         url.set_port(Some(port)).map_err(|()| anyhow::anyhow!("no port in {url}"))?;
         let is_postgres = url.scheme().starts_with("postgres");
-        let handshakes = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&handshakes);
+        let (accepted, handshakes) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let (count, counted) = (Arc::clone(&accepted), Arc::clone(&handshakes));
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 let (acceptor, server) = (acceptor.clone(), server.clone());
                 let counted = Arc::clone(&counted);
                 tokio::spawn(async move {
@@ -90,7 +92,7 @@ impl Tls {
                 });
             }
         });
-        Ok(Self { url, certificate, handshakes, accepting, _folder: folder })
+        Ok(Self { url, certificate, accepted, handshakes, accepting, _folder: folder })
     }
 
     fn handshakes(&self) -> u64 {
@@ -143,6 +145,11 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() -> Outcome {
     let url = redis.url.as_str().replacen("redis://", "rediss://", 1);
     let child = fixture.serve_through(&url).args(&CALM).start().await?;
     let client = cache_aside::cases::client::Client::at(child.url())?;
+    // The second attempt comes when the first has failed.
+    eventually("it tries to connect again", async || {
+        Ok((redis.accepted.load(Ordering::Relaxed) > 1).then_some(()))
+    })
+    .await?;
     let ready: serde_json::Value = client.readiness().await?.json().await?;
     ensure!(ready["redis"] == "away", "{ready}");
     ensure!(redis.handshakes() == 0);

@@ -2,8 +2,11 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use conform::target::Target;
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, body::Bytes, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest::Url;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
@@ -87,6 +90,27 @@ where
     }
 }
 
+/// A GET of HTTP/2 with a cookie, on a connection that nothing else uses.
+pub async fn get_over_http2<S>(stream: S, url: &Url, cookie: &str) -> anyhow::Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let request = Request::get(url.as_str()).header("cookie", cookie).body(Empty::<Bytes>::new())?;
+    let asked = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = response.collect().await?.to_bytes();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        anyhow::Ok(Answer { status, head: String::new(), body })
+    };
+    tokio::select! {
+        answer = asked => answer,
+        ended = connection => bail!("expected an answer over HTTP/2, got none: {ended:?}"),
+    }
+}
+
 /// The answer, if all of it is there.
 fn whole(received: &[u8]) -> io::Result<Option<Answer>> {
     let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
@@ -121,13 +145,21 @@ pub fn trusting(
 /// A client that takes every certificate that is for this name, this time and this purpose, whoever signed it: a case
 /// tries a program that its author has started.
 pub fn trusting_any_authority() -> anyhow::Result<ClientConfig> {
-    with_verifier(Arc::new(AnyAuthority(Arc::new(ring::default_provider()))))
+    speaking(BOTH)
 }
 
-/// A client that checks certificates in this way.
-pub fn with_verifier(verifier: Arc<dyn ServerCertVerifier>) -> anyhow::Result<ClientConfig> {
+/// The same, with these versions of TLS.
+pub fn speaking(versions: &[&'static SupportedProtocolVersion]) -> anyhow::Result<ClientConfig> {
+    with_verifier(Arc::new(AnyAuthority(Arc::new(ring::default_provider()))), versions)
+}
+
+/// A client that checks certificates in this way, and speaks these versions.
+pub fn with_verifier(
+    verifier: Arc<dyn ServerCertVerifier>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> anyhow::Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_protocol_versions(BOTH)?.dangerous();
+    let builder = builder.with_protocol_versions(versions)?.dangerous();
     Ok(builder.with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 

@@ -10,8 +10,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio_rustls::rustls::{ClientConnection, ProtocolVersion::TLSv1_3, version::TLS12};
 
-use client::{Bridge, address, connect, exchange, get, https_of, trusting_any_authority};
+use client::{
+    BOTH, Bridge, address, connect, exchange, get, get_over_http2, https_of, speaking,
+    trusting_any_authority,
+};
 use conform::{
     case::{Outcome, Suite},
     cases,
@@ -89,8 +93,13 @@ async fn a_login_in_clear_text_is_refused_and_not_redirected(target: &Target) ->
     let refused = problem(target.post("login", &login).await?, 403).await?;
     let leaks = refused.to_string().contains("lovelace");
     expect(!leaks, "a problem without the password in it", &refused)?;
-    for (method, path) in [(Method::POST, "me"), (Method::PUT, "pages/debts"), (Method::DELETE, "")]
-    {
+    for (method, path) in [
+        (Method::POST, "me"),
+        (Method::PUT, "pages/debts"),
+        (Method::DELETE, ""),
+        (Method::POST, "healthz"),
+        (Method::POST, ".well-known/acme-challenge/conform-token"),
+    ] {
         problem(target.ask(method, path).await?, 403).await?;
     }
     Ok(())
@@ -174,33 +183,55 @@ async fn a_login_sets_a_cookie_that_plain_http_never_sees(target: &Target) -> Ou
 async fn me_says_who_asks_and_how_the_request_arrived(target: &Target) -> Outcome {
     let url = https_of(target).await?;
     let name = url.host_str().context("a host")?;
-    let mut config = trusting_any_authority()?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let config = Arc::new(config);
+    target.note("POST /login over HTTPS", "nothing yet");
+    let config = Arc::new(trusting_any_authority()?);
+    let mut stream = connect(&config, address(&url)?, name).await.context("no handshake")?;
+    let request = client::post(url.authority(), "/login", &[], &login().to_string());
+    let cookie = exchange(&mut stream, &request).await?.cookie().to_owned();
     let mut resumed = Vec::new();
-    for _ in 0..2 {
-        target.note("POST /login and GET /me over HTTPS", "nothing yet");
-        let mut stream = connect(&config, address(&url)?, name).await.context("no handshake")?;
-        let request = client::post(url.authority(), "/login", &[], &login().to_string());
-        let cookie = exchange(&mut stream, &request).await?.cookie().to_owned();
-        let me = get(url.authority(), "/me", &[("cookie", &cookie)]);
-        let answer = exchange(&mut stream, &me).await?;
-        target.note("POST /login and GET /me over HTTPS", &answer.body);
-        equal("the status", answer.status, 200)?;
-        let me: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        equal("the field `user`", text(&me, "user")?, "ada")?;
-        let arrived = &me["arrived"];
-        equal("the field `tls`", arrived["tls"].clone(), "1.3")?;
-        equal("the field `alpn`", arrived["alpn"].clone(), "http/1.1")?;
-        equal(
-            "the field `client_certificate`",
-            arrived["client_certificate"].clone(),
-            Value::Null,
-        )?;
-        expect(arrived["cipher"].is_string(), "a text in the field `cipher`", arrived)?;
-        resumed.push(arrived["resumed"].clone());
+    for (versions, protocol, connections) in
+        [(BOTH, "http/1.1", 2), (&[&TLS12][..], "http/1.1", 1), (BOTH, "h2", 1)]
+    {
+        let mut config = speaking(versions)?;
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let config = Arc::new(config);
+        for _ in 0..connections {
+            target.note("GET /me over HTTPS", "nothing yet");
+            let mut stream =
+                connect(&config, address(&url)?, name).await.context("no handshake")?;
+            let expected = agreed(stream.get_ref().1);
+            let answer = if protocol == "h2" {
+                get_over_http2(stream, &url.join("/me")?, &cookie).await?
+            } else {
+                let me = get(url.authority(), "/me", &[("cookie", &cookie)]);
+                exchange(&mut stream, &me).await?
+            };
+            target.note("GET /me over HTTPS", &answer.body);
+            equal("the status", answer.status, 200)?;
+            let me: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            equal("the field `user`", text(&me, "user")?, "ada")?;
+            let arrived = &me["arrived"];
+            for (field, expected) in ["tls", "cipher", "alpn"].into_iter().zip(expected) {
+                let seen = arrived[field].as_str().unwrap_or_default().replace("TLS13_", "TLS_");
+                equal(&format!("the field `{field}`"), seen, expected)?;
+            }
+            let certificate = arrived["client_certificate"].clone();
+            equal("the field `client_certificate`", certificate, Value::Null)?;
+            resumed.push(arrived["resumed"].clone());
+        }
     }
-    equal("`resumed` of two connections", resumed, vec![json!(false), json!(true)])
+    let expected = [false, true, false, false].map(Value::from);
+    equal("`resumed` of two connections, and of two others", resumed, expected.to_vec())
+}
+
+/// The version, the cipher suite and the protocol inside, as the client knows them.
+fn agreed(tls: &ClientConnection) -> [String; 3] {
+    let version = if tls.protocol_version() == Some(TLSv1_3) { "1.3" } else { "1.2" };
+    let suite = tls.negotiated_cipher_suite().and_then(|it| it.suite().as_str());
+    // rustls writes 13 where IANA does not.
+    let suite = suite.unwrap_or("none").replace("TLS13_", "TLS_");
+    let protocol = String::from_utf8_lossy(tls.alpn_protocol().unwrap_or_default()).into_owned();
+    [version.to_owned(), suite, protocol]
 }
 
 async fn a_wrong_password_or_cookie_is_refused(target: &Target) -> Outcome {

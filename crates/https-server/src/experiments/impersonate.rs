@@ -50,7 +50,7 @@ pub fn experiment() -> Experiment {
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::start(&[]).await?;
     let verifying = fixture.shared_client(BOTH)?;
-    let careless = Arc::new(with_verifier(Arc::new(Careless))?);
+    let careless = Arc::new(with_verifier(Arc::new(Careless), BOTH)?);
     let mut real = connect(&verifying, fixture.https, HOST).await?;
     let status = exchange(&mut real, &get(HOST, "/", &[])).await?.status;
     lab.check_eq("the real server is accepted by the client that verifies", 200, status);

@@ -75,6 +75,8 @@ impl Way {
 enum Outcome {
     /// The exchange failed.
     Ended,
+    /// One side waited for bytes that did not come.
+    Waited,
     /// All is as if nothing had been flipped.
     NoEffect,
     /// The exchange went on with something else, which the other side has seen and refused.
@@ -85,7 +87,11 @@ enum Outcome {
 
 impl Outcome {
     fn of(clean: &Visit, seen: &io::Result<Visit>) -> Self {
-        let Ok(seen) = seen else { return Self::Ended };
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Self::Waited,
+            Err(_) => return Self::Ended,
+        };
         let statuses = |visit: &Visit| (visit.me.status, visit.page.status);
         if statuses(seen) != statuses(clean) {
             Self::Refused
@@ -99,6 +105,7 @@ impl Outcome {
     fn words(self) -> &'static str {
         match self {
             Self::Ended => "the connection ended",
+            Self::Waited => "one side waited for more, for two seconds",
             Self::NoEffect => "no effect",
             Self::Refused => "reached the server, which refused what it read",
             Self::Unnoticed => "reached the client, which took it for the answer",
@@ -122,7 +129,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (https, _) =
         flips(&lab, &ours, params.flips, "where the service leads its visitors").await?;
     let (http, in_body) = flips(&lab, &theirs, params.flips, "plain HTTP").await?;
-    let all = [Outcome::Ended, Outcome::NoEffect, Outcome::Refused, Outcome::Unnoticed];
+    let all =
+        [Outcome::Ended, Outcome::Waited, Outcome::NoEffect, Outcome::Refused, Outcome::Unnoticed];
     let count = |seen: &BTreeMap<Outcome, u32>, outcome| seen.get(&outcome).copied().unwrap_or(0);
     let rows = all.map(|outcome| {
         let words = outcome.words().to_owned();
@@ -136,6 +144,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         0,
         reached,
     );
+    // A flip in a length makes one side wait, and the version in the head of a record is read by nobody.
+    let (ended, least) = (count(&https, Outcome::Ended), (params.flips * 9).div_ceil(10));
+    let check = "over HTTPS, flips that ended the exchange";
+    lab.check(check, format!("at least {least}"), ended, ended >= least);
     let (unnoticed, of) = in_body;
     let check = "over HTTP, flips in the page that the reader takes for the page";
     lab.check(check, format!("all {of}"), unnoticed, of > 0 && unnoticed == of);

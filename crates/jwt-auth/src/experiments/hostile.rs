@@ -7,6 +7,7 @@ use std::sync::{
 
 use axum::{Router, routing::get};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ed25519_dalek::SigningKey;
 use lab::{
     Lab,
     harness::eventually,
@@ -32,12 +33,12 @@ pub async fn key_sets(
     let publisher = Publisher::of(good.to_string()).await?;
     let verifier = verifier(&format!("http://{}", publisher.here.host));
     let (_verifier, client) = start(verifier.args(&["--jwks-seconds", "0.1"])).await?;
-    let weak = forger.signed_by_a_weak_key();
+    let me = async |token: &str| client.show(Method::GET, "me", token).await;
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
-    for (what, key_set) in sets(&good) {
+    for (what, key_set, forged) in sets(&good) {
         publisher.publish(key_set).await?;
-        let me = async |token: &str| client.show(Method::GET, "me", token).await;
-        let (genuine, forged) = tokio::try_join!(me(genuine), me(&weak))?;
+        let forged = forger.forged(forged);
+        let (genuine, forged) = tokio::try_join!(me(genuine), me(&forged))?;
         let (genuine, forged) = (genuine.status().as_u16(), forged.status().as_u16());
         rows.push(vec![what.to_owned(), genuine.to_string(), forged.to_string()]);
         // 503: while the set cannot be used, nobody knows whether there is such a key.
@@ -46,54 +47,90 @@ pub async fn key_sets(
         }
     }
     lab.figure("broken and hostile key sets", rows.len() as f64, "");
-    lab.table("Key sets", &["the set", "the genuine token", "one of a weak key"], rows);
+    lab.table("Key sets", &["the set", "the genuine token", "a forged one"], rows);
     lab.check(
         "key sets after which a genuine token is refused, or a forged one believed",
         "none",
         format!("{wrong:?}"),
         wrong.is_empty(),
     );
+    // Or the refusals above would prove nothing.
+    publisher.publish(json!({ "keys": [good["keys"][0], evil_key()] }).to_string()).await?;
+    let seen = me(&forger.forged(Forged::ByEvil)).await?.status().as_u16();
+    lab.check_eq("a forged token whose key is in the set, without a flaw", 200, seen);
     Ok(())
 }
 
-/// Sets that were cut, mixed up or poisoned, made from a good one.
-fn sets(good: &Value) -> Vec<(&'static str, String)> {
+/// Whose key signs the forged token, and under which name.
+#[derive(Clone, Copy)]
+enum Forged {
+    /// Our key's name, and the forger's key.
+    InOurName,
+    /// The forger's key, under a name of its own.
+    ByEvil,
+    /// A key for which one signature does for every message.
+    ByWeak,
+}
+
+/// Sets that were cut, mixed up or poisoned, made from a good one; and the token that each would let in.
+fn sets(good: &Value) -> Vec<(&'static str, String, Forged)> {
+    use Forged::{ByEvil, ByWeak, InOurName};
+
     let text = good.to_string();
     let key = &good["keys"][0];
-    let with = |other: Value| json!({ "keys": [key, other] }).to_string();
-    let changed = |member: &str, value: Value| {
-        let mut key = key.clone();
-        key[member] = value;
-        json!({ "keys": [key] }).to_string()
+    let with = |other: &Value| json!({ "keys": [key, other] }).to_string();
+    // Ours is good: only the forged token shows whether the flaw was seen.
+    let flawed = |member: &str, value: Value| {
+        let mut evil = evil_key();
+        evil[member] = value;
+        with(&evil)
     };
-    let other =
-        URL_SAFE_NO_PAD.encode(ed25519_dalek::SigningKey::from_bytes(&[9; 32]).verifying_key());
-    let ours = |x: &str| json!({ "kty": "OKP", "crv": "Ed25519", "kid": key["kid"], "x": x });
+    let mut ours_cut = key.clone();
+    ours_cut["x"] = json!("AAAA");
+    let mut same_name = evil_key();
+    same_name["kid"] = key["kid"].clone();
+    let rsa = json!({ "kty": "RSA", "n": "AQAB", "e": "AQAB" });
+    let mut many = vec![key.clone(), evil_key()];
+    many.resize(10_000, rsa.clone());
     vec![
-        ("nothing", String::new()),
-        ("a page that says 'down for maintenance'", "<html>down for maintenance</html>".to_owned()),
-        ("cut in the middle", text[..text.len() / 2].to_owned()),
-        ("no keys", json!({ "keys": [] }).to_string()),
-        ("keys that are none", json!({ "keys": [7, null, "key", {}] }).to_string()),
+        ("nothing", String::new(), InOurName),
         (
-            "only an RSA key",
-            json!({ "keys": [{ "kty": "RSA", "n": "AQAB", "e": "AQAB" }] }).to_string(),
+            "a page that says 'down for maintenance'",
+            "<html>down for maintenance</html>".to_owned(),
+            InOurName,
         ),
-        ("our key, for encryption", changed("use", json!("enc"))),
-        ("our key, for HS256", changed("alg", json!("HS256"))),
-        ("our key, for signing only", changed("key_ops", json!(["sign"]))),
-        ("our key, with a private part", changed("d", json!("AAAA"))),
-        ("our key, cut", changed("x", json!("AAAA"))),
-        ("two keys of one name", with(ours(&other))),
+        ("cut in the middle", text[..text.len() / 2].to_owned(), InOurName),
+        ("no keys", json!({ "keys": [] }).to_string(), InOurName),
+        ("keys that are none", json!({ "keys": [7, null, "key", {}] }).to_string(), InOurName),
+        ("only an RSA key", json!({ "keys": [rsa] }).to_string(), InOurName),
+        ("our key, cut", json!({ "keys": [ours_cut] }).to_string(), InOurName),
+        ("a key for encryption beside ours", flawed("use", json!("enc")), ByEvil),
+        ("a key for HS256 beside ours", flawed("alg", json!("HS256")), ByEvil),
+        ("a key for signing only beside ours", flawed("key_ops", json!(["sign"])), ByEvil),
+        ("a key with its private part beside ours", flawed("d", json!("AAAA")), ByEvil),
+        ("a weak key beside ours", with(&weak_key()), ByWeak),
+        ("two keys of one name", with(&same_name), InOurName),
+        // Of two, most parsers take the last.
         (
             "a member twice in a key",
-            text.replacen("\"kty\":", &format!("\"x\":\"{other}\",\"kty\":"), 1),
+            text.replacen('}', &format!(",\"x\":{}}}", same_name["x"]), 1),
+            InOurName,
         ),
-        ("keys twice", format!("{{\"keys\":[{}],{}", ours(&other), &text[1..])),
-        ("a weak key beside ours", with(weak_key())),
-        ("10,000 keys", json!({ "keys": vec![key; 10_000] }).to_string()),
-        ("nested", "[".repeat(10_000)),
+        ("keys twice", format!("{},\"keys\":[{same_name}]}}", &text[..text.len() - 1]), InOurName),
+        // Nothing is wrong with it but its length.
+        ("10,000 keys", json!({ "keys": many }).to_string(), ByEvil),
+        ("nested", "[".repeat(10_000), InOurName),
     ]
+}
+
+/// The forger's own private key.
+fn evil() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
+
+fn evil_key() -> Value {
+    let x = URL_SAFE_NO_PAD.encode(evil().verifying_key());
+    json!({ "kty": "OKP", "crv": "Ed25519", "kid": "evil", "x": x })
 }
 
 /// A point of small order: it verifies one signature over every message.
@@ -109,6 +146,17 @@ fn weak_key() -> Value {
 }
 
 impl Forger {
+    /// A token whose claims are good.
+    fn forged(&self, forged: Forged) -> String {
+        let mut header = self.header.clone();
+        match forged {
+            Forged::InOurName => {}
+            Forged::ByEvil => header["kid"] = "evil".into(),
+            Forged::ByWeak => return self.signed_by_a_weak_key(),
+        }
+        Self { key: evil(), header, claims: self.claims.clone() }.token()
+    }
+
     /// The claims are good, and nobody has a private key to this.
     fn signed_by_a_weak_key(&self) -> String {
         let mut header = self.header.clone();

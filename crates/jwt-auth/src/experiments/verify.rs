@@ -12,7 +12,7 @@ use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode, get_current_timestamp,
 };
 use lab::{
-    Experiment, Lab, Sabotage, Service, Target,
+    Experiment, Lab, Need, Sabotage, Service, Target,
     load::{self, Outcome, Stop, median},
 };
 use redis::AsyncCommands;
@@ -49,6 +49,7 @@ pub fn experiment() -> Experiment {
         &["--seconds", "0.1", "--rounds", "2", "--clients", "8"],
         run,
     )
+    .needs(&[Need::Shared(Service::Redis)])
     .sabotage(Sabotage {
         file: "src/claims.rs",
         replace: "decode::<Claims>(token, key, &self.0)",

@@ -7,6 +7,7 @@ use conform::http::{header, lives_and_is_ready, problem};
 use jwt_auth::{
     cases::client::{part, tokens, unauthorized},
     experiments::fixture::{self, CHEAP, Fixture},
+    store::Store,
 };
 use lab::{
     fault::{Fault, Proxy},
@@ -28,6 +29,7 @@ lab::tests![
     the_service_says_that_it_lives_and_is_ready_and_stops_when_asked,
     a_refresh_that_cannot_be_signed_leaves_the_token_fresh,
     a_logout_denies_also_what_the_database_has_forgotten,
+    a_logout_everywhere_denies_also_sessions_that_are_over,
     the_alarm_for_a_reused_refresh_token_names_the_user,
     a_session_ends_however_often_it_is_refreshed,
 ];
@@ -175,6 +177,32 @@ async fn a_logout_denies_also_what_the_database_has_forgotten() -> Outcome {
     pool.close().await;
     ensure!(client.me(&pair.access_token).await?.status() == 200);
     let logout = client.show(Method::POST, "logout", &pair.access_token).await?;
+    ensure!(logout.status() == 204, "{}", logout.status());
+    unauthorized(client.me(&pair.access_token).await?).await
+}
+
+/// An access token may outlive its session, and a logout denies the sessions whose rows it finds.
+async fn a_logout_everywhere_denies_also_sessions_that_are_over() -> Outcome {
+    let keys = Keys::fresh("jwt-auth").await?;
+    let deny = ["--deny-list", "--redis-prefix", keys.prefix()];
+    let (fixture, _child, client) = start(&deny).await?;
+    client.join("ann@example.com").await?;
+    let pool = fixture.database.pool().await?;
+    let long_over = "update sessions set expires_at = now() - interval '3 days'";
+    sqlx::query(long_over).execute(&pool).await?;
+    let pair = client.log_in("ann@example.com").await?;
+    let over = r#"
+        update sessions set expires_at = now() - interval '1 minute'
+        where expires_at > now()
+    "#;
+    sqlx::query(over).execute(&pool).await?;
+    Store::new(fixture.database.url())?.sweep().await;
+    let left = "select count(*) from sessions where expires_at < now() - interval '2 days'";
+    let left: i64 = sqlx::query_scalar(left).fetch_one(&pool).await?;
+    ensure!(left == 0, "nothing was swept");
+    pool.close().await;
+    ensure!(client.me(&pair.access_token).await?.status() == 200);
+    let logout = client.show(Method::POST, "logout/everywhere", &pair.access_token).await?;
     ensure!(logout.status() == 204, "{}", logout.status());
     unauthorized(client.me(&pair.access_token).await?).await
 }

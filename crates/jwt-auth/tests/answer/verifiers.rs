@@ -33,6 +33,7 @@ lab::tests![
     a_key_need_not_say_what_it_is_for,
     a_key_set_of_another_machine_is_not_fetched_over_plain_http,
     a_withdrawn_key_is_refused_at_once_and_another_one_signs,
+    without_a_deny_list_a_withdrawn_key_is_refused_with_the_next_key_set,
 ];
 
 async fn another_service_verifies_with_the_key_set_alone() -> Outcome {
@@ -173,19 +174,7 @@ async fn a_withdrawn_key_is_refused_at_once_and_another_one_signs() -> Outcome {
     let pair = client.join("ann@example.com").await?;
     let (_other, other) = fixture::start(verifier(issuer.url()).args(&deny)).await?;
     ensure!(other.me(&pair.access_token).await?.status() == 200);
-    let kid = part(&pair.access_token, 0)?["kid"].clone();
-    let kid = kid.as_str().context("kid")?;
-
-    let words = ["jwt-auth", "serve", "--withdraw-key", kid];
-    let mut command = child::command(child::this_program()?);
-    let command = command.args(words).args(deny).env("DATABASE_URL", fixture.database.url());
-    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    // A child of ours ends with its standard input.
-    let _stdin = process.stdin.take();
-    let output = process.wait_with_output().await?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success() && said.contains("withdrawn"), "{output:?}");
-
+    let kid = withdraw_its_key(&pair.access_token, &fixture, &deny).await?;
     for client in [&client, &other] {
         unauthorized(client.me(&pair.access_token).await?).await?;
     }
@@ -198,4 +187,40 @@ async fn a_withdrawn_key_is_refused_at_once_and_another_one_signs() -> Outcome {
         Ok((other.me(&next.access_token).await?.status() == 200).then_some(()))
     })
     .await
+}
+
+async fn without_a_deny_list_a_withdrawn_key_is_refused_with_the_next_key_set() -> Outcome {
+    let age = ["--jwks-seconds", "1"];
+    let (fixture, issuer, client) = start(&age).await?;
+    let token = client.join("ann@example.com").await?.access_token;
+    let (_other, other) = fixture::start(verifier(issuer.url()).args(&age)).await?;
+    ensure!(other.me(&token).await?.status() == 200);
+    withdraw_its_key(&token, &fixture, &age).await?;
+    for client in [&client, &other] {
+        eventually("the key is gone", async || {
+            Ok((client.me(&token).await?.status() == 401).then_some(()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Withdraws the key that signed this token, as an operator does; its name.
+async fn withdraw_its_key(
+    token: &str,
+    fixture: &Fixture,
+    options: &[&str],
+) -> anyhow::Result<String> {
+    let header = part(token, 0)?;
+    let kid = header["kid"].as_str().context("kid")?;
+    let words = ["jwt-auth", "serve", "--withdraw-key", kid];
+    let mut command = child::command(child::this_program()?);
+    let command = command.args(words).args(options).env("DATABASE_URL", fixture.database.url());
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // A child of ours ends with its standard input.
+    let _stdin = process.stdin.take();
+    let output = process.wait_with_output().await?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success() && said.contains("withdrawn"), "{output:?}");
+    Ok(kid.to_owned())
 }

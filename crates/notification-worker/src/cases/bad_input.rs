@@ -23,8 +23,8 @@ use conform::{
 
 cases! {
     Plain a_body_that_is_no_notification_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
-    Plain a_field_that_cannot_be_is_named: "422 that names the field: ids of 1 to 64 letters, digits, '_', '-', '.' or '@', a title of 1 to 256 bytes, a body of at most 3,000", "What a device cannot be sent is better refused now than dead later.";
-    Plain a_number_to_replay_after_that_is_none_is_named: "A stream with `after` that is no whole number of 0 or more: 422 that names after, and the ticket is still good", "A client that remembers nonsense has to hear so, and not to miss notifications.";
+    Plain a_field_that_cannot_be_is_named: "422 that names the field: ids of 1 to 64 letters, digits, '_', '-', '.' or '@', a title of 1 to 256 bytes in one printable line, a body of at most 3,000", "What a device cannot be sent is better refused now than dead later.";
+    Plain a_number_to_replay_after_that_is_none_is_named: "A stream with `after` that is no whole number of 0 or more, or that is spelt wrongly: 422 that names after, and the ticket is still good", "A client that remembers nonsense has to hear so, and not to miss notifications.";
     Plain a_client_that_speaks_is_closed_and_the_next_is_served: "A message on the stream: closed with 1003, an endless one with 1009; a ping is answered", "The stream goes one way. Nobody may fill the server's memory through it.";
     Plain a_path_that_cannot_be_is_a_problem: "A path with a string that cannot be a user, a job or a device: 400, 404, 414 or 422; a device token has up to 4,096 characters", "Paths are input too.";
     Plain a_wrong_method_is_not_allowed: "A method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
@@ -69,6 +69,8 @@ async fn a_field_that_cannot_be_is_named(target: &Target) -> Outcome {
         ("title", ""),
         ("title", &long[..257]),
         ("title", "a\0b"),
+        ("title", "a\nb"),
+        ("title", "a\u{2028}b"),
         ("body", "a\0b"),
         ("body", &long),
     ] {
@@ -93,11 +95,11 @@ async fn a_number_to_replay_after_that_is_none_is_named(target: &Target) -> Outc
     let client = Client::of(target);
     let user = client.name("antratinin");
     let ticket = client.ticket(&user).await?;
-    for after in ["-1", "x", "1.5", "99999999999999999999"] {
-        let query = format!("ticket={ticket}&after={after}");
+    for after in ["after=-1", "after=x", "after=1.5", "after=99999999999999999999", "aftr=5"] {
+        let query = format!("ticket={ticket}&{after}");
         invalid(client.refused(&user, &query).await?, "after")
             .await
-            .with_context(|| format!("for after={after}"))?;
+            .with_context(|| format!("for {after}"))?;
     }
     let query = format!("ticket={ticket}");
     client.stream_with(&user, &query).await.context("a bad `after` used the ticket up")?;

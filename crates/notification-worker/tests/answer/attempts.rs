@@ -20,6 +20,7 @@ lab::tests![
     a_panic_in_a_delivery_costs_an_attempt_and_no_queue,
     a_statement_that_fails_costs_an_attempt_and_no_lane,
     a_job_that_cannot_be_settled_is_buried_and_blocks_no_lane,
+    a_server_that_is_read_only_for_a_while_costs_no_attempt_and_no_job,
     a_job_whose_message_the_broker_lost_is_published_again,
     jobs_for_a_full_shard_do_not_keep_the_sweep_from_the_others,
     old_jobs_are_deleted_as_fast_as_they_come,
@@ -124,6 +125,31 @@ async fn a_job_that_cannot_be_settled_is_buried_and_blocks_no_lane() -> Outcome 
     Ok(())
 }
 
+async fn a_server_that_is_read_only_for_a_while_costs_no_attempt_and_no_job() -> Outcome {
+    let (fixture, _server, client) = start(&[]).await?;
+    // 25006: the server was demoted. A sequence counts on although the statement fails.
+    run(
+        &fixture,
+        "create sequence failures; \
+         create function fails() returns trigger language plpgsql as \
+         $$ begin perform nextval('failures'); raise 'not now' using errcode = '25006'; end $$; \
+         create trigger fails before update of claimed_by on notifications for each row \
+         execute function fails()",
+    )
+    .await?;
+    client.notify("one", "ann").await?;
+    eventually("a claim fails", async || {
+        let failed = "select count(*) from failures where is_called";
+        Ok((number(&fixture, failed).await? == 1).then_some(()))
+    })
+    .await?;
+    run(&fixture, "drop trigger fails on notifications").await?;
+    let progress = client.until("one", "delivered").await?;
+    ensure!(progress["attempts"] == 1, "{progress}");
+    ensure!(messages(&fixture, &fixture.topology.dead()).await? == 0, "it is buried too");
+    Ok(())
+}
+
 async fn a_job_whose_message_the_broker_lost_is_published_again() -> Outcome {
     let (fixture, _server, client) = start(&["--role", "api"]).await?;
     client.notify("one", "ann").await?;
@@ -158,7 +184,7 @@ async fn jobs_for_a_full_shard_do_not_keep_the_sweep_from_the_others() -> Outcom
     for n in 0..20 {
         client.try_notify(&format!("full-{n}"), &full, "websocket").await?;
     }
-    let left = "insert into notifications (job_id, user_id, channel, title, body, created_at) \
+    let left = "insert into notifications (job_id, user_id, channel, title, body, sweep_at) \
          select job, usr, 'websocket', 't', 'b', now() - interval '1 minute' + n * interval '1 millisecond' \
          from (select 'left-' || n as job, '{full}' as usr, n from generate_series(1, 250) n \
                union all select 'free', '{free}', 900) as left_behind";
@@ -222,12 +248,14 @@ async fn crashes(fixture: &Fixture) -> anyhow::Result<i64> {
 
 /// How many messages wait in a shard's queue.
 async fn depth(fixture: &Fixture, shard: u16) -> anyhow::Result<u32> {
+    messages(fixture, &fixture.topology.queue(shard)).await
+}
+
+async fn messages(fixture: &Fixture, queue: &str) -> anyhow::Result<u32> {
     let connection = fixture.queues.connection().await?;
     let channel = connection.create_channel().await?;
     let passive = QueueDeclareOptions { passive: true, ..Default::default() };
-    let queue = fixture.topology.queue(shard);
-    let queue =
-        channel.queue_declare(queue.as_str().into(), passive, lapin::types::FieldTable::default());
+    let queue = channel.queue_declare(queue.into(), passive, lapin::types::FieldTable::default());
     let count = queue.await?.message_count();
     connection.close(200, "goodbye".into()).await?;
     Ok(count)

@@ -157,7 +157,7 @@ async fn what_a_crash_left_unpublished_is_swept_up() -> Outcome {
     // What remains of a process that died between its record and its publish.
     let pool = fixture.database.pool().await?;
     sqlx::query(
-        "insert into notifications (job_id, user_id, channel, title, body, created_at) \
+        "insert into notifications (job_id, user_id, channel, title, body, sweep_at) \
          values ('left', 'ann', 'websocket', 't', 'b', now() - interval '1 minute')",
     )
     .execute(&pool)

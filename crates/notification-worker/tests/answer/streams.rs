@@ -27,6 +27,7 @@ lab::tests![
     a_client_is_pinged_and_dropped_if_it_never_answers,
     a_client_that_pings_and_reads_nothing_costs_no_memory_and_is_dropped,
     a_client_that_pings_and_answers_no_ping_is_dropped,
+    a_client_that_goes_on_after_the_goodbye_is_cut_off,
     a_socket_hears_although_its_subscription_is_dead,
 ];
 
@@ -109,6 +110,20 @@ async fn a_client_that_pings_and_answers_no_ping_is_dropped() -> Outcome {
         let _ = stream.socket.send(Message::Ping(vec![1].into())).now_or_never();
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    Ok(())
+}
+
+async fn a_client_that_goes_on_after_the_goodbye_is_cut_off() -> Outcome {
+    let (_fixture, _child, client) = start(&[]).await?;
+    let mut stream = client.stream("ann", 0).await?;
+    let begun = Instant::now();
+    // The first one brings it a Close, which it does not read. The connection has to end all the same.
+    while stream.socket.send(Message::text("and another thing")).await.is_ok() {
+        ensure!(begun.elapsed() < PATIENCE, "it may talk for ever");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Not by its first message: a client that does read has a moment to answer.
+    ensure!(begun.elapsed() > Duration::from_millis(500), "after {:?}", begun.elapsed());
     Ok(())
 }
 

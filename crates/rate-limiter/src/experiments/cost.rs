@@ -46,8 +46,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "cost",
         "A decision in memory costs about as much as governor's, and one in Redis two to five times what INCR and \
-         PEXPIRE in one round trip do; leases and remembered refusals take most round trips away; four of the five remember a \
-         client in the space of a counter, the log in that of all its requests",
+         PEXPIRE in one round trip do; leases and remembered refusals take most round trips away; four of the \
+         five remember a client in the space of a counter, the log in that of all its requests",
         &["--clients", "2000", "--rounds", "1", "--seconds", "0.1", "--concurrency", "8"],
         run,
     )

@@ -1,12 +1,17 @@
 //! How many get through when several processes are hammered at once?
 
+use std::{
+    slice,
+    time::{Duration, Instant},
+};
+
 use anyhow::Context;
 use lab::{
     Experiment, Lab, Sabotage,
     child::{Child, ChildBuilder},
     load::http::Connection,
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 
 use super::fixture::{Fixture, Tally, in_memory, request};
 use crate::algorithm::Algorithm;
@@ -88,6 +93,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         held,
         held == params.lease - 1,
     );
+    let (passed, most) = after_a_pause(&params, &Fixture::of(&lab).await?).await?;
+    lab.check(
+        "with leases: let through after a pause, by a process that holds its lease and another",
+        format!("at most {most:.1}"),
+        passed,
+        passed as f64 <= most,
+    );
     lab.progress(6, 7, "each in its own memory");
     let tally = hammered(&params, in_memory).await?;
     rows.push(tally.row("token-bucket, each in its own memory"));
@@ -108,9 +120,28 @@ async fn one_by_one(params: &Params, fixture: &Fixture) -> anyhow::Result<u64> {
         serve.args(&["--window", "366d"])
     };
     let (first, second) = (serve(&lease).start().await?, serve("1").start().await?);
-    let one = hammer(std::slice::from_ref(&first), 1, 1).await?;
-    let others = hammer(std::slice::from_ref(&second), 1, 2 * params.limit).await?;
+    let one = hammer(slice::from_ref(&first), 1, 1).await?;
+    let others = hammer(slice::from_ref(&second), 1, 2 * params.limit).await?;
     Ok(params.limit.saturating_sub(one.passed + others.passed))
+}
+
+/// A process takes a lease and keeps it while the bucket fills up again. Then both give all that they have: the quota,
+/// what flows in meanwhile, and what was held. How many that were, and how many they may be.
+async fn after_a_pause(params: &Params, fixture: &Fixture) -> anyhow::Result<(u64, f64)> {
+    // A lease flows in each second. After that the bucket is full without it, and it is given up.
+    let (limit, lease) = (2 * params.lease, params.lease.to_string());
+    let serve = |lease: &str| {
+        let serve = fixture.in_redis().args(&["--lease", lease, "--limit", &limit.to_string()]);
+        serve.args(&["--window", "2s"])
+    };
+    let (first, second) = (serve(&lease).start().await?, serve("1").start().await?);
+    hammer(slice::from_ref(&first), 1, 1).await?;
+    sleep(Duration::from_millis(800)).await;
+    let begun = Instant::now();
+    let others = hammer(slice::from_ref(&second), 1, 2 * limit).await?;
+    let held = hammer(slice::from_ref(&first), 1, 2 * limit).await?;
+    let flows_in = params.lease as f64 * begun.elapsed().as_secs_f64();
+    Ok((others.passed + held.passed, (limit + params.lease - 1) as f64 + flows_in))
 }
 
 /// Starts the processes and sends twice as much as all of them together would let through.

@@ -36,7 +36,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "store-away",
         "With Redis cut off, fail-open goes on with the quota counted in the process, fail-closed answers 503 with \
-         Retry-After, both within the time-out; soon after it is back, also under load, requests are decided by what Redis knew",
+         Retry-After, both within the time-out; soon after it is back, also under load, requests are decided by what \
+         Redis knew",
         &["--requests", "20", "--timeout", "1500", "--rate", "500"],
         run,
     )
@@ -45,6 +46,12 @@ pub fn experiment() -> Experiment {
         replace: ".map(|it| it.decide(key, cost))",
         with: ".map(|_| Decision::new(true))",
         check: "fail-open, cut: let through by the process alone",
+    })
+    .sabotage(Sabotage {
+        file: "src/connection.rs",
+        replace: "const PAUSE: Duration = Duration::from_millis(100);",
+        with: "const PAUSE: Duration = Duration::from_secs(5);",
+        check: "under load: of the requests from a second after a black hole on, decided by Redis",
     })
 }
 

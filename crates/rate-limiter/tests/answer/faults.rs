@@ -73,21 +73,23 @@ async fn own_redis() -> anyhow::Result<(OwnServer, redis::aio::MultiplexedConnec
     Ok((server, redis))
 }
 
-/// An account that may not write makes the script fail with `ERR`, and says nothing about the counter.
+/// An account that may not write, or not even read, makes the script fail, and says nothing about the counter.
 async fn only_a_corrupt_counter_is_deleted() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let (server, mut redis) = own_redis().await?;
     let serve = |url: String| fixture.in_redis().env("REDIS_URL", url).args(&["--limit", "5"]);
     let (_child, client) = start(serve(server.url()?)).await?;
     ensure!(client.hello().await?.status() == 200);
-    let rules = ["on", ">secret", "~*", "+@all", "-set"];
-    redis::cmd("ACL").arg("SETUSER").arg("reader").arg(&rules).exec_async(&mut redis).await?;
-    let url = format!("redis://reader:secret@127.0.0.1:{}", server.port()?);
-    let (_other_child, other) = start(serve(url)).await?;
-    other.hello().await?;
-    ensure!(other.metric(r#"rate_limiter_store_away_total{mode="fail-open"}"#).await? == 1);
-    let left = units_left(&client.hello().await?)?;
-    ensure!(left == 3, "{left} left: the counter was deleted");
+    for (forbidden, expected) in [("-set", 3), ("-get", 2)] {
+        let rules = ["on", ">secret", "~*", "+@all", forbidden];
+        redis::cmd("ACL").arg("SETUSER").arg("guest").arg(&rules).exec_async(&mut redis).await?;
+        let url = format!("redis://guest:secret@127.0.0.1:{}", server.port()?);
+        let (_other_child, other) = start(serve(url)).await?;
+        other.hello().await?;
+        ensure!(other.metric(r#"rate_limiter_store_away_total{mode="fail-open"}"#).await? == 1);
+        let left = units_left(&client.hello().await?)?;
+        ensure!(left == expected, "{forbidden}: {left} left: the counter was deleted");
+    }
     Ok(())
 }
 

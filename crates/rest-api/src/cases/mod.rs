@@ -71,7 +71,11 @@ async fn a_user_is_created_and_can_be_read(target: &Target) -> Outcome {
             let utc = OffsetDateTime::parse(at, &Rfc3339).is_ok_and(|at| at.offset().is_utc());
             expect(utc, format!("a time in RFC 3339 UTC in `{field}`"), at)?;
         }
-        let path = format!("users/{}", text(&body, "id")?);
+        let path = format!("/users/{}", text(&body, "id")?);
+        for (link, end) in [("self", path.clone()), ("orders", format!("{path}/orders"))] {
+            let leads_to = text(&body["_links"][link], "href")?;
+            ends_with(&format!("the link `{link}`"), leads_to, &end)?;
+        }
         let read = client.get(&path, &[]).await?;
         header_is(&read, "etag", &tag)?;
         expect(!header(&read, "last-modified").is_empty(), "a header `Last-Modified`", "none")?;
@@ -390,6 +394,9 @@ async fn a_version_can_be_asked_for_by_media_type(target: &Target) -> Outcome {
     for accept in [V1, &likes_v1] {
         let old = client.get(&ada.path, &[("accept", accept)]).await?;
         media_type_is(&old, V1)?;
+        let mut vary = old.headers().get_all("vary").iter().filter_map(|it| it.to_str().ok());
+        let varies = vary.any(|names| names.to_lowercase().contains("accept"));
+        expect(varies, "`Accept` in the header `Vary`", format!("{:?}", old.headers()))?;
         expect(header(&old, "etag") != ada.tag, "another ETag for other bytes", &ada.tag)?;
         equal("the name", json_of(old, 200).await?["full_name"].clone(), "Ada")?;
     }

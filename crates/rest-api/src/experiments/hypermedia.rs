@@ -104,9 +104,9 @@ fn words(end: &End) -> String {
 impl Client {
     /// A new user, created where the entry point says; its body.
     async fn create_somewhere(&self, prefix: &str) -> anyhow::Result<Value> {
+        let entry = json(self.get(&format!("{prefix}/"), &[]).await?).await?;
         let user = self.user("Ada");
-        let request = self.request(Method::POST, &format!("{prefix}/users")).json(&user);
-        json(self.send(request).await?).await
+        json(self.follow(&entry, "users", Method::POST, Some(&user)).await?).await
     }
 
     async fn follow(

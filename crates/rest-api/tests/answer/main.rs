@@ -25,6 +25,7 @@ async fn serve_for_cases() -> anyhow::Result<Served> {
 lab::tests![
     the_document_knows_both_versions_and_what_it_refers_to,
     a_key_that_is_under_way_is_told_and_can_be_used_later,
+    a_service_that_is_killed_before_the_key_is_written_has_made_no_user,
     an_order_that_is_being_made_keeps_its_user,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
@@ -75,6 +76,50 @@ async fn a_key_that_is_under_way_is_told_and_can_be_used_later() -> Outcome {
     Ok(())
 }
 
+/// The user and its key are one transaction: whoever asks again gets the one user, and no 409 for their own address.
+async fn a_service_that_is_killed_before_the_key_is_written_has_made_no_user() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (mut child, client) = fixture.start().await?;
+    let user = client.user("Ada");
+    // The service can still look for the key, and has to wait before it writes one.
+    let mut other = fixture.pool.begin().await?;
+    sqlx::query("lock table idempotency_keys in share mode").execute(&mut *other).await?;
+    let kill_when_it_waits = async {
+        waits(&fixture, "the request waits to write its key").await?;
+        let users = fixture.count("users").await?;
+        child.kill().await?;
+        anyhow::Ok(users)
+    };
+    let (answer, users) = tokio::join!(client.create(&user, Some("lost")), kill_when_it_waits);
+    ensure!(answer.is_err(), "an answer from a service that was killed: {answer:?}");
+    ensure!(users? == 0, "the user is there before its key");
+    other.rollback().await?;
+    // PostgreSQL hears of the death when it has the lock. Until then, the key is under way.
+    eventually("the killed request holds no lock", async || {
+        let held = "select count(*) from pg_locks join pg_database on pg_database.oid = database \
+                    where datname = current_database() and locktype = 'advisory'";
+        let held: i64 = sqlx::query_scalar(held).fetch_one(&fixture.pool).await?;
+        Ok((held == 0).then_some(()))
+    })
+    .await?;
+    child.restart().await?;
+    let answer = client.create(&user, Some("lost")).await?;
+    ensure!(answer.status() == 201, "{answer:?}");
+    ensure!(fixture.count("users").await? == 1);
+    Ok(())
+}
+
+/// Until somebody waits for a lock in the database.
+async fn waits(fixture: &Fixture, what: &str) -> Outcome {
+    eventually(what, async || {
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+                       and cardinality(pg_blocking_pids(pid)) > 0";
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&fixture.pool).await?;
+        Ok((waiting > 0).then_some(()))
+    })
+    .await
+}
+
 /// Whoever looks for open orders without a lock finds none, and the order goes with its user.
 async fn an_order_that_is_being_made_keeps_its_user() -> Outcome {
     let fixture = Fixture::fresh().await?;
@@ -85,13 +130,7 @@ async fn an_order_that_is_being_made_keeps_its_user() -> Outcome {
         .execute(&mut *other)
         .await?;
     let commit_when_it_waits = async {
-        eventually("the deletion waits for the order", async || {
-            let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
-                           and cardinality(pg_blocking_pids(pid)) > 0";
-            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&fixture.pool).await?;
-            Ok((waiting > 0).then_some(()))
-        })
-        .await?;
+        waits(&fixture, "the deletion waits for the order").await?;
         Ok(other.commit().await?)
     };
     let (response, ()) = tokio::try_join!(client.delete(&ada.path), commit_when_it_waits)?;

@@ -1,6 +1,7 @@
 //! What does the inventory keep? Its stock, and what it answered.
 //!
-//! Invariant: a reserved item is not reserved again. The row of its stock is locked before anybody looks at it.
+//! Invariant: a reserved item is not reserved again. The row of its stock is locked, and looked at again, before it is
+//! changed.
 
 use serde_json::Value;
 use sqlx::{PgConnection, migrate::Migrator};
@@ -40,16 +41,16 @@ pub(crate) const RESERVE: &str = r#"
         select sku, quantity
         from jsonb_to_recordset($3 -> 'items') as item (sku text, quantity bigint)
     ), locked as (
-        select sku, available
+        select stock.sku
         from stock
-        where sku in (select sku from wanted)
-        order by sku
-        for update
+        join wanted using (sku)
+        where stock.available >= wanted.quantity
+        order by stock.sku
+        for update of stock
     ), short as (
         select wanted.sku || ' is out of stock' as reason
         from wanted
-        left join locked using (sku)
-        where locked.sku is null or locked.available < wanted.quantity
+        where wanted.sku not in (select sku from locked)
         order by wanted.sku
         limit 1
     ), call as (
@@ -68,9 +69,10 @@ pub(crate) const RESERVE: &str = r#"
 
 /// Reserves all items of the order for it, or none.
 ///
-/// Of two orders that want the last item, the second waits for the lock and then sees what the first has left. All
-/// orders lock in the order of the skus, so two of them cannot deadlock. The constraint on `available` only guards
-/// against a mistake in this statement.
+/// Of two orders that want the last item, the second waits for the lock. Then PostgreSQL looks at the row again, and one
+/// that does not suffice any more is left out of `locked`. What does not suffice at the first look is refused without a
+/// lock: otherwise all who come too late would queue for the row of the hot item. All orders lock in the order of the
+/// skus, so two of them cannot deadlock. The constraint on `available` only guards against a mistake in this statement.
 pub async fn reserve(connection: &mut PgConnection, asked: &Asked) -> sqlx::Result<Answer> {
     let first: Option<Option<String>> = sqlx::query_scalar(RESERVE)
         .bind(asked.order_id)

@@ -32,6 +32,8 @@ lab::tests![
     the_choreographed_order_ends_in_the_same_ways,
     an_event_that_no_code_of_ours_wrote_is_kept_and_holds_nothing_up,
     while_a_database_is_away_no_event_goes_back_to_the_broker,
+    a_database_that_is_read_only_for_a_while_costs_no_event,
+    an_order_whose_commit_was_not_confirmed_does_not_wait_for_the_poll,
     an_event_survives_a_database_that_breaks_off_at_any_message,
     an_event_survives_a_broker_that_breaks_off_at_any_message,
     a_parcel_without_a_reservation_is_left_to_a_human,
@@ -111,10 +113,11 @@ async fn an_event_that_no_code_of_ours_wrote_is_kept_and_holds_nothing_up() -> O
     .await
 }
 
-/// A choreography that reaches its broker and the database of shipping through proxies.
+/// A choreography that reaches its broker, and the databases of orders and shipping, through proxies.
 struct Scene {
     client: Client,
     broker: Proxy,
+    orders: Proxy,
     shipping: Proxy,
     _child: Child,
     fixture: Fixture,
@@ -130,15 +133,17 @@ impl Scene {
         let broker = Proxy::to_url(&amqp).await?;
         let [inventory, payment, url] = fixture.parts.databases().map(Database::url);
         let shipping = Proxy::to_url(url).await?;
+        let orders = Proxy::to_url(fixture.orders.url()).await?;
         let choreography: ChildBuilder = fixture
             .serve_on([inventory, payment, &shipping.url(url)?])
+            .env("DATABASE_URL", orders.url(fixture.orders.url())?)
             .args(&["--flow", "choreography", "--queue-prefix", &prefix])
             .args(&["--amqp-url", &broker.url(&amqp)?, "--poll-ms", "600000"]);
         let (child, client) = fixture::start(choreography).await?;
         client.put_stock("book", 1_000).await?;
         let id = client.place_order("first", &order("book")).await?;
         client.ends(id, "confirmed").await?;
-        Ok(Self { client, broker, shipping, _child: child, fixture, _queues: queues })
+        Ok(Self { client, broker, orders, shipping, _child: child, fixture, _queues: queues })
     }
 
     /// Places an order while shipping's database is away, and waits until it is charged.
@@ -166,6 +171,78 @@ async fn while_a_database_is_away_no_event_goes_back_to_the_broker() -> Outcome 
     scene.shipping.heal();
     scene.client.ends(id, "confirmed").await?;
     scene.client.had(id, [1, 0, 1, 0]).await
+}
+
+async fn a_database_that_is_read_only_for_a_while_costs_no_event() -> Outcome {
+    let scene = Scene::start().await?;
+    let url = scene.fixture.parts.shipping.url();
+    let mut shipping = PgConnection::connect(url).await?;
+    // 25006: the server was demoted. A sequence counts on although the statement fails.
+    sqlx::raw_sql(
+        r#"
+        create sequence failures;
+        create function fail() returns trigger language plpgsql as
+            $$begin perform nextval('failures'); raise 'not now' using errcode = '25006'; end$$;
+        create trigger fail before insert on inbox for each row execute function fail();
+        "#,
+    )
+    .execute(&mut shipping)
+    .await?;
+    let id = scene.client.place_order("charged", &order("book")).await?;
+    eventually("shipping cannot take the event", async || {
+        let failed = count(url, "select count(*) from failures where is_called").await?;
+        Ok((failed == 1).then_some(()))
+    })
+    .await?;
+    sqlx::raw_sql("drop trigger fail on inbox").execute(&mut shipping).await?;
+    shipping.close().await?;
+    scene.client.ends(id, "confirmed").await?;
+    scene.client.had(id, [1, 0, 1, 0]).await
+}
+
+/// Its client asks once: asking again would wake the relay in any case.
+async fn an_order_whose_commit_was_not_confirmed_does_not_wait_for_the_poll() -> Outcome {
+    let scene = Scene::start().await?;
+    let url = scene.fixture.orders.url();
+    let mut direct = PgConnection::connect(url).await?;
+    // A commit lasts for as long as this test wants.
+    sqlx::raw_sql(
+        r#"
+        create function hold() returns trigger language plpgsql as
+            $$begin perform pg_advisory_xact_lock(1); return null; end$$;
+        create constraint trigger hold after insert on outbox deferrable initially deferred
+            for each row execute function hold();
+        select pg_advisory_lock(1);
+        "#,
+    )
+    .execute(&mut direct)
+    .await?;
+    let placing = scene.client.target.send(scene.client.keyed("orders", "lost", &order("book")));
+    let losing = async {
+        eventually("the order is being committed", async || {
+            let held = "select count(*) from pg_locks where locktype = 'advisory' and not granted                  and database = (select oid from pg_database where datname = current_database())";
+            Ok((count(url, held).await? == 1).then_some(()))
+        })
+        .await?;
+        // From here on no answer comes through.
+        scene.orders.set(Fault::BlackHole);
+        sqlx::query("select pg_advisory_unlock(1)").execute(&mut direct).await?;
+        eventually("the order is committed", async || {
+            let placed = "select count(*) from orders where idempotency_key = 'lost'";
+            Ok((count(url, placed).await? == 1).then_some(()))
+        })
+        .await?;
+        scene.orders.set(Fault::Cut);
+        anyhow::Ok(())
+    };
+    let (answer, ()) = tokio::try_join!(placing, losing)?;
+    problem(answer, 503).await?;
+    scene.orders.heal();
+    let id = sqlx::query_scalar("select id from orders where idempotency_key = 'lost'")
+        .fetch_one(&mut direct)
+        .await?;
+    direct.close().await?;
+    scene.client.ends(id, "confirmed").await.map(drop)
 }
 
 async fn an_event_survives_a_database_that_breaks_off_at_any_message() -> Outcome {

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::{Link, Store};
 use crate::{code::Code, error::Error};
 
-/// Hosts for one link and one day, beside "other". Strangers choose the `Referer`; they must not choose how much we
-/// store.
+/// Hosts for one link and one day that are shown, beside "other". Strangers choose the `Referer`; they must not choose
+/// how much we store. Twice as many are kept, so that a host that comes late has time to grow.
 pub const MOST_REFERRERS: u8 = 100;
 
 /// What is counted together.
@@ -28,7 +28,7 @@ pub struct Visit {
 
 impl Store {
     // ANCHOR: click_batch
-    /// Adds the clicks to those that are counted, all or none.
+    /// Adds the clicks to those that are counted, all or none. Each visit is there once.
     pub async fn add_clicks(&self, visits: &[(Visit, i64)]) -> Result<(), Error> {
         let links: Vec<_> = visits.iter().map(|(visit, _)| visit.link).collect();
         let days: Vec<_> = visits.iter().map(|(visit, _)| visit.day).collect();
@@ -44,11 +44,10 @@ impl Store {
                 for no key update
             )
             insert into clicks (link, day, referrer, clicks)
-            select id, day, referrer, sum(clicks)
+            select id, day, referrer, clicks
             from alive
             join unnest($1::text[], $2::uuid[], $3::date[], $4::text[], $5::bigint[])
                 as visit (visited, id, day, referrer, clicks) using (id)
-            group by id, day, referrer
             on conflict (link, day, referrer) do update
             set clicks = clicks.clicks + excluded.clicks
             "#,
@@ -58,7 +57,7 @@ impl Store {
         .bind(&days)
         .bind(visits.iter().map(|(visit, _)| &*visit.referrer).collect::<Vec<_>>())
         .bind(visits.iter().map(|(_, clicks)| *clicks).collect::<Vec<_>>());
-        // Of each link and day the largest hosts stay; the rest is added up.
+        // When a link has too many hosts on a day, the largest stay; the rest is added up.
         let fold = sqlx::query(
             r#"
             with folded as (
@@ -66,11 +65,12 @@ impl Store {
                 where ctid = any (array(
                     select ctid
                     from (
-                        select ctid, row_number() over (partition by link, day order by clicks desc)
+                        select ctid, count(*) over (partition by link, day),
+                            row_number() over (partition by link, day order by clicks desc)
                         from clicks
                         where link = any ($1) and day = any ($2) and referrer <> 'other'
                     ) as ranked
-                    where row_number > $3
+                    where count > 2 * $3 and row_number > $3
                 ))
                 returning link, day, clicks
             )
@@ -86,10 +86,9 @@ impl Store {
         self.upkeep
             .transaction(async |connection| {
                 add.execute(&mut *connection).await?;
-                fold.execute(connection).await
+                fold.execute(connection).await.map(drop)
             })
-            .await?;
-        Ok(())
+            .await
     }
     // ANCHOR_END: click_batch
 

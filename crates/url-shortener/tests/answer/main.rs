@@ -18,7 +18,7 @@ use conform::{
 };
 use lab::{
     fault::{Fault, Proxy},
-    harness::{Completion, Outcome, Served, run, trial},
+    harness::{Completion, Outcome, Served, eventually, run, trial},
 };
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::watch, task::JoinSet};
@@ -222,9 +222,18 @@ async fn a_code_that_nobody_has_is_not_asked_for_again_at_once() -> Outcome {
     let proxy = Proxy::to_url(fixture.database().url()).await?;
     let program = fixture.serve().env("DATABASE_URL", proxy.url(fixture.database().url())?);
     let (_child, client) = start(program).await?;
+    let brief = json!({ "url": "https://example.com/", "expires_in_seconds": 1 });
+    let ended = client.code_for(&brief).await?;
+    eventually("the link has ended", async || {
+        Ok((client.follow(&ended).await?.status() == 410).then_some(()))
+    })
+    .await?;
     ensure!(client.follow("nobody").await?.status() == 404);
     proxy.set(Fault::Cut);
-    ensure!(client.follow("nobody").await?.status() == 404, "the database was asked again");
+    for (code, status) in [("nobody", 404), (&ended, 410)] {
+        let seen = client.follow(code).await?.status();
+        ensure!(seen == status, "the database was asked again for {code}: {seen}");
+    }
     proxy.heal();
     // Whoever makes it now can follow it at once.
     client.create(&json!({ "url": "https://example.com/", "alias": "nobody" })).await?;

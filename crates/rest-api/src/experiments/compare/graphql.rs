@@ -10,7 +10,13 @@ use axum::Extension;
 use edge::Json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{error::Error, order::Order, page::PageQuery, store::Store, user::User};
+use crate::{
+    error::Error,
+    order::{Order, State},
+    page::PageQuery,
+    store::Store,
+    user::User,
+};
 
 /// The schema of queries.
 type Api = Schema<Query, EmptyMutation, EmptySubscription>;
@@ -108,6 +114,14 @@ impl OrderNode {
 
     async fn quantity(&self) -> i32 {
         self.order.quantity
+    }
+
+    async fn state(&self) -> &'static str {
+        match self.order.state {
+            State::Open => "open",
+            State::Shipped => "shipped",
+            State::Cancelled => "cancelled",
+        }
     }
 
     /// Whose it is: from here a query can go round in circles.
