@@ -661,7 +661,10 @@ async fn what_cannot_run_here_says_why_and_is_skipped() -> Outcome {
     let experiments = answers.iter().flat_map(|answer| &answer.experiments);
     let of_its_own = experiments.filter(|it| it.needs.contains(&Need::Own(Service::Redis)));
     let of_its_own: BTreeSet<_> = of_its_own.map(|it| it.name).collect();
-    ensure!(of_its_own.contains("eviction") && obstacles.keys().copied().eq(of_its_own), "{obstacles:?}");
+    ensure!(
+        of_its_own.contains("eviction") && obstacles.keys().copied().eq(of_its_own),
+        "{obstacles:?}"
+    );
     let why = obstacles["eviction"];
     ensure!(why.contains("it needs Redis of its own, and Redis is not installed here"), "{why}");
 

@@ -60,13 +60,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         anyhow::ensure!(Instant::now() < deadline, "not all of them were delivered");
         sleep(Duration::from_millis(250)).await;
     }
-    // Somebody who reads, on the same process.
-    let mut reader = client.stream("reader", 0).await?;
     let before = server.memory().await?;
     let mut slow = Vec::new();
     for _ in 0..params.clients {
         slow.push(slow_stream(&client).await?);
     }
+    // Somebody who reads, on the same process; and from now on, or it would be dropped like the others.
+    let mut reader = client.stream("reader", 0).await?;
 
     let (mut most, mut delays, mut n) = (before, Vec::new(), 0_u64);
     let deadline = Instant::now() + PATIENCE * 2;

@@ -135,7 +135,8 @@ async fn shares(lab: &Lab, fixture: &Fixture) -> anyhow::Result<()> {
     .await?;
     direct.close().await?;
     // A claim uses up a token, and so does its end, unless the order was taken over.
-    let claims = (tokens + taken_over) / 2;
+    let begun_and_ended = tokens + taken_over;
+    let claims = begun_and_ended / 2;
     lab.figure("claims of an order", claims as f64, "");
     lab.figure("of these, take-overs from one whose lease had ended", taken_over as f64, "");
     Ok(())
