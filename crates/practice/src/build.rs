@@ -107,12 +107,17 @@ pub fn this_cargo(cargo: &OsStr, workspace: &Path) -> Command {
     // What the cargo that started this program has told it about itself. With that, dependencies whose build asks for
     // it would be compiled again, and all that stands on them.
     for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+        if is_about_this_program(&name.to_string_lossy()) {
             command.env_remove(&name);
         }
     }
     command
+}
+
+/// Whether cargo sets this variable for the program that it runs: `OUT_DIR` too, if that one has a build script.
+fn is_about_this_program(variable: &str) -> bool {
+    variable == "OUT_DIR"
+        || ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|it| variable.starts_with(it))
 }
 
 /// A program that was built, to be run as cargo runs it: with the variables that the workspace's configuration sets.
@@ -132,4 +137,19 @@ pub fn program(workspace: &Path, path: &Path) -> Command {
         }
     }
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_not_told_what_another_cargo_said_about_the_program_that_starts_it() {
+        for variable in ["OUT_DIR", "CARGO_MANIFEST_DIR", "CARGO_PKG_VERSION"] {
+            assert!(is_about_this_program(variable), "{variable}");
+        }
+        for variable in ["CARGO", "CARGO_HOME", "CARGO_TARGET_DIR", "CARGO_INCREMENTAL", "PATH"] {
+            assert!(!is_about_this_program(variable), "{variable}");
+        }
+    }
 }

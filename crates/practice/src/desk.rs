@@ -243,9 +243,14 @@ impl Desk {
     fn named(&self, key: &str) -> anyhow::Result<&Exercise> {
         let found = self.exercises.iter().find(|exercise| exercise.key.to_string() == key);
         found.with_context(|| {
-            let last = key.rsplit('/').next().unwrap_or_default();
-            let like = self.exercises.iter().map(|exercise| exercise.key.to_string());
-            let like: Vec<_> = like.filter(|known| known.contains(last)).collect();
+            let (answer, name) = key.rsplit_once('/').unwrap_or(("", key));
+            let known: Vec<_> = self.exercises.iter().map(|one| one.key.to_string()).collect();
+            let of_this_name = known.iter().filter(|known| known.contains(name));
+            let of_this_answer = known.iter().filter(|known| known.starts_with(answer));
+            let mut like: Vec<_> = of_this_name.map(String::as_str).collect();
+            if like.is_empty() {
+                like = of_this_answer.map(String::as_str).collect();
+            }
             format!("there is no exercise {key}. Perhaps: {}", like.join(", "))
         })
     }

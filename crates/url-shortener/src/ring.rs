@@ -101,6 +101,13 @@ mod tests {
         assert_eq!(place("abc"), 0xba78_16bf_8f01_cfea);
     }
 
+    #[test]
+    fn after_the_last_point_comes_the_first() {
+        // Every code lies after both.
+        let ring = Ring { points: vec![(1, 1), (2, 0)] };
+        assert_eq!(ring.shard_of(&Code::from_number(0)), 1);
+    }
+
     proptest! {
         #[test]
         fn a_new_shard_takes_codes_and_the_old_ones_exchange_none(

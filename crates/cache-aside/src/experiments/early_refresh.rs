@@ -34,7 +34,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "early-refresh",
         "With XFetch no reader waits for a hot key's reload; without it the tail shows every expiry",
-        &["--ttl", "1", "--expiries", "5"],
+        &["--ttl", "1", "--expiries", "5", "--readers-per-second", "100"],
         run,
     )
     .sabotage(Sabotage {
