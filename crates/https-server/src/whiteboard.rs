@@ -41,8 +41,28 @@ pub fn plain(https_port: u16) -> Router {
         .fallback(redirect)
 }
 
-/// HTTPS, with a self-signed certificate that is written to `ca.pem`, for `curl --cacert`.
-pub async fn serve_https(listener: TcpListener, home: &Path) -> anyhow::Result<()> {
+/// HTTPS, with a self-signed certificate that is written to `ca.pem`, for `curl --cacert`. At the call, and not at the
+/// first poll: nobody is told that we listen before it is there.
+pub fn serve_https(
+    listener: TcpListener,
+    home: &Path,
+) -> impl Future<Output = anyhow::Result<()>> + use<> {
+    let acceptor = make_certificate(home);
+    async move {
+        let acceptor = acceptor?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            tokio::spawn(async move {
+                let service = service_fn(|request: Request<Incoming>| router().oneshot(request));
+                let server = auto::Builder::new(TokioExecutor::new());
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    }
+}
+
+fn make_certificate(home: &Path) -> anyhow::Result<TlsAcceptor> {
     let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
     let signed = rcgen::generate_simple_self_signed(names)?;
     let (certificate, key) = (signed.cert.der().clone(), signed.signing_key.serialize_der());
@@ -58,16 +78,7 @@ pub async fn serve_https(listener: TcpListener, home: &Path) -> anyhow::Result<(
         .with_no_client_auth()
         .with_single_cert(vec![certificate], PrivateKeyDer::Pkcs8(key.into()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    loop {
-        let (stream, _) = listener.accept().await?;
-        let Ok(stream) = acceptor.accept(stream).await else { continue };
-        tokio::spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| router().oneshot(request));
-            let server = auto::Builder::new(TokioExecutor::new());
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// What is served over HTTPS.
