@@ -31,7 +31,8 @@ struct Body {
 /// All of the service, on this database and this Redis.
 pub async fn router(database: &str, redis: &str) -> anyhow::Result<Router> {
     let database = PgPool::connect(database).await?;
-    let prefix = sqlx::query_scalar("select current_database()").fetch_one(&database).await?;
+    let prefix = "select 'worked-answers:whiteboard:' || current_database()";
+    let prefix = sqlx::query_scalar(prefix).fetch_one(&database).await?;
     let redis = redis::Client::open(redis)?.get_multiplexed_async_connection().await?;
     Ok(Router::new()
         .route("/users", post(create).get(show_many))

@@ -86,3 +86,15 @@ pub fn same_fields(got: &Value, expected: &Value, fields: &[&str]) -> Outcome {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_shows_the_beginning_of_what_is_long() {
+        let finding = equal("it", "x".repeat(1_000), "y".repeat(1_000)).unwrap_err().to_string();
+        assert!(finding.contains("\"xxx") && finding.contains("\"yyy"), "{finding}");
+        assert!(finding.chars().count() < 300, "{finding}");
+    }
+}

@@ -2,7 +2,11 @@
 //! made. A forge that shows `chapter.md` draws the same block itself.
 
 use lab::report::escaped;
-use mermaid_rs_renderer::{RenderOptions, Theme, render_with_options};
+use mermaid_rs_renderer::{
+    DiagramKind, LayoutConfig, Theme, compute_layout, parse_mermaid_strict, render_svg,
+};
+
+use crate::flowchart;
 
 /// Replaces each `mermaid` block of a chapter with its drawing.
 pub fn draw(text: &str, problems: &mut Vec<String>) -> String {
@@ -31,9 +35,13 @@ fn figure(source: &[&str]) -> Result<String, String> {
     let title = title.ok_or("it has no line `accTitle: what it shows`")?.trim();
     let source: Vec<_> =
         source.iter().filter(|line| !line.trim().starts_with("accTitle:")).copied().collect();
-    let options = RenderOptions { theme: theme(), ..RenderOptions::default() };
-    let svg =
-        render_with_options(&source.join("\n"), options).map_err(|error| error.to_string())?;
+    let graph = parse_mermaid_strict(&source.join("\n")).map_err(|error| error.to_string())?.graph;
+    let (theme, config) = (theme(), LayoutConfig::default());
+    let mut layout = compute_layout(&graph, &theme, &config);
+    if layout.kind == DiagramKind::Flowchart {
+        flowchart::arrange(&mut layout, graph.direction)?;
+    }
+    let svg = render_svg(&layout, &theme, &config);
     // A blank line would end the HTML for Markdown.
     let svg: String = svg.lines().filter(|line| !line.trim().is_empty()).collect();
     let title = escaped(title);

@@ -178,10 +178,10 @@ fn field(param: &Param) -> String {
 fn stack(mode: Mode) -> &'static str {
     match mode {
         Mode::Live => {
-            "<guide-stack><table><caption>The servers, and where each comes from</caption><thead><tr><th>Server</th>\
+            "<guide-stack><div class=\"table-wrapper\"><table><caption>The servers, and where each comes from</caption><thead><tr><th>Server</th>\
              <th>State</th><th>From</th><th>Address</th></tr></thead>\
              <tbody aria-live=\"polite\"><tr><td colspan=\"4\">looking …</td></tr></tbody>\
-             </table></guide-stack>"
+             </table></div></guide-stack>"
         }
         Mode::Static => "",
     }

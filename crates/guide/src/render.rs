@@ -53,9 +53,10 @@ pub fn head(report: &Report, at: OffsetDateTime, of_this_code: bool) -> String {
         (_, false) => ("before", BEFORE),
     };
     format!(
-        "<p class=\"verdict {class}\"><strong>{}</strong> {}</p>{before}{}",
+        "<p class=\"verdict {class}\"><strong>{}</strong> {}{}</p>{before}{}",
         Verdict::of(report).word(),
         escaped(&verdict_reason(report)),
+        targets(report),
         made_on(&day_and_time(at), report),
     )
 }
@@ -70,11 +71,16 @@ pub fn made_on(at: &str, report: &Report) -> String {
         on.insert(0, "the whiteboard version".to_owned());
     }
     on.extend(report.servers.iter().cloned());
-    on.extend(report.params.iter().map(|(name, value)| {
+    on.extend(params(report));
+    format!("<p class=\"made-on\">{}</p>", escaped(&on.join(" · ")))
+}
+
+/// The parameters of a run, each with its name.
+pub fn params(report: &Report) -> impl Iterator<Item = String> {
+    report.params.iter().map(|(name, value)| {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         format!("{name} {value}")
-    }));
-    format!("<p class=\"made-on\">{}</p>", escaped(&on.join(" · ")))
+    })
 }
 
 /// Everything else, with the figures as they are to be shown.
@@ -108,6 +114,20 @@ fn verdict_reason(report: &Report) -> String {
             format!("{held} of {} checks", report.checks.len())
         }
     }
+}
+
+/// How many figures reached their target. A target is no check and decides no verdict, so this stands behind it.
+pub fn targets(report: &Report) -> String {
+    let reached = |figure: &Figure| Some(figure.target?.met(figure.value));
+    let reached: Vec<bool> = report.figures.iter().filter_map(reached).collect();
+    let (count, all) = (reached.iter().filter(|it| **it).count(), reached.len());
+    if all == 0 {
+        return String::new();
+    }
+    let class = if count < all { "missed" } else { "held" };
+    let of_debug = count < all && report.build == "debug";
+    let debug = if of_debug { ", which are for a release build" } else { "" };
+    format!("; <span class=\"target {class}\">{count} of {all} targets reached{debug}</span>")
 }
 
 /// What a run came to.
@@ -214,4 +234,66 @@ fn series(series: &Series) -> String {
 pub fn day_and_time(at: OffsetDateTime) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
     at.format(format).unwrap_or_else(|_| at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A run whose checks held, with a figure of each value, of which at least 10 was hoped for.
+    fn run(values: &[f64], build: &str) -> Report {
+        let figures = values.iter().map(|value| {
+            json!({"name": format!("speed {value}"), "value": value, "unit": "/s", "target": Target::AtLeast(10.0)})
+        });
+        let figures: Vec<_> =
+            figures.chain([json!({"name": "size", "value": 1, "unit": ""})]).collect();
+        serde_json::from_value(json!({
+            "answer": "sums", "experiment": "two", "claim": "", "params": {"rounds": 5},
+            "build": build, "servers": [], "seconds": 1.0, "text": [], "tables": [], "series": [],
+            "figures": figures,
+            "checks": [{"check": "sum", "expected": "4", "seen": "4", "held": true}],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_verdict_says_how_many_figures_reached_their_target() {
+        for (values, build, words) in [
+            (
+                &[11.0, 9.0, 12.0][..],
+                "release",
+                "held\"><strong>Held</strong> 1 of 1 checks; <span class=\"target missed\">2 of 3 targets reached</span></p>",
+            ),
+            (
+                &[11.0, 12.0],
+                "release",
+                "<span class=\"target held\">2 of 2 targets reached</span></p>",
+            ),
+            (&[9.0], "release", "missed\">0 of 1 targets reached</span></p>"),
+            (
+                &[9.0],
+                "debug",
+                "missed\">0 of 1 targets reached, which are for a release build</span></p>",
+            ),
+            (&[11.0], "debug", "held\">1 of 1 targets reached</span></p>"),
+            (&[], "release", "<strong>Held</strong> 1 of 1 checks</p>"),
+        ] {
+            let report = run(values, build);
+            assert_eq!(Verdict::of(&report), Verdict::Held, "a target is no check");
+            let head = head(&report, OffsetDateTime::UNIX_EPOCH, true);
+            assert!(head.contains(words), "{words}: {head}");
+        }
+    }
+
+    #[test]
+    fn each_figure_that_missed_its_target_says_so() {
+        let html = figures(&run(&[9.0, 11.0], "release").figures);
+        assert_eq!(
+            (html.matches(": missed").count(), html.matches(": met").count()),
+            (1, 1),
+            "{html}"
+        );
+    }
 }

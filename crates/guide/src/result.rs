@@ -89,9 +89,10 @@ impl Results {
 
 fn ours_alone(ours: &Recorded) -> String {
     format!(
-        "<div class=\"ours\"><p class=\"verdict {}\"><strong>Ours: {}</strong></p>{}{}</div>",
+        "<div class=\"ours\"><p class=\"verdict {}\"><strong>Ours: {}</strong>{}</p>{}{}</div>",
         Verdict::of(&ours.report).class(),
         escaped(&verdict_in_words(&ours.report)),
+        render::targets(&ours.report),
         made_on(ours),
         render::figures(&ours.report.figures),
     )
@@ -122,7 +123,7 @@ pub fn of_this_run(answer: &Answer, report: &Report, code: Option<&str>) -> Stri
     beside(results.ours(&report.experiment), &results.as_yours(yours))
 }
 
-/// Verdict and figures, those that only one of the two has as well.
+/// What the runs differ in, verdict and figures, those that only one of the two has as well.
 fn table(ours: &Report, yours: &Yours) -> String {
     let report = &yours.report;
     let mut names: Vec<&str> = Vec::new();
@@ -147,14 +148,41 @@ fn table(ours: &Report, yours: &Yours) -> String {
         })
         .collect();
     let verdict = |report: &Report| {
-        format!("<td class=\"{}\">{}</td>", Verdict::of(report).class(), verdict_in_words(report))
+        format!(
+            "<td class=\"{}\">{}{}</td>",
+            Verdict::of(report).class(),
+            escaped(&verdict_in_words(report)),
+            render::targets(report)
+        )
+    };
+    let (of_ours, of_yours) = (only_in(ours, report), only_in(report, ours));
+    let differ = if of_ours == of_yours {
+        String::new()
+    } else {
+        format!(
+            "<tr class=\"differ\"><td>Not the same run</td><td>{}</td><td>{}</td></tr>",
+            escaped(&of_ours),
+            escaped(&of_yours)
+        )
     };
     format!(
         "<div class=\"table-wrapper\"><table class=\"beside\"><thead><tr><th></th><th>Ours</th><th>Yours</th></tr>\
-         </thead><tbody><tr class=\"verdicts\"><td>Verdict</td>{}{}</tr>{rows}</tbody></table></div>",
+         </thead><tbody>{differ}<tr class=\"verdicts\"><td>Verdict</td>{}{}</tr>{rows}</tbody></table></div>",
         verdict(ours),
         verdict(report),
     )
+}
+
+/// How a run was made, as far as the other was made otherwise: `seconds 1 · debug build`. Their figures are then not to be
+/// compared, or with care.
+fn only_in(one: &Report, other: &Report) -> String {
+    let made = |report: &Report| {
+        let version = if report.whiteboard { "the whiteboard version" } else { "the answer" };
+        let rest = [format!("{} build", report.build), version.to_owned()];
+        render::params(report).chain(rest).collect::<Vec<_>>()
+    };
+    let other = made(other);
+    made(one).into_iter().filter(|it| !other.contains(it)).collect::<Vec<_>>().join(" · ")
 }
 
 /// `1.2 k requests/s (1.1 k to 1.3 k), target ≥ 1000: met`
@@ -162,4 +190,55 @@ fn value(figure: &Figure) -> String {
     let Figure { value, unit, target, .. } = figure;
     let target = target.map_or_else(String::new, |target| render::target(target, *value));
     format!("{} {}{}{target}", number(*value), escaped(unit), render::spread(figure))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn run(params: &Value, build: &str) -> Report {
+        serde_json::from_value(json!({
+            "answer": "sums", "experiment": "two", "claim": "", "params": params, "build": build,
+            "servers": [], "seconds": 1.0, "text": [], "tables": [], "series": [],
+            "figures": [{"name": "speed", "value": 9, "unit": "/s", "target": lab::Target::AtLeast(10.0)}],
+            "checks": [{"check": "sum", "expected": "4", "seen": "4", "held": true}],
+        }))
+        .unwrap()
+    }
+
+    fn beside_ours(ours: &Report, report: Report) -> String {
+        table(ours, &Yours { report, at: OffsetDateTime::UNIX_EPOCH, of_this_code: true })
+    }
+
+    #[test]
+    fn two_runs_that_were_made_differently_say_in_what() {
+        let ours = run(&json!({"clients": 50, "seconds": "5"}), "release");
+        let html = beside_ours(&ours, run(&json!({"clients": 50, "seconds": "1"}), "debug"));
+        let row = "<td>Not the same run</td><td>seconds 5 · release build</td><td>seconds 1 · debug build</td>";
+        assert!(html.contains(row), "{html}");
+
+        let whiteboard = Report { whiteboard: true, ..ours.clone() };
+        let html = beside_ours(&ours, whiteboard);
+        assert!(html.contains("<td>the answer</td><td>the whiteboard version</td>"), "{html}");
+
+        let html = beside_ours(&ours, ours.clone());
+        assert!(!html.contains("Not the same run"), "{html}");
+    }
+
+    #[test]
+    fn both_verdicts_say_which_targets_were_missed() {
+        let ours = run(&json!({}), "release");
+        let html = beside_ours(&ours, ours.clone());
+        assert_eq!(html.matches("0 of 1 targets reached").count(), 2, "{html}");
+        assert_eq!(html.matches("target ≥ 10: missed").count(), 2, "{html}");
+    }
+
+    #[test]
+    fn what_a_run_says_is_escaped_in_the_table() {
+        let ours = run(&json!({}), "release");
+        let html = beside_ours(&ours, Report { error: Some("<b>".to_owned()), ..ours.clone() });
+        assert!(html.contains("Broke off, &lt;b&gt;"), "{html}");
+    }
 }

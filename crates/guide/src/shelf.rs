@@ -1,7 +1,7 @@
 //! Which book does a page come from? The one made of the files as they are now.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -61,13 +61,17 @@ pub fn made(answers: Vec<Answer>) -> anyhow::Result<Book> {
 
 /// What the book is made of.
 fn sources(answers: &[Answer]) -> Sources {
-    let mut sources = Sources::new();
+    let mut folders = BTreeSet::new();
     for folder in answers.iter().map(|answer| Path::new(answer.folder)) {
-        // A chapter may show code of `edge` beside its own.
-        for name in ["chapter.md", "measured.json", "src", "migrations", "../edge/src"] {
-            // One that is being replaced just now is looked at again the next time.
-            let _ = look(folder.join(name), &mut sources);
-        }
+        folders
+            .extend(["chapter.md", "measured.json", "src", "migrations"].map(|it| folder.join(it)));
+        // A chapter may show code of `edge`, which is beside its own, and the same for all.
+        folders.extend(folder.parent().map(|crates| crates.join("edge/src")));
+    }
+    let mut sources = Sources::new();
+    for folder in folders {
+        // One that is being replaced just now is looked at again the next time.
+        let _ = look(folder, &mut sources);
     }
     sources
 }
@@ -82,4 +86,19 @@ fn look(path: PathBuf, sources: &mut Sources) -> io::Result<()> {
         look(entry?.path(), sources)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_source_is_looked_at_once_also_what_all_answers_share() {
+        let sources = sources(&crate::answers());
+        let files: BTreeSet<_> = sources.keys().map(|path| path.canonicalize().unwrap()).collect();
+        assert_eq!(files.len(), sources.len());
+        for name in ["edge/src/lib.rs", "url-shortener/chapter.md", "url-shortener/src/lib.rs"] {
+            assert_eq!(files.iter().filter(|path| path.ends_with(name)).count(), 1, "{name}");
+        }
+    }
 }

@@ -54,8 +54,8 @@ pub enum Unusable {
         /// What is wrong.
         why: rustls::Error,
     },
-    /// No client would accept it: it has expired, or it is for another name or another purpose.
-    #[error("no client would accept {path}: {why}")]
+    /// A client would refuse it: it has expired, is for another name or another purpose, or is an authority itself.
+    #[error("a client would refuse {path}: {why}")]
     Refused {
         /// The file of the certificate.
         path: PathBuf,
@@ -65,7 +65,7 @@ pub enum Unusable {
 }
 
 // ANCHOR: load
-/// Reads the pair, and checks all of it that a client will check.
+/// Reads the pair, and checks of it what a client will check, but for the root.
 pub fn load(files: &Files, name: &ServerName<'_>) -> Result<CertifiedKey, Unusable> {
     let unreadable = |path: &PathBuf, why| Unusable::Unreadable { path: path.clone(), why };
     let Files { certificate, key } = files;
@@ -127,8 +127,8 @@ impl Certificates {
             if now == seen {
                 continue;
             }
-            seen = now;
-            match self.reload() {
+            // A pair that is not good is tried again: its time may come, or the right to read it.
+            match self.reload().map(|()| seen = now) {
                 Ok(()) => tracing::info!("the certificate was renewed"),
                 Err(error) => tracing::error!(%error, "the old certificate stays"),
             }

@@ -43,7 +43,7 @@ pub enum Error {
     )]
     InTheClear(String),
     /// 403: this is for machines that show a certificate in the handshake.
-    #[error("this needs a client certificate")]
+    #[error("this needs a client certificate with a DNS name in it")]
     NoClientCertificate,
     /// 404: there is no such path, or not for this client.
     #[error("there is nothing here")]

@@ -1,6 +1,6 @@
 //! How is HTTP served over TLS? A handshake for each connection, in a task of its own and with a time limit; then HTTP.
 //!
-//! Invariant: no client can keep a connection open by doing nothing, nor make another client wait.
+//! Invariant: no client can keep a connection open by saying nothing, nor make another client wait.
 
 use std::{io, net::SocketAddr, pin::pin, time::Duration};
 

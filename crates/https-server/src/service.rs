@@ -43,13 +43,15 @@ pub struct Options {
     /// acme-challenge/TOKEN there
     #[arg(long, env = "HTTPS_SERVER_HOME")]
     pub home: Option<PathBuf>,
-    /// A certificate of your own and those that lead to its root, in PEM
+    /// A certificate of your own and those that lead to its root, in PEM. It must not be an authority itself: `openssl req
+    /// -x509` needs `-addext basicConstraints=critical,CA:FALSE`
     #[arg(long, requires = "key")]
     pub cert: Option<PathBuf>,
     /// Its key, in PEM
     #[arg(long, requires = "cert")]
     pub key: Option<PathBuf>,
-    /// Mutual TLS: asks clients for a certificate of these authorities, in PEM
+    /// Mutual TLS: asks clients for a certificate of these authorities, in PEM; a machine's name is the DNS name in
+    /// its certificate
     #[arg(long)]
     pub client_ca: Option<PathBuf>,
     /// The oldest version of TLS
@@ -65,7 +67,7 @@ pub struct Options {
     /// Makes pages as long as a multiple of so many bytes, so that their length says less
     #[arg(long, default_value_t = 0)]
     pub pad_to: usize,
-    /// Seconds for a handshake, for the head of a request, and for a connection on which nobody asks
+    /// Seconds for a handshake, for the head of a request, and for a connection that says nothing
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     pub patience: u64,
 }
@@ -81,7 +83,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Loads or makes the certificate, and refuses to start with one that no client would accept.
+    /// Loads or makes the certificate, and refuses to start with one that a client would refuse.
     pub fn start(options: Options, home: &Path, https_port: u16) -> Result<Self, StartError> {
         let names = Names { names: options.names, https_port };
         let files = match (options.cert, options.key) {

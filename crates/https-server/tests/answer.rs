@@ -15,7 +15,10 @@ use anyhow::{Context, bail, ensure};
 use axum::{body::Body, http::Request};
 use https_server::{
     ca::{Ca, Issued, Purpose},
-    cases::client::{Answer, BOTH, connect, exchange, get, post},
+    cases::{
+        client::{Answer, BOTH, connect, exchange, get, post},
+        hello::Hello,
+    },
     connection::Connection,
     experiments::fixture::{Fixture, HOST, LOGIN, Parts, serve, with_challenge},
 };
@@ -46,12 +49,15 @@ lab::tests![
     it_starts_with_no_pair_that_a_client_would_refuse,
     a_renewal_that_is_not_good_is_told_and_the_old_pair_stays,
     the_watcher_too_keeps_the_old_pair_until_a_good_one_is_there,
+    a_renewal_that_begins_later_is_taken_when_it_begins,
     only_this_machine_may_ask_for_a_reload,
     the_authority_and_its_secrets_stay_from_start_to_start,
     a_machine_is_known_by_its_certificate_also_when_it_resumes,
+    a_machine_without_a_dns_name_is_told_what_its_certificate_lacks,
     a_certificate_of_a_server_or_of_a_stranger_makes_no_machine,
     api_calls_are_redirected_if_the_textbook_is_asked_for,
     a_silent_connection_is_ended_after_its_handshake_too,
+    a_handshake_that_trickles_in_has_five_seconds_too,
     a_browser_stays_with_https_for_as_long_as_was_asked,
     a_name_with_a_capital_is_the_name_in_the_handshake,
     who_speaks_http_to_the_port_of_https_is_told,
@@ -112,7 +118,7 @@ async fn it_starts_with_no_pair_that_a_client_would_refuse() -> Outcome {
     for (name, purpose, days, words) in [
         (HOST, Purpose::Server, -3, "expired"),
         (HOST, Purpose::Server, 1, "not valid yet"),
-        (HOST, Purpose::Client, -1, "no client would accept"),
+        (HOST, Purpose::Client, -1, "a client would refuse"),
         ("evil.example", Purpose::Server, -1, "not valid for name"),
     ] {
         pair.write(&pair.issue(name, purpose, days)?)?;
@@ -202,6 +208,25 @@ async fn the_watcher_too_keeps_the_old_pair_until_a_good_one_is_there() -> Outco
     .await
 }
 
+/// Its files do not change any more when its time comes.
+async fn a_renewal_that_begins_later_is_taken_when_it_begins() -> Outcome {
+    let pair = Pair::new()?;
+    pair.write(&pair.issue(HOST, Purpose::Server, -1)?)?;
+    let (fixture, client) = (pair.start().await?, pair.client()?);
+    let begins = OffsetDateTime::now_utc() + Days::seconds(4);
+    let ends = begins + Days::days(2);
+    let new = pair.ca.issue(&[HOST.to_owned()], Purpose::Server, begins, ends)?;
+    pair.write(&new)?;
+    eventually("the watcher tells that it is not valid yet", async || {
+        Ok(fixture.child.log().contains("not valid yet").then_some(()))
+    })
+    .await?;
+    eventually("the watcher takes it when it is", async || {
+        Ok((shown(&client, fixture.https).await? == new.certificate).then_some(()))
+    })
+    .await
+}
+
 async fn only_this_machine_may_ask_for_a_reload() -> Outcome {
     let application = Parts::new()?.application;
     let connection = Connection {
@@ -283,6 +308,18 @@ async fn a_machine_is_known_by_its_certificate_also_when_it_resumes() -> Outcome
     Ok(())
 }
 
+/// It is verified: no client has to have a name.
+async fn a_machine_without_a_dns_name_is_told_what_its_certificate_lacks() -> Outcome {
+    let fixture = with_mutual_tls().await?;
+    let pair = Pair { folder: tempfile::tempdir()?, ca: Ca::open(fixture.home.path())? };
+    pair.write(&pair.issue("127.0.0.1", Purpose::Client, -1)?)?;
+    let client = machine(&fixture, &pair.path("pem"), &pair.path("key"))?;
+    let mut stream = connect(&client, fixture.https, HOST).await?;
+    let answer = exchange(&mut stream, &get(HOST, "/machines", &[])).await?;
+    ensure!(answer.status == 403 && answer.body.contains("with a DNS name"), "{answer:?}");
+    Ok(())
+}
+
 async fn a_certificate_of_a_server_or_of_a_stranger_makes_no_machine() -> Outcome {
     let fixture = with_mutual_tls().await?;
     let file = |name: &str| fixture.home.path().join(name);
@@ -324,6 +361,26 @@ async fn a_silent_connection_is_ended_after_its_handshake_too() -> Outcome {
         let end = tokio::time::timeout(Duration::from_secs(8), stream.read_to_end(&mut rest));
         ensure!(end.await.is_ok(), "{protocol} {sent:?}: it stays open");
     }
+    Ok(())
+}
+
+/// A limit for each read would let it trickle in for minutes.
+async fn a_handshake_that_trickles_in_has_five_seconds_too() -> Outcome {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let fixture = Fixture::start(&[]).await?;
+    let (mut from, mut to) = TcpStream::connect(fixture.https).await?.into_split();
+    let trickle = async {
+        for byte in Hello::default().bytes() {
+            if to.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let mut rest = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(8), from.read_to_end(&mut rest));
+    let (end, ()) = tokio::join!(end, trickle);
+    ensure!(end.is_ok(), "it stays open");
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 use std::{io, time::Duration};
 
 use redis::{
-    Client, FromRedisValue, Pipeline,
+    Client, FromRedisValue, Pipeline, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::time::timeout;
@@ -57,7 +57,15 @@ impl DenyList {
         let mut redis = self.redis.clone();
         let answer = timeout(TIMEOUT, question.query_async(&mut redis)).await;
         let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
-        answer.unwrap_or_else(late).map_err(|error| {
+        let answer = answer.unwrap_or_else(late);
+        if answer.as_ref().is_err_and(|error: &RedisError| error.code() == Some("READONLY")) {
+            // From a primary that has become a replica. The next connection may lead to the new primary, but the manager
+            // connects only when a command finds the old connection closed. QUIT closes it, and PING finds that.
+            let mut leave = redis::pipe();
+            leave.cmd("QUIT").cmd("PING");
+            let _ = timeout(TIMEOUT, leave.exec_async(&mut redis)).await;
+        }
+        answer.map_err(|error| {
             // Not louder: there would be one for each request as long as it is away.
             tracing::debug!(%error, "the deny-list is away");
             Error::Unavailable("the deny-list cannot be reached")

@@ -60,7 +60,7 @@ struct Options {
     /// What its keys in Redis begin with
     #[arg(long, default_value = "worked-answers:jwt-auth:", value_name = "PREFIX")]
     redis_prefix: String,
-    /// Takes out a signing key that was stolen, and ends; give the options of the other processes too
+    /// Takes out a signing key that was stolen, and ends; give the options of the other processes, but `--port 0`
     #[arg(long, value_name = "KID")]
     withdraw_key: Option<String>,
     /// Seconds that a session lives if it is not refreshed

@@ -141,12 +141,14 @@ impl Sessions {
     /// Takes out a key that was stolen, and makes another one sign at once. Returns whether the key was there.
     ///
     /// A verifier with a deny-list refuses its tokens from now on. Another one refuses them when it next fetches the key
-    /// set, or after an hour if it cannot.
+    /// set, or after an hour if it cannot; and an hour later still, if it last asked a process of ours that was itself
+    /// cut off from the database.
     pub async fn withdraw(&self, kid: &str) -> Result<bool> {
         let found = self.store.withdraw_key(kid).await?;
         self.issuer.keyring.load().await?;
         if let Some(deny) = &self.deny {
-            deny.add(&[kid.to_owned()], STALE_FOR + self.issuer.schedule.key_set_max_age).await?;
+            let life = 2 * STALE_FOR + self.issuer.schedule.key_set_max_age;
+            deny.add(&[kid.to_owned()], life).await?;
         }
         Ok(found)
     }

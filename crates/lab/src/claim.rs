@@ -76,14 +76,18 @@ pub(crate) fn left_behind<T: DeserializeOwned>(
 ) -> anyhow::Result<Vec<(Claim, T)>> {
     let (prefix, mut left) = (file_prefix(service, server), Vec::new());
     for entry in fs::read_dir(folder()?)?.flatten() {
-        let path = entry.path();
+        let (path, name) = (entry.path(), entry.file_name());
+        let name = name.to_string_lossy();
+        if !is_claim(&name) {
+            continue;
+        }
         // The file of another user, or one that has just gone.
         let Ok(file) = File::open(&path) else { continue };
         if file.try_lock().is_err() {
             continue;
         }
         let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
-        if entry.file_name().to_string_lossy().starts_with(&prefix)
+        if name.starts_with(&prefix)
             && let Ok(names) = serde_json::from_reader(&file)
         {
             left.push((Claim { path, locked: file }, names));
@@ -104,6 +108,15 @@ fn folder() -> anyhow::Result<PathBuf> {
 /// The file's name tells the server by a digest. The URL itself may hold a password.
 fn file_prefix(service: Service, server: &str) -> String {
     format!("{}-{}-", service.about().word, fingerprint(&place(service, server)))
+}
+
+/// Whether a file has a name that [`Claim::stake`] gives, perhaps still as a draft. `STACK_DIR` may name a folder in
+/// which a reader has a `made` too.
+fn is_claim(name: &str) -> bool {
+    let parts: Vec<_> = name.trim_end_matches(".draft").split('-').collect();
+    let is_word = |word: &str| Service::EVERY.iter().any(|service| service.about().word == word);
+    matches!(parts[..], [word, server, random]
+        if is_word(word) && is_sixteen_digits(server) && is_sixteen_digits(random))
 }
 
 /// The server, whoever logs in; for PostgreSQL, whichever database the URL names.
@@ -145,6 +158,8 @@ fn write_locked(path: &PathBuf, names: &impl Serialize) -> anyhow::Result<File> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     #[test]
@@ -176,5 +191,29 @@ mod tests {
         assert!(left().is_empty(), "it is ours now");
         claim.release();
         assert!(left().is_empty(), "it is gone");
+    }
+
+    #[test]
+    fn only_a_file_with_the_name_of_a_claim_is_ever_removed() {
+        let digits = "0123456789abcdef";
+        let ours = format!("redis-{digits}-{digits}");
+        assert!(is_claim(&ours) && is_claim(&format!("{ours}.draft")));
+        for other in [
+            "notes",
+            &ours[1..],
+            &format!("my-{ours}"),
+            &format!("{ours}.txt"),
+            &format!("recipe-{digits}-{digits}"),
+            &format!("redis-{digits}-mine"),
+        ] {
+            assert!(!is_claim(other), "{other}");
+        }
+        // A reader's file, which is older than a claim ever gets.
+        let path = folder().unwrap().join(format!("notes-{:016x}", rand::random::<u64>()));
+        let old = SystemTime::now() - 2 * FORGOTTEN;
+        File::create(&path).unwrap().set_modified(old).unwrap();
+        left_behind::<String>(Service::Redis, "redis://nowhere/").unwrap();
+        assert!(path.exists(), "a reader's file was removed");
+        fs::remove_file(&path).unwrap();
     }
 }

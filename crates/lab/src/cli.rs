@@ -266,9 +266,27 @@ async fn stack_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result
                 let url = kept.unwrap_or(&server.url);
                 println!("export {}='{url}'", server.service.variable());
             }
+            // On standard error, so that a reader sees it also where `eval` takes the rest.
+            match named(matches) {
+                None => eprintln!(
+                    "  Setting these changes nothing for the answers: without them, they use the same servers and \
+                     databases. They are for psql, redis-cli and programs of your own."
+                ),
+                Some(answer) => eprintln!(
+                    "  DATABASE_URL is the database of {}: set it for psql, and for no other answer.",
+                    answer.name
+                ),
+            }
         }
         Some(("psql", matches)) => {
-            let url = kept_database(named(matches).context("it is required")?).await?;
+            let answer = named(matches).context("it is required")?;
+            let url = kept_database(answer).await?;
+            let source = stack::server(Service::Postgres).await?.source;
+            eprintln!(
+                "  opening the database of {}: {} ({source})",
+                answer.name,
+                stack::masked(&url)
+            );
             return run_program(&stack::tool(Service::Postgres, "psql"), &[url], matches);
         }
         Some(("redis-cli", matches)) => {

@@ -382,19 +382,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_experiment_without_what_it_needs_is_skipped_before_it_starts() {
-        let needs: &[Need] = if cfg!(target_os = "linux") { &[] } else { &[Need::Linux] };
-        let starts =
-            Experiment::new("starts", "It starts", &[], |Nothing {}, lab: Lab| async move {
-                lab.check_eq("it has started", true, true);
-                Ok(())
-            });
-        let (events, _unread) = tokio::sync::mpsc::unbounded_channel();
-        let report = starts.needs(needs).run(SOME, &[], events).await.unwrap();
-        assert_eq!(report.checks.is_empty(), report.skipped.is_some());
-    }
-
-    #[tokio::test]
     async fn what_was_not_declared_is_not_given() {
         let takes = Experiment::new("takes", "It takes", &[], |Nothing {}, lab: Lab| async move {
             lab.server(Service::Redis).await.map(drop)

@@ -32,7 +32,13 @@ use tokio::{
 };
 
 use crate::{
-    Answer, Experiment, child::Child, report::terminal, serve::Words, take_over, why_skipped,
+    Answer, Experiment,
+    child::Child,
+    database::Database,
+    report::terminal,
+    serve::Words,
+    stack::{self, Service},
+    take_over, why_skipped,
 };
 
 pub use conform::{case::Outcome, target::eventually};
@@ -40,6 +46,9 @@ pub use conform::{case::Outcome, target::eventually};
 /// How many tests of an answer run at once for each core. Most of them wait for servers most of the time; with more,
 /// experiments about time-outs find a machine that is too busy.
 const FOR_EACH_CORE: usize = 2;
+/// And with a given PostgreSQL, however many cores there are: it lets a hundred clients in, unless somebody has changed
+/// that, and an experiment may have forty connections.
+const ON_A_GIVEN_SERVER: usize = 2;
 
 /// The cores of this machine.
 pub fn cores() -> usize {
@@ -135,6 +144,21 @@ impl Served {
     }
 }
 
+/// Waits until somebody waits for a lock in this database; `what` says who, and for whom.
+pub async fn somebody_waits(what: &str, database: &Database) -> Outcome {
+    let pool = database.pool().await?;
+    eventually(what, async || {
+        let waiting = r#"
+            select count(*)
+            from pg_stat_activity
+            where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0
+        "#;
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&pool).await?;
+        Ok((waiting > 0).then_some(()))
+    })
+    .await
+}
+
 /// Starts the answer's program as its cases want it.
 pub type Serve = fn() -> BoxFuture<'static, anyhow::Result<Served>>;
 
@@ -153,7 +177,9 @@ pub fn run(answer: Answer, serve: Serve, tests: Vec<Trial>) -> ExitCode {
     trials.extend(whiteboard::trials(&answer));
     trials.push(try_it_trial(answer.try_it, serve));
     trials.extend(tests);
-    run_trials(trials, FOR_EACH_CORE * cores())
+    let at_once = FOR_EACH_CORE * cores();
+    let given = stack::is_given(Service::Postgres);
+    run_trials(trials, if given { at_once.min(ON_A_GIVEN_SERVER) } else { at_once })
 }
 
 /// Runs these, so many at once unless `--test-threads` says otherwise.

@@ -1,7 +1,8 @@
 //! How many files may a process have open that serves many connections, or opens many? More than the 256 (macOS) or
 //! 1,024 that it begins with.
 //!
-//! What we start begins with the old limit again: some programs look at every number up to it.
+//! Programs of ours that we start, and the servers of their keepers, begin with the old limit again: some programs look
+//! at every number up to it.
 
 use std::{process::Command, sync::OnceLock};
 

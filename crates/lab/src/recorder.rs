@@ -79,8 +79,10 @@ pub struct Figure {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// The smallest.
+    #[serde(deserialize_with = "number_or_null")]
     pub least: f64,
     /// The greatest.
+    #[serde(deserialize_with = "number_or_null")]
     pub most: f64,
 }
 
@@ -319,5 +321,18 @@ impl Recorder {
     /// A panic while recording leaves a report that is still whole, so poison is ignored.
     fn lock(&self) -> MutexGuard<'_, Report> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_over_what_is_no_number_can_be_read_again() {
+        let spread = Spread { least: f64::INFINITY, most: f64::NEG_INFINITY };
+        let json = serde_json::to_string(&spread).unwrap();
+        let back: Spread = serde_json::from_str(&json).unwrap();
+        assert!(back.least.is_nan() && back.most.is_nan(), "{json}");
     }
 }

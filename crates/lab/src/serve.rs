@@ -5,6 +5,7 @@ use std::{fmt::Display, io, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use axum::Router;
+use futures_util::FutureExt;
 use sqlx::migrate::Migrator;
 use tokio::{
     net::{TcpListener, ToSocketAddrs},
@@ -49,7 +50,7 @@ impl Serving {
         port: u16,
         reset: bool,
     ) -> anyhow::Result<Self> {
-        let (listener, url) = bind(host, port).await?;
+        let (listener, url) = bind_or_name(host, port, "serve --port N").await?;
         Ok(Self { answer: answer.into(), try_it, words: Words::default(), listener, url, reset })
     }
 
@@ -132,10 +133,17 @@ impl Words {
     }
 }
 
-/// Binds, or says what to do about it.
+/// Binds, or names the option of the guide that chooses another port.
 pub async fn bind(host: &str, port: u16) -> anyhow::Result<(TcpListener, Url)> {
+    bind_or_name(host, port, "--port N").await
+}
+
+/// Binds, or says which words of the command line choose another port.
+async fn bind_or_name(host: &str, port: u16, words: &str) -> anyhow::Result<(TcpListener, Url)> {
     let listener = listen((host, port)).await.with_context(|| {
-        format!("cannot listen on {host}:{port}; choose another with --port (0: any free one)")
+        format!(
+            "cannot listen on {host}:{port}; choose another port with `{words}` (0: any free one)"
+        )
     })?;
     let url = Url::parse(&format!("http://{}/", listener.local_addr()?))?;
     Ok((listener, url))
@@ -171,17 +179,23 @@ pub async fn here(router: Router) -> anyhow::Result<Here> {
     Ok(Here { host: url.authority().to_owned(), accepting: accepting.abort_handle() })
 }
 
-/// Ends on the first SIGTERM or Ctrl-C that comes after this call. (An `async fn` would begin to listen only when it is
-/// awaited, and a signal in between would be lost.)
+/// Ends on the first SIGTERM or Ctrl-C that comes after this call.
 pub fn asked_to_stop() -> impl Future<Output = ()> {
-    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
-    async {
+    stop_signal().map(drop)
+}
+
+/// The same, and says which of them came. (An `async fn` would begin to listen only when it is awaited, and a signal in
+/// between would be lost.)
+pub(crate) fn stop_signal() -> impl Future<Output = SignalKind> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
+    let signals = kinds.map(signal);
+    async move {
         let [mut terminate, mut interrupt] = signals.map(|signal| {
             signal.inspect_err(|error| tracing::warn!(%error, "a signal cannot be awaited")).ok()
         });
         tokio::select! {
-            Some(()) = received(&mut terminate) => {}
-            Some(()) = received(&mut interrupt) => {}
+            Some(()) = received(&mut terminate) => kinds[0],
+            Some(()) = received(&mut interrupt) => kinds[1],
             else => std::future::pending().await,
         }
     }

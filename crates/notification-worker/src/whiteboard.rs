@@ -34,8 +34,8 @@ pub async fn router(database_url: &str, broker_url: &str) -> anyhow::Result<Rout
     sqlx::raw_sql(TABLE).execute(&db).await?;
     let connection = Connection::connect(broker_url, ConnectionProperties::default()).await?;
     let broker = connection.create_channel().await?;
-    let queue =
-        format!("whiteboard.{}", database_url.rsplit('/').next().unwrap_or_default()).into();
+    let database = database_url.rsplit('/').next().unwrap_or_default();
+    let queue = format!("worked-answers.whiteboard.{database}").into();
     let durable = options::QueueDeclareOptions { durable: true, ..Default::default() };
     let mut arguments = FieldTable::default(); // It goes a minute after its last worker.
     arguments.insert("x-expires".into(), 60_000.into());

@@ -49,8 +49,14 @@ pub fn run(
 ) -> anyhow::Result<Outcome> {
     let answer = &exercise.key.answer;
     let needs = |unit: bool| exercise.front.checks.iter().any(|it| it.unit.is_some() == unit);
-    tell(&format!("building {answer}"));
-    let (program, tests) = match build(workspace, answer, needs(false), needs(true), stop)? {
+    let (program, tests) = (needs(false), needs(true));
+    let what = match (program, tests) {
+        (true, true) => "program and unit tests",
+        (true, false) => "program",
+        (false, _) => "unit tests",
+    };
+    tell(&format!("building {answer}: {what} (the first time, this takes minutes)"));
+    let (program, tests) = match build(workspace, answer, program, tests, stop)? {
         Built::Programs { program, tests } => (program, tests),
         Built::DoesNotCompile => return Ok(Outcome::DoesNotCompile),
         Built::Stopped => return Ok(Outcome::Stopped),

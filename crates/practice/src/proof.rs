@@ -53,6 +53,10 @@ pub fn prove(
     }
     let copy = copy(workspace, "practice")?;
     let mut good = true;
+    // On standard error: what was proved is on the other.
+    eprintln!(
+        "  building the answers in a copy of the workspace (the first time, this takes minutes) …"
+    );
     for of_answer in exercises.chunk_by(|one, next| one.key.answer == next.key.answer) {
         good &= prove_exercises(&copy, workspace, of_answer, stop)?;
     }

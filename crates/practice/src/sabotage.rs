@@ -1,5 +1,6 @@
 //! Can each experiment fail? It names at least one sabotage: a mistake in the answer's code, and the check that it
-//! turns red. Here the mistake is made in a copy of the workspace, and that very check has to fail.
+//! turns red. Here the mistake is made in a copy of the workspace, and that very check has to fail, in a run that does
+//! not break off.
 //!
 //! Whether the experiment holds with the real code is not asked again: the answer's tests do that, with the same
 //! parameters.
@@ -153,6 +154,11 @@ impl Report {
         if let Some(why) = &self.skipped {
             bail!("it cannot be tried here: {why}");
         }
+        // A reader who tries the sabotage has to see a verdict.
+        if let Some(error) = &self.error {
+            let was_red = self.checks.iter().any(|it| it.check == check && !it.held);
+            bail!("the run broke off{}: {error}", if was_red { " after it was red" } else { "" });
+        }
         let red: Vec<_> = self.checks.iter().filter(|it| !it.held).collect();
         if red.iter().any(|it| it.check == check) {
             return Ok(());
@@ -164,7 +170,6 @@ impl Report {
         if !self.checks.iter().any(|it| it.check == check) {
             words.push("no check of this name was made".to_owned());
         }
-        words.extend(self.error.as_ref().map(|error| format!("the run broke off: {error}")));
         if words.is_empty() {
             words.push("every check held".to_owned());
         }
@@ -213,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_is_red_only_if_that_very_check_failed() {
+    fn a_check_is_red_only_if_that_very_check_failed_and_the_run_did_not_break_off() {
         let check = |check: &str, held| Checked {
             check: check.to_owned(),
             expected: "1".to_owned(),
@@ -221,12 +226,13 @@ mod tests {
             held,
         };
         let checks = vec![check("ours", true), check("theirs", false)];
-        let report = Report { seconds: 1.0, checks, skipped: None, error: Some("cut".to_owned()) };
+        let mut report = Report { seconds: 1.0, checks, skipped: None, error: None };
         assert!(report.is_red("theirs").is_ok());
-        let error = report.is_red("ours").unwrap_err().to_string();
-        assert_eq!(error, "\"theirs\" did: expected 1, seen 2; the run broke off: cut");
-        assert!(
-            report.is_red("nobody's").unwrap_err().to_string().contains("no check of this name")
-        );
+        let error = |report: &Report, check| report.is_red(check).unwrap_err().to_string();
+        assert_eq!(error(&report, "ours"), "\"theirs\" did: expected 1, seen 2");
+        assert!(error(&report, "nobody's").contains("no check of this name"));
+        report.error = Some("cut".to_owned());
+        assert_eq!(error(&report, "theirs"), "the run broke off after it was red: cut");
+        assert_eq!(error(&report, "ours"), "the run broke off: cut");
     }
 }

@@ -46,12 +46,22 @@ fn the_time_that_a_build_takes_is_not_counted() {
 }
 
 #[test]
+fn the_time_that_servers_take_to_start_is_not_counted() {
+    let checkout = Checkout::of_git();
+    checkout.says(&["start", "sums/add"]);
+    checkout.fill("    b + a");
+    fs::write(checkout.path("slow-servers"), "").unwrap();
+    checkout.says(&["check", "--patience", "1"]);
+}
+
+#[test]
 fn a_check_says_what_it_runs_and_a_warning_once() {
     let checkout = Checkout::of_git();
     checkout.says(&["start", "sums/add"]);
     checkout.fill("    let unused = 7;\n    a + b");
     let words = checkout.says(&["check"]);
-    for step in ["building sums", "test two_and_two", "experiment large", "Done", "sums/double"] {
+    let building = "building sums: program and unit tests (the first time, this takes minutes)";
+    for step in [building, "test two_and_two", "experiment large", "Done", "sums/double"] {
         assert!(words.contains(step), "no {step} in {words}");
     }
     assert_eq!(words.matches("unused variable: `unused`").count(), 1, "{words}");

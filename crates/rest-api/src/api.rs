@@ -39,10 +39,7 @@ type Sent = std::result::Result<Bytes, BytesRejection>;
 type Reply = Result<Response>;
 
 #[derive(OpenApi)]
-#[openapi(
-    info(title = "Users and their orders", version = "2"),
-    components(responses(ProblemBody))
-)]
+#[openapi(info(title = "Users and orders", version = "2"), components(responses(ProblemBody)))]
 struct Document;
 
 /// All of the service, with other calls beside ours. It remembers nothing about a client, so any process can answer the next

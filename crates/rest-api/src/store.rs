@@ -126,8 +126,10 @@ impl Store {
             let user = lock(tx, id).await?;
             let new = decide(user.as_ref())?;
             let Some(user) = user else {
-                let created = write(tx, INSERT, id, &new).await?;
-                return created.map(|user| (user, true)).ok_or(Error::EMAIL_TAKEN);
+                let created = write(tx, INSERT, id, &new).await?.map(|user| (user, true));
+                // The address may be taken by this very request, which came twice: then the user is there.
+                let there = created.is_none() && lock(tx, id).await?.is_some();
+                return created.ok_or(if there { Error::CHANGED } else { Error::EMAIL_TAKEN });
             };
             Ok((write(tx, UPDATE, id, &new).await?.unwrap_or(user), false))
         })

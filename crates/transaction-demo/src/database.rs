@@ -62,7 +62,8 @@ pub trait Work: Sync {
 }
 
 // ANCHOR: attempt
-/// Tries the work once. The outer error: nobody knows how it ended, and the connection is not to be used again.
+/// Tries the work once. The outer error: the connection is not to be used again, and if it was committing, nobody knows
+/// how that ended.
 ///
 /// Plain statements, and not sqlx's `Transaction`, which puts off a rollback until its connection is used
 /// again: until then its locks would be held, also while we pause before the next attempt.
@@ -80,6 +81,9 @@ pub async fn attempt<W: Work>(
             // Perhaps it is done, perhaps not: the answer was lost.
             Err(error) => Err(error),
         },
+        // The server is read-only by now, or shuts down. Closing the connection rolls back, and the next one may find
+        // another server.
+        Err(Error::DatabaseAway) => Err(Error::DatabaseAway),
         Err(error) => {
             connection.execute("rollback").await?;
             Ok(Err(error))

@@ -15,7 +15,7 @@ use futures_util::future::try_join_all;
 use lab::{
     child::Child,
     fault::{Fault, Held, Proxy, Side},
-    harness::{Outcome, Served, eventually, run},
+    harness::{Outcome, Served, eventually, run, somebody_waits},
 };
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, error::DatabaseError};
@@ -48,6 +48,7 @@ lab::tests![
     an_account_that_is_locked_can_still_be_referred_to,
     a_commit_after_an_error_is_a_rollback_without_a_word,
     a_database_that_is_away_is_told_and_the_next_request_works,
+    a_connection_that_turns_out_to_be_read_only_is_not_used_again,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
 
@@ -218,14 +219,8 @@ async fn a_transfer_that_was_in_anothers_way_is_made_again() -> Outcome {
         let lock = sqlx::query("update accounts set owner = 'Ada L.' where id = $1").bind(ada);
         lock.execute(&mut other).await?;
         let commit_when_it_waits = async {
-            eventually("the transfer waits for the other transaction", async || {
-                let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
-                               and cardinality(pg_blocking_pids(pid)) > 0";
-                let mut look = fixture.connect().await?;
-                let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut look).await?;
-                Ok((waiting > 0).then_some(()))
-            })
-            .await?;
+            let what = "the transfer waits for the other transaction";
+            somebody_waits(what, &fixture.database).await?;
             Ok(other.execute("commit").await?)
         };
         let payment = client.payment("k", (ada, bob), 5);
@@ -326,6 +321,39 @@ async fn a_database_that_is_away_is_told_and_the_next_request_works() -> Outcome
         ensure!(status == 201, "{fault:?}: {status} {body}");
     }
     ensure!(client.balance(bob).await? == 10);
+    fixture.audit().await
+}
+
+/// As when its server has become a standby: the next connection may lead to the new primary.
+async fn a_connection_that_turns_out_to_be_read_only_is_not_used_again() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_bank, client) = fixture.start(&[]).await?;
+    let (ada, bob) = client.open_two(1_000, 0).await?;
+    // From before, so that it can still write.
+    let mut connection = fixture.connect().await?;
+    let database = format!("alter database \"{}\"", fixture.database.name());
+    let demote = format!("{database} set default_transaction_read_only = on");
+    connection.execute(AssertSqlSafe(demote)).await?;
+    // Waits until each has ended (PostgreSQL 14).
+    let cut_off = r#"
+        select pg_terminate_backend(pid, 5000)
+        from pg_stat_activity
+        where datname = current_database() and backend_type = 'client backend'
+            and pid <> pg_backend_pid()
+    "#;
+    connection.execute(cut_off).await?;
+    // It can be read, over a connection that stays in the pool.
+    eventually("the bank has a new connection", async || {
+        Ok((client.account(ada).await?.status() == 200).then_some(()))
+    })
+    .await?;
+    let payment = client.payment("k", (ada, bob), 5);
+    problem(client.send(&payment).await?, 503).await?;
+    let promote = format!("{database} reset default_transaction_read_only");
+    connection.execute(AssertSqlSafe(promote)).await?;
+    let status = client.send_until_decided(&payment).await?.status();
+    ensure!(status == 201, "{status}: the old connection is still used");
+    ensure!(client.balances((ada, bob)).await? == (995, 5));
     fixture.audit().await
 }
 

@@ -9,6 +9,7 @@ use lab::{
     fault::{Fault, Proxy},
     stack,
 };
+use sqlx::postgres::PgPoolOptions;
 use tokio::time::timeout;
 
 use crate::support::{Outcome, eventually, tests};
@@ -22,6 +23,7 @@ tests![
     calls_come_one_after_another_when_there_is_one_connection,
     a_refused_connection_is_told_at_once,
     a_connection_that_one_call_gave_up_serves_the_next,
+    a_connection_that_takes_longer_than_a_call_is_there_for_a_later_one,
     connections_that_died_while_they_rested_are_replaced_unseen,
 ];
 
@@ -137,6 +139,26 @@ async fn a_connection_that_one_call_gave_up_serves_the_next() -> Outcome {
     // On a busy machine that takes more than one call; but each waits for what the first has begun.
     eventually("a call is served", async || Ok(backend(&pool).await.ok())).await?;
     ensure!(proxy.connections() <= 2, "it connected {} times", proxy.connections());
+    Ok(())
+}
+
+/// Why the pool is not sqlx's own: that one begins again with each call, and is never done.
+async fn a_connection_that_takes_longer_than_a_call_is_there_for_a_later_one() -> Outcome {
+    let server = stack::server(Service::Postgres).await?.url;
+    let proxy = Proxy::to_url(&server).await?;
+    // A login takes three round trips, which is more than a call has; a ping takes one.
+    let (one_way, call) = (Duration::from_millis(80), Duration::from_millis(400));
+    proxy.set(Fault::Delay(one_way));
+    let url = proxy.url(&server)?;
+    let pool = pool_of(&url, 1, call)?;
+    eventually("a call is served", async || Ok(pool.ping().await.ok())).await?;
+    let theirs = PgPoolOptions::new().max_connections(1).acquire_timeout(call);
+    let theirs = theirs.connect_lazy(&url)?;
+    for _ in 0..10 {
+        ensure!(theirs.acquire().await.is_err(), "sqlx's own pool does it too: take that one");
+    }
+    proxy.heal();
+    eventually("it was only too slow", async || Ok(theirs.acquire().await.ok())).await?;
     Ok(())
 }
 

@@ -101,7 +101,9 @@ async fn every_question_is_on_the_first_page() -> Outcome {
     for question in guide::questions::QUESTIONS {
         ensure!(page.contains(question.title), "{} is missing", question.title);
     }
-    ensure!(page.matches("not written yet").count() == 18 - guide::answers().len());
+    let answers = guide::answers();
+    let others = guide::questions::others(&answers).len();
+    ensure!(page.matches("not written yet").count() == 18 - (answers.len() - others));
     ensure!(page.contains("href=\"url-shortener.html\""));
     Ok(())
 }

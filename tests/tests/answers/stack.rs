@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Output, Stdio},
     time::{Duration, Instant},
 };
@@ -13,6 +13,7 @@ use std::{
 use anyhow::{Context, ensure};
 use lab::{Need, Service};
 use tokio::{
+    io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
     process::{Child, Command},
 };
@@ -28,9 +29,11 @@ tests![
     what_apt_get_installs_is_used_and_its_error_is_shown,
     opening_the_guide_installs_nothing,
     the_compose_stack_is_brought_up_and_then_used,
+    a_server_of_its_own_runs_in_a_container_where_it_is_not_installed,
     two_processes_that_start_at_the_same_moment_get_one_stack,
     servers_stop_when_their_last_user_was_killed,
     servers_stay_while_somebody_uses_them,
+    a_process_that_is_given_the_private_servers_own_url_is_its_user,
     down_stops_them_at_once_although_somebody_uses_them,
     down_stops_a_server_that_is_just_starting,
     data_survives_a_stop,
@@ -41,7 +44,9 @@ tests![
     a_server_ends_with_its_keeper_and_is_started_again,
     a_stack_starts_under_any_umask,
     variables_for_other_servers_change_nothing,
+    a_server_may_open_as_many_files_as_the_reader_lets_it,
     a_copy_that_belongs_to_somebody_else_is_refused,
+    a_folder_that_a_reader_made_is_left_alone,
     a_folder_that_everybody_could_have_made_is_refused_if_it_is_not_ours,
     tools_open_what_an_answer_keeps,
     what_cannot_run_here_says_why_and_is_skipped,
@@ -115,12 +120,7 @@ impl Stack {
 
     /// A process that uses PostgreSQL of this stack and goes on doing so.
     async fn user(&self) -> anyhow::Result<(Child, String)> {
-        use tokio::io::{AsyncBufReadExt, BufReader};
-        let mut process = self.command(&["url-shortener", "serve", "--port", "0"]).spawn()?;
-        let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
-        let line = lines.next_line().await?.context("it ended before it listened")?;
-        let url = line.strip_prefix("listening on ").context("not that line")?.to_owned();
-        Ok((process, url))
+        listening(self.command(&["url-shortener", "serve", "--port", "0"])).await
     }
 }
 
@@ -140,6 +140,15 @@ impl Drop for Stack {
             assert!(gone.is_ok(), "{} was left behind", self.folder.display());
         }
     }
+}
+
+/// Starts a process that serves, and waits until it says where.
+async fn listening(mut command: Command) -> anyhow::Result<(Child, String)> {
+    let mut process = command.spawn()?;
+    let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
+    let line = lines.next_line().await?.context("it ended before it listened")?;
+    let url = line.strip_prefix("listening on ").context("not that line")?.to_owned();
+    Ok((process, url))
 }
 
 async fn finish(mut command: Command) -> anyhow::Result<Output> {
@@ -205,6 +214,12 @@ async fn a_url_that_is_set_is_used() -> Outcome {
 /// A `PATH` with everything that is on ours, except for these programs, and with scripts in their place.
 fn path_with(stack: &Stack, scripts: &[(&str, &str)]) -> anyhow::Result<PathBuf> {
     let hidden = ["redis-server", "docker", "apt-get"];
+    // `lab` looks there too, but first on the `PATH`.
+    let elsewhere = |folder: &str| Path::new(folder).join("redis-server").exists();
+    let is_replaced = scripts.iter().any(|(name, _)| *name == "redis-server");
+    if !is_replaced && lab::stack::ELSEWHERE.into_iter().any(elsewhere) {
+        return Err(lab::skip("Redis is where no PATH can hide it"));
+    }
     let folder = stack.folder.join("programs");
     fs::create_dir_all(&folder)?;
     let path = std::env::var_os("PATH").context("no PATH")?;
@@ -365,6 +380,51 @@ async fn the_compose_stack_is_brought_up_and_then_used() -> Outcome {
     Ok(())
 }
 
+/// What `docker run` does, without a container: the server listens on the published port and keeps its data in the
+/// volume. Every other word succeeds and does nothing.
+fn docker_run() -> anyhow::Result<String> {
+    let script = r#"
+        [ "$1" = run ] || exit 0
+        while [ $# -gt 0 ]; do
+            case "$1 $2" in
+                "--publish "*) port=${2#127.0.0.1:} port=${port%:*} ;;
+                "--volume "*:/data) data=${2%:/data} ;;
+                "--volume "*:/redis.conf:ro) config=${2%:/redis.conf:ro} ;;
+            esac
+            shift
+        done
+        sed "s|^dir .*|dir $data|; s|^port .*|port $port|" "$config" > "$data/container.conf"
+        exec 'REDIS' "$data/container.conf" --bind 127.0.0.1
+    "#;
+    Ok(script.replace("REDIS", &redis()?.to_string_lossy()))
+}
+
+async fn a_server_of_its_own_runs_in_a_container_where_it_is_not_installed() -> Outcome {
+    let stack = Stack::new("stack-container")?;
+    only_linux()?;
+    let path = path_with(&stack, &[("docker", &docker_run()?)])?;
+    let answers = guide::answers();
+    let answer = answers.iter().find(|it| it.name == "cache-aside").context("no answer")?;
+    // It kills its Redis and starts it again, with its data.
+    let away = answer.experiment("redis-away").context("no experiment")?;
+    let mut command = stack.command(&["cache-aside", "experiment", "redis-away", "--json"]);
+    command.args(away.quick).env("PATH", path).env("DOCKER_HOST", "unix:///none");
+    for service in [Service::Postgres, Service::Redis] {
+        command.env(service.variable(), lab::stack::server(service).await?.url);
+    }
+    let output = finish(command).await?;
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).with_context(|| errors(&output))?;
+    ensure!(report["skipped"].is_null(), "{report}");
+    ensure!(output.status.success(), "{report}");
+    // What remains of it is its keeper's work.
+    eventually("it has ended, and its folder is gone", async || {
+        let homes = fs::read_dir(stack.folder.join("own"))?.count();
+        Ok((homes == 0 && processes(&stack)?.is_empty()).then_some(()))
+    })
+    .await
+}
+
 async fn two_processes_that_start_at_the_same_moment_get_one_stack() -> Outcome {
     let stack = Stack::new("stack-two")?;
     let (one, two) = tokio::try_join!(stack.run(&["stack", "env"]), stack.run(&["stack", "env"]))?;
@@ -394,6 +454,11 @@ async fn servers_stop_when_their_last_user_was_killed() -> Outcome {
 async fn servers_stay_while_somebody_uses_them() -> Outcome {
     let stack = Stack::stopping_after("1", "stack-stays")?;
     let (_user, url) = stack.user().await?;
+    stays(&stack, &url).await
+}
+
+/// Whether PostgreSQL stays for an answer that is served at this URL.
+async fn stays(stack: &Stack, url: &str) -> Outcome {
     let begun = Instant::now();
     // Three times the idle time, in which another user comes and goes.
     while begun.elapsed() < Duration::from_secs(4) {
@@ -402,6 +467,23 @@ async fn servers_stay_while_somebody_uses_them() -> Outcome {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     Ok(())
+}
+
+async fn a_process_that_is_given_the_private_servers_own_url_is_its_user() -> Outcome {
+    let stack = Stack::stopping_after("1", "stack-given-back")?;
+    ensure!(stack.postgres().await?.status.success());
+    let mut env = stack.command(&["stack", "env"]);
+    for service in [Service::Redis, Service::RabbitMq] {
+        env.env(service.variable(), lab::stack::server(service).await?.url);
+    }
+    let env = String::from_utf8(finish(env).await?.stdout)?;
+    let url = env.lines().find_map(|line| line.strip_prefix("export DATABASE_URL='"));
+    let url = url.and_then(|url| url.strip_suffix('\'')).context("no URL")?;
+    eventually("it stops", async || Ok((stack.running().await? == 0).then_some(()))).await?;
+    let mut user = stack.command(&["url-shortener", "serve", "--port", "0"]);
+    user.env("DATABASE_URL", url);
+    let (_user, served) = listening(user).await?;
+    stays(&stack, &served).await
 }
 
 async fn down_stops_them_at_once_although_somebody_uses_them() -> Outcome {
@@ -581,6 +663,36 @@ async fn variables_for_other_servers_change_nothing() -> Outcome {
     Ok(())
 }
 
+/// However many its experiment needs for itself: some servers look at every number up to the limit.
+async fn a_server_may_open_as_many_files_as_the_reader_lets_it() -> Outcome {
+    only_linux()?;
+    let stack = Stack::new("stack-files")?;
+    let answers = guide::answers();
+    let answer = answers.iter().find(|it| it.name == "cache-aside").context("no answer")?;
+    // It raises its own limit first, and then starts the servers.
+    let stampede = answer.experiment("stampede").context("no experiment")?;
+    let ours = stack.command(&[]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -S -n 512; exec \"$0\" cache-aside experiment stampede \"$@\""]);
+    limited.arg(std::env::current_exe()?).args(stampede.quick);
+    for (name, value) in ours.as_std().get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = finish(limited).await?;
+    let pid = fs::read_to_string(stack.folder.join("postgres/data/postmaster.pid"));
+    let pid = pid.with_context(|| errors(&output))?;
+    let pid = pid.lines().next().context("no pid")?;
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = files.and_then(|limits| limits.split_whitespace().next());
+    ensure!(soft == Some("512"), "{limits}");
+    Ok(())
+}
+
 async fn a_copy_that_belongs_to_somebody_else_is_refused() -> Outcome {
     let stack = Stack::new("stack-original")?;
     only_root(&stack)?;
@@ -593,6 +705,31 @@ async fn a_copy_that_belongs_to_somebody_else_is_refused() -> Outcome {
     ensure!(copied.success());
     let output = finish(copy.up().await?).await?;
     says(&output, &["postgres/data belongs to the user 0", "or is a copy", "rm -rf"])
+}
+
+async fn a_folder_that_a_reader_made_is_left_alone() -> Outcome {
+    let stack = Stack::new("stack-readers")?;
+    // As if `STACK_DIR` named a home directory, and somebody had cloned Redis there.
+    let redis = stack.folder.join("redis");
+    let config = redis.join("redis.conf");
+    fs::create_dir(&redis)?;
+    fs::set_permissions(&redis, fs::Permissions::from_mode(0o755))?;
+    fs::write(&config, "mine")?;
+    let refused = async || {
+        let output = stack.run(&["stack", "redis-cli", "--", "ping"]).await?;
+        says(&output, &["was not made here", "left alone", "STACK_DIR"])
+    };
+    refused().await?;
+    ensure!(fs::read_to_string(&config)? == "mine", "it was overwritten");
+    ensure!(fs::metadata(&redis)?.mode() & 0o777 == 0o755, "its permissions were changed");
+    ensure!(fs::read_dir(&redis)?.count() == 1, "something was made in it");
+    // Nor a file.
+    fs::remove_dir_all(&redis)?;
+    fs::write(&redis, "mine")?;
+    fs::set_permissions(&redis, fs::Permissions::from_mode(0o644))?;
+    refused().await?;
+    ensure!(fs::metadata(&redis)?.mode() & 0o777 == 0o644, "its permissions were changed");
+    Ok(())
 }
 
 async fn a_folder_that_everybody_could_have_made_is_refused_if_it_is_not_ours() -> Outcome {
@@ -648,9 +785,9 @@ async fn what_cannot_run_here_says_why_and_is_skipped() -> Outcome {
         // Another server will not do: the experiment kills this one.
         command.env("REDIS_URL", "redis://127.0.0.1:1/");
         command.env("STACK_INSTALL", "never").env("PATH", &path);
-        finish(command)
+        command
     };
-    let list = without_redis(&["list", "--json"]).await?;
+    let list = finish(without_redis(&["list", "--json"])).await?;
     let list: serde_json::Value = serde_json::from_slice(&list.stdout)?;
     let experiments = list.as_array().context("an array")?.iter();
     let experiments = experiments.flat_map(|it| it["experiments"].as_array().into_iter().flatten());
@@ -668,10 +805,21 @@ async fn what_cannot_run_here_says_why_and_is_skipped() -> Outcome {
     let why = obstacles["eviction"];
     ensure!(why.contains("it needs Redis of its own, and Redis is not installed here"), "{why}");
 
-    let run = without_redis(&["cache-aside", "experiment", "eviction", "--json"]).await?;
+    let run = without_redis(&["cache-aside", "experiment", "eviction", "--json"]);
+    let run = finish(run).await?;
     ensure!(run.status.success(), "{}", errors(&run));
     let report: serde_json::Value = serde_json::from_slice(&run.stdout)?;
     ensure!(report["skipped"] == why, "{report}");
     ensure!(!errors(&run).contains("starting"), "it started something: {}", errors(&run));
+
+    let mut guide = without_redis(&[]);
+    guide.env_remove("LAB_CHILD").env(crate::AS_GUIDE, "1");
+    // So that it starts none.
+    for service in [Service::Postgres, Service::RabbitMq] {
+        guide.env(service.variable(), lab::stack::server(service).await?.url);
+    }
+    let (_guide, url) = listening(guide).await?;
+    let page = reqwest::get(format!("{url}cache-aside.html")).await?.text().await?;
+    ensure!(page.contains("It cannot run here: it needs Redis of its own"), "{page}");
     Ok(())
 }

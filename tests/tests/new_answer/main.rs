@@ -49,6 +49,7 @@ fn an_answer_is_a_folder_a_line_of_the_guides_list_and_a_row_of_the_readme() {
         let passed = tried.lines().any(|line| line.contains(test) && line.ends_with("... ok"));
         assert!(passed, "{test} did not run:\n{tried}");
     }
+    cargo(&copy, "test -p tests --test rules");
 }
 
 fn copy_with_one_answer_more() -> PathBuf {

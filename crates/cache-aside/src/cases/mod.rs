@@ -5,7 +5,6 @@ pub mod client;
 mod crowd;
 
 use anyhow::{Context, bail};
-use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -23,7 +22,7 @@ cases! {
     Plain a_user_is_made_and_read_and_read_again_from_the_cache: "POST /users: 201 with Location and the user; GET: 200 and the same user, the second time a hit", "Nobody but the clock may notice that there is a cache.";
     Plain a_change_is_seen_by_the_next_read: "PUT: 200 and the user; the next GET shows the change, however hot the old value was", "Somebody who changes a name and then sees the old one changes it again, and then calls.";
     Plain a_deleted_user_is_not_found: "DELETE: 204 without a body; then 404, and the address is free", "A deleted user that the cache still shows is a leak.";
-    Plain a_cached_absence_is_a_hit_until_the_user_is_made: "A user that nobody has: 404, the second time as a hit with a ttl of ten seconds at most; once the user is made, 200", "Whoever asks for nobody again and again must not reach the database, and whoever signs up must be found.";
+    Plain a_cached_absence_is_a_hit_until_the_user_is_made: "A user that nobody has: 404, the second time as a hit with a ttl of ten seconds at most; once the user is made, 200", "A client that keeps asking for nobody must not reach the database, and a user who signs up must be found.";
     Plain a_user_that_nobody_has_cannot_be_changed: "GET, PUT and DELETE of an id that nobody has: 404", "A change must not make a user.";
     Plain a_taken_email_address_is_a_conflict: "Somebody else's address: 409, whatever the case of its letters; one's own: 200", "Two accounts with one address are one account for the person who resets the password.";
     Plain two_spellings_of_a_mailbox_are_one_address: "The same address in other letters: 409, also for letters beyond ASCII, for composed and decomposed ones, and for the punycode of a domain", "`lower()` of a database may fold A to Z only.";
@@ -213,14 +212,15 @@ async fn of_twenty_changes_of_one_version_one_is_made(target: &Target) -> Outcom
     let id = integer(&json_of(created, 201).await?, "id")?;
     let email = client.email("Contended");
     let changes = (0..20).map(|n| {
-        let (new, client, etag) =
-            (json!({ "name": format!("Change {n}"), "email": email }), &client, &etag);
-        async move { client.change_if(id, &new, Some(etag)).await }
+        let new = json!({ "name": format!("Change {n}"), "email": email });
+        target.request(Method::PUT, &format!("users/{id}")).header("if-match", &etag).json(&new)
     });
-    let answers = try_join_all(changes).await?;
-    let count = |wanted| answers.iter().filter(|it| it.status() == wanted).count();
+    let answers = target.send_together(changes.collect()).await?;
+    let count = |wanted| answers.iter().filter(|(it, _)| it.status() == wanted).count();
     let (won, lost) = (count(200_u16), count(412_u16));
-    expect(won == 1 && lost == 19, "one 200 and 19 times 412", format!("{won} and {lost}"))
+    let unsure = answers.iter().any(|(_, unsure)| *unsure);
+    let one = won + lost == 20 && (won == 1 || won == 0 && unsure);
+    expect(one, "one 200 and 19 times 412", format!("{won} and {lost}"))
 }
 
 async fn many_users_are_read_at_once(target: &Target) -> Outcome {

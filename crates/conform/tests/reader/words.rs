@@ -23,6 +23,9 @@ tests![
     a_case_that_asks_nothing_shows_nothing_of_the_case_before,
     show_prints_the_table_without_a_target,
     the_table_of_calls_is_named_before_the_cases,
+    only_the_cases_that_are_named_are_tried,
+    a_name_that_no_case_has_is_refused_before_anything_is_sent,
+    a_run_without_a_case_is_an_error_that_says_what_it_takes,
     retry_after_is_honoured,
     a_retry_after_of_an_hour_is_not_waited_for,
 ];
@@ -105,6 +108,36 @@ fn the_table_of_calls_is_named_before_the_cases() -> anyhow::Result<()> {
     let said = succeeds(&mut reader.conform(&[])?, &words)?;
     ensure!(said.contains("1 more with"), "{said}");
     Ok(())
+}
+
+fn only_the_cases_that_are_named_are_tried() -> anyhow::Result<()> {
+    let reader = Reader::new()?;
+    // One of the other cases would fail.
+    let _program = reader.start("--crash")?;
+    for (names, right) in [
+        (&["--case", "hello"][..], "1 of 1 are right"),
+        (&["--case", "it says hello"], "1 of 1 are right"),
+        (&["--case", "hello", "--case", "it_answers_in_time"], "2 of 2 are right"),
+    ] {
+        let said = succeeds(&mut reader.conform(names)?, &["it says hello", right])?;
+        ensure!(!said.contains("everything") && !said.contains("more with"), "{said}");
+    }
+    Ok(())
+}
+
+fn a_name_that_no_case_has_is_refused_before_anything_is_sent() -> anyhow::Result<()> {
+    // Nothing listens there.
+    let words = ["no case has helo in its name", "it_says_hello"];
+    let said = fails(&mut Reader::new()?.conform(&["--case", "helo"])?, &words)?;
+    ensure!(!said.contains("nothing answers"), "{said}");
+    Ok(())
+}
+
+fn a_run_without_a_case_is_an_error_that_says_what_it_takes() -> anyhow::Result<()> {
+    let reader = Reader::new()?;
+    let _program = reader.start("")?;
+    let words = ["no case to try", "1 more with --restart-cmd"];
+    fails(&mut reader.conform(&["--case", "after_a_kill"])?, &words).map(drop)
 }
 
 /// Answers each connection with 503 and this Retry-After, and from the second on with 200.

@@ -79,6 +79,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     stream.write_all(request.as_bytes()).await?;
+    // TLS may have kept some of it: a write that finds the socket busy is not tried again by a read.
+    stream.flush().await?;
     let mut received = Vec::new();
     loop {
         if stream.read_buf(&mut received).await? == 0 {

@@ -152,6 +152,7 @@ impl Stripper {
         let mut real = connect(tls, server, HOST).await?;
         let request = heard.replacen("\r\n", "\r\nconnection: close\r\n", 1);
         real.write_all(request.as_bytes()).await?;
+        real.flush().await?;
         let mut answer = Vec::new();
         real.read_to_end(&mut answer).await?;
         // All that speaks of HTTPS is taken out.

@@ -1,6 +1,6 @@
 //! What do the sizes tell?
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::ensure;
 use lab::{Experiment, Lab, Sabotage};
@@ -31,8 +31,8 @@ pub struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "secrets-in-time",
-        "Sizes still leak: an observer nearly always guesses which of five pages was read. With padding the guess is no \
-         better than chance",
+        "Sizes still leak: an observer nearly always guesses which of five pages was read. With padded answers, the length \
+         of the request still tells more than chance; with both padded, the guess is no better than chance",
         &["--pages", "30"],
         run,
     )
@@ -46,19 +46,35 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let of = f64::from(params.pages);
-    let naked =
-        Observer::learn(&lab, 0).await?.guess(&lab, params.pages, "without padding").await?;
+    // Four standard deviations of the right guesses, if each is right with this chance: one honest run in thirty thousand
+    // is further off to one side.
+    let far = |share: f64| 4.0 * (of * share * (1.0 - share)).sqrt();
+    let naked = Observer::learn(&lab, 0, false).await?;
+    let naked = naked.guess(&lab, params.pages, "without padding").await?;
     let at_least = (0.95 * of).ceil();
     let check = "without padding: pages that the observer guesses";
     lab.check(check, format!("at least {at_least} of {of}"), naked, f64::from(naked) >= at_least);
-    let padded = Observer::learn(&lab, params.pad_to).await?;
+    let answers = Observer::learn(&lab, params.pad_to, false).await?;
+    let answers = answers.guess(&lab, params.pages, "with padded answers").await?;
+    // The paths have three lengths, and of those that are equally long one is as likely as the other.
+    let lengths: BTreeSet<_> = TOPICS.iter().map(|(topic, _)| topic.len()).collect();
+    let share = lengths.len() as f64 / TOPICS.len() as f64;
+    let at_least = (of * share - far(share)).ceil();
+    let check = "with padded answers: pages that the observer guesses by the requests";
+    lab.check(
+        check,
+        format!("at least {at_least} of {of}"),
+        answers,
+        f64::from(answers) >= at_least,
+    );
+    let padded = Observer::learn(&lab, params.pad_to, true).await?;
     let padded = padded.guess(&lab, params.pages, "with padding").await?;
-    // Chance, and four standard deviations of it: one honest run in thirty thousand has more.
     let chance = 1.0 / TOPICS.len() as f64;
-    let at_most = (of * chance + 4.0 * (of * chance * (1.0 - chance)).sqrt()).floor();
+    let at_most = (of * chance + far(chance)).floor();
     let check = "with padding: pages that the observer guesses";
     lab.check(check, format!("at most {at_most} of {of}"), padded, f64::from(padded) <= at_most);
     lab.figure("guessed without padding", f64::from(naked) / of * 100.0, "%");
+    lab.figure("guessed with padded answers", f64::from(answers) / of * 100.0, "%");
     lab.figure("guessed with padding", f64::from(padded) / of * 100.0, "%");
     Ok(())
 }
@@ -69,41 +85,52 @@ struct Observer {
     _fixture: Fixture,
     tap: Tap,
     client: Arc<ClientConfig>,
-    /// How many bytes come with each page.
-    known: Vec<(&'static str, usize)>,
+    /// Whether whoever reads pads requests, as the server pads answers.
+    pads_requests: bool,
+    /// How many bytes come with each page, and how many ask for it.
+    known: Vec<(&'static str, (usize, usize))>,
     visits: usize,
 }
 
 impl Observer {
     /// Visits each page first, as anybody can.
-    async fn learn(lab: &Lab, pad_to: u32) -> anyhow::Result<Self> {
+    async fn learn(lab: &Lab, pad_to: u32, pads_requests: bool) -> anyhow::Result<Self> {
         let fixture = Fixture::start(&["--pad-to", &pad_to.to_string()]).await?;
         let tap = Tap::on(fixture.https).await?;
         let client = fixture.shared_client(BOTH)?;
-        let mut this = Self { _fixture: fixture, tap, client, known: Vec::new(), visits: 0 };
+        let known = Vec::new();
+        let mut this = Self { _fixture: fixture, tap, client, pads_requests, known, visits: 0 };
         let mut rows = Vec::new();
         for (topic, _) in TOPICS {
-            let mut sizes = Vec::new();
+            let (mut come, mut go) = (Vec::new(), Vec::new());
             for _ in 0..3 {
-                sizes.push(this.read(topic).await?);
+                let sizes = this.read(topic).await?;
+                come.push(sizes.0);
+                go.push(sizes.1);
             }
             // The signature in the handshake is a few bytes longer or shorter each time.
-            sizes.sort_unstable();
-            rows.push(vec![topic.to_owned(), sizes[1].to_string()]);
-            this.known.push((topic, sizes[1]));
+            come.sort_unstable();
+            go.sort_unstable();
+            rows.push(vec![topic.to_owned(), come[1].to_string(), go[1].to_string()]);
+            this.known.push((topic, (come[1], go[1])));
         }
-        lab.table(format!("Bytes to the client, padded to {pad_to}"), &["page", "bytes"], rows);
+        let requests = if pads_requests { ", and requests too" } else { "" };
+        let title = format!("Bytes on the wire, answers padded to {pad_to}{requests}");
+        lab.table(title, &["page", "to the client", "to the server"], rows);
         Ok(this)
     }
 
-    /// Somebody reads a page, and the observer counts.
-    async fn read(&mut self, topic: &str) -> anyhow::Result<usize> {
+    /// Somebody reads a page, and the observer counts what goes to the client, and to the server.
+    async fn read(&mut self, topic: &str) -> anyhow::Result<(usize, usize)> {
         let mut stream = connect(&self.client, self.tap.address, HOST).await?;
-        let page = exchange(&mut stream, &get(HOST, &format!("/pages/{topic}"), &[])).await?;
+        // A path has a length too. With this, each is as long as one of sixteen letters.
+        let fill = "x".repeat(if self.pads_requests { 16 - topic.len() } else { 0 });
+        let request = get(HOST, &format!("/pages/{topic}"), &[("x-fill", &fill)]);
+        let page = exchange(&mut stream, &request).await?;
         ensure!(page.status == 200, "{topic}: {}", page.status);
-        let size = self.tap.stream(self.visits, false).len();
+        let sizes = [false, true].map(|to_server| self.tap.stream(self.visits, to_server).len());
         self.visits += 1;
-        Ok(size)
+        Ok(sizes.into())
     }
 
     /// How many of these pages are guessed.
@@ -113,15 +140,17 @@ impl Observer {
         for n in 0..pages {
             lab.progress(n.into(), pages.into(), label);
             let topic = all.choose(&mut rand::rng()).copied().unwrap_or_default();
-            let size = self.read(topic).await?;
-            guessed += u32::from(self.nearest(size) == topic);
+            let sizes = self.read(topic).await?;
+            guessed += u32::from(self.nearest(sizes) == topic);
         }
         Ok(guessed)
     }
 
-    /// The page whose size is nearest; if several are, one of them.
-    fn nearest(&self, size: usize) -> &'static str {
-        let distance = |known: &(&str, usize)| known.1.abs_diff(size);
+    /// The page whose sizes are nearest; if several are, one of them.
+    fn nearest(&self, (come, go): (usize, usize)) -> &'static str {
+        // What comes from the server is a few bytes longer or shorter each time; what goes there is not.
+        let distance =
+            |(_, known): &(&str, (usize, usize))| known.0.abs_diff(come) / 8 + known.1.abs_diff(go);
         let least = self.known.iter().map(distance).min().unwrap_or(0);
         let nearest: Vec<_> = self.known.iter().filter(|known| distance(known) == least).collect();
         nearest[rand::rng().random_range(0..nearest.len())].0

@@ -62,6 +62,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::start(&["--patience", &params.patience.to_string()]).await?;
     lab::open_files::allow_many();
     let hello = Hello::default().bytes();
+    // The code that shakes hands also answers a client that speaks plain HTTP to this port.
+    let mut lost = TcpStream::connect(fixture.https).await?;
+    let told = timeout(SERVED, exchange(&mut lost, &get(HOST, "/", &[]))).await;
+    let told = told.ok().and_then(Result::ok).map_or(0, |answer| answer.status);
+    lab.check_eq("what a client that speaks plain HTTP is told", 400, told);
     // Warm, so that what the first client costs is not counted.
     serve_others(&fixture, 10).await;
     let before = fixture.child.memory().await?;

@@ -10,9 +10,11 @@ use jwt_auth::{
     store::Store,
 };
 use lab::{
+    Service,
     fault::{Fault, Proxy},
     harness::{Outcome, eventually},
     keys::Keys,
+    stack::own::OwnServer,
 };
 use reqwest::Method;
 use serde_json::json;
@@ -26,6 +28,7 @@ lab::tests![
     a_refresh_token_that_is_too_old_is_refused,
     with_a_deny_list_a_revoked_sessions_access_tokens_end_at_once,
     while_the_deny_list_is_away_no_token_passes_and_then_they_do_again,
+    a_deny_list_that_became_a_replica_is_left,
     the_service_says_that_it_lives_and_is_ready_and_stops_when_asked,
     a_refresh_that_cannot_be_signed_leaves_the_token_fresh,
     a_logout_denies_also_what_the_database_has_forgotten,
@@ -128,6 +131,31 @@ async fn while_the_deny_list_is_away_no_token_passes_and_then_they_do_again() ->
         .await?;
     }
     Ok(())
+}
+
+async fn a_deny_list_that_became_a_replica_is_left() -> Outcome {
+    // Of its own: nobody else's Redis may become a replica.
+    let server = OwnServer::start(Service::Redis).await?;
+    let url = server.url()?;
+    let mut redis = redis::Client::open(url.as_str())?.get_multiplexed_async_connection().await?;
+    let proxy = Proxy::to_url(&url).await?;
+    let fixture = Fixture::fresh().await?;
+    let service = fixture.serve().args(&CHEAP).env("REDIS_URL", proxy.url(&url)?);
+    let (_child, client) = fixture::start(service.arg("--deny-list")).await?;
+    let token = client.join("ann@example.com").await?.access_token;
+    ensure!(client.me(&token).await?.status() == 200);
+    let connections = proxy.connections();
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec_async(&mut redis).await?;
+    problem(client.show(Method::POST, "logout", &token).await?, 503).await?;
+    // The next connection may lead to another server.
+    eventually("the connection to the replica is left", async || {
+        client.show(Method::GET, "me", &token).await?;
+        Ok((proxy.connections() > connections).then_some(()))
+    })
+    .await?;
+    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut redis).await?;
+    ensure!(client.log_out(&token).await?.status() == 204);
+    unauthorized(client.me(&token).await?).await
 }
 
 async fn the_service_says_that_it_lives_and_is_ready_and_stops_when_asked() -> Outcome {

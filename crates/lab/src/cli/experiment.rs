@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::{signal::unix::SignalKind, sync::mpsc::unbounded_channel};
 
 use super::log;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     recorder::Event,
     report::terminal::{self, Progress},
     results,
-    serve::asked_to_stop,
+    serve::stop_signal,
     whiteboard,
 };
 
@@ -43,10 +43,26 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-/// Does what [`command`] understood. The exit code is 1 if a check failed.
+/// Does what [`command`] understood. The exit code is 1 if a check failed, and 128 and the signal's number if it was
+/// interrupted.
 pub async fn words(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     // A statement that is slow on a busy machine is no news to whoever runs an experiment.
     log("warn,sqlx::query=error");
+    // A signal drops the run, and with it everything that it started, before anything is said.
+    tokio::select! {
+        tried = try_claims(answer, matches) => tried,
+        signal = stop_signal() => interrupted(signal),
+    }
+}
+
+/// Says so, and ends as a shell expects it of a program that a signal has ended.
+fn interrupted(signal: SignalKind) -> anyhow::Result<ExitCode> {
+    let name = if signal == SignalKind::interrupt() { "SIGINT" } else { "SIGTERM" };
+    eprintln!("interrupted by {name}: there is no verdict, and what was started for it has ended");
+    Ok(ExitCode::from(128 + u8::try_from(signal.as_raw_value())?))
+}
+
+async fn try_claims(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let json = matches.get_flag("json");
     let mut good = true;
     if matches.get_flag("all") {
@@ -81,11 +97,8 @@ async fn try_claim(
         }
         anyhow::Ok(())
     };
-    // Ctrl-C drops the run, and with it everything that it started. So does a reader of the events who has gone.
-    let report = tokio::select! {
-        ended = async { tokio::try_join!(run, show) } => ended?.0,
-        () = asked_to_stop() => anyhow::bail!("stopped"),
-    };
+    // If the reader of the events has gone, the run is dropped, and with it everything that it started.
+    let (report, ()) = tokio::try_join!(run, show)?;
     // First, so that whoever reads the report finds it kept. The whiteboard version's is not the answer's.
     let kept = if report.whiteboard { Ok(()) } else { results::store(&report) };
     let good = report.held() || report.skipped.is_some();

@@ -77,6 +77,7 @@ impl Home {
 
     /// Makes the folder, readable by nobody but the server's user.
     pub fn create(&self) -> anyhow::Result<()> {
+        self.refuse_what_we_did_not_make()?;
         self.refuse_the_homes_of_others()?;
         let make = || {
             make_folders(&self.path)?;
@@ -84,6 +85,23 @@ impl Home {
             self.give(&self.path)
         };
         make().with_context(|| format!("cannot make {}", self.path.display()))
+    }
+
+    /// `STACK_DIR` may name a folder in which a reader has a `redis` too. A home of ours has one of these lock files from
+    /// its first start on.
+    fn refuse_what_we_did_not_make(&self) -> anyhow::Result<()> {
+        let is_free = match self.path.read_dir() {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) => error.kind() != io::ErrorKind::NotADirectory,
+        };
+        let is_ours = ["start.lock", "owner.lock"].iter().any(|it| self.path.join(it).exists());
+        if !is_free && !is_ours {
+            bail!(
+                "{} was not made here, so it is left alone; name another folder with STACK_DIR",
+                self.path.display()
+            );
+        }
+        Ok(())
     }
 
     /// A copy of `target/` belongs to whoever copied it, and then the server cannot read its data.

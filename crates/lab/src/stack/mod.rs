@@ -1,6 +1,7 @@
 //! Where do the real servers come from? From the first source that has them, each server on its own:
 //!
-//! 1. `given`: `DATABASE_URL`, `REDIS_URL`, `AMQP_URL`, in the environment or in `.env`;
+//! 1. `given`: `DATABASE_URL`, `REDIS_URL`, `AMQP_URL`, in the environment or in `.env`. One that `stack env` has printed
+//!    is a server of ours, and comes from where it came from before;
 //! 2. `compose`: the `docker-compose.yml` stack, if it is up;
 //! 3. `private`: the installed `programs`, run under `target/stack/`;
 //! 4. `compose` again, brought up, if there is a container engine;
@@ -24,6 +25,7 @@ pub mod service;
 
 pub(crate) use home::parent as folder;
 pub use home::workspace;
+pub use programs::ELSEWHERE;
 pub use service::Service;
 
 use std::{
@@ -107,11 +109,15 @@ pub async fn server(service: Service) -> anyhow::Result<Server> {
 async fn find(service: Service) -> anyhow::Result<Server> {
     let server = |url, source| Server { service, url, source, user: None };
     if let Some(url) = given::url(service)? {
+        let (source, variable) = (source_of(service, &url), service.variable());
+        if source == Source::Private {
+            return join(service).await;
+        }
         probe::answers(service, &url).await.with_context(|| {
-            format!("{} is set to {}, which does not answer", service.variable(), masked(&url))
+            format!("{variable} is set to {}, which does not answer", masked(&url))
         })?;
-        announce(service, format_args!("using {} ({})", service.variable(), masked(&url)));
-        return Ok(server(url, Source::Given));
+        announce(service, format_args!("using {variable} ({})", masked(&url)));
+        return Ok(server(url, source));
     }
     if let Some(url) = compose::found(service).await {
         announce(service, "using the Compose stack");
@@ -126,6 +132,11 @@ async fn find(service: Service) -> anyhow::Result<Server> {
         }
         install::install(service).await?;
     }
+    join(service).await
+}
+
+/// The private server, found or started. We are one of its users then: it stays as long as we do.
+async fn join(service: Service) -> anyhow::Result<Server> {
     let Some(programs) = service.programs() else {
         bail!("{service} was installed, and still its programs are not to be found");
     };
@@ -133,15 +144,30 @@ async fn find(service: Service) -> anyhow::Result<Server> {
     Ok(Server { service, url, source: Source::Private, user: Some(Arc::new(user)) })
 }
 
-/// Whether the reader has set its URL.
+/// Where the server at a given URL comes from: from the reader, unless it is the very URL that `stack env` prints. A
+/// process that is given that one is a user of our server, as if it had found the server itself.
+fn source_of(service: Service, url: &str) -> Source {
+    if private::address(service).as_deref() == Some(url) && service.programs().is_some() {
+        Source::Private
+    } else if compose::url(service) == Some(url) {
+        Source::Compose
+    } else {
+        Source::Given
+    }
+}
+
+/// Whether the reader has set its URL, and not to that of the private server.
 pub(crate) fn is_given(service: Service) -> bool {
-    // One that is no URL was set too.
-    !matches!(given::url(service), Ok(None))
+    match given::url(service) {
+        Ok(url) => url.is_some_and(|url| source_of(service, &url) != Source::Private),
+        // One that is no URL was set too.
+        Err(_) => true,
+    }
 }
 
 /// Why no server of this service can be had here. Looks for programs and asks no server.
 pub(crate) fn why_none(service: Service) -> Option<String> {
-    let brought = service.image().is_some() && compose::has_engine();
+    let brought = compose::url(service).is_some() && compose::has_engine();
     if is_given(service) || brought { None } else { why_none_of_its_own(service) }
 }
 
@@ -238,11 +264,13 @@ pub async fn status() -> Vec<Status> {
 
 async fn look(service: Service) -> anyhow::Result<(&'static str, String, String)> {
     if let Some(url) = given::url(service)? {
-        let error = probe::answers(service, &url).await.err();
-        let state = if error.is_none() { "running" } else { "missing" };
-        return Ok((state, Source::Given.to_string(), masked(&url)));
-    }
-    if let Some(url) = compose::found(service).await {
+        let source = source_of(service, &url);
+        if source != Source::Private {
+            let error = probe::answers(service, &url).await.err();
+            let state = if error.is_none() { "running" } else { "missing" };
+            return Ok((state, source.to_string(), masked(&url)));
+        }
+    } else if let Some(url) = compose::found(service).await {
         return Ok(("running", Source::Compose.to_string(), masked(url)));
     }
     let source = Source::Private.to_string();

@@ -63,6 +63,11 @@ impl Place {
     }
 }
 
+/// The address of the shared server, if it has ever been started.
+pub fn address(service: Service) -> Option<String> {
+    (service.about().url)(&service.shared_home().ok()?).ok()
+}
+
 /// Starts the shared server, or finds it running; returns its address and our place among its users.
 pub async fn join(service: Service, programs: Programs) -> anyhow::Result<(String, File)> {
     let place = Place::new(service, service.shared_home()?, Some(programs));

@@ -15,7 +15,7 @@ pub struct Programs {
 }
 
 /// Not on everybody's path: what only administrators run, Homebrew, MacPorts.
-const ELSEWHERE: [&str; 7] = [
+pub const ELSEWHERE: [&str; 7] = [
     "/usr/sbin",
     "/opt/homebrew/bin",
     "/opt/homebrew/sbin",

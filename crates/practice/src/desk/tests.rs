@@ -199,3 +199,12 @@ fn a_start_that_was_killed_before_it_cut_the_gap_is_finished_by_the_next() {
     practice(&folder).reset().unwrap();
     assert_eq!(fs::read_to_string(code(&folder)).unwrap(), CODE);
 }
+
+#[test]
+fn nothing_is_cut_that_cannot_be_remembered() {
+    let folder = checkout();
+    // Where the progress is written first.
+    fs::create_dir_all(folder.path().join(".practice/progress.new")).unwrap();
+    practice(&folder).start("sums/add").unwrap_err();
+    assert_eq!(fs::read_to_string(code(&folder)).unwrap(), CODE);
+}

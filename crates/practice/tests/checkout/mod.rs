@@ -18,6 +18,11 @@ pub const CODE: &str = "// ANCHOR: sum\n/// The sum.\npub fn sum(a: u8, b: u8) -
                         assert_eq!(sum(2, 3), 5);\n}\n";
 /// What every answer's program does, as far as `practice` uses it.
 const MAIN: &str = r##"fn main() {
+    // Whoever runs first waits for the servers.
+    if std::path::Path::new("slow-servers").exists() {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        std::fs::remove_file("slow-servers").unwrap();
+    }
     let holds = sums::sum(20, 3) == 23;
     if std::env::args().nth(1).as_deref() == Some("experiment") {
         println!(r#"{{"checks":[{{"check":"23","expected":"23","seen":"?","held":{holds}}}]}}"#);

@@ -19,7 +19,7 @@ use crate::algorithm::Algorithm;
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
     /// Requests that one client may send in a year
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     limit: u64,
     /// Processes
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..=16))]
@@ -39,7 +39,7 @@ pub fn experiment() -> Experiment {
         "Several processes on one Redis, hammered, let through exactly the limit together, whatever the \
          algorithm; with leases never more, and fewer by no more than the processes hold; with limiters in memory as \
          many times the limit as there are processes",
-        &["--limit", "60", "--connections", "16"],
+        &["--limit", "100", "--connections", "16"],
         run,
     )
     .sabotage(Sabotage {

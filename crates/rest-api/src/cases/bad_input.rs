@@ -13,7 +13,7 @@ use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
 
 use super::{
-    client::{Client, JSON_PATCH, MERGE_PATCH, new_name},
+    client::{Client, JSON_PATCH, MERGE_PATCH, deep_patch, new_name},
     next,
 };
 
@@ -26,11 +26,11 @@ cases! {
     Plain a_forged_cursor_or_one_of_another_query_is_refused: "GET /users?cursor=…: 422 for a forged one, a cut one, and one of another sort or search", "A place in one order means nothing in another.";
     Plain a_patch_of_another_type_is_refused_with_those_that_are_taken: "PATCH as application/json or without a type: 415 with Accept-Patch", "A client's author learns what to send.";
     Plain a_patch_that_makes_no_user_is_refused: "A patch that touches the id, takes the name away, adds a field, or is none: 422 or 400, and nothing is changed", "A patch is a program that strangers send.";
-    Plain a_patch_without_bounds_is_refused: "A patch of depth 10,000, of 10,000 operations, or one that doubles the document sixty times: 400, 413 or 422, soon", "Each is a way to make four kilobytes cost a gigabyte.";
+    Plain a_patch_without_bounds_is_refused: "A patch of depth 10,000, in one piece or in steps, of 10,000 operations, or one that doubles the document sixty times: 400, 413 or 422, soon", "Each is a way to make four kilobytes cost a gigabyte.";
     Plain a_bad_key_is_refused: "An Idempotency-Key that is empty, too long, not visible ASCII, or there twice: 400", "With two keys, the next attempt might be found under the other one.";
     Plain a_wrong_method_is_not_allowed: "A method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
     Plain an_unknown_path_is_not_found: "A path that there is not: 404", "An everyday event, and no error of the server.";
-    Plain a_query_of_the_graph_that_is_none_is_refused: "POST /graphql with a body that is no query: 400 or 422; with a query of a megabyte: 413", "It is a call like the others.";
+    Plain a_query_of_the_graph_that_is_none_is_refused: "POST /graphql with a body that is no query: 400 or 422; with a query of a megabyte: 413; without bounds: errors, soon", "It is a call like the others.";
 }
 
 async fn a_string_that_cannot_be_an_id_is_not_found(target: &Target) -> Outcome {
@@ -60,6 +60,13 @@ async fn a_string_that_cannot_be_an_id_is_not_found(target: &Target) -> Outcome 
         let put = client.put(&path, &client.user("Ada"), &[]).await?;
         problem(put, 404).await.with_context(words)?;
         problem(client.delete(&path).await?, 404).await.with_context(words)?;
+        let patch = client.patch(&path, (MERGE_PATCH, "{}"), Some("*")).await?;
+        problem(patch, 404).await.with_context(words)?;
+        let order = json!({ "item": "tea", "quantity": 1 });
+        let order = target.post(&format!("{path}/orders"), &order).await?;
+        problem(order, 404).await.with_context(words)?;
+        let cancel = client.go(&format!("orders/{shape}/cancellation")).await?;
+        problem(cancel, 404).await.with_context(words)?;
     }
     // Bytes that are no text: nobody has to make sense of them.
     refused(target.get("users/%ff%fe").await?, &[400, 404]).await
@@ -202,6 +209,14 @@ async fn a_patch_that_makes_no_user_is_refused(target: &Target) -> Outcome {
         (JSON_PATCH, operation("add", "name")),
         (JSON_PATCH, operation("become", "/name")),
         (JSON_PATCH, json!([{ "op": "add" }])),
+        // The value has been taken away when the move fails.
+        (
+            JSON_PATCH,
+            json!([
+                { "op": "add", "path": "/x", "value": 1 },
+                { "op": "move", "from": "/x", "path": "/no/way" },
+            ]),
+        ),
         (JSON_PATCH, json!([7])),
         (JSON_PATCH, json!({ "op": "add", "path": "/name", "value": "x" })),
     ] {
@@ -229,6 +244,7 @@ async fn a_patch_without_bounds_is_refused(target: &Target) -> Outcome {
         (JSON_PATCH, many(add, 10_000)),
         (JSON_PATCH, many(add, 101)),
         (JSON_PATCH, many(double, 60)),
+        (JSON_PATCH, deep_patch()),
     ] {
         let words = format!("for {patch:.60}");
         let request = target.request(Method::PATCH, &ada.path).header("content-type", media_type);
@@ -282,6 +298,11 @@ async fn a_query_of_the_graph_that_is_none_is_refused(target: &Target) -> Outcom
     let many = json!({ "query": format!("{{ {lists} }}") });
     let seen = json_of(target.post("graphql", &many).await?, 200).await?;
     list(&seen, "errors").context("a hundred lists, each under an alias")?;
+    let spread = |n| format!("fragment f{n} on User {{ ...f{0} ...f{0} ...f{0} }} ", n + 1);
+    let fragments: String = (0..28).map(spread).collect();
+    let bomb = format!("{{ users {{ ...f0 }} }} {fragments} fragment f28 on User {{ id }}");
+    let seen = json_of(target.post("graphql", &json!({ "query": bomb })).await?, 200).await?;
+    list(&seen, "errors").context("fragments that spread each other three times, 28 deep")?;
     let long = json!({ "query": format!("{{ users {{ id }} }} #{}", "x".repeat(2_000_000)) });
     refused_unread(target, target.request(Method::POST, "graphql").json(&long), 413).await
 }

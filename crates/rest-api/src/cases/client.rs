@@ -157,6 +157,24 @@ pub async fn known(response: Response, status: u16) -> anyhow::Result<Known> {
     Ok(Known { path, tag, body })
 }
 
+/// A JSON Patch of 63 KB that makes a document 48,000 deep: each value goes to the innermost place of the one before it,
+/// and what has come of it is copied there too.
+pub fn deep_patch() -> String {
+    let value = format!("{}1{}", r#"{"":"#.repeat(124), "}".repeat(124));
+    let (mut steps, mut depth) = (Vec::new(), 0);
+    for _ in 0..12 {
+        let path = format!("/name{}", "/".repeat(depth));
+        steps.push(format!(r#"{{"op":"add","path":"{path}","value":{value}}}"#));
+        depth += 124;
+    }
+    for _ in 0..5 {
+        let path = format!("/name{}", "/".repeat(depth));
+        steps.push(format!(r#"{{"op":"copy","from":"/name","path":"{path}"}}"#));
+        depth *= 2;
+    }
+    format!("[{}]", steps.join(","))
+}
+
 /// A name that no other request has.
 pub fn new_name() -> String {
     format!("{:016x}", RandomState::new().hash_one(()))

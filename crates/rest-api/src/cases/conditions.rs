@@ -7,13 +7,14 @@ use conform::{
     http::{header, header_is, problem},
     target::Target,
 };
+use reqwest::Method;
 use serde_json::json;
 
 use super::client::{Client, MERGE_PATCH};
 
 cases! {
     Plain whoever_has_it_already_gets_304: "GET with If-None-Match that holds the ETag, alone, in a list, weak, or *: 304 without a body; after a change 200", "What has not changed need not be sent again.";
-    Plain a_change_says_which_version_it_is_for: "PUT and PATCH of a user that exists: 428 without If-Match, 412 with another version, and nothing is changed", "Of two who read and then write, the second would undo what the first has changed.";
+    Plain a_change_says_which_version_it_is_for: "PUT and PATCH of a user that exists: 428 without If-Match, 412 with another version, and nothing is changed; DELETE: 412 too", "Of two who read and then write, the second would undo what the first has changed.";
     Plain if_match_may_hold_several_tags_and_never_a_weak_one: "If-Match with a list of ETags, or *: 200; with a weak one or with nonsense: 412", "RFC 9110: a write needs the strong comparison.";
     Plain a_list_that_has_not_changed_is_not_sent_again: "GET /users?email=… with the ETag that it had, if it had one: 304; after a change 200", "A page is larger than a user, so there is more to save.";
     Plain a_condition_for_nobody_creates_nobody: "PUT with If-Match for a user that is not there: 412; PATCH: 404", "If-Match says that there is something; so a deleted user does not come back by a late write.";
@@ -51,6 +52,8 @@ async fn a_change_says_which_version_it_is_for(target: &Target) -> Outcome {
     let late = client.user("Late");
     problem(client.put(&ada.path, &late, &[("if-match", &ada.tag)]).await?, 412).await?;
     problem(client.patch(&ada.path, patch(), Some(&ada.tag)).await?, 412).await?;
+    let delete = client.request(Method::DELETE, &ada.path).header("if-match", &ada.tag);
+    problem(client.send(delete).await?, 412).await?;
     let read = client.read(&ada.path).await?;
     equal("the name after changes that were refused", read.body["name"].clone(), "Second")?;
     equal("the ETag", read.tag, second.clone())?;

@@ -8,6 +8,7 @@ use conform::{
     target::Target,
 };
 use futures_util::future::try_join_all;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Client, known, new_name};
@@ -40,9 +41,11 @@ async fn one_address_wanted_by_fifty_has_one_owner(target: &Target) -> Outcome {
 async fn the_same_key_by_fifty_at_once_is_one_user(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (key, user) = (new_name(), client.user("Ada"));
-    let answers = try_join_all((0..50).map(|_| client.create(&user, Some(&key)))).await?;
+    let request = || target.request(Method::POST, "users").json(&user);
+    let requests = (0..50).map(|_| request().header("idempotency-key", &key));
+    let answers = target.send_together(requests.collect()).await?;
     let mut first: Option<Value> = None;
-    for answer in answers {
+    for (answer, _) in answers {
         if answer.status() == 409 {
             continue;
         }
@@ -62,16 +65,16 @@ async fn of_fifty_changes_of_one_version_one_is_made(target: &Target) -> Outcome
     let client = Client::of(target);
     let ada = client.sign_up("Ada").await?;
     let changes = (0..50).map(|n| {
-        let (client, ada) = (&client, &ada);
-        async move {
-            let new = client.user(&format!("Change {n}"));
-            client.put(&ada.path, &new, &[("if-match", &ada.tag)]).await
-        }
+        let new = client.user(&format!("Change {n}"));
+        target.request(Method::PUT, &ada.path).json(&new).header("if-match", &ada.tag)
     });
-    let answers = try_join_all(changes).await?;
-    let count = |wanted: u16| answers.iter().filter(|it| it.status() == wanted).count();
+    let answers = target.send_together(changes.collect()).await?;
+    let count = |wanted: u16| answers.iter().filter(|(it, _)| it.status() == wanted).count();
     let (won, lost) = (count(200), count(412));
-    expect(won == 1 && lost == 49, "one 200 and 49 times 412", format!("{won} and {lost}"))
+    // The one with 200 may have been told to try again, and then found its own change.
+    let unsure = answers.iter().any(|(_, unsure)| *unsure);
+    let right = won + lost == 50 && (won == 1 || (unsure && won == 0));
+    expect(right, "one 200 and 49 times 412", format!("{won} and {lost}"))
 }
 
 async fn an_order_is_shipped_or_cancelled_and_never_both(target: &Target) -> Outcome {

@@ -1,4 +1,4 @@
-//! What does a 304 save? The bytes for sure; the time only if the tag is cheaper than the answer.
+//! What does a 304 save? The body for sure; the time only if the tag is cheaper than the answer.
 
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "conditional",
-        "304 saves nearly all bytes of what has not changed, with a weak and with a strong ETag; a tag made of versions saves \
-         time too, and one made of the bytes saves hardly any",
+        "A 304 saves the body of what has not changed, with a weak and with a strong ETag; a tag made of versions saves time \
+         too, where the answer is large, and one made of the bytes saves hardly any",
         &["--requests", "5", "--users", "20"],
         run,
     )

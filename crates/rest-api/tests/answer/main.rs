@@ -8,7 +8,7 @@ use conform::http::{header, lives_and_is_ready, problem};
 use conform::target::Target;
 use lab::{
     fault::{Fault, Proxy},
-    harness::{Outcome, Served, eventually, run},
+    harness::{Outcome, Served, eventually, run, somebody_waits},
 };
 use rest_api::{cases::client::Client, experiments::fixture::Fixture};
 
@@ -27,6 +27,7 @@ lab::tests![
     a_key_that_is_under_way_is_told_and_can_be_used_later,
     a_service_that_is_killed_before_the_key_is_written_has_made_no_user,
     an_order_that_is_being_made_keeps_its_user,
+    a_put_that_comes_twice_at_once_is_told_that_the_user_is_there,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
@@ -35,6 +36,7 @@ async fn the_document_knows_both_versions_and_what_it_refers_to() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let (_child, client) = fixture.start().await?;
     let document = json_of(client.get("openapi.json", &[]).await?, 200).await?;
+    ensure!(document["openapi"] == "3.1.0", "{}", document["openapi"]);
     let kinds = |path: &str| {
         let content = &document["paths"][path]["get"]["responses"]["200"]["content"];
         content.as_object().map(|kinds| kinds.keys().cloned().collect::<Vec<_>>())
@@ -85,7 +87,7 @@ async fn a_service_that_is_killed_before_the_key_is_written_has_made_no_user() -
     let mut other = fixture.pool.begin().await?;
     sqlx::query("lock table idempotency_keys in share mode").execute(&mut *other).await?;
     let kill_when_it_waits = async {
-        waits(&fixture, "the request waits to write its key").await?;
+        somebody_waits("the request waits to write its key", &fixture.database).await?;
         let users = fixture.count("users").await?;
         child.kill().await?;
         anyhow::Ok(users)
@@ -109,17 +111,6 @@ async fn a_service_that_is_killed_before_the_key_is_written_has_made_no_user() -
     Ok(())
 }
 
-/// Until somebody waits for a lock in the database.
-async fn waits(fixture: &Fixture, what: &str) -> Outcome {
-    eventually(what, async || {
-        let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
-                       and cardinality(pg_blocking_pids(pid)) > 0";
-        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&fixture.pool).await?;
-        Ok((waiting > 0).then_some(()))
-    })
-    .await
-}
-
 /// Whoever looks for open orders without a lock finds none, and the order goes with its user.
 async fn an_order_that_is_being_made_keeps_its_user() -> Outcome {
     let fixture = Fixture::fresh().await?;
@@ -130,12 +121,35 @@ async fn an_order_that_is_being_made_keeps_its_user() -> Outcome {
         .execute(&mut *other)
         .await?;
     let commit_when_it_waits = async {
-        waits(&fixture, "the deletion waits for the order").await?;
+        somebody_waits("the deletion waits for the order", &fixture.database).await?;
         Ok(other.commit().await?)
     };
     let (response, ()) = tokio::try_join!(client.delete(&ada.path), commit_when_it_waits)?;
     problem(response, 409).await?;
     ensure!(fixture.count("orders").await? == 1);
+    Ok(())
+}
+
+/// The second one waits for the address. It must not be told that somebody else has it.
+async fn a_put_that_comes_twice_at_once_is_told_that_the_user_is_there() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start().await?;
+    let (id, user) = (uuid::Uuid::new_v4(), client.user("Ada"));
+    let mut other = fixture.pool.begin().await?;
+    sqlx::query("insert into users (id, name, email, email_key) values ($1, 'Ada', $2, $2)")
+        .bind(id)
+        .bind(user["email"].as_str())
+        .execute(&mut *other)
+        .await?;
+    let path = format!("/users/{id}");
+    let put = client.put(&path, &user, &[("if-none-match", "*")]);
+    let commit_when_it_waits = async {
+        somebody_waits("the PUT waits for the same one", &fixture.database).await?;
+        Ok(other.commit().await?)
+    };
+    let (response, ()) = tokio::try_join!(put, commit_when_it_waits)?;
+    problem(response, 412).await?;
+    ensure!(fixture.count("users").await? == 1);
     Ok(())
 }
 

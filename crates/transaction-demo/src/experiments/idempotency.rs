@@ -153,6 +153,8 @@ async fn each_message(
         };
         let abort = sending.abort_handle();
         let held = tokio::select! {
+            // First: when the last message is caught, its answer may be there too before we look.
+            biased;
             held = held => held?,
             // There was no such message: the transaction has fewer.
             answer = sending => {

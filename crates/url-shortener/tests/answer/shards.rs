@@ -28,7 +28,7 @@ async fn serve(
     start(shards.iter().fold(serve, |serve, shard| serve.args(&["--shard", shard.url()]))).await
 }
 
-/// The first alias that the last of so many shards owns.
+/// The first alias that the last of this many shards owns.
 fn alias_on_the_last_of(shards: usize) -> anyhow::Result<String> {
     let ring = Ring::new(shards, VIRTUAL_NODES);
     let mut aliases = (0..).map(|n| format!("alias-{n}"));

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use url_shortener::MIGRATIONS;
 
 use super::{
-    command, experiment, fresh, plant, race,
+    command, experiment, fresh, plant, quick, race,
     reader::{GIVEN, Reader},
     run,
 };
@@ -40,6 +40,7 @@ async fn nothing_of_a_readers_changes_when_answers_are_served_and_experiments_ru
             .await?;
             let log = child.log();
             ensure!(!log.contains("already exists"), "a notice on the terminal: {log}");
+            ensure!(!log.contains('\x1b'), "colour in a file: {log}");
             ensure!(child.stop().await?.success());
         }
         same(&reader, &before, &format!("all answers were served beside each other, {round}"))
@@ -50,6 +51,10 @@ async fn nothing_of_a_readers_changes_when_answers_are_served_and_experiments_ru
     let run = |it: &Experiment| experiment(&reader, worker.name, it.name, it.quick);
     stream::iter(&worker.experiments).map(run).buffered(4).try_collect::<()>().await?;
     same(&reader, &before, "all experiments of an answer").await?;
+    // The naive versions stand on the same servers.
+    let words = [quick("cache-aside", "stale-race")?, &["--whiteboard"]].concat();
+    experiment(&reader, "cache-aside", "stale-race", &words).await?;
+    same(&reader, &before, "a whiteboard version was tried").await?;
     reader.bindings_work().await?;
 
     let left = fresh(&reader).await?;

@@ -1,10 +1,11 @@
-//! The same question in another way: the client says what it wants, in a query that it has made up. GraphQL, and the two
+//! The same question in another way: the client says what it wants, in a query that it has made up. GraphQL, and the
 //! limits without which nobody knows what a query costs.
 
 use std::sync::Arc;
 
 use async_graphql::{
     Context, EmptyMutation, EmptySubscription, Object, Request, Response, Result, Schema,
+    ServerError,
 };
 use axum::Extension;
 use edge::Json;
@@ -26,13 +27,19 @@ pub fn calls(store: Store, limited: bool) -> OpenApiRouter<Store> {
     OpenApiRouter::new().routes(routes!(graphql)).layer(Extension(schema(store, limited)))
 }
 
+// ANCHOR: limits
 /// A query of the graph. Its own errors come with 200, as GraphQL clients expect it.
 #[utoipa::path(post, path = "/graphql", request_body = Object, responses((status = 200, body = Object), Error))]
 async fn graphql(Extension(api): Extension<Api>, Json(query): Json<Request>) -> Json<Response> {
+    // The price is computed by walking each fragment wherever it is spread. Thirty, each of which spreads the next one three
+    // times, would never be priced.
+    if query.query.matches("...").count() > 10 {
+        let error = ServerError::new("a query spreads at most ten fragments", None);
+        return Json(Response::from_errors(vec![error]));
+    }
     Json(api.execute(query).await)
 }
 
-// ANCHOR: limits
 /// The schema, with limits unless an experiment wants to see what happens without.
 fn schema(store: Store, limited: bool) -> Api {
     let schema = Schema::build(Query, EmptyMutation, EmptySubscription).data(store);
