@@ -1,7 +1,7 @@
 //! How is HTTP spoken over a connection that is there already, over TLS say? In HTTP/1.1 or HTTP/2, whichever the client
 //! speaks, and with what is known of the connection in each request.
 //!
-//! Invariant: no client can keep a connection open by doing nothing.
+//! Invariant: no client can keep a connection open by saying nothing.
 
 use std::{
     pin::pin,

@@ -6,8 +6,8 @@
 //! The pool is bb8's, because it connects in tasks of its own. A call that runs out of time while it waits for a
 //! new connection does not take the connection with it: the next call finds it. Where each call connects by itself,
 //! as with deadpool and sqlx's own pool, a crowd of calls after an outage may connect for ever: each gives up just
-//! before its connection is there. A test tries both behind a slow network, and sqlx's pool never gets a connection. It
-//! also waits, without a limit, for a sign of life from each connection that is given back.
+//! before its connection is there. A test tries ours and sqlx's behind a slow network, and sqlx's never gets a connection.
+//! It also waits, without a limit, for a sign of life from each connection that is given back.
 
 use std::{
     fmt, io,
