@@ -1,12 +1,45 @@
 //! How does a finding read? "expected …, got …", for somebody who knows the table of calls and no Rust.
 
-use std::fmt::Display;
+use std::{
+    error::Error,
+    fmt::{self, Display},
+};
 
 use anyhow::{Context, bail};
 use reqwest::Response;
 use serde_json::Value;
 
-use crate::{case::Outcome, target::brief};
+use crate::{
+    case::Outcome,
+    target::{Exchange, brief},
+};
+
+/// Something is wrong with one answer. It need not be the last that came, so it says which.
+#[derive(Debug)]
+pub struct Finding {
+    /// What.
+    pub wrong: anyhow::Error,
+    /// The request and its answer.
+    pub exchange: Exchange,
+}
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.wrong)
+    }
+}
+
+impl Error for Finding {}
+
+/// What is wrong with this answer. Take it before the body is read, for `map_err`.
+pub fn about(response: &Response) -> impl FnOnce(anyhow::Error) -> anyhow::Error + use<> {
+    let exchange = response.extensions().get::<Exchange>().cloned();
+    |wrong| match exchange {
+        Some(exchange) => Finding { wrong, exchange }.into(),
+        // No request of a target's.
+        None => wrong,
+    }
+}
 
 /// What was expected, and what came in its place, unless this holds.
 pub fn expect(holds: bool, expected: impl Display, got: impl Display) -> Outcome {
@@ -38,15 +71,17 @@ pub fn status_in(response: &Response, expected: &[u16]) -> Outcome {
     let seen = response.status().as_u16();
     let words: Vec<_> = expected.iter().map(u16::to_string).collect();
     expect(expected.contains(&seen), format!("status {}", words.join(" or ")), seen)
+        .map_err(about(response))
 }
 
 /// The body, which has to be JSON.
 pub async fn json(response: Response) -> anyhow::Result<Value> {
-    let seen = response.status().as_u16();
+    let (seen, about) = (response.status().as_u16(), about(&response));
     let text = response.text().await?;
-    serde_json::from_str(&text).ok().with_context(|| {
+    let json = serde_json::from_str(&text).ok().with_context(|| {
         format!("expected JSON in the body, got status {seen} and the body {:?}", brief(text))
-    })
+    });
+    json.map_err(about)
 }
 
 /// The body of an answer that has to have this status.

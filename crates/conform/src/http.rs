@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     case::Outcome,
-    expect::{equal, expect, integer, json, list, status, status_in, text},
+    expect::{about, equal, expect, integer, json, list, status, status_in, text},
     target::{Target, brief},
 };
 
@@ -18,6 +18,7 @@ pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 /// The header has this value.
 pub fn header_is(response: &Response, name: &str, expected: &str) -> Outcome {
     equal(&format!("the header `{name}`"), header(response, name), expected)
+        .map_err(about(response))
 }
 
 /// The media type of the body, without its parameters.
@@ -25,10 +26,16 @@ pub fn media_type_is(response: &Response, expected: &str) -> Outcome {
     let seen = header(response, "content-type").split(';').next().unwrap_or_default().trim();
     let same = seen.eq_ignore_ascii_case(expected);
     expect(same, format!("the media type {expected}"), format!("`Content-Type: {seen}`"))
+        .map_err(about(response))
 }
 
 /// The response is a problem document of this status; returns it.
 pub async fn problem(response: Response, expected: u16) -> anyhow::Result<Value> {
+    let about = about(&response);
+    document(response, expected).await.map_err(about)
+}
+
+async fn document(response: Response, expected: u16) -> anyhow::Result<Value> {
     status(&response, expected)?;
     media_type_is(&response, "application/problem+json")?;
     let problem = json(response).await?;
@@ -87,4 +94,16 @@ pub async fn refused(response: Response, statuses: &[u16]) -> Outcome {
     status_in(&response, statuses)?;
     let status = response.status().as_u16();
     problem(response, status).await.map(drop)
+}
+
+/// Of requests that were sent together, one has the first status and all others have the second. A client that was told to
+/// come back may have won without knowing it; then all may have the second.
+pub fn one_wins(answers: &[(Response, bool)], won: u16, lost: u16) -> Outcome {
+    let count = |status: u16| answers.iter().filter(|(it, _)| it.status() == status).count();
+    let (winners, losers, all) = (count(won), count(lost), answers.len());
+    let unsure = answers.iter().any(|(_, unsure)| *unsure);
+    let one = winners + losers == all && (winners == 1 || winners == 0 && unsure);
+    let others = all - winners - losers;
+    let got = format!("{winners} times {won}, {losers} times {lost}, {others} others");
+    expect(one, format!("one {won} and {} times {lost}", all - 1), got)
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     case::{Case, Kind},
+    expect::Finding,
     target::Target,
 };
 
@@ -19,7 +20,7 @@ pub struct Result {
     pub says: &'static str,
     /// Why it matters.
     pub why: &'static str,
-    /// The last request that it sent.
+    /// The request that was answered wrongly, or the last one.
     pub sent: String,
     /// The answer.
     pub came: String,
@@ -68,7 +69,9 @@ pub async fn run(
         // What the case before has sent must not be shown as this one's.
         target.note("", "");
         let outcome = (case.run)(target).await;
-        let exchange = target.last_exchange();
+        // A case may look at an answer after it has sent more.
+        let finding = outcome.as_ref().err().and_then(|wrong| wrong.downcast_ref::<Finding>());
+        let exchange = finding.map_or_else(|| target.last_exchange(), |it| it.exchange.clone());
         let result = Result {
             case: case.name,
             says: case.says,

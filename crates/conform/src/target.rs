@@ -56,13 +56,20 @@ pub struct Target {
     last: Arc<Mutex<Exchange>>,
 }
 
-/// The last request and its answer, as people read them.
+/// A request and its answer, as people read them. Each answer carries its own, as an extension of the response.
 #[derive(Clone, Debug, Default)]
 pub struct Exchange {
     /// `POST /links {"url":…}`
     pub sent: String,
     /// `201 {"code":…}`
     pub came: String,
+}
+
+impl Exchange {
+    /// This request, and this answer, which is cut where it is long.
+    pub fn new(sent: &str, came: &str) -> Self {
+        Self { sent: sent.to_owned(), came: shown(came.as_bytes()) }
+    }
 }
 
 /// A request got no answer, and why.
@@ -180,7 +187,9 @@ impl Target {
         let status = answer.status().as_u16();
         let came = format!("{status}{} {}", leads_to.unwrap_or_default(), shown(answer.body()));
         self.note(sent.trim_end(), came.trim_end());
-        Ok(answer.into())
+        let mut answer = Response::from(answer);
+        answer.extensions_mut().insert(Exchange::new(sent.trim_end(), came.trim_end()));
+        Ok(answer)
     }
 
     /// A GET.
@@ -279,7 +288,7 @@ impl Target {
 
     /// Notes what is sent and what comes. A case begins with nothing.
     pub fn note(&self, sent: &str, came: &str) {
-        *self.last() = Exchange { sent: sent.to_owned(), came: shown(came.as_bytes()) };
+        *self.last() = Exchange::new(sent, came);
     }
 
     /// What was sent and what came last.

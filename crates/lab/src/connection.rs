@@ -1,6 +1,6 @@
 //! How is one connection served? Over plain TCP or TLS; [`edge::connection`] speaks HTTP over it.
 //!
-//! Invariant: no client can keep a connection open by doing nothing. Whatever has to come before the first request (a
+//! Invariant: no client can keep a connection open by saying nothing. Whatever has to come before the first request (a
 //! TLS handshake, a preface, a head) has to come within one time limit.
 
 use std::{net::SocketAddr, time::Duration};

@@ -222,6 +222,10 @@ async fn fits_every_screen(guide: &Guide, page: &Client) -> Outcome {
             let widths = page.execute(script, vec![]).await?;
             let (content, window) = (widths[0].as_u64(), widths[1].as_u64());
             ensure!(content.is_some() && content <= window, "{path} at {width}: {widths}");
+            // What is too wide would be seen.
+            let wide = "document.querySelector('main').style.width = '3000px';";
+            let widths = page.execute(&format!("{wide}{script}"), vec![]).await?;
+            ensure!(widths[0].as_u64() > widths[1].as_u64(), "nothing is too wide: {widths}");
         }
     }
     Ok(())

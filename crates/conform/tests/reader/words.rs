@@ -21,6 +21,7 @@ tests![
     nothing_at_the_target_is_told_with_the_way_out,
     a_case_that_gets_no_answer_shows_its_own_request,
     a_case_that_asks_nothing_shows_nothing_of_the_case_before,
+    a_wrong_answer_is_shown_with_its_own_request,
     show_prints_the_table_without_a_target,
     the_table_of_calls_is_named_before_the_cases,
     only_the_cases_that_are_named_are_tried,
@@ -90,6 +91,52 @@ fn a_case_that_asks_nothing_shows_nothing_of_the_case_before() -> anyhow::Result
     let results = runtime.block_on(conform::run::run(&cases, &target, tried, |_| {}))?;
     ensure!(results[0].sent == "GET /" && results[0].wrong.is_none(), "{:?}", results[0]);
     ensure!(results[1].sent.is_empty() && results[1].came.is_empty(), "{:?}", results[1]);
+    Ok(())
+}
+
+mod both_first {
+    use anyhow::Context;
+    use conform::{
+        case::Outcome,
+        cases,
+        expect::{json_of, status},
+        http::problem,
+        target::Target,
+    };
+
+    cases! {
+        Plain it_sends_two: "GET /first: 404", "The first is looked at when the second is answered.";
+        Plain it_wants_a_problem: "GET /first: a problem", "Errors are read by programs.";
+        Plain it_wants_json: "GET /first: JSON", "Nothing else can be parsed.";
+    }
+
+    async fn it_sends_two(target: &Target) -> Outcome {
+        let (first, _second) = (target.get("first").await?, target.get("second").await?);
+        status(&first, 404).context("looked at late")
+    }
+
+    async fn it_wants_a_problem(target: &Target) -> Outcome {
+        let (first, _second) = (target.get("first").await?, target.get("second").await?);
+        problem(first, 200).await.map(drop)
+    }
+
+    async fn it_wants_json(target: &Target) -> Outcome {
+        let (first, _second) = (target.get("first").await?, target.get("second").await?);
+        json_of(first, 200).await.map(drop)
+    }
+}
+
+fn a_wrong_answer_is_shown_with_its_own_request() -> anyhow::Result<()> {
+    let reader = Reader::new()?;
+    let _program = reader.start("")?;
+    let target = Target::new(&format!("http://127.0.0.1:{}", reader.port), None)?;
+    let tried = Tried { load: false, restart: false };
+    let cases = both_first::cases();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let results = runtime.block_on(conform::run::run(&cases, &target, tried, |_| {}))?;
+    for result in results {
+        ensure!(result.wrong.is_some() && result.sent == "GET /first", "{result:?}");
+    }
     Ok(())
 }
 

@@ -19,9 +19,9 @@ use client::{
 use conform::{
     case::{Outcome, Suite},
     cases,
-    expect::{equal, expect, json_of, status, text},
+    expect::{Finding, equal, expect, json_of, status, text},
     http::{header, lives_and_is_ready, problem},
-    target::Target,
+    target::{Exchange, Target},
 };
 
 cases! {
@@ -50,9 +50,13 @@ pub fn suite() -> Suite {
 async fn over_https(target: &Target, requests: impl AsyncFnOnce(&Target) -> Outcome) -> Outcome {
     let bridge = Bridge::to(target).await?;
     let outcome = requests(&bridge.target).await;
-    let last = bridge.target.last_exchange();
-    target.note(&format!("{} over HTTPS", last.sent), &last.came);
-    outcome
+    let over_https = |it: Exchange| Exchange::new(&format!("{} over HTTPS", it.sent), &it.came);
+    let last = over_https(bridge.target.last_exchange());
+    target.note(&last.sent, &last.came);
+    outcome.map_err(|wrong| match wrong.downcast_ref::<Finding>() {
+        Some(finding) => Finding { exchange: over_https(finding.exchange.clone()), wrong }.into(),
+        None => wrong,
+    })
 }
 
 async fn a_page_is_redirected_to_the_same_path_and_query(target: &Target) -> Outcome {

@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -67,7 +68,9 @@ impl OwnServer {
         home.create()?;
         home.free_port()?;
         let owner = home.lock_file("owner.lock")?;
-        owner.try_lock().context("a home of our own, and yet locked")?;
+        owner.try_lock().with_context(|| {
+            format!("another process holds the lock on {}", home.path.display())
+        })?;
         Ok(Self { place: Place::new(service, home, programs), user: None, _owner: owner })
     }
 
@@ -163,7 +166,7 @@ impl Drop for OwnServer {
 fn remove_what_was_left(service: Service) -> anyhow::Result<()> {
     let example = service.own_home()?;
     let Some(Ok(homes)) = example.path.parent().map(fs::read_dir) else { return Ok(()) };
-    for path in homes.flatten().map(|entry| entry.path()) {
+    for path in homes.flatten().map(|entry| entry.path()).filter(|path| is_named_as_ours(path)) {
         let home = Home { path, ..example.clone() };
         // One that is just being made has a lock that nobody holds yet.
         let age = fs::metadata(&home.path).and_then(|it| it.modified()).map(|it| it.elapsed());
@@ -177,4 +180,32 @@ fn remove_what_was_left(service: Service) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a folder has the name of such a home, for example `redis-0badcafe`. `STACK_DIR` may name a folder in which a
+/// reader keeps other things.
+fn is_named_as_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.rsplit_once('-')).is_some_and(|(word, number)| {
+        Service::EVERY.iter().any(|service| service.about().word == word)
+            && number.len() == 8
+            && number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_homes_that_we_make_have_names_that_we_know_again() -> anyhow::Result<()> {
+        for service in Service::EVERY {
+            let home = service.own_home()?;
+            assert!(is_named_as_ours(&home.path), "{}", home.path.display());
+        }
+        for name in ["redis", "redis-1", "my-0badcafe", "redis-0badcafe-old", "redis-0BADCAFE"] {
+            assert!(!is_named_as_ours(&Path::new("own").join(name)), "{name}");
+        }
+        Ok(())
+    }
 }

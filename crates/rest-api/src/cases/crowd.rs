@@ -4,6 +4,7 @@ use conform::{
     case::Outcome,
     cases,
     expect::{equal, expect, json_of, list, status, text},
+    http::one_wins,
     killing::Killing,
     target::Target,
 };
@@ -28,12 +29,7 @@ async fn one_address_wanted_by_fifty_has_one_owner(target: &Target) -> Outcome {
     let users: Vec<_> =
         (0..50).map(|n| json!({ "name": format!("User {n}"), "email": email })).collect();
     let answers = target.post_together("users", &users).await?;
-    let count = |wanted: u16| answers.iter().filter(|(it, _)| it.status() == wanted).count();
-    let (won, lost) = (count(201), count(409));
-    // The one with 201 may have been told to try again, and then found its own user.
-    let unsure = answers.iter().any(|(_, unsure)| *unsure);
-    let right = won + lost == 50 && (won == 1 || (unsure && won == 0));
-    expect(right, "one 201 and 49 times 409", format!("{won} and {lost}"))?;
+    one_wins(&answers, 201, 409)?;
     let found = json_of(target.get(&format!("users?email={email}")).await?, 200).await?;
     equal("the number of users with this address", list(&found, "items")?.len(), 1)
 }
@@ -69,12 +65,7 @@ async fn of_fifty_changes_of_one_version_one_is_made(target: &Target) -> Outcome
         target.request(Method::PUT, &ada.path).json(&new).header("if-match", &ada.tag)
     });
     let answers = target.send_together(changes.collect()).await?;
-    let count = |wanted: u16| answers.iter().filter(|(it, _)| it.status() == wanted).count();
-    let (won, lost) = (count(200), count(412));
-    // The one with 200 may have been told to try again, and then found its own change.
-    let unsure = answers.iter().any(|(_, unsure)| *unsure);
-    let right = won + lost == 50 && (won == 1 || (unsure && won == 0));
-    expect(right, "one 200 and 49 times 412", format!("{won} and {lost}"))
+    one_wins(&answers, 200, 412)
 }
 
 async fn an_order_is_shipped_or_cancelled_and_never_both(target: &Target) -> Outcome {
