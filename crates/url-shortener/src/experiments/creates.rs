@@ -24,7 +24,7 @@ struct Params {
     /// Seconds for each measurement
     #[arg(long, default_value_t = 1.0, value_parser = lab::experiment::seconds)]
     seconds: f64,
-    /// Measurements of each of the two, by turns
+    /// Measurements of each of the two, taken in turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Creates a second while latencies are measured
