@@ -52,7 +52,7 @@ impl Store {
         Ok(self.find_many(&[id]).await?.remove(&id).flatten())
     }
 
-    /// Each of these users, or the news that there is none.
+    /// Each of these users, or `None` if nobody has the id.
     pub async fn find_many(&self, ids: &[UserId]) -> Result<Users, Error> {
         let find = sqlx::query_as(
             r#"

@@ -27,18 +27,18 @@ impl Ttl {
 // ANCHOR: absence
 /// How long to keep what was loaded.
 ///
-/// The news that nobody has an id is kept too, or each request for such an id would reach the database. It is kept for
-/// a short time only, because it takes up memory, and an attacker can ask for as many ids as there are numbers.
+/// The absence of a user is kept too, or each request for an id that nobody has would reach the database. It is kept
+/// for a short time only, because it takes up memory, and an attacker can ask for as many ids as there are numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Lives {
     /// A user.
     pub user: Ttl,
-    /// The news that there is none.
+    /// An absence: nobody has the id.
     pub absence: Ttl,
 }
 
 impl Lives {
-    /// A life for a user or for the lack of one, if it is to be kept at all.
+    /// A life for a user or for an absence, if it is to be kept at all.
     pub fn draw(&self, is_user: bool) -> Option<Duration> {
         let ttl = if is_user { self.user } else { self.absence };
         (!ttl.longest.is_zero()).then(|| ttl.draw())

@@ -1,7 +1,7 @@
 //! What lies in Redis under a user's key, and what does a reader get?
 //!
-//! Either a user (or the news that there is none), or a *lease*: the right to fill the key. The first line says which,
-//! so that `redis-cli get …:user:1` can be read:
+//! A user, or its absence (nobody has the id), or a *lease*: the right to fill the key. The first line says which, so
+//! that `redis-cli get …:user:1` can be read:
 //!
 //! ```text
 //! <token> 2 user <expires_at> <load_time> <version>⏎{"id":1,"name":…}⏎    a user

@@ -57,7 +57,7 @@ impl Limit {
 /// A stolen copy of the database gives away no token.
 pub type TokenHash = [u8; 32];
 
-/// A secret that only the answer to a creation shows. Whoever has it may change and delete the link.
+/// A secret that only the answer to a creation shows. Anybody who has it may change and delete the link.
 #[derive(Serialize)]
 pub struct EditToken(String);
 

@@ -87,7 +87,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut p50 = [vec![], vec![], vec![], vec![]];
     let (mut hits, mut queries) = (Vec::new(), Vec::new());
     for round in 0..params.rounds {
-        lab.progress(round.into(), params.rounds.into(), "measured by turns");
+        lab.progress(round.into(), params.rounds.into(), "measured in turn");
         let mut throughputs = Vec::new();
         for (at_once, name) in [(1, "one reader"), (params.readers, "many readers")] {
             // For one reader alone we only take the latency, which needs fewer measurements.

@@ -157,7 +157,7 @@ fn in_memory(params: &Params, lab: &Lab, keys: &[Key]) -> anyhow::Result<()> {
     let mut speeds: Vec<Vec<f64>> = vec![Vec::new(); ours.len() + 1];
     let mut ratios = Vec::new();
     for round in 0..params.rounds {
-        lab.progress(round.into(), params.rounds.into(), "decisions in memory, by turns");
+        lab.progress(round.into(), params.rounds.into(), "decisions in memory, in turn");
         let theirs = speed(params, keys, |key| governor.check_key(&key).is_ok());
         speeds[ours.len()].push(theirs);
         for ((algorithm, memory), speeds) in ours.iter().zip(&mut speeds) {

@@ -57,7 +57,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let (mut ratios, mut rates, mut rows) = (Vec::new(), [Vec::new(), Vec::new()], Vec::new());
         for round in 0..params.rounds {
             let name = format!("{crowd}{round:03}");
-            let words = format!("measured by turns, with {clients} clients");
+            let words = format!("measured in turn, with {clients} clients");
             lab.progress(round.into(), params.rounds.into(), words);
             let time = Duration::from_secs_f64(params.seconds);
             let insert = inserts(bare.database().url(), clients, time, &name).await?;

@@ -72,7 +72,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let follow = connection.get("/hot");
     connection.send(&follow).await?;
     for round in 0..params.rounds {
-        lab.progress(round.into(), params.rounds.into(), "measured by turns");
+        lab.progress(round.into(), params.rounds.into(), "measured in turn");
         let bare = measure(&nothing.host, &params, 200).await?;
         let redirect = measure(&ours.host, &params, 302).await?;
         ratios.push(redirect.throughput() / bare.throughput());
