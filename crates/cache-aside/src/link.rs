@@ -30,7 +30,7 @@ use crate::{
 
 /// The most commands that wait to be written. When there are this many, the next one waits, within its time-out.
 const QUEUE: usize = 4_096;
-/// Letters of a life in a key. Two random lives do not have the same twelve.
+/// Letters of a life in a key. Two random lives practically never have the same twelve.
 const LIFE: usize = 12;
 
 /// Redis does not answer, or not in time, or not sensibly.

@@ -23,13 +23,13 @@ pub struct Tuning {
     /// How long a user stays in Redis, at most
     #[arg(long, default_value = "3600", value_parser = seconds, value_name = "SECONDS")]
     pub ttl: Duration,
-    /// How much of its life a random part may take off: 0.1 for a tenth
+    /// How much of --ttl and --absence-ttl a random part may take off: 0.1 for a tenth
     #[arg(long, default_value = "0.1", value_parser = |it: &str| between(it, 1.0), value_name = "SHARE")]
     pub jitter: f64,
     /// How long the absence of a user stays in Redis, at most; 0 to keep no absences
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
     pub absence_ttl: Duration,
-    /// How early hot users are reloaded before they expire: 1 as in the paper on XFetch, 0 never
+    /// How early hot users are reloaded before they expire: 1 as in the paper on `XFetch`, 0 never
     #[arg(long, default_value = "1", value_parser = |it: &str| between(it, 1e6))]
     pub beta: f64,
     /// How many users each process keeps in its own memory; reads may then be old for a moment. 0 for none
