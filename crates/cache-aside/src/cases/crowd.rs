@@ -101,7 +101,8 @@ async fn no_read_is_older_than_a_change_that_was_answered(target: &Target) -> Ou
 async fn what_was_answered_is_read_after_a_kill(target: &Target) -> Outcome {
     let client = Client::of(target);
     let killing = Killing::default();
-    // All users are made before any client begins, because the server may be killed soon after that.
+    // All users are made before any client begins. Otherwise the server may be killed while the last is still being
+    // made.
     let users = try_join_all((0..8).map(async |worker| {
         let email = client.email(&format!("change 0 of {worker}"));
         let created = client.create(&json!({ "name": "change 0", "email": email })).await?;

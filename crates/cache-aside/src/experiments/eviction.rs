@@ -22,7 +22,7 @@ struct Params {
     /// How uneven the reads are: Zipf's exponent
     #[arg(long, default_value_t = 1.0, value_parser = exponent)]
     zipf: f64,
-    /// About how many percent of the users there is room for
+    /// The share of the users for which there is room, in percent, about
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=90))]
     room_percent: u64,
 }
