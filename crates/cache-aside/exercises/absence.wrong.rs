@@ -4,12 +4,12 @@
 pub struct Lives {
     /// A user.
     pub user: Ttl,
-    /// The news that there is none.
+    /// An absence: nobody has the id.
     pub absence: Ttl,
 }
 
 impl Lives {
-    /// A life for a user or for the lack of one, if it is to be kept at all.
+    /// A life for a user or for an absence, if it is to be kept at all.
     pub fn draw(&self, is_user: bool) -> Option<Duration> {
         // The mistake: zero for "not at all" is drawn like any other life, and becomes a millisecond.
         let ttl = if is_user { self.user } else { self.absence };

@@ -8,7 +8,7 @@ pub fn is_due(left: Duration, load_time: Duration, beta: f64, rand: f64) -> bool
     left.as_secs_f64() <= load_time.as_secs_f64() * beta * rand
 }
 
-/// Whether chance says so.
+/// Decides by chance whether this reader should reload.
 pub fn draw(left: Duration, load_time: Duration, beta: f64) -> bool {
     is_due(left, load_time, beta, 1.0 - rand::random::<f64>())
 }

@@ -6,7 +6,7 @@
         loop {
             match link.add(id, &token, self.lease).await? {
                 Added::Yes => break,
-                // No room: there is nothing to fill.
+                // Redis refuses the key, so nothing can be filled in.
                 Added::Refused => return self.load_only(id).await,
                 Added::Found(Some(Content::Value(value))) => {
                     let left = value.left(link.now()).as_secs();
@@ -24,14 +24,14 @@
         }
         let filled = self.replace(link, id, &token).await;
         if let Err(Trouble::Other(_)) = filled {
-            // So that nobody waits for our lease.
+            // Give the lease back, so that nobody waits for it.
             link.replace(id, &token, b"", self.lease).await?;
         }
         filled
     }
 
-    /// Loads, and puts it in the place of what has this token: our lease, or a value that is to be refreshed. If that is
-    /// not there any more, somebody has changed the user since, and what was loaded may be old.
+    /// Loads the user, and puts it in the place of the content with this token: our lease, or a value to be refreshed.
+    /// If that content is gone, somebody may have changed the user since, and the loaded value may be old.
     pub async fn replace(&self, link: &Link, id: UserId, token: &str) -> Result<Read, Trouble> {
         let begun = Instant::now();
         let user = self.store.find(id).await?;
@@ -40,9 +40,10 @@
             let expires_at = link.now() + milliseconds(life);
             Value { token: value::token(), user: user.clone(), expires_at, load_time }.encode()
         });
-        // Nothing in its place, if this is not to be kept.
+        // If it is not to be kept, nothing is put in the place of that content.
         let (new, life) = (new.unwrap_or_default(), life.unwrap_or_default());
-        // The mistake: nobody else has the lease, so nobody can have touched the key. The writer's delete has.
+        // The mistake: it takes the lease for a lock on the key. But a writer deletes the key without asking for the
+        // lease.
         link.forget(&[id]).await?;
         link.add(id, token, life).await?;
         let stored = link.replace(id, token, &new, life).await? && !new.is_empty();

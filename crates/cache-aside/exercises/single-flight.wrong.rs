@@ -4,8 +4,8 @@ impl Flights {
     pub fn board(self: &Arc<Self>, id: UserId) -> Turn {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let (end, ended) = watch::channel(());
-        // The mistake: whoever comes second puts a flight into the map that has ended before it began. The third follows
-        // that one, and does not wait at all.
+        // The mistake: the second reader puts a flight into the map that has ended before it began. The third reader
+        // follows that flight, and does not wait at all.
         match under_way.insert(id, ended) {
             Some(flight) => Turn::Follow(flight),
             None => Turn::Lead(Landing { flights: Arc::clone(self), id, _end: end }),

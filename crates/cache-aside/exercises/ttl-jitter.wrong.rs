@@ -2,9 +2,9 @@
 /// A time to live of which a random part is taken off.
 #[derive(Clone, Copy, Debug)]
 pub struct Ttl {
-    /// The longest life. A bound that somebody has been promised stays a bound: jitter only shortens.
+    /// The longest life. Somebody may have been promised this bound, so jitter only shortens.
     pub longest: Duration,
-    /// How much of it chance may take off: 0 none, 1 all.
+    /// How much of it a random part may take off: 0 none, 1 all.
     pub jitter: f64,
 }
 

@@ -1,7 +1,7 @@
 // caught by: redis-away
-    /// Returns when no reader, in no process, will be answered with what was before.
+    /// Returns when no reader in any process will get the old value any more.
     ///
-    /// Delete, and not set: of two writers the one that committed last must not be overwritten by the other.
+    /// It deletes the key and does not set it: of two writers, the one that committed first could be the last to set.
     async fn visible(&self, written: Written) -> Result<User, Error> {
         let link = self.trust.any_link();
         if let Some(link) = link.filter(|link| link.origin == written.origin) {
@@ -15,7 +15,7 @@
                 Err(away) => self.trust.doubt(&link, &away),
             }
         }
-        // The mistake: it is written down and will be carried out, so the author can be answered at once. Until then the
-        // other processes answer with what was before.
+        // The mistake: the invalidation is written down, so this answers at once. Until it is carried out, the other
+        // processes answer with the old value.
         Ok(written.user)
     }

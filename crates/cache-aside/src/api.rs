@@ -1,4 +1,4 @@
-//! What does the service say, and to whom? The table of calls, as handlers.
+//! How is each call of the table answered? By these handlers.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -24,9 +24,9 @@ use crate::{
     value::{Read, Source},
 };
 
-/// For a whole request and its answer, beside the wait of a change that cannot reach Redis.
+/// The longest time for a request and its answer, without the wait of a change that cannot reach Redis.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Name and address are an eighth of it, and JSON may write a byte as six.
+/// Much more than a name and an address take, even if JSON writes each byte as six.
 const MAX_BODY: usize = 16 * 1_024;
 /// Users in one request: their answer is well under a megabyte.
 const MAX_IDS: usize = 100;
@@ -89,7 +89,7 @@ async fn delete(State(service): State<Arc<Service>>, id: UserId) -> Result<Statu
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Without Redis it is slower, and ready all the same.
+/// Without Redis the service is slower, but it is ready.
 async fn ready(State(service): State<Arc<Service>>) -> Result<Json<Value>, Error> {
     service.store.ping().await?;
     let believed = service.trust.believed().is_some();
@@ -107,8 +107,8 @@ impl<S: Send + Sync> FromRequestParts<S> for UserId {
 }
 
 // ANCHOR: if_match
-/// Which versions a change is meant for; `None` for all. A client must say so. Otherwise, of two who read and then write,
-/// the second would undo what the first has changed, and neither would know.
+/// Which versions a change is meant for; `None` for all. A client must say. Otherwise, of two clients that read and
+/// then write, the second would undo what the first has changed, and neither would know.
 fn if_match(headers: &HeaderMap) -> Result<Option<Vec<i64>>, Error> {
     let lines = headers.get_all(IF_MATCH).iter().filter_map(|line| line.to_str().ok());
     let tags: Vec<_> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
@@ -116,7 +116,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<Vec<i64>>, Error> {
         [] => Err(Error::NoIfMatch),
         ["*"] => Ok(None),
         _ => {
-            // A tag that is none of ours matches nothing, and so does a weak one.
+            // A tag that we did not give out matches nothing, and neither does a weak one.
             let ours = tags.iter().filter_map(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
             Ok(Some(ours.filter_map(|version| version.parse().ok()).collect()))
         }

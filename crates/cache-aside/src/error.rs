@@ -10,10 +10,10 @@ use edge::{FieldError, Problem, database::is_away};
 use sqlx::error::DatabaseError;
 
 /// Everything that can go wrong behind the edge, which refuses what cannot be read. The text of a variant is what the
-/// client may read. "Redis is away" is not among them: no client ever hears of that.
+/// client may read. "Redis is away" is not among them, because no client hears of that.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// 404: nobody has this id, or nobody can have it, or there is no such path.
+    /// 404: no user has this id, no user can have it, or there is no such path.
     #[error("there is nothing here")]
     NotFound,
     /// 409: somebody else has this e-mail address.
@@ -22,7 +22,7 @@ pub enum Error {
     /// 412: the user is not as the client has read it.
     #[error("somebody has changed this user since you read it; read it again")]
     ChangedMeanwhile,
-    /// 422: well-formed, but not something that we do.
+    /// 422: well-formed, but not allowed.
     #[error("some fields are not as they must be")]
     Invalid(Vec<FieldError>),
     /// 428: the client does not say which version it has read.
@@ -74,7 +74,7 @@ impl From<sqlx::Error> for Error {
         if error.as_database_error().and_then(DatabaseError::constraint) == Some("users_email") {
             Self::EmailTaken
         } else if is_away(&error) {
-            // Not louder: there would be one for each request as long as it is away.
+            // At `debug`, because while the database is away each request logs this.
             tracing::debug!(%error, "the database is away");
             Self::DatabaseAway
         } else {

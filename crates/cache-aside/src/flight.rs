@@ -1,8 +1,8 @@
 //! A thousand readers in this process miss one key at once. Who asks the database?
 //!
-//! The first. The others wait until it has finished, and then *look into Redis again*. To hand them the
-//! first one's result would save a look, and be wrong: one that came after an update was answered could be
-//! given what was read before it.
+//! The first one. The others wait until it has finished, and then *look into Redis again*. Handing them the first one's
+//! result would save a look, but it would be wrong: a reader that came after an update was answered could get what was
+//! read before the update.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -16,20 +16,20 @@ use crate::user::UserId;
 /// The loads that are under way.
 #[derive(Debug, Default)]
 pub struct Flights {
-    /// Nothing is ever sent: that the sender is dropped is the message.
+    /// Nothing is ever sent. Followers learn of the end when the sender is dropped.
     under_way: Mutex<HashMap<UserId, watch::Receiver<()>>>,
 }
 
-/// What to do.
+/// What a reader has to do.
 #[derive(Debug)]
 pub enum Turn {
-    /// Load it, and drop this when it is done, however it ended.
+    /// Load the user, and drop this when the load has ended, well or not.
     Lead(Landing),
     /// Wait for this to end.
     Follow(watch::Receiver<()>),
 }
 
-/// The load that is under way ends with this.
+/// The load is under way until this is dropped.
 #[derive(Debug)]
 pub struct Landing {
     flights: Arc<Flights>,

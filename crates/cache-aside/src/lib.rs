@@ -38,7 +38,7 @@ pub use store::MIGRATIONS;
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
 struct Options {
-    /// Where Redis is, if it should not be looked for or started; it need not be there yet
+    /// The URL of a Redis, which need not be there yet. Without it, `serve` looks for one or starts one
     #[arg(long, value_name = "URL", env = "REDIS_URL", hide_env_values = true)]
     redis: Option<String>,
     #[command(flatten)]

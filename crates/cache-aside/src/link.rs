@@ -4,8 +4,8 @@
 //!
 //! The cache must outlive neither of the two servers. A database that was emptied or replaced has another *origin* (a
 //! random id in a table of its own). A Redis that was restarted has another *life* (its `run_id`), and may have old
-//! data: what was deleted just before a power cut can be there again. Both are a part of every key, so what was cached
-//! of another database or in another life is simply not found, and expires.
+//! data: what was deleted just before a power cut can be there again. Both are a part of every key, so a value that was
+//! cached from another database or in another life is not found, and expires.
 
 use std::{
     sync::{
@@ -28,9 +28,9 @@ use crate::{
     value::{self, Content, Value},
 };
 
-/// Commands that wait to be written. When it is full the next one waits its turn, within its time-out.
+/// The most commands that wait to be written. When there are this many, the next one waits, within its time-out.
 const QUEUE: usize = 4_096;
-/// Letters of a life in a key. Nobody has ever seen two random ones with the same twelve.
+/// Letters of a life in a key. Two random lives practically never have the same twelve.
 const LIFE: usize = 12;
 
 /// Redis does not answer, or not in time, or not sensibly.
@@ -62,14 +62,14 @@ impl Address {
     pub fn new(url: &str, prefix: &str, timeout: Duration, near: usize) -> RedisResult<Self> {
         let mut info = url.into_connection_info()?;
         if near > 0 {
-            // Only RESP3 has messages that nobody asked for.
+            // Only RESP3 has messages that are not answers.
             let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
             info = info.set_redis_settings(settings);
         }
         Ok(Self { client: Client::open(info)?, prefix: prefix.to_owned(), timeout, near })
     }
 
-    /// A link to the server as it runs now, for what is cached of this database.
+    /// A link to the server as it runs now, for what is cached from this database.
     pub async fn link(&self, origin: Uuid) -> Result<Link, Away> {
         let near = (self.near > 0).then(|| Arc::new(Near::new(self.near)));
         let mut config = AsyncConnectionConfig::new()
@@ -113,7 +113,7 @@ pub struct Link {
 
 // ANCHOR: replace
 /// Puts ARGV[2] in the place of the content with the token ARGV[1], or nothing if ARGV[2] is empty. No two contents
-/// have the same token, so what is still there has been there all the time.
+/// have the same token, so a content that is still there has been there all the time.
 const REPLACE: &str = r#"
     if redis.call('getrange', KEYS[1], 0, #ARGV[1] - 1) ~= ARGV[1] then
         return 0
@@ -133,7 +133,7 @@ impl Link {
         format!("{}{}", self.keys, id.get())
     }
 
-    /// What is known of a user, if it is, and whether it was known in this process.
+    /// The value of a user, if a cache has it, and whether it was in this process.
     pub async fn get(&self, id: UserId) -> Result<Option<(Value, bool)>, Away> {
         let known = self.near.as_ref().map(|near| near.get(id, self.now()));
         if let Some(Ok(value)) = known {
@@ -141,13 +141,13 @@ impl Link {
         }
         let mut connection = self.connection.clone();
         let found = cmd("GET").arg(self.key(id)).query_async(&mut connection).await;
-        // What is not a string is read as an empty one, which is not ours either.
+        // A key that holds no string is read as an empty string, which is not ours either.
         let found = unless_refused(found)?.unwrap_or(Some(Bytes::new()));
         let value = match found.as_ref().map(value::decode) {
             Some(Some(Content::Value(value))) => Some(value),
             None | Some(Some(Content::Lease)) => None,
             Some(None) => {
-                // To delete is always safe.
+                // Deleting is always safe.
                 self.forget(&[id]).await?;
                 None
             }
@@ -159,8 +159,8 @@ impl Link {
     }
 
     // ANCHOR: add
-    /// Puts a lease there if nothing is. One command, and Redis runs one at a time: of all who want the key at once,
-    /// one gets it, and the others get what that one has put there.
+    /// Puts a lease under the key if nothing is there. This is one command, and Redis runs one at a time. So of all
+    /// processes that want the key at once, one gets it, and the others see what that one has put there.
     pub async fn add(&self, id: UserId, token: &str, life: Duration) -> Result<Added, Away> {
         let mut add = cmd("SET");
         add.arg(self.key(id)).arg(value::lease(token));
@@ -188,8 +188,8 @@ impl Link {
         Ok(unless_refused(replaced)?.unwrap_or(false))
     }
 
-    /// Deletes what is known of these users, here and in Redis. Other processes' copies hear of it from Redis. The answer
-    /// also tells that Redis is well, and what time it is there, right to a round trip.
+    /// Deletes these users here and in Redis. Redis tells other processes that have a copy. The answer also shows that
+    /// Redis is well, and what its clock says, to within a round trip.
     pub async fn forget(&self, ids: &[UserId]) -> Result<(), Away> {
         let mut delete = Pipeline::new();
         // One command for each key: in a cluster they live on different servers.
@@ -214,19 +214,20 @@ impl Link {
     }
 }
 
-/// What [`Link::add`] came to.
+/// The outcome of [`Link::add`].
 #[derive(Debug)]
 pub enum Added {
-    /// It is there.
+    /// The lease is there.
     Yes,
-    /// This was there; `None`: nothing of ours.
+    /// This was there already; `None` if it is not ours.
     Found(Option<Content>),
-    /// Something was there that is no string, or there is no room.
+    /// Redis refuses: the key holds no string, or there is no room.
     Refused,
 }
 
-/// `None`: Redis is well, but refuses just this. It is not a string, or there is no memory left and nothing that may be
-/// evicted. All other errors (Redis is loading its data, it has become a replica) mean that there is no cache now.
+/// `None` if Redis is well, but refuses just this command: the key holds no string, or there is no memory left and
+/// nothing that may be evicted. All other errors (Redis is loading its data, it has become a replica) mean that there
+/// is no cache now.
 fn unless_refused<T: FromRedisValue>(answer: Result<T, RedisError>) -> Result<Option<T>, Away> {
     match answer {
         Ok(answer) => Ok(Some(answer)),

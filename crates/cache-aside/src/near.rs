@@ -3,7 +3,8 @@
 //! With a copy in the process: Redis remembers what this connection has read, and tells it when such a key changes
 //! (`CLIENT TRACKING`, RESP3). The message arrives a moment after the change was answered, so a near cache weakens the
 //! promise. A read may be old for as long as the message is on its way, and for a trust period at most: a confirmation
-//! comes over the same connection, behind all messages, and without it nothing is believed. So it is off by default.
+//! comes over the same connection, behind all messages, and without a confirmation nothing is believed. So it is off by
+//! default.
 //!
 //! Invariant: an entry never outlives its connection, and is never older than an invalidation that has arrived.
 //!
@@ -24,7 +25,7 @@ use crate::{user::UserId, value::Value};
 #[derive(Debug)]
 pub struct Near {
     entries: Mutex<Entries>,
-    /// The most users. When they are there, all go: the hot ones are back after one read each.
+    /// The most users. When there are this many, all are forgotten; the hot ones are back after one read each.
     most: usize,
 }
 
@@ -36,7 +37,7 @@ struct Entries {
 
 #[derive(Debug)]
 enum Entry {
-    /// Redis has been asked. An invalidation that comes before the answer is put in removes this.
+    /// Redis has been asked. If an invalidation comes before the answer is put in, it removes this entry.
     Asked(Question),
     Known(Value),
 }
@@ -56,7 +57,7 @@ impl Near {
         let mut entries = self.lock();
         match entries.users.get(&id) {
             Some(Entry::Known(value)) if value.expires_at > now => return Ok(value.clone()),
-            // Redis is asked after the first question was noted, so its answer may be this one's too.
+            // A question is open already. Redis is asked again after it was noted, so either answer may be put in.
             Some(Entry::Asked(question)) => return Err(*question),
             _ => {}
         }
@@ -88,7 +89,8 @@ impl Near {
         }
     }
 
-    /// What Redis says without being asked. Called for one message after another, in the order of the connection.
+    /// Handles what Redis says without being asked. It is called for one message after another, in the order of the
+    /// connection.
     pub fn hear(&self, push: &PushInfo) -> Result<(), Infallible> {
         match (&push.kind, push.data.first()) {
             (PushKind::Invalidate, Some(Reply::Array(keys))) => {
@@ -168,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_so_many_users_and_no_more() {
+    fn it_never_holds_more_users_than_it_may() {
         let near = Near::new(10);
         for n in 1..=100 {
             let id = id(&n.to_string());

@@ -40,12 +40,12 @@ impl Service {
                 return Ok(read);
             }
             if Instant::now() > give_up_at {
-                // What it waited for was not stored, or deleted at once.
+                // The value that it waited for was not stored, or was deleted at once.
                 return self.load_only(id).await;
             }
             match self.flights.board(id) {
                 Turn::Follow(mut end) => {
-                    // An error: it has ended. That is all that is ever told.
+                    // An error means that the flight has ended. Nothing is ever sent.
                     let _ = end.changed().await;
                 }
                 Turn::Lead(landing) => {
@@ -63,8 +63,8 @@ impl Service {
     // ANCHOR_END: get
 
     // ANCHOR: refresh
-    /// What a cache has. By chance, reloads it in the background while it is still good. Nobody waits for that, so a
-    /// failure only costs the chance.
+    /// The value that a cache has. By chance, starts a reload in the background while the value is still good. Nobody
+    /// waits for the reload, so it may fail.
     async fn look(self: &Arc<Self>, link: &Arc<Link>, id: UserId) -> Result<Option<Read>, Trouble> {
         let Some((value, is_near)) = link.get(id).await? else { return Ok(None) };
         let left = value.left(link.now());
@@ -85,8 +85,8 @@ impl Service {
     // ANCHOR_END: refresh
 
     // ANCHOR: get_many
-    /// These users, each as it is now or was at some moment since this was called. Around Redis they are one query, so
-    /// that they take one of the few places.
+    /// These users, each as it is now or was at some moment since this was called. Without Redis they are one query, so
+    /// that they take one of the few connections.
     pub async fn get_many(self: &Arc<Self>, ids: &[UserId]) -> Result<Vec<Read>, Error> {
         if self.trust.believed().is_some() {
             return try_join_all(ids.iter().map(|id| self.get(*id))).await;

@@ -14,7 +14,7 @@ use crate::{
 
 const YEAR: f64 = 365.0 * 24.0 * 3_600.0;
 
-/// Everything that can be chosen. Times are in seconds.
+/// Everything that can be tuned. Times are in seconds.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Tuning {
     /// What the keys in Redis begin with
@@ -23,25 +23,25 @@ pub struct Tuning {
     /// How long a user stays in Redis, at most
     #[arg(long, default_value = "3600", value_parser = seconds, value_name = "SECONDS")]
     pub ttl: Duration,
-    /// Which share of that chance may take off: 0.1 for a tenth
+    /// How much of --ttl and --absence-ttl a random part may take off: 0.1 for a tenth
     #[arg(long, default_value = "0.1", value_parser = |it: &str| between(it, 1.0), value_name = "SHARE")]
     pub jitter: f64,
-    /// How long the absence of a user stays in Redis, at most; 0 for not at all
+    /// How long the absence of a user stays in Redis, at most; 0 to keep no absences
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
     pub absence_ttl: Duration,
-    /// How eagerly hot users are reloaded before they expire: 1 as in the paper, 0 never
+    /// How early hot users are reloaded before they expire: 1 as in the paper on `XFetch`, 0 never
     #[arg(long, default_value = "1", value_parser = |it: &str| between(it, 1e6))]
     pub beta: f64,
-    /// How many users each process keeps for itself; reads may then be old for a moment; 0 for none
+    /// How many users each process keeps in its own memory; reads may then be old for a moment. 0 for none
     #[arg(long, default_value = "0", value_name = "USERS")]
     pub near: usize,
-    /// How long Redis is believed after it was confirmed; a change that cannot reach it waits this long
+    /// How long Redis is believed after a confirmation. A change that cannot reach Redis waits this long
     #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS")]
     pub trust: Duration,
     /// How long a command to Redis may take, and how long a reader waits for another process's load
     #[arg(long, default_value = "0.1", value_parser = seconds, value_name = "SECONDS")]
     pub redis_timeout: Duration,
-    /// How long a call of the database may take; a load's right to fill lasts twice as long
+    /// How long a call to the database may take. A lease, the right to fill a key, lasts twice as long
     #[arg(long, default_value = "0.7", value_parser = seconds, value_name = "SECONDS")]
     pub database_timeout: Duration,
 }
@@ -52,7 +52,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 fn between(text: &str, most: f64) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if (0.0..=most).contains(&number) { Ok(number) } else { Err(format!("is not 0 to {most}")) }
+    if (0.0..=most).contains(&number) { Ok(number) } else { Err(format!("must be 0 to {most}")) }
 }
 
 /// The running service, which every handler and every background task shares. What it does is in `read.rs`, `lease.rs`
@@ -65,15 +65,16 @@ pub struct Service {
     pub trust: Arc<Trust>,
     /// What is being loaded.
     pub flights: Arc<Flights>,
-    /// How long what is loaded may stay.
+    /// How long a loaded value may stay in Redis.
     pub lives: Lives,
-    /// How long the right to fill a key lasts. A load that takes all the time that it may is stored all the same.
+    /// How long a lease, the right to fill a key, lasts. It is longer than any load, so that a slow load can still be
+    /// stored.
     pub lease: Duration,
-    /// How long to wait for somebody else's load. Its loader may be dead, or cut off from Redis.
+    /// How long a reader waits for a load by somebody else, who may be dead, or cut off from Redis.
     pub patience: Duration,
     /// For early refreshes: 1 as the paper has it, 0 for none.
     pub beta: f64,
-    /// What runs in the background. A load goes on when the client that asked first has gone.
+    /// What runs in the background. A load goes on even if the client that asked first has gone.
     pub tasks: TaskTracker,
     stop: CancellationToken,
 }

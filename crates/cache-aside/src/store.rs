@@ -14,7 +14,7 @@ use crate::{
     value::{UserJson, Users},
 };
 
-/// The schema. Whoever starts the service has run it.
+/// The schema. `serve` runs it before the service starts.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// A user that was just written.
@@ -23,24 +23,24 @@ pub struct Written {
     /// As it is now; as it was, if it was deleted.
     #[sqlx(flatten)]
     pub user: User,
-    /// Where this happened, see [`Store::pending`].
+    /// The database in which it was written, see [`Store::pending`].
     pub origin: Uuid,
 }
 
 /// The database.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// Twelve at once. When Redis is away every read comes here: few get through, and the others wait in order for as long
-    /// as one call may take. Then they get a 503, not a place in an ever longer queue.
+    /// Twelve connections. When Redis is away every read comes here: few get through, and the others wait in order, no
+    /// longer than one call may take. Then they get a 503, and not a place in an ever longer queue.
     readers: Database<Error>,
-    /// Four at once. However many read, they find a connection.
+    /// Four connections, so that writers find one however many readers there are.
     writers: Database<Error>,
     /// For the watcher alone: it must get through when all others are taken.
     watcher: Database<Error>,
 }
 
 impl Store {
-    /// Connects when it is first asked something. The error is a malformed URL.
+    /// Connects with the first query. The error is a malformed URL.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, sqlx::Error> {
         let pool =
             |connections| Database::new(url, Limits { connections, timeout, pause: timeout });
@@ -52,7 +52,7 @@ impl Store {
         Ok(self.find_many(&[id]).await?.remove(&id).flatten())
     }
 
-    /// Each of these users, or the news that there is none.
+    /// Each of these users, or `None` if nobody has the id.
     pub async fn find_many(&self, ids: &[UserId]) -> Result<Users, Error> {
         let find = sqlx::query_as(
             r#"
@@ -70,7 +70,8 @@ impl Store {
         Ok(users)
     }
 
-    /// A new user. Its id may have been asked for before, so that its absence is cached: that is invalidated too.
+    /// Inserts a user. If somebody asked for its id before, its absence is cached, and the trigger invalidates that
+    /// too.
     pub async fn insert(&self, name: &Name, email: &Email) -> Result<Written, Error> {
         let insert = sqlx::query_as(
             r#"
@@ -85,8 +86,9 @@ impl Store {
     }
 
     // ANCHOR: update_user
-    /// The user after the change, if it had one of these versions; any, if none is named. When two clients have read the
-    /// same version, the second waits for the first one's lock on the row, and then finds another version.
+    /// Changes the user if it has one of these versions, or any version if none is named, and returns it. When two
+    /// clients have read the same version, the second waits for the first one's lock on the row, and then finds another
+    /// version.
     pub async fn update(
         &self,
         id: UserId,
@@ -109,7 +111,7 @@ impl Store {
     }
     // ANCHOR_END: update_user
 
-    /// The user that is no more, if there was one.
+    /// Deletes the user, and returns it if there was one.
     pub async fn delete(&self, id: UserId) -> Result<Option<Written>, Error> {
         let delete = sqlx::query_as(
             r#"
@@ -123,8 +125,8 @@ impl Store {
         self.writers.within(async |it| delete.fetch_optional(it).await).await
     }
 
-    /// Redis has forgotten this user. Earlier versions were committed before this one, so their invalidations are carried
-    /// out too.
+    /// Deletes the invalidations of this user, which Redis has forgotten. Earlier versions were committed before this
+    /// one, so their invalidations are carried out too.
     pub async fn carried_out(&self, user: &User) -> Result<(), Error> {
         let delete = "delete from invalidations where user_id = $1 and version <= $2";
         let delete = sqlx::query(delete).bind(user.id).bind(user.version);
@@ -142,8 +144,8 @@ impl Store {
         self.watcher.within(both).await
     }
 
-    /// Redis has forgotten these users: the watcher says so. Not in the queue behind all writers, or many of them would
-    /// end this process's trust in a Redis that is well.
+    /// Deletes invalidations that the watcher has carried out. It has its own connection: behind a queue of writers it
+    /// would be late, and this process would stop believing a Redis that is well.
     pub async fn all_carried_out(&self, invalidations: &[i64]) -> Result<(), Error> {
         let delete = sqlx::query("delete from invalidations where id = any($1)");
         let delete = delete.bind(invalidations);

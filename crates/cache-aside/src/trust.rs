@@ -1,4 +1,4 @@
-//! Redis missed an invalidation because it was away. How does nobody ever see the old value?
+//! Redis missed an invalidation because it was away. How do we make sure that nobody sees the old value?
 //!
 //! Invariant: a read that starts after a change was answered is answered with that change or a later one.
 //!
@@ -28,7 +28,7 @@ use crate::{
 
 /// Invalidations that are carried out in one go.
 const BATCH: u32 = 1_000;
-/// The shortest time between two confirmations, however many readers wish for one. It doubles while they fail.
+/// The shortest pause between two confirmations, however many readers ask for one. It doubles while confirmations fail.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A link, and until when it may be believed.
@@ -46,7 +46,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// No trust as yet.
+    /// Does not believe Redis yet.
     pub fn new(address: Address, period: Duration) -> Self {
         Self { period, address, state: watch::Sender::new(None), nudge: Notify::new() }
     }
@@ -58,12 +58,13 @@ impl Trust {
         (Instant::now() < *until).then(|| Arc::clone(link))
     }
 
-    /// The link, believed or not: to tell Redis something.
+    /// The link, whether it is believed or not. That is enough to tell Redis something.
     pub fn any_link(&self) -> Option<Arc<Link>> {
         self.state.borrow().as_ref().map(|(link, _)| Arc::clone(link))
     }
 
-    /// A command has failed. The watcher looks at once; and if it was not only slow, nobody else tries this connection.
+    /// Call it when a command has failed. The watcher confirms at once. If the command was not just slow, nobody else
+    /// tries this connection.
     pub fn doubt(&self, link: &Arc<Link>, why: &Away) {
         if !why.is_slow {
             self.change(link, None);
@@ -95,7 +96,7 @@ impl Trust {
                 } else {
                     pause = PAUSE;
                     sleep(PAUSE).await;
-                    // An error: nobody has asked for it sooner.
+                    // The time-out means that nobody asked for a confirmation sooner.
                     let _ = timeout(self.period / 3, self.nudge.notified()).await;
                 }
             }
@@ -104,10 +105,10 @@ impl Trust {
     }
 
     // ANCHOR: confirm
-    /// Carries out all that is pending. What was committed before this began is then unknown to Redis.
+    /// Carries out all pending invalidations. Then Redis holds no value that was replaced before this began.
     async fn confirm(&self, store: &Store) -> Result<(), Trouble> {
         loop {
-            // Before the question: what is committed after this instant may be missing from the answer.
+            // Read before the query, because what is committed after this instant may be missing from its answer.
             let asked = Instant::now();
             let (origin, pending) = store.pending(BATCH).await?;
             let known = self.any_link().filter(|link| link.origin == origin);
@@ -140,10 +141,10 @@ impl Trust {
 /// Why something could not be done through Redis.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Trouble {
-    /// Redis: then it can be done without.
+    /// Redis failed. The database can still answer.
     #[error(transparent)]
     Redis(#[from] Away),
-    /// Anything else.
+    /// Something else failed.
     #[error(transparent)]
     Other(#[from] Error),
 }

@@ -1,7 +1,7 @@
-//! How long does a value live, why not all equally long, and who reloads it before its end?
+//! How long does a value live, why do not all live equally long, and who reloads a value before its end?
 //!
-//! What is filled together (a deploy, a restart, a batch) would expire together, and the database would see the whole
-//! crowd again. A random part of each life takes the crowd apart.
+//! Values that are filled together (after a deploy, a restart, a batch) would expire together, and the database would
+//! see all of their loads at once. So a random part is taken off each life.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use std::time::Duration;
 /// A time to live of which a random part is taken off.
 #[derive(Clone, Copy, Debug)]
 pub struct Ttl {
-    /// The longest life. A bound that somebody has been promised stays a bound: jitter only shortens.
+    /// The longest life. Somebody may have been promised this bound, so jitter only shortens.
     pub longest: Duration,
-    /// How much of it chance may take off: 0 none, 1 all.
+    /// How much of it a random part may take off: 0 none, 1 all.
     pub jitter: f64,
 }
 
@@ -27,18 +27,18 @@ impl Ttl {
 // ANCHOR: absence
 /// How long to keep what was loaded.
 ///
-/// The news that nobody has an id is kept too, or each request for such an id would reach the database. Only for a
-/// short time: it takes up memory, and an attacker can make as much of it as there are numbers.
+/// The absence of a user is kept too, or each request for an id that nobody has would reach the database. It is kept
+/// for a short time only, because it takes up memory, and an attacker can ask for as many ids as there are numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Lives {
     /// A user.
     pub user: Ttl,
-    /// The news that there is none.
+    /// An absence: nobody has the id.
     pub absence: Ttl,
 }
 
 impl Lives {
-    /// A life for a user or for the lack of one, if it is to be kept at all.
+    /// A life for a user or for an absence, if it is to be kept at all.
     pub fn draw(&self, is_user: bool) -> Option<Duration> {
         let ttl = if is_user { self.user } else { self.absence };
         (!ttl.longest.is_zero()).then(|| ttl.draw())
@@ -50,13 +50,13 @@ impl Lives {
 /// Whether a reader should reload now: `now − delta · beta · ln(rand) ≥ expiry`, with `left` for `expiry − now`. This
 /// is `XFetch`, of Vattani and others, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015.
 ///
-/// `load_time` is the paper's delta: how long the last load took. With `beta` at 1 reloads are spread best; more
-/// reloads earlier, 0 never. `rand` is uniform in (0, 1], so its logarithm is at most 0 and never infinite.
+/// `load_time` is the paper's delta: how long the last load took. With `beta` at 1 reloads are spread best. A larger
+/// `beta` reloads earlier, 0 never. `rand` is uniform in (0, 1], so its logarithm is at most 0 and never infinite.
 pub fn is_due(left: Duration, load_time: Duration, beta: f64, rand: f64) -> bool {
     -load_time.as_secs_f64() * beta * rand.ln() >= left.as_secs_f64()
 }
 
-/// Whether chance says so.
+/// Decides by chance whether this reader should reload.
 pub fn draw(left: Duration, load_time: Duration, beta: f64) -> bool {
     is_due(left, load_time, beta, 1.0 - rand::random::<f64>())
 }

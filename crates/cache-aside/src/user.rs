@@ -1,4 +1,4 @@
-//! What is a user, and which of them can there be?
+//! What is a user, and which ids and names are valid?
 
 pub use edge::email::Email;
 use edge::text::is_line;
@@ -13,8 +13,8 @@ const MAX_NAME: usize = 200;
 pub struct UserId(i64);
 
 impl UserId {
-    /// Parses decimal digits, in the one way to write them: each other way would be another key in the cache, which
-    /// no change deletes.
+    /// Parses decimal digits without a sign or zeros in front. Another spelling would be another key in the cache,
+    /// which no change deletes.
     pub fn parse(input: &str) -> Option<Self> {
         let id: i64 = input.parse().ok()?;
         (id > 0 && id.to_string() == input).then_some(Self(id))
@@ -33,7 +33,7 @@ pub struct User {
     pub id: UserId,
     /// What others see.
     pub name: String,
-    /// As its owner writes it. Nobody else has it.
+    /// The e-mail address, as its owner writes it. No other user has it.
     pub email: String,
     /// Counts the changes. Clients see it as the `ETag`.
     #[serde(skip)]

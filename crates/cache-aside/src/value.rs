@@ -1,7 +1,7 @@
 //! What lies in Redis under a user's key, and what does a reader get?
 //!
-//! Either a user (or the news that there is none), or a *lease*: the right to fill the key. The first line says which,
-//! so that `redis-cli get …:user:1` can be read:
+//! A user, or its absence (nobody has the id), or a *lease*: the right to fill the key. The first line says which, so
+//! that `redis-cli get …:user:1` can be read:
 //!
 //! ```text
 //! <token> 2 user <expires_at> <load_time> <version>⏎{"id":1,"name":…}⏎    a user
@@ -9,7 +9,7 @@
 //! <token> 2 lease                                                        being loaded
 //! ```
 //!
-//! Invariant: no two contents have the same token. Whoever compares tokens compares contents.
+//! Invariant: no two contents have the same token. So to compare tokens is to compare contents.
 
 use std::{collections::HashMap, fmt, time::Duration};
 
@@ -19,12 +19,12 @@ use crate::user::{User, UserId};
 
 // ANCHOR: format
 /// Raise it with each change to the shape of a user's JSON. It is a part of the value and not of the key: a process of
-/// the old version that deletes `user:1` then deletes it for the new version too. Were it a part of the key, changes
-/// made during a deploy would leave the other version's value behind.
+/// the old version that deletes `user:1` then deletes it for the new version too. If it were a part of the key, a
+/// change during a deploy would leave the other version's value behind.
 const FORMAT: &str = "2";
 // ANCHOR_END: format
 
-/// In a user's place when there is none.
+/// In a user's place when nobody has the id.
 const NOBODY: &[u8] = b"null\n";
 /// Letters of a token.
 const TOKEN: usize = 16;
@@ -40,14 +40,14 @@ pub struct UserJson {
 }
 
 impl UserJson {
-    /// This user's.
+    /// The JSON of this user.
     pub fn of(user: &User) -> Result<Self, serde_json::Error> {
         let json = Bytes::from(serde_json::to_string(user)? + "\n");
         Ok(Self { json, version: user.version })
     }
 }
 
-/// Users by their ids; `None`: nobody has it.
+/// Users by their ids; `None` if nobody has the id.
 pub type Users = HashMap<UserId, Option<UserJson>>;
 
 /// What a key can hold.
@@ -62,17 +62,17 @@ pub enum Content {
 /// What was loaded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
-    /// Which content this is.
+    /// Tells this content from every other one.
     pub token: String,
-    /// `None`: nobody has this id.
+    /// `None` if nobody has this id.
     pub user: Option<UserJson>,
     /// When Redis forgets it, in milliseconds of Redis' own clock.
     pub expires_at: u64,
-    /// How long it took to load: the early refresh starts the earlier, the longer this is.
+    /// How long it took to load. The longer it took, the earlier an early refresh begins.
     pub load_time: Duration,
 }
 
-/// Something that nobody else writes.
+/// A token that no other content has.
 pub fn token() -> String {
     format!("{:016x}", rand::random::<u64>())
 }
@@ -84,7 +84,7 @@ pub fn lease(token: &str) -> Vec<u8> {
 
 // ANCHOR: encoding
 impl Value {
-    /// How long it will be there, when Redis' clock says `now`.
+    /// How long the value will stay, if Redis' clock says `now`.
     pub fn left(&self, now: u64) -> Duration {
         Duration::from_millis(self.expires_at.saturating_sub(now))
     }
@@ -131,13 +131,13 @@ pub type Read = (Option<UserJson>, Source);
 /// Where an answer came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The copy in this process, for so many seconds more.
+    /// The copy in this process, which stays for this many seconds more.
     Near(u64),
-    /// Redis, for so many seconds more.
+    /// Redis, where it stays for this many seconds more.
     Hit(u64),
-    /// The database, and perhaps it was put into Redis.
+    /// The database.
     Miss {
-        /// Whether it was.
+        /// Whether the value was put into Redis.
         stored: bool,
     },
     /// The database, and Redis was not asked.

@@ -15,7 +15,7 @@ impl Service {
         self.visible(self.store.insert(name, email).await?).await
     }
 
-    /// Gives a user another name and another address, if nobody has changed it since the client has read it.
+    /// Gives a user another name and another address, if nobody has changed it since the client read it.
     pub async fn update(
         &self,
         id: UserId,
@@ -25,7 +25,7 @@ impl Service {
     ) -> Result<User, Error> {
         match self.store.update(id, versions, name, email).await? {
             Some(written) => self.visible(written).await,
-            // The answer from Redis would do for the client, but not for us: it may be the version before.
+            // This asks the database. Redis may still have a user that was just deleted.
             None if self.store.find(id).await?.is_some() => Err(Error::ChangedMeanwhile),
             None => Err(Error::NotFound),
         }
@@ -37,9 +37,9 @@ impl Service {
     }
 
     // ANCHOR: visible
-    /// Returns when no reader, in no process, will be answered with what was before.
+    /// Returns when no reader in any process will get the old value any more.
     ///
-    /// Delete, and not set: of two writers the one that committed last must not be overwritten by the other.
+    /// It deletes the key and does not set it: of two writers, the one that committed first could be the last to set.
     async fn visible(&self, written: Written) -> Result<User, Error> {
         // After the commit. A confirmation that began earlier may not know of this change.
         let committed = Instant::now();
@@ -55,7 +55,7 @@ impl Service {
                 Err(away) => self.trust.doubt(&link, &away),
             }
         }
-        // It stays pending. After this time every process has carried it out, or does not believe Redis.
+        // The invalidation stays pending. After this time every process has carried it out, or does not believe Redis.
         sleep_until(committed + self.trust.period).await;
         Ok(written.user)
     }

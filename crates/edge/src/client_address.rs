@@ -1,4 +1,4 @@
-//! Who is asking? The peer's address, unless a proxy that we trust says whom *it* saw.
+//! Which address is the client's? The peer's, unless the peer is a trusted proxy: then the one that the proxy names.
 //!
 //! Invariant: nothing that a client writes into a header makes it another client. A header counts only as far as
 //! trusted proxies have written it. Each proxy appends the address that it saw, so that part is on the right.
@@ -14,8 +14,8 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The header in which the trusted proxies name their client. There is no "either of them": a proxy that writes one
-/// header passes the other one on as the client wrote it.
+/// The header in which the trusted proxies name their client. We never read both: a proxy that writes one header passes
+/// the other one on as the client wrote it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProxyHeader {
     /// `X-Forwarded-For`
@@ -47,15 +47,15 @@ impl fmt::Display for ProxyHeader {
 }
 
 // ANCHOR: network
-/// The network of a proxy, or its one address, in the form in which addresses are compared.
+/// The network of a proxy, or its single address, in the form in which addresses are compared.
 ///
 /// An operating system with one socket for both families reports an IPv4 peer as `::ffff:10.0.0.1`. So IPv4-mapped
-/// addresses become IPv4, on both sides of the comparison. A network that cannot follow is refused at the start:
-/// truncated, `::ffff:10.0.0.0/8` is `::/8`, which trusts every client on `::1`.
+/// addresses become IPv4, on both sides of the comparison. A network that has no such form is refused at the start:
+/// `::ffff:10.0.0.0/8`, cut to its prefix, is `::/8`, which trusts every client on `::1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedProxy(IpNet);
 
-/// Why a text is not the network of a proxy.
+/// Why a string is not the network of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidProxy {
     /// Neither an address nor a network.
@@ -64,14 +64,14 @@ pub enum InvalidProxy {
     /// The zone is known on one machine, and no peer address carries it.
     #[error("leave out the zone after the %")]
     Zone,
-    /// Bits are set behind the prefix, so the prefix is probably not the one that was meant.
+    /// Bits are set behind the prefix, so the prefix is probably a mistake.
     #[error(
         "the address has bits behind its prefix; did you mean an IPv4 network? Write 10.0.0.0/8"
     )]
     HostBits,
     /// Some addresses in it would become IPv4 and others not.
     #[error(
-        "it covers IPv4-mapped addresses and others; write the IPv4 network and the IPv6 network apart"
+        "it covers IPv4-mapped and other addresses; name the IPv4 network and the IPv6 network separately"
     )]
     Mixed,
     /// If every client is trusted, every header is believed.
@@ -117,7 +117,7 @@ impl fmt::Display for TrustedProxy {
     }
 }
 
-/// The proxies whose header is believed. The default is nobody.
+/// The proxies whose header is believed. By default there are none.
 #[derive(Clone, Debug, Default)]
 pub struct TrustedProxies {
     networks: Vec<TrustedProxy>,
@@ -125,7 +125,7 @@ pub struct TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// These, which all write this header.
+    /// Trusts these proxies, which all write this header.
     pub fn new(networks: Vec<TrustedProxy>, header: ProxyHeader) -> Self {
         Self { networks, header }
     }
@@ -133,8 +133,8 @@ impl TrustedProxies {
     // ANCHOR: client_of
     /// The address of the client, as far as it can be believed.
     ///
-    /// A trusted proxy says whom it saw; the first address that is not a trusted proxy's is the client. An entry
-    /// that cannot be read says nothing, so the proxy that passed it on counts as the client.
+    /// Each trusted proxy names the address that connected to it. The first address that is not a trusted proxy's is
+    /// the client. If an entry cannot be read, the proxy that appended it counts as the client.
     pub fn client_of(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         if !self.trusts(client) {
@@ -182,10 +182,10 @@ impl TrustedProxies {
     }
 }
 
-/// The address that stands for everything that one client can send from, for limits by address.
+/// One address for all the addresses that a client can send from, for limits by address.
 ///
-/// A client with one IPv6 address has all 2⁶⁴ of its network. A client that came through NAT64 is its IPv4 address;
-/// otherwise all of them would share the one network `64:ff9b::/64`. NAT64 is resolved only here and not where
+/// A client with one IPv6 address has all 2⁶⁴ of its network. A client behind NAT64 counts by its IPv4 address;
+/// otherwise all such clients would share the network `64:ff9b::/64`. NAT64 is resolved only here and not where
 /// proxies are compared: `64:ff9b::10.0.0.1` must not pass for the proxy `10.0.0.1`.
 pub fn one_client(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address.to_canonical() else { return address.to_canonical() };
@@ -207,8 +207,8 @@ fn forwarded_for(element: &str) -> String {
     value.unwrap_or_default()
 }
 
-/// Splits at separators outside of quotation marks, the last part first. It reads from the right, because the
-/// right part is what a proxy wrote, whole: a quotation mark that a client left open stays in the client's part.
+/// Splits at separators outside of quotation marks, the last part first. It reads from the right, because a proxy wrote
+/// the right part completely: a quotation mark that a client left open only affects the client's own part.
 fn split_from_the_right(text: &str, separator: u8) -> Vec<&str> {
     let bytes = text.as_bytes();
     let (mut parts, mut end, mut quoted) = (Vec::new(), text.len(), false);
@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(x_forwarded_for("\"1.1.1.1, 203.0.113.9"), "203.0.113.9");
         assert_eq!(forwarded("for=\", for=203.0.113.9"), "203.0.113.9");
         assert_eq!(forwarded("for=\"a, for=\"[2001:db8::1]:80\""), "2001:db8::1");
-        // The proxy tells the host that the client asked for, quotation marks and all.
+        // The proxy passes on the host that the client asked for, with its quotation marks.
         assert_eq!(forwarded(r#"for=203.0.113.9;host="a\", for=1.1.1.1;b=""#), "203.0.113.9");
         assert_eq!(forwarded(r#"for=1.1.1.1\, for=203.0.113.9;host="a\\\\""#), "203.0.113.9");
     }
@@ -417,7 +417,7 @@ mod tests {
         assert_ne!(one("2001:db8::1"), one("2001:db8:0:1::1"));
         assert_eq!(one("::ffff:192.0.2.1"), "192.0.2.1");
         assert_eq!(one("64:ff9b::192.0.2.1"), "192.0.2.1");
-        // It does not become a proxy by that.
+        // That does not make it a proxy.
         let header = [("x-forwarded-for", "1.1.1.1")];
         let seen = client(&["10.0.0.0/8"], ProxyHeader::default(), "64:ff9b::10.0.0.1", &header);
         assert_eq!(seen, "64:ff9b::a00:1");

@@ -1,7 +1,7 @@
-//! How is HTTP spoken over a connection that is there already, over TLS say? In HTTP/1.1 or HTTP/2, whichever the client
-//! speaks, and with what is known of the connection in each request.
+//! How is HTTP served over a connection that is already open, such as a TLS stream? In HTTP/1.1 or HTTP/2, as the
+//! client chooses. Each request carries what the caller knows about the connection.
 //!
-//! Invariant: no client can keep a connection open by saying nothing.
+//! Invariant: no client can keep a connection open by sending nothing.
 
 use std::{
     pin::pin,
@@ -24,11 +24,11 @@ use tokio::{
 };
 use tower::Service;
 
-/// Why a connection has ended before its time.
+/// Why a connection ended early.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Answers requests until the client is done, or until `stop` and the requests that are in flight then. The head of a
-/// request has to come within `patience`. `known` is an extension of each request.
+/// Answers requests until the client closes the connection. After `stop` it finishes the requests in flight and ends.
+/// The head of a request has to arrive within `patience`. `known` is added to each request as an extension.
 pub async fn answer<S, K>(
     stream: S,
     router: Router,
@@ -50,14 +50,14 @@ where
             router.clone().call(request)
         }
     });
-    // The tasks of HTTP/2 streams end with their connection, which is waited for.
+    // The tasks of HTTP/2 streams end with their connection, and our caller waits for the connection.
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience);
-    // In HTTP/2 it is a ping that a silent client does not answer.
+    // In HTTP/2 we ping a silent client, and close the connection if it does not answer.
     let http2 = &mut builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(patience).keep_alive_timeout(patience);
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    // hyper's time limits begin when it knows which HTTP is spoken. This one begins now.
+    // hyper's time limits begin when it knows which version the client speaks. This one begins now.
     let silent = async {
         sleep(patience).await;
         if asked.load(Ordering::Relaxed) {
@@ -66,7 +66,7 @@ where
     };
     tokio::select! {
         ended = &mut serving => return ended,
-        () = silent => return Err("the client did not ask in time".into()),
+        () = silent => return Err("the client did not send a request in time".into()),
         () = stop => {}
     }
     serving.as_mut().graceful_shutdown();
@@ -83,7 +83,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes for these bytes until the connection ends.
+    /// What the server sends in answer to these bytes until the connection ends.
     async fn said(bytes: &[u8]) -> String {
         let (mut client, server) = duplex(4_096);
         let router = Router::new()

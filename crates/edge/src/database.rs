@@ -1,13 +1,13 @@
-//! How long do we wait for PostgreSQL, and how many calls may it have at once?
+//! How long do we wait for PostgreSQL, and how many calls may run at once?
 //!
-//! Invariant: no call takes longer than its time-out, not even when packets just vanish, and none leaves a
-//! connection behind that would hold up a later one.
+//! Invariant: no call takes longer than its time-out, not even when packets are lost, and no call leaves a connection
+//! behind that would delay a later call.
 //!
-//! The pool is bb8's, because it connects in tasks of its own. A call that runs out of time while it waits for a
-//! new connection does not take the connection with it: the next call finds it. Where each call connects by itself,
-//! as with deadpool and sqlx's own pool, a crowd of calls after an outage may connect for ever: each gives up just
-//! before its connection is there. A test tries ours and sqlx's behind a slow network, and sqlx's never gets a connection.
-//! It also waits, without a limit, for a sign of life from each connection that is given back.
+//! The pool is bb8's, because it connects in tasks of its own. If a call runs out of time while it waits for a new
+//! connection, that connection is still made, and the next call uses it. In deadpool and sqlx's own pool each call
+//! connects for itself, so after an outage a crowd of calls may never connect: each gives up just before its connection
+//! is ready. A test tries our pool and sqlx's behind a slow network, and sqlx's never gets a connection. sqlx's pool
+//! also waits, without a limit, for an answer from each connection that a call returns.
 
 use std::{
     fmt, io,
@@ -21,33 +21,34 @@ use bb8::{ErrorSink, ManageConnection, Pool, PooledConnection, QueueStrategy};
 use sqlx::{Connection, Execute, Executor, PgConnection, Postgres, postgres::PgConnectOptions};
 use tokio::{sync::watch, time::timeout};
 
-/// For a new connection, or as long as a call may take if that is longer: others may be waiting for it by then. Short
-/// enough that an attempt whose packets were lost soon makes room for another.
+/// The limit for making a connection, or the limit of a call if that is longer: later calls may wait for the same
+/// connection. Short enough that an attempt whose packets were lost is soon replaced.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// For finding out whether a connection is still alive. Enough for a round trip between continents.
+/// The limit for finding out whether a connection is still alive. Enough for a round trip between continents.
 const PING_TIMEOUT: Duration = Duration::from_millis(200);
-/// A connection that has rested longer is tried before it is used. Trying each would cost each call a
-/// round trip.
+/// A connection that was idle for longer is pinged before it is used. Pinging always would cost every call a round
+/// trip.
 const TRUSTED_FOR: Duration = Duration::from_millis(100);
 
-/// What may be asked of a database.
+/// How much a service may ask of its database.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Calls at the same time. More than PostgreSQL has cores for make it slower, not faster.
+    /// Calls at the same time. More calls than PostgreSQL has cores make it slower, not faster.
     pub connections: u32,
-    /// For one call, from waiting for a free connection to the last row.
+    /// The limit for one call, from waiting for a free connection to the last row.
     pub timeout: Duration,
-    /// Between two statements of a transaction. Longer means that we are paused or cut off, with locks in our hands.
+    /// The longest pause between two statements of a transaction. After a longer one PostgreSQL assumes that we are
+    /// paused or cut off, and releases our locks.
     pub pause: Duration,
 }
 
 /// A database, and the connections to it. Its calls fail with an `E`, the service's own error.
 pub struct Database<E> {
     pool: Pool<Connector>,
-    /// bb8 alone is not fair: a call that comes may overtake one that waits. So one at a time asks it, in the order in
-    /// which they came. That also makes one connection at a time: a herd of them would keep the first call waiting.
+    /// bb8 alone is not fair: a new call may overtake a waiting one. So the calls ask bb8 one at a time, in the order
+    /// of their arrival. So bb8 also makes one connection at a time: making many at once would delay the first call.
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// When the last attempt to connect that failed had begun.
+    /// When the last failed attempt to connect began.
     refused: watch::Receiver<Instant>,
     /// When a connection was last found dead.
     suspect: Arc<Mutex<Option<Instant>>>,
@@ -56,25 +57,25 @@ pub struct Database<E> {
 }
 
 impl<E: From<sqlx::Error>> Database<E> {
-    /// Connects when it is first asked something, so the database need not be there yet. The error is a malformed
-    /// URL. Must be called within a tokio runtime.
+    /// Connects on the first call, so the database need not be running yet. Fails only if the URL is malformed. Must be
+    /// called within a tokio runtime.
     pub fn new(url: &str, limits: Limits) -> Result<Self, sqlx::Error> {
         let milliseconds = |limit: Duration| limit.as_millis().to_string();
         let options = PgConnectOptions::from_str(url)?.options([
-            // A statement that nobody waits for any more does not run on, nor wait for a lock.
+            // PostgreSQL ends a statement whose caller has given up, also while it waits for a lock.
             ("statement_timeout", milliseconds(limits.timeout)),
-            // The locks of a client that has vanished do not stay until TCP notices.
+            // PostgreSQL releases the locks of a lost client before TCP notices the loss.
             ("idle_in_transaction_session_timeout", milliseconds(limits.pause)),
         ]);
         let (refusals, refused) = watch::channel(Instant::now());
         let pool = Pool::<Connector>::builder()
             .max_size(limits.connections)
             .connection_timeout(limits.timeout)
-            // The one that was used last is the least likely to need a ping.
+            // The connection that was used last is the least likely to need a ping.
             .queue_strategy(QueueStrategy::Lifo)
-            // Not while others wait for their turn.
+            // We ping after the turn has passed on (see `lives`), so that no other call waits for it.
             .test_on_check_out(false)
-            // The next call tries again, and the one that waits is told.
+            // The waiting call gets the error, and the next call tries again.
             .retry_connection(false)
             .error_sink(Box::new(Refusals(refusals)))
             .build_unchecked(Connector { options, timeout: limits.timeout.max(CONNECT_TIMEOUT) });
@@ -89,7 +90,7 @@ impl<E: From<sqlx::Error>> Database<E> {
     }
 
     // ANCHOR: within
-    /// Runs the statements on one connection, for as long as a call may take.
+    /// Runs the statements on one connection, within the time limit of a call.
     pub async fn within<T>(
         &self,
         statements: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -97,7 +98,7 @@ impl<E: From<sqlx::Error>> Database<E> {
         self.lend(async |connection| Ok(statements(connection).await?)).await
     }
 
-    /// Runs one statement; how many rows it changed.
+    /// Runs one statement and returns how many rows it changed.
     pub async fn execute<'q>(&self, statement: impl Execute<'q, Postgres> + 'q) -> Result<u64, E> {
         let done = self.within(async |connection| connection.execute(statement).await).await?;
         Ok(done.rows_affected())
@@ -105,9 +106,9 @@ impl<E: From<sqlx::Error>> Database<E> {
 
     /// Runs work that fails with an error of the service.
     ///
-    /// Only good work brings the connection back. When it fails, runs out of time, or is dropped because its client
-    /// has gone, the connection is closed: an answer may still be on its way to it. PostgreSQL rolls back what a
-    /// closed connection leaves open.
+    /// Only a call that succeeds returns its connection to the pool. If the call fails, runs out of time, or is dropped
+    /// because its client has gone, the connection is closed: an answer to it may still be under way. PostgreSQL rolls
+    /// back the open transaction of a closed connection.
     pub async fn lend<T>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, E>,
@@ -140,7 +141,7 @@ impl<E: From<sqlx::Error>> Database<E> {
     async fn connection(&self) -> Result<PooledConnection<'_, Connector>, sqlx::Error> {
         loop {
             let mut lent = self.next().await?;
-            // Until it comes back: the call may be dropped at any time.
+            // Until the call succeeds: it may be dropped at any time.
             lent.is_whole = false;
             if self.lives(&mut lent).await {
                 return Ok(lent);
@@ -162,7 +163,7 @@ impl<E: From<sqlx::Error>> Database<E> {
                 }
                 _ = refused.changed() => {}
             }
-            // An attempt from before this call says nothing about now: the pool is asked again, and makes another.
+            // An attempt that began before this call says nothing about now: ask the pool again, which makes a new one.
             if *refused.borrow() > begun {
                 return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
             }
@@ -174,8 +175,8 @@ impl<E: From<sqlx::Error>> Database<E> {
         if lent.rests_since.elapsed() < TRUSTED_FOR {
             return true;
         }
-        // One that has rested since before another was found dead is dead too. A ping for each would use up the time
-        // for a new one.
+        // A connection that was already idle when another was found dead is taken for dead too. Pinging each one would
+        // use up the time for making a new one.
         let suspect = || self.suspect.lock().unwrap_or_else(PoisonError::into_inner);
         if suspect().is_some_and(|found| lent.rests_since < found) {
             return false;
@@ -187,7 +188,7 @@ impl<E: From<sqlx::Error>> Database<E> {
         lives
     }
 
-    /// Whether it answers.
+    /// Whether the database answers.
     pub async fn ping(&self) -> Result<(), E> {
         self.within(async |connection| connection.ping().await).await
     }
@@ -206,15 +207,15 @@ impl<E> Clone for Database<E> {
     }
 }
 
-/// Without the URL, in which there is a password.
+/// Without the URL, which contains a password.
 impl<E> fmt::Debug for Database<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database").field("state", &self.pool.state()).finish_non_exhaustive()
     }
 }
 
-/// Whether the database did not answer, or not in time, or will not now. What it did of what it was asked is then
-/// unknown.
+/// Whether the database did not answer, did not answer in time, or refuses to work now. The caller then cannot know
+/// whether the statements took effect.
 pub fn is_away(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
@@ -239,9 +240,9 @@ struct Connector {
 
 struct Lent {
     connection: PgConnection,
-    /// Since when nobody has used it.
+    /// Since when the connection has been idle.
     rests_since: Instant,
-    /// Nobody uses it, and no answer is on its way to it.
+    /// No call uses the connection, and no answer to it is under way.
     is_whole: bool,
 }
 
@@ -281,8 +282,8 @@ impl ManageConnection for Connector {
     }
 }
 
-/// Tells the call that waits for a connection that there will be none. bb8 calls it when it is ready to try again; were
-/// the call told any sooner, the next one would wait for this attempt too.
+/// Tells the waiting call that its connection could not be made. bb8 calls this when it is ready to try again. If the
+/// call were told sooner, the next call would wait for this failed attempt too.
 #[derive(Clone, Debug)]
 struct Refusals(watch::Sender<Instant>);
 

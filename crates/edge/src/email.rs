@@ -2,10 +2,10 @@
 
 use unicode_normalization::UnicodeNormalization;
 
-/// RFC 5321 leaves 254 bytes for what stands between the angle brackets of an address.
+/// RFC 5321 allows 254 bytes between the angle brackets of an address.
 const MAX_EMAIL: usize = 254;
 
-/// An address that a message could be sent to. Only a message can tell whether somebody reads it.
+/// A well-formed e-mail address. Only sending a message can show whether somebody reads it.
 #[derive(Clone, Debug)]
 pub struct Email {
     shown: String,
@@ -30,8 +30,8 @@ impl Email {
         if domain.contains(odd) || gaps(domain) || gaps(&ascii) || !ascii.contains('.') {
             return Err("must have a domain after the '@'");
         }
-        // Up and then down: `ß` meets `SS`, as in Unicode's full case folding. PostgreSQL's `lower` depends on the
-        // locale of the database, and folds only ASCII under `C`.
+        // To upper case and then to lower case, so that `ß` and `SS` become equal, as in Unicode's full case folding.
+        // PostgreSQL's `lower` depends on the locale of the database, and folds only ASCII under `C`.
         let folded: String = local.to_uppercase().to_lowercase().nfc().collect();
         let key = format!("{folded}@{ascii}");
         Ok(Self { shown, key })
@@ -43,7 +43,7 @@ impl Email {
         &self.shown
     }
 
-    /// The same for all spellings of one mailbox: what may be there only once.
+    /// The same for all spellings of one mailbox: the column that must be unique.
     pub fn key(&self) -> &str {
         &self.key
     }

@@ -1,4 +1,4 @@
-//! What does every request get, whatever it asks for? A time-out, and an answer also when a handler panics.
+//! What surrounds every call of a service? A time-out, and an answer even when the handler panics.
 
 use std::{any::Any, time::Duration};
 
@@ -15,9 +15,9 @@ use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
 
 use crate::{json::Json, problem::Problem};
 
-/// These calls, with what each service has around them: `GET /healthz`, 404 and 405 for what there is not, an end to what
-/// takes too long or sends too much, a line in the log, and an answer also when a handler panics. `longest` is for a whole
-/// request and its answer, and `largest` for its body, in bytes.
+/// Adds to these calls what each service needs: `GET /healthz`, 404 and 405, a time limit, a size limit, a line in the
+/// log, and an answer even when a handler panics. `longest` limits the time of a request with its answer, and `largest`
+/// the size of its body in bytes.
 pub fn framed<S: Clone + Send + Sync + 'static>(
     calls: Router<S>,
     longest: Duration,
@@ -29,18 +29,18 @@ pub fn framed<S: Clone + Send + Sync + 'static>(
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(longest, in_time))
         .layer(DefaultBodyLimit::max(largest))
-        // A failure is told by whoever knows its cause.
+        // The code that knows the cause of a failure logs it.
         .layer(TraceLayer::new_for_http().on_failure(()))
         .layer(CatchPanicLayer::custom(panicked))
 }
 
-/// `GET /healthz`: the process is alive. It asks nobody, so it says nothing about others.
+/// `GET /healthz`: the process is alive. It asks no database, so it says nothing about one.
 #[allow(clippy::unused_async, reason = "handlers are")]
 pub async fn alive() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
-/// 404, for a path that is none of ours.
+/// 404, for a path that the service does not have.
 #[allow(clippy::unused_async, reason = "handlers are")]
 pub async fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is nothing here")
@@ -52,9 +52,9 @@ pub async fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
 }
 
-/// 503 for what takes longer: `layer(from_fn_with_state(TIMEOUT, in_time))`. Not 408, which says that the *client*
-/// was too slow and asks it to send the same at once again. What a request that ran out of time has done, nobody
-/// knows.
+/// 503 for a request that takes longer: `layer(from_fn_with_state(TIMEOUT, in_time))`. Not 408, which says that the
+/// *client* was too slow and lets it send the same request again at once. A request that ran out of time may or may not
+/// have taken effect.
 pub async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
@@ -64,8 +64,8 @@ pub async fn in_time(State(limit): State<Duration>, request: Request, next: Next
     }
 }
 
-/// 500 for a handler that panicked: `layer(CatchPanicLayer::custom(panicked))`. The panic's message has gone to the
-/// log by its hook, and goes nowhere else.
+/// 500 for a handler that panicked: `layer(CatchPanicLayer::custom(panicked))`. The panic hook has logged the message;
+/// the client does not see it.
 pub fn panicked(_: Box<dyn Any + Send>) -> Response {
     tracing::error!("a handler panicked: answered 500");
     Problem::internal().into_response()

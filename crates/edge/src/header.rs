@@ -1,4 +1,4 @@
-//! What does a header say that must be there once? And who may call a service of which not everybody is a client?
+//! How is a header read that must occur exactly once? And how does a service admit only callers with its key?
 
 use axum::{
     extract::{Request, State},
@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::problem::Problem;
 
-/// The one value of a header, without the blanks around it: visible characters of ASCII, and blanks. Two values are as
-/// bad as none: another program might read the other one.
+/// The only value of a header, without the blanks around it, if it is visible ASCII and blanks. Two values count as
+/// none: another program might read the other one.
 pub fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -24,25 +24,25 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start())
 }
 
-/// The key that callers of a service have to show, if it has one. Only its digest is kept: how long a comparison of
-/// digests takes says nothing about the key.
+/// The key that callers of a service must send, if the service has one. We keep and compare digests only: the time of a
+/// comparison of digests reveals nothing about the key.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceKey(Option<[u8; 32]>);
 
 impl ServiceKey {
-    /// Nothing, or an empty key: everybody gets in.
+    /// Without a key, or with an empty one, every caller is admitted.
     pub fn new(key: Option<&str>) -> Self {
         Self(key.filter(|key| !key.is_empty()).map(|key| Sha256::digest(key).into()))
     }
 
-    /// Whether these headers show it.
+    /// Whether these headers contain the key.
     fn is_shown(&self, headers: &HeaderMap) -> bool {
         let shown = || bearer(headers).map(|token| Sha256::digest(token).into());
         self.0.is_none_or(|key| shown() == Some(key))
     }
 }
 
-/// 401 for a request that does not show the key: `layer(from_fn_with_state(key, with_key))`.
+/// 401 for a request without the key: `layer(from_fn_with_state(key, with_key))`.
 pub async fn with_key(State(key): State<ServiceKey>, request: Request, next: Next) -> Response {
     if key.is_shown(request.headers()) {
         return next.run(request).await;

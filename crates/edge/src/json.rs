@@ -1,8 +1,8 @@
-//! How does a body become a value, and what if it is none? And how is an answer written?
+//! How does a body become a value, and what does a client get for a body that cannot? And how is an answer written?
 //!
-//! [`Json`] is used as axum's is. It refuses more: an array in an object's place, a key that is there twice.
-//! It tells more: which field has a wrong type, or is missing. What it writes ends with a newline, so that an
-//! answer that `curl` shows ends its line.
+//! [`Json`] is used like axum's. It refuses more: an array in place of an object, and a duplicate key. It tells the
+//! client more: which field is missing or has a wrong type. Its answers end with a newline, so that the prompt after
+//! `curl` is on a line of its own.
 
 use axum::{
     body::Bytes,
@@ -17,20 +17,20 @@ use crate::{
     strict::{self, Fault},
 };
 
-/// A body that is JSON, of a request or of an answer.
+/// The JSON body of a request or of an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(pub T);
 
-/// Why a body is not read.
+/// Why a body is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonRejection {
-    /// 400: it is no JSON, or ends too soon; or an array is in an object's place, or a key is there twice.
+    /// 400: it is not JSON, or is incomplete; or it has an array in place of an object, or a duplicate key.
     #[error("the body cannot be read: {0}")]
     Malformed(String),
-    /// 413: it is longer than we read.
+    /// 413: it is longer than the limit.
     #[error("the body is too long")]
     TooLarge,
-    /// 415: it does not say that it is JSON.
+    /// 415: its content type is not JSON.
     #[error("send JSON, with `content-type: application/json`")]
     NotJson,
     /// 422: a field is missing, unknown, or of a wrong type.
@@ -75,7 +75,7 @@ impl From<BytesRejection> for JsonRejection {
     }
 }
 
-/// The value that these bytes are.
+/// Parses the value from these bytes.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, JsonRejection> {
     strict::from_slice(body).map_err(|fault| match fault {
         Fault::Malformed(message) => JsonRejection::Malformed(message),
@@ -95,7 +95,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
         let kind = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
         match line(&self.0) {
             Ok(line) => ([kind], line).into_response(),
-            // A map whose keys are no strings, or a `Serialize` of one's own that fails.
+            // A map whose keys are not strings, or a hand-written `Serialize` that fails.
             Err(error) => {
                 tracing::error!(%error, "an answer cannot be written as JSON");
                 Problem::internal().into_response()

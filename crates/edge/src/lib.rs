@@ -1,14 +1,14 @@
 //! What do all HTTP services need at their edge, whatever they do behind it?
 //!
-//! Errors that a client can read, bodies that are what they should be, a time-out and an answer for what goes
-//! wrong unforeseen, and a database that does not answer or not in time. It knows no answer and no `lab`: a
-//! folder of an answer and this one make a project of their own.
+//! Errors that a client can read, bodies that are checked, a time-out, an answer even after a panic, and calls to a
+//! database that may be slow or down. This crate knows no answer and not `lab`: you can copy it together with the
+//! folder of one answer and have a project of your own.
 //!
-//! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`])
-//! and what its text may be ([`text`], and `email` with the feature of that name), what each request gets around it
-//! ([`frame`]), what a header says and who may call ([`header`]), who is asking ([`client_address`]), and how long we wait
-//! for PostgreSQL ([`database`], with the feature `postgres`). With the feature `connection`, also how HTTP is spoken over
-//! TLS.
+//! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`]) and what
+//! its text may be ([`text`], and `email` with the feature of that name), what surrounds each call ([`frame`]), how a
+//! header is read and who may call ([`header`]), which address is the client's ([`client_address`]), and how long we
+//! wait for PostgreSQL ([`database`], with the feature `postgres`). With the feature `connection`, also how HTTP is
+//! served over a TLS stream.
 
 pub mod problem;
 pub mod json;

@@ -29,23 +29,23 @@ impl FieldError {
     }
 }
 
-/// Collects what is wrong with the fields, so that a client hears of all mistakes at once.
+/// Collects what is wrong with the fields, so that a client learns all mistakes at once.
 #[derive(Debug, Default)]
 pub struct Mistakes(Vec<FieldError>);
 
 impl Mistakes {
-    /// The value of a field, if it is as it should be. Otherwise the mistake is noted.
+    /// The value of a field, if it is valid. Otherwise notes the mistake.
     pub fn note<T>(&mut self, field: &str, parsed: Result<T, impl Into<String>>) -> Option<T> {
         parsed.map_err(|message| self.0.push(FieldError::new(field, message))).ok()
     }
 
-    /// What was made of the fields, if nothing is wrong with them; otherwise all mistakes.
+    /// The value made of all fields, if no mistake was noted; otherwise all mistakes.
     pub fn finish<T>(self, parsed: Option<T>) -> Result<T, Vec<FieldError>> {
         parsed.filter(|_| self.0.is_empty()).ok_or(self.0)
     }
 }
 
-/// An answer that says what went wrong: what an `IntoResponse` of errors builds.
+/// An answer that says what went wrong. The `IntoResponse` of an error type builds it.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Problem {
@@ -57,12 +57,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with nothing but a status and words for the client.
+    /// A problem with only a status and a sentence for the client.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self { status, detail: detail.into(), members: Map::new(), headers: HeaderMap::new() }
     }
 
-    /// Our own fault, of which a client learns nothing.
+    /// Our own fault. The client learns no details.
     pub fn internal() -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong on our side")
     }
@@ -98,12 +98,12 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut details = ProblemDetails::from_status_code(self.status).with_detail(self.detail);
-        // Not every type can be told to `ProblemDetails`: `http::Uri` drops what is behind a `#`.
+        // `ProblemDetails` cannot hold every type: its `http::Uri` drops what follows a `#`.
         if !self.members.contains_key("type") {
             details = details.with_type(ProblemType::default());
         }
         let kind = (CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        // Made of JSON, so it can be written as such.
+        // It consists of JSON values, so writing it as JSON cannot fail.
         let text = serde_json::to_string(&details.with_extensions(self.members));
         (self.status, self.headers, [kind], text.unwrap_or_default() + "\n").into_response()
     }

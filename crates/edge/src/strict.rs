@@ -1,12 +1,12 @@
 //! How is JSON read without guessing what was meant?
 //!
-//! serde's derived code takes an array for a struct, by the order of its fields: `["ann","bob",2500]` would be a
-//! transfer. And a `serde_json::Value` keeps the last of two equal keys, where the next program may keep the first.
-//! Here both are malformed, however deep they are.
+//! serde's derived code accepts an array for a struct, by the order of its fields: `["ann","bob",2500]` would be a
+//! transfer. And a `serde_json::Value` keeps the last of two equal keys, while another program may keep the first.
+//! Here both are malformed, at any depth.
 //!
-//! So a body is read twice: into a `Value` whose keys are unique, and from there into what it should be. Bodies are
-//! short. An enum is a string; one whose variants have fields needs `#[serde(tag = …)]`. serde buffers those, and
-//! what is flattened, before it reads them: arrays within them are not seen here.
+//! So a body is read twice: into a `Value` whose keys are unique, and from there into the type that the handler wants.
+//! Bodies are short. An enum is a string; an enum whose variants have fields needs `#[serde(tag = …)]`. serde buffers
+//! such enums and flattened fields before it reads them, so this code does not see arrays within them.
 
 use std::fmt;
 
@@ -22,10 +22,10 @@ use serde::{
 use serde_json::{Map, Number, Value};
 use serde_path_to_error::{Path, Segment};
 
-/// Why it cannot be read.
+/// Why a body cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is no JSON, or no object where there has to be one, or has a key twice.
+    /// It is not JSON or not an object, has an array in place of an object, or has a duplicate key.
     Malformed(String),
     /// A field is missing, unknown, or of a wrong type.
     Field {
@@ -36,7 +36,7 @@ pub enum Fault {
     },
 }
 
-/// The value that these bytes are.
+/// Parses the value from these bytes.
 pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> Result<T, Fault> {
     let value: Unique =
         serde_json::from_slice(json).map_err(|error| Fault::Malformed(error.to_string()))?;
@@ -59,7 +59,7 @@ pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> Result<T, Fault> {
     })
 }
 
-/// As clients write it: `items[0].sku`.
+/// The path as clients write it: `items[0].sku`.
 fn place(path: &Path) -> String {
     let mut place = String::new();
     for segment in path {
@@ -67,14 +67,14 @@ fn place(path: &Path) -> String {
             Segment::Seq { index } => place += &format!("[{index}]"),
             Segment::Map { key } if place.is_empty() => place += key,
             Segment::Map { key } => place += &format!(".{key}"),
-            // The variant is the value of a field, not a field.
+            // A variant is the value of a field, not a field.
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
     place
 }
 
-/// JSON in which no key is there twice.
+/// JSON without duplicate keys.
 struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {
@@ -173,11 +173,11 @@ impl serde::de::Error for Wrong {
     }
 }
 
-/// Reads what a value should be from what it is.
+/// A deserializer that reads a value of the wanted type from parsed JSON.
 struct Strict(Value);
 
 impl Strict {
-    /// What stands where an object should.
+    /// The value, unless it is an array: an object is wanted here.
     fn object(self) -> Result<Self, Wrong> {
         if self.0.is_array() { Err(Wrong::Array) } else { Ok(self) }
     }
@@ -332,7 +332,7 @@ mod tests {
         from_slice(json.as_bytes())
     }
 
-    /// The field that is named, for an order with this in it.
+    /// The field that the error names, for an order with these members.
     fn field(members: &str) -> String {
         match read(&format!(r#"{{"from":"a","cents":1,{members}}}"#)) {
             Err(Fault::Field { field, .. }) => field,

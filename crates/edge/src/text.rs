@@ -1,6 +1,6 @@
-//! What may be shown to people, or written to a log, as one line?
+//! Which text can be shown to people, or written to a log, as one line?
 
-/// Whether the text is one line, and printable: nothing in it ends a line, moves the cursor or rings a bell.
+/// Whether the text is one printable line: nothing in it ends a line, moves the cursor or rings a bell.
 /// U+2028 and U+2029 end lines too, in JavaScript and in many logs.
 pub fn is_line(text: &str) -> bool {
     !text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}'))

@@ -27,27 +27,23 @@ const WAITS: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)]
 
 impl Worker {
     // ANCHOR: deliver
-    /// Deals with a message, and only then acknowledges it. The error is that we stop while a server is away, or that
-    /// the link is lost; then the message comes again.
-    pub async fn deliver(
-        &self,
-        delivery: &Delivery,
-        stop: &CancellationToken,
-    ) -> Result<(), Error> {
-        let settled = match serde_json::from_slice(&delivery.data) {
-            Ok(message) => self.deliver_job(&message, stop).await,
+    /// Deals with a message, and only then acknowledges it. The error is that we are told to stop before the job has
+    /// begun, or that the link is lost; then the message comes again.
+    pub async fn deliver(&self, message: &Delivery, stop: &CancellationToken) -> Result<(), Error> {
+        let settled = match serde_json::from_slice(&message.data) {
+            Ok(job) => self.deliver_job(&job, stop).await,
             Err(no_message) => Err(Error::Internal(no_message.into())),
         };
         // Rejected, it goes to the dead-letter queue.
         let told = match settled {
-            Ok(Some(Settlement::Dead(_))) => delivery.reject(BasicRejectOptions::default()).await,
-            Ok(_) => delivery.ack(BasicAckOptions::default()).await,
+            Ok(Some(Settlement::Dead(_))) => message.reject(BasicRejectOptions::default()).await,
+            Ok(_) => message.ack(BasicAckOptions::default()).await,
             Err(error @ Error::Away(_)) => return Err(error),
             // No code of ours wrote it, or not even its failure can be written down; then the sweep finds the job. It
             // must not block its lane.
             Err(error) => {
                 tracing::error!(?error, "buried a message");
-                delivery.reject(BasicRejectOptions::default()).await
+                message.reject(BasicRejectOptions::default()).await
             }
         };
         Ok(told.map(drop)?)
@@ -63,41 +59,43 @@ impl Worker {
         let places = if message.alone { self.concurrency } else { 1 };
         let places = stop.run_until_cancelled(self.places.acquire_many(places.into())).await;
         let Some(Ok(_places)) = places else { return Err(Error::Away("this worker stops")) };
-        let claimed = patiently(stop, || self.store.claim(&message.job_id, &self.name)).await?;
+        // From here on it is not stopped: whether the job is claimed is unknown until the database answers, and who
+        // gets a job that is claimed counts a crash.
+        let claimed = patiently(|| self.store.claim(&message.job_id, &self.name)).await?;
         let Some(begun) = claimed else { return Ok(None) };
         let settlement = match verdict(begun.was_cut_off, begun.crashes) {
             Verdict::Bury => Settlement::Dead(format!("{CRASHES} workers died of it")),
             Verdict::Wait => self.retry(&begun, "its worker died", None),
-            Verdict::Try => self.attempt(&begun, stop).await?,
+            Verdict::Try => self.attempt(&begun).await,
         };
-        patiently(stop, || self.store.settle(&begun, &settlement)).await?;
+        patiently(|| self.store.settle(&begun, &settlement)).await?;
         Ok(Some(settlement))
     }
 
     /// One attempt. A panic in it, ours or a library's, and a statement that fails are failures like any other: they
     /// are tried again, and after enough of them the job is dead. Neither takes the queue with it.
-    async fn attempt(&self, job: &Begun, stop: &CancellationToken) -> Result<Settlement, Error> {
+    async fn attempt(&self, job: &Begun) -> Settlement {
         let attempt = async {
             match job.channel {
-                Channel::Websocket => self.to_sockets(job, stop).await,
-                Channel::Push => self.to_devices(job, stop).await,
+                Channel::Websocket => self.to_sockets(job).await,
+                Channel::Push => self.to_devices(job).await,
             }
         };
         match AssertUnwindSafe(attempt).catch_unwind().await {
-            Ok(outcome @ (Ok(_) | Err(Error::Away(_)))) => outcome,
+            Ok(Ok(settlement)) => settlement,
             Ok(Err(error)) => {
                 tracing::error!(job = job.job_id.as_str(), ?error, "an attempt failed");
-                Ok(self.retry(job, &error.to_string(), None))
+                self.retry(job, &error.to_string(), None)
             }
-            Err(_panic) => Ok(self.retry(job, "the attempt panicked", None)),
+            Err(_panic) => self.retry(job, "the attempt panicked", None),
         }
     }
     // ANCHOR_END: deliver
 
     // ANCHOR: to_sockets
     /// The place in the stream is what delivers: an open socket is told to look, and one that opens later reads it.
-    async fn to_sockets(&self, job: &Begun, stop: &CancellationToken) -> Result<Settlement, Error> {
-        patiently(stop, || self.store.place(&job.job_id)).await?;
+    async fn to_sockets(&self, job: &Begun) -> Result<Settlement, Error> {
+        patiently(|| self.store.place(&job.job_id)).await?;
         self.live.tell(&job.user_id).await;
         Ok(Settlement::Delivered(None))
     }
@@ -106,20 +104,20 @@ impl Worker {
     // ANCHOR: to_devices
     /// Between FCM's answer and our record of it we may die, and then the device gets it twice: FCM takes no
     /// idempotency key, so at least once is all that can be had. The app can tell by the `job_id`.
-    async fn to_devices(&self, job: &Begun, stop: &CancellationToken) -> Result<Settlement, Error> {
+    async fn to_devices(&self, job: &Begun) -> Result<Settlement, Error> {
         let Some(fcm) = &self.fcm else {
             return Ok(Settlement::Dead("push is not set up: --fcm-credentials".to_owned()));
         };
-        let (devices, mut any) = patiently(stop, || self.store.devices_left(job)).await?;
+        let (devices, mut any) = patiently(|| self.store.devices_left(job)).await?;
         let (mut later, mut invalid) = (None, None);
         for device in devices {
             match fcm.send(&device, job).await {
                 Ok(()) => {
-                    patiently(stop, || self.store.pushed(&job.job_id, &device)).await?;
+                    patiently(|| self.store.pushed(&job.job_id, &device)).await?;
                     any = true;
                 }
                 Err(Refusal::Unregistered) => {
-                    patiently(stop, || self.store.remove_device(&job.user_id, &device)).await?;
+                    patiently(|| self.store.remove_device(&job.user_id, &device)).await?;
                     invalid.get_or_insert_with(|| "a device is not registered any more".to_owned());
                 }
                 Err(Refusal::Invalid(error)) => invalid = Some(error),
@@ -147,20 +145,19 @@ impl Worker {
 }
 
 // ANCHOR: patiently
-/// Asks until the server behind it answers, or we stop. What was done outside has to be written down, however long the
-/// database takes: a message that is given back would only come again, out of its place, and ring the phone again.
-async fn patiently<T, F: Future<Output = Result<T, Error>>>(
-    stop: &CancellationToken,
-    ask: impl Fn() -> F,
-) -> Result<T, Error> {
+/// Asks until the server behind it answers. What was done outside has to be written down, however long the database
+/// takes: a message that is given back would only come again, out of its place, and ring the phone again. A worker that
+/// has to go on drops this: see `consume`.
+async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
     let mut wait = WAITS[0];
     loop {
         match ask().await {
             Err(error @ Error::Away(_)) => {
                 tracing::debug!(%error, "a delivery waits");
-                if stop.run_until_cancelled(sleep(wait)).await.is_none() {
-                    return Err(error);
-                }
+                sleep(wait).await;
                 wait = (wait * 2).min(WAITS[1]);
             }
             answer => return answer,
@@ -171,7 +168,7 @@ async fn patiently<T, F: Future<Output = Result<T, Error>>>(
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, future::ready, time::Instant};
+    use std::{cell::Cell, future::ready};
 
     use super::*;
 
@@ -179,8 +176,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_away_is_asked_until_it_answers() {
-        let (asked, stop) = (Cell::new(0), CancellationToken::new());
-        let answer = patiently(&stop, || {
+        let asked = Cell::new(0);
+        let answer = patiently(|| {
             asked.set(asked.get() + 1);
             ready(if asked.get() < 3 { Err(AWAY) } else { Ok("here") })
         });
@@ -189,27 +186,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_is_not_asked_all_the_time() {
+        let asked = Cell::new(0);
+        let answer = patiently(|| {
+            asked.set(asked.get() + 1);
+            ready(if asked.get() < 100 { Err(AWAY) } else { Ok(()) })
+        });
+        // At once, and after 50, 150 and 350 milliseconds.
+        let over = tokio::time::timeout(Duration::from_millis(600), answer).await;
+        assert!(over.is_err() && asked.get() <= 4, "asked {} times", asked.get());
+    }
+
+    #[tokio::test]
     async fn a_statement_that_fails_is_not_asked_again() {
-        let (asked, stop) = (Cell::new(0), CancellationToken::new());
-        let answer = patiently(&stop, || {
+        let asked = Cell::new(0);
+        let answer = patiently(|| {
             asked.set(asked.get() + 1);
             ready(Err::<(), _>(Error::Internal("it fails".into())))
         });
         let answer = tokio::time::timeout(Duration::from_secs(5), answer).await;
         assert!(matches!(answer, Ok(Err(Error::Internal(_)))), "asked {} times", asked.get());
         assert_eq!(asked.get(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_worker_that_is_told_to_stop_stops() {
-        let (stop, begun) = (CancellationToken::new(), Instant::now());
-        let asking = patiently(&stop, || ready(Err::<(), _>(AWAY)));
-        let stopping = async {
-            sleep(Duration::from_millis(120)).await;
-            stop.cancel();
-        };
-        let (answer, ()) = tokio::join!(asking, stopping);
-        assert!(matches!(answer, Err(Error::Away(_))));
-        assert!(begun.elapsed() < Duration::from_secs(1), "it went on for {:?}", begun.elapsed());
     }
 }

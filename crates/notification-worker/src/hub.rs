@@ -14,7 +14,7 @@ use std::{
 
 use futures_util::StreamExt;
 use redis::{
-    AsyncCommands, Client,
+    Client, Cmd, FromRedisValue, RedisResult,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::{
@@ -48,7 +48,7 @@ pub struct Live {
 
 impl Live {
     /// Connects when it is first asked something. The error is a malformed URL.
-    pub fn new(url: &str, prefix: &str) -> redis::RedisResult<Self> {
+    pub fn new(url: &str, prefix: &str) -> RedisResult<Self> {
         let client = Client::open(url)?;
         // Its time-outs are half a second for an answer, and one for a connection.
         let config = ConnectionManagerConfig::new().set_number_of_retries(1);
@@ -60,8 +60,7 @@ impl Live {
     /// Tells every process that something is new in this user's stream. If Redis is away nobody hears it, and the sockets
     /// look by themselves now and then.
     pub async fn tell(&self, user: &UserId) {
-        let mut connection = self.connection.clone();
-        let told = connection.publish::<_, _, ()>(self.channel(), user.as_str());
+        let told = self.ask::<()>(Cmd::publish(self.channel(), user.as_str()));
         let told = timeout(TELL_TIMEOUT, told).await;
         tracing::trace!(?told, user = user.as_str(), "update");
     }
@@ -77,15 +76,13 @@ impl Live {
     /// header with a WebSocket, and URLs end up in logs; this one is worth nothing there.
     pub async fn put_ticket(&self, user: &UserId) -> Result<String, Error> {
         let ticket = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
-        let mut connection = self.connection.clone();
-        let () = connection.set_ex(self.ticket(user, &ticket), 1, TICKET_SECONDS).await?;
+        let () = self.ask(Cmd::set_ex(self.ticket(user, &ticket), 1, TICKET_SECONDS)).await?;
         Ok(ticket)
     }
 
     /// Takes a ticket up; whether it was there. GETDEL does both at once: of two who try, one gets it.
     pub async fn take_ticket(&self, user: &UserId, ticket: &str) -> Result<bool, Error> {
-        let mut connection = self.connection.clone();
-        let found: Option<i64> = connection.get_del(self.ticket(user, ticket)).await?;
+        let found: Option<i64> = self.ask(Cmd::get_del(self.ticket(user, ticket))).await?;
         Ok(found.is_some())
     }
 
@@ -97,7 +94,18 @@ impl Live {
 
     /// Whether Redis answers.
     pub async fn ping(&self) -> Result<(), Error> {
-        Ok(redis::cmd("PING").exec_async(&mut self.connection.clone()).await?)
+        self.ask(redis::cmd("PING")).await
+    }
+
+    async fn ask<T: FromRedisValue>(&self, question: Cmd) -> Result<T, Error> {
+        let mut connection = self.connection.clone();
+        let answer: RedisResult<T> = question.query_async(&mut connection).await;
+        if answer.as_ref().is_err_and(|error| error.code() == Some("READONLY")) {
+            // From a primary that has become a replica. The next connection may lead to the new primary, but the manager
+            // connects only when a command finds the old connection closed. QUIT closes it, and PING finds that.
+            let _ = redis::pipe().cmd("QUIT").cmd("PING").exec_async(&mut connection).await;
+        }
+        Ok(answer?)
     }
 }
 
@@ -136,8 +144,7 @@ impl Hub {
     async fn listen(&self) -> Result<(), Error> {
         let connecting = timeout(TIMEOUT, self.live.client.get_async_pubsub());
         let (mut sink, mut messages) = connecting.await.map_err(|_| AWAY)??.split();
-        let subscribing = timeout(TIMEOUT, sink.subscribe(self.live.channel()));
-        subscribing.await.map_err(|_| AWAY)??;
+        timeout(TIMEOUT, sink.subscribe(self.live.channel())).await.map_err(|_| AWAY)??;
         // What was said while nobody listened.
         self.users().values().for_each(|sockets| sockets.send_replace(()));
         let mut pings = interval(PING_EVERY);
@@ -148,8 +155,7 @@ impl Hub {
                 }
                 _ = pings.tick() => {
                     self.users().retain(|_, sockets| sockets.receiver_count() > 0);
-                    let ping = timeout(TIMEOUT, sink.ping::<redis::Value>());
-                    ping.await.map_err(|_| AWAY)??;
+                    timeout(TIMEOUT, sink.ping::<redis::Value>()).await.map_err(|_| AWAY)??;
                 }
             }
         }
@@ -157,8 +163,7 @@ impl Hub {
 
     /// Tells the sockets of a user to look, without waiting for any.
     fn tell(&self, user: &[u8]) {
-        let user = String::from_utf8_lossy(user).into_owned();
-        let Ok(user) = UserId::try_from(user) else { return };
+        let Ok(user) = UserId::try_from(String::from_utf8_lossy(user).into_owned()) else { return };
         if let Some(sockets) = self.users().get(&user) {
             sockets.send_replace(());
         }

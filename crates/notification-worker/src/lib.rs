@@ -85,7 +85,8 @@ struct Options {
     /// Deliveries under way at a time
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     concurrency: u16,
-    /// Milliseconds after which a worker that is not seen loses its shards
+    /// Milliseconds after which a worker that is not seen loses its shards; those in which it has begun a job, after thirty
+    /// times as long
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     lease_ms: u64,
     /// Seconds between two pings of a socket; a client that takes nothing for so long is dropped

@@ -36,8 +36,11 @@ use crate::{
 
 /// Users of one shard side by side. Those that share a lane wait for each other.
 const LANES: usize = 32;
-/// With a broker that owes an answer, and with what is under way when its link is lost: a push may take ten seconds.
+/// With a broker that owes an answer, and with what is under way when its link is lost or the process stops: a push may
+/// take ten seconds.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// After so many leases a worker that cannot write down what it has begun gives up its queue all the same.
+const HOLD: u32 = 30;
 /// Before a queue is consumed again that could not be.
 const CONSUME_AGAIN: Duration = Duration::from_millis(250);
 
@@ -109,7 +112,7 @@ impl Worker {
             }
         }
         drop(mine);
-        // They end by themselves, unless they wait for what a lost connection owes them.
+        // They end by themselves, unless they wait for the database, or for what a lost connection owes them.
         let _ = timeout(PATIENCE, tasks.join_all()).await;
     }
     // ANCHOR_END: shards
@@ -166,7 +169,12 @@ impl Worker {
             let _ = lanes[lane_of(&delivery.data)].send(delivery).await;
         }
         drop(lanes);
-        while working.join_next().await.is_some() {}
+        // The next worker counts a crash for each job that is still claimed. So we hold the queue until what has begun is
+        // written down, however slow the database is. But perhaps only this worker cannot reach it, and the shard waits:
+        // after so long, we count as dead.
+        let all = async { while working.join_next().await.is_some() {} };
+        let _ = timeout(self.lease * HOLD, all).await;
+        working.shutdown().await;
         // Not cancelled but closed: what was fetched and not begun goes back to its place in the queue, and the next
         // worker gets the queue only then. A cancelled consumer keeps it, and the next worker goes on behind it.
         Ok(channel.close(200, "goodbye".into()).await?)
@@ -185,7 +193,7 @@ impl Worker {
 
 // ANCHOR: lane_of
 /// A user has one lane; what is no message of ours goes into any.
-fn lane_of(payload: &[u8]) -> usize {
+pub fn lane_of(payload: &[u8]) -> usize {
     let user = serde_json::from_slice::<Message>(payload).map(|message| message.user_id).ok();
     // Within this process only, so any hash will do.
     let mut hasher = DefaultHasher::new();

@@ -1,14 +1,14 @@
 //! What must every algorithm be able to say? Five of them, behind one trait.
 //!
-//! An algorithm is what it remembers of a client, and what it makes of that. The same five functions are written
-//! twice, side by side: in Rust for one process, and in Lua for all processes that share a Redis. A test replays what
-//! Redis decided and finds them equal to the microsecond.
+//! An algorithm is what it remembers of a client, and what it makes of that. The same five functions are written twice,
+//! side by side: in Rust for one process, and in Lua for all processes that share a Redis. A test replays in memory
+//! what Redis decided, and finds the two equal to the microsecond.
 
 use clap::ValueEnum;
 
 use crate::quota::{InvalidQuota, LONGEST_LOG, MAX_POLICIES, Micros, Policy, Quota};
 
-/// The five.
+/// The five algorithms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
 pub enum Algorithm {
     /// A counter that starts again when its window is over
@@ -39,17 +39,18 @@ impl Algorithm {
         }
     }
 
-    /// The most units that can pass in *any* span of time of this length, wherever one lays it.
+    /// The most units that can pass in *any* span of time of this length, wherever it begins.
     ///
     /// This is what an algorithm promises; `boundary-burst` and the property tests hold each to it.
     pub fn bound(self, quota: &Quota, span: Micros) -> u64 {
         let (limit, window) = (u128::from(quota.limit()), u128::from(quota.window()));
         let span = u128::from(span);
         let bound = match self {
-            // A window opens with a request, so its other limit − 1 can wait for its end; then come whole windows.
+            // A window opens with a request, so its other limit − 1 can come just before its end. Then come whole
+            // windows.
             Self::FixedWindow => limit - 1 + span.div_ceil(window).max(1) * limit,
             Self::SlidingLog => span.div_ceil(window).max(1) * limit,
-            // All at once, and then as fast as it comes back.
+            // All units at once, and then as fast as they come back.
             Self::SlidingWindow | Self::TokenBucket => limit + span * limit / window,
             Self::Gcra => limit + span / u128::from(quota.interval()),
         };
@@ -64,7 +65,8 @@ impl Algorithm {
 pub struct Limits {
     /// How requests are counted.
     pub algorithm: Algorithm,
-    /// Whether a request that is refused costs quota too: who does not stop asking then never gets in.
+    /// Whether a refused request costs quota too. Then most algorithms keep a client out for as long as it goes on
+    /// asking.
     pub count_refused: bool,
     policies: Vec<Policy>,
 }
@@ -91,7 +93,7 @@ impl Limits {
         Self { count_refused, ..self }
     }
 
-    /// Each of them.
+    /// All policies.
     pub fn policies(&self) -> &[Policy] {
         &self.policies
     }
@@ -107,9 +109,9 @@ pub trait Counter: Default + Send {
     fn advance(&mut self, quota: &Quota, now: Micros);
     /// Units that can be taken.
     fn remaining(&self, quota: &Quota, now: Micros) -> u64;
-    /// Takes so many, or as many as there are: whether they fit was asked before.
+    /// Takes this many units, or all that there are. Whether they fit was asked before.
     fn take(&mut self, quota: &Quota, now: Micros, cost: u64);
-    /// How long until so many fit (at most the limit), if nothing else is taken.
+    /// How long until this many units (at most the limit) fit, if nothing else is taken.
     fn wait(&self, quota: &Quota, now: Micros, cost: u64) -> Micros;
     /// How long until this is as good as a client that was never seen: then it can be forgotten.
     fn whole(&self, quota: &Quota, now: Micros) -> Micros;

@@ -24,16 +24,16 @@ use crate::{
     limiter::{Limiter, WhenAway},
 };
 
-/// For a whole request and its answer, besides what the limiter's store may take.
+/// The longest time for a request and its answer, without the time that the limiter's store may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// A name, and JSON may write a byte as six.
+/// Much more than a name takes, even if JSON writes each byte as six.
 const MAX_BODY: usize = 4 * 1_024;
 const LONGEST_NAME: usize = 200;
 
 // ANCHOR: router
 /// All of the service. Everything below `/api` is limited, also paths that do not exist: a scanner that walks through
-/// paths pays for each. `store_timeout` is added to the request's own time, so that a store that is away ends in what was
-/// chosen for that case, and not in our own time-out.
+/// paths pays for each. `store_timeout` is added to the request's own time, so that a request whose store is away gets
+/// the answer that was chosen for that case, and not our own time-out.
 pub fn router(rate_limit: RateLimit, store_timeout: Duration) -> Router {
     let limiter = Arc::clone(&rate_limit.limiter);
     let api = Router::new()

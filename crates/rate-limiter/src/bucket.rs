@@ -1,10 +1,10 @@
 //! How full is the bucket, or when is the next request due? One algorithm, seen from two sides.
 //!
-//! **Token bucket** remembers how many tokens are *missing* and when that was so: 16 bytes. Missing rather than present,
-//! so that a client that was never seen has a full bucket and needs no state. It counts in parts of a token, `window` of
-//! them to one, of which `limit` flow in each microsecond: all whole numbers, nothing is ever rounded. **Bound**: in any
-//! span of length `d` at most `limit × (1 + d / window)` pass: a full bucket at once, and what flows in. Over a whole
-//! window that is twice the limit.
+//! **Token bucket** remembers how many tokens are *missing* and when that was so: 16 bytes. Missing rather than
+//! present, so that a client that was never seen has a full bucket and needs no state. It counts in parts of a token: a
+//! token has `window` parts, and `limit` parts flow in each microsecond. So all numbers are whole, and nothing is ever
+//! rounded. **Bound**: in any span of length `d` at most `limit × (1 + d / window)` pass: a full bucket at once, and
+//! what flows in. Over a whole window that is twice the limit.
 //!
 //! **GCRA**, the generic cell rate algorithm, remembers one timestamp, 8 bytes: the *theoretical arrival time*, at which a
 //! client that sends evenly would send its next request. Each request moves it on by the interval `T = window / limit`. A

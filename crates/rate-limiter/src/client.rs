@@ -1,4 +1,4 @@
-//! Whose quota is it? A key that says so, and gives nobody away.
+//! Whose quota is it? A key says so, and does not show who the client is.
 //!
 //! Invariant: nothing that a client can make up buys it another key. Its address comes from
 //! [`edge::client_address`], which believes only trusted proxies; an API key counts only if we gave it out.
@@ -16,10 +16,10 @@ use axum::{
 use edge::client_address::{TrustedProxies, one_client};
 use sha2::{Digest, Sha256};
 
-/// A client, as the limiter knows it: 16 bytes of a digest. However long an API key is, it takes no more; and
-/// a Redis or a core dump that gets into the wrong hands holds no API keys that could be used.
+/// A client, as the limiter knows it: 16 bytes of a digest, however long its API key is. A stolen copy of Redis holds
+/// no API keys that could be used.
 ///
-/// An address can be found again by trying them all, whatever we do to it that is the same in every process. Therefore
+/// An address can be found again by hashing all addresses, because every process must hash in the same way. Therefore
 /// keys expire, and are never logged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(u128);
@@ -73,7 +73,7 @@ pub struct Clients {
 
 impl Clients {
     // ANCHOR: key
-    /// Whose quota a request counts for: the user's who owns the API key, otherwise the address's.
+    /// Whose quota a request counts for: that of the API key's user, otherwise that of the address.
     ///
     /// An API key that we did not give out counts for nothing: a client that could invent keys would invent one for
     /// each request.

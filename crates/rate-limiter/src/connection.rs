@@ -2,10 +2,10 @@
 //!
 //! Invariant: no call takes longer than the time-out, and a connection that has failed is not used again.
 //!
-//! A task of its own connects, and never a request. A request that connects takes its attempt with it when it runs out
-//! of time; under load each request behind it has waited as long, and after an outage nobody ever finishes. The client's
-//! own `ConnectionManager` has such a task too, but it keeps a connection that only times out, and one that a firewall
-//! has forgotten would stay dead until TCP gives up, a quarter of an hour later.
+//! A task of its own connects, and never a request. If a request connected, its attempt would end when the request runs
+//! out of time. Under load each request behind it has waited as long, so after an outage no attempt would ever succeed.
+//! The client's own `ConnectionManager` has such a task too, but it keeps a connection that only times out, and one
+//! that a firewall has forgotten would stay dead until TCP gives up, a quarter of an hour later.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-/// For one attempt. Its packets may be lost, so the next one must not be far.
+/// For one attempt to connect. Its packets may be lost, so the next attempt must come soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// From the beginning of one attempt to the next. A server that is just starting is not hammered, and one that is back
 /// is found soon.
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Connection {
     state: watch::Sender<State>,
     timeout: Duration,
-    /// The task that connects. It ends with this.
+    /// The task that connects. It ends when this is dropped.
     _connects: JoinSet<()>,
 }
 
@@ -76,8 +76,8 @@ impl Connection {
     /// Runs the commands, within the time-out. When it fails nobody knows whether Redis did what it was asked.
     ///
     /// If the connection is found dead, the commands are sent again on the next one: Redis may have done them already,
-    /// which costs one client one unit more. That is better than an error for everybody who asks first after Redis was
-    /// started anew.
+    /// which costs one client one unit more. That is better than an error for the first clients after a restart of
+    /// Redis.
     pub async fn within<T, W>(
         &self,
         commands: impl Fn(MultiplexedConnection) -> W,
@@ -126,7 +126,7 @@ impl Connection {
         }
     }
 
-    /// Nobody uses this connection any more, unless there is a newer one already.
+    /// Takes this connection out of use, unless there is a newer one already.
     fn lost(&self, live: &Live) {
         self.state.send_if_modified(|state| {
             let State::Up(current) = state else { return false };

@@ -1,7 +1,7 @@
 //! How does a router get its limit, and how does a client learn of it? By a layer around the handlers.
 //!
-//! It tells the client in `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-10, structured fields
-//! (RFC 9651). What we write is so narrow (names of `a-z`, `0-9` and `-`, whole numbers) that formatting it is right; the
+//! It tells the client in `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-10, structured
+//! fields (RFC 9651). We write only names of `a-z`, `0-9` and `-` and whole numbers, so plain formatting is enough; the
 //! cases parse it with a real parser.
 
 use std::sync::Arc;
@@ -63,7 +63,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// By this limiter: whose quota a request counts for, and how many units it costs.
+    /// A limit by this limiter. `key` says whose quota a request counts for, and `cost` how many units it costs.
     pub fn new(
         limiter: Limiter,
         key: impl Fn(&Parts) -> Key + Send + Sync + 'static,
@@ -74,7 +74,7 @@ impl RateLimit {
             limiter: Arc::new(limiter),
             key: Arc::new(key),
             cost: Arc::new(cost),
-            // Names and numbers only: it is a value. Without it the answers would just say less.
+            // Names and numbers always fit into a header. Without it the answers would only say less.
             policy: policy.unwrap_or(HeaderValue::from_static("")),
         }
     }

@@ -58,7 +58,7 @@ struct Known {
     /// Units that we hold, until the quota would be whole again without them.
     held: u64,
     held_until: Micros,
-    /// The cost of the request that was refused, and until when the same is true.
+    /// The cost of the request that was refused, and until when such a request would be refused again.
     refused: Option<(u64, Micros)>,
 }
 
@@ -68,7 +68,7 @@ impl Known {
         now >= refused_until && (self.held == 0 || now >= self.held_until)
     }
 
-    /// The units that are held, all of them, for one who is going to ask for more.
+    /// Takes out all units that are held, for a request that is going to ask for more.
     fn take(&mut self, now: Micros) -> u64 {
         let held = mem::take(&mut self.held);
         if now < self.held_until { held } else { 0 }
@@ -81,7 +81,7 @@ impl Known {
             self.held -= cost;
             return Some(self.decision_at(true, now));
         }
-        // A request that costs less may pass where a dearer one was refused.
+        // A request that costs less may pass where a more expensive one was refused.
         let (least, until) = self.refused?;
         (cost >= least && now < until).then(|| self.decision_at(false, now))
     }
@@ -150,7 +150,7 @@ impl Leases {
         (key, cost): (Key, u64),
     ) -> Result<Decision, RedisError> {
         let asked = (self.clock)();
-        // Taken out meanwhile: another request must not spend what this one counts on.
+        // The held units are taken out meanwhile, so that no other request spends what this one counts on.
         let held = part.clients().get_mut(&key).map_or(0, |known| known.take(asked));
         let missing = cost.saturating_sub(held);
         let spare = self.size.saturating_sub(missing.max(1));

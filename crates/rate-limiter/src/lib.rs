@@ -1,8 +1,8 @@
 //! "Implement rate limiting in an API."
 //!
-//! Five algorithms say whether a client has quota left. They count in one process, or in Redis for all processes, in one
-//! step that nobody can come between. A `tower` layer asks them before a handler runs, and tells the client where it
-//! stands. Nothing that a client can make up decides whose quota it is.
+//! Five algorithms say whether a client has quota left. They count in one process, or in Redis for all processes.
+//! There, a decision is one step that no other request can come between. A `tower` layer asks them before a handler
+//! runs, and tells the client where it stands. Nothing that a client can make up decides whose quota it is.
 //!
 //! In reading order: first the answer as one writes it in an interview ([`whiteboard`]); then what is allowed
 //! ([`quota`]), how it is counted ([`algorithm`], [`window`], [`sliding_log`], [`bucket`]), for whom ([`client`]), where
@@ -45,7 +45,7 @@ use crate::{
     shared::Shared,
 };
 
-/// Where it is counted.
+/// Where requests are counted.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum StoreKind {
     /// In this process
@@ -66,10 +66,10 @@ struct Options {
     /// How long a window is: 500ms, 1s, 15m, 1h, 1d
     #[arg(long, default_value = "15m", value_parser = parse_duration)]
     window: Duration,
-    /// One more policy, NAME=LIMIT/WINDOW, such as burst=10/1s; all must have room, or none is taken
+    /// One more policy, NAME=LIMIT/WINDOW, such as burst=10/1s. A request passes if all policies have room for it
     #[arg(long = "policy", value_name = "POLICY")]
     policies: Vec<Policy>,
-    /// Where it is counted
+    /// Where requests are counted
     #[arg(long, value_enum, default_value = "redis")]
     store: StoreKind,
     /// What to do while Redis is away
@@ -84,7 +84,7 @@ struct Options {
     /// What every Redis key begins with
     #[arg(long, default_value = "worked-answers:rate-limiter:")]
     prefix: String,
-    /// Clients to remember in this process at most
+    /// The most clients that this process remembers
     #[arg(long, default_value_t = 100_000)]
     max_keys: usize,
     /// Whether a refused request costs quota too
@@ -93,13 +93,13 @@ struct Options {
     /// Units that `GET /api/report` costs
     #[arg(long, default_value_t = 10)]
     report_cost: u32,
-    /// A user and an API key of theirs; who sends none of the keys is limited by address, IPv6 by /64
+    /// A user's name and API key. A request without a known key is limited by its address, IPv6 by /64
     #[arg(long = "user", value_name = "NAME:KEY")]
     users: Vec<String>,
     /// A proxy, or a network of them, whose header about its client is believed
     #[arg(long = "trusted-proxy", value_name = "CIDR")]
     trusted_proxies: Vec<TrustedProxy>,
-    /// The header that they write: x-forwarded-for or forwarded
+    /// The header that the trusted proxies write: x-forwarded-for or forwarded
     #[arg(long, value_name = "HEADER", default_value_t)]
     proxy_header: ProxyHeader,
 }
@@ -158,6 +158,6 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
 /// `NAME:KEY`, as the digest of the key, and the name.
 fn parse_user(user: &str) -> anyhow::Result<(Key, String)> {
     let pair = user.split_once(':').filter(|(name, key)| !name.is_empty() && !key.is_empty());
-    let (name, key) = pair.context("--user is NAME:KEY")?;
+    let (name, key) = pair.context("write --user as NAME:KEY, with neither part empty")?;
     Ok((Key::of("api-key", key.as_bytes()), name.to_owned()))
 }

@@ -71,7 +71,7 @@ impl Store {
     }
 }
 
-/// What happened so far. A request is one of the first three, so they add up.
+/// What happened so far. Each request is counted in one of the first three, so they add up.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Requests that passed.
@@ -100,7 +100,7 @@ impl Limiter {
         Self { limits, store, counts: Counts::default(), away: AtomicBool::new(false) }
     }
 
-    /// What it limits by.
+    /// The limits that it holds clients to.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -152,7 +152,8 @@ impl Limiter {
     }
     // ANCHOR_END: decide
 
-    /// One line when it goes and one when it comes back, not one for each request; nothing of any request in it.
+    /// Logs one line when the store goes, and one when it comes back, not one for each request. The lines say nothing
+    /// about any request.
     fn is_away(&self, error: &redis::RedisError) {
         self.counts.store_away.fetch_add(1, Ordering::Relaxed);
         if !self.away.swap(true, Ordering::Relaxed) {

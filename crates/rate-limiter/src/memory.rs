@@ -1,8 +1,8 @@
 //! Where does one process remember its clients, and how does that stay bounded?
 //!
-//! Invariant: never more than `max_keys` clients are remembered. Clients whose quota is whole again are forgotten before
-//! the memory grows. At the bound the one *nearest* to whole among eight must go. So a flood of new addresses pushes out
-//! its own, and not the clients that have used up their quota.
+//! Invariant: never more than `max_keys` clients are remembered. Clients whose quota is whole again are forgotten
+//! before the memory grows. At the bound, of eight clients the one *nearest* to whole is forgotten. So a flood of new
+//! addresses pushes out its own entries, and not those of clients that have used up their quota.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -28,8 +28,8 @@ const SAMPLE: usize = 8;
 /// Tells the time. Any moment will do as its beginning.
 pub type Clock = Arc<dyn Fn() -> Micros + Send + Sync>;
 
-/// A clock that nobody can set back. It reads the processor's counter, which costs a third of what asking the
-/// operating system does. It starts an hour before it is made: what never was must look old.
+/// A clock that nobody can set back. It reads the processor's counter, which costs a third of what asking the operating
+/// system does. It starts an hour before it is made, so that a counter that was never used looks old.
 pub fn monotonic() -> Clock {
     let clock = quanta::Clock::new();
     let begun = clock.raw();
@@ -160,10 +160,10 @@ impl<C: Counter> Shard<C> {
     // ANCHOR: forget
     /// Makes room for one more.
     ///
-    /// When the table would have to grow, all clients go whose quota is whole again: before each such sweep there were as
-    /// many new clients. When the bound is reached one must go, the nearest to whole among the next few. While there is
-    /// room nobody has to go: forgetting clients that come back in a moment costs more than it saves. No task sweeps:
-    /// while no client comes, nothing grows.
+    /// When the table would have to grow, this forgets all clients whose quota is whole again. As many new clients came
+    /// before each such sweep, so it costs each of them little. At the bound it forgets one: of the next few clients,
+    /// the one nearest to whole. While there is room it forgets nobody, because forgetting clients that come back in a
+    /// moment costs more than it saves. No task sweeps: while no client comes, nothing grows.
     fn forget(&mut self, quotas: &[Quota], now: Micros, max: usize) {
         let whole = |counters: &mut [C]| {
             let whole = counters.iter_mut().zip(quotas).map(|(counter, quota)| {

@@ -9,12 +9,12 @@ pub type Micros = u64;
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 /// The most policies that anybody needs at once.
 pub const MAX_POLICIES: usize = 4;
-/// A sliding log keeps a time for each request of each client.
+/// The largest limit of a sliding log, which keeps a time for each request of each client.
 pub const LONGEST_LOG: u64 = 10_000;
 /// The largest `limit × window`. It fits an `i64` also after Lua has rounded it to a double.
 const LARGEST_PRODUCT: u128 = 1 << 62;
 
-/// So many units (requests, unless they are weighted) in so long.
+/// A number of units (requests, unless they are weighted) in a window of time.
 ///
 /// Invariant: neither is zero, the window is whole milliseconds, and their product is at most 2⁶², so that no
 /// algorithm can overflow.
@@ -22,7 +22,7 @@ const LARGEST_PRODUCT: u128 = 1 << 62;
 pub struct Quota {
     limit: u64,
     window: Micros,
-    /// Kept, because a division for each request would show.
+    /// Kept, because a division for each request would cost time.
     interval: Micros,
 }
 
@@ -32,20 +32,20 @@ pub enum InvalidQuota {
     /// Nobody could ever pass: that is a closed door, and not a limit.
     #[error("a limit of zero lets nobody in")]
     NoLimit,
-    /// A window has to be something that passes.
-    #[error("a window is from a millisecond to 366 days, in whole milliseconds")]
+    /// The window is zero, or too long, or not whole milliseconds.
+    #[error("a time is 1ms to 366d in whole milliseconds, such as 500ms, 1s, 15m, 1h or 1d")]
     Window,
     /// `limit × window` is too large to count with.
-    #[error("the limit is too large for so long a window")]
+    #[error("the limit is too large for this window: lower one of the two")]
     TooLarge,
-    /// It does not read as one.
-    #[error("write a quota as NAME=LIMIT/WINDOW: burst=10/1s")]
+    /// The text is not a policy.
+    #[error("write a policy as NAME=LIMIT/WINDOW, such as burst=10/1s")]
     Syntax,
     /// The name would not survive in a header.
-    #[error("a policy's name has 1 to 32 of a-z, 0-9 and -")]
+    #[error("a policy's name has 1 to 32 characters of a-z, 0-9 and -")]
     Name,
     /// There is one of this name already.
-    #[error("two policies have the same name")]
+    #[error("two policies have the same name (--limit and --window make the policy `api`)")]
     SameName,
     /// More than we decide at once.
     #[error("there can be at most 4 policies")]
@@ -56,7 +56,7 @@ pub enum InvalidQuota {
 }
 
 impl Quota {
-    /// So many in so long.
+    /// This many units in this time.
     pub fn new(limit: u32, window: Duration) -> Result<Self, InvalidQuota> {
         let whole = window.subsec_nanos().is_multiple_of(1_000_000);
         if window.is_zero() || window > LONGEST || !whole {

@@ -1,7 +1,7 @@
 //! How do many processes count together? In Redis: one script for each algorithm, one round trip for each request.
 //!
-//! Invariant: what is decided is taken in the same step. Redis runs one script at a time, so nobody else can look
-//! between the look and the taking; and its clock is the only one, so it does not matter what ours say.
+//! Invariant: deciding and taking are one step. Redis runs one script at a time, so no other script can come between
+//! the two. And only its clock counts, so it does not matter what ours say.
 //!
 //! All keys of one client have its digest in braces, the *hash tag*, so a Redis Cluster keeps them in one slot and one
 //! script can reach them. They expire when the quota is whole again.
@@ -22,7 +22,7 @@ use crate::{
 
 /// What every script begins with.
 const COMMON_LUA: &str = r"
--- What nobody of us wrote cannot be read tomorrow either: the counter is deleted and starts again. Any other error says
+-- A counter that no process of ours wrote can never be read, so it is deleted and starts again. Any other error says
 -- nothing about the counter, and is passed on.
 local function parse(key, state, pattern)
   if not state then return end
@@ -126,7 +126,7 @@ impl Shared {
         for (key, policy) in self.keys(limits, key).iter().zip(limits.policies()) {
             call.key(key).arg(policy.quota().limit()).arg(policy.quota().window());
         }
-        // By its hash; and with its text once, where Redis does not know it or has forgotten it.
+        // The script is called by its hash. Its text is sent too if Redis does not know it, or has forgotten it.
         let call = &call;
         let invoke = |mut redis: MultiplexedConnection| async move {
             call.invoke_async::<Vec<u64>>(&mut redis).await

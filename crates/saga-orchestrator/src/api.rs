@@ -62,9 +62,10 @@ async fn create(
     Json(order): Json<Order>,
 ) -> Result<Response, Error> {
     // The key decides whether it is a new order. A client that got no answer sends the same one again.
-    let id = orchestrator.store.insert(&key, &order).await?;
+    let inserted = orchestrator.store.insert(&key, &order).await;
+    // Also after an error: the order may be there, and only the answer was lost.
     orchestrator.wake.notify_one();
-    Ok(accepted(&orchestrator.store.find(id).await?))
+    Ok(accepted(&orchestrator.store.find(inserted?).await?))
 }
 
 /// 202: it is written down, and will end. `Location` says where to look.
@@ -111,10 +112,12 @@ async fn retry(
     let due_now = Lease::Release(Duration::ZERO);
     let append =
         orchestrator.store.append(order.id, order.fence, &[Record::Resumed], order.status, due_now);
-    if !append.await? {
+    let appended = append.await;
+    // Also after an error: it may be resumed, and only the answer was lost.
+    orchestrator.wake.notify_one();
+    if !appended? {
         return Err(Error::Conflict("somebody else has resumed it".to_owned()));
     }
-    orchestrator.wake.notify_one();
     Ok(accepted(&order))
 }
 // ANCHOR_END: retry

@@ -1,5 +1,5 @@
 // caught by: expiry
-/// No longer than until the link expires.
+/// An entry stays no longer than until its link expires.
 struct UntilTheEnd;
 
 impl Expiry<Code, Leads> for UntilTheEnd {

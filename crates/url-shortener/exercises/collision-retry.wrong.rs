@@ -22,7 +22,7 @@
             }
             match store.find(&code).await? {
                 Some(_) if alias.is_some() => return Err(Error::AliasTaken),
-                // The mistake: whoever has the code has it for this URL, or so one thinks.
+                // The mistake: this takes it for granted that the code's owner has the same URL.
                 Some(owner) if shared => return Ok(Created::Existing(owner)),
                 _ => {}
             }

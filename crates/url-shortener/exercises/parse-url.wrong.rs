@@ -2,7 +2,7 @@
 impl LongUrl {
     /// Parses what somebody wants to shorten.
     pub fn parse(text: &str, ourselves: &Ourselves) -> Result<Self, &'static str> {
-        // The mistake: to trust the parser with what it mends silently.
+        // The mistake: the parser silently mends bad text, and nothing looks at the text before.
         let url = Url::parse(text).map_err(|_| "is not an absolute URL")?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err("is neither http nor https");

@@ -3,7 +3,7 @@
 async fn move_links(shards: &Shards) -> anyhow::Result<()> {
     let mut all_moved = true;
     for (here, from) in shards.all().iter().enumerate() {
-        // The mistake: what does not fit into the first batch stays behind.
+        // The mistake: only the first batch of each shard is moved.
         let codes = from.codes_after("").await?;
         for (there, to) in shards.all().iter().enumerate() {
             let leaves = |code: &&Code| there != here && shards.number_of(code) == there;
@@ -13,6 +13,6 @@ async fn move_links(shards: &Shards) -> anyhow::Result<()> {
             all_moved &= copied.len() == leaving.len();
         }
     }
-    ensure!(all_moved, "some links stay where nobody finds them");
+    ensure!(all_moved, "links were left behind, since other links have their codes");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Who may make links, and who may change them?
 //!
-//! Addresses live here for a while, in memory, and are written nowhere.
+//! The clients' addresses are kept in memory for some seconds, and are written nowhere.
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -19,9 +19,9 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 
-/// A client that made no link for so long is forgotten. It has rested, so it is as good as a new one.
+/// Forget a client that made no link for this long. By then it may make a full burst again, like a new client.
 const RESTED: Duration = Duration::from_secs(10);
-/// Clients that are remembered; some 300 bytes each. More than that at once may do more than they should.
+/// Clients that are remembered, about 300 bytes each. If there are more, some of them get a fresh limit too early.
 const CLIENTS: u64 = 100_000;
 
 /// How many links each client may make.
@@ -32,8 +32,8 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// So many links a second; twice as many at once after a rest. Behind a load balancer that is not trusted, all
-    /// clients share one limit.
+    /// Allows each client this many links a second, and twice as many at once after a pause. Behind a load balancer
+    /// that is not trusted, all clients share one limit.
     pub fn new(per_second: NonZeroU32, trusted: Vec<TrustedProxy>) -> Self {
         let burst = per_second.saturating_add(per_second.get());
         Self {
@@ -43,7 +43,7 @@ impl Limit {
         }
     }
 
-    /// Counts one link.
+    /// Counts one link of this client.
     pub async fn check(&self, peer: IpAddr, headers: &HeaderMap) -> Result<(), Error> {
         let client = one_client(self.proxies.client_of(peer, headers));
         let limiter = async { Arc::new(RateLimiter::direct(self.quota)) };
@@ -57,7 +57,7 @@ impl Limit {
 /// A stolen copy of the database gives away no token.
 pub type TokenHash = [u8; 32];
 
-/// A secret that only the answer to a creation shows. Whoever has it may change and delete the link.
+/// A secret that only the answer to a creation shows. Anybody who has it may change and delete the link.
 #[derive(Serialize)]
 pub struct EditToken(String);
 

@@ -1,6 +1,6 @@
-//! What does the service say, and to whom? The table of calls, as handlers.
+//! How is each call of the table answered? By these handlers.
 
-#![expect(clippy::option_option, reason = "in a body, nothing, null and a number differ")]
+#![expect(clippy::option_option, reason = "in a body, a missing field, null and a number differ")]
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -35,17 +35,17 @@ use crate::{
     store::{Link, Store},
 };
 
-/// For a whole request and its answer.
+/// The longest time for a request and its answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest URL is an eighth of it, and JSON may write a byte as six.
+/// Eight times the longest URL, because JSON may write one byte as six.
 const MAX_BODY: usize = 16 * 1_024;
 /// The longest life of a link: ten years of 365 days.
 const MAX_SECONDS: i64 = 315_360_000;
-/// Each browser asks again each time. Otherwise clicks would not be counted, and deletions not seen.
+/// A browser must ask again each time. Otherwise we would not count its clicks, and it would not notice a deletion.
 const CACHING: HeaderValue = HeaderValue::from_static("private, max-age=0");
 
 /// All of the service, to be served with the client's address as `ConnectInfo<SocketAddr>` in each request. The
-/// redirect is the hot path: no layer that it does not need.
+/// redirect is the hot path, so it has no layer that it does not need.
 pub fn router(service: Arc<Service>) -> Router {
     let calls = Router::new()
         .route("/links", post(create))
@@ -67,7 +67,7 @@ async fn redirect(
     request: Request,
 ) -> Result<impl IntoResponse, Error> {
     let hot = service.hot.get(&code).await?;
-    // HEAD asks where the link leads; it does not go there.
+    // HEAD only asks where the link leads, so it counts as no click.
     if request.method() == Method::GET {
         service.clicks[hot.shard].record(&hot.link, referrer(request.headers()));
     }
@@ -136,7 +136,7 @@ async fn delete(
 /// The link, if this is its edit token.
 async fn owned(service: &Service, code: &Code, token: &EditToken) -> Result<Link, Error> {
     let link = service.shards.link(code).await?;
-    // What is compared are hashes: the time that it takes tells nothing about the token.
+    // We compare hashes, so the time that this takes tells nothing about the token.
     let is_owner = link.edit_token == Some(token.hash());
     is_owner.then_some(link).ok_or(Error::WrongToken)
 }
@@ -158,8 +158,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Code {
     }
 }
 
-/// What a client sends to make a link or to change one. What is not there stays as it is; an expiry of `null` is none
-/// (RFC 7396).
+/// What a client sends to make a link or to change one. A field that is missing stays as it is, and an expiry of `null`
+/// removes the expiry (RFC 7396).
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with a `url`, and perhaps more")]
 struct Body {
@@ -169,12 +169,12 @@ struct Body {
     expires_in_seconds: Option<Option<i64>>,
 }
 
-/// Tells `null` from nothing.
+/// Tells `null` from a missing field.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<i64>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// The same, parsed.
+/// The fields of a [`Body`], parsed.
 struct Fields {
     url: Option<LongUrl>,
     alias: Option<Code>,

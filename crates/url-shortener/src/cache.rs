@@ -3,7 +3,7 @@
 //! Invariant: no link is served from here after it has expired.
 //!
 //! If another process deletes or changes a link, this one serves the old link for at most [`FRESH_FOR`]. Only while the
-//! database cannot be asked at all, it serves it for up to [`STALE_FOR`]: an old answer is then better than none
+//! database does not answer, it serves the old link for up to [`STALE_FOR`]: an old answer is then better than none
 //! (`stale-if-error` of RFC 5861).
 
 use std::{
@@ -15,12 +15,12 @@ use moka::{Expiry, future::Cache};
 
 use crate::{code::Code, error::Error, ring::Shards, store::Link};
 
-/// How long we believe what we read.
+/// How long a link is served without asking the database again.
 pub const FRESH_FOR: Duration = Duration::from_secs(5);
-/// How long we believe that a code leads nowhere. Short: another process may make the link at any time, and its owner
-/// wants to see it work.
+/// How long we believe that a code leads nowhere. It is short, because another process may make the link at any time,
+/// and its owner wants to see it work.
 const NOWHERE_FOR: Duration = Duration::from_secs(1);
-/// How long we fall back on what we read while the database is away.
+/// How long an old link may be served while the database is away.
 pub const STALE_FOR: Duration = Duration::from_mins(10);
 /// Links in each of the caches; some 500 bytes each, with URLs of usual length.
 const CAPACITY: u64 = 100_000;
@@ -32,11 +32,11 @@ pub struct HotLink {
     pub link: Link,
     /// Its shard.
     pub shard: usize,
-    /// When it expires, by the clock of this process, which nobody sets back.
+    /// When it expires, by this process's monotonic clock.
     expires_at: Option<Instant>,
 }
 
-/// Where a code leads; or 404 or 410.
+/// Where a code leads, or the error for 404 or 410.
 type Leads = Result<Arc<HotLink>, Error>;
 
 /// The codes that were asked for lately.
@@ -57,10 +57,11 @@ impl HotLinks {
         Self { shards, fresh: cache(FRESH_FOR), stale: cache(STALE_FOR) }
     }
 
-    /// The link, if it leads anywhere. However many ask for it at once, the database is asked once.
+    /// The link, if it leads anywhere. If many requests ask for it at once, the database is asked once.
     pub async fn get(&self, code: &Code) -> Leads {
         let load = async {
-            // Before the question: the database counts the seconds from a later moment.
+            // Read before the query. The database counts the seconds from a later moment, so the link never stays too
+            // long.
             let asked_at = Instant::now();
             let leads = match self.shards.link(code).await {
                 Ok(link) => Ok(Arc::new(HotLink {
@@ -78,8 +79,8 @@ impl HotLinks {
         self.fresh.try_get_with_by_ref(code, load).await.map_err(Arc::unwrap_or_clone)?
     }
 
-    /// Forgets what was just made, changed or deleted. What is being read at this moment may come back, for
-    /// [`FRESH_FOR`].
+    /// Forgets a code whose link was just made, changed or deleted. A read that is under way may bring the old link
+    /// back, for [`FRESH_FOR`].
     pub async fn forget(&self, code: &Code) {
         self.fresh.invalidate(code).await;
         self.stale.invalidate(code).await;
@@ -87,7 +88,7 @@ impl HotLinks {
 }
 
 // ANCHOR: cache_expiry
-/// No longer than until the link expires.
+/// An entry stays no longer than until its link expires.
 struct UntilTheEnd;
 
 impl Expiry<Code, Leads> for UntilTheEnd {

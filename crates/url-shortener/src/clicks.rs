@@ -3,8 +3,8 @@
 //! A redirect adds one to a counter in memory. Twice a second a task for each shard writes the sums, so that a link
 //! clicked a thousand times costs one row, and a shard that is away holds up no other. No IP address is kept.
 //!
-//! Clicks are statistics. A crash loses those of the last second, or more if the database is slow. A batch whose answer
-//! got lost on the way is written again, and counted twice.
+//! Clicks are statistics. A crash loses those of the last second, or more if the database is slow. If the answer to a
+//! batch gets lost, the batch is written again, and counted twice.
 
 use std::{
     borrow::Cow,
@@ -27,7 +27,7 @@ use crate::store::{Link, Store, Visit};
 
 /// How often the sums are written.
 const EVERY: Duration = Duration::from_millis(500);
-/// Sums that wait for one shard. When there are as many, a new one is dropped, and counted as dropped.
+/// The most sums that wait for one shard. Beyond them, a click that needs a new sum is dropped, and counted as dropped.
 const PENDING: usize = 50_000;
 /// Rows in one statement.
 const BATCH: usize = 1_000;
@@ -52,7 +52,7 @@ pub fn referrer(headers: &HeaderMap) -> Cow<'static, str> {
 /// The clicks on the links of one shard.
 pub struct Clicks {
     store: Store,
-    /// Nothing is awaited while they are locked, so a redirect waits for nanoseconds at most.
+    /// Nothing is awaited while they are locked, so a redirect hardly waits for them.
     sums: Mutex<HashMap<Visit, i64>>,
     /// Clicks for which there was no room.
     dropped: AtomicU64,
@@ -63,7 +63,7 @@ impl Clicks {
         Self { store, sums: Mutex::default(), dropped: AtomicU64::new(0) }
     }
 
-    /// Nothing is counted yet. What will be is written until the stop.
+    /// Counts from now on. A task writes the sums until the stop.
     pub fn start(store: &Store, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Self> {
         let clicks = Arc::new(Self::new(store.clone()));
         tasks.spawn(Arc::clone(&clicks).write_until(stop.clone()));
@@ -84,7 +84,8 @@ impl Clicks {
     /// Adds to a sum, or begins one if there is room.
     fn add(&self, mut visit: Visit, clicks: i64) {
         let mut sums = self.sums();
-        // From here on only links make new sums: strangers choose the `Referer`, and must not push out others' clicks.
+        // Half of the room is taken: now a click that needs a new sum counts as one from "other". Strangers choose the
+        // `Referer`, and must not use up the room for the clicks of other links.
         if sums.len() >= PENDING / 2 && !sums.contains_key(&visit) {
             visit.referrer = Cow::Borrowed("other");
         }
@@ -101,14 +102,14 @@ impl Clicks {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Writes until it is told to stop, and then what is left.
+    /// Writes the sums until the stop, and then those that are left.
     async fn write_until(self: Arc<Self>, stop: CancellationToken) {
         while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
             self.write(&stop).await;
         }
         let in_time = timeout(LAST_WORDS, self.write(&CancellationToken::new())).await.is_ok();
         if !in_time || !self.sums().is_empty() {
-            tracing::error!("stopped with clicks unwritten");
+            tracing::error!("stopped before all clicks were written; the rest is lost");
         }
     }
 
@@ -122,7 +123,7 @@ impl Clicks {
         while !left.is_empty() && !stop.is_cancelled() {
             let (batch, rest) = left.split_at(BATCH.min(left.len()));
             if let Err(error) = self.store.add_clicks(batch).await {
-                tracing::warn!(%error, ?error, rows = left.len(), ?self.dropped, "clicks wait");
+                tracing::warn!(%error, ?error, rows = left.len(), ?self.dropped, "clicks could not be written yet");
                 break;
             }
             left = rest;

@@ -7,7 +7,7 @@ use crate::error::Error;
 /// How many codes of seven base62 characters there are: 62⁷, 3.5 trillion.
 pub const CODES: u64 = 62_u64.pow(7);
 const LENGTH: usize = 7;
-/// Paths that are ours, and some that may become so: a link made today must still work then.
+/// Paths of the service, and names that may become paths later: an alias made today must still work then.
 const RESERVED: [&str; 7] = ["about", "admin", "api", "healthz", "links", "metrics", "readyz"];
 
 /// A name of a link: seven characters that we made, or an alias that somebody chose.
@@ -22,8 +22,8 @@ impl Code {
         ((3..=32).contains(&text.len()) && text.bytes().all(allowed)).then_some(Self(text))
     }
 
-    /// A code that a client chose. Aliases and generated codes share one table: whoever is first owns the code. The
-    /// error says what is wrong.
+    /// A code that a client chose. Aliases and generated codes share one table, and the first link with a code owns it.
+    /// The error says what is wrong.
     pub fn alias(text: String) -> Result<Self, &'static str> {
         if RESERVED.contains(&&*text) {
             return Err("is reserved");
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn urls_that_collide_go_on_colliding_under_every_salt() {
-        // Found by search; the same CRC32, like "plumless" and "buckeroo".
+        // Two words that are known to have the same CRC32.
         let (one, two) = ("plumless", "buckeroo");
         assert_eq!(crc32_code(one, 0), crc32_code(two, 0));
         for salt in 1..100 {

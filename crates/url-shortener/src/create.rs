@@ -46,7 +46,7 @@ pub struct Creator {
     pub(crate) queues: Vec<Queue>,
 }
 
-/// Links that wait for their insert, and who waits for the outcome: `None` if the code has an owner.
+/// Links that wait for their insert, each with a channel for the outcome, which is `None` if the code has an owner.
 pub type Queue = mpsc::Sender<Waiting>;
 type Waiting = (NewLink, oneshot::Sender<Result<Option<Link>, Error>>);
 
@@ -63,7 +63,7 @@ impl Creator {
     }
 
     // ANCHOR: create_link
-    /// Makes the link, with this alias and for so many seconds if they are given; or finds the shared one for this URL.
+    /// Makes the link, with this alias and this many seconds to live if they are given; or finds the URL's shared link.
     pub async fn create(
         &self,
         url: &LongUrl,
@@ -91,7 +91,7 @@ impl Creator {
                 return Ok(Created::New(link, token));
             }
             match store.find(&code).await? {
-                // Its code is free again. If several want it, the next insert decides.
+                // An expired link's code is free again. If several clients want it, the next insert decides.
                 Some(owner) if owner.is_expired() => drop(store.delete(&owner).await?),
                 None => {}
                 Some(_) if alias.is_some() => return Err(Error::AliasTaken),
@@ -104,7 +104,8 @@ impl Creator {
     }
     // ANCHOR_END: create_link
 
-    /// Inserts the link together with others; `None` if its code has an owner. When the time is over, nobody knows.
+    /// Inserts the link together with others; `None` if its code has an owner. After a time-out, nobody knows whether
+    /// it was inserted.
     async fn insert(&self, link: NewLink) -> Result<Option<Link>, Error> {
         let queue = &self.queues[self.shards.number_of(&link.code)];
         let inserted = async {
@@ -117,11 +118,11 @@ impl Creator {
 }
 
 // ANCHOR: insert_together
-/// Inserts whatever waits, in one statement and one commit; meanwhile the next gather. Under load, a round trip and a
-/// flush of the log to disk are shared by many; without load, nobody waits for company.
+/// Inserts all creates that wait, in one statement and one commit. Meanwhile the next ones gather. Under load, many
+/// creates share a round trip and a flush of the log to disk; without load, no create waits for company.
 async fn insert_together(store: Store, queue: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
     let mut batch = Vec::with_capacity(BATCH);
-    // Locked while it waits: the others would wait for the same creates.
+    // The lock is held while this task waits, because the other tasks would wait for the same creates.
     while queue.lock().await.recv_many(&mut batch, BATCH).await > 0 {
         // A client that has given up gets no link.
         batch.retain(|(_, outcome): &Waiting| !outcome.is_closed());

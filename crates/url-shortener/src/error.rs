@@ -14,10 +14,10 @@ pub enum Error {
     /// 401: the call needs the link's edit token.
     #[error("send the edit token that the link was created with, as `Authorization: Bearer …`")]
     NoToken,
-    /// 403: the token is another, or the link has none, because several clients share it.
+    /// 403: this is another link's token, or the link has none, because several clients share it.
     #[error("this token cannot change this link")]
     WrongToken,
-    /// 404: nobody has this code, or nobody can have it, or there is no such path.
+    /// 404: no link has this code, no link can have it, or there is no such path.
     #[error("there is nothing here")]
     NotFound,
     /// 409: somebody else has this alias.
@@ -80,10 +80,10 @@ impl IntoResponse for Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        // 40: a deadlock, or the like. It passes.
+        // Class 40: a deadlock, or another reason to roll back. It passes, so the client may try again.
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         if is_away(&error) || code.is_some_and(|code| code.starts_with("40")) {
-            // Not louder: while the database is away there is one for each request.
+            // At `debug`, because while the database is away each request logs this.
             tracing::debug!(%error, "a database is away");
             Self::DatabaseAway
         } else {

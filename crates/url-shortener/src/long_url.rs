@@ -63,10 +63,11 @@ pub struct Ourselves {
 
 impl Ourselves {
     // ANCHOR: ourselves
-    /// Whether a URL leads to this service. A name that somebody else points at us cannot be seen here: give the name
-    /// that clients use as the public one.
+    /// Whether a URL leads to this service. This does not find a name that somebody else points at our address. Pass
+    /// the name that clients use as `--public-url`.
     fn are_at(&self, url: &Url) -> bool {
-        // `port` is none for the standard ports: 80 is taken for 443, since it redirects there.
+        // `port` is `None` for a scheme's standard port. So http on port 80 counts as https on 443, since it redirects
+        // there.
         let public = host(url) == host(&self.public) && url.port() == self.public.port();
         let port = url.port_or_known_default() == self.listens.port_or_known_default();
         public || port && is_this_machine(url)
@@ -74,7 +75,7 @@ impl Ourselves {
     // ANCHOR_END: ourselves
 }
 
-/// The address or the name, spelled in one way: `[::ffff:127.0.0.1]` is 127.0.0.1, and a name may end in a dot. The parser
+/// The address or the name, in one spelling: `[::ffff:127.0.0.1]` is 127.0.0.1, and a name may end in a dot. The parser
 /// has read `127.1`, `0x7f000001` and percent signs already.
 fn host(url: &Url) -> Option<Result<IpAddr, &str>> {
     Some(match url.host()? {
@@ -86,7 +87,8 @@ fn host(url: &Url) -> Option<Result<IpAddr, &str>> {
 
 fn is_this_machine(url: &Url) -> bool {
     match host(url) {
-        // Only an address of this machine can be bound. Some systems bind no other loopback address than 127.0.0.1.
+        // Only an address of this machine can be bound. Some systems bind no loopback address but 127.0.0.1, so ask for
+        // those first.
         Some(Ok(ip)) => ip.is_loopback() || ip.is_unspecified() || UdpSocket::bind((ip, 0)).is_ok(),
         Some(Err(name)) => name == "localhost" || name.ends_with(".localhost"),
         None => false,

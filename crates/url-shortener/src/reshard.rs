@@ -6,17 +6,18 @@ use futures_util::future::try_join_all;
 use crate::{code::Code, ring::Shards, store::Store};
 
 // ANCHOR: ring_check
-/// Checks that these shards are the ring that the databases know, or makes them so.
+/// Checks that these shards are the ring that the databases remember. If they are not, moves the links and lets the
+/// databases remember the new ring, or fails.
 ///
 /// A start on other shards would hide links, and somebody else could then take their codes.
 pub async fn open(shards: &Shards, reshard: bool) -> anyhow::Result<()> {
     let known = try_join_all(shards.all().iter().map(Store::ring)).await?;
     let ring = &known.iter().map(|(shard, ..)| *shard).collect::<Vec<_>>()[..];
     let is_unique = ring.iter().enumerate().all(|(n, shard)| !ring[..n].contains(shard));
-    ensure!(is_unique, "one database is given as two shards");
+    ensure!(is_unique, "two --shard options name one database: give `serve` each database once");
     ensure!(
         known.iter().all(|(_, shards, _)| ring.starts_with(shards)),
-        "these are not the shards that the links are in: give all of them in the old order, and new ones at the end",
+        "these are not the shards that hold the links: give `serve` all old shards in the old order, and new ones at the end",
     );
     if known.iter().all(|(_, shards, moving)| shards == ring && !moving) {
         return Ok(());
@@ -24,11 +25,11 @@ pub async fn open(shards: &Shards, reshard: bool) -> anyhow::Result<()> {
     let is_new = known.iter().all(|(_, shards, _)| shards.is_empty());
     ensure!(
         is_new || reshard,
-        "a shard is new, or a move was cut off: start once with --reshard, and with no other process running",
+        "a shard is new, or a move was cut off: stop all other processes, and run `serve` once with --reshard",
     );
     let tell = |moving| shards.all().iter().map(move |store| store.set_ring(ring, moving));
     if !is_new {
-        // The databases know of the move before it begins. If it is cut off, the next start has to finish it.
+        // The databases note the move before it begins. If it is cut off, the next start has to finish it.
         try_join_all(tell(true)).await?;
         move_links(shards).await?;
     }
@@ -40,9 +41,9 @@ pub async fn open(shards: &Shards, reshard: bool) -> anyhow::Result<()> {
 // ANCHOR: reshard
 /// Moves every link to where the ring says that it belongs.
 ///
-/// It copies first and deletes afterwards, and only what was copied. Wherever it is cut off, each link is in one place
-/// or in both, and the next run finishes it. No other process may run meanwhile: a click that comes between the two
-/// would be lost.
+/// It copies first and deletes afterwards, and it deletes only what was copied. Wherever it is cut off, each link is in
+/// one place or in both, and the next run finishes the move. No other process may run meanwhile: a click that comes
+/// between the copy and the delete would be lost.
 async fn move_links(shards: &Shards) -> anyhow::Result<()> {
     let mut all_moved = true;
     for (here, from) in shards.all().iter().enumerate() {
@@ -60,7 +61,7 @@ async fn move_links(shards: &Shards) -> anyhow::Result<()> {
     }
     ensure!(
         all_moved,
-        "some links stay where nobody finds them: on their new shard, their codes have other owners",
+        "links were left behind, since other links have their codes: delete one of each two, and run `serve` with --reshard",
     );
     Ok(())
 }

@@ -58,7 +58,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Connects to the databases when they are first asked. The error is a malformed URL.
+    /// Connects to each database with its first query. The error is a malformed URL.
     pub fn new(urls: &[String]) -> Result<Self, sqlx::Error> {
         let stores = urls.iter().map(|url| Store::new(url)).collect::<Result<_, _>>()?;
         Ok(Self { ring: Ring::new(urls.len(), VIRTUAL_NODES), stores })
@@ -74,7 +74,7 @@ impl Shards {
         &self.stores[self.number_of(code)]
     }
 
-    /// All of them, by number.
+    /// All shards, by number.
     pub fn all(&self) -> &[Store] {
         &self.stores
     }

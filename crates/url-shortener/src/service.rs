@@ -17,20 +17,19 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// The URL of a `PostgreSQL` database; given more than once, the links are spread over them.
-    /// Add new ones at the end
+    /// The URL of a `PostgreSQL` database. Give several, and the links are spread over them; add a new one at the end
     #[arg(long = "shard", value_name = "URL")]
     pub shards: Vec<String>,
-    /// Before serving, moves the links that belong on a new shard to it. No other process may run meanwhile
+    /// Before serving, moves the links that belong on a new shard there. First stop all other processes of the service
     #[arg(long)]
     pub reshard: bool,
-    /// Links that one client may create in a second; twice as many at once
+    /// Links that one client may create in a second; after a pause, twice as many at once
     #[arg(long, default_value = "100")]
     pub creates_per_second: NonZeroU32,
     /// A load balancer, or a network of them, whose `X-Forwarded-For` tells the client's address
     #[arg(long = "trusted-proxy", value_name = "NETWORK")]
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// Where clients reach the service, if not where it listens
+    /// The URL at which clients reach the service, if it is not the address on which it listens
     #[arg(long, value_name = "URL")]
     pub public_url: Option<Url>,
 }
@@ -56,7 +55,7 @@ impl Service {
         reshard::open(&shards, options.reshard).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let (mut queues, mut clicks) = (Vec::new(), Vec::new());
-        // Tasks for each shard: one that is away holds up no other.
+        // Each shard has tasks of its own, so a shard that is away does not hold up the others.
         for store in shards.all() {
             queues.push(Creator::start(store, &tasks, &stop));
             clicks.push(Clicks::start(store, &tasks, &stop));
@@ -84,15 +83,15 @@ impl Service {
     }
 }
 
-/// Deletes what has ended, in pieces, for ever. Nothing depends on when it runs: reading decides by itself whether a
-/// link has expired.
+/// Deletes expired links in pieces, until the service stops. Nothing depends on when this runs, because each read
+/// checks whether its link has expired.
 async fn sweep(store: Store) {
     loop {
         match store.sweep().await {
             // There may be more.
             Ok(1..) => continue,
             Ok(0) => {}
-            Err(error) => tracing::warn!(%error, "expired links stay for now"),
+            Err(error) => tracing::warn!(%error, "the sweep failed; expired links stay for now"),
         }
         sleep(SWEEP_EVERY).await;
     }

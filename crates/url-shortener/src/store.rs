@@ -16,16 +16,17 @@ use uuid::Uuid;
 pub use self::clicks::{MOST_REFERRERS, Visit};
 use crate::{access::TokenHash, code::Code, error::Error, long_url::LongUrl};
 
-/// The schema. Whoever starts the service has run it on every shard.
+/// The schema. `serve` runs it on every shard before the service starts.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// For a call that a client waits for. It leaves room for an answer within a second.
 pub const TIMEOUT: Duration = Duration::from_millis(700);
 const CALLS: Limits = Limits { connections: 16, timeout: TIMEOUT, pause: TIMEOUT };
-/// For what no client waits for: clicks and the sweep. Connections of its own, so that it takes none from calls.
+/// For clicks and the sweep, for which no client waits. They have connections of their own, so they take none from
+/// calls.
 const SLOW: Duration = Duration::from_secs(5);
 const UPKEEP: Limits = Limits { connections: 3, timeout: SLOW, pause: SLOW };
-/// For a move before the service starts, of links with as many clicks as they have.
+/// For a reshard, before the service starts. The links that it moves may have very many clicks.
 const MOVES: Limits = Limits { connections: 1, timeout: Duration::from_mins(10), pause: SLOW };
 
 /// A link that asks for a code.
@@ -33,7 +34,7 @@ const MOVES: Limits = Limits { connections: 1, timeout: Duration::from_mins(10),
 pub struct NewLink {
     /// The code that it wants.
     pub code: Code,
-    /// Its own; nobody else has it.
+    /// Its id, which no other link has.
     pub id: Uuid,
     /// Where it leads.
     pub url: LongUrl,
@@ -43,7 +44,7 @@ pub struct NewLink {
     pub ttl: Option<i64>,
 }
 
-/// A row of `links`. Clients see what is not skipped.
+/// A row of `links`. Clients see all fields except those that are skipped.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
 pub struct Link {
     /// What it is found by.
@@ -53,7 +54,7 @@ pub struct Link {
     pub id: Uuid,
     /// Where it leads.
     pub url: String,
-    /// The hash of its edit token. A link that everybody gets who asks for this URL has none.
+    /// The hash of its edit token. A link that several clients share has none.
     #[serde(skip)]
     pub edit_token: Option<TokenHash>,
     /// When it was made.
@@ -62,8 +63,8 @@ pub struct Link {
     /// When it ends, if it does.
     #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
-    /// Until then, when it was read. Only the database's clock says what has expired: the clocks of the processes in
-    /// front of it may differ.
+    /// The seconds from the read to its end. Only the database's clock says what has expired, because the clocks of the
+    /// processes in front of it may differ.
     #[serde(skip)]
     pub seconds_left: Option<f64>,
 }
@@ -84,15 +85,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects when it is first asked something. Must be called within a tokio runtime; the error is a
-    /// malformed URL.
+    /// Connects with the first query. Must be called within a tokio runtime; the error is a malformed URL.
     pub fn new(url: &str) -> Result<Self, sqlx::Error> {
         let pool = |limits| Database::new(url, limits);
         Ok(Self { calls: pool(CALLS)?, upkeep: pool(UPKEEP)?, moves: pool(MOVES)? })
     }
 
     // ANCHOR: insert_links
-    /// Inserts those whose code is free, and returns them. Of two that want one code, one gets it.
+    /// Inserts the links whose code is free, and returns those. If two links want one code, one of them gets it.
     pub async fn insert(&self, links: &[&NewLink]) -> Result<Vec<Link>, Error> {
         // All processes insert in the order of the codes, so that no two wait for each other.
         let insert = sqlx::query_as(
@@ -126,11 +126,11 @@ impl Store {
             where code = $1
             "#,
         );
-        let find = find.bind(code);
-        self.calls.within(async |connection| find.fetch_optional(connection).await).await
+        self.calls.within(async |it| find.bind(code).fetch_optional(it).await).await
     }
 
-    /// Changes what is given, unless the link has ended. The outer `None` keeps the expiry, the inner one removes it.
+    /// Changes the fields that are given, unless the link has ended. The outer `None` keeps the expiry, the inner one
+    /// removes it.
     pub async fn update(
         &self,
         link: &Link,
@@ -150,18 +150,20 @@ impl Store {
         self.calls.execute(update).await
     }
 
-    /// Deletes the link; how many there were. Its clicks stay for the sweep: there may be too many.
+    /// Deletes the link, and returns how many rows there were. Its clicks stay for the sweep, since there may be too
+    /// many for one statement.
     pub async fn delete(&self, link: &Link) -> Result<u64, Error> {
         let delete = sqlx::query("delete from links where code = $1 and id = $2");
         self.calls.execute(delete.bind(&link.code).bind(link.id)).await
     }
 
     // ANCHOR: sweep
-    /// Deletes links that expired an hour ago, and clicks of links that are gone; how many rows there were. At most a
-    /// thousand of each, so that each statement ends in time: one that does not would never get further.
+    /// Deletes links that expired an hour ago, and clicks of links that are gone; returns how many rows there were.
+    /// Each statement takes a thousand rows at most, so that it ends in time. If it timed out, the next sweep would
+    /// take the same rows, and time out again.
     pub async fn sweep(&self) -> Result<u64, Error> {
-        // `skip locked`: several processes sweep side by side, and none waits for a link that is being written to;
-        // it is still there the next time.
+        // `skip locked`: several processes sweep side by side, and none waits for a link that is being written to. The
+        // next sweep finds that link.
         let links = r#"
             delete from links
             where code = any (array(
@@ -182,7 +184,7 @@ impl Store {
                 limit 1000
             ))
         "#;
-        // A link that is gone gets no more clicks, so one that has none is done.
+        // A deleted link gets no more clicks. If it has none left, it is done.
         let done = r#"
             delete from deleted_links
             where id = any (array(select id from deleted_links order by id limit 1000))

@@ -18,11 +18,11 @@ use conform::{
 
 cases! {
     Plain a_list_of_ids_that_is_none_is_refused: "GET /users?ids=…: 422 that names ids, unless they are 1 to 100 ids with commas between them", "A list without a bound is a request for the whole table.";
-    Plain a_string_that_cannot_be_an_id_is_not_found: "A string that cannot be an id: 404 (or 400 for bytes that cannot stand in a path)", "Each other way to write an id would be another key in the cache, and no change would delete it.";
+    Plain a_string_that_cannot_be_an_id_is_not_found: "A string that cannot be an id: 404 (or 400 for bytes that cannot stand in a path)", "Another spelling of an id would be another key in the cache, and no change would delete it.";
     Plain a_body_that_is_no_user_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
     Plain a_name_or_an_email_address_that_cannot_be_is_refused: "A bad name or email: 422 that names each field that is wrong", "A form wants to show all mistakes at once.";
     Plain a_wrong_method_is_not_allowed: "A method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
-    Plain an_unknown_path_is_not_found: "A path that there is not: 404", "An everyday event, and no error of the server.";
+    Plain an_unknown_path_is_not_found: "A path that does not exist: 404", "This happens every day, and is no error of the server.";
 }
 
 async fn a_list_of_ids_that_is_none_is_refused(target: &Target) -> Outcome {
@@ -68,7 +68,7 @@ async fn a_string_that_cannot_be_an_id_is_not_found(target: &Target) -> Outcome 
         let put = put.json(&client.user("Eve"));
         status_of_no_id(target.send(put).await?, &path).await?;
     }
-    // The largest that there can be is looked for.
+    // The largest possible id is looked up.
     problem(client.read(i64::MAX).await?, 404).await?;
     equal("the name of the user", name(client.read(id).await?).await?, "Ids")
 }

@@ -11,7 +11,7 @@ use conform::{
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 
-/// Longer than any answer takes that is allowed to come: what hangs must be seen, not cut short.
+/// Longer than any answer may take. A request that hangs must be seen to hang, and not be cut short here.
 const LONGEST: Duration = Duration::from_secs(90);
 
 /// A client of one running service.
@@ -45,7 +45,7 @@ impl Client {
         self.target.request(method, path).timeout(LONGEST)
     }
 
-    /// Makes a user, if it is not refused.
+    /// Asks once to make a user.
     pub async fn create_once(&self, user: &Value) -> anyhow::Result<Response> {
         self.target.send(self.request(Method::POST, "users").json(user)).await
     }
@@ -88,7 +88,7 @@ impl Client {
         self.target.send(self.request(Method::GET, &format!("users?ids={}", ids.join(",")))).await
     }
 
-    /// Changes a user, whichever version is there.
+    /// Changes a user, whatever its version is.
     pub async fn change(&self, id: i64, user: &Value) -> anyhow::Result<Response> {
         self.change_if(id, user, Some("*")).await
     }
@@ -118,7 +118,7 @@ impl Client {
     }
 }
 
-/// One thing that `Cache-Status` says of the cache nearest to the server.
+/// What one parameter of `Cache-Status` says of the cache nearest to the server.
 pub fn cache_status<'a>(response: &'a Response, parameter: &str) -> Option<&'a str> {
     let nearest = header(response, "cache-status").split(',').next().unwrap_or_default();
     nearest.split(';').skip(1).find_map(|it| it.trim().strip_prefix(parameter))

@@ -18,7 +18,7 @@ use conform::{
 
 cases! {
     Load an_email_address_wanted_by_twenty_at_once_goes_to_one: "Of twenty who want one address at once, one gets 201 and the others 409", "A program that looks first and inserts afterwards lets two of them find it free.";
-    Load a_crowd_at_a_cold_key_fills_it_once: "Of fifty who read a user that is not cached at once, all get the user, and at most one has `stored` in Cache-Status", "A hot key that expires must not become fifty queries and fifty fills.";
+    Load a_crowd_at_a_cold_key_fills_it_once: "Of fifty who read an uncached user at once, all get the user, and at most one has `stored` in Cache-Status", "A hot key that expires must not become fifty queries and fifty fills.";
     Load no_read_is_older_than_a_change_that_was_answered: "Reads beside changes: a read that begins after a change was answered shows it, or a later one", "The race of the textbook: a slow reader fills in what it has read before the change.";
     Restart what_was_answered_is_read_after_a_kill: "SIGKILL between changes: afterwards each read shows the last change that was answered, or a later one", "The process dies between its commit and its delete, and the old value is still in the cache.";
 }
@@ -37,7 +37,7 @@ async fn an_email_address_wanted_by_twenty_at_once_goes_to_one(target: &Target) 
 
 async fn a_crowd_at_a_cold_key_fills_it_once(target: &Target) -> Outcome {
     let client = Client::of(target);
-    // So that the cache is known to be there.
+    // A hit shows that the cache is there.
     let warm = client.sign_up("Warm").await?;
     client.hit(warm).await?;
     let id = client.sign_up("Cold").await?;
@@ -58,7 +58,7 @@ async fn number(response: Response) -> anyhow::Result<u64> {
     })
 }
 
-/// Changes a user; whether it was answered, not refused for now.
+/// Changes a user, and returns whether that was answered with 200, and not refused for now.
 async fn change(client: &Client, id: i64, number: u64, email: &str) -> anyhow::Result<bool> {
     let user = json!({ "name": format!("change {number}"), "email": email });
     let changed = client.change(id, &user).await?;
@@ -101,7 +101,8 @@ async fn no_read_is_older_than_a_change_that_was_answered(target: &Target) -> Ou
 async fn what_was_answered_is_read_after_a_kill(target: &Target) -> Outcome {
     let client = Client::of(target);
     let killing = Killing::default();
-    // All of them before anybody begins: the server may be killed while the last is still being made.
+    // All users are made before any client begins. Otherwise the server may be killed while the last is still being
+    // made.
     let users = try_join_all((0..8).map(async |worker| {
         let email = client.email(&format!("change 0 of {worker}"));
         let created = client.create(&json!({ "name": "change 0", "email": email })).await?;
@@ -113,7 +114,7 @@ async fn what_was_answered_is_read_after_a_kill(target: &Target) -> Outcome {
         async move {
             let mut promised = 0;
             for number in 1.. {
-                // What it says before the change is what must not be said after it.
+                // This read puts the old value into the cache, from where it must be gone after the change.
                 if killing.is_over() || client.read(id).await.is_err() {
                     break;
                 }
@@ -123,7 +124,7 @@ async fn what_was_answered_is_read_after_a_kill(target: &Target) -> Outcome {
                     promised = number;
                     killing.promised();
                 } else {
-                    // Too many at once: then a little later.
+                    // It was refused for now: try again a little later.
                     tokio::time::sleep(pause(&changed)).await;
                 }
             }

@@ -19,20 +19,20 @@ use conform::{
 };
 
 cases! {
-    Plain a_user_is_made_and_read_and_read_again_from_the_cache: "POST /users: 201 with Location and the user; GET: 200 and the same user, the second time a hit", "Nobody but the clock may notice that there is a cache.";
-    Plain a_change_is_seen_by_the_next_read: "PUT: 200 and the user; the next GET shows the change, however hot the old value was", "Somebody who changes a name and then sees the old one changes it again, and then calls.";
+    Plain a_user_is_made_and_read_and_read_again_from_the_cache: "POST /users: 201 with Location and the user; GET: 200 and the same user, the second time a hit", "A cache may make reads faster. Nobody may notice anything else of it.";
+    Plain a_change_is_seen_by_the_next_read: "PUT: 200 and the user; the next GET shows the change, however hot the old value was", "A user who sees the old name after a change makes the change again, and then calls.";
     Plain a_deleted_user_is_not_found: "DELETE: 204 without a body; then 404, and the address is free", "A deleted user that the cache still shows is a leak.";
     Plain a_cached_absence_is_a_hit_until_the_user_is_made: "A user that nobody has: 404, the second time as a hit with a ttl of ten seconds at most; once the user is made, 200", "A client that keeps asking for nobody must not reach the database, and a user who signs up must be found.";
     Plain a_user_that_nobody_has_cannot_be_changed: "GET, PUT and DELETE of an id that nobody has: 404", "A change must not make a user.";
     Plain a_taken_email_address_is_a_conflict: "Somebody else's address: 409, whatever the case of its letters; one's own: 200", "Two accounts with one address are one account for the person who resets the password.";
     Plain two_spellings_of_a_mailbox_are_one_address: "The same address in other letters: 409, also for letters beyond ASCII, for composed and decomposed ones, and for the punycode of a domain", "`lower()` of a database may fold A to Z only.";
-    Plain a_change_says_which_version_it_is_for: "PUT without If-Match: 428; with the ETag of an older version: 412, and nothing is changed; with that of GET, POST or PUT, or with *: 200", "Two who read, and then write, must not undo each other's change.";
-    Load of_twenty_changes_of_one_version_one_is_made: "Of twenty PUTs with the same ETag at once, one gets 200 and the others 412", "To compare first and then to change is a race.";
-    Plain many_users_are_read_at_once: "GET /users?ids=…: 200, the users in the order asked for, each once, and who is missing", "A page of a hundred must not be a hundred requests, and must be forgotten one by one.";
+    Plain a_change_says_which_version_it_is_for: "PUT without If-Match: 428; with the ETag of an older version: 412, and nothing is changed; with that of GET, POST or PUT, or with *: 200", "Two clients that read and then write must not undo each other's change.";
+    Load of_twenty_changes_of_one_version_one_is_made: "Of twenty PUTs with the same ETag at once, one gets 200 and the others 412", "If a program compares first and changes afterwards, that is a race.";
+    Plain many_users_are_read_at_once: "GET /users?ids=…: 200, the users in the order asked for, each once, and who is missing", "A page of a hundred users must not be a hundred requests, and a change of one of them must be seen in it.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200; HEAD of a user: as GET, without the body", "A load balancer asks this before it sends clients.";
 }
 
-/// The table, what may be sent by mistake, and crowds.
+/// All cases: those of the table, of bad input, and of crowds.
 pub fn suite() -> Suite {
     Suite {
         calls: include_str!("calls.md"),
@@ -103,7 +103,7 @@ async fn a_cached_absence_is_a_hit_until_the_user_is_made(target: &Target) -> Ou
 
 /// Asks for the ids that are given out next, and then makes their users. False if another case took the ids first.
 async fn absence_until_made(client: &Client, last: i64) -> anyhow::Result<bool> {
-    // Some more than the next, for a server that skips a few.
+    // Some more ids than the next one, for a server that skips a few.
     let next = last + 1..=last + 5;
     for id in next.clone() {
         let nobody = client.read(id).await?;
@@ -118,7 +118,7 @@ async fn absence_until_made(client: &Client, last: i64) -> anyhow::Result<bool> 
     }
     let ttl = ttl(&absent)?;
     problem(absent, 404).await?;
-    expect(ttl <= 10, "a ttl of ten seconds at most for a user that there is not", ttl)?;
+    expect(ttl <= 10, "a ttl of ten seconds at most for a user that does not exist", ttl)?;
     // All of them are used up, so that no other case meets an absence that was left behind.
     let mut made = Vec::new();
     while made.last().copied().unwrap_or(last) < last + 5 {
@@ -136,7 +136,7 @@ async fn absence_until_made(client: &Client, last: i64) -> anyhow::Result<bool> 
     Ok(seen)
 }
 
-/// The largest id but one that there can be.
+/// The second largest possible id.
 const NOBODY: i64 = i64::MAX - 1;
 
 async fn a_user_that_nobody_has_cannot_be_changed(target: &Target) -> Outcome {
@@ -151,7 +151,7 @@ async fn a_taken_email_address_is_a_conflict(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (first, second) = (client.sign_up("Taken").await?, client.sign_up("Hopper").await?);
     problem(client.create(&client.user("Taken")).await?, 409).await?;
-    // Nobody's mail server tells letters by case.
+    // No mail server in use tells addresses apart by case.
     let shouted = client.email("Taken").to_uppercase();
     problem(client.create(&json!({ "name": "A", "email": shouted })).await?, 409).await?;
     problem(client.change(second, &client.user("Taken")).await?, 409).await?;
@@ -238,7 +238,7 @@ async fn many_users_are_read_at_once(target: &Target) -> Outcome {
         Ok(hit.then_some(()))
     });
     all_hit.await?;
-    // What was read together is known one by one, and forgotten one by one.
+    // Users that were read together are cached one by one, and forgotten one by one.
     let new = json!({ "name": "Second", "email": client.email("Two") });
     status(&client.change(two, &new).await?, 200)?;
     let many = json_of(client.read_many(&ids).await?, 200).await?;
@@ -251,7 +251,7 @@ async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome
     status(&target.ask(Method::HEAD, &format!("users/{id}")).await?, 200)
 }
 
-/// A field that is a time: texts do not compare, for `12:00:00Z` stands after `12:00:00.5Z`.
+/// A field that is a time. Its text cannot be compared: `12:00:00Z` sorts after `12:00:00.5Z`.
 fn instant(user: &Value, field: &str) -> anyhow::Result<OffsetDateTime> {
     let text = text(user, field)?;
     let instant = OffsetDateTime::parse(text, &Rfc3339).ok();

@@ -18,7 +18,7 @@ use crate::cases::client::{Client, is_hit};
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
-    /// Readers of one user who come in a second
+    /// Readers of one user that come in a second
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(20..=5_000))]
     readers_per_second: u32,
     /// Seconds that the user stays in Redis
@@ -45,7 +45,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// The database is so far away, each way: a reload takes two round trips.
+/// How far away the database is, in one direction. A reload takes two round trips.
 const FAR: Duration = Duration::from_millis(50);
 const TITLE: &str = "The slowest reader of each tenth of a second";
 const AXES: (&str, &str) = ("seconds", "milliseconds");
@@ -61,13 +61,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let expiries = u64::from(params.expiries);
     lab.check(
         "without XFetch: readers that found it expired",
-        // One for each life; but where a reload takes long, fewer lives fit into the time.
+        // One for each life. But if a reload takes long, fewer lives fit into the time.
         format!("{} or more, one for every other expiry", expiries.div_ceil(2)),
         without.misses,
         without.misses >= expiries.div_ceil(2),
     );
-    // None on a machine that keeps its pace. A reload that takes much longer than the last one did begins too
-    // late, and a busy machine makes such: the figure says none, the check says that it is the exception.
+    // There are none on a machine that keeps its pace. On a busy machine a reload may take much longer than the last
+    // one did, and then it began too late. So the figure's target is none, and the check only asks that it is the
+    // exception.
     let found = with.expired as f64;
     lab.figure_with_target(
         "with XFetch: readers that found it expired",
@@ -95,7 +96,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 struct Hot {
     /// Answers that were no hit.
     misses: u64,
-    /// Of these, the ones before which others had come, so that chance had its chance.
+    /// Of these, the ones shortly before which other readers had come. One of those could have reloaded.
     expired: u64,
     failed: u64,
     queries: u64,
@@ -145,7 +146,7 @@ async fn hot(params: &Params, lab: &Lab, name: &str, beta: &str) -> anyhow::Resu
     draw(lab, name, &log);
     tell(lab, name, &outcome, queries);
     let expired = log.iter().filter(|(came, _, hit)| {
-        // Chance needs readers: where this machine held them up before the expiry, it says nothing.
+        // If this machine held up the readers before the expiry, nobody could have reloaded.
         let before = came.saturating_sub(Duration::from_millis(800))..*came;
         let hits = log.iter().filter(|(came, took, _)| before.contains(&(*came + *took))).count();
         !hit && hits >= params.readers_per_second as usize * 4 / 10
@@ -171,7 +172,7 @@ fn tell(lab: &Lab, name: &str, outcome: &Outcome, queries: u64) {
     lab.figure(format!("{name}: p50"), outcome.percentile(50.0), "ms");
     let tail = format!("{name}: p99.9");
     if name == "with XFetch" {
-        // A reload takes four times the distance at least: whoever is quicker has not waited for one.
+        // A reload takes at least four times the distance. A reader that was quicker has not waited for one.
         let reload = 4.0 * FAR.as_secs_f64() * 1e3;
         let target = Target::AtMost(reload / 2.0);
         lab.figure_with_target(tail, outcome.percentile(99.9), "ms", target);

@@ -16,13 +16,13 @@ struct Params {
     /// Users
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     users: u32,
-    /// Reads with each policy; as many before, to warm up, and as many after other users became the favourites
+    /// Reads with each policy. As many come before, to warm up, and as many after, with other favourites
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(500..=1_000_000))]
     reads: u32,
     /// How uneven the reads are: Zipf's exponent
     #[arg(long, default_value_t = 1.0, value_parser = exponent)]
     zipf: f64,
-    /// For how many of the users there is room, in percent, about
+    /// The share of the users for which there is room, in percent, about
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=90))]
     room_percent: u64,
 }
@@ -47,7 +47,11 @@ pub fn experiment() -> Experiment {
 
 fn exponent(text: &str) -> Result<f64, String> {
     let exponent: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if (0.01..=3.0).contains(&exponent) { Ok(exponent) } else { Err("is not 0.01 to 3".to_owned()) }
+    if (0.01..=3.0).contains(&exponent) {
+        Ok(exponent)
+    } else {
+        Err("must be 0.01 to 3".to_owned())
+    }
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
@@ -96,8 +100,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lfu > random,
     );
     lab.text(
-        "LRU is a figure and no check: Redis' clock for it ticks once a second, and a cache that is turned over \
-         within seconds, as this one, evicts nearly at random.",
+        "LRU is a figure and no check: Redis' clock for it ticks once a second, and this cache is turned over \
+         within seconds, so LRU evicts nearly at random.",
     );
     let (_, after, evicted) = &ratios[3];
     lab.check_eq("noeviction: keys that had to go", 0, *evicted);
@@ -112,7 +116,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What Redis takes empty, and for the share of the users: found by filling a few.
+/// The memory that Redis takes when it is empty, and for that share of the users. A few users show how much one takes.
 async fn room(
     params: &Params,
     redis: &mut MultiplexedConnection,
@@ -137,8 +141,8 @@ async fn stat(redis: &mut MultiplexedConnection, part: &str, name: &str) -> anyh
     Ok(line.with_context(|| format!("INFO has no {name}"))?.trim().parse()?)
 }
 
-/// Ids, the n-th most popular as often as 1/n^s says, in three parts, the last with other favourites. The same
-/// for every policy.
+/// The ids to read, the same for every policy. The n-th most popular id comes as often as 1/n^s says. There are three
+/// parts, and the last has other favourites.
 fn zipf(params: &Params) -> Vec<u32> {
     let mut sums = Vec::new();
     let mut sum = 0.0;
@@ -149,7 +153,7 @@ fn zipf(params: &Params) -> Vec<u32> {
     let mut chance = StdRng::seed_from_u64(rand::random());
     let mut draw = |part: u64| {
         let at = chance.random::<f64>() * sum;
-        // Scattered over the ids, so that those that are read often do not lie side by side.
+        // Scattered over the ids, so that the popular ones do not lie side by side.
         let rank = sums.partition_point(|&sum| sum < at) as u64;
         let rank = rank + part / 2 * u64::from(params.users / 2);
         u32::try_from(rank * 7_919 % u64::from(params.users)).unwrap_or(0) + 1
@@ -163,7 +167,7 @@ struct Seen {
     hits: u64,
     loads: u64,
     unstored: u64,
-    /// Redis was taken to be away: a server that is full is not.
+    /// Reads for which Redis was taken to be away. A full server is not away.
     around: u64,
 }
 

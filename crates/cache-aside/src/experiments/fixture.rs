@@ -1,4 +1,5 @@
-//! What do tests, experiments and cases start from? A fresh database, a fresh part of Redis, and programs before them.
+//! What do tests, experiments and cases start from? A fresh database, a fresh part of Redis, and programs in front of
+//! them.
 
 use std::{
     sync::Arc,
@@ -28,14 +29,14 @@ use crate::{
     user::UserId,
 };
 
-/// Options for where no time-out is tried: a busy machine must not run into one.
+/// Options for tests that try no time-out: a busy machine must not run into one.
 pub const CALM: [&str; 4] = ["--redis-timeout", "3", "--database-timeout", "10"];
 
 /// Options with time enough for everything. What is seen then does not depend on the machine's speed.
 pub const NO_TIMEOUTS: [&str; 6] =
     ["--trust", "60", "--redis-timeout", "20", "--database-timeout", "60"];
 
-/// Fresh servers. What was made on them is gone with this value, so it has to outlive its programs.
+/// A fresh database and a fresh part of Redis. They are deleted with this value, so it has to outlive its programs.
 #[derive(Debug)]
 pub struct Fixture {
     /// No users are in it at first.
@@ -82,7 +83,7 @@ impl Fixture {
         serve.env("REDIS_URL", redis_url).args(&["--key-prefix", &self.key_prefix])
     }
 
-    /// Starts a [`CALM`] process with these options, which believes Redis; and a client of it.
+    /// Starts a [`CALM`] process with these options, waits until it believes Redis, and returns it with a client.
     pub async fn start(&self, options: &[&str]) -> anyhow::Result<(Child, Client)> {
         let child = self.serve().args(&CALM).args(options).start().await?;
         let client = believing(&child).await?;
@@ -110,7 +111,7 @@ impl Fixture {
         Defaults::parse_from(["defaults"]).tuning
     }
 
-    /// The service within this process, for what is called as a function. It believes Redis.
+    /// Starts the service within this process, for experiments that call it as a function. It believes Redis.
     pub async fn app(&self, tuning: &Tuning) -> anyhow::Result<Arc<Running>> {
         let service = Running::start(self.database.url(), &self.redis_url, tuning);
         let service = service.map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -126,7 +127,7 @@ impl Fixture {
         Ok(connection)
     }
 
-    /// What every key of a user begins with, in this life of Redis. Some process must have confirmed it before.
+    /// What every key of a user begins with, in this life of Redis.
     pub async fn keys_of_users(&self) -> anyhow::Result<String> {
         let address = Address::new(&self.redis_url, &self.key_prefix, Duration::from_secs(10), 0)?;
         let store = Store::new(self.database.url(), Duration::from_secs(10))?;
@@ -167,7 +168,7 @@ impl Fixture {
 
     /// How many times the table of users was searched. PostgreSQL counts, not the program.
     ///
-    /// A connection tells what it did when it ends, if not earlier, so all others must end.
+    /// A connection may tell what it did only when it ends, so all others must end.
     pub async fn queries(&self) -> anyhow::Result<u64> {
         let mut connection = PgConnection::connect(self.database.url()).await?;
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -212,7 +213,7 @@ pub fn renamed(id: i64, name: &str) -> Value {
     json!({ "name": name, "email": format!("user{id}@example.org") })
 }
 
-/// A client of a process that believes Redis.
+/// Waits until a process believes Redis, and returns a client of it.
 pub async fn believing(child: &Child) -> anyhow::Result<Client> {
     let client = Client::at(child.url())?;
     eventually("Redis is believed", async || {

@@ -24,13 +24,13 @@ struct Params {
     /// Keys that are filled at once
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     keys: u32,
-    /// How much of the hour chance takes off
+    /// How much of the hour a random part may take off
     #[arg(long, default_value_t = 0.1, value_parser = share)]
     jitter: f64,
     /// Hot users that are really read until they expire
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     hot: u32,
-    /// Seconds that those live; chance takes up to a half off
+    /// Seconds that the hot users live; a random part takes up to a half off
     #[arg(long, default_value_t = 4.0, value_parser = lab::experiment::seconds)]
     ttl: f64,
 }
@@ -54,7 +54,7 @@ pub fn experiment() -> Experiment {
 
 fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    if (0.01..=0.9).contains(&share) { Ok(share) } else { Err("is not 0.01 to 0.9".to_owned()) }
+    if (0.01..=0.9).contains(&share) { Ok(share) } else { Err("must be 0.01 to 0.9".to_owned()) }
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
@@ -62,7 +62,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (spread, spread_took) = expiries(&params, &lab, params.jitter).await?;
     let over = 3_600.0 * params.jitter;
     let keys = f64::from(params.keys);
-    // Those that expire in the same second are reloaded in the same second, if they are hot.
+    // Hot keys that expire in the same second are reloaded in the same second.
     lab.figure("one time to live: reloads in the worst second of the hour", same.worst, "");
     lab.figure("with jitter: reloads in the worst second of the hour", spread.worst, "");
     let filled = keys / same_took.as_secs_f64();
@@ -80,7 +80,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         format!("{:.1}", spread.between),
         (over * 0.9..=longest).contains(&spread.between),
     );
-    // A second's share is Poisson's, so its deviation is the root of the mean; six of them never happen.
+    // A second's share is Poisson's, so its deviation is the root of the mean; six of them practically never happen.
     let mean = keys / over;
     let most = mean + 6.0 * mean.sqrt() + 1.0;
     lab.check(
@@ -113,7 +113,7 @@ async fn expiries(params: &Params, lab: &Lab, jitter: f64) -> anyhow::Result<(Ex
     for first in (1..=params.keys).step_by(1_000) {
         let mut ask = Pipeline::new();
         for n in first..(first + 1_000).min(params.keys + 1) {
-            // A time of Redis' clock and not what is left, which depends on when the answer comes.
+            // The time on Redis' clock, and not the time that is left, which depends on when the answer comes.
             ask.cmd("PEXPIRETIME").arg(format!("{keys}{n}"));
         }
         let ends: Vec<i64> = ask.query_async(&mut redis).await?;

@@ -25,7 +25,7 @@ struct Params {
     /// Seconds for each measurement
     #[arg(long, default_value_t = 0.1, value_parser = lab::experiment::seconds)]
     seconds: f64,
-    /// Measurements of each, by turns
+    /// Measurements of each, taken in turn
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
 }
@@ -48,7 +48,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// What one reader reads with.
+/// What one reader needs for its reads.
 #[derive(Clone)]
 struct Hand {
     service: Arc<Service>,
@@ -66,7 +66,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let near_app = fixture.app(&Tuning { near: 1_000, ..fixture.no_timeouts() }).await?;
     let (service, near) = (Arc::clone(&app), Arc::clone(&near_app));
     let id = fixture::id(500)?;
-    // Twice for the near cache: it keeps what Redis has.
+    // Fills Redis, and then the near cache, which keeps what Redis has.
     for service in [&service, &near, &near] {
         service.get(id).await?;
     }
@@ -87,10 +87,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut p50 = [vec![], vec![], vec![], vec![]];
     let (mut hits, mut queries) = (Vec::new(), Vec::new());
     for round in 0..params.rounds {
-        lab.progress(round.into(), params.rounds.into(), "measured by turns");
+        lab.progress(round.into(), params.rounds.into(), "measured in turn");
         let mut throughputs = Vec::new();
         for (at_once, name) in [(1, "one reader"), (params.readers, "many readers")] {
-            // One alone is told by its latency, which needs fewer measurements.
+            // For one reader alone we only take the latency, which needs fewer measurements.
             if at_once == 1 && round % 5 != 0 {
                 continue;
             }

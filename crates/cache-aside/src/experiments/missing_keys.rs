@@ -16,7 +16,7 @@ struct Params {
     /// Requests in each run
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     requests: u32,
-    /// Ids that nobody has, which they ask for
+    /// Ids that nobody has, for which the clients ask
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=50))]
     ids: u32,
     /// Clients at once
@@ -47,7 +47,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// Under the tenth that jitter takes off ten seconds: no absence expires sooner.
+/// Jitter takes at most a tenth off ten seconds, so no absence expires sooner than this.
 const SHORTEST_LIFE: Duration = Duration::from_secs(9);
 /// Nobody has these.
 const FIRST: i64 = 1_000_000;
@@ -63,7 +63,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         (ids..=ids * lives).contains(&known.queries),
     );
     let unknown = run_one(&params, &lab, "0", params.ids).await?;
-    // What is measured against has room for chance: a client may find what another one has just loaded.
+    // The two runs that we compare with have room for chance: a client may find what another one has just loaded.
     let nearly_all = requests * 9 / 10..=requests;
     let expected = format!("from {} to {requests}", nearly_all.start());
     lab.check(
@@ -72,7 +72,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         unknown.queries,
         nearly_all.contains(&unknown.queries),
     );
-    // More than can be asked for, however unevenly the clients share the requests.
+    // More ids than can be asked for, however unevenly the clients share the requests.
     let scan = run_one(&params, &lab, "10", params.requests * params.clients).await?;
     lab.check(
         "absences cached, but another id each time: queries",
@@ -88,7 +88,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         [vec![absences.to_owned()], cells.to_vec(), vec![format!("{rate:.0}")]].concat()
     };
     let columns = ["absences", "ids", "requests", "queries", "requests/s"];
-    lab.table("Requests for users that nobody is", &columns, rows.map(row).to_vec());
+    lab.table("Requests for ids that nobody has", &columns, rows.map(row).to_vec());
     lab.check(
         "a user that is made where an absence was cached is found at once",
         "200, in each of 10 cases",
@@ -101,7 +101,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 struct Seen {
     queries: u64,
     took: Duration,
-    /// Of ten users that were made where nobody was, how many were found.
+    /// How many of ten new users were found whose ids had been asked for before.
     found: u32,
 }
 
@@ -115,7 +115,7 @@ async fn run_one(params: &Params, lab: &Lab, ttl: &str, ids: u32) -> anyhow::Res
     believing(&child).await?;
     let mut clients = Vec::new();
     for client in 0..params.clients {
-        // Each begins elsewhere, and asks for every so many-th.
+        // Each client begins at another id. With `n` clients, each asks for every n-th id.
         let connection = Connection::open(child.address()).await?;
         clients.push((connection, client, params.clients, ids));
     }
@@ -147,11 +147,11 @@ async fn made_where_nobody_was(client: &Client, cached: bool) -> anyhow::Result<
     let mut found = 0;
     for n in 0..10 {
         let new = format!("new{n}");
-        // The next ids are known: users are counted.
+        // The next ids are known, because they are counted up.
         let id = 11 + n;
         let nobody = [client.read(id).await?, client.read(id).await?];
         ensure!(nobody.iter().all(|it| it.status() == 404), "somebody has id {id}");
-        // The second of them finds the absence, or nothing is tried.
+        // The second read has to find the absence, or else nothing is tried.
         let tried = is_hit(&nobody[1]) == cached;
         ensure!(client.sign_up(&new).await? == id, "another id than the next");
         let read = client.read(id).await?;

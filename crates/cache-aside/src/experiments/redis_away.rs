@@ -1,4 +1,4 @@
-//! Redis is cut off, swallowed, killed and restarted with old data, under load. What do the clients see?
+//! Redis is cut off, black-holed, killed and restarted with old data, under load. What do the clients see?
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -19,7 +19,7 @@ struct Params {
     /// Seconds that each fault lasts
     #[arg(long, default_value_t = 1.5, value_parser = lab::experiment::seconds)]
     seconds: f64,
-    /// Seconds for which Redis is believed: what a change waits that cannot reach it
+    /// Seconds for which Redis is believed. A change that cannot reach it waits this long
     #[arg(long, default_value_t = 1.0, value_parser = lab::experiment::seconds)]
     trust: f64,
     /// Readers, and as many writers, on two processes
@@ -50,7 +50,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::with_redis(&lab, server.url()?).await?;
     let proxy = Proxy::to_url(&fixture.redis_url).await?;
     let trust = params.trust.to_string();
-    // The database may take its time: a slow disk is not what this is about.
+    // The database may take its time, because this is not about slow disks.
     let calm = ["--trust", &trust, "--database-timeout", "5"];
     let far = fixture.serve_through(&proxy.url(&fixture.redis_url)?).args(&calm).start().await?;
     let near = fixture.serve().args(&calm).start().await?;
@@ -61,7 +61,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let load = witnesses.load(params.clients);
 
     let lasts = Duration::from_secs_f64(params.seconds);
-    // Ends early if hits do not return: there is nothing left to be wrong then.
+    // Ends early if hits do not return. Then there is nothing left to try.
     let story = async {
         witnesses.phase(&lab, "all is well", lasts).await?;
         let faults = [("cut off from one", Fault::Cut), ("black-holed for one", Fault::BlackHole)];
@@ -76,12 +76,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             }
         }
         forget(&fixture, &witnesses).await?;
-        // Those of the life that ends.
+        // The keys of the life that ends now.
         let keys = fixture.keys_of_users().await?;
         server.kill().await?;
         witnesses.phase(&lab, "killed", lasts).await?;
-        // The old values are counted before a reader has replaced them, however slow this machine is; then come
-        // the readers.
+        // The readers are held back until the old values are counted, because they replace them.
         witnesses.hold.store(true, Ordering::Relaxed);
         server.restart().await?;
         let old = old_values(&fixture, &keys).await?;
@@ -122,7 +121,7 @@ async fn forget(fixture: &Fixture, witnesses: &Witnesses) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// How many quiet users are there in Redis as they were.
+/// How many quiet users are in Redis with their old values.
 async fn old_values(fixture: &Fixture, keys: &str) -> anyhow::Result<u64> {
     let mut connection = fixture.redis().await?;
     let mut old = 0;

@@ -62,7 +62,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let asked = u64::from(params.interleavings);
     lab.check_eq("random interleavings that were run with the lease", asked, lease.runs);
     lab.check_eq("stale values among them", 0, lease.stale);
-    // One that goes around Redis would race with nobody.
+    // A reader that goes around Redis would race with nobody.
     lab.check_eq("readers among them that missed in Redis", asked, lease.loaded);
     let row = |fill: &str, seen: &Interleaved| {
         vec![fill.to_owned(), seen.runs.to_string(), seen.stale.to_string()]
@@ -73,8 +73,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Holds up queries of users between their look at the table and their answer: those of one program, which is known by
-/// the name of its connections. A lock of ours stands in a view's way.
+/// Holds up the queries of one program between their look at the table and their answer. The program is known by the
+/// name of its connections. A view in the table's place makes them wait for a lock of ours.
 struct Held {
     lock: PgConnection,
     url: String,
@@ -128,7 +128,8 @@ impl Held {
     }
 }
 
-/// Holds up the reader until the writer is done. Returns the name that is read then, and for how long it would be.
+/// Holds up the reader until the writer is done. Returns the name that is read then, and for how many seconds it would
+/// still be read.
 async fn forced_textbook(lab: &Lab) -> anyhow::Result<(String, i64)> {
     let fixture = Fixture::of(lab).await?;
     fixture.make_users(1).await?;
@@ -146,7 +147,7 @@ async fn forced_textbook(lab: &Lab) -> anyhow::Result<(String, i64)> {
     Ok((writer.get(id).await?.context("nobody")?, writer.ttl(id).await?))
 }
 
-/// The same with two processes.
+/// The same with two processes of the service.
 async fn forced(lab: &Lab) -> anyhow::Result<String> {
     let fixture = Fixture::of(lab).await?;
     fixture.make_users(1).await?;
@@ -195,7 +196,7 @@ async fn interleave_textbook(params: &Params, lab: &Lab) -> anyhow::Result<Inter
         Textbook::new(url, &fixture.redis_url, &fixture.key_prefix, false)
     };
     let pair = Pair::Textbook(new().await?, new().await?);
-    // The textbook needs fewer: it does not take long to find one.
+    // The textbook needs fewer runs, because a stale value is soon found.
     many(params.interleavings / 5, params.at_once, lab, "textbook", &pair).await
 }
 
@@ -287,7 +288,7 @@ impl Pair {
     }
 }
 
-/// Waits so many microseconds first. A timer is a hundred times too coarse.
+/// Waits this many microseconds first. It does not sleep, because a timer is a hundred times too coarse.
 async fn after<T>(micros: u64, work: impl Future<Output = T>) -> T {
     let until = std::time::Instant::now() + Duration::from_micros(micros);
     while std::time::Instant::now() < until {

@@ -58,7 +58,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.progress(done, 3, format!("{readers} readers at once, {mode}"));
         let seen = stampede(&params, &lab, mode).await?;
         lab.check_eq(format!("{mode}: readers that got the user"), rounds * readers, seen.served);
-        // The first two are what we compare with, so chance has room: a reader may be held up between its look and its
+        // We compare with the first two, which have room for chance: a reader may be held up between its look and its
         // load. Only the lease is exact.
         let (least, most) = match mode {
             "naive" => (rounds * each * 9 / 10, rounds * each),
@@ -142,8 +142,8 @@ async fn stampede(params: &Params, lab: &Lab, mode: &str) -> anyhow::Result<Seen
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        // Half of what a call of the database may take: the other half is for those who queue for a connection.
-        // A program with shorter keys never sends this much. It is judged by its queries all the same.
+        // No longer than this, because a program with shorter keys never sends as much. It is judged by its queries all
+        // the same.
         let _ = timeout(Duration::from_secs(5), all_looked).await;
         to_database.heal();
         for seen in crowd.join_all().await {

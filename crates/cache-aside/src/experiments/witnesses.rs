@@ -17,15 +17,15 @@ use tokio::{task::JoinSet, time::sleep};
 use super::fixture::renamed;
 use crate::cases::client::{Client, is_hit, name};
 
-/// Users that are hot, and not written to except where it is said.
+/// Hot users that the load only reads.
 pub const QUIET: i64 = 20;
-/// Users that are changed where Redis is away, and read at once where it is near.
+/// Users that are changed through the process without Redis, and then read at once through the other.
 const PROBED: i64 = 5;
 
 /// Two processes, their clients, and what those were promised.
 #[derive(Clone)]
 pub struct Witnesses {
-    /// The one that Redis is cut off from, and the other.
+    /// A client of the process that Redis is cut off from, and one of the other.
     pub clients: [Client; 2],
     /// For each user, the number of the last change that was answered. Index 0 is nobody.
     promised: Arc<Vec<AtomicU64>>,
@@ -50,12 +50,12 @@ struct Seen {
     all_reads: u64,
     all_writes: u64,
     slowest_read: f64,
-    /// Of the changes that were answered while Redis was away from somebody.
+    /// Changes that were answered while Redis was away from a process.
     writes_while_away: u64,
 }
 
 impl Witnesses {
-    /// Nothing seen as yet.
+    /// Nothing has been seen yet.
     pub fn new(clients: [Client; 2], writers: u16) -> anyhow::Result<Self> {
         let users = usize::try_from(Self::users(writers))? + 1;
         Ok(Self {
@@ -85,7 +85,7 @@ impl Witnesses {
             load.spawn(async move {
                 let users = witnesses.promised.len() - 1;
                 while !witnesses.end.load(Ordering::Relaxed) {
-                    // By chance, so that each process reads each user, whichever process changes it.
+                    // Chosen at random, so that each process reads each user, whichever process changes it.
                     let (process, user) = (rand::random_range(0..2), rand::random_range(1..=users));
                     let id = i64::try_from(user).unwrap_or(1);
                     if id <= QUIET && witnesses.hold.load(Ordering::Relaxed) {
@@ -93,7 +93,7 @@ impl Witnesses {
                         continue;
                     }
                     witnesses.read(&witnesses.clients[process], id).await;
-                    // Not as fast as it can: this is about what is answered, not about how much.
+                    // A short pause: this is about what is answered, and not about how much.
                     sleep(Duration::from_millis(1)).await;
                 }
             });
@@ -107,7 +107,7 @@ impl Witnesses {
                         break;
                     }
                     let client = &witnesses.clients[usize::from(n % 2)];
-                    // Told in the failures.
+                    // A failure is noted in `failed`.
                     let _ = witnesses.write(client, id, change).await;
                     sleep(Duration::from_millis(5)).await;
                 }
@@ -175,22 +175,23 @@ impl Witnesses {
         }
     }
 
-    /// Makes users hot where Redis is near, changes them where it is away, and reads them where it is near as
-    /// soon as the change is answered. One after another, so that they fall between two confirmations.
+    /// Makes users hot in the process that has Redis, changes them through the other one, and reads them in the first
+    /// again as soon as the change is answered. It does so one after another, so that some fall between two
+    /// confirmations.
     pub async fn probe(&self, change: u64) {
         let [far, near] = &self.clients;
         join_all((1..=PROBED).map(|n| async move {
             let id = QUIET + i64::from(self.writers) + n;
             sleep(Duration::from_millis(40) * u32::try_from(n).unwrap_or(0)).await;
             self.read(near, id).await;
-            // Told in the failures.
+            // A failure is noted in `failed`.
             let _ = self.write(far, id, change).await;
             self.read(near, id).await;
         }))
         .await;
     }
 
-    /// Lets the load go on for a while, and writes down what it was like.
+    /// Lets the load go on for a while, and notes what was seen.
     pub async fn phase(&self, lab: &Lab, name: &str, lasts: Duration) -> anyhow::Result<()> {
         lab.progress(0, 0, name);
         self.begin(name);
@@ -225,7 +226,7 @@ impl Witnesses {
         seen.writes.clear();
     }
 
-    /// Waits until both processes answer from Redis again, though nobody tells them to. Whether they do.
+    /// Waits until both processes answer from Redis again by themselves, and returns whether they do.
     pub async fn hits_return(&self, lab: &Lab, name: &str) -> anyhow::Result<bool> {
         self.begin(&format!("after: {name}"));
         let healed = Instant::now();
@@ -247,7 +248,7 @@ impl Witnesses {
 
     /// Checks that everything was as promised.
     pub async fn report(&self, lab: &Lab) -> anyhow::Result<()> {
-        // The last word has the database: every user, by both processes.
+        // In the end, every user is read once more through both processes.
         for id in 1..self.promised.len() {
             for client in &self.clients {
                 self.read(client, i64::try_from(id).context("an id")?).await;
@@ -266,7 +267,7 @@ impl Witnesses {
         lab.table("What clients of the two processes saw", &columns, seen.rows.clone());
         lab.figure("reads", seen.all_reads as f64, "");
         lab.figure("changes", seen.all_writes as f64, "");
-        // The time-out of Redis is 100 ms; then comes the database, with all others.
+        // The time-out of Redis is 100 ms. Then the read goes to the database, as all others do.
         let target = Target::AtMost(300.0);
         lab.figure_with_target("slowest read of all", seen.slowest_read, "ms", target);
         let few = |all: &[String]| match all {
@@ -288,7 +289,7 @@ impl Witnesses {
     }
 }
 
-/// `change 7` is 7; what the user was called at first is 0.
+/// `change 7` is 7; the name that the user had at first is 0.
 fn change_of(name: &str) -> u64 {
     name.strip_prefix("change ").and_then(|number| number.parse().ok()).unwrap_or(0)
 }

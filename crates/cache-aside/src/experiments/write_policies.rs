@@ -52,7 +52,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut server = lab.own_server(Service::Redis).await?;
     let fixture = Fixture::with_redis(&lab, server.url()?).await?;
     fixture.make_users(params.users + 2).await?;
-    // Redis as a cache is run: it keeps nothing over a power cut.
+    // Redis as it is run for a cache: it keeps nothing over a power cut.
     let mut redis = fixture.redis().await?;
     cmd("CONFIG").arg("SET").arg("appendonly").arg("no").exec_async(&mut redis).await?;
     let trust = Duration::from_secs(1);
@@ -66,7 +66,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let id = fixture::id(params.users + 2)?;
     let email = Email::parse("policies@example.org").map_err(anyhow::Error::msg)?;
     for name in ["first", "second"] {
-        // Hot, so that there is something to delete.
+        // This read makes the user hot, so that there is something to delete.
         app.get(id).await?;
         let name = Name::parse(name).map_err(anyhow::Error::msg)?;
         app.update(id, None, &name, &email).await?;
@@ -103,7 +103,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
     server.restart().await?;
     let servers = Servers::connect(fixture.database.url(), &fixture.redis_url).await?;
-    // Finds the old connection dead, so that no change has to.
+    // This read finds the old connection dead, so that no change has to.
     app.get(id).await?;
     believes(&app).await?;
     for change in 1..=params.changes {

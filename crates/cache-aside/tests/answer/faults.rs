@@ -1,4 +1,4 @@
-//! What a close reading and real use found. Each of these failed once.
+//! Faults of earlier versions, each with the test that found it.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ async fn one_slow_answer_of_redis_costs_one_request_and_no_more() -> Outcome {
     let slow = slow.await?;
     let read = reading.await??;
     drop(slow);
-    ensure!(!is_hit(&read), "it was slow");
+    ensure!(!is_hit(&read), "the slow answer was used");
     ensure!(name(read).await? == "Ada");
     let begun = std::time::Instant::now();
     client.hit(id).await?;
@@ -103,7 +103,7 @@ async fn without_the_database_readers_make_no_storm_of_connections() -> Outcome 
     let fixture = Fixture::fresh().await?;
     let proxy = Proxy::to_url(fixture.database.url()).await?;
     let serve = fixture.serve().env("DATABASE_URL", proxy.url(fixture.database.url())?);
-    // Each reader gives up at once, so that all that is counted is what the process does by itself.
+    // Each reader gives up at once, so that only what the process does by itself is counted.
     let child = serve.args(&["--trust", "0.3", "--redis-timeout", "0.05"]).start().await?;
     let client = believing(&child).await?;
     proxy.set(Fault::Cut);

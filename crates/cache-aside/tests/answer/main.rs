@@ -198,7 +198,7 @@ async fn a_loader_that_died_does_not_hold_up_others_for_long() -> Outcome {
     .await?;
     doomed.kill().await?;
     ensure!(stuck.await?.is_err());
-    // Its lease would last a minute. Nobody waits for it longer than a command to Redis may take.
+    // The lease would last a minute. Nobody waits for its end longer than a command to Redis may take.
     ensure!(name(client.read(id).await?).await? == "Ada");
     Ok(())
 }

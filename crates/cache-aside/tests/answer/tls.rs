@@ -1,5 +1,5 @@
-//! Is what goes to the servers encrypted where that was asked for? Each real server stands behind a proxy that speaks
-//! TLS, as stunnel would.
+//! Are the connections to the servers encrypted when that was asked for? Each real server is behind a proxy that speaks
+//! TLS, as stunnel does.
 
 use std::{
     path::PathBuf,
@@ -54,7 +54,7 @@ impl Drop for Tls {
 }
 
 impl Tls {
-    /// Before the server at this URL.
+    /// A proxy in front of the server at this URL.
     async fn before(url: &str) -> anyhow::Result<Self> {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));

@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::try_join_all;
 use lab::{
-    Experiment, Lab, Need, Sabotage,
+    Experiment, Lab, Need, Sabotage, Service,
     group::{RabbitMqGroup, ServerGroup},
     queues::Queues,
 };
@@ -61,6 +61,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(0, 3, "three nodes are starting");
     let group = lab.group::<RabbitMqGroup>().await?;
     let queues = Queues::fresh_on(&group.members[0].url()?, "notification-worker");
+    tokio::try_join!(lab.server(Service::Postgres), lab.server(Service::Redis))?;
     let fixture = Fixture::on(queues, Options { shards: 2, backoff_ms: 100, attempts: 8 }).await?;
     // FCM is slow until the alarm begins, so that there is something left by then.
     let begins = Arc::new(AtomicBool::new(false));

@@ -11,6 +11,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::fixture::{Fixture, Options};
 use crate::cases::{PATIENCE, client::Client, stream::Frame};
@@ -45,6 +46,8 @@ pub fn experiment() -> Experiment {
 
 /// In KiB, for one socket. Wide, because what a process holds is more than what its sockets need.
 const MOST_MEMORY: f64 = 64.0;
+/// What does not come within this time after the last call is lost.
+const LOST_AFTER: Duration = Duration::from_secs(10);
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab::open_files::allow_many();
@@ -78,10 +81,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let each = (server.memory().await?.saturating_sub(before)) as f64 / f64::from(params.sockets);
 
     lab.progress(0, 0, "notifying every user");
-    let mut reading = JoinSet::new();
+    let (mut reading, over) = (JoinSet::new(), CancellationToken::new());
     for (user, mut stream) in streams {
+        let over = over.clone();
         reading.spawn(async move {
-            let frame = timeout(PATIENCE * 2, stream.next()).await.ok();
+            let frame = over.run_until_cancelled(stream.next()).await;
             let at = Instant::now();
             // Anything more would be somebody else's.
             let more = timeout(Duration::from_millis(200), stream.next()).await.is_ok();
@@ -91,15 +95,28 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let begun = Instant::now();
     let sent = notify(&client, &params).await?;
     let (mut latencies, mut own, mut more_than_one) = (Vec::new(), 0, 0);
-    while let Some(read) = timeout(PATIENCE * 10, reading.join_next()).await? {
-        let (user, frame, at, more) = read?;
-        let frame: Option<Frame> = frame.transpose()?.flatten();
-        let right = frame.is_some_and(|frame| frame.job_id == format!("job-{user}"));
-        own += u64::from(right);
-        more_than_one += u64::from(more);
-        let latency = (at.into_std() - sent[usize::from(user)]).as_secs_f64() * 1e3;
-        // Who got nothing, or something else, waited for ever.
-        latencies.push(if right { latency } else { f64::INFINITY });
+    let collect = async {
+        while let Some(read) = reading.join_next().await {
+            let (user, frame, at, more) = read?;
+            let frame: Option<Frame> = frame.transpose()?.flatten();
+            let right = frame.is_some_and(|frame| frame.job_id == format!("job-{user}"));
+            own += u64::from(right);
+            more_than_one += u64::from(more);
+            let latency = (at.into_std() - sent[usize::from(user)]).as_secs_f64() * 1e3;
+            // Who got nothing, or something else, waited for ever.
+            latencies.push(if right { latency } else { f64::INFINITY });
+        }
+        anyhow::Ok(())
+    };
+    let give_up = async {
+        sleep(LOST_AFTER).await;
+        over.cancel();
+        // Those who waited in vain say so, and then all is collected.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        collected = collect => collected?,
+        () = give_up => {}
     }
     let rate = f64::from(params.sockets) / begun.elapsed().as_secs_f64();
     latencies.sort_by(f64::total_cmp);

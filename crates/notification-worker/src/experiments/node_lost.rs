@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 use lab::{
-    Experiment, Lab, Need, Sabotage, Target,
+    Experiment, Lab, Need, Sabotage, Service, Target,
     group::{RabbitMqGroup, ServerGroup, until},
     queues::Queues,
     stack::own::OwnServer,
@@ -62,6 +62,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut group = lab.group::<RabbitMqGroup>().await?;
     let nodes = group.members.iter().map(OwnServer::url).collect::<anyhow::Result<Vec<_>>>()?;
     let queues = Queues::fresh_on(&nodes[0], "notification-worker");
+    tokio::try_join!(lab.server(Service::Postgres), lab.server(Service::Redis))?;
     let fixture = Fixture::on(queues, Options { shards: 4, backoff_ms: 100, attempts: 8 }).await?;
     let process = || nodes.iter().fold(fixture.serve(), |it, url| it.args(&["--amqp-url", url]));
     let (_server, client) = fixture::start(process().args(&["--role", "api"])).await?;

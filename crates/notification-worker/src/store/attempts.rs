@@ -55,8 +55,9 @@ pub enum Settlement {
 impl Store {
     // ANCHOR: claim
     /// Begins an attempt, if one is due. An attempt that another worker began and did not end was cut off:
-    /// a message comes again only when its worker has lost its connection. That counts as a crash. A worker that asks
-    /// again because an answer got lost finds its own claim, and goes on with the same attempt.
+    /// a message comes again only when its worker has died or lost its connection, since one that hands over its shard
+    /// first ends what it has begun. That counts as a crash. A worker that asks again because an answer got lost finds its
+    /// own claim, and goes on with the same attempt.
     pub const CLAIM: &str = r#"
         with found as (
             select

@@ -17,6 +17,7 @@ use lab::{
 use notification_worker::{
     cases::client::Client,
     experiments::fixture::{Fixture, QUICK},
+    notification::{JobId, Message, UserId},
 };
 
 fn main() -> ExitCode {
@@ -36,6 +37,23 @@ fn main() -> ExitCode {
 async fn serve_for_cases() -> anyhow::Result<Served> {
     let (fixture, child, _client) = start(&[]).await?;
     Ok(Served::new(child, fixture))
+}
+
+/// A user of this shard of whose messages this holds.
+fn user_of(
+    fixture: &Fixture,
+    shard: u16,
+    is_wanted: impl Fn(&Message) -> bool,
+) -> anyhow::Result<String> {
+    for n in 0..10_000 {
+        let user_id = UserId::try_from(format!("user-{n}")).map_err(anyhow::Error::msg)?;
+        let job_id = JobId::try_from(format!("job-{n}")).map_err(anyhow::Error::msg)?;
+        let message = Message { job_id, user_id, alone: false };
+        if fixture.topology.shard_of(&message.user_id) == shard && is_wanted(&message) {
+            return Ok(message.user_id.as_str().to_owned());
+        }
+    }
+    anyhow::bail!("there is no such user")
 }
 
 /// A process of the test's own, and a client of it. The fixture has to outlive both.

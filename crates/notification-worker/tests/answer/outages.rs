@@ -5,8 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use conform::http::{header, problem};
 use lab::{
+    Service,
     fault::{Fault, Proxy},
     harness::{Outcome, eventually},
+    stack::own::OwnServer,
 };
 use lapin::{BasicProperties, options::BasicPublishOptions};
 use notification_worker::experiments::fixture::{self, Fixture, QUICK};
@@ -20,6 +22,7 @@ lab::tests![
     a_full_queue_is_503_and_nothing_is_kept,
     a_broker_that_is_away_is_503_and_the_same_call_works_later,
     a_database_or_a_redis_that_is_away_is_503,
+    a_redis_that_became_a_replica_is_left,
     what_a_crash_left_unpublished_is_swept_up,
 ];
 
@@ -149,6 +152,34 @@ async fn a_database_or_a_redis_that_is_away_is_503() -> Outcome {
     ensure!(stream.soon().await?.job_id == "before");
     client.notify("after", "ann").await?;
     while stream.soon().await?.job_id != "after" {}
+    Ok(())
+}
+
+async fn a_redis_that_became_a_replica_is_left() -> Outcome {
+    // Of its own: nobody else's Redis may become a replica.
+    let server = OwnServer::start(Service::Redis).await?;
+    let url = server.url()?;
+    let mut redis = redis::Client::open(url.as_str())?.get_multiplexed_async_connection().await?;
+    let proxy = Proxy::to_url(&url).await?;
+    let fixture = Fixture::fresh(QUICK).await?;
+    let process = fixture.serve().args(&["--role", "api"]).env("REDIS_URL", proxy.url(&url)?);
+    let (_child, client) = fixture::start(process).await?;
+    let ticket = async || client.target.ask(Method::POST, "users/ann/stream-tickets").await;
+    ensure!(ticket().await?.status() == 201);
+    eventually("the subscription is connected too", async || {
+        Ok((proxy.connections() == 2).then_some(()))
+    })
+    .await?;
+    redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).exec_async(&mut redis).await?;
+    problem(ticket().await?, 503).await?;
+    // The next connection may lead to another server.
+    eventually("the connection to the replica is left", async || {
+        ticket().await?;
+        Ok((proxy.connections() > 2).then_some(()))
+    })
+    .await?;
+    redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut redis).await?;
+    ensure!(ticket().await?.status() == 201);
     Ok(())
 }
 

@@ -125,7 +125,7 @@ proptest! {
         }
     }
 
-    /// The definition, written down once more in the most stupid way.
+    /// The definition, written down once more in the simplest way.
     #[test]
     fn a_sliding_log_is_exact((quota, requests) in traffic()) {
         let (mut log, mut now, mut passed) = (SlidingLog::default(), START, Vec::new());

@@ -13,17 +13,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Speaks to this program, straight.
+    /// Speaks to this program directly.
     pub fn of(target: &Target) -> Self {
         Self { target: target.clone(), forwarded_for: None }
     }
 
-    /// Speaks to the program at this URL, straight.
+    /// Speaks to the program at this URL directly.
     pub fn at(url: &str) -> anyhow::Result<Self> {
         Ok(Self::of(&Target::new(url, None)?))
     }
 
-    /// Speaks to the same program through a proxy that tells this of its client.
+    /// Speaks to the same program through a proxy that writes these addresses into `X-Forwarded-For`.
     pub fn forwarded_for(&self, addresses: impl Into<String>) -> Self {
         Self { target: self.target.clone(), forwarded_for: Some(addresses.into()) }
     }

@@ -17,7 +17,7 @@ use conform::{
 cases! {
     Plain a_body_that_is_no_greeting_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
     Plain a_name_that_is_none_is_invalid: "POST /api/hello with a name that is blank or longer than 200 bytes: 422 that names name", "A form wants to show what is wrong.";
-    Plain an_unknown_path_or_method_is_a_problem: "A path that there is not: 404; a method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
+    Plain an_unknown_path_or_method_is_a_problem: "A path that does not exist: 404; a method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
 }
 
 /// Sends a greeting as a client of its own.

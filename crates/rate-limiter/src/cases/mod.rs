@@ -29,7 +29,7 @@ cases! {
     Plain each_client_has_its_own_quota_and_one_ipv6_network_is_one_client: "Another address: another quota; another address of the same /64: the same", "A client that has one IPv6 address has 2⁶⁴ of them.";
     Plain a_forged_header_buys_nothing: "X-Forwarded-For: only the last address, which the trusted proxy appends, counts; other headers count for nothing", "A client writes the rest of the header itself, and would have a new quota with each request.";
     Plain health_is_never_limited: "GET /healthz and GET /readyz: 200 without RateLimit, also for a client without quota", "A limiter that takes its own service out of the balancer is the outage.";
-    Load a_burst_of_concurrent_requests_gets_exactly_the_limit: "Of more requests at once than the limit, exactly the limit pass", "Read, compare and write in three steps, and two requests take the same unit.";
+    Load a_burst_of_concurrent_requests_gets_exactly_the_limit: "Of more requests at once than the limit, exactly the limit pass", "If reading, comparing and writing are three steps, two requests take the same unit.";
     Restart quota_that_was_used_is_used_after_a_kill: "SIGKILL: afterwards the client has no more than before", "A client that makes the server fall over must not get a fresh quota for it.";
 }
 
@@ -48,7 +48,7 @@ fn newcomer(target: &Target) -> Client {
     Client::of(target).forwarded_for(format!("{}::1", network()))
 }
 
-/// Its first request, which must pass, and what that tells.
+/// Sends the client's first request, which must pass, and returns what the answer tells.
 async fn first(client: &Client) -> anyhow::Result<Told> {
     let response = client.hello().await?;
     status(&response, 200).context("the first request of a new client")?;
@@ -61,7 +61,7 @@ async fn first(client: &Client) -> anyhow::Result<Told> {
     Ok(told)
 }
 
-/// Asks until there is nothing left; returns the refusal, and how many have passed.
+/// Asks until there is nothing left. Returns the refusal, and how many requests passed.
 async fn exhaust(client: &Client, told: &Told) -> anyhow::Result<(Response, u64)> {
     let mut passed = 0;
     loop {
@@ -177,7 +177,7 @@ async fn health_is_never_limited(target: &Target) -> Outcome {
 
 async fn a_burst_of_concurrent_requests_gets_exactly_the_limit(target: &Target) -> Outcome {
     let told = first(&newcomer(target)).await?;
-    // One that has taken nothing yet.
+    // A client that has taken nothing yet.
     let client = newcomer(target);
     let told = Told { at: Instant::now(), ..told };
     let answers = try_join_all((0..told.limit + 100).map(|_| client.hello())).await?;

@@ -44,11 +44,11 @@ pub fn experiment() -> Experiment {
 /// How a client sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Habit {
-    /// At random moments, so many limits in a window on average.
+    /// At random moments: on average this many limits in a window.
     Steady(f64),
-    /// In bursts of so much of a limit, one in a window on average.
+    /// In bursts of this part of a limit: on average one in a window.
     Bursts(f64),
-    /// On the stroke of every minute, so much of what the limit allows.
+    /// On the stroke of every minute: this part of what the limit allows.
     Cron(f64),
 }
 
@@ -67,7 +67,7 @@ const TRAFFIC: [(&str, Habit, u64); 7] = [
 
 const BELOW: usize = 3;
 
-/// Clients of each habit: their requests are shared out among so many.
+/// Clients of each habit. The requests of a habit are shared out among them.
 const CLIENTS: u64 = 20;
 
 /// How one algorithm differs from an exact log.
@@ -78,7 +78,7 @@ struct Differs {
     falsely_passed: u64,
     /// Refused, although it had let fewer through.
     falsely_refused: u64,
-    /// Decided otherwise than a log that ran beside it, which soon remembers another past.
+    /// Decided otherwise than a log that ran beside it. The two soon remember different pasts.
     unlike_a_log_beside: u64,
 }
 
@@ -98,10 +98,7 @@ impl Differs {
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // The rarest kind of client has to send more than its limit, or nobody could decide falsely.
     let enough = 1_000 * u64::from(params.limit);
-    anyhow::ensure!(
-        params.requests >= enough,
-        "for this limit it takes at least {enough} requests"
-    );
+    anyhow::ensure!(params.requests >= enough, "for this limit, give --requests {enough} or more");
     let quota = Quota::new(params.limit, Duration::from_mins(15))?;
     let compared = {
         let lab = lab.clone();
@@ -162,7 +159,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
 /// For each kind of traffic, how each algorithm differs.
 fn compare(params: &Params, quota: &Quota, lab: &Lab) -> Vec<[Differs; 5]> {
-    // A new seed for each run: a lucky one could hide what the next would show.
+    // A new seed for each run, because a fixed one could hide a fault by luck.
     let mut random = StdRng::from_os_rng();
     let mut done = 0;
     let kinds = TRAFFIC.iter().map(|(name, habit, share)| {
@@ -188,7 +185,7 @@ fn times(habit: Habit, quota: &Quota, requests: u64, random: &mut StdRng) -> Vec
     let (window, limit) = (quota.window() as f64, quota.limit() as f64);
     let mut now = 1e12 + random.random_range(0.0..window);
     let mut times = Vec::new();
-    // An exponential pause: what is independent comes at such times.
+    // An exponential pause: requests that do not depend on each other come at such times.
     let pause = |mean: f64, random: &mut StdRng| -mean * (1.0 - random.random::<f64>()).ln();
     while (times.len() as u64) < requests {
         let (burst, each) = match habit {

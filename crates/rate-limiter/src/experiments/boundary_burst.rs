@@ -42,7 +42,7 @@ const TITLE: &str =
     "Requests let through, for a client that saves its quota for the edge of the window";
 const AXES: (&str, &str) = ("time, in windows since the first request", "let through in all");
 
-/// A request that was let through: the server decided somewhere between the two.
+/// A request that was let through. The server decided at some moment between these two.
 #[derive(Clone, Copy)]
 struct Passed {
     sent: Duration,
@@ -88,8 +88,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             moment,
             moment <= bound,
         );
-        // In every span from one that passed to another. The server's own span lies within what we saw, so the
-        // bound for ours is no tighter than the one that it has to keep.
+        // This looks at every span from one request that passed to another. The server's own span lies within the one
+        // that we saw, so the bound for ours is not stricter than the one that the server has to keep.
         let (over, most) = spans(algorithm, &quota, &story.passed);
         let whole = algorithm.bound(&quota, quota.window());
         lab.check_eq(
@@ -125,7 +125,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A pause of this machine at the wrong moment spoils the story, not the claim: then another client tells it, who
+/// If this machine pauses at the wrong moment, that spoils the run, and not the claim. Then another client tries, and
 /// begins earlier before the edge.
 async fn patiently(child: &Child, quota: &Quota) -> anyhow::Result<Story> {
     for attempt in 0..8 {
@@ -171,12 +171,12 @@ async fn tell(
         ask(&mut passed).await?;
     }
     let after = begun.elapsed();
-    // And on, as fast as it comes back, until a window after the edge.
+    // Then it goes on, as fast as quota comes back, until a window after the edge.
     while begun.elapsed() < edge.1 + window {
         ask(&mut passed).await?;
         tokio::time::sleep(window / 200).await;
     }
-    // Within these the bounds of the others stay below what a fixed window has to let through.
+    // Within these times the bounds of the other algorithms stay below what a fixed window lets through.
     let good = in_time && after < edge.1 + window.mul_f64(0.35);
     Ok(good.then_some(Story { passed, moment: (before, after) }))
 }

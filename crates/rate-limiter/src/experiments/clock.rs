@@ -76,7 +76,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
                     passed += u64::from(limiter.decide(key, 1).await?.allowed);
                 }
             }
-            // What flowed back meanwhile: a slow machine takes longer, and that is no second limit.
+            // Units that flowed back meanwhile. On a slow machine there are more; they are no second limit.
             (passed, flowed_back(limit, begun.elapsed()))
         };
         let key = format!("{}own:{}", keys.prefix(), algorithm.name());
@@ -116,7 +116,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Units that came back in this time, at the rate of a bucket; in a window all of them, with any algorithm.
+/// Units that come back in this time, at the rate of a bucket. In a window all come back, with any algorithm.
 fn flowed_back(limit: u64, time: Duration) -> u64 {
     let back = u128::from(limit) * time.as_micros() / WINDOW.as_micros();
     u64::try_from(back).unwrap_or(u64::MAX)

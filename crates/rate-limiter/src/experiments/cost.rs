@@ -27,7 +27,7 @@ use crate::{
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
-    /// Clients that ask, by turns
+    /// Clients that ask, in turn
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     clients: u32,
     /// Requests in flight to Redis
@@ -36,7 +36,7 @@ struct Params {
     /// Seconds for each measurement
     #[arg(long, default_value_t = 0.2, value_parser = lab::experiment::seconds)]
     seconds: f64,
-    /// Measurements of each, by turns
+    /// Measurements of each, taken in turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
 }
@@ -59,7 +59,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// As large as a log may have it, so that requests pass and counters live.
+/// The largest limit of a log, so that requests pass.
 const LIMIT: u32 = 10_000;
 const WINDOW: Duration = Duration::from_mins(15);
 /// What a client has taken when its memory is measured.
@@ -91,8 +91,8 @@ async fn without_redis(params: &Params, lab: &Lab, part: &Keys) -> anyhow::Resul
         let store = Store::redis(&limits, shared, WhenAway::FailClosed, (lease, 10), &monotonic());
         anyhow::Ok(Arc::new(Limiter::new(limits, store)))
     };
-    // So many that they never run out, and flow in so slowly that a lease, which is kept until the quota would be whole
-    // again, is used up. One in a year runs out at once.
+    // Enough units that they never run out. They flow in so slowly that a lease is used up before the quota would be
+    // whole again, when it would be given up. A quota of one in a year runs out at once.
     let plenty = 100_000_000;
     let exact = limiter("exact", plenty, WINDOW, 1)?;
     let leases = limiter("leases", plenty, WINDOW, LEASE)?;
@@ -157,7 +157,7 @@ fn in_memory(params: &Params, lab: &Lab, keys: &[Key]) -> anyhow::Result<()> {
     let mut speeds: Vec<Vec<f64>> = vec![Vec::new(); ours.len() + 1];
     let mut ratios = Vec::new();
     for round in 0..params.rounds {
-        lab.progress(round.into(), params.rounds.into(), "decisions in memory, by turns");
+        lab.progress(round.into(), params.rounds.into(), "decisions in memory, in turn");
         let theirs = speed(params, keys, |key| governor.check_key(&key).is_ok());
         speeds[ours.len()].push(theirs);
         for ((algorithm, memory), speeds) in ours.iter().zip(&mut speeds) {
@@ -260,7 +260,7 @@ async fn increments(
         Box::pin(async move {
             *n += 1;
             let name = &names[*n % names.len()];
-            // The least that a counter which expires needs, in one round trip.
+            // The least that an expiring counter needs, in one round trip.
             let mut least = redis::pipe();
             least.incr(name, 1).ignore();
             least.cmd("PEXPIRE").arg(name).arg(900_000).arg("NX").ignore();

@@ -27,7 +27,7 @@ struct Params {
     /// Units that a process takes from Redis at once, where it takes leases
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=100))]
     lease: u64,
-    /// Connections over which that client hammers
+    /// Connections over which that client sends
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(2..=256))]
     connections: u64,
 }
@@ -78,7 +78,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let apart = Fixture::of(&lab).await?;
     let tally = hammered(&params, || apart.in_redis().args(&["--lease", &lease])).await?;
     rows.push(tally.row("token-bucket, one Redis, leases"));
-    // What is held when everything is taken, and nobody asks for any more.
+    // The most that the processes hold when everything is taken.
     let held = params.processes * (params.lease - 1);
     lab.check(
         "with leases: let through by all processes together",
@@ -112,7 +112,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A unit from one process, and then all that another one gives: what is missing is what the first one holds.
+/// Takes a unit from one process, and then all that another one gives. What is missing is held by the first one.
 async fn one_by_one(params: &Params, fixture: &Fixture) -> anyhow::Result<u64> {
     let (limit, lease) = (params.limit.to_string(), params.lease.to_string());
     let serve = |lease: &str| {
@@ -126,9 +126,9 @@ async fn one_by_one(params: &Params, fixture: &Fixture) -> anyhow::Result<u64> {
 }
 
 /// A process takes a lease and keeps it while the bucket fills up again. Then both give all that they have: the quota,
-/// what flows in meanwhile, and what was held. How many that were, and how many they may be.
+/// what flows in meanwhile, and what was held. Returns how many units that were, and how many they may be.
 async fn after_a_pause(params: &Params, fixture: &Fixture) -> anyhow::Result<(u64, f64)> {
-    // A lease flows in each second. After that the bucket is full without it, and it is given up.
+    // In a second as many units flow in as a lease has. Then the bucket is full without the lease, which is given up.
     let (limit, lease) = (2 * params.lease, params.lease.to_string());
     let serve = |lease: &str| {
         let serve = fixture.in_redis().args(&["--lease", lease, "--limit", &limit.to_string()]);
@@ -149,7 +149,7 @@ async fn hammered(params: &Params, serve: impl Fn() -> ChildBuilder) -> anyhow::
     let limit = params.limit.to_string();
     let mut children = Vec::new();
     for _ in 0..params.processes {
-        // A year: even of 10,000 none flows back for 50 minutes, however long this machine takes.
+        // In a year: even of 10,000 units none flows back for 50 minutes, however slow this machine is.
         children.push(serve().args(&["--limit", &limit, "--window", "366d"]).start().await?);
     }
     let requests = 2 * params.processes * params.limit;

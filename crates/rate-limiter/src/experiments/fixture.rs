@@ -41,12 +41,13 @@ impl Fixture {
         serve.args(&["--store", "redis", "--store-timeout", timeout, "--prefix", prefix])
     }
 
-    /// Starts a limiter that counts in this part of Redis, with these options; and a client of it.
+    /// Starts a limiter that counts in this part of Redis, with these options, and returns it with a client.
     pub async fn start_in_redis(&self, options: &[&str]) -> anyhow::Result<(Child, Client)> {
         start(self.in_redis().args(options)).await
     }
 
-    /// Starts one that counts in memory and one that counts in Redis, with these options; and a client of each.
+    /// Starts one that counts in memory and one that counts in Redis, with these options, and returns each with a
+    /// client.
     pub async fn start_both(&self, options: &[&str]) -> anyhow::Result<[(Child, Client); 2]> {
         let (memory, redis) = (start_in_memory(options), self.start_in_redis(options));
         Ok(tokio::try_join!(memory, redis)?.into())
@@ -58,19 +59,19 @@ pub fn in_memory() -> ChildBuilder {
     Child::serve("rate-limiter").args(&["--store", "memory"])
 }
 
-/// Starts a limiter that counts in its own memory, with these options; and a client of it.
+/// Starts a limiter that counts in its own memory, with these options, and returns it with a client.
 pub async fn start_in_memory(options: &[&str]) -> anyhow::Result<(Child, Client)> {
     start(in_memory().args(options)).await
 }
 
-/// Starts a limiter that has been prepared; and a client of it.
+/// Starts a limiter that has been prepared, and returns it with a client.
 pub async fn start(limiter: ChildBuilder) -> anyhow::Result<(Child, Client)> {
     let child = limiter.start().await?;
     let client = Client::at(child.url())?;
     Ok((child, client))
 }
 
-/// How long Redis may take to answer where an experiment asks it without a program between. A busy machine must not look
+/// How long Redis may take to answer in experiments that ask it without a program between. A busy machine must not look
 /// like a Redis that is away.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -101,7 +102,7 @@ impl Tally {
     }
 }
 
-/// The bytes of a request with these headers, for the cheapest of clients.
+/// The bytes of a request with these headers, for a client that only writes bytes.
 pub fn request(child: &Child, headers: &[(&str, &str)]) -> Vec<u8> {
     let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
     let headers: String = headers.collect();

@@ -82,7 +82,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many pass when each client asks twice its share, with the limit as the only thing between them.
+/// How many pass when each client asks for twice its share of the limit.
 async fn naively(params: &Params, keys: &Keys, round: u64) -> anyhow::Result<u64> {
     let limit = u64::from(params.limit);
     let start = Arc::new(Barrier::new(usize::try_from(params.clients)?));
@@ -110,7 +110,7 @@ async fn with_script(
     algorithm: Algorithm,
     round: u64,
 ) -> anyhow::Result<u64> {
-    // A year: even of 10,000 none flows back for 50 minutes, however long this machine takes.
+    // In a year: even of 10,000 units none flows back for 50 minutes, however slow this machine is.
     let quota = Quota::new(params.limit, std::time::Duration::from_hours(366 * 24))?;
     let limits = Arc::new(Limits::new(algorithm, vec![Policy::new("api", quota)?])?);
     let start = Arc::new(Barrier::new(usize::try_from(params.clients)?));

@@ -50,7 +50,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         });
         let tally = send_all(&child, &requests.collect::<Vec<_>>()).await?;
         rows.push(tally.row(&format!("no proxy, forged {header}")));
-        // All are the one client: the first header uses its quota up, and the others buy nothing either.
+        // All requests come from one client. With the first header it uses its quota up, and the others buy nothing.
         let expected = if done == 1 { params.limit } else { 0 };
         lab.check_eq(
             format!("no proxy is trusted: let through with forged {header}"),
@@ -99,7 +99,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let tally = from_the_left(&child, &forged).await?;
     rows.push(tally.row("the leftmost address believed"));
     lab.check_eq("let through if the leftmost address were believed", tried, tally.passed);
-    lab.table("One client, a thousand stories", &["way", "let through", "refused"], rows);
+    lab.table("One client that forges headers", &["way", "let through", "refused"], rows);
     Ok(())
 }
 

@@ -76,8 +76,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     under_load(&lab, &params).await
 }
 
-/// The network swallows everything for a second and a half, while requests go on coming. When it is back, does
-/// anybody still find the time to connect?
+/// The network swallows everything for a second and a half, while requests go on coming. When it is back, does the
+/// process connect again?
 async fn under_load(lab: &Lab, params: &Params) -> anyhow::Result<()> {
     let fixture = Fixture::of(lab).await?;
     let url = fixture.keys.url();
@@ -126,7 +126,7 @@ async fn counts(client: &Client) -> anyhow::Result<(u64, u64)> {
     Ok((asked, client.metric(r#"rate_limiter_store_away_total{mode="fail-open"}"#).await?))
 }
 
-/// How long until the answer has a connection again.
+/// How long until the process has a connection to Redis again.
 async fn back(client: &Client) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     eventually("Redis is there again", async || {
@@ -138,7 +138,7 @@ async fn back(client: &Client) -> anyhow::Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// What is done, and to whom.
+/// One fault in one mode.
 struct Case<'a> {
     mode: &'static str,
     fault: Fault,
@@ -160,8 +160,8 @@ struct Story {
 }
 
 impl Case<'_> {
-    /// Starts it and tells the story. A pause of this machine may look like a Redis that is away while we harm
-    /// nothing: then it begins again, in another part of Redis.
+    /// Starts a limiter and tells the story. A pause of this machine may look like a Redis that is away when we have
+    /// cut nothing. Then it begins again, in another part of Redis.
     async fn calmly(&self, lab: &Lab) -> anyhow::Result<(Child, Story)> {
         let (timeout, limit) = (format!("{}ms", self.params.timeout), self.limit.to_string());
         for _ in 0..5 {
@@ -175,9 +175,7 @@ impl Case<'_> {
                 return Ok((child, story));
             }
         }
-        anyhow::bail!(
-            "this machine is too busy to tell a Redis that is away from one that waits its turn"
-        )
+        anyhow::bail!("this machine is too busy to tell a Redis that is away from a slow one")
     }
 
     async fn tell(&self, client: &Client, proxy: &Proxy) -> anyhow::Result<Option<Story>> {
@@ -193,8 +191,8 @@ impl Case<'_> {
         let next = ask(client, 1).await?;
         let after = ask(client, self.limit).await?;
         let away = client.metric(&metric).await?;
-        // Only a request that waited for a whole time-out has met a pause. One that was decided without Redis at once,
-        // although Redis was there, has met a fault of ours, which must stay in the story.
+        // Only a request that waited for a whole time-out has met a pause of this machine. One that was decided at once
+        // without Redis, although Redis was there, has met a fault of ours, and must be reported.
         let paused = next.slowest.max(after.slowest) >= Duration::from_millis(self.params.timeout);
         let spoilt = paused && away > self.params.requests;
         Ok((!spoilt).then_some(Story { before, during, back, next, after, away }))
@@ -261,7 +259,7 @@ fn told(lab: &Lab, child: &Child, what: &str, mode: &str, (requests, away): (u64
     );
 }
 
-/// What came of requests that were sent at the same moment.
+/// The answers to requests that were sent at the same moment.
 #[derive(Default)]
 struct Answers {
     statuses: Vec<u16>,
@@ -280,7 +278,7 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// An answer that does not come counts as none: how long it took is a figure.
+/// An answer that does not come has no status. How long each took is a figure.
 async fn ask(client: &Client, requests: u64) -> anyhow::Result<Answers> {
     let client = client.forwarded_for("203.0.113.9");
     let mut asking = JoinSet::new();

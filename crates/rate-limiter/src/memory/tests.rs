@@ -108,7 +108,8 @@ fn idle_clients_are_forgotten_before_the_memory_grows() {
     for algorithm in Algorithm::ALL {
         let (memory, now) = memory(&limits(algorithm, &["api=100/1s"]), 100_000);
         let (mut idle, mut busy) = (0, 0);
-        // Ten waves of other clients. After each the others rest, and in the end they do not.
+        // Ten waves of new clients, and after each a pause in which they become idle. Then fifty thousand without a
+        // pause.
         for n in 0..100_000 {
             if n % 5_000 == 0 && n < 50_000 {
                 now.fetch_add(3_000_000, Ordering::Relaxed);

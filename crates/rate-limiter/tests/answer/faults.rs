@@ -65,7 +65,7 @@ async fn a_request_that_costs_ten_thousand_is_one_entry_of_the_log() -> Outcome 
     Ok(())
 }
 
-/// A Redis of one's own, and a connection to it.
+/// A Redis of the test's own, and a connection to it.
 async fn own_redis() -> anyhow::Result<(OwnServer, redis::aio::MultiplexedConnection)> {
     let server = OwnServer::start(Service::Redis).await?;
     let client = redis::Client::open(server.url()?)?;

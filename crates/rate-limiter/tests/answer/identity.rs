@@ -130,7 +130,7 @@ async fn headers_that_cannot_be_read_are_ignored() -> Outcome {
         ensure!(response.status() == 200, "{name} that is no text");
         sent += 1;
     }
-    // All of them were the same client: the peer, who is the only one we know.
+    // All requests came from the same client: the peer, because we know no other address.
     let response = client.hello().await?;
     let left = units_left(&response)?;
     ensure!(left == 100 - sent - 1, "{left} left after {sent}: somebody got a quota of their own");

@@ -68,7 +68,7 @@ async fn every_answer_says_where_the_client_stands() -> Outcome {
     for name in ["ratelimit", "ratelimit-policy"] {
         ensure!(names(field(&response, name)?) == ["api", "burst"]);
     }
-    // Also an answer that the handler did not want to give.
+    // Also in an answer that no handler gave.
     let response = client.get("api/nowhere").await?;
     ensure!(units_left(&response)? == 98);
     problem(response, 404).await?;
@@ -88,7 +88,7 @@ async fn a_refused_client_may_come_back_when_it_was_told_to() -> Outcome {
         });
         let told = told.await??;
         ensure!(told <= Duration::from_secs(2), "{algorithm:?}: {told:?}");
-        // That nobody is told to wait for longer than he must is held by the property tests, to the microsecond.
+        // The property tests check, to the microsecond, that nobody is told to wait for too long.
         tokio::time::sleep(told).await;
         let status = client.hello().await?.status();
         ensure!(status == 200, "{algorithm:?}: {status} after the {told:?} that it was told");
@@ -136,7 +136,7 @@ async fn a_dear_request_costs_more() -> Outcome {
             ensure!(units_left(&cheap)? == 4);
         }
     }
-    // What costs more than the whole quota passes when it is whole, or it could never pass.
+    // A request that costs more than the whole quota passes when the quota is whole, or it could never pass.
     let fixture = Fixture::fresh().await?;
     let dear = ["--limit", "5", "--report-cost", "4000000000"];
     let (_child, client) = fixture.start_in_redis(&dear).await?;

@@ -132,7 +132,7 @@ async fn scripts_that_redis_has_forgotten_are_sent_again() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let (_child, client) = fixture.start_in_redis(&["--limit", "2"]).await?;
     ensure!(client.hello().await?.status() == 200);
-    // On the shared server this makes others send their scripts again too: that is what it is there for.
+    // On the shared server this makes other tests send their scripts again too, which they must be able to do.
     let mut connection = fixture.keys.connection().await?;
     redis::cmd("SCRIPT").arg("FLUSH").exec_async(&mut connection).await?;
     ensure!(client.hello().await?.status() == 200);
@@ -236,7 +236,7 @@ async fn a_store_that_is_away_opens_or_closes_as_chosen() -> Outcome {
             Ok(there.then_some(()))
         })
         .await?;
-        // What Redis knew before is what counts now: one was taken, two are left.
+        // What Redis knew before counts now: one was taken, two are left.
         let statuses = [client.hello().await?, client.hello().await?, client.hello().await?]
             .map(|it| it.status().as_u16());
         ensure!(statuses == [200, 200, 429], "{mode}: {statuses:?}");

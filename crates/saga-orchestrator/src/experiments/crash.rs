@@ -360,6 +360,8 @@ impl Lane {
         let order = book_order("pm_card_visa", if path == Path::Success { "GB" } else { "XX" });
         let placing = tokio::spawn(place(self.process.client.clone(), key.to_owned(), order));
         let held = tokio::select! {
+            // First: the order may end with the last message, and then both are there before we look.
+            biased;
             held = caught => Some(held?),
             ended = end_within(direct, key, LONGEST) => {
                 ended?;

@@ -71,8 +71,10 @@ pub(crate) const RESERVE: &str = r#"
 ///
 /// Of two orders that want the last item, the second waits for the lock. Then PostgreSQL looks at the row again, and one
 /// that does not suffice any more is left out of `locked`. What does not suffice at the first look is refused without a
-/// lock: otherwise all who come too late would queue for the row of the hot item. All orders lock in the order of the
-/// skus, so two of them cannot deadlock. The constraint on `available` only guards against a mistake in this statement.
+/// lock: otherwise all who come too late would queue for the row of the hot item. Reservations lock in the order of the
+/// skus, so two of them cannot deadlock. A release or a sale locks in any order: should it meet a reservation halfway,
+/// PostgreSQL ends one of the two, and it is asked for again. The constraint on `available` only guards against a mistake
+/// in this statement.
 pub async fn reserve(connection: &mut PgConnection, asked: &Asked) -> sqlx::Result<Answer> {
     let first: Option<Option<String>> = sqlx::query_scalar(RESERVE)
         .bind(asked.order_id)

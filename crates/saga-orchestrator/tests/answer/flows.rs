@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use crate::{count, start};
+use crate::{count, place_unconfirmed, start};
 
 lab::tests![
     the_choreographed_order_ends_in_the_same_ways,
@@ -219,48 +219,9 @@ async fn a_database_that_is_read_only_for_a_while_costs_no_event() -> Outcome {
     scene.client.had(id, [1, 0, 1, 0]).await
 }
 
-/// Its client asks once: asking again would wake the relay in any case.
 async fn an_order_whose_commit_was_not_confirmed_does_not_wait_for_the_poll() -> Outcome {
     let scene = Scene::start().await?;
-    let url = scene.fixture.orders.url();
-    let mut direct = PgConnection::connect(url).await?;
-    // A commit lasts for as long as this test wants.
-    sqlx::raw_sql(
-        r#"
-        create function hold() returns trigger language plpgsql as
-            $$begin perform pg_advisory_xact_lock(1); return null; end$$;
-        create constraint trigger hold after insert on outbox deferrable initially deferred
-            for each row execute function hold();
-        select pg_advisory_lock(1);
-        "#,
-    )
-    .execute(&mut direct)
-    .await?;
-    let placing = scene.client.target.send(scene.client.keyed("orders", "lost", &order("book")));
-    let losing = async {
-        eventually("the order is being committed", async || {
-            let held = "select count(*) from pg_locks where locktype = 'advisory' and not granted                  and database = (select oid from pg_database where datname = current_database())";
-            Ok((count(url, held).await? == 1).then_some(()))
-        })
-        .await?;
-        // From here on no answer comes through.
-        scene.orders.set(Fault::BlackHole);
-        sqlx::query("select pg_advisory_unlock(1)").execute(&mut direct).await?;
-        eventually("the order is committed", async || {
-            let placed = "select count(*) from orders where idempotency_key = 'lost'";
-            Ok((count(url, placed).await? == 1).then_some(()))
-        })
-        .await?;
-        scene.orders.set(Fault::Cut);
-        anyhow::Ok(())
-    };
-    let (answer, ()) = tokio::try_join!(placing, losing)?;
-    problem(answer, 503).await?;
-    scene.orders.heal();
-    let id = sqlx::query_scalar("select id from orders where idempotency_key = 'lost'")
-        .fetch_one(&mut direct)
-        .await?;
-    direct.close().await?;
+    let id = place_unconfirmed(&scene.client, &scene.fixture, &scene.orders).await?;
     scene.client.ends(id, "confirmed").await.map(drop)
 }
 

@@ -1,10 +1,10 @@
-//! What needs a human, and what do they find?
+//! What must an order not wait for? What needs a human, and what do they find?
 
 use std::net::SocketAddr;
 
 use anyhow::{Context, ensure};
 use conform::http::{header, problem};
-use lab::harness::Outcome;
+use lab::{fault::Proxy, harness::Outcome};
 use saga_orchestrator::{
     cases::client::{changed, order, statuses},
     experiments::fixture::{self, ALL, Fixture},
@@ -17,13 +17,26 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{IMPATIENT, start};
+use crate::{IMPATIENT, place_unconfirmed, start};
 
 lab::tests![
+    an_order_whose_commit_was_not_confirmed_does_not_wait_for_the_poll,
     a_stuck_order_is_listed_and_a_retry_finishes_it,
     a_participant_that_answers_nonsense_is_asked_again,
     a_log_record_that_no_code_of_ours_wrote_parks_the_order_and_no_other,
 ];
+
+async fn an_order_whose_commit_was_not_confirmed_does_not_wait_for_the_poll() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let orders = Proxy::to_url(fixture.orders.url()).await?;
+    // With a poll that comes too late to hide anything.
+    let process = fixture.serve().args(&["--poll-ms", "600000"]);
+    let process = process.env("DATABASE_URL", orders.url(fixture.orders.url())?);
+    let (_child, client) = fixture::start(process).await?;
+    client.put_stock("book", 2).await?;
+    let id = place_unconfirmed(&client, &fixture, &orders).await?;
+    client.ends(id, "confirmed").await.map(drop)
+}
 
 /// The ledger takes no refund until [`refunds_work`].
 async fn refunds_fail(fixture: &Fixture) -> Outcome {

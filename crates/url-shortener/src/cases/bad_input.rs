@@ -17,8 +17,8 @@ use conform::{
 cases! {
     Plain a_url_that_must_not_be_shortened_is_refused: "A url that is not a valid http or https URL with a host, or has blanks, control characters or a user name: 422 that names url", "A short link hides where it leads: no scripts, no user names, no line ends that become headers.";
     Plain a_link_to_the_shortener_itself_is_refused: "A url that leads to the shortener itself: 422 that names url", "It would be a chain of redirects, or a loop.";
-    Plain a_bad_alias_is_refused: "An alias that has not 3 to 32 letters, digits, _ and -, or is a path of the service: 422 that names alias", "Slashes and dots in an alias are paths to somewhere else.";
-    Plain a_bad_expiry_is_refused: "An expiry that is not a whole number from 1 to 315360000: 422 that names expires_in_seconds, or 400 for what is no number of JSON", "Numbers overflow, and nobody may get a link that ended in 1901.";
+    Plain a_bad_alias_is_refused: "An alias that is not 3 to 32 letters, digits, _ and -, or is a path of the service: 422 that names alias", "Slashes and dots in an alias are paths to somewhere else.";
+    Plain a_bad_expiry_is_refused: "An expiry that is not a whole number from 1 to 315360000: 422 that names expires_in_seconds, or 400 for what is no whole number", "Numbers overflow, and nobody may get a link that ended in 1901.";
     Plain a_body_that_is_no_link_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
     Plain a_string_that_cannot_be_a_code_is_not_found: "A string that cannot be a code: 404, or 400; a percent-encoded letter is the letter", "Paths are input too.";
     Plain a_wrong_method_is_not_allowed: "A method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
@@ -57,7 +57,7 @@ async fn a_link_to_the_shortener_itself_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let link =
         json_of(client.create(&json!({ "url": client.page("altsiir") })).await?, 201).await?;
-    // The address under which it knows itself; ours may be another.
+    // The address that the program gives itself. We may use another one.
     let itself = text(&link, "short_url")?;
     invalid(client.create(&json!({ "url": itself })).await?, "url").await?;
     let other = json!({ "url": format!("http://127.0.0.1:9/{}", target.tag()) });

@@ -16,7 +16,7 @@ use conform::{
 };
 
 cases! {
-    Plain head_redirects_and_counts_no_click: "HEAD /{code}: as GET, and no click", "Chat programs ask with HEAD to show a preview. They are no readers.";
+    Plain head_redirects_and_counts_no_click: "HEAD /{code}: as GET, and no click", "Chat programs ask with HEAD to show a preview. Nobody has read the page then.";
     Plain clicks_are_counted_by_day_and_by_referrer: "GET /links/{code}/stats: all clicks, by day, and by the host of Referer", "A referrer that is garbage must not cost the click.";
 }
 
@@ -44,7 +44,7 @@ async fn clicks_are_counted_by_day_and_by_referrer(target: &Target) -> Outcome {
     for (referrer, times) in [
         (&b"https://news.example/item?id=1"[..], 3),
         (b"http://blog.example", 2),
-        // One that is no web page, and one that is no text, are no referrers.
+        // These count as no referrer: the first is no web page, the second no text.
         (b"javascript:alert(1)", 1),
         (b"\xff\xfe", 1),
     ] {

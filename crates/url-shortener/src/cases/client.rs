@@ -9,7 +9,7 @@ use conform::{
 use reqwest::{Method, RequestBuilder, Response, header::AUTHORIZATION};
 use serde_json::{Value, json};
 
-/// A client of one shortener. It does not follow redirects: it came to see them.
+/// A client of one shortener. It does not follow redirects, because it has to see them.
 #[derive(Clone, Debug)]
 pub struct Client {
     target: Target,
@@ -109,12 +109,12 @@ impl Client {
         self.target.send(with(token, request)).await
     }
 
-    /// The clicks on a code that are written: all, by day and by referrer.
+    /// The clicks on a code that have been written: all, by day and by referrer.
     pub async fn stats(&self, code: &str) -> anyhow::Result<Response> {
         self.target.get(&format!("links/{code}/stats")).await
     }
 
-    /// How many clicks on a code are written.
+    /// How many clicks on a code have been written.
     pub async fn clicks(&self, code: &str) -> anyhow::Result<u64> {
         let clicks = integer(&json(self.stats(code).await?).await?, "clicks")?;
         Ok(clicks.try_into()?)
@@ -140,7 +140,7 @@ fn with(token: Option<&str>, request: RequestBuilder) -> RequestBuilder {
     }
 }
 
-/// The answer leads on, and a browser will ask again next time.
+/// The answer is a redirect, after which a browser asks again the next time.
 pub fn redirects(response: &Response) -> Outcome {
     status_in(response, &[302, 303, 307])
 }

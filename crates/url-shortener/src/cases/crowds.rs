@@ -18,7 +18,7 @@ cases! {
     Restart what_was_answered_with_201_is_there_after_a_kill: "After SIGKILL under load, every link that was answered with 201 leads to its URL", "201 is a promise. A cache that is written to disk later does not keep it.";
 }
 
-/// A race may end well by luck.
+/// Each race is run this many times, because one may end well by luck.
 const TIMES: usize = 5;
 
 async fn the_same_url_wanted_by_fifty_at_once_becomes_one_link(target: &Target) -> Outcome {
@@ -90,7 +90,7 @@ async fn what_was_answered_with_201_is_there_after_a_kill(target: &Target) -> Ou
                     promised.push((text(&json(response).await?, "code")?.to_owned(), url));
                     killing.promised();
                 } else {
-                    // Too many at once: then a little later.
+                    // It was refused for now: try again a little later.
                     tokio::time::sleep(pause(&response)).await;
                 }
             }

@@ -17,7 +17,7 @@ use conform::{
 cases! {
     Plain an_expired_link_is_gone: "After its end: 410 for GET and HEAD of the code and for GET /links/{code}", "410 says that the link was there: crawlers forget it, and people ask for a new one.";
     Plain an_expired_alias_can_be_taken_again: "An expired alias is free again, and the new link does not have the old clicks", "A good name must not be lost for ever, and the new owner wants to see their own numbers.";
-    Plain a_deleted_link_is_not_found: "DELETE /links/{code} with the edit token: 204; then 404 for every call with the code", "A deleted link that still redirects is the complaint that reaches the lawyers.";
+    Plain a_deleted_link_is_not_found: "DELETE /links/{code} with the edit token: 204; then 404 for every call with the code", "Many links are deleted because they do harm. They must not redirect any more.";
 }
 
 async fn an_expired_link_is_gone(target: &Target) -> Outcome {
@@ -26,7 +26,7 @@ async fn an_expired_link_is_gone(target: &Target) -> Outcome {
     let asked = Instant::now();
     let code = client.code_for(&link).await?;
     let fresh = client.follow(&code).await?;
-    // On a machine that is busy its second may be over.
+    // On a busy machine its second may be over already.
     if asked.elapsed() < Duration::from_secs(1) {
         redirects(&fresh).context("the link has a second to live")?;
     }

@@ -20,7 +20,7 @@ cases! {
     Plain the_same_plain_url_gets_the_same_link: "The same URL again, without alias and expiry: 200 and the same code", "A client that did not hear the answer asks again, and gets no second link.";
     Plain a_url_with_an_expiry_or_an_alias_gets_a_link_of_its_own: "A URL with an alias or an expiry: a link of its own", "A link that somebody wants to end must not end somebody else's link to the same page.";
     Plain a_taken_alias_is_a_conflict: "An alias that somebody has: 409; letters differ by case", "The first owner keeps it.";
-    Plain an_unknown_code_is_not_found: "A code that nobody has, or a path that there is not: 404", "An unknown code is an everyday event, and no error of the server.";
+    Plain an_unknown_code_is_not_found: "A code that nobody has, or a path that does not exist: 404", "Somebody asks for an unknown code every day. That is no error of the server.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "A load balancer asks this before it sends clients.";
 }
 
@@ -48,11 +48,11 @@ async fn a_link_redirects(target: &Target) -> Outcome {
     Ok(())
 }
 
-/// A redirect of these kinds is only cached if a header allows it.
+/// A redirect with one of these statuses is only cached if a header allows it.
 fn may_not_be_used_again(redirect: &Response) -> Outcome {
     let caching = header(redirect, "cache-control");
     let lives = caching.split(',').filter_map(|directive| directive.trim().split_once("max-age="));
-    // `s-maxage` has no hyphen there, and is for shared caches.
+    // `s-maxage` is for shared caches. The filter above does not find it, because it is written without that hyphen.
     let for_all = caching.contains("s-maxage=") && !caching.contains("s-maxage=0");
     let none = lives.into_iter().all(|(_, seconds)| seconds == "0") && !for_all;
     expect(none, "no `Cache-Control` that lets anybody use the redirect again", caching)

@@ -21,7 +21,7 @@ cases! {
     Plain a_bad_change_is_refused: "PATCH with a bad url or expiry, or another field: 422 that names it; the link stays as it is", "A change must not let in what a creation keeps out.";
 }
 
-/// The problem asks for a token (RFC 9110, section 11.6.1).
+/// Checks that the answer asks for a token (RFC 9110, section 11.6.1).
 async fn asks_for_a_token(response: Response) -> Outcome {
     let scheme = header(&response, "www-authenticate").to_ascii_lowercase();
     expect(scheme.starts_with("bearer"), "`WWW-Authenticate: Bearer` with the 401", scheme)?;
@@ -43,7 +43,7 @@ async fn only_the_edit_token_changes_or_deletes_a_link(target: &Target) -> Outco
         .await
         .context("PATCH without a token")?;
     for wrong in [&*another, "", "wrong", &token.to_uppercase(), &format!("{token}x")] {
-        // Of a token that is empty nobody can say whether it is there.
+        // An empty token may count as a missing one (401) or as a wrong one (403), but always in the same way.
         let delete = client.delete(&code, Some(wrong)).await?;
         let change = client.change(&code, Some(wrong), &change).await?;
         let expected = if wrong.is_empty() { change.status().as_u16() } else { 403 };

@@ -50,8 +50,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         tokio::task::spawn_blocking(move || hash(&params, &lab)).await?
     };
     lab.text(format!(
-        "62⁷ is {:.0} times 2³²: the modulo never takes anything away. Its textbook use suggests 3.5 \
-         trillion codes; there are 4.3 billion, and half of all sets of 77,163 links collide.",
+        "62⁷ is {:.0} times 2³²: the modulo changes nothing. The textbook's formula suggests 3.5 \
+         trillion codes; there are 4.3 billion, and with 77,163 links a collision is as likely as not.",
         code::CODES as f64 / CHECKSUMS,
     ));
     resolve(&params, &lab, &hashed.pairs).await?;
@@ -59,7 +59,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 struct Hashed {
-    /// Different URLs of one checksum.
+    /// Pairs of different URLs with the same checksum.
     pairs: Vec<(String, String)>,
 }
 
@@ -69,7 +69,7 @@ fn hash(params: &Params, lab: &Lab) -> Hashed {
     let mut owners: HashMap<code::Code, u64> = HashMap::new();
     let mut checksums = std::collections::HashSet::new();
     let (mut collisions, mut pairs) = (0_u64, Vec::new());
-    // A new seed for each run: a lucky one could hide what the next would show.
+    // A new seed for each run, because a fixed one could hide a fault by luck.
     let seed: u64 = rand_seed();
     for n in 0..params.urls {
         let url = random_url(seed, n);
@@ -166,9 +166,9 @@ async fn resolve(params: &Params, lab: &Lab, pairs: &[(String, String)]) -> anyh
     Ok(())
 }
 
-/// The same number of codes by the other way: a sequence, permuted.
+/// Codes made in another way: from a sequence, permuted.
 async fn sequence(params: &Params, lab: &Lab) -> anyhow::Result<()> {
-    // A tenth, since each takes some rounds of a hash: against chance, it is as telling.
+    // A tenth as many, since each takes some rounds of a hash. A permutation that is wrong gives some of these twice.
     let count = params.urls / 10;
     let codes = tokio::task::spawn_blocking(move || {
         let permutation = Permutation::new(*b"any sixteen byte");

@@ -1,4 +1,4 @@
-//! What is lost when the service is killed in mid-flight?
+//! What is lost when the service is killed under load?
 
 use std::{
     collections::HashMap,
@@ -77,7 +77,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let lost = lost(&client, &links).await?;
         let kept = client.clicks(&target).await?;
         let answered = promises.clicks.iter().filter(|&&answered| answered <= killed).count();
-        // Clicks that had been answered a second before the kill have to be there.
+        // Clicks that were answered a second or more before the kill have to be there.
         let due = killed.checked_sub(Duration::from_secs(1)).context("a short uptime")?;
         let due = promises.clicks.iter().filter(|&&answered| answered <= due).count();
         promised += links.len();

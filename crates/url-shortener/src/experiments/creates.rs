@@ -24,7 +24,7 @@ struct Params {
     /// Seconds for each measurement
     #[arg(long, default_value_t = 1.0, value_parser = lab::experiment::seconds)]
     seconds: f64,
-    /// Measurements of each of the two, by turns
+    /// Measurements of each of the two, taken in turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Creates a second while latencies are measured
@@ -57,7 +57,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let (mut ratios, mut rates, mut rows) = (Vec::new(), [Vec::new(), Vec::new()], Vec::new());
         for round in 0..params.rounds {
             let name = format!("{crowd}{round:03}");
-            let words = format!("measured by turns, with {clients} clients");
+            let words = format!("measured in turn, with {clients} clients");
             lab.progress(round.into(), params.rounds.into(), words);
             let time = Duration::from_secs_f64(params.seconds);
             let insert = inserts(bare.database().url(), clients, time, &name).await?;

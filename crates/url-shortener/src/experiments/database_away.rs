@@ -19,7 +19,7 @@ struct Params {
     clients: u16,
 }
 
-/// So soon it has to work again.
+/// Requests have to work again within this time.
 const AGAIN: Duration = Duration::from_secs(3);
 
 /// The experiment.
@@ -74,7 +74,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         );
         proxy.heal();
         let back = Instant::now();
-        // A connection that was begun in a black hole may still be in the way of the first request.
+        // A connection attempt that began in the black hole may still hold up the first request.
         let mut first = client.follow(&last).await?.status();
         while first != 302 && back.elapsed() < AGAIN {
             sleep(Duration::from_millis(20)).await;
@@ -90,7 +90,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             let slowest = answers.slowest.as_secs_f64() * 1e3;
             let figure = format!("{name}: slowest answer for {what}");
             lab.figure_with_target(figure, slowest, "ms", Target::AtMost(1_000.0));
-            let seen = format!("{} so, others: {:?}", answers.as_hoped, answers.others);
+            let seen = format!("{} as expected, others: {:?}", answers.as_hoped, answers.others);
             let held = answers.as_hoped == clients;
             let expected = format!("{clients} times {status}, each within 3 s");
             lab.check(format!("{name}: {what}"), expected, seen, held);

@@ -1,4 +1,4 @@
-//! How soon is an expired link gone, also when every request finds it in the cache?
+//! How soon is an expired link gone, even if every request finds it in the cache?
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// What a client saw that asked for one link over and over. Seconds, counted from the link's expiry.
+/// What a client saw while it asked for one link over and over. The times are seconds after the link's expiry.
 struct Seen {
     last_redirect: f64,
     first_gone: f64,
@@ -57,7 +57,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     let seen: Vec<Seen> = clients.join_all().await.into_iter().collect::<anyhow::Result<_>>()?;
 
-    // One that nobody asked for while it lived has to be found expired in the database.
+    // A link that nobody followed while it lived is in no cache. It has to be found expired in the database.
     let cold = json!({ "url": "https://example.com/cold", "expires_in_seconds": 1 });
     let cold = client.code_for(&cold).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -115,9 +115,9 @@ async fn watch(client: &Client, n: u64, seconds: u64) -> anyhow::Result<Seen> {
     loop {
         let asked = since_expiry();
         match client.follow(code).await?.status().as_u16() {
-            // Asked at this time at the earliest: a slow answer is not held against the service.
+            // The time before the request: a slow redirect is not held against the service.
             302 => (seen.last_redirect, seen.redirects) = (asked, seen.redirects + 1),
-            // Answered by this time at the latest: and an early one is not excused.
+            // The time after the answer: a slow 410 counts as a late one.
             410 => {
                 seen.first_gone = since_expiry();
                 break;

@@ -1,4 +1,4 @@
-//! What do tests, experiments and cases start from? Fresh shards, and shorteners before them.
+//! What do tests, experiments and cases start from? Fresh shards, and shorteners in front of them.
 
 use futures_util::future::try_join_all;
 use lab::{
@@ -9,13 +9,13 @@ use lab::{
 
 use crate::{MIGRATIONS, cases::client::Client};
 
-/// Options for a shortener in which no client creates too many links.
+/// Options for a shortener that lets a client create as many links as it likes.
 pub const UNLIMITED: [&str; 2] = ["--creates-per-second", "4000000000"];
 
 /// Fresh databases. They are dropped with this value, so it has to outlive its programs.
 #[derive(Debug)]
 pub struct Fixture {
-    /// One at least.
+    /// At least one.
     pub shards: Vec<Database>,
 }
 
@@ -53,20 +53,20 @@ impl Fixture {
         self.shards.iter().fold(serve, |serve, shard| serve.args(&["--shard", shard.url()]))
     }
 
-    /// Starts a shortener with these options; and a client of it.
+    /// Starts a shortener with these options, and returns it with a client.
     pub async fn start(&self, options: &[&str]) -> anyhow::Result<(Child, Client)> {
         start(self.serve().args(options)).await
     }
 }
 
-/// Starts a program that has been prepared; and a client of it.
+/// Starts a program that has been prepared, and returns it with a client.
 pub async fn start(program: ChildBuilder) -> anyhow::Result<(Child, Client)> {
     let child = program.start().await?;
     let client = Client::at(child.url())?;
     Ok((child, client))
 }
 
-/// How many of these links, a code and its URL each, do not lead where they should.
+/// How many of these links do not lead where they should. Each is a code and its URL.
 pub async fn lost(client: &Client, links: &[(String, String)]) -> anyhow::Result<u64> {
     let parts = links.chunks(links.len().div_ceil(16).max(1)).map(|part| async move {
         let mut lost = 0;

@@ -20,7 +20,7 @@ struct Params {
     rounds: u64,
 }
 
-/// A service that is away for so long is no busy machine.
+/// A service that says 503 more often than this is away, and not only busy.
 const MOST_RETRIES: u32 = 20;
 
 /// The experiment.
@@ -52,7 +52,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.progress(round, params.rounds, "aliases fought for");
         let alias = format!("alias-{round}");
         let contest = contest(&processes, params.clients.into(), &alias).await?;
-        // One who was told 503 at first may have been given it all the same, and lost to himself.
+        // A client that got a 503 may own the alias all the same. Then its own next attempt got the 409.
         let owner = processes[0].destination(&alias).await?;
         let unsure = contest.iter().find(|it| it.retries > 0 && owner == url(it.client));
         let unsure = unsure.map(|it| it.client);
@@ -95,7 +95,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What one of them was told in the end.
+/// What one client was told in the end.
 struct Contender {
     client: usize,
     status: u16,
@@ -103,7 +103,7 @@ struct Contender {
     retries: u32,
 }
 
-/// Lets all clients loose at once, half on each process. A 503 is tried again, as it asks for.
+/// Lets all clients loose at once, half on each process. A client tries again after a 503.
 async fn contest(
     processes: &[Client; 2],
     clients: usize,

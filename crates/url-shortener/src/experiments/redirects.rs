@@ -26,7 +26,7 @@ struct Params {
     /// Seconds for each measurement
     #[arg(long, default_value_t = 1.0, value_parser = lab::experiment::seconds)]
     seconds: f64,
-    /// Measurements of each of the two, by turns
+    /// Measurements of each of the two, taken in turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Requests a second while latencies are measured
@@ -72,7 +72,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let follow = connection.get("/hot");
     connection.send(&follow).await?;
     for round in 0..params.rounds {
-        lab.progress(round.into(), params.rounds.into(), "measured by turns");
+        lab.progress(round.into(), params.rounds.into(), "measured in turn");
         let bare = measure(&nothing.host, &params, 200).await?;
         let redirect = measure(&ours.host, &params, 302).await?;
         ratios.push(redirect.throughput() / bare.throughput());
@@ -108,7 +108,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let columns = [&["handler"][..], &Outcome::OPEN_COLUMNS].concat();
     lab.table("At a steady rate, whether or not the server keeps up", &columns, rows);
 
-    // What was measured has to be the real thing: every one a redirect, every click counted.
+    // What was measured has to be the whole work: every answer a redirect, every click counted.
     lab.check_eq("requests that were not answered as they should", 0, failed);
     let ready: serde_json::Value =
         reqwest::get(format!("http://{}/readyz", ours.host)).await?.json().await?;

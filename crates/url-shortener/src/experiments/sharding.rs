@@ -12,7 +12,7 @@ use crate::{
 
 #[derive(clap::Args, Clone, Debug)]
 struct Params {
-    /// Shards before one is added; of only two, one point each may halve the ring by luck
+    /// Shards before one is added. With few, one point each may divide the ring evenly by luck
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=32))]
     shards: u32,
     /// Codes to place by calculation
@@ -140,7 +140,7 @@ async fn on_real_databases(params: &Params, lab: &Lab) -> anyhow::Result<()> {
     child.stop().await?;
 
     fixture.add_shard().await?;
-    // Without the move, the new ring would hide links, and somebody else could take their codes.
+    // If the service started without the move, it would not find some links, and others could take their codes.
     let hides = fixture.start(&[]).await.is_ok();
     let (_child, client) = fixture.start(&["--reshard"]).await?;
     let new = fixture.shards[fixture.shards.len() - 1].pool().await?;
@@ -151,7 +151,7 @@ async fn on_real_databases(params: &Params, lab: &Lab) -> anyhow::Result<()> {
     let n = params.shards as usize;
     let share = moved as f64 / f64::from(params.links);
     let fair = 1.0 / (n as f64 + 1.0);
-    // The ring's own unevenness, and chance, which matters more the fewer links there are.
+    // The ring is uneven by itself, and with few links chance matters too.
     let tolerance = fair / 4.0 + 4.0 * (fair * (1.0 - fair) / f64::from(params.links)).sqrt();
     lab.figure("links moved between real databases", moved as f64, "");
     lab.check(

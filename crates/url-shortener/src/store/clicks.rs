@@ -9,16 +9,16 @@ use uuid::Uuid;
 use super::{Link, Store};
 use crate::{code::Code, error::Error};
 
-/// Hosts for one link and one day that are shown, beside "other". Strangers choose the `Referer`; they must not choose
-/// how much we store. Twice as many are kept, so that a host that comes late has time to grow.
+/// Hosts that the statistics of a link show, beside "other". Strangers choose the `Referer`; they must not choose how
+/// much we store. For one day, twice as many hosts are kept, so that a host that comes late has time to grow.
 pub const MOST_REFERRERS: u8 = 100;
 
-/// What is counted together.
+/// Clicks that have all this in common are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Visit {
     /// The link's code.
     pub code: Code,
-    /// Which link, of those that had this code.
+    /// The link's id, because a code may have had other links before.
     pub link: Uuid,
     /// In UTC.
     pub day: Date,
@@ -28,7 +28,7 @@ pub struct Visit {
 
 impl Store {
     // ANCHOR: click_batch
-    /// Adds the clicks to those that are counted, all or none. Each visit is there once.
+    /// Adds these clicks to the counters: all of them, or none. No visit may be listed twice.
     pub async fn add_clicks(&self, visits: &[(Visit, i64)]) -> Result<(), Error> {
         let links: Vec<_> = visits.iter().map(|(visit, _)| visit.link).collect();
         let days: Vec<_> = visits.iter().map(|(visit, _)| visit.day).collect();
@@ -57,7 +57,7 @@ impl Store {
         .bind(&days)
         .bind(visits.iter().map(|(visit, _)| &*visit.referrer).collect::<Vec<_>>())
         .bind(visits.iter().map(|(_, clicks)| *clicks).collect::<Vec<_>>());
-        // When a link has too many hosts on a day, the largest stay; the rest is added up.
+        // When a link has too many hosts on a day, the largest stay, and the rest is added up as "other".
         let fold = sqlx::query(
             r#"
             with folded as (
@@ -92,7 +92,8 @@ impl Store {
     }
     // ANCHOR_END: click_batch
 
-    /// The statistics of a link, as clients see them: all clicks, the last year by day, the largest hosts.
+    /// The statistics of a link, as clients see them: all clicks, the last year by day, and the largest hosts. Smaller
+    /// hosts are added up as "other", so the clicks of all hosts add up to all clicks.
     pub async fn stats(&self, link: &Link) -> Result<Value, Error> {
         let stats = sqlx::query_scalar(
             r#"
@@ -102,19 +103,22 @@ impl Store {
                 where link = $1
                 group by day
                 order by day desc limit 366
-            ), hosts as (
-                select referrer as host, sum(clicks)::bigint as clicks
+            ), ranked as (
+                select referrer, sum(clicks) as n,
+                    row_number() over (order by referrer = 'other', sum(clicks) desc) as rank
                 from clicks
                 where link = $1
                 group by referrer
-                order by sum(clicks) desc limit $3
+            ), hosts as (
+                select case when rank > $3 then 'other' else referrer end as host, sum(n)::bigint as clicks
+                from ranked
+                group by host
             )
             select jsonb_build_object(
                 'code', $2::text,
                 'clicks', (select coalesce(sum(clicks), 0)::bigint from clicks where link = $1),
                 'by_day', (select coalesce(jsonb_agg(days order by day), '[]') from days),
-                'referrers',
-                (select coalesce(jsonb_agg(hosts order by clicks desc, host), '[]') from hosts)
+                'referrers', (select coalesce(jsonb_agg(hosts order by clicks desc, host), '[]') from hosts)
             )
             "#,
         );

@@ -11,7 +11,8 @@ impl Store {
     /// What this database knows of the ring: which shard it is, all shards in their order (none if it is new), and
     /// whether links are being moved.
     pub async fn ring(&self) -> Result<(Uuid, Vec<Uuid>, bool), Error> {
-        // Asked at each start, so without a prepared statement: a pooler that shares sessions loses those.
+        // Every start asks this, also behind a pooler that shares sessions and loses prepared statements. So it uses
+        // none.
         let name = sqlx::raw_sql("insert into ring default values on conflict do nothing");
         self.moves.execute(name).await?;
         let ring = sqlx::raw_sql("select shard, shards, moving from ring");
@@ -19,23 +20,22 @@ impl Store {
         Ok((row.try_get("shard")?, row.try_get("shards")?, row.try_get("moving")?))
     }
 
-    /// Tells this database of a ring.
+    /// Writes a ring into this database.
     pub async fn set_ring(&self, shards: &[Uuid], moving: bool) -> Result<u64, Error> {
         let shards = shards.iter().map(Uuid::to_string).collect::<Vec<_>>().join(",");
         let set = format!("update ring set shards = '{{{shards}}}', moving = {moving}");
         self.moves.execute(sqlx::raw_sql(AssertSqlSafe(set))).await
     }
 
-    /// The next codes after this one, in the order of the primary key. Only so many as can be moved at a time: a popular
-    /// link brings a row of clicks for each day and host.
+    /// The next codes after this one, in the order of the primary key. It returns few, because they are moved together
+    /// and a popular link brings a row of clicks for each day and host.
     pub async fn codes_after(&self, code: &str) -> Result<Vec<Code>, Error> {
-        let codes =
-            sqlx::query_scalar("select code from links where code > $1 order by code limit 50");
-        self.moves.within(async |connection| codes.bind(code).fetch_all(connection).await).await
+        let codes = "select code from links where code > $1 order by code limit 50";
+        self.moves.within(async |it| sqlx::query_scalar(codes).bind(code).fetch_all(it).await).await
     }
 
-    /// Copies these links to another shard, with their clicks; returns the codes that they have there now. A code that
-    /// has another owner there is missing among them. Nobody clicks meanwhile.
+    /// Copies these links to another shard, with their clicks, and returns the codes of those that are there now. If
+    /// another link has a code there, that code is not returned. No click may come meanwhile.
     pub async fn copy(&self, codes: &[&Code], to: &Self) -> Result<Vec<Code>, Error> {
         let read = sqlx::query_as::<_, (Option<Value>, Option<Value>)>(
             r#"
@@ -49,10 +49,9 @@ impl Store {
                 )
             "#,
         );
-        let read = read.bind(codes);
-        let rows = self.moves.within(async |connection| read.fetch_one(connection).await);
-        let (links, clicks) = rows.await?;
-        // A link that is there already is returned too: the update changes nothing.
+        let (links, clicks) =
+            self.moves.within(async |it| read.bind(codes).fetch_one(it).await).await?;
+        // The update changes nothing. It is there so that a link that was copied before is returned too.
         let write = sqlx::query_scalar(
             r#"
             with copied as (

@@ -235,7 +235,7 @@ async fn a_code_that_nobody_has_is_not_asked_for_again_at_once() -> Outcome {
         ensure!(seen == status, "the database was asked again for {code}: {seen}");
     }
     proxy.heal();
-    // Whoever makes it now can follow it at once.
+    // A link that is made now can be followed at once.
     client.create(&json!({ "url": "https://example.com/", "alias": "nobody" })).await?;
     ensure!(client.follow("nobody").await?.status() == 302, "the new link is not found");
     Ok(())
@@ -278,10 +278,10 @@ async fn a_deleted_link_is_gone_from_another_process_within_the_bound() -> Outco
     let (_other_child, other) = fixture.start(&[]).await?;
     let link = json!({ "url": "https://example.com/", "alias": "deleted" });
     let (code, token) = client.create_owned(&link).await?;
-    ensure!(other.follow(&code).await?.status() == 302, "now hot over there");
+    ensure!(other.follow(&code).await?.status() == 302, "the other process does not find the link");
     client.delete(&code, Some(&token)).await?;
     let begun = Instant::now();
-    ensure!(client.follow(&code).await?.status() == 404, "at once where it was deleted");
+    ensure!(client.follow(&code).await?.status() == 404, "the deleting process still serves it");
     let bound = url_shortener::cache::FRESH_FOR + Duration::from_secs(5);
     while other.follow(&code).await?.status() == 302 {
         ensure!(begun.elapsed() < bound, "the other process still redirects");
@@ -311,7 +311,7 @@ async fn thousands_of_silent_connections_do_not_keep_others_out() -> Outcome {
     Ok(())
 }
 
-/// Every case, those that kill it included, as a reader would have it.
+/// Runs every case, also those that kill the program, as a reader would.
 async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
     let python = std::process::Command::new("python3").arg("--version").output();
     if python.is_err() {
@@ -339,8 +339,8 @@ async fn a_shortener_in_python_conforms() -> anyhow::Result<Completion> {
     Ok(Completion::Completed)
 }
 
-/// A crowd asks on while the network swallows everything. Each request gives up within a second; were a connection
-/// given up with the request that waits for it, the crowd would connect for ever, and never be served again.
+/// A crowd goes on asking while the network swallows everything. Each request gives up within a second. If it took its
+/// connection attempt with it, the crowd would connect for ever, and never be served again.
 async fn a_crowd_is_served_again_soon_after_a_black_hole() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let database = fixture.database().url();

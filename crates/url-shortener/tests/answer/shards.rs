@@ -97,11 +97,11 @@ async fn a_reshard_that_was_cut_off_has_to_be_finished() -> Outcome {
         create trigger fail before insert on links for each statement execute function fail();
     "#;
     sqlx::raw_sql(fail).execute(&pool).await?;
-    ensure!(serve(&[one, two], &["--reshard"]).await.is_err(), "it could not be moved");
+    ensure!(serve(&[one, two], &["--reshard"]).await.is_err(), "it was served without the move");
     sqlx::raw_sql("drop trigger fail on links").execute(&pool).await?;
     for shards in [&[one][..], &[one, two]] {
         let served = serve(shards, &[]).await;
-        ensure!(served.is_err(), "it is served half moved on {} shards", shards.len());
+        ensure!(served.is_err(), "half-moved links are served on {} shards", shards.len());
     }
     let (_child, client) = serve(&[one, two], &["--reshard"]).await?;
     ensure!(client.destination(&alias).await? == "https://example.com/");
@@ -116,7 +116,7 @@ async fn a_reshard_deletes_only_what_it_has_copied() -> Outcome {
     let alias = alias_on_the_last_of(2)?;
     client.create(&json!({ "url": "https://example.com/first", "alias": alias })).await?;
     drop(child);
-    // While it was hidden, somebody else took its alias.
+    // While the link was hidden, somebody else took its alias.
     let pool = two.pool().await?;
     let take =
         "insert into links (code, id, url) values ($1, gen_random_uuid(), 'https://a.example/')";

@@ -10,12 +10,12 @@ use crate::{
     user::UserId,
 };
 
-/// Nothing may time out here: it is compared by what it does, not by how fast.
+/// Nothing may time out here: it is compared by what it does, and not by how fast it is.
 const LONG: Duration = Duration::from_mins(1);
 /// An hour, in seconds.
 const TTL: u64 = 3_600;
 
-/// One process's worth of it.
+/// What one process has.
 #[derive(Clone, Debug)]
 pub struct Textbook {
     database: PgPool,
@@ -25,7 +25,7 @@ pub struct Textbook {
 }
 
 impl Textbook {
-    /// On these servers.
+    /// A process on these servers.
     pub async fn new(
         database_url: &str,
         redis_url: &str,
@@ -59,7 +59,7 @@ impl Textbook {
             }
             let _landing = match self.flights.as_ref().map(|flights| flights.board(id)) {
                 Some(Turn::Follow(mut end)) => {
-                    // An error: it has ended.
+                    // An error means that the flight has ended.
                     let _ = end.changed().await;
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Two caches that take writes: one passes them on at once, the other later.
+//! Two caches that take writes: one passes them on to the database at once, the other later.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const CHANGED: &str = "changed";
 /// The two servers, and what both caches do with them.
 #[derive(Clone, Debug)]
 pub struct Servers {
-    /// Where the truth is, or will be.
+    /// Where changes are kept, at once or later.
     pub database: PgPool,
     redis: MultiplexedConnection,
 }
@@ -58,8 +58,8 @@ impl Servers {
         Ok(both.query_async(&mut self.redis.clone()).await?)
     }
 
-    /// What write-behind does in the background: writes what has changed since the last time, and each user once. Returns
-    /// how many that were.
+    /// What write-behind does in the background: writes each user that has changed since the last time, once. Returns
+    /// how many users that were.
     pub async fn flush(&self) -> anyhow::Result<u64> {
         let ids: Vec<i64> =
             cmd("SPOP").arg(CHANGED).arg(1_000_000).query_async(&mut self.redis.clone()).await?;
