@@ -12,6 +12,7 @@ use conform::{
     case::Outcome,
     cases,
     expect::{equal, expect, integer, json_of, status_in},
+    http::one_wins,
     killing::Killing,
     target::{Target, pause},
 };
@@ -27,12 +28,7 @@ async fn an_email_address_wanted_by_twenty_at_once_goes_to_one(target: &Target) 
     let client = Client::of(target);
     let user = client.user("Wanted");
     let answers = target.post_together("users", &vec![user; 20]).await?;
-    let count = |wanted| answers.iter().filter(|(it, _)| it.status() == wanted).count();
-    let (won, lost) = (count(201_u16), count(409_u16));
-    let unsure = answers.iter().any(|(_, unsure)| *unsure);
-    let got = format!("{won} times 201, {lost} times 409, {} others", 20 - won - lost);
-    let one = won + lost == 20 && (won == 1 || won == 0 && unsure);
-    expect(one, "one 201 and 19 times 409", got)
+    one_wins(&answers, 201, 409)
 }
 
 async fn a_crowd_at_a_cold_key_fills_it_once(target: &Target) -> Outcome {

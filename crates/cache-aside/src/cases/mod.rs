@@ -14,7 +14,7 @@ use conform::{
     case::{Outcome, Suite},
     cases,
     expect::{ends_with, equal, expect, integer, json_of, list, same_fields, status, text},
-    http::{header, lives_and_is_ready, problem},
+    http::{header, lives_and_is_ready, one_wins, problem},
     target::{Target, eventually},
 };
 
@@ -216,11 +216,7 @@ async fn of_twenty_changes_of_one_version_one_is_made(target: &Target) -> Outcom
         target.request(Method::PUT, &format!("users/{id}")).header("if-match", &etag).json(&new)
     });
     let answers = target.send_together(changes.collect()).await?;
-    let count = |wanted| answers.iter().filter(|(it, _)| it.status() == wanted).count();
-    let (won, lost) = (count(200_u16), count(412_u16));
-    let unsure = answers.iter().any(|(_, unsure)| *unsure);
-    let one = won + lost == 20 && (won == 1 || won == 0 && unsure);
-    expect(one, "one 200 and 19 times 412", format!("{won} and {lost}"))
+    one_wins(&answers, 200, 412)
 }
 
 async fn many_users_are_read_at_once(target: &Target) -> Outcome {

@@ -7,7 +7,8 @@ use super::client::{Client, redirects};
 use conform::{
     case::Outcome,
     cases,
-    expect::{equal, expect, json, text},
+    expect::{equal, json, text},
+    http::one_wins,
     killing::Killing,
     target::{Target, pause},
 };
@@ -32,21 +33,10 @@ async fn fifty_want_one_url(target: &Target, time: usize) -> Outcome {
     let client = Client::of(target);
     let link = json!({ "url": client.page(&format!("crowd/{time}")) });
     let answers = target.post_together("links", &vec![link; 50]).await?;
-    let answers = try_join_all(answers.into_iter().map(async |(response, unsure)| {
-        anyhow::Ok((response.status().as_u16(), unsure, json(response).await?))
-    }))
-    .await?;
-    let count = |wanted: u16| answers.iter().filter(|(status, ..)| *status == wanted).count();
-    let (created, found) = (count(201), count(200));
-    let got = format!("{created} times 201, {found} times 200, {} others", 50 - created - found);
-    let unsure = answers.iter().any(|(_, unsure, _)| *unsure);
-    let one = created + found == 50 && (created == 1 || created == 0 && unsure);
-    expect(one, "one 201 and 49 times 200", got)?;
-    let another = answers.iter().find(|(.., body)| body["code"] != answers[0].2["code"]);
-    let first = &answers[0].2["code"];
-    another.map_or(Ok(()), |(.., body)| {
-        equal("the code for each of them", body["code"].clone(), first.clone())
-    })
+    one_wins(&answers, 201, 200)?;
+    let links = try_join_all(answers.into_iter().map(|(response, _)| json(response))).await?;
+    let codes = links.iter().map(|link| link["code"].clone());
+    codes.map(|code| equal("the code for each of them", code, links[0]["code"].clone())).collect()
 }
 
 async fn an_alias_that_fifty_want_has_one_owner(target: &Target) -> Outcome {
@@ -63,12 +53,7 @@ async fn fifty_want_one_alias(target: &Target, time: usize) -> Outcome {
         .map(|n| json!({ "url": client.page(&format!("wanted/{n}")), "alias": alias }))
         .collect();
     let answers = target.post_together("links", &links).await?;
-    let count = |wanted: u16| answers.iter().filter(|(it, _)| it.status() == wanted).count();
-    let (won, lost) = (count(201), count(409));
-    let unsure = answers.iter().any(|(_, unsure)| *unsure);
-    let got = format!("{won} times 201, {lost} times 409, {} others", 50 - won - lost);
-    let one = won + lost == 50 && (won == 1 || won == 0 && unsure);
-    expect(one, "one 201 and 49 times 409", got)?;
+    one_wins(&answers, 201, 409)?;
     redirects(&client.follow(&alias).await?)
 }
 
