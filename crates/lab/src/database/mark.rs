@@ -94,8 +94,8 @@ fn prefix(kind: Kind) -> String {
     format!("worked_answers_{word}_")
 }
 
-/// The words, joined by `_`, as a name that needs no quotes. If the name would be too long, or if a character had to be
-/// replaced, the name ends in a fingerprint of the words, so that no two names are equal.
+/// The words, joined by `_`, as a name that needs no quotes. Hyphens and slashes become `_`. If the name would be too
+/// long, or if another character had to be replaced, the name ends in a fingerprint of the words.
 pub(super) fn readable_name(words: &[&str]) -> String {
     let whole = words.join("_");
     let plain = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_';
