@@ -1,4 +1,4 @@
-//! Does a group of servers survive the loss of its leader, and does nothing of it survive us?
+//! Does a group of servers survive the loss of its leader, and do all of its servers end when we end?
 //!
 //! Each test prints how long its group took to start, and how long to take writes again.
 
@@ -36,7 +36,7 @@ use tokio::{
     time::timeout,
 };
 
-/// A group is up to six servers. A machine of two cores starts no more than two groups in time.
+/// A group has up to six servers. A machine with two cores can start only two groups at once in time.
 const AT_ONCE: usize = 2;
 
 fn main() -> ExitCode {
@@ -69,7 +69,7 @@ tests![
 /// An election takes two seconds on an idle machine, and may fail once.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Starts a group and says how long it took.
+/// Starts a group and prints how long it took.
 async fn start<G: ServerGroup>() -> anyhow::Result<G> {
     let begun = Instant::now();
     let group = G::start().await?;
@@ -82,7 +82,7 @@ async fn start<G: ServerGroup>() -> anyhow::Result<G> {
     Ok(group)
 }
 
-/// Waits until this member leads: on a busy machine one may not answer in time when the group is asked.
+/// Waits until this member leads. On a busy machine a member may not answer in time, so ask again.
 async fn leads<W>(member: usize, leader: impl Fn() -> W) -> Outcome
 where
     W: Future<Output = Option<usize>>,
@@ -140,7 +140,8 @@ async fn postgres_has_a_new_primary_after_the_old_one_was_killed() -> Outcome {
     group.follow(ASYNCHRONOUS, SYNCHRONOUS).await?;
     has(&group.members[ASYNCHRONOUS], &[1, 2]).await?;
 
-    // The old primary comes back, knows of nothing, and takes writes: two primaries, and the promoted one leads.
+    // The old primary comes back and takes writes, because it does not know of the other: two primaries, and the
+    // promoted one leads.
     group.members[PRIMARY].restart().await?;
     group.wait_for_commits_on(PRIMARY, None).await?;
     insert(&group.members[PRIMARY], 3).await?;
@@ -167,7 +168,7 @@ async fn postgres_does_not_commit_while_its_synchronous_standby_is_paused() -> O
 
 async fn redis_of(member: &OwnServer) -> anyhow::Result<redis::aio::MultiplexedConnection> {
     let client = redis::Client::open(member.url()?)?;
-    // By default it waits half a second, and other tests load the machine.
+    // The default limit is half a second, too short while other tests load the machine.
     let config = AsyncConnectionConfig::new().set_response_timeout(Some(SOON));
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
@@ -206,7 +207,7 @@ async fn sentinels_elect_a_new_master_while_the_old_one_is_paused() -> Outcome {
     group.members[old].pause().await?;
     write_to_the_next_master(&group, old).await?;
     group.members[old].resume().await?;
-    // It takes itself for the master, until the Sentinels tell it otherwise, which they do after eight seconds.
+    // It believes to be the master until the Sentinels tell it otherwise, after eight seconds.
     set(&group.members[old], "key", "lost").await?;
     until("the old master to follow", SOON, async || {
         let value: Option<String> = redis_of(&group.members[old]).await?.get("key").await?;
@@ -342,12 +343,12 @@ async fn etcd_elects_a_new_leader_when_the_old_one_is_cut_off() -> Outcome {
     write_to_the_next_leader(&group, old).await?;
     writable(Service::Etcd, begun);
 
-    // The old one has the old value and knows that this is not enough.
+    // The old leader has the old value, and knows that it has lost the majority.
     let value = group.get(old, "key", Read::Serializable).await?;
     ensure!(value.as_deref() == Some("first"), "{value:?}");
     let value = group.get(old, "key", Read::Linearizable).await;
     ensure!(value.is_err(), "cut off, and it answers {value:?}");
-    // Another key: after an error nobody knows, and this write may well happen once the links are healed.
+    // Another key: the failed write may still happen when the links are healed.
     ensure!(group.put(old, "other key", "third").await.is_err(), "cut off, and it took a write");
 
     let begun = Instant::now();
@@ -360,7 +361,7 @@ async fn etcd_elects_a_new_leader_when_the_old_one_is_cut_off() -> Outcome {
 async fn an_etcd_leader_that_hears_nobody_is_replaced() -> Outcome {
     let group = start::<EtcdGroup>().await?;
     let old = group.leader().await.context("no leader")?;
-    // Its heartbeats still reach the others. It steps down, because no answer reaches it.
+    // Its heartbeats still reach the other nodes. It steps down because no answers reach it.
     for other in (0..3).filter(|&it| it != old) {
         group.links.cut(other, old);
     }
@@ -451,7 +452,7 @@ fn take_over() -> Option<ExitCode> {
     })
 }
 
-/// The hard cases: one member is dead, others cannot hear that they are to stop.
+/// The hard cases: one member is dead, and others cannot receive the order to stop.
 async fn harmed_groups() -> anyhow::Result<(PostgresGroup, SentinelGroup, EtcdGroup)> {
     let (mut postgres, sentinels, etcd) =
         tokio::try_join!(PostgresGroup::start(), SentinelGroup::start(), EtcdGroup::start())?;
@@ -484,7 +485,7 @@ impl Holder {
         if let Some(why) = needs.iter().find_map(|need| need.obstacle()) {
             return Err(lab::skip(why));
         }
-        // Under /var/tmp, because PostgreSQL's user has to be able to go there.
+        // Under /var/tmp, because PostgreSQL's user has to be able to enter the folder.
         let folder = PathBuf::from(format!("/var/tmp/{what}-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let mut process = Command::new(std::env::current_exe()?)
@@ -527,7 +528,7 @@ impl Holder {
     }
 }
 
-/// The processes that work in this folder. Only Linux tells; elsewhere the folders have to do.
+/// The processes that work in this folder. Only Linux shows them; on other systems the test looks at the folders only.
 fn processes_in(folder: &Path) -> Vec<String> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let works_there = |process: &PathBuf| {

@@ -1,4 +1,4 @@
-//! Does a call that takes JSON refuse what is none, and what is too long? Bad input must harm nobody.
+//! Does a call that takes JSON refuse a body that is not JSON, or is too long? Bad input must harm nobody.
 
 use anyhow::{Context, bail};
 use reqwest::{Body, RequestBuilder, Response, header::HeaderValue};
@@ -11,7 +11,7 @@ use crate::{
     target::{NoAnswer, Target},
 };
 
-/// A request that is too large: this problem, or the connection is closed before all of it is sent.
+/// Sends a request that is too large, and expects this problem, or a connection that closes before all of it is sent.
 pub async fn refused_unread(target: &Target, request: RequestBuilder, status: u16) -> Outcome {
     match target.send(request.header("connection", "close")).await {
         Ok(response) => problem(response, status).await.map(drop),
@@ -19,7 +19,7 @@ pub async fn refused_unread(target: &Target, request: RequestBuilder, status: u1
     }
 }
 
-/// The connection was closed, which is as good as an answer here.
+/// Accepts an error that says that the connection was closed. Here that is as good as an answer.
 fn closed(error: anyhow::Error) -> Outcome {
     match error.downcast_ref::<NoAnswer>() {
         Some(none) if none.closed => Ok(()),
@@ -27,8 +27,8 @@ fn closed(error: anyhow::Error) -> Outcome {
     }
 }
 
-/// Sends this body, as JSON, with the request that `request` prepares without one. A service that refuses a body unread
-/// closes the connection, and the next request must not be sent on it.
+/// Sends this body as JSON. `request` prepares the request without a body. A service that refuses a body unread closes
+/// the connection, so the next request must not use it.
 async fn send(
     target: &Target,
     request: &impl Fn() -> RequestBuilder,
@@ -38,8 +38,8 @@ async fn send(
     target.send(request.header("content-type", "application/json").body(body)).await
 }
 
-/// A call that takes JSON refuses what is none, and what is too long; then it takes a good body.
-/// `request` prepares it without a body, `good` is an object.
+/// Checks that a call that takes JSON refuses bodies that are not JSON or too long, and afterwards takes a good body.
+/// `request` prepares the request without a body; `good` is an object.
 pub async fn refuses_bad_bodies(
     target: &Target,
     request: impl Fn() -> RequestBuilder,
@@ -69,7 +69,7 @@ pub async fn refuses_bad_bodies(
     names_what_is_wrong(target, &request, good).await?;
     let plain = request().header("content-type", "text/plain").body(text.clone());
     for untold in [plain, request().body(text)] {
-        // It need not be read to be refused.
+        // The server may refuse it without reading it.
         let untold = untold.header("connection", "close");
         let seen = problem(target.send(untold).await?, 415).await;
         seen.context("a body without `Content-Type: application/json`")?;
@@ -82,10 +82,11 @@ pub async fn refuses_bad_bodies(
     let response = target.send(odd).await?;
     let taken = response.status().is_success();
     let seen = response.status().as_u16();
-    expect(taken, "a good body to be taken after all these, beside a header that is no text", seen)
+    expect(taken, "a good body to be taken after all these, beside a header that is not text", seen)
 }
 
-/// Many servers refuse them before the program is asked, and know no problem documents.
+/// Sends a header of a megabyte. Many servers refuse it before the program sees the request, without a problem
+/// document.
 async fn endless_headers(target: &Target, request: &impl Fn() -> RequestBuilder) -> Outcome {
     let long = request().header("x-long", "a".repeat(1_000_000)).header("connection", "close");
     match target.send(long).await {
@@ -94,8 +95,8 @@ async fn endless_headers(target: &Target, request: &impl Fn() -> RequestBuilder)
     }
 }
 
-/// The same values in an array are no object, neither at the top nor further in. Some libraries take them for one,
-/// by the order of its fields.
+/// Sends the same values in an array in place of an object, at the top and further in. Some libraries accept that, by
+/// the order of the fields.
 async fn takes_no_array_for_an_object(
     target: &Target,
     request: &impl Fn() -> RequestBuilder,
@@ -123,20 +124,20 @@ async fn takes_no_array_for_an_object(
         }
         for body in [array, backwards] {
             let seen = problem(send(target, request, body.to_string()).await?, 400).await;
-            seen.context("a list where an object has to be")?;
+            seen.context("a list in place of an object")?;
         }
     }
     Ok(())
 }
 
-/// 422 names the field that has another type, and the one that is missing.
+/// Expects that a 422 names a field of a wrong type, and a missing field.
 async fn names_what_is_wrong(
     target: &Target,
     request: &impl Fn() -> RequestBuilder,
     good: &Value,
 ) -> Outcome {
     for (field, value) in good.as_object().into_iter().flatten() {
-        // No field is a truth value, and none is an object with this in it.
+        // No field is a boolean, and none is an object with this member.
         let mut wrong = vec![json!(true), json!({ "websocket": null })];
         if !value.is_number() {
             wrong.push(json!(7));
@@ -146,7 +147,7 @@ async fn names_what_is_wrong(
             body[field] = wrong;
             let response = send(target, request, body.to_string()).await?;
             let named = match value {
-                // The object itself is one, and something in it is not.
+                // The field is an object, as it should be, but something in the object is wrong.
                 Value::Object(_) if body[field].is_object() => {
                     problem(response, 422).await.map(drop)
                 }
@@ -160,7 +161,7 @@ async fn names_what_is_wrong(
         missing.as_object_mut().context("an object")?.remove(field);
         for body in [null, missing] {
             let response = send(target, request, body.to_string()).await?;
-            // One that need not be there may be null, or missing.
+            // An optional field may be null or missing.
             if !response.status().is_success() {
                 let named = invalid(response, field).await;
                 named.with_context(|| format!("the field `{field}` is null or missing"))?;

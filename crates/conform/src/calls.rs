@@ -1,17 +1,17 @@
-//! How does a terminal show a table of calls? It is Markdown, `src/cases/calls.md` of an answer. A row is too wide for
-//! a line, so each becomes a block.
+//! How does a terminal show a table of calls? The table is Markdown, in `src/cases/calls.md` of an answer. Its rows are
+//! too wide for a line, so each becomes a block.
 
 use std::fmt::Write;
 
 use crate::case::Suite;
 
-/// As much as a line holds.
+/// The width of a line.
 const WIDTH: usize = 100;
 /// What every answer promises.
 const EVERY_CALL: &str = include_str!("every_call.md");
-/// How a table of calls refers to it, where files are files.
+/// The link from a table of calls to that file.
 const LINK: &str = "../../../conform/src/every_call.md";
-/// How the whole page refers to it.
+/// The link within the whole page.
 const PLACE: &str = "#for-every-call";
 
 impl Suite {
@@ -20,7 +20,7 @@ impl Suite {
         format!("{}\n{EVERY_CALL}", self.calls.replace(LINK, PLACE))
     }
 
-    /// What the program has to be, and to be told: the text above the table, without its heading.
+    /// What the program needs and has to be told: the text above the table, without its heading.
     pub fn needs(&self) -> String {
         let above = self.calls.lines().take_while(|line| !line.starts_with('|'));
         above.filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n").trim().to_owned()

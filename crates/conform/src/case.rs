@@ -1,18 +1,18 @@
-//! What is a case? What a client does, what the table says must come of it, and why that matters.
+//! What is a case? It is what a client does, what must come back according to the table, and why that matters.
 
 use futures_util::future::BoxFuture;
 
 use crate::target::Target;
 
-/// The result of a case: an error says what came in place of what should.
+/// The result of a case. The error says what was expected and what came instead.
 pub type Outcome = anyhow::Result<()>;
 
 /// What a case does to its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It asks, as one client would.
+    /// It sends requests as one client would.
     Plain,
-    /// Many ask at once.
+    /// Many clients send requests at once.
     Load,
     /// It kills the server and starts it again.
     Restart,
@@ -36,14 +36,14 @@ pub struct Case {
 /// An answer's cases.
 #[derive(Clone, Debug)]
 pub struct Suite {
-    /// Its table of calls, in Markdown, below what the program has to be and to be told.
+    /// Its table of calls in Markdown. The text above the table says what the program needs and has to be told.
     pub calls: &'static str,
     /// Every case, in the order of the table.
     pub cases: Vec<Case>,
 }
 
 /// `cases! { Plain a_link_redirects: "what the table says", "why it matters"; … }`: a function `cases()` that lists
-/// them. One that is forgotten is dead code, and a lint.
+/// them. A forgotten case is dead code, and the compiler warns.
 #[macro_export]
 macro_rules! cases {
     ($($kind:ident $name:ident: $says:literal, $why:literal;)*) => {

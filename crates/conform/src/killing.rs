@@ -1,4 +1,4 @@
-//! How is a server killed while it is asked? When its clients have been promised enough.
+//! How do we kill a server under load? After its clients have got a given number of promises.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use crate::target::{Target, eventually};
 
-/// What the clients share: they ask until the server is gone or this is over.
+/// The state that the clients share. They send requests until the server is gone or this is over.
 #[derive(Debug, Default)]
 pub struct Killing {
     promised: AtomicUsize,
@@ -14,17 +14,18 @@ pub struct Killing {
 }
 
 impl Killing {
-    /// A client was promised something.
+    /// Counts a promise to a client.
     pub fn promised(&self) {
         self.promised.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The server was started again, or could not be killed: that must not keep its clients for ever.
+    /// Whether the server was started again or could not be killed. In both cases the clients must end.
     pub fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Runs the clients, and kills the server and starts it again after so many promises; what the clients say.
+    /// Runs the clients, and kills the server and starts it again after this many promises. Returns what the clients
+    /// return.
     pub async fn after<F: Future>(
         &self,
         promises: usize,

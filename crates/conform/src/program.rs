@@ -1,8 +1,9 @@
-//! How is the reader's program killed and started again? By the command that starts it. What the command starts is in a
-//! process group of its own and has a mark in its environment: SIGKILL ends all of it. A command that returns and leaves
-//! its program to somebody else, as `systemctl restart` does, has to end the old program itself.
+//! How is the reader's program killed and started again? The reader gives the command that starts it. All processes of
+//! the command are in one process group and have a mark in their environment, so that we can kill them with SIGKILL. A
+//! command that hands its program to another one, such as `systemctl restart`, has to end the old program itself.
 //!
-//! Invariant: a crash case never passes on a program that was not ended. A connection that was opened before tells.
+//! Invariant: a crash case never passes on a program that was not ended. We check this by a connection that was opened
+//! before.
 
 use std::{
     fs, io,
@@ -26,44 +27,44 @@ use tokio::{
 
 use crate::target::{Restart, Target};
 
-/// Set in the environment of what the command starts. A server that must outlive the program takes it out.
+/// Set in the environment of the command. A server that must outlive the program removes it.
 pub const MARK: &str = "CONFORM_RUN";
-/// Connections of a program end with it at once. A busy machine is slow.
+/// How long a connection may take to close after its program ended. Usually no time, but a busy machine is slow.
 const ENDED: Duration = Duration::from_secs(5);
-/// Between two looks at a program that is being started.
+/// The time between two checks of a program that is starting.
 const POLL: Duration = Duration::from_millis(50);
-/// How often a reader hears of it.
+/// How often we report that we still wait.
 const PROGRESS: Duration = Duration::from_secs(2);
 
-/// The reader's program. All that its command has started is killed when this is dropped.
+/// The reader's program. Dropping this kills everything that its command has started.
 #[derive(Debug)]
 pub struct Program {
     start: Start,
     running: Arc<Mutex<Option<Running>>>,
 }
 
-/// How it is started.
+/// How to start the program.
 #[derive(Clone, Debug)]
 struct Start {
     command: String,
-    /// Where it then answers.
+    /// Where the program answers.
     target: Target,
-    /// How long that may take.
+    /// How long it may take until it answers.
     wait: Duration,
 }
 
-/// What the command has started.
+/// The processes that the command has started.
 #[derive(Debug)]
 struct Running {
     shell: Child,
     group: Pid,
-    /// In the environment of all of it.
+    /// The mark in the environment of all of them.
     mark: String,
 }
 
 impl Program {
-    /// Starts the program and waits until it answers at this URL. Nothing may answer there before: whatever that is, it
-    /// would be tried in place of the program, and nobody here could kill it.
+    /// Starts the program and waits until it answers at this URL. Fails if something answers there before: we would
+    /// test that in place of the program, and could not kill it.
     pub async fn of(command: String, url: &str, wait: Duration) -> anyhow::Result<Self> {
         let start = Start { command, target: Target::new(url, None)?, wait };
         ensure!(
@@ -87,7 +88,7 @@ impl Program {
             let program = Arc::clone(&program);
             Box::pin(async move {
                 let before = program.start.connect().await.context("it has ended by itself")?;
-                // Dropped, and so killed.
+                // Dropping it kills it.
                 drop(program.take());
                 let mut running = program.start.again(before).await?;
                 let waited = program.start.until_it_answers(Some(&mut running)).await;
@@ -128,8 +129,8 @@ impl Start {
         Ok(Running { shell, group: Pid::from_raw(group).context("no pid")?, mark })
     }
 
-    /// Runs the command once more, after all that it had started was killed. The old program, to which this connection
-    /// leads, has to end: by that, or by the command.
+    /// Runs the command again, after everything that it had started was killed. `before` is a connection to the old
+    /// program, which has to end: by that kill, or by the command.
     async fn again(&self, mut before: TcpStream) -> anyhow::Result<Running> {
         if is_closed(&mut before, ENDED).await {
             return self.run();
@@ -151,13 +152,13 @@ impl Start {
 
     fn still_there(&self, does: &str) -> String {
         format!(
-            "`{}` {does}, and the program from before still has its connections: nothing was killed. A command that \
+            "`{}` {does}, and the old program still has its connections: nothing was killed. A command that \
              leaves your program outside its process group has to end the old one itself",
             self.command
         )
     }
 
-    /// Waits until the program answers, and tells a reader that it waits.
+    /// Waits until the program answers, and reports that it waits.
     async fn until_it_answers(&self, mut running: Option<&mut Running>) -> anyhow::Result<()> {
         let begun = Instant::now();
         let mut told = begun;
@@ -185,7 +186,7 @@ impl Start {
         Ok(())
     }
 
-    /// A command that has returned has done its work, or says why not on its standard error.
+    /// Fails if the command has failed. Its standard error says why.
     fn succeeded(&self, status: ExitStatus) -> anyhow::Result<()> {
         ensure!(
             status.success(),
@@ -197,8 +198,8 @@ impl Start {
 }
 
 impl Running {
-    /// How the command has ended, if it has. It is looked at and not waited for: until it is, its process group can be
-    /// nobody else's.
+    /// The exit status of the command, if it has ended. It stays a zombie, so that the system does not reuse the number
+    /// of its process group.
     fn ended(&self) -> io::Result<Option<ExitStatus>> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let Some(status) = waitid(WaitId::Pid(self.group), look)? else { return Ok(None) };
@@ -209,21 +210,22 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // An error means that all of them have ended.
+        // Fails if all of them have ended.
         let _ = kill_process_group(self.group, Signal::KILL);
-        // A daemon leaves its group, but keeps its environment, which Linux shows. One that is forking is met again.
+        // A daemon leaves its group, but keeps its environment, which Linux shows. We look again until no marked
+        // process is left, because one may fork while we look.
         let deadline = Instant::now() + ENDED;
         let killed = |pid: &Pid| kill_process(*pid, Signal::KILL).is_ok();
         while Instant::now() < deadline
             && marked(&self.mark).iter().filter(|pid| killed(pid)).count() > 0
         {}
-        // Only now; if it is still dying, tokio does it later.
+        // Collect the exit status only now. If the process is still ending, tokio collects it later.
         let _ = self.shell.try_wait();
     }
 }
 
-/// The processes that have this mark in their environment; none where there is no `/proc`. One that has ended has no
-/// environment.
+/// The processes that have this mark in their environment; none on a system without `/proc`. A process that has ended
+/// has no environment.
 fn marked(mark: &str) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_marked = |entry: &fs::DirEntry| {
@@ -235,7 +237,7 @@ fn marked(mark: &str) -> Vec<Pid> {
     entries.filter(is_marked).filter_map(pid).collect()
 }
 
-/// Whether the connection ends within this time. What it says meanwhile does not matter.
+/// Whether the connection ends within this time. Bytes that arrive meanwhile are ignored.
 async fn is_closed(connection: &mut TcpStream, within: Duration) -> bool {
     let mut bytes = [0; 1024];
     let ended = async { while !matches!(connection.read(&mut bytes).await, Ok(0) | Err(_)) {} };

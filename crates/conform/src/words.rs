@@ -20,9 +20,9 @@ pub fn command(answers: impl IntoIterator<Item = &'static str>) -> Command {
     let target =
         Arg::new("target").long("target").value_name("URL").help("Where your program listens");
     let restart = Arg::new("restart-cmd").long("restart-cmd").value_name("COMMAND").long_help(
-        "Starts your program, which must not run yet. It is killed (SIGKILL) and started again: the crash cases run \
-         too. A command may return when it has put your program into the background. If it hands it to another \
-         program (systemctl restart), it has to end the old one itself",
+        "The command that starts your program, which must not run yet. With it the crash cases run too: they kill your \
+         program (SIGKILL) and start it again. The command may return after it has put your program into the background. \
+         If it hands your program to another one (systemctl restart), it has to end the old program itself",
     );
     let case = Arg::new("case").long("case").value_name("NAME").action(ArgAction::Append);
     let wait = Arg::new("wait").long("wait").value_name("SECONDS").default_value("120");
@@ -32,15 +32,17 @@ pub fn command(answers: impl IntoIterator<Item = &'static str>) -> Command {
         .arg(Arg::new("answer").required(true).value_parser(Vec::from_iter(answers)))
         .arg(flag("show").help("Prints the table of calls"))
         .arg(target.required_unless_present("show"))
-        .arg(case.help("Only the case of this name, or those with it in theirs; can be repeated"))
-        .arg(restart.help("Starts your program; the crash cases run too"))
+        .arg(
+            case.help("Only the case of this name, or all whose names contain it; can be repeated"),
+        )
+        .arg(restart.help("The command that starts your program; the crash cases run too"))
         .arg(wait.help("How long your program may take until it answers"))
-        .arg(flag("load").help("The cases in which many ask at once run too"))
-        .arg(flag("json").help("One JSON object, nothing else"))
+        .arg(flag("load").help("The cases with many clients at once run too"))
+        .arg(flag("json").help("Prints one JSON object, nothing else"))
 }
 
-/// Does it; `suite` knows each answer's cases. The exit code is 1 if anything is wrong. On Ctrl-C and SIGTERM, all that
-/// was started is killed.
+/// Runs the command; `suite` returns an answer's cases. The exit code is 1 if anything is wrong. Ctrl-C, SIGTERM and
+/// SIGHUP kill everything that was started.
 pub async fn run(
     matches: &ArgMatches,
     suite: impl Fn(&str) -> Option<Suite>,
@@ -51,7 +53,7 @@ pub async fn run(
         print!("{}", calls::in_terminal(&suite.page()));
         return Ok(ExitCode::SUCCESS);
     }
-    // Before anything is started.
+    // Listen for signals before anything is started.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -92,7 +94,7 @@ async fn try_suite(name: &str, suite: &Suite, matches: &ArgMatches) -> anyhow::R
     })
     .await?;
     if program.is_some() {
-        // Killed, if it can be.
+        // Kills the program, if that is possible.
         drop((program, target));
         if Target::new(url, None)?.answers().await {
             eprintln!("  your program still runs: its command has handed it to another program");
@@ -117,11 +119,11 @@ async fn try_suite(name: &str, suite: &Suite, matches: &ArgMatches) -> anyhow::R
     Ok(if good == results.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The cases with these names, or with these parts of names, in the order of the table. All, if none is named.
+/// The cases with these names or parts of names, in the order of the table. All cases if no name is given.
 fn chosen(cases: &[Case], names: &[&String]) -> anyhow::Result<Vec<Case>> {
     let mut chosen = vec![names.is_empty(); cases.len()];
     for name in names {
-        // As the results show them.
+        // The results show names with spaces.
         let name = name.replace(' ', "_");
         let is_whole = cases.iter().any(|case| case.name == name);
         let is_meant =
@@ -152,7 +154,7 @@ fn nearest(cases: &[Case], name: &str) -> Vec<&'static str> {
     names
 }
 
-/// How many of these cases are not tried, and what tries them.
+/// How many of these cases are not tried, and the option that tries them.
 fn left(cases: &[Case], tried: Tried) -> Vec<String> {
     let options = [(Kind::Load, "--load"), (Kind::Restart, "--restart-cmd")];
     let left = options.into_iter().filter_map(|(kind, option)| {

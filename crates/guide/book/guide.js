@@ -1,7 +1,7 @@
 // The live part of the guide: experiments that run, and the state of the servers.
 'use strict';
 
-// Server-sent events of an answer to a POST, which EventSource cannot make.
+// Reads server-sent events from the response to a POST. EventSource can only send a GET.
 async function* serverSentEvents(response) {
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = '';
@@ -20,7 +20,7 @@ async function* serverSentEvents(response) {
     }
 }
 
-// The experiment that runs, or null.
+// The running experiment, or null.
 const running = async () => (await fetch('/api/running')).json();
 
 const seconds = count => new Promise(resolve => setTimeout(resolve, 1000 * count));
@@ -50,7 +50,7 @@ class LiveExperiment extends HTMLElement {
         this.running?.abort();
     }
 
-    // Returns the verdict in a word; nothing if there is none.
+    // Returns the verdict in one word, or undefined if there is none.
     async run() {
         const before = this.part('.result').innerHTML;
         this.running = new AbortController();
@@ -88,7 +88,7 @@ class LiveExperiment extends HTMLElement {
         }
     }
 
-    // The other one may run in another tab.
+    // Waits until the other experiment is over. It may run in another tab.
     async sayWhenOver({ answer, experiment }) {
         const words = this.part('.status').textContent;
         const waits = () => this.isConnected && this.part('.status').textContent === words;
@@ -126,7 +126,7 @@ class LiveExperiment extends HTMLElement {
         }
     }
 
-    // What can be pressed, and where the keyboard's focus goes when its button goes away.
+    // Shows the right button, and moves the keyboard's focus to it if the focused button disappears.
     show(running) {
         const [run, stop] = [this.part('.run'), this.part('.stop')];
         const focused = document.activeElement === run || document.activeElement === stop;
@@ -139,7 +139,7 @@ class LiveExperiment extends HTMLElement {
     }
 }
 
-// One after another. Stop stops all: the one that runs, and those that would come after it.
+// Runs all experiments one after another. Stop ends the running one and skips the rest.
 class RunAll extends HTMLElement {
     connectedCallback() {
         this.hidden = false;
@@ -185,7 +185,7 @@ class RunAll extends HTMLElement {
     }
 }
 
-// Where the servers come from, asked again as long as the page is looked at.
+// Where the servers come from. Asks again every two seconds while the page is visible.
 class GuideStack extends HTMLElement {
     connectedCallback() {
         this.look();

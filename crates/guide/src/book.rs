@@ -25,14 +25,14 @@ use crate::{
 pub struct Book {
     /// File contents by path, without a slash in front.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// What is wrong with the book. It can be read all the same.
+    /// What is wrong with the book. Readers can still read it.
     pub problems: Vec<String>,
     /// The hashes of the scripts that mdBook writes into pages, as a content security policy names them.
     pub inline_scripts: String,
     answers: Vec<Answer>,
 }
 
-/// Nothing is fetched from anywhere, and code is shown, not edited.
+/// The pages load nothing from other hosts, and readers cannot edit the code on them.
 const CONFIG: &str = r#"
 [book]
 title = "Worked answers"
@@ -130,7 +130,7 @@ fn write_source(
     Ok(())
 }
 
-/// The contents: all eighteen, and what else is answered. mdBook shows one without a page as not written yet.
+/// The contents: all eighteen questions, and other answers. mdBook shows an entry without a page as a draft.
 fn summary(answers: &[Answer]) -> String {
     let mut summary =
         "# Summary\n\n[The workbench](index.md)\n[Measured](measured.md)\n".to_owned();

@@ -1,4 +1,4 @@
-//! How does the code that runs come to stand in the book? By its anchors, each time the book is made.
+//! How does the code that runs get into the book? By its anchors, each time the book is made.
 
 use std::{fs, path::Path};
 
@@ -16,9 +16,9 @@ pub fn read(answer: &Answer, problems: &mut Vec<String>) -> String {
     }
 }
 
-/// Puts the code of each `{{#include path:anchor}}` in its place, and above it where it comes from.
+/// Replaces each `{{#include path:anchor}}` with its code, and writes the file and the line above it.
 ///
-/// mdBook does this too. It shows a missing anchor as an empty box, which is what must never happen here.
+/// mdBook can do this too, but it shows a missing anchor as an empty box. Here that must never happen.
 pub fn with_code(text: &str, folder: &Path, problems: &mut Vec<String>) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines() {
@@ -46,8 +46,8 @@ pub fn with_code(text: &str, folder: &Path, problems: &mut Vec<String>) -> Strin
     lines.join("\n") + "\n"
 }
 
-/// The lines between the anchor's marks, moved to the left margin, and the number of the first. The whole file if no
-/// anchor is named.
+/// The lines between the anchor's marks, moved to the left margin, and the number of the first line. Without an anchor,
+/// the whole file.
 fn listing(include: &str, folder: &Path) -> Result<(usize, String), String> {
     let (path, anchor) = include.split_once(':').unwrap_or((include, ""));
     let file = fs::read_to_string(folder.join(path)).map_err(|error| error.to_string())?;
@@ -92,7 +92,7 @@ fn mark<'a>(line: &'a str, word: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    /// What becomes of an include, with this file in the folder.
+    /// The text and the problems for an include of this file.
     fn include(file: &str, include: &str) -> (String, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.rs"), file).unwrap();

@@ -1,5 +1,5 @@
-//! What is wrong with the book? What a reader would stumble over: a part that is missing, an experiment that
-//! does not exist, a link that leads nowhere.
+//! What is wrong with the book? These checks find a missing part, an experiment that does not exist, and a link that
+//! leads nowhere.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -69,19 +69,19 @@ pub fn chapter(answer: &Answer, text: &str) -> Vec<String> {
     if has_exercises && lists != [answer.name] {
         problems.push(format!("its exercises are listed by {lists:?}, not once by its own name"));
     }
-    // A record that cannot be read is a problem of the page that shows it.
+    // If the record cannot be read, the page that shows it reports the problem.
     let measured = Measured::read(&Measured::path(answer)).unwrap_or_default();
     problems.extend(numbers::problems(text, &measured));
     problems.into_iter().map(|problem| format!("{}: chapter.md: {problem}", answer.name)).collect()
 }
 
-/// The links that lead nowhere, and what would be loaded from outside, in these files by path: the pages as a
-/// reader gets them, and everything that they load.
+/// The links that lead nowhere, and everything that would be loaded from another host. `files` holds the pages as a
+/// reader gets them, and everything that they load, by path.
 pub fn links(files: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
     let mut problems = Vec::new();
     let pages = files.keys().filter(|path| path.ends_with(".html"));
     let pages: BTreeMap<&str, String> = pages.map(|path| (&**path, page(files, path))).collect();
-    // Once for each page: many links lead to the same one.
+    // Collected once for each page, because many links lead to the same page.
     let ids = |page: &String| ID.captures_iter(page).map(|id| id[1].to_owned()).collect();
     let places: Places = pages.iter().map(|(path, page)| (*path, ids(page))).collect();
     for (path, page) in &pages {
@@ -103,7 +103,7 @@ pub fn inline_scripts(page: &str) -> Vec<String> {
     SCRIPT.captures_iter(page).map(|script| script[1].to_owned()).collect()
 }
 
-/// A page without what its scripts say.
+/// A page without its inline scripts.
 fn page(files: &BTreeMap<String, Vec<u8>>, path: &str) -> String {
     let page = String::from_utf8_lossy(&files[path]);
     SCRIPT.replace_all(&page, "").into_owned()
@@ -119,7 +119,7 @@ fn broken(
     link: &str,
     loads: bool,
 ) -> Option<&'static str> {
-    // As a browser does it, on a host that no link names.
+    // Resolves the link as a browser does, on a host that no link names.
     let here = Url::parse("http://book.invalid/").and_then(|root| root.join(path));
     let Ok(url) = here.and_then(|here| here.join(link)) else { return Some("is no link") };
     if url.host_str() != Some("book.invalid") {

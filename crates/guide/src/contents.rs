@@ -1,4 +1,4 @@
-//! What is on the first page? Every question, its answer, and how it did here.
+//! What is on the first page? Every question, its answer, and the last results.
 
 use lab::{Answer, report::escaped};
 
@@ -9,7 +9,7 @@ use crate::{
     result::Results,
 };
 
-/// The eighteen questions by level, and what else is answered.
+/// The eighteen questions by level, and other answers.
 pub fn contents(answers: &[Answer], mode: Mode) -> String {
     let mut html = String::new();
     let mut number = 0;

@@ -1,5 +1,5 @@
-//! How does a diagram become a drawing? Each fenced `mermaid` block becomes SVG, in the page's colours, when the book is
-//! made. A forge that shows `chapter.md` draws the same block itself.
+//! How does a diagram become a drawing? Each fenced `mermaid` block becomes SVG, in the page's colours, when the book
+//! is made. GitHub and other forges that show `chapter.md` draw the same block themselves.
 
 use lab::report::escaped;
 use mermaid_rs_renderer::{
@@ -29,7 +29,7 @@ pub fn draw(text: &str, problems: &mut Vec<String>) -> String {
     drawn
 }
 
-/// One drawing. A reader who cannot see it is told its title, which Mermaid calls `accTitle`.
+/// One drawing. For readers who cannot see it, it has a title, which Mermaid calls `accTitle`.
 fn figure(source: &[&str]) -> Result<String, String> {
     let title = source.iter().find_map(|line| line.trim().strip_prefix("accTitle:"));
     let title = title.ok_or("it has no line `accTitle: what it shows`")?.trim();
@@ -48,7 +48,7 @@ fn figure(source: &[&str]) -> Result<String, String> {
     Ok(format!("<figure class=\"diagram\" role=\"img\" aria-label=\"{title}\">{svg}</figure>\n"))
 }
 
-/// The colours of whatever theme the reader has chosen: `guide.css` names them.
+/// The colours of the reader's theme, as variables of `guide.css`.
 fn theme() -> Theme {
     let (text, line, box_) = ("var(--fg)", "var(--diagram-line)", "var(--diagram-box)");
     let clear = "transparent";

@@ -1,5 +1,5 @@
-//! What can a chapter hold that Markdown does not know? Elements of our own: mdBook leaves them as they are, and
-//! [`live`](crate::live) fills them in.
+//! Which elements of our own can a chapter contain? mdBook leaves them unchanged, and [`live`](crate::live) fills them
+//! in.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ pub static EXPERIMENT: LazyLock<Regex> = LazyLock::new(|| {
 pub static EXERCISES: LazyLock<Regex> =
     LazyLock::new(|| pattern(r#"<exercise-list answer="([^"]*)"></exercise-list>"#));
 
-/// A pattern of our own.
+/// Compiles one of our patterns.
 #[expect(clippy::expect_used, reason = "each is compiled by a test")]
 pub fn pattern(text: &str) -> Regex {
     Regex::new(text).expect("a pattern of our own")

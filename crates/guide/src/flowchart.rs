@@ -1,34 +1,34 @@
-//! Where do the boxes and the arrows of a flowchart stand? In rows, one after the other in the direction of the arrows.
+//! How is a flowchart laid out? In rows, in the direction of the arrows.
 //!
-//! Invariant: an arrow that passes a row has a place of its own in it, as a box has, and so has its label. So no line
-//! runs behind a box or through words.
+//! Invariant: an arrow that passes a row has its own place in that row, like a box, and so has a label. So no line runs
+//! behind a box or through words.
 //!
-//! The library that draws the flowchart has a layout too, but it ends arrows in the air and draws them through labels.
-//! This one is for the small flowcharts of a chapter. It is the method of Sugiyama, Tagawa and Toda (1981): give each box
-//! a row, order the rows with few crossings, and move everything close to what it is linked with.
+//! The library that draws the flowchart has a layout too, but some of its arrows end before their box or cross labels.
+//! This layout is for the small flowcharts of a chapter. It is the method of Sugiyama, Tagawa and Toda (1981): assign
+//! each box to a row, order the rows so that few arrows cross, and move everything close to its neighbours.
 
 use mermaid_rs_renderer::{Direction, Layout, NodeShape};
 
-/// From row to row: room for a bend, and for an arrowhead after it.
+/// The gap between two rows: room for a bend, and for an arrowhead after it.
 const BETWEEN_ROWS: f32 = 40.0;
-/// Between two places of a row.
+/// The gap between two places of a row.
 const BESIDE: f32 = 28.0;
-/// Around the whole.
+/// The margin around the chart.
 const MARGIN: f32 = 8.0;
 /// How far an arrow goes straight before it meets its box.
 const HEAD: f32 = 12.0;
 /// What the library adds on each side of a label.
 const AROUND_LABEL: (f32, f32) = (4.5, 2.2);
-/// How often the rows are ordered again: more than a dozen boxes need.
+/// How often the rows are ordered again: more often than a dozen boxes need.
 const ORDERINGS: usize = 32;
 /// How often each row settles between its neighbours: enough for a chain of a dozen to become straight.
 const SETTLINGS: usize = 200;
 
 type Point = (f32, f32);
-/// Swaps the two directions, or leaves them.
+/// Swaps x and y, or returns them unchanged.
 type Turn = fn(Point) -> Point;
 
-/// What takes room in a row: a box, the label of an arrow, or an arrow that passes.
+/// Something that takes space in a row: a box, the label of an arrow, or an arrow that passes.
 struct Place {
     row: usize,
     /// Its middle, along the row.
@@ -41,13 +41,14 @@ struct Place {
     passes: bool,
 }
 
-/// A flowchart as if its arrows went down. One from left to right is turned when it is read and when it is written.
+/// A flowchart whose arrows go down. A chart from left to right is turned when it is read, and turned back when it is
+/// written.
 struct Chart {
     /// The boxes first, in the order of their names.
     places: Vec<Place>,
     /// The places of each row, in their order.
     rows: Vec<Vec<usize>>,
-    /// For each arrow the places that it joins, from box to box, one in each row.
+    /// For each arrow, its places from box to box, one in each row.
     arrows: Vec<Vec<usize>>,
 }
 
@@ -62,7 +63,7 @@ pub fn arrange(layout: &mut Layout, direction: Direction) -> Result<(), String> 
         return Err("a flowchart of the book has boxes, and no subgraphs".to_owned());
     }
     for node in layout.nodes.values_mut().filter(|node| node.shape == NodeShape::Cylinder) {
-        // So that the words stay clear of the curves at both ends.
+        // Higher, so that the text does not touch the curves at both ends.
         node.height = node.height.max(node.label.height * 1.5 + 28.0);
     }
     // In the order in which the source names them.
@@ -127,7 +128,7 @@ impl Chart {
         Ok(Self { places, rows, arrows })
     }
 
-    /// What is joined, from one row to the next.
+    /// The pairs of places that an arrow joins, from one row to the next.
     fn links(&self) -> impl Iterator<Item = (usize, usize)> {
         self.arrows.iter().flat_map(|arrow| arrow.windows(2).map(|link| (link[0], link[1])))
     }
@@ -136,7 +137,7 @@ impl Chart {
     fn order(&mut self) {
         let mut best = (self.crossings(), self.rows.clone());
         for ordering in 0..ORDERINGS {
-            // Downwards and upwards in turn. Where two are equal, each of them is first for a while.
+            // Downwards and upwards in turn. Places of equal rank also change their order in turn.
             let (down, reversed) = (ordering % 2 == 0, ordering / 2 % 2 == 1);
             let count = self.rows.len();
             for row in 0..count {
@@ -150,7 +151,7 @@ impl Chart {
         self.rows = best.1;
     }
 
-    /// Orders a row as what its places are joined with in the row before, or after.
+    /// Orders a row by the neighbours of its places in the row before, or after.
     fn order_row(&mut self, row: usize, down: bool, reversed: bool) {
         let numbers = self.numbers();
         let middle = |place: usize| {
@@ -170,7 +171,7 @@ impl Chart {
         self.rows[row] = ordered;
     }
 
-    /// The how-manieth of its row each place is.
+    /// The position of each place in its row.
     fn numbers(&self) -> Vec<f32> {
         let mut numbers = vec![0.0; self.places.len()];
         for row in &self.rows {
@@ -191,12 +192,12 @@ impl Chart {
         links.iter().enumerate().map(with_later).sum()
     }
 
-    /// Moves the places of a row as close to what they are joined with as their order and their sizes allow.
+    /// Moves the places of a row as close to their neighbours in other rows as their order and their sizes allow.
     ///
-    /// Least squares in a given order is isotonic regression: where two would overlap, they move as one.
+    /// Least squares in a given order is isotonic regression: places that would overlap move as one group.
     fn settle(&mut self, row: usize) {
         let order = self.rows[row].clone();
-        // Where each would stand if the row was packed, and the groups that move as one: pull, weight, and size.
+        // The position of each place in a packed row, and the groups that move as one: pull, weight, and size.
         let (mut packed, mut groups) = (Vec::new(), Vec::<(f32, f32, usize)>::new());
         let (mut end, mut first) = (0.0, true);
         for place in &order {
@@ -219,8 +220,8 @@ impl Chart {
         }
     }
 
-    /// Where a place would be straight between what it is joined with, and how much that counts. What passes counts
-    /// little: it may bend at its end, and the boxes stay below one another.
+    /// The best position of a place, which is the mean of its neighbours, and the weight of that wish. A passing arrow
+    /// has little weight: it may bend at its end, so that the boxes stay below one another.
     fn wanted(&self, place: usize) -> (f32, f32) {
         let (mut sum, mut weight) = (0.0, 0.0);
         for (from, to) in self.links().filter(|(from, to)| *from == place || *to == place) {
@@ -231,7 +232,7 @@ impl Chart {
         if weight > 0.0 { (sum / weight, weight) } else { (self.places[place].at, 1.0) }
     }
 
-    /// Makes an arrow straight where it passes rows, if there is room for that.
+    /// Makes an arrow straight where it passes rows, if there is room.
     fn straighten(&mut self, arrow: usize) {
         let passed = &self.arrows[arrow][1..self.arrows[arrow].len() - 1];
         let (mut least, mut most, mut sum) = (f32::NEG_INFINITY, f32::INFINITY, 0.0);
@@ -256,7 +257,7 @@ impl Chart {
         }
     }
 
-    /// Writes all this into the drawing.
+    /// Writes the positions into the drawing.
     fn write(&self, layout: &mut Layout, names: &[String], turn: Turn) {
         let left = |place: &Place| place.at - place.breadth / 2.0;
         let leftmost = self.places.iter().map(left).fold(f32::INFINITY, f32::min) - MARGIN;
@@ -311,8 +312,8 @@ impl Chart {
         }
     }
 
-    /// How far from the middle of its box an arrow leaves it, or meets it: beside the others, in the order of where they
-    /// go or come from.
+    /// How far from the middle of its box an arrow leaves or meets the box. The arrows of a box stand side by side, in
+    /// the order of their other ends.
     fn aside(&self, arrow: usize, leaves: bool) -> f32 {
         let end = |arrow: usize| match (&self.arrows[arrow][..], leaves) {
             ([own, next, ..], true) | ([.., next, own], false) => (*own, self.places[*next].at),
@@ -327,7 +328,7 @@ impl Chart {
     }
 }
 
-/// The row of each box: behind all that lead to it. Each edge is given with the rows that it goes on.
+/// The row of each box, after all boxes that lead to it. The third number of an edge is its length in rows.
 fn rows(count: usize, edges: &[(usize, usize, usize)]) -> Result<Vec<usize>, String> {
     let mut rows = vec![0; count];
     for _ in 0..count {
@@ -364,7 +365,7 @@ mod tests {
         arrange(&mut layout, graph.direction).map(|()| layout)
     }
 
-    /// The flowcharts of all chapters, and one with all that is hard.
+    /// The flowcharts of all chapters, and one with every difficulty.
     fn flowcharts() -> Vec<String> {
         let hard = "flowchart TD\n a{a} -->|first| b[(b)]\n a -->|second| c{c}\n a --> d[d]\n b --> d\n c -->|a long label that needs two lines| d\n c --> e[e]\n a -.-> e\n";
         let chapters = crate::answers().into_iter().flat_map(|answer| {
@@ -383,7 +384,7 @@ mod tests {
         charts
     }
 
-    /// Every few pixels of a line.
+    /// Points along a line, a few pixels apart.
     fn along(points: &[Point]) -> Vec<Point> {
         let between = |ends: &[Point]| {
             let (from, to) = (ends[0], ends[1]);

@@ -1,7 +1,7 @@
-//! How does a program end with everything that it started? It leads a process group of its own, and the group is killed.
+//! How do we end a program with everything that it started? It leads a process group of its own, and we kill the group.
 //!
-//! Invariant: the group is signalled only while nobody has waited for its leader. Until then the system gives the
-//! leader's pid, which is the group's number, to nobody else.
+//! Invariant: we signal the group only before we have waited for its leader. Until then the system does not reuse the
+//! leader's pid, which is the group's number.
 
 use std::{
     pin::pin,
@@ -18,11 +18,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long a program that is told to stop may clean up. An experiment drops its database.
+/// How long a stopped program may clean up. An experiment drops its database.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a program in a group of its own until it ends, or until `stop`. Each line that it writes goes to `out` or to
-/// `err`. Returns how it ended; nothing if it was stopped. In either case nothing of the group lives any more.
+/// `err`. Returns its exit status, or `None` if it was stopped. In either case no process of the group is left.
 ///
 /// If the future is dropped, the group is killed at once.
 pub async fn run(
@@ -32,7 +32,7 @@ pub async fn run(
     err: impl FnMut(String),
 ) -> anyhow::Result<Option<ExitStatus>> {
     let mut group = Group::start(command)?;
-    // A child of `lab` ends when this does: also if the guide is killed and can signal nobody.
+    // A child of `lab` ends when this pipe closes, even if the guide is killed and cannot signal it.
     let _stdin = group.leader.stdin.take();
     let stdout = group.leader.stdout.take().context("its standard output is piped")?;
     let stderr = group.leader.stderr.take().context("its standard error is piped")?;
@@ -43,7 +43,7 @@ pub async fn run(
     };
     if stopped {
         group.ask_leader_to_stop();
-        // Its pipes close when it has ended; whoever has not by then is killed.
+        // The pipes close when all processes of the group have ended. `end` kills those that have not.
         let _ = timeout(GRACE, read).await;
     }
     let status = group.end().await?;
@@ -66,7 +66,7 @@ struct Group {
 impl Group {
     fn start(command: &mut Command) -> anyhow::Result<Self> {
         let leader = command
-            // Ctrl-C goes to the terminal's group, the guide's. It ends the runs in its own way.
+            // Ctrl-C then goes only to the guide's own group, and the guide stops its runs itself.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -88,9 +88,10 @@ impl Group {
         Ok(self.leader.wait().await?)
     }
 
-    /// Fails if nothing of the group is left.
+    /// Kills the group, unless we have waited for its leader.
     fn kill(&self) {
         if self.leader.id().is_some() {
+            // Fails if no process of the group is left.
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
     }

@@ -1,14 +1,15 @@
 //! `cargo run`: the book, with its experiments live, served on loopback.
 //!
-//! In reading order: [`questions`] are the eighteen; [`chapter`] puts the very code into an answer's text, whose
-//! [`diagram`]s are drawn, a [`flowchart`] in rows, and which may hold an [`element`] of our own; [`checks`] finds what is
-//! wrong with the text and its links. [`render`] shows a report; [`measure`] runs all experiments on a [`machine`] and
-//! keeps a [`record`], which the page [`measured`] shows and the [`numbers`] in the chapters quote; [`result`] shows ours
-//! and the reader's, and [`live`] and [`contents`] put them on the pages, depending on the [`mode`]; [`book`] makes the
-//! pages, and [`shelf`] makes them again when their sources change. [`program`] builds an answer, [`group`] runs it and
-//! ends it with everything that it started, [`turn`] says whose turn it is, [`told`] is what the page hears, and [`runs`]
-//! runs an experiment for a page. [`server`] serves all this, [`problem`] says what it cannot do, [`serving`] is
-//! `cargo run`, and [`site`] writes the pages down.
+//! In reading order: [`questions`] lists the eighteen questions; [`chapter`] puts the code into an answer's text;
+//! [`diagram`] draws its diagrams, and [`flowchart`] lays out flowcharts; [`element`] names the elements of our own;
+//! and [`checks`] finds what is wrong with the text and its links. [`render`] shows a report; [`measure`] runs all
+//! experiments on a [`machine`] and keeps a [`record`], which the page [`measured`] shows and the [`numbers`] in the
+//! chapters quote; [`result`] shows our result and the reader's, and [`live`] and [`contents`] put them on the pages,
+//! depending on the [`mode`]; [`book`] makes the pages, and [`shelf`] makes them again when their sources change.
+//! [`program`] builds an answer, [`group`] runs it and ends it with everything that it started, [`turn`] lets one
+//! experiment run at a time, [`told`] holds the messages to a page, and [`runs`] runs an experiment for a page.
+//! [`server`] serves all this, [`problem`] writes errors, [`serving`] is `cargo run`, and [`site`] writes the pages
+//! into a folder.
 
 pub mod questions;
 pub mod chapter;
@@ -38,5 +39,5 @@ pub mod server;
 pub mod serving;
 pub mod site;
 
-// `answers()`, which the build script makes of the list in `Cargo.toml`.
+// `answers()`, which the build script makes from the list in `Cargo.toml`.
 include!(concat!(env!("OUT_DIR"), "/answers.rs"));

@@ -1,4 +1,4 @@
-//! How does an experiment come to stand on a page? Where the chapter names it: its claim, a form made from its
+//! How does an experiment get onto a page? Where the chapter names it, we put its claim, a form made from its
 //! parameters, the command line, and its last result.
 
 use std::{collections::BTreeMap, sync::LazyLock};
@@ -21,10 +21,10 @@ static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| {
     )
 });
 
-/// Fills in what depends on the moment: the experiments with their last results, and the contents.
+/// Fills in what changes between requests: the experiments with their last results, and the contents.
 pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
     let mut results = BTreeMap::new();
-    // A paragraph must not stand round what is more than a line; mdBook puts one round each.
+    // mdBook puts each element into a paragraph, but a paragraph must not contain blocks.
     let page = PARAGRAPH.replace_all(page, "$1");
     let page = EXPERIMENT.replace_all(&page, |found: &Captures| {
         let answer = answers.iter().find(|answer| answer.name == &found[1]);
@@ -49,7 +49,7 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
     });
     let page = page.replace("<guide-stack></guide-stack>", stack(mode));
     match page.split_once("<guide-contents></guide-contents>") {
-        // Every answer's results: only where they are asked for.
+        // Only if the page wants the contents, since they read every answer's results.
         Some((before, after)) => format!("{before}{}{after}", contents(answers, mode)),
         None => page,
     }
@@ -92,16 +92,17 @@ fn exercises(answer: &Answer, mode: Mode) -> String {
 /// How to try a program of the reader's own.
 fn own_program(answer: &Answer) -> String {
     format!(
-        "<p>Or write the whole answer in your own language. This sends it what a client would, in {} cases, and says \
-         of each what came, what the table of calls says and why it matters; more of them with <code>--load</code>, and \
-         with <code>--restart-cmd</code> and the command that starts your program:</p><pre><code>cargo run -- \
+        "<p>Or write the whole answer in your own language. This command tries it like a client, with up to {} cases, \
+         and prints for each what your program answered; for a failed case also what the table of calls says and why it \
+         matters. The cases under load need <code>--load</code>, and the crash cases need <code>--restart-cmd</code> with \
+         the command that starts your program:</p><pre><code>cargo run -- \
          conform {} --target http://127.0.0.1:9000</code></pre>",
         answer.suite.cases.len(),
         answer.name,
     )
 }
 
-/// Above the first experiment of a chapter. Shown only when the script is there to act on it.
+/// The buttons above the first experiment of a chapter. Only the script shows them, because they need it.
 fn run_all(answer: &Answer, mode: Mode) -> String {
     match mode {
         Mode::Static => String::new(),
@@ -143,7 +144,7 @@ fn form(experiment: &Experiment, whiteboard_fails: bool) -> String {
         fields += "<label><span class=\"name\">whiteboard</span><input name=\"whiteboard\" type=\"checkbox\">\
                    <small>Tries the whiteboard version, which fails this</small></label>";
     }
-    // Shown only when the script is there to act on it.
+    // Only the script shows the form, because it needs the script.
     format!(
         "<form hidden><div class=\"fields\">{fields}</div>\
          <button class=\"run\">Run</button> <button class=\"stop\" type=\"button\" hidden>Stop</button> \
@@ -174,7 +175,7 @@ fn field(param: &Param) -> String {
     )
 }
 
-/// The state of the servers, which only a guide that runs can tell.
+/// The state of the servers. Only a running guide can show it.
 fn stack(mode: Mode) -> &'static str {
     match mode {
         Mode::Live => {

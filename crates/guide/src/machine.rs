@@ -1,10 +1,11 @@
-//! On what was it measured? The processor, the memory, the system and the compiler, as far as they can be asked.
+//! On which machine was it measured? We record the processor, the memory, the system and the compiler, if we can find
+//! out.
 
 use std::{fmt, fs, process::Command};
 
 use serde::{Deserialize, Serialize};
 
-/// What it was measured on.
+/// The machine and its software.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     processor: String,
@@ -22,7 +23,7 @@ impl fmt::Display for Machine {
 }
 
 impl Machine {
-    /// This one.
+    /// This machine.
     pub fn this() -> Self {
         let Found { processor, memory, system } =
             if cfg!(target_os = "macos") { Found::on_macos() } else { Found::on_linux() };
@@ -37,7 +38,7 @@ impl Machine {
     }
 }
 
-/// What the system says of the machine, where it can be asked.
+/// What the system says about the machine. `None` if it does not say.
 struct Found {
     processor: Option<String>,
     /// In bytes.
@@ -78,7 +79,7 @@ fn rust_version() -> Option<String> {
     Some(words.split(' ').take(2).collect::<Vec<_>>().join(" "))
 }
 
-/// What a program prints, without the line's end. Nothing if it cannot be run, fails or prints nothing.
+/// What a program prints, without the end of the line. `None` if it cannot be run, fails or prints nothing.
 pub fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();

@@ -1,4 +1,4 @@
-//! `cargo run`: the guide, and every answer's own words.
+//! `cargo run`: the guide, and every answer's own commands.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -39,9 +39,9 @@ fn command(answers: &[lab::Answer]) -> Command {
     let folder = Arg::new("folder")
         .default_value("target/guide/site")
         .value_parser(value_parser!(PathBuf))
-        .help("Where to");
+        .help("Where to write it");
     let command = Command::new("guide")
-        .about("Worked answers: without a word, serves the guide with its live experiments")
+        .about("Worked answers: without a command, serves the guide with its live experiments")
         .arg(port)
         .arg(open)
         .subcommand(Command::new("build").about("Writes the guide as a static site").arg(folder));
@@ -70,7 +70,7 @@ fn build(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A browser that does not open is no reason to stop: the address is printed.
+/// Opens a browser. If none opens, the guide goes on: the address is printed.
 fn open(url: &str) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     if let Err(error) = std::process::Command::new(program).arg(url).spawn() {

@@ -1,5 +1,5 @@
 //! How are the recorded results made? `cargo run --release -- measure` runs every experiment several times and writes
-//! what came of it to `measured.json` in the folder of its answer, which is committed.
+//! the results to `measured.json` in the folder of its answer, which is committed.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use crate::{
     render::Verdict,
 };
 
-/// The word `measure` and its options.
+/// The command `measure` and its options.
 pub fn command(answers: &[Answer]) -> Command {
     let names = PossibleValuesParser::new(answers.iter().map(|answer| answer.name));
     let flag = |name, help| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
@@ -40,7 +40,10 @@ pub fn command(answers: &[Answer]) -> Command {
                 .value_parser(value_parser!(u32).range(1..=100))
                 .help("How often to run each"),
         )
-        .arg(flag("force", "Records also what is worse than the record, or of fewer runs"))
+        .arg(flag(
+            "force",
+            "Also records a result that is worse than the record, or has fewer runs",
+        ))
         .arg(
             Arg::new("into")
                 .long("into")
@@ -51,7 +54,7 @@ pub fn command(answers: &[Answer]) -> Command {
         .arg(flag("chapters", "Runs nothing; writes the recorded numbers into the chapters"))
 }
 
-/// Does what [`command`] understood. The exit code is 1 if a claim did not hold.
+/// Runs what [`command`] parsed. The exit code is 1 if a claim did not hold.
 pub async fn run(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let mut answers = answers.to_vec();
     if let Some(names) = matches.get_many::<String>("answer") {
@@ -77,8 +80,8 @@ pub async fn run(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<Exi
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Writes the recorded numbers into the chapters that quote them; whoever did this reads what changed, since the words
-/// around a number may be wrong now.
+/// Writes the recorded numbers into the chapters that quote them. The author then has to read the changes, because the
+/// words around a number may be wrong now.
 fn update_chapters(answers: &[Answer]) -> anyhow::Result<ExitCode> {
     for answer in answers {
         let path = PathBuf::from(answer.folder).join("chapter.md");
@@ -95,7 +98,7 @@ fn update_chapters(answers: &[Answer]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is done with each experiment.
+/// How each experiment is measured.
 struct Measuring {
     runs: u32,
     commit: String,
@@ -106,7 +109,7 @@ struct Measuring {
 impl Measuring {
     /// Measures and records one experiment after another. Says whether every claim held.
     async fn all(&self, answers: &[Answer], only: Option<&[String]>) -> anyhow::Result<bool> {
-        // One for all runs: a Ctrl-C that comes between two of them counts as well.
+        // One listener for all runs, so that a Ctrl-C between two runs counts too.
         let mut stop = pin!(serve::asked_to_stop());
         let chosen: Vec<(&Answer, &Experiment)> = answers
             .iter()
@@ -127,7 +130,7 @@ impl Measuring {
         Ok(good)
     }
 
-    /// Runs one experiment as often as was asked. Nothing if it was stopped.
+    /// Runs one experiment several times. `None` if it was stopped.
     async fn runs_of(
         &self,
         answer: &Answer,
@@ -138,7 +141,7 @@ impl Measuring {
         for run in 1..=self.runs {
             let (events, _unread) = unbounded_channel();
             let report = select! {
-                // Dropped when it is stopped, and with it ends everything that it started.
+                // On a stop the run is dropped, and everything that it started ends with it.
                 () = stop.as_mut() => return Ok(None),
                 report = experiment.run(answer, &[], events) => report?,
             };
@@ -147,7 +150,7 @@ impl Measuring {
             eprintln!("  {of} {name}, run {run} of {}: {verdict}, {seconds:.1} s", self.runs);
             let skipped = report.skipped.is_some();
             runs.push(report);
-            // What cannot be tried here cannot be tried five times.
+            // If it cannot run here, further runs would be skipped too.
             if skipped {
                 break;
             }
@@ -155,7 +158,8 @@ impl Measuring {
         Ok(Some(runs))
     }
 
-    /// Records what came of an experiment, unless the record is better, and tells it. Says whether it is good.
+    /// Records and prints the result of an experiment. Keeps the old record if that is better. Returns whether the
+    /// claim held or the experiment was skipped.
     fn record(&self, answer: &Answer, runs: &[Report]) -> anyhow::Result<bool> {
         let new = Recorded::of(runs, &self.commit)?;
         let path = match &self.into {
@@ -174,13 +178,13 @@ impl Measuring {
         }
         tell(answer, &new, runs);
         if let Some(why) = worse {
-            println!("  not recorded: {why}; --force records it all the same");
+            println!("  not recorded: {why}; --force records it anyway");
         }
         Ok(matches!(Verdict::of(&new.report), Verdict::Held | Verdict::Skipped))
     }
 }
 
-/// What came of an experiment: what failed, and which figure missed its target.
+/// Prints the result of an experiment: its verdict, what failed, and which figure missed its target.
 fn tell(answer: &Answer, new: &Recorded, runs: &[Report]) {
     let Report { experiment, checks, figures, error, skipped, .. } = &new.report;
     let (verdict, held) = (Verdict::of(&new.report), runs.iter().filter(|run| run.held()).count());
@@ -201,7 +205,7 @@ fn tell(answer: &Answer, new: &Recorded, runs: &[Report]) {
     }
 }
 
-/// The commit that is measured, and whether something was changed since. What measuring itself writes is no change.
+/// The commit that is measured, and whether the working tree has changes. The files that measuring writes do not count.
 fn commit() -> String {
     let Some(commit) = output("git", &["rev-parse", "--short=12", "HEAD"]) else {
         return "unknown".to_owned();

@@ -1,4 +1,4 @@
-//! What does the page *Measured* show? What was measured, against what, and what limits it.
+//! What does the page *Measured* show? The recorded figures, the comparisons, and the limits of these numbers.
 
 use std::fmt::Write;
 
@@ -57,7 +57,7 @@ pub fn page(answers: &[Answer], problems: &mut Vec<String>) -> String {
     page
 }
 
-/// Every ratio, of all answers: what was measured against what.
+/// Every ratio of all answers: what was measured against what.
 fn comparisons<'a>(reports: impl Iterator<Item = &'a Recorded>) -> String {
     let mut table = "\n## Measured against what\n\n| answer | experiment | this ÷ that | |\n\
                      |---|---|---|---|\n"
@@ -110,7 +110,7 @@ fn table(answer: &str, reports: &[Recorded]) -> String {
     text
 }
 
-/// `**0.66** ms (0.64–0.7)`. Whether it is what we hoped for concerns only us.
+/// `**0.66** ms (0.64–0.7)`. Without the target, which is not a result.
 fn value(figure: &Figure) -> String {
     let mut words = format!("**{}** {}", number(figure.value), cell(&figure.unit));
     if let Some(spread) = figure.spread {

@@ -5,6 +5,6 @@
 pub enum Mode {
     /// Served by the guide.
     Live,
-    /// Written down, for any web server.
+    /// Written to files, for any web server.
     Static,
 }

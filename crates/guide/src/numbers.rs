@@ -1,16 +1,16 @@
-//! How does a number in a chapter stay the one that was measured? A comment behind it says which figure it is:
+//! How do we keep a number in a chapter equal to the measured one? A comment behind the number names its figure:
 //!
 //! > takes 33 µs<!-- verify: our verifier, median -->
 //!
-//! A forge and the book show the number alone. The book's checks compare it with `measured.json`, to the digits shown,
-//! and `measure --chapters` writes it anew. In place of the figure's name stands what the number is:
+//! Readers see only the number. The book's checks compare it with `measured.json`, to the digits shown, and
+//! `measure --chapters` writes the recorded value. In place of a figure's name the comment may contain:
 //!
-//! - `our verifier, median (least)`, or `(most)`: of all runs;
-//! - `10,000,000 / our verifier, median`, or `10,000 × memory for a socket`: a sum that begins with it;
-//! - the name of a check in which a number was seen.
+//! - `our verifier, median (least)`, or `(most)`: the smallest or the greatest value of all runs;
+//! - `10,000,000 / our verifier, median`, or `10,000 × memory for a socket`: a value computed from the figure;
+//! - the name of a check that saw a number.
 //!
-//! In the table of verdicts, and in the table of what was measured, every number has such a mark, or stands in the
-//! part's list of numbers that nobody measured: `<!-- not measured: 62 4.3 -->`.
+//! In the tables of the parts *The textbook answer, checked* and *Scale it*, every number has such a comment, or is in
+//! the part's list of numbers that were not measured: `<!-- not measured: 62 4.3 -->`.
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
@@ -29,9 +29,9 @@ static SUM: LazyLock<Regex> = LazyLock::new(|| pattern(r"^([\d,]+) ([/×]) (.+)$
 static COMMENT: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?s)<!--.*?-->"));
 static NOT_MEASURED: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"<!-- not measured: ([^>]*?) -->"));
-/// What is no prose: code, and where a link leads.
+/// Code, and the targets of links: numbers in them do not count.
 static NO_PROSE: LazyLock<Regex> = LazyLock::new(|| pattern(r"`[^`]*`|\]\([^)]*\)"));
-/// A number that is no part of a name, as in SHA-256 and P4.
+/// A number that is not part of a name, as in SHA-256 and P4.
 static NUMBER: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:^|[^\w.,-])(\d[\d,]*(?:\.\d+)?)\b"));
 
 /// What is wrong with the numbers of a chapter.
@@ -58,13 +58,13 @@ pub fn problems(text: &str, measured: &Measured) -> Vec<String> {
     problems
 }
 
-/// The chapter with each marked number as it is recorded.
+/// The chapter with the recorded value in place of each marked number.
 pub fn update(text: &str, measured: &Measured) -> String {
     let new = |found: &Captures<'_>| match recorded(found, measured) {
         Ok(value) if !agrees(&found[1], value) => {
             format!("{}{}", written(value, &found[1]), &found[0][found[1].len()..])
         }
-        // What is not recorded is a problem, and the check says so.
+        // If there is no record, the check reports the problem.
         _ => found[0].to_owned(),
     };
     MARKED.replace_all(text, new).into_owned()
@@ -131,7 +131,7 @@ fn in_unit(value: f64, from: &str, to: &str) -> Result<f64, String> {
     };
     match (seconds(from), seconds(to), bytes(from), bytes(to)) {
         (Some(from), Some(to), ..) | (_, _, Some(from), Some(to)) => return Ok(value * from / to),
-        // How long one takes, of so many a second.
+        // The time of one, from the rate per second.
         (None, Some(to), ..) if from.ends_with("/s") => return Ok(1.0 / value / to),
         _ => {}
     }
@@ -151,13 +151,13 @@ pub fn agrees(shown: &str, value: f64) -> bool {
     (number - value).abs() <= step(shown) / 2.0 * (1.0 + 1e-9)
 }
 
-/// By how much the next number with as many digits differs.
+/// The difference to the next number with the same digits.
 fn step(shown: &str) -> f64 {
     10_f64.powi(last_place(shown))
 }
 
-/// The power of ten of the last digit that counts. Zeros at the end of a whole number are none that count, but two digits
-/// always do.
+/// The power of ten of the last significant digit. Zeros at the end of a whole number are not significant, but its
+/// first two digits always are.
 fn last_place(shown: &str) -> i32 {
     let digits = shown.replace(',', "");
     let place = if let Some((_, decimals)) = digits.split_once('.') {
@@ -169,7 +169,7 @@ fn last_place(shown: &str) -> i32 {
     place.unwrap_or(0)
 }
 
-/// A value with as many digits as the number that it replaces has, and with two at least from ten on.
+/// A value with as many significant digits as the number that it replaces, and at least two if it is ten or more.
 fn written(value: f64, like: &str) -> String {
     if value == 0.0 {
         return "0".to_owned();
@@ -195,8 +195,8 @@ fn written(value: f64, like: &str) -> String {
     grouped + rest
 }
 
-/// The numbers in a part's table of results that have no mark and are not said to be unmeasured, and those that are said
-/// to be and are not there. In a chapter without its marked numbers.
+/// The numbers in a part's table of results that have no mark and are not listed as not measured, and the listed
+/// numbers that the table does not have. `text` is a chapter without its marked numbers.
 fn unmarked(part: &str, text: &str) -> Vec<String> {
     let Some((_, text)) = text.split_once(&format!("\n## {part}\n")) else { return Vec::new() };
     let text = text.split("\n## ").next().unwrap_or_default();
@@ -206,7 +206,7 @@ fn unmarked(part: &str, text: &str) -> Vec<String> {
     for row in rows {
         let row = COMMENT.replace_all(row, "");
         let row = NO_PROSE.replace_all(&row, "");
-        // What was asked, or on what, is in the first cell.
+        // The first cell contains the statement or the setting, not a result.
         let cells = row.splitn(3, '|').nth(2).unwrap_or_default();
         found.extend(NUMBER.captures_iter(cells).map(|found| found[1].to_owned()));
     }

@@ -1,4 +1,4 @@
-//! How does the guide say that it cannot do something? As `application/problem+json` (RFC 9457).
+//! How does the guide report an error to a client? As `application/problem+json` (RFC 9457).
 
 use axum::{
     body::Body,

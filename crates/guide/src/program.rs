@@ -1,4 +1,4 @@
-//! Which program runs an experiment? The answer's own, built from the code that the reader sees now.
+//! Which program runs an experiment? The answer's own, built from the current code.
 
 use std::{
     ffi::OsString,
@@ -15,21 +15,21 @@ use tokio_util::sync::CancellationToken;
 
 use crate::group;
 
-/// Where the programs come from.
+/// How the guide gets the programs.
 #[derive(Clone, Debug)]
 pub enum Programs {
     /// This cargo builds them.
     BuiltBy(OsString),
-    /// This very executable is the program of every answer.
+    /// This executable is the program of every answer.
     This,
 }
 
-/// What came of a build.
+/// The result of a build.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Built {
     /// The program, and the hash of the code that it was built from, if that is known.
     Program(PathBuf, Option<String>),
-    /// It does not compile; the compiler's words.
+    /// The code does not compile. These are the compiler's messages.
     Refused(String),
     /// The build was stopped.
     Stopped,
@@ -62,7 +62,7 @@ impl Programs {
                 Ok(Err(otherwise)) => return Ok(otherwise),
                 Err(error) => return Err(error),
             };
-            // The reader goes on writing. What was changed during the build may be in it or not.
+            // The reader may edit during the build. Then it is unknown which code was built, so build again.
             if Code::of(folder)?.hash == code.hash {
                 return Ok(Built::Program(program, Some(code.hash)));
             }
@@ -121,11 +121,11 @@ fn is_missing(error: &anyhow::Error) -> bool {
     error.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// This program has every answer in it, as the code was when it was built.
+/// The guide itself, which contains every answer as of its own build.
 fn without_cargo(answer: &Answer, code: &Code) -> anyhow::Result<PathBuf> {
     if !code.is_in_this_program() {
         bail!(
-            "the code of {} was changed after this guide was built, and cargo, which would build it, is not there: \
+            "the code of {} was changed after this guide was built, and there is no cargo to build it: \
              install Rust (https://rustup.rs), or put cargo on the PATH",
             answer.name
         );

@@ -1,15 +1,15 @@
-//! Which questions does the book answer? These eighteen, in the order in which one learns them.
+//! Which questions does the book answer? These eighteen, in a good order for learning.
 
 use lab::Answer;
 
-/// How far an interview has come when it is asked.
+/// How hard a question is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Asked of everybody.
+    /// For every candidate.
     Beginner,
-    /// Asked of those who have built something.
+    /// For candidates who have built a service.
     Intermediate,
-    /// Asked of those who will have to keep it running.
+    /// For candidates who have run a service.
     Advanced,
 }
 
@@ -34,7 +34,7 @@ pub struct Question {
     pub level: Level,
     /// What it is about, as the contents show it.
     pub title: &'static str,
-    /// The crate that answers it, or will.
+    /// The crate that answers it, or will answer it later.
     pub answer: &'static str,
     /// What a reader sees there.
     pub shows: &'static str,
@@ -163,7 +163,7 @@ pub const QUESTIONS: [Question; 18] = [
     ),
 ];
 
-/// The answers to other questions than these: a reader's own, say.
+/// The answers to other questions, such as a reader's own.
 pub fn others(answers: &[Answer]) -> Vec<&Answer> {
     let is_other = |answer: &&Answer| QUESTIONS.iter().all(|known| known.answer != answer.name);
     answers.iter().filter(is_other).collect()

@@ -1,5 +1,5 @@
-//! What came of an answer's experiments when we measured them? `measured.json` in the answer's folder: for each
-//! experiment one report of several runs, with the medians of its figures.
+//! How do we keep the measured results of an answer? In `measured.json` in the answer's folder: for each experiment one
+//! report of several runs, with the medians of its figures.
 
 use std::{
     fs,
@@ -21,14 +21,14 @@ use crate::{
     render::{Verdict, day_and_time},
 };
 
-/// What was measured of one answer.
+/// The recorded results of one answer.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Measured {
     /// One for each experiment.
     pub reports: Vec<Recorded>,
 }
 
-/// What came of one experiment.
+/// The recorded result of one experiment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Recorded {
     /// How often it was run.
@@ -38,10 +38,10 @@ pub struct Recorded {
     /// When the last run ended.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
-    /// On what.
+    /// The machine that ran it.
     pub machine: Machine,
-    /// All runs in one report, without texts, tables and charts. It holds if every run held; a figure is the median of
-    /// the runs, and says how far they lie apart.
+    /// All runs in one report, without texts, tables and charts. It holds if every run held. A figure is the median of
+    /// the runs, with their spread.
     #[serde(flatten)]
     pub report: Report,
 }
@@ -52,7 +52,7 @@ impl Measured {
         Path::new(answer.folder).join("measured.json")
     }
 
-    /// What this file says. Nothing was measured if there is none.
+    /// Reads this file. Without a file, nothing was measured.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         match fs::read(path) {
             Ok(text) => serde_json::from_slice(&text).with_context(|| path.display().to_string()),
@@ -61,14 +61,14 @@ impl Measured {
         }
     }
 
-    /// Writes the file whole or not at all: whoever presses Ctrl-C meanwhile keeps the old one.
+    /// Writes the file completely or not at all: after a Ctrl-C meanwhile the old file is still there.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let folder = path.parent().unwrap_or(Path::new("."));
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(folder)?;
             serde_json::to_writer_pretty(&mut file, self)?;
             file.write_all(b"\n")?;
-            // Not the private mode of a temporary file: it is committed.
+            // Not the private mode of a temporary file, because the file is committed.
             #[cfg(unix)]
             file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
             file.persist(path)?;
@@ -77,7 +77,7 @@ impl Measured {
         write().with_context(|| path.display().to_string())
     }
 
-    /// What came of this experiment.
+    /// The record of this experiment.
     pub fn of(&self, experiment: &str) -> Option<&Recorded> {
         self.reports.iter().find(|one| one.report.experiment == experiment)
     }
@@ -97,7 +97,7 @@ impl Recorded {
         format!("{}, {}", day_and_time(self.at), self.machine)
     }
 
-    /// Of these runs of one experiment, on this machine.
+    /// Makes a record from these runs of one experiment on this machine.
     pub fn of(runs: &[Report], commit: &str) -> anyhow::Result<Self> {
         let (first, at) = (runs.first().context("no run")?, OffsetDateTime::now_utc());
         let all_of = |name| runs.iter().all(|run: &Report| run.experiment == name);
@@ -170,14 +170,14 @@ fn checks(runs: &[Report]) -> Vec<Check> {
         if let Some(failed) = seen.iter().find(|check| !check.held) {
             return (*failed).clone();
         }
-        // What was seen is often a number, and then the middle one stands for all.
+        // The seen values are often numbers. Then show the middle one.
         seen.sort_by(|a, b| number(&a.seen).total_cmp(&number(&b.seen)));
         seen[(seen.len() - 1) / 2].clone()
     };
     all.into_iter().map(check).collect()
 }
 
-/// What is no number stays in its place among its like.
+/// The number to sort by. Values that are not numbers become NaN and keep their order.
 fn number(seen: &str) -> f64 {
     seen.parse().unwrap_or(f64::NAN)
 }

@@ -1,4 +1,5 @@
-//! How does a result look on a page? Piece by piece while it runs, and the same pieces when it is done.
+//! How does a result look on a page? It arrives in pieces while the experiment runs, and the final result has the same
+//! pieces.
 
 use lab::{
     Report, Target,
@@ -45,7 +46,7 @@ pub fn slots() -> String {
     SLOTS.map(slot).concat()
 }
 
-/// The verdict in a word, and what it was reached on. One of other code than today's says so.
+/// The verdict in a word, and how the run was made. If the code was changed since, it says so.
 pub fn head(report: &Report, at: OffsetDateTime, of_this_code: bool) -> String {
     let (class, before) = match (Verdict::of(report).class(), of_this_code) {
         (class, true) => (class, ""),
@@ -83,7 +84,7 @@ pub fn params(report: &Report) -> impl Iterator<Item = String> {
     })
 }
 
-/// Everything else, with the figures as they are to be shown.
+/// The rest of a report. The figures are given as HTML.
 pub fn body(report: &Report, figures: &str) -> String {
     let mut html = format!("<ul class=\"checks\">{}</ul>{figures}", all(&report.checks, check));
     html += &all(&report.series, series);
@@ -116,7 +117,8 @@ fn verdict_reason(report: &Report) -> String {
     }
 }
 
-/// How many figures reached their target. A target is no check and decides no verdict, so this stands behind it.
+/// How many figures reached their target, shown behind the verdict. A target is not a check and does not decide the
+/// verdict.
 pub fn targets(report: &Report) -> String {
     let reached = |figure: &Figure| Some(figure.target?.met(figure.value));
     let reached: Vec<bool> = report.figures.iter().filter_map(reached).collect();
@@ -130,7 +132,7 @@ pub fn targets(report: &Report) -> String {
     format!("; <span class=\"target {class}\">{count} of {all} targets reached{debug}</span>")
 }
 
-/// What a run came to.
+/// The result of a run in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Every check held.
@@ -139,12 +141,12 @@ pub enum Verdict {
     Refuted,
     /// It could not be tried here.
     Skipped,
-    /// It ended before its time.
+    /// It ended with an error.
     BrokeOff,
 }
 
 impl Verdict {
-    /// Of this report.
+    /// The verdict of this report.
     pub fn of(report: &Report) -> Self {
         match report {
             Report { error: Some(_), .. } => Self::BrokeOff,
@@ -196,7 +198,7 @@ fn figure(figure: &Figure) -> String {
     )
 }
 
-/// How far several runs lie apart, where `value` is their median.
+/// The spread of several runs, if `value` is their median.
 pub fn spread(figure: &Figure) -> String {
     figure.spread.map_or_else(String::new, |Spread { least, most }| {
         format!(" <span class=\"spread\">({} to {})</span>", number(least), number(most))
@@ -242,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// A run whose checks held, with a figure of each value, of which at least 10 was hoped for.
+    /// A run whose checks held, with a figure for each value. Their target is at least 10.
     fn run(values: &[f64], build: &str) -> Report {
         let figures = values.iter().map(|value| {
             json!({"name": format!("speed {value}"), "value": value, "unit": "/s", "target": Target::AtLeast(10.0)})

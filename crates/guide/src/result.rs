@@ -1,4 +1,4 @@
-//! What came of an experiment? Ours, which was recorded, and the reader's own, side by side.
+//! How is the result of an experiment shown? Our recorded result and the reader's own, side by side.
 
 use std::{fs, path::Path, time::SystemTime};
 
@@ -22,11 +22,11 @@ use crate::{
 #[derive(Debug)]
 pub struct Results {
     answer: &'static str,
-    /// The hash of its code now; a result of other code is marked.
+    /// The hash of its current code. A result of other code is marked.
     code: Option<String>,
     /// What we have recorded.
     ours: Measured,
-    /// What the whiteboard version fails, if the chapter says it.
+    /// The cases and experiments that the whiteboard version fails, by the chapter's table.
     whiteboard: Mistakes,
     mode: Mode,
 }
@@ -34,23 +34,23 @@ pub struct Results {
 /// A result of the reader's.
 #[derive(Debug)]
 pub struct Yours {
-    /// What came of it.
+    /// The report of the run.
     pub report: Report,
-    /// When.
+    /// When it was kept.
     pub at: OffsetDateTime,
     /// Whether the code is still the same.
     pub of_this_code: bool,
 }
 
 impl Results {
-    /// As they are now.
+    /// Reads the current results.
     pub fn of(answer: &Answer, mode: Mode) -> Self {
         let code = Code::of(Path::new(answer.folder)).ok().map(|code| code.hash);
-        // One that cannot be read is a problem of the book, which names it.
+        // If the record cannot be read, the book reports the problem.
         let ours = Measured::read(&Measured::path(answer)).unwrap_or_default();
         let chapter = fs::read_to_string(Path::new(answer.folder).join("chapter.md"));
         let chapter = chapter.unwrap_or_default();
-        // One without the table is a problem of the book, which names it.
+        // If the table cannot be read, a test of the answer fails.
         let whiteboard = Mistakes::read(answer, &chapter).unwrap_or_default();
         Self { answer: answer.name, code, ours, whiteboard, mode }
     }
@@ -60,7 +60,7 @@ impl Results {
         self.whiteboard.experiments.contains(experiment)
     }
 
-    /// The reader's last one. Written down for others, the book holds ours only.
+    /// The reader's last result. A static book shows only our results.
     pub fn yours(&self, experiment: &str) -> Option<Yours> {
         if self.mode == Mode::Static {
             return None;
@@ -72,12 +72,12 @@ impl Results {
         Yours { report, at: at.into(), of_this_code: code.is_some() && code == self.code }
     }
 
-    /// Ours.
+    /// Our recorded result.
     pub fn ours(&self, experiment: &str) -> Option<&Recorded> {
         self.ours.of(experiment)
     }
 
-    /// Both, as they are shown.
+    /// Both results as HTML.
     pub fn html(&self, experiment: &str) -> String {
         match (self.ours(experiment), self.yours(experiment)) {
             (None, None) => "<p class=\"made-on\">Not run yet.</p>".to_owned(),
@@ -115,7 +115,7 @@ fn beside(ours: Option<&Recorded>, yours: &Yours) -> String {
     if *of_this_code { html } else { format!("<div class=\"before\">{html}</div>") }
 }
 
-/// What is shown when a run has ended. `code` is what its program was built from.
+/// The HTML that is shown when a run has ended. `code` is the hash of the code that its program was built from.
 pub fn of_this_run(answer: &Answer, report: &Report, code: Option<&str>) -> String {
     let results = Results::of(answer, Mode::Live);
     let yours =
@@ -123,7 +123,7 @@ pub fn of_this_run(answer: &Answer, report: &Report, code: Option<&str>) -> Stri
     beside(results.ours(&report.experiment), &results.as_yours(yours))
 }
 
-/// What the runs differ in, verdict and figures, those that only one of the two has as well.
+/// A table of both results: how the runs differ, the verdicts, and all figures, even if only one of the two has them.
 fn table(ours: &Report, yours: &Yours) -> String {
     let report = &yours.report;
     let mut names: Vec<&str> = Vec::new();
@@ -173,8 +173,8 @@ fn table(ours: &Report, yours: &Yours) -> String {
     )
 }
 
-/// How a run was made, as far as the other was made otherwise: `seconds 1 · debug build`. Their figures are then not to be
-/// compared, or with care.
+/// The parameters, the build and the version of a run that differ from the other run's: `seconds 1 · debug build`. If
+/// there are any, compare the figures with care.
 fn only_in(one: &Report, other: &Report) -> String {
     let made = |report: &Report| {
         let version = if report.whiteboard { "the whiteboard version" } else { "the answer" };

@@ -1,4 +1,4 @@
-//! How does a page run an experiment? By a POST, whose answer is the run itself, told as it goes.
+//! How does a page run an experiment? By a POST. The response streams the events of the run.
 
 use std::{collections::VecDeque, convert::Infallible, path::PathBuf, sync::Arc};
 
@@ -40,13 +40,13 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// None runs yet. All end when `stopping` is cancelled.
+    /// Starts with no run. All runs end when `stopping` is cancelled.
     pub fn new(answers: Vec<Answer>, programs: Programs, stopping: CancellationToken) -> Self {
         let (turns, tasks) = (Turns::new(stopping), TaskTracker::new());
         Self { answers: answers.into(), programs, turns, tasks }
     }
 
-    /// Waits until nothing runs any more. To be called when all are being stopped.
+    /// Waits until all runs have ended. Call this after they were told to stop.
     pub async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -67,8 +67,8 @@ pub async fn running(State(runs): State<Runs>) -> Json<Option<Named>> {
 /// the whiteboard version.
 ///
 /// 200 and a stream of server-sent events: `building`, `progress`, `piece`, and in the end `report`. 404 if there is no
-/// such experiment, 409 with its name while another runs, 422 if a parameter is not understood. Closing the connection
-/// stops the run, and everything that it started.
+/// such experiment, 409 with the name of the other experiment if another one runs, 422 if a parameter is invalid.
+/// Closing the connection stops the run and everything that it started.
 pub async fn run(
     State(runs): State<Runs>,
     Path((answer, name)): Path<(String, String)>,
@@ -77,7 +77,7 @@ pub async fn run(
     let Some((answer, experiment)) = runs.find(&answer, &name) else {
         return problem(StatusCode::NOT_FOUND, "there is no such experiment");
     };
-    // A box in the form, and no parameter of the experiment.
+    // A checkbox of the form, not a parameter of the experiment.
     let whiteboard = params.remove("whiteboard").is_some();
     let mut arguments: Vec<_> = params.iter().map(argument).collect();
     if let Err(error) = experiment.command().try_get_matches_from(&arguments) {
@@ -91,7 +91,7 @@ pub async fn run(
     };
     // The stream is the run's owner: when the client has gone, it is dropped, and the run is stopped.
     let stop_with_stream = turn.stop.clone().drop_guard();
-    // No bound is needed: what an experiment tells is what its report keeps in memory anyway.
+    // No bound is needed: the experiment's report keeps the same data in memory anyway.
     let (tell, seen) = mpsc::unbounded_channel();
     let run = Run { answer, experiment, arguments, programs: runs.programs, tell };
     runs.tasks.spawn(run.go(turn));
@@ -123,7 +123,7 @@ fn events(
     .flat_map(|told| stream::iter(told.into_iter().map(|told| Ok(told.sse()))))
 }
 
-/// One run, from the build to the last word.
+/// One run, from the build to the last event.
 struct Run {
     answer: Answer,
     experiment: Experiment,
@@ -135,7 +135,7 @@ struct Run {
 impl Run {
     async fn go(self, turn: Turn) {
         let last = self.build_and_run(&turn.stop).await;
-        // Free before the page knows that it has ended, so that it may run the next at once.
+        // Give the turn back before the page learns of the end, so that the page can start the next run at once.
         drop(turn);
         let last = match last {
             Ok(None) => return,
@@ -145,12 +145,12 @@ impl Run {
         self.tell(last);
     }
 
-    /// Nobody listens when the page has gone, and then nobody misses it.
+    /// Sends an event. If the page has gone, the event is dropped.
     fn tell(&self, told: Told) {
         let _ = self.tell.send(told);
     }
 
-    /// What is to be told last; nothing if it was stopped.
+    /// Returns the last event, or `None` if the run was stopped.
     async fn build_and_run(&self, stop: &CancellationToken) -> anyhow::Result<Option<Told>> {
         let building = |words| self.tell(Told::Building(words));
         match self.programs.of(&self.answer, stop, building).await? {

@@ -1,4 +1,4 @@
-//! Who may use the guide? Whoever sits at this machine, and no page that they happen to visit.
+//! Who may use the guide? A user of this machine, but no other web page in that user's browser.
 
 use std::sync::Arc;
 
@@ -66,10 +66,10 @@ fn content_type(path: &str) -> &'static str {
     }
 }
 
-/// Refuses what does not come from our own pages, and forbids our pages to load anything else.
+/// Refuses requests that do not come from our own pages, and forbids our pages to load anything from elsewhere.
 ///
-/// A name that an attacker points at 127.0.0.1 (DNS rebinding) shows in `Host`; a page elsewhere that posts here
-/// shows in `Origin`, which every browser sends with a POST.
+/// `Host` reveals a name that an attacker points at 127.0.0.1 (DNS rebinding). `Origin`, which every browser sends with
+/// a POST, reveals a page elsewhere that posts here.
 async fn guard(request: Request, next: Next, port: u16) -> Response {
     let host = text(request.headers(), &header::HOST).filter(|host| is_ours(host, port));
     let Some(host) = host else {
@@ -82,7 +82,7 @@ async fn guard(request: Request, next: Next, port: u16) -> Response {
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    // What is no page loads nothing at all.
+    // A response that is not a page may load nothing at all.
     let nothing = HeaderValue::from_static("default-src 'none'");
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(nothing);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -93,7 +93,7 @@ async fn guard(request: Request, next: Next, port: u16) -> Response {
     response
 }
 
-/// Whether a browser that was sent to the guide names it like this. It leaves out a port that is 80.
+/// Whether this is the guide's own host. A browser leaves out port 80.
 fn is_ours(host: &str, port: u16) -> bool {
     ["127.0.0.1", "localhost"]
         .into_iter()
@@ -104,7 +104,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str
     headers.get(name)?.to_str().ok()
 }
 
-/// Scripts: our own files, and the few lines that mdBook writes into each page, known by their hashes.
+/// Allows two kinds of scripts: our own files, and the few lines that mdBook writes into each page, by their hashes.
 fn content_security_policy(book: &Book) -> HeaderValue {
     let policy = format!(
         "default-src 'self'; script-src 'self' {}; style-src 'self' 'unsafe-inline'; \

@@ -1,4 +1,4 @@
-//! What is `cargo run`? The guide, until Ctrl-C; then nothing of it runs any more.
+//! What does `cargo run` do? It serves the guide until Ctrl-C, and then ends everything that the guide started.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{program::Programs, runs::Runs, server, shelf::Shelf};
 
-/// Serves the guide on this port of 127.0.0.1. `ready` is given its address.
+/// Serves the guide on this port of 127.0.0.1. Calls `ready` with its address.
 pub async fn serve(
     port: u16,
     programs: Programs,
@@ -22,8 +22,8 @@ pub async fn serve(
     let stop = serve::asked_to_stop();
     println!("listening on {url}");
     ready(&url);
-    // The book can be read while they start; what needs one waits for it. What is not installed is left to whoever
-    // needs it first.
+    // Start the servers in the background, so that the book can be read meanwhile. A missing server is installed only
+    // when an experiment needs it.
     tokio::spawn(async {
         match stack::up_installed(&Service::STACK).await {
             Ok(()) => {}

@@ -1,4 +1,4 @@
-//! Which book does a page come from? The one made of the files as they are now.
+//! Which book does a page come from? One made from the current files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,11 +16,11 @@ use crate::book::Book;
 /// When each file was last written, and its length.
 type Sources = BTreeMap<PathBuf, (SystemTime, u64)>;
 
-/// Holds the book, and makes it again when somebody asks for a page and a source has changed.
+/// Holds the book, and makes it again on the next request after a source has changed.
 #[derive(Debug)]
 pub struct Shelf {
     answers: Vec<Answer>,
-    /// Locked while a book is made: whoever wants a page then waits for it.
+    /// Locked while a book is made, so that requests for pages wait for it.
     current: Mutex<(Sources, Arc<Book>)>,
 }
 
@@ -32,7 +32,7 @@ impl Shelf {
         Ok(Self { answers, current: Mutex::new((sources, book)) })
     }
 
-    /// The book of today. If it cannot be made, the last one.
+    /// The current book. If it cannot be made, the previous one.
     pub async fn book(&self) -> Arc<Book> {
         let mut current = self.current.lock().await;
         let sources = sources(&self.answers);
@@ -43,7 +43,7 @@ impl Shelf {
                 Ok(Err(error)) => eprintln!("warning: the book cannot be made again: {error:#}"),
                 Err(error) => eprintln!("warning: the book cannot be made again: {error}"),
             }
-            // Taken before: what was changed since is seen the next time.
+            // These were read before the build, so the next request sees later changes.
             current.0 = sources;
         }
         Arc::clone(&current.1)
@@ -59,18 +59,18 @@ pub fn made(answers: Vec<Answer>) -> anyhow::Result<Book> {
     Ok(book)
 }
 
-/// What the book is made of.
+/// The files that the book is made from.
 fn sources(answers: &[Answer]) -> Sources {
     let mut folders = BTreeSet::new();
     for folder in answers.iter().map(|answer| Path::new(answer.folder)) {
         folders
             .extend(["chapter.md", "measured.json", "src", "migrations"].map(|it| folder.join(it)));
-        // A chapter may show code of `edge`, which is beside its own, and the same for all.
+        // A chapter may show code of `edge`. The set keeps this folder only once.
         folders.extend(folder.parent().map(|crates| crates.join("edge/src")));
     }
     let mut sources = Sources::new();
     for folder in folders {
-        // One that is being replaced just now is looked at again the next time.
+        // If a file is being replaced just now, the next request looks again.
         let _ = look(folder, &mut sources);
     }
     sources

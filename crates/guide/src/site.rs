@@ -1,4 +1,4 @@
-//! How is the book given to somebody who cannot run it? As files, with the last results in them.
+//! How can people read the book without running it? As static files, with our recorded results in them.
 
 use std::{fs, path::Path};
 
@@ -6,10 +6,10 @@ use anyhow::{Context, bail};
 
 use crate::{book::Book, mode::Mode};
 
-/// Writes the book into a folder, for any web server. What is wrong with the book is an error.
+/// Writes the book into a folder, for any web server. Fails if the book has a problem.
 pub fn write(book: &Book, folder: &Path) -> anyhow::Result<()> {
     if !book.problems.is_empty() {
-        bail!("the book is not whole:\n  {}", book.problems.join("\n  "));
+        bail!("the book has problems:\n  {}", book.problems.join("\n  "));
     }
     for (path, file) in book.all(Mode::Static) {
         let to = folder.join(path);

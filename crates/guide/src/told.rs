@@ -1,4 +1,4 @@
-//! What does a page hear of a run? Server-sent events.
+//! What does a page learn about a run? It gets server-sent events.
 
 use axum::response::sse::Event as Sse;
 use lab::{recorder::Event, report::escaped};
@@ -6,24 +6,24 @@ use serde_json::{Value, json};
 
 use crate::render;
 
-/// One thing that a page hears.
+/// One message to a page.
 #[derive(Debug)]
 pub enum Told {
     /// The program is being built.
     Building(String),
     /// The experiment has recorded something.
     Event(Event),
-    /// The last: what came of it.
+    /// The last message: the result.
     Last {
         /// Whether every check held.
         held: bool,
-        /// As it is shown.
+        /// The result as HTML.
         html: String,
     },
 }
 
 impl Told {
-    /// The last, if there is no report: what that means, and the words of whoever said why.
+    /// The last message of a run without a report: a verdict, and the error or the compiler's messages.
     pub fn failed(verdict: &str, words: &str) -> Self {
         let words = escaped(words.trim());
         let html = format!(
@@ -32,7 +32,7 @@ impl Told {
         Self::Last { held: false, html }
     }
 
-    /// As it is sent.
+    /// As a server-sent event.
     pub fn sse(&self) -> Sse {
         match self {
             Self::Building(label) => sse("building", &json!({ "label": label })),
@@ -45,7 +45,7 @@ impl Told {
     }
 }
 
-/// What is worth telling of a batch: of progress and of each chart only the last state.
+/// Leaves out outdated messages of a batch: progress, and each chart, are kept only in their last state.
 pub fn latest(batch: Vec<Told>) -> Vec<Told> {
     let mut told: Vec<Told> = Vec::new();
     for later in batch {
@@ -67,6 +67,6 @@ fn replaces(later: &Told, earlier: &Told) -> bool {
 }
 
 fn sse(name: &str, data: &Value) -> Sse {
-    // JSON has no line ends, which alone could not be sent.
+    // This JSON contains no line breaks, which an event could not contain.
     Sse::default().event(name).data(data.to_string())
 }

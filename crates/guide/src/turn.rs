@@ -1,4 +1,4 @@
-//! Which experiment is running? One at a time: two would measure each other.
+//! Which experiment is running? Only one runs at a time: two would disturb each other's measurements.
 
 use std::sync::Arc;
 
@@ -25,23 +25,23 @@ struct Running {
 #[derive(Clone, Debug)]
 pub struct Turns {
     running: Arc<watch::Sender<Option<Running>>>,
-    /// All runs are stopped with it.
+    /// Cancelling this stops all runs.
     stopping: CancellationToken,
 }
 
 impl Turns {
-    /// It is nobody's turn yet.
+    /// No experiment has the turn yet.
     pub fn new(stopping: CancellationToken) -> Self {
         Self { running: Arc::new(watch::Sender::new(None)), stopping }
     }
 
-    /// What runs now.
+    /// The experiment that runs now.
     pub fn running(&self) -> Option<Named> {
         self.running.borrow().as_ref().map(|running| running.named.clone())
     }
 
-    /// Takes the turn, or says whose it is. One that is being stopped is waited for: that takes moments, and whoever
-    /// has pressed *Stop* may press *Run*.
+    /// Takes the turn. Fails with the name of the running experiment. If that one is being stopped, waits for it: that
+    /// takes only moments, and a reader may press *Run* directly after *Stop*.
     pub async fn take(&self, named: Named) -> Result<Turn, Named> {
         let mine = Running { named, stop: self.stopping.child_token() };
         loop {
@@ -63,7 +63,7 @@ impl Turns {
     }
 }
 
-/// Whoever has it may run. Given back when it is dropped.
+/// The right to run. Dropping it gives the turn back.
 #[derive(Debug)]
 pub struct Turn {
     /// Stops the run.

@@ -1,4 +1,4 @@
-//! How is an estimate computed? From numbers that are given, by a formula that the candidate can say aloud.
+//! How is an estimate computed? From given numbers, by a formula that the candidate can say aloud.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ impl Estimate {
             exmex::parse(&self.formula).map_err(|error| anyhow!("{}: {error}", self.formula))?;
         let names = formula.var_names();
         if let Some(unused) = self.given.keys().find(|name| !names.contains(name)) {
-            return Err(anyhow!("{unused} is given, and {} does not use it", self.formula));
+            return Err(anyhow!("{unused} is given, but {} does not use it", self.formula));
         }
         let values = names.iter().map(|name| {
             self.given.get(name).copied().with_context(|| format!("{name} is not given"))

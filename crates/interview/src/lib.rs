@@ -1,6 +1,6 @@
-//! What does a mock interview need that the chapter does not say? Each answer's `interview.toml` holds it: the
-//! interviewer's answers to clarifying questions, the estimates, the points of a good answer, the red flags. Questions,
-//! follow-ups and traps are in the chapter, and nothing is written twice.
+//! What does a mock interview need beyond the chapter? Each answer's `interview.toml` holds it: the interviewer's
+//! answers to clarifying questions, the estimates, the points of a good answer, the red flags. The questions,
+//! follow-ups and traps are in the chapter, so that nothing is written twice.
 
 mod estimate;
 
@@ -15,7 +15,7 @@ pub use estimate::Estimate;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interview {
-    /// How long it takes, and in which stages.
+    /// The kind of interview, which decides its length and stages.
     pub kind: Kind,
     /// What the candidate may ask first.
     pub clarify: Vec<Clarify>,
@@ -46,7 +46,7 @@ pub enum Kind {
 pub struct Clarify {
     /// The words of the chapter.
     pub ask: String,
-    /// The interviewer's.
+    /// The words of the interviewer.
     pub answer: String,
 }
 
@@ -54,9 +54,9 @@ pub struct Clarify {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
-    /// When.
+    /// The stage in which it is said.
     pub stage: Stage,
-    /// From whom it is expected: from this level on.
+    /// The lowest level of candidates from whom it is expected.
     pub level: Level,
     /// What it says.
     pub says: String,
@@ -97,7 +97,7 @@ pub enum Stage {
     SumUp,
 }
 
-/// How much is expected of a candidate.
+/// The level of a candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -105,12 +105,12 @@ pub enum Level {
     Junior,
     /// After a few years.
     Mid,
-    /// Somebody who leads.
+    /// Leads others.
     Senior,
 }
 
 impl Interview {
-    /// The one in an answer's folder.
+    /// Reads the file in an answer's folder.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join("interview.toml");
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;

@@ -22,18 +22,18 @@ pub struct Answer {
     pub name: &'static str,
     /// The question as an interviewer asks it.
     pub question: &'static str,
-    /// The crate's folder, `env!("CARGO_MANIFEST_DIR")`: there are its chapter and its code.
+    /// The crate's folder, `env!("CARGO_MANIFEST_DIR")`, with its chapter and its code.
     pub folder: &'static str,
     /// The servers that it cannot run without.
     pub needs: &'static [Service],
     /// The schema, if it has one.
     pub migrations: Option<&'static Migrator>,
-    /// Command lines to try, printed when it serves; `{url}` stands for its address, and other words for what
-    /// [`Serving::word`] says.
+    /// Command lines to try, printed when it serves. `{url}` stands for its address; [`Serving::word`] adds other
+    /// words.
     pub try_it: &'static [&'static str],
     /// How it is served.
     pub serve: Serve,
-    /// Its table of calls, as cases that can try any program in any language.
+    /// Its table of calls, as cases that test a program in any language.
     pub suite: Suite,
     /// The claims that it makes, each with the code that tries to refute it.
     pub experiments: Vec<Experiment>,
@@ -81,7 +81,7 @@ impl Serve {
         }
     }
 
-    /// Adds the version that one writes in the interview, `whiteboard.rs`, which has no options:
+    /// Adds the version that a candidate writes in the interview, `whiteboard.rs`. It has no options:
     /// `async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()>`.
     pub fn whiteboard<F, W>(self, serve: F) -> Self
     where
@@ -101,7 +101,7 @@ impl Serve {
         (self.options)(command)
     }
 
-    /// Starts the answer, or its whiteboard version if that was asked for and is there.
+    /// Starts the answer, or its whiteboard version if there is one and the arguments ask for it.
     pub(crate) fn start(&self, matches: &ArgMatches, serving: Serving) -> anyhow::Result<Work> {
         let whiteboard = self.whiteboard.as_ref().filter(|_| whiteboard::is_wanted(matches));
         whiteboard.unwrap_or(&self.start)(matches, serving)

@@ -1,5 +1,5 @@
-//! How does an experiment kill an answer? The answer runs as a process of its own: this very executable
-//! with other arguments, which every binary made by `lab` understands ([`take_over`](crate::take_over)).
+//! How does an experiment kill an answer? The answer runs as a separate process: this same executable with other
+//! arguments. Every binary built on `lab` understands them ([`take_over`](crate::take_over)).
 
 use std::{
     collections::VecDeque,
@@ -28,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How many of a child's last lines are kept for an error message.
 const LINES: usize = 40;
 
-/// Prepares one of our programs to run as a child: it ends when its standard input does. Its words begin with an
-/// answer's name, or are those of `stack`.
+/// Prepares one of our programs to run as a child: it ends when its standard input is closed. Its arguments begin with
+/// an answer's name or with `stack`.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     open_files::as_before(command.as_std_mut());
@@ -37,17 +37,17 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// This very executable.
+/// The path of this executable.
 pub fn this_program() -> anyhow::Result<PathBuf> {
     executable::path()
 }
 
-/// Whether this process is such a child. It then ends with its parent from here on.
+/// Whether this process is such a child. If it is, it ends when its parent ends, from this call on.
 pub(crate) fn is_this() -> bool {
     if std::env::var_os(MARK).is_none() {
         return false;
     }
-    // The parent holds the other end. When it dies, however it dies, this ends with it.
+    // The parent holds the other end, and the kernel closes it when the parent dies.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(1);
@@ -58,7 +58,7 @@ pub(crate) fn is_this() -> bool {
 /// A server or worker that is about to be started.
 #[derive(Clone, Debug, Default)]
 pub struct ChildBuilder {
-    /// The answer that it serves, if it does.
+    /// The answer that it serves, if it serves one.
     serves: Option<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
@@ -92,7 +92,7 @@ impl ChildBuilder {
     pub async fn start(self) -> anyhow::Result<Child> {
         let mut command = command(this_program()?);
         if let Some(answer) = &self.serves {
-            // Each time that it is started from a copy of this builder, another. A later `--port` counts more.
+            // A new free port for each start. A later `--port` overrides it.
             command.arg(answer).args(["serve", "--port", &port::free()?.to_string()]);
             command.args(whiteboard::word());
         }
@@ -114,7 +114,7 @@ impl ChildBuilder {
                     return Ok(url.trim_end_matches('/').to_owned());
                 }
             }
-            Err(anyhow!("it ended before it listened"))
+            Err(anyhow!("the child ended before it listened"))
         };
         let url = match timeout(PATIENCE, listening).await {
             Ok(Ok(url)) => url,
@@ -123,7 +123,7 @@ impl ChildBuilder {
                 let _ = timeout(Duration::from_secs(1), said).await;
                 bail!("{error}:\n{}", log.text())
             }
-            Err(_) => bail!("it did not listen within {PATIENCE:?}:\n{}", log.text()),
+            Err(_) => bail!("the child did not listen within {PATIENCE:?}:\n{}", log.text()),
         };
         log.follow(lines.into_inner().into_inner());
         Ok(Child { process, url, log, builder: self, _stdin: stdin })
@@ -137,7 +137,7 @@ pub struct Child {
     url: String,
     log: Log,
     builder: ChildBuilder,
-    /// Open as long as we live; see [`is_this`].
+    /// Open as long as this process lives; see [`is_this`].
     _stdin: Option<ChildStdin>,
 }
 
@@ -147,7 +147,7 @@ impl Child {
         ChildBuilder { serves: Some(answer.into()), ..ChildBuilder::default() }
     }
 
-    /// Prepares this executable with any words of the command line.
+    /// Prepares this executable with any arguments.
     pub fn command(words: &[&str]) -> ChildBuilder {
         ChildBuilder::default().args(words)
     }
@@ -162,7 +162,7 @@ impl Child {
         self.url.trim_start_matches("http://")
     }
 
-    /// Its memory that is in use, in bytes (resident set size).
+    /// Its resident set size, in bytes.
     pub async fn memory(&self) -> anyhow::Result<u64> {
         let pid = self.process.id().context("it has ended already")?.to_string();
         let kibibytes: u64 = if cfg!(target_os = "linux") {
@@ -191,7 +191,9 @@ impl Child {
     pub async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         let ended = timeout(PATIENCE, self.process.wait()).await;
-        ended.with_context(|| format!("it did not stop:\n{}", self.log()))?.map_err(Into::into)
+        ended
+            .with_context(|| format!("the child did not stop:\n{}", self.log()))?
+            .map_err(Into::into)
     }
 
     /// SIGSTOP: it keeps its connections and answers nothing, like a process in a long pause.
@@ -208,7 +210,7 @@ impl Child {
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let port = self.url.rsplit(':').next().context("no port")?.to_owned();
         let builder = self.builder.clone();
-        // The last `--port` counts. It is not kept, or each restart would add one.
+        // The last `--port` counts. The builder keeps none, or each restart would add one more.
         let started = builder.clone().arg("--port").arg(port).start().await?;
         *self = Self { builder, ..started };
         Ok(())

@@ -1,18 +1,17 @@
-//! Who cleans up after a process that was killed? The next one, and it knows exactly what to delete.
+//! Who cleans up after a process that was killed? The next process, and it knows exactly what to delete.
 //!
 //! Before a process makes anything with a random name on a server, it writes that name into a file under
-//! `target/stack/made`, which it keeps locked. It removes the file after it has deleted the thing. The kernel
-//! releases the lock when the process dies, however it dies. So a file that nobody locks names what a dead
-//! process left behind.
+//! `target/stack/made` and keeps the file locked. It removes the file after it has deleted the thing. The kernel
+//! releases the lock however the process ends. So a file without a lock names what a dead process left behind.
 //!
-//! Invariant: clean-up deletes only what such a file names, or what bears our mark and is older than a
-//! [`DAY`]. It never deletes anything because of what its name begins with.
+//! Invariant: clean-up deletes only what such a file names, or what bears our mark and is older than a [`DAY`]. The
+//! beginning of a name alone is never a reason to delete something.
 //!
-//! Why not a lock on the server? PostgreSQL's advisory locks are per database: two processes whose URLs name
-//! different databases of one server do not see each other's. Behind a pooler, a session that holds a lock is
-//! not there at all. RabbitMQ cannot even list what is left. A heartbeat would work, but a process that is
-//! paused, or a laptop that sleeps, misses it. The lock on a file has none of these faults; what it does not
-//! cover, another machine or a `target/` that was deleted, the rule of the day does.
+//! Why not a lock on the server? PostgreSQL's advisory locks are per database: two processes whose URLs name different
+//! databases of one server do not see each other's. Behind a pooler, no session belongs to one client, so no session
+//! can hold a lock for it. RabbitMQ cannot even list what is left. A heartbeat would work, but a paused process, or a
+//! sleeping laptop, misses it. The lock on a file has none of these faults. Two cases it does not cover: another
+//! machine, and a `target/` that was deleted. There the mark and the day decide.
 
 use std::{
     fs::{self, File},
@@ -29,16 +28,16 @@ use url::Url;
 
 use crate::{Service, stack};
 
-/// What bears our mark and is older than this is nobody's any more: no experiment and no test takes a day.
+/// After this age, what bears our mark belongs to no running process: no experiment and no test takes a day.
 pub(crate) const DAY: Duration = Duration::from_hours(24);
-/// A file that is older than this names something on a server that has not been used since.
+/// A file that is older than this is removed: its server has not been used since.
 const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
 
 /// A locked file that names something that this process makes on a server.
 #[derive(Debug)]
 pub(crate) struct Claim {
     path: PathBuf,
-    /// Locked as long as it is open.
+    /// The lock lasts as long as the file is open.
     locked: File,
 }
 
@@ -62,9 +61,9 @@ impl Claim {
         Ok(())
     }
 
-    /// Forgets it. Call this after the thing has gone.
+    /// Removes the file. Call this after the thing was deleted.
     pub(crate) fn release(self) {
-        // Whoever finds the file finds that there is nothing to delete.
+        // If this fails, the next process finds the file, and nothing to delete.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -81,7 +80,7 @@ pub(crate) fn left_behind<T: DeserializeOwned>(
         if !is_claim(&name) {
             continue;
         }
-        // The file of another user, or one that has just gone.
+        // It belongs to another user, or was just removed.
         let Ok(file) = File::open(&path) else { continue };
         if file.try_lock().is_err() {
             continue;
@@ -98,20 +97,20 @@ pub(crate) fn left_behind<T: DeserializeOwned>(
     Ok(left)
 }
 
-/// One file for each thing.
+/// The folder of these files.
 fn folder() -> anyhow::Result<PathBuf> {
     let folder = stack::folder()?.join("made");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     Ok(folder)
 }
 
-/// The file's name tells the server by a digest. The URL itself may hold a password.
+/// The file's name contains a hash of the server's URL. The URL itself may hold a password.
 fn file_prefix(service: Service, server: &str) -> String {
     format!("{}-{}-", service.about().word, fingerprint(&place(service, server)))
 }
 
-/// Whether a file has a name that [`Claim::stake`] gives, perhaps still as a draft. `STACK_DIR` may name a folder in
-/// which a reader has a `made` too.
+/// Whether [`Claim::stake`] gave this file its name; it may still be a draft. `STACK_DIR` may name a folder with a
+/// `made` of the reader's.
 fn is_claim(name: &str) -> bool {
     let parts: Vec<_> = name.trim_end_matches(".draft").split('-').collect();
     let is_word = |word: &str| Service::EVERY.iter().any(|service| service.about().word == word);
@@ -119,7 +118,7 @@ fn is_claim(name: &str) -> bool {
         if is_word(word) && is_sixteen_digits(server) && is_sixteen_digits(random))
 }
 
-/// The server, whoever logs in; for PostgreSQL, whichever database the URL names.
+/// The server's URL without the user and the password; for PostgreSQL, also without the database.
 fn place(service: Service, server: &str) -> String {
     let Ok(mut url) = Url::parse(server) else { return server.to_owned() };
     // These fail only for URLs that cannot have a user.
@@ -143,7 +142,7 @@ pub(crate) fn is_sixteen_digits(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The file is locked before it has its name, so nobody ever finds it unlocked.
+/// Locks the file before it gives the file its name, so no process finds it unlocked.
 fn write_locked(path: &PathBuf, names: &impl Serialize) -> anyhow::Result<File> {
     let write = || {
         let draft = path.with_extension("draft");
@@ -169,14 +168,14 @@ mod tests {
         assert_eq!(one, two);
         let other = file_prefix(Service::Postgres, "postgres://a:secret@host:5434/shop");
         assert_ne!(one, other);
-        // A number is a part of Redis of its own, and a virtual host of RabbitMQ.
+        // Each number of Redis is a separate database.
         let [one, two] = ["redis://h/0", "redis://h/1"].map(|url| file_prefix(Service::Redis, url));
         assert_ne!(one, two);
     }
 
     #[test]
     fn what_a_living_process_made_is_not_left_behind_and_what_it_dropped_is() {
-        // No server: the file is all that matters here.
+        // There is no such server: the test needs only the file.
         let server = format!("redis://nowhere-{:x}/", rand::random::<u64>());
         let left = || left_behind::<Vec<String>>(Service::Redis, &server).unwrap();
         let mut claim = Claim::stake(Service::Redis, &server, &["one"]).unwrap();
@@ -208,7 +207,7 @@ mod tests {
         ] {
             assert!(!is_claim(other), "{other}");
         }
-        // A reader's file, which is older than a claim ever gets.
+        // A file of the reader's, old enough that a claim of this age would be removed.
         let path = folder().unwrap().join(format!("notes-{:016x}", rand::random::<u64>()));
         let old = SystemTime::now() - 2 * FORGOTTEN;
         File::create(&path).unwrap().set_modified(old).unwrap();

@@ -1,4 +1,4 @@
-//! What words does every binary understand? The same: `serve`, `experiment`, `stack`.
+//! Which commands does every binary understand? `serve`, `experiment`, `list` and `stack`.
 
 mod experiment;
 
@@ -35,8 +35,8 @@ pub fn run(answer: Answer) -> ExitCode {
     })
 }
 
-/// Called first in the `main` of every program that builds on `lab`. If this process was started by another one of
-/// ours, as its [child] or as the keeper of a private server, does that work and returns how it ended.
+/// Called first in the `main` of every program that builds on `lab`. If one of our processes started this one as its
+/// [child] or as the keeper of a private server, does that work and returns its exit code.
 pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
     executable::knows_its_parts();
     open_files::begin();
@@ -47,14 +47,14 @@ pub fn take_over(answers: &[Answer]) -> Option<ExitCode> {
         eprintln!("error: {error:#}");
         return Some(ExitCode::FAILURE);
     }
-    // An answer's name and its words, or `stack` and its.
+    // The arguments begin with an answer's name or with `stack`.
     child::is_this().then(|| {
         let matches = answers_command(Command::new("lab"), answers).get_matches();
         block_on(answers_words(answers, &matches))
     })
 }
 
-/// Adds to `command` one word for each answer, and `list` and `stack`.
+/// Adds to `command` one subcommand for each answer, and `list` and `stack`.
 pub fn answers_command(command: Command, answers: &[Answer]) -> Command {
     command
         .subcommand(list_command())
@@ -62,7 +62,7 @@ pub fn answers_command(command: Command, answers: &[Answer]) -> Command {
         .subcommands(answers.iter().map(answer_command))
 }
 
-/// Does what [`answers_command`] understood. The exit code is 1 if a check failed.
+/// Runs what [`answers_command`] parsed. The exit code is 1 if a check failed.
 pub async fn answers_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     match matches.subcommand() {
         Some(("stack", matches)) => stack_words(answers, matches).await,
@@ -74,11 +74,11 @@ pub async fn answers_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::
             let answer = answers.iter().find(|answer| answer.name == name);
             answer_words(answer.context("no such answer")?, matches).await
         }
-        None => anyhow::bail!("say what to do; --help lists the words"),
+        None => anyhow::bail!("no command is given; --help lists them"),
     }
 }
 
-/// Runs a `main`, and shows its error as a sentence.
+/// Runs a `main`, and prints its error as a sentence.
 pub fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -91,7 +91,7 @@ pub fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCod
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     });
-    // A task that blocks must not keep a reader waiting who pressed Ctrl-C.
+    // After Ctrl-C a reader must not wait for a task that blocks.
     runtime.shutdown_background();
     code
 }
@@ -105,7 +105,7 @@ pub fn log(default: &str) {
         .with_env_filter(filter.unwrap_or_else(|_| default.into()))
         .with_ansi(colour)
         .with_writer(std::io::stderr);
-    // Fails only if somebody has set one already, which then serves.
+    // Fails only if a subscriber is already set, and then that one stays.
     let _ = subscriber.try_init();
 }
 
@@ -117,14 +117,14 @@ fn answer_command(answer: &Answer) -> Command {
 }
 
 fn list_command() -> Command {
-    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("For machines");
-    Command::new("list").about("What there is to try: the experiments and what they need").arg(json)
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Prints JSON");
+    Command::new("list").about("Lists the experiments and what they need").arg(json)
 }
 
 fn serve_command(answer: &Answer) -> Command {
-    let command = Command::new("serve").about("Serves this answer (also without any word)");
-    // Understood beside the answer's own options, so that a fixture starts both versions alike.
-    let help = "Serves the version that one writes in the interview, which has no options";
+    let command = Command::new("serve").about("Serves this answer (the default command)");
+    // `--whiteboard` can be combined with the answer's own options, so that a fixture starts both versions alike.
+    let help = "Serves the version that a candidate writes in the interview; it has no options";
     answer
         .serve
         .augment(command)
@@ -135,14 +135,14 @@ fn serve_command(answer: &Answer) -> Command {
                 .default_value("3000")
                 .value_parser(value_parser!(u16))
                 .overrides_with("port")
-                .help("0: any free one"),
+                .help("0: any free port"),
         )
         .arg(Arg::new("host").long("host").default_value("127.0.0.1").help("Where to listen"))
         .arg(
             Arg::new("reset")
                 .long("reset")
                 .action(ArgAction::SetTrue)
-                .help("Empties this answer's own database first"),
+                .help("Deletes this answer's own database first and makes a new one"),
         )
 }
 
@@ -155,7 +155,7 @@ async fn answer_words(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<E
 }
 
 async fn serve(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    // That a table is there already is no news to a reader.
+    // Without PostgreSQL's notices: `relation already exists` does not concern a reader.
     log("info,sqlx::postgres::notice=warn");
     let host = matches.get_one::<String>("host").context("it has a default")?;
     let port = *matches.get_one::<u16>("port").context("it has a default")?;
@@ -211,7 +211,7 @@ fn list(answers: &[Answer], json: bool) {
     }
 }
 
-/// What is done with the servers. Where there are several answers, some words want to know which.
+/// The commands for the servers. If there are several answers, some commands take an answer's name.
 fn stack_command(answers: &[Answer]) -> Command {
     let names = || PossibleValuesParser::new(answers.iter().map(|answer| answer.name));
     let answer = || match answers {
@@ -226,16 +226,18 @@ fn stack_command(answers: &[Answer]) -> Command {
         .about("The servers: PostgreSQL, Redis, RabbitMQ")
         .subcommand_required(true)
         .subcommand(Command::new("up").about("Finds or starts them"))
-        .subcommand(Command::new("status").about("Shows where each comes from; starts none"))
+        .subcommand(Command::new("status").about("Shows where each comes from, and starts none"))
         .subcommand(Command::new("down").about("Stops the private ones at once"))
         .subcommand(
-            Command::new("env")
-                .about("Prints their URLs, for `eval`; starts them")
-                .arg(Arg::new("answer").value_parser(names()).help("With this one's own database")),
+            Command::new("env").about("Starts them and prints their URLs, for `eval`").arg(
+                Arg::new("answer")
+                    .value_parser(names())
+                    .help("Prints the URL of this answer's own database"),
+            ),
         )
         .subcommand(
             Command::new("psql")
-                .about("Opens the database that an answer keeps")
+                .about("Opens an answer's own database")
                 .arg(answer().required(answers.len() != 1))
                 .arg(arguments("psql")),
         )
@@ -249,7 +251,7 @@ async fn stack_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result
     };
     match matches.subcommand() {
         Some(("up", _)) => {
-            // Where there is one answer, the servers that it needs.
+            // A binary with one answer starts only the servers that it needs.
             let needs = match answers {
                 [only] => only.needs,
                 _ => &Service::STACK,
@@ -266,7 +268,7 @@ async fn stack_words(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result
                 let url = kept.unwrap_or(&server.url);
                 println!("export {}='{url}'", server.service.variable());
             }
-            // On standard error, so that a reader sees it also where `eval` takes the rest.
+            // On standard error, so that a reader sees it even if `eval` takes standard output.
             match named(matches) {
                 None => eprintln!(
                     "  Setting these changes nothing for the answers: without them, they use the same servers and \
@@ -319,7 +321,7 @@ async fn kept_database(answer: &Answer) -> anyhow::Result<String> {
     database::kept(answer.name, None, migrations, false).await
 }
 
-/// Runs a program with the reader's terminal, and ends as it ends.
+/// Runs a program in the reader's terminal, and fails if it fails.
 fn run_program(program: &Path, first: &[String], matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let arguments = matches.get_many::<String>("arguments").into_iter().flatten();
     let status = std::process::Command::new(program).args(first).args(arguments).status();

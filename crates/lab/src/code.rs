@@ -1,5 +1,5 @@
-//! Which code made a result? A hash of the answer's own files and of `edge`'s, so that a result is not taken for one of
-//! code that was changed since.
+//! Which code made a result? We keep a hash of the answer's own files and of `edge`'s with each result. If the code was
+//! changed since, the hashes differ.
 
 use std::{
     fs, io,
@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 /// The code of one answer, as it is on disk now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
-    /// The same as long as no file of it is changed.
+    /// A hash of all its files.
     pub hash: String,
-    /// When a file of it was last written.
+    /// When one of its files was last written.
     pub written: SystemTime,
 }
 
 impl Code {
-    /// Of the answer in this folder. Tests are no part of it: no program is built from them.
+    /// The code of the answer in this folder. Tests do not count: no program is built from them.
     pub fn of(answer: &Path) -> io::Result<Self> {
         let mut files = Vec::new();
         for folder in [answer.join("src"), answer.join("migrations"), answer.join("../edge/src")] {
@@ -43,9 +43,9 @@ impl Code {
         })
     }
 
-    /// Whether this program was built from it, as far as the times of the files tell: cargo goes by them too.
+    /// Whether this program was built from this code, judged by the times of the files, as cargo does.
     pub fn is_in_this_program(&self) -> bool {
-        // On Linux the first is right also after cargo has put a new build in the old one's place.
+        // On Linux `/proc/self/exe` stays right even after cargo has replaced the executable with a new build.
         let program =
             fs::metadata("/proc/self/exe").or_else(|_| fs::metadata(std::env::current_exe()?));
         program.and_then(|it| it.modified()).is_ok_and(|built| self.written <= built)

@@ -1,23 +1,23 @@
-//! What of the reader's environment must not change what we do? Two things, which libraries look up by themselves:
+//! Which variables of the reader's environment must not affect us? Two kinds, which libraries read by themselves:
 //!
-//! - `PG…` variables are meant for the reader's own servers. A private one has no TLS and needs no options.
-//! - A proxy knows nothing of our loopback addresses, and answers for them.
+//! - `PG…` variables are meant for the reader's own servers. A private server has no TLS and needs no options.
+//! - Proxy variables would send requests for our loopback addresses to a proxy, which cannot reach them.
 //!
-//! A process cannot take a variable from itself while others may read it, so it starts again without. Where
-//! `DATABASE_URL` is set, the `PG…` variables stay: they may belong to that server. Then they also reach servers that an
-//! experiment starts for itself.
+//! A process cannot safely unset a variable while other threads may read it, so it starts itself again without the
+//! variable. If `DATABASE_URL` is set, the `PG…` variables stay: they may belong to that server. Then they also affect
+//! the servers that an experiment starts for itself.
 
 use std::{env, os::unix::process::CommandExt, process::Command};
 
 use crate::{executable, stack};
 
-/// Our own variable, which begins like those.
+/// Our own variable, which also begins with `PG`.
 const OURS: &str = "PGBOUNCER_URL";
 const PROXIES: [&str; 6] =
     ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Returns if there is nothing of that kind, and otherwise starts this program again in its own place.
+/// Returns if no such variable is set. Otherwise replaces this process with the same program without them.
 pub(crate) fn begin_undisturbed() -> anyhow::Result<()> {
     let mut again = Command::new(executable::path()?);
     let mut arguments = env::args_os();
@@ -49,7 +49,7 @@ fn no_proxy() -> String {
     env::var("NO_PROXY").or_else(|_| env::var("no_proxy")).unwrap_or_default()
 }
 
-/// The list with our addresses; nothing if they are there already.
+/// The list with our addresses added; `None` if it already has all of them.
 fn with_loopback(list: &str) -> Option<String> {
     let has = |host: &&str| list.split(',').any(|entry| entry.trim() == *host);
     if LOOPBACK.iter().all(has) {

@@ -1,4 +1,4 @@
-//! How does this program start itself again, as a server that can be killed or as the keeper of one?
+//! How does this program start itself again, as a child that can be killed or as the keeper of a server?
 
 use std::{
     io,
@@ -8,15 +8,15 @@ use std::{
 
 use anyhow::ensure;
 
-/// Whether `main` asks what it was started for. Another program that is started again would do its own work once more.
+/// Whether `main` calls `take_over`. A program that does not would, started again, only repeat its own work.
 static KNOWS_ITS_PARTS: AtomicBool = AtomicBool::new(false);
 
-/// Said by [`take_over`](crate::take_over).
+/// Called by [`take_over`](crate::take_over).
 pub(crate) fn knows_its_parts() {
     KNOWS_ITS_PARTS.store(true, Ordering::Relaxed);
 }
 
-/// Its path. On Linux this name stays right also after cargo has put a new build in the old one's place.
+/// Its path. On Linux this name stays right even after cargo has replaced the executable with a new build.
 pub(crate) fn path() -> anyhow::Result<PathBuf> {
     ensure!(
         KNOWS_ITS_PARTS.load(Ordering::Relaxed),

@@ -1,4 +1,4 @@
-//! How is a claim tried? An [`Experiment`] names it and runs the code that could refute it.
+//! How is a claim tried? An [`Experiment`] states it and runs the code that could refute it.
 
 use std::{any::Any, fmt, ops::Deref, panic::AssertUnwindSafe, sync::Arc};
 
@@ -34,9 +34,9 @@ pub struct Experiment {
     pub claim: &'static str,
     /// The arguments with which the tests run it: seconds, not tens of them.
     pub quick: &'static [&'static str],
-    /// What it needs beside the servers of its answer.
+    /// What it needs in addition to the servers of its answer.
     pub needs: &'static [Need],
-    /// Mistakes in the answer's code that its checks find: one at least.
+    /// Mistakes in the answer's code that its checks find: at least one.
     pub sabotages: Vec<Sabotage>,
     params: fn(Command) -> Command,
     start: Start<Lab>,
@@ -68,7 +68,7 @@ impl Experiment {
         }
     }
 
-    /// Says what it needs beside the servers of its answer: `.needs(&[Need::Own(Service::Postgres)])`.
+    /// Declares what it needs in addition to the servers of its answer: `.needs(&[Need::Own(Service::Postgres)])`.
     pub fn needs(self, needs: &'static [Need]) -> Self {
         Self { needs, ..self }
     }
@@ -79,7 +79,7 @@ impl Experiment {
         self
     }
 
-    /// All that it needs, with the servers of its answer.
+    /// Everything that it needs, including the servers of its answer.
     pub fn all_needs(&self, answer: impl Into<Subject>) -> Vec<Need> {
         let shared = answer.into().needs.iter().copied().map(Need::Shared);
         shared.chain(self.needs.iter().copied()).collect()
@@ -102,8 +102,8 @@ impl Experiment {
         self.command().get_arguments().filter_map(Param::of).collect()
     }
 
-    /// Runs it with the given arguments (`["--links", "1000"]`). The events come while it runs; to
-    /// stop it, drop the future: what it started ends with it.
+    /// Runs it with the given arguments (`["--links", "1000"]`) and sends events while it runs. To stop it, drop the
+    /// future: everything that it started ends too.
     ///
     /// Arguments that do not parse are an error; a run that fails is a report that says so.
     pub async fn run(
@@ -153,7 +153,7 @@ impl Experiment {
         let needs = self.all_needs(answer);
         let lab = Lab { answer, needs, recorder: recorder.clone() };
         let outcome = match (self.start)(matches, lab) {
-            // What panics has refuted something too, and the report has to say so.
+            // A panic must not go unreported: the report has to name it.
             Ok(work) => AssertUnwindSafe(work)
                 .catch_unwind()
                 .await
@@ -179,11 +179,11 @@ impl fmt::Debug for Experiment {
     }
 }
 
-/// The words of a panic.
+/// The message of a panic.
 fn said(panic: &(dyn Any + Send)) -> anyhow::Error {
     let words = panic.downcast_ref::<&str>().copied();
     let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    anyhow!("it panicked: {}", words.unwrap_or("without a word"))
+    anyhow!("it panicked: {}", words.unwrap_or("without a message"))
 }
 
 /// The parameters of a run as the report shows them, defaults included.
@@ -203,11 +203,11 @@ pub struct Param {
     pub name: String,
     /// What it means.
     pub help: String,
-    /// What it is unless told otherwise.
+    /// Its default value.
     pub default: String,
-    /// Whether only numbers will do.
+    /// Whether it takes only numbers.
     pub number: bool,
-    /// The values to choose from, if only a few will do.
+    /// The values to choose from, if it takes only a few.
     pub choices: Vec<String>,
 }
 
@@ -241,7 +241,7 @@ fn is_number(parser: &ValueParser) -> bool {
     numbers.iter().any(|number| parser.type_id() == *number)
 }
 
-/// Parses a time in seconds that one can wait for: `value_parser = lab::experiment::seconds`.
+/// Parses a waiting time in seconds: `value_parser = lab::experiment::seconds`.
 pub fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|error| format!("{error}"))?;
     // NaN is in no range.
@@ -257,13 +257,13 @@ pub fn seconds(text: &str) -> Result<f64, String> {
 #[derive(Clone, Debug)]
 pub struct Lab {
     answer: Subject,
-    /// What was declared.
+    /// What the experiment has declared.
     needs: Vec<Need>,
     recorder: Recorder,
 }
 
 impl Lab {
-    /// What is not declared cannot be looked for before the run: on another machine the run would break off half-way
+    /// Without the declaration we could not check for it before the run: on another machine the run would fail half-way
     /// instead of being skipped.
     fn must_be_declared(&self, need: Need) -> anyhow::Result<()> {
         ensure!(self.needs.contains(&need), "declare it: .needs(&[Need::{need:?}])");
@@ -278,7 +278,7 @@ impl Lab {
         Ok(server.url)
     }
 
-    /// A fresh database with the answer's schema, gone when it is dropped.
+    /// A fresh database with the answer's schema, deleted when this value is dropped.
     pub async fn database(&self) -> anyhow::Result<Database> {
         self.server(Service::Postgres).await?;
         let migrations = self.answer.migrations.context("this answer has no migrations")?;
@@ -296,19 +296,19 @@ impl Lab {
         Database::fresh_part(self.answer.name, part, migrations).await
     }
 
-    /// A part of Redis of its own: a prefix, whose keys are gone when it is dropped.
+    /// A prefix for keys in Redis. Its keys are deleted when this value is dropped.
     pub async fn keys(&self) -> anyhow::Result<Keys> {
         self.server(Service::Redis).await?;
         Keys::fresh(self.answer.name).await
     }
 
-    /// A part of RabbitMQ of its own: a prefix for names of queues and exchanges.
+    /// A prefix for names of queues and exchanges in RabbitMQ.
     pub async fn queues(&self) -> anyhow::Result<Queues> {
         self.server(Service::RabbitMq).await?;
         Queues::fresh(self.answer.name).await
     }
 
-    /// A PostgreSQL, Redis or RabbitMQ of the experiment's own, to be harmed at will.
+    /// A PostgreSQL, Redis or RabbitMQ of the experiment's own, which it may kill and pause.
     pub async fn own_server(&self, service: Service) -> anyhow::Result<OwnServer> {
         self.must_be_declared(Need::Own(service))?;
         let server = OwnServer::start(service).await?;
@@ -347,7 +347,7 @@ impl Lab {
         Ok(engine)
     }
 
-    /// Prepares the answer's server as a process of its own: `lab.serve().arg("--workers").arg("2")`.
+    /// Prepares the answer's server as a separate process: `lab.serve().arg("--workers").arg("2")`.
     pub fn serve(&self) -> ChildBuilder {
         Child::serve(self.answer.name)
     }

@@ -1,8 +1,8 @@
-//! How does a value that is dropped await? A thread does, with a runtime of its own, and we wait for it.
+//! How can `drop` run async code? It starts a thread with a runtime of its own, and waits for that thread.
 
 use std::time::Duration;
 
-/// Runs the work to its end, or for five seconds. If it fails, whoever comes next cleans up.
+/// Runs the work to its end, for at most five seconds. If it fails, the next process cleans up.
 pub(crate) fn farewell(
     what: &str,
     work: impl Future<Output = anyhow::Result<()>> + Send + 'static,

@@ -1,5 +1,5 @@
-//! How does an answer lose its server? A TCP proxy stands between them, and delays, cuts, swallows, or
-//! stops at a chosen message.
+//! How does an answer lose its server? A TCP proxy between them delays or holds back bytes, cuts connections, or stops
+//! at a chosen message.
 
 use std::{
     net::SocketAddr,
@@ -23,17 +23,17 @@ use tokio::{
 };
 use url::Url;
 
-/// What the network does at the moment.
+/// The state of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It works.
     None,
-    /// Every byte arrives so much later, in each direction.
+    /// Every byte arrives this much later, in each direction.
     Delay(Duration),
-    /// Connections are reset, and new ones too: as if the server had died on a machine that lives.
+    /// Open connections are reset, and new ones too: as if the server process had died and its machine lived on.
     Cut,
-    /// Connections stay open, new ones are accepted, and nothing passes: as if a cable were pulled. What
-    /// is swallowed arrives when it heals, since TCP sends again.
+    /// Connections stay open, new ones are accepted, and nothing passes: as if a cable were pulled. The bytes arrive
+    /// when the network is healed, since TCP sends them again.
     BlackHole,
 }
 
@@ -52,7 +52,7 @@ struct State {
     to_server: AtomicU64,
     to_client: AtomicU64,
     messages: AtomicU64,
-    /// Where a client's message is to be held up.
+    /// The client's message that is to be held.
     trap: std::sync::Mutex<Option<Trap>>,
 }
 
@@ -72,15 +72,15 @@ pub enum Side {
     After,
 }
 
-/// The client's side is held up here until this is dropped: time to kill it.
+/// A message that the proxy holds until this value is dropped: time to kill the client or the server.
 #[derive(Debug)]
 pub struct Held {
     release: mpsc::Sender<()>,
 }
 
 impl Held {
-    /// Waits until the connection that is held up here is gone, as it is soon after [`Fault::Cut`]: what was held never
-    /// arrives, however soon the network is healed.
+    /// Waits until the connection of the held message is closed, which happens soon after [`Fault::Cut`]. Then the
+    /// message never arrives, even if the network is healed at once.
     pub async fn gone(&self) {
         self.release.closed().await;
     }
@@ -123,7 +123,7 @@ impl Proxy {
         self.address
     }
 
-    /// Changes what the network does, at once and for every connection.
+    /// Changes the state of the network, at once and for every connection.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }
@@ -149,8 +149,8 @@ impl Proxy {
         self.state.messages.load(Ordering::Relaxed)
     }
 
-    /// Waits for message number `message` (the first is 1, counted from the proxy's start) and holds its
-    /// connection up, on this side of it, until [`Held`] is dropped: every message can be a crash point.
+    /// Waits for message number `message` (the first is 1, counted from the proxy's start) and stops its connection
+    /// before or after it until [`Held`] is dropped. So every message can be a crash point.
     pub fn at_message(
         &self,
         message: u64,
@@ -173,13 +173,13 @@ impl State {
         self.trap.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Holds the caller up if a trap waits for this message on this side.
+    /// Waits if a trap is set for this message on this side.
     async fn pass(&self, message: u64, side: Side) {
         let trap = self.trap().take_if(|trap| trap.message == message && trap.side == side);
         if let Some(trap) = trap {
             let (release, mut released) = mpsc::channel(1);
             let _ = trap.caught.send(Held { release });
-            // Ends when `Held` is dropped, also if nobody was there to take it.
+            // Ends when `Held` is dropped, even if nobody received it.
             released.recv().await;
         }
     }
@@ -201,14 +201,14 @@ async fn accept(
     }
 }
 
-/// Forwards both ways, until one side ends or the connection is cut.
+/// Forwards in both directions, until both sides have ended or the connection is cut.
 async fn connection(
     client: TcpStream,
     server: String,
     fault: watch::Receiver<Fault>,
     state: Arc<State>,
 ) {
-    // Resets instead of saying goodbye, when it is dropped.
+    // When it is dropped, it sends a reset instead of closing normally.
     let _ = client.set_zero_linger();
     let _ = client.set_nodelay(true);
     let forward = async {
@@ -228,19 +228,19 @@ async fn connection(
     }
 }
 
-/// Ends when connections are cut.
+/// Returns when connections are cut.
 async fn cut(mut fault: watch::Receiver<Fault>) {
     // An error means that the proxy is gone, which cuts too.
     let _ = fault.wait_for(|fault| *fault == Fault::Cut).await;
 }
 
-/// Waits as long as nothing passes.
+/// Waits until bytes may pass.
 async fn working(mut fault: watch::Receiver<Fault>) {
     let _ = fault.wait_for(|fault| *fault != Fault::BlackHole).await;
 }
 
-/// One direction. Reading goes on while what was read waits for its time, so that a delay does not make
-/// a slow line out of a far one.
+/// One direction. It goes on reading while earlier bytes wait for their time, so that a delay does not reduce the
+/// throughput.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -248,7 +248,7 @@ async fn pump(
     state: &State,
     to_server: bool,
 ) -> std::io::Result<()> {
-    // When it is full the sender is not read from, and TCP slows it down.
+    // When the channel is full we stop reading, and TCP slows the sender down.
     let (send, mut receive) = mpsc::channel::<(Instant, Vec<u8>)>(64);
     let read = {
         let fault = fault.clone();
@@ -277,7 +277,7 @@ async fn pump(
             let message =
                 if to_server { state.messages.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
             state.pass(message, Side::Before).await;
-            // What was held up and then cut off never arrives, whichever of the two is noticed first.
+            // Bytes that were held before a cut never arrive, even if this task notices the release before the cut.
             if *fault.borrow() == Fault::Cut {
                 return Err(std::io::ErrorKind::ConnectionReset.into());
             }

@@ -1,9 +1,9 @@
-//! How does an answer try itself? `cargo test -p url-shortener` runs its experiments with quick parameters, the
-//! cases of its table of calls, what its whiteboard version gets wrong, and its own tests, all at once, each on a
+//! How does an answer test itself? `cargo test -p url-shortener` runs its experiments with quick parameters, the cases
+//! of its table of calls, the table of its whiteboard version's mistakes, and its own tests, in parallel, each on a
 //! runtime of its own.
 //!
-//! Invariant: the plain cases share one server, because each of them has names of its own. A case that loads or
-//! kills its server has a server of its own.
+//! Invariant: the plain cases share one server, because each uses names of its own. A case that loads or kills its
+//! server has a server of its own.
 
 mod whiteboard;
 
@@ -46,8 +46,8 @@ pub use conform::{case::Outcome, target::eventually};
 /// How many tests of an answer run at once for each core. Most of them wait for servers most of the time; with more,
 /// experiments about time-outs find a machine that is too busy.
 const FOR_EACH_CORE: usize = 2;
-/// And with a given PostgreSQL, however many cores there are: it lets a hundred clients in, unless somebody has changed
-/// that, and an experiment may have forty connections.
+/// How many run at once with a given PostgreSQL, whatever the number of cores: by default it accepts a hundred clients,
+/// and an experiment may have forty connections.
 const ON_A_GIVEN_SERVER: usize = 2;
 
 /// The cores of this machine.
@@ -55,7 +55,7 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// `tests![a, b]`: a function `tests()` that lists them. One that is forgotten is dead code, and a lint.
+/// `tests![a, b]`: a function `tests()` that lists them. A forgotten test is dead code, and the compiler warns.
 #[macro_export]
 macro_rules! tests {
     ($($name:path),* $(,)?) => {
@@ -101,7 +101,7 @@ fn show_the_slowest() {
     }
 }
 
-/// A running program and what it stands on: databases, keys, queues. All of it goes when this is dropped.
+/// A running program and its databases, keys and queues. All of them are removed when this is dropped.
 pub struct Served {
     url: String,
     words: Words,
@@ -132,19 +132,19 @@ impl Served {
         Self { url, words: Words::default(), restart, _owned: Box::new(owned) }
     }
 
-    /// What the program says for `{name}` in the lines to try: see [`Serving::word`](crate::Serving::word).
+    /// Sets what `{name}` stands for in the lines to try: see [`Serving::word`](crate::Serving::word).
     pub fn word(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         self.words.add(name, value);
         self
     }
 
-    /// As one case sees it: with names of its own, and a record of its own of what was sent.
+    /// The target for one case: with names of its own and a record of its own requests.
     fn target(&self) -> anyhow::Result<Target> {
         Target::new(&self.url, Some(Arc::clone(&self.restart)))
     }
 }
 
-/// Waits until somebody waits for a lock in this database; `what` says who, and for whom.
+/// Waits until a session waits for a lock in this database. `what` describes it in the error message.
 pub async fn somebody_waits(what: &str, database: &Database) -> Outcome {
     let pool = database.pool().await?;
     eventually(what, async || {
@@ -159,7 +159,7 @@ pub async fn somebody_waits(what: &str, database: &Database) -> Outcome {
     .await
 }
 
-/// Starts the answer's program as its cases want it.
+/// Starts the answer's program for its cases.
 pub type Serve = fn() -> BoxFuture<'static, anyhow::Result<Served>>;
 
 /// The whole `main` of an answer's test binary.
@@ -182,7 +182,7 @@ pub fn run(answer: Answer, serve: Serve, tests: Vec<Trial>) -> ExitCode {
     run_trials(trials, if given { at_once.min(ON_A_GIVEN_SERVER) } else { at_once })
 }
 
-/// Runs these, so many at once unless `--test-threads` says otherwise.
+/// Runs these, `at_once` in parallel unless `--test-threads` says otherwise.
 pub fn run_trials(trials: Vec<Trial>, at_once: usize) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(at_once));
@@ -215,7 +215,7 @@ pub fn experiments(answer: &Answer) -> Vec<Trial> {
     answer.experiments.iter().map(experiment_trial).collect()
 }
 
-/// The server of the plain cases. It outlives the runtime of the case that came first, so it has one of its own.
+/// The server of the plain cases. It outlives the runtime of the first case, so it has a runtime of its own.
 static SHARED: Mutex<Option<Arc<Served>>> = Mutex::const_new(None);
 static SHARED_RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Runtime::new().expect("a process can have a second runtime"));
@@ -230,7 +230,7 @@ async fn shared(serve: Serve) -> anyhow::Result<Arc<Served>> {
     Ok(served)
 }
 
-/// The lines that a server prints work as they stand, and again: a reader starts a server more than once.
+/// The lines that a server prints work as they stand, and also a second time: a reader starts a server more than once.
 fn try_it_trial(lines: &'static [&'static str], serve: Serve) -> Trial {
     trial("serve", "the_lines_that_a_server_prints_work_twice", move || async move {
         let served = serve().await?;
@@ -241,13 +241,13 @@ fn try_it_trial(lines: &'static [&'static str], serve: Serve) -> Trial {
                 return Ok(Completion::ignored_with("needs curl"));
             }
             let shown = String::from_utf8_lossy(&output.stdout);
-            // A rate limiter's 429 is no failure, and its problem has a type of its own.
+            // A rate limiter's 429 is not a failure here, and its problem has a type of its own.
             ensure!(
                 output.status.success() && shown.ends_with('\n') && !shown.contains("about:blank"),
                 "the {time} time: {}\n{script}\n{shown}",
                 output.status
             );
-            // Names are made of the seconds.
+            // The lines make names from the current second.
             sleep(Duration::from_secs(1)).await;
         }
         Ok(Completion::Completed)
@@ -262,7 +262,7 @@ fn case_trial(case: Case, serve: Serve) -> Trial {
         };
         (case.run)(&served.target()?).await?;
         if case.kind != Kind::Restart {
-            // A reader's server keeps its data between two runs of `conform`, and both have to say the same.
+            // A reader's server keeps its data between two runs of `conform`, and both runs must have the same result.
             let again = (case.run)(&served.target()?).await;
             again.context("the second time on one server")?;
         }

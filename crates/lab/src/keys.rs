@@ -1,9 +1,9 @@
-//! How does everyone have Redis keys of their own? By a prefix that nobody else has.
+//! How does each test and experiment get Redis keys of its own? By a prefix that nobody else has.
 //!
-//! Invariant: keys are deleted only under a full prefix, with its sixteen random digits, that stands in
-//! `OWNERS`. Only this code writes there, and only before the first key of a prefix. Nobody looks for
-//! prefixes among the keys of others. A prefix is deleted by its owner, or by the next process of this workspace
-//! when its owner was killed (see `claim`), or by anybody after a day.
+//! Invariant: keys are deleted only under a full prefix, with its sixteen random digits, that is listed in `OWNERS`.
+//! Only this code writes to `OWNERS`, and does so before the first key of a prefix. We never search other keys for
+//! prefixes. The keys of a prefix are deleted by its owner, by the next process of this workspace if the owner was
+//! killed (see `claim`), or by any process of ours after a day.
 
 use anyhow::Context;
 use redis::{AsyncCommands, Client, aio::MultiplexedConnection};
@@ -97,7 +97,7 @@ async fn delete(connection: &mut MultiplexedConnection, prefix: &str) -> anyhow:
     }
     let mut cursor = 0_u64;
     loop {
-        // No letter of such a prefix means anything in a pattern.
+        // No character of such a prefix is special in a pattern.
         let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
             .arg(cursor)
             .arg(&["MATCH", &format!("{prefix}*"), "COUNT", "1000"])

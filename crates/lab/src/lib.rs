@@ -1,13 +1,13 @@
-//! What every answer stands on, so that an answer holds nothing but its own question.
+//! What do all answers share? Everything that is not the answer to a question.
 //!
-//! In reading order: [`answer`] is what a crate declares, [`experiment`] and [`recorder`] are how a claim is tried and
-//! what a run leaves, [`results`] keep it with the [`code`] that made it, [`needs`] is what it asks of the machine,
-//! [`sabotage`] is what turns it red, [`report`] shows it. [`stack`] finds or starts the real
-//! servers, [`database`] gives everyone a database of their own, [`keys`] a part of Redis and [`queues`] of
-//! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] is several servers that work as one;
-//! `whiteboard` is which version of an answer is tried, and [`mistakes`] are what the naive one gets wrong; [`child`],
-//! [`fault`] and [`load`] are what experiments break, measure and ask with; [`serve`] and [`cli`] run it all, and
-//! [`harness`] tries it all.
+//! In reading order: [`answer`] is what a crate declares. [`experiment`] tries a claim, [`recorder`] records what a run
+//! saw, [`results`] keeps the report with the hash of the [`code`] that made it, [`needs`] is what an experiment needs
+//! from the machine, [`sabotage`] is a mistake that a check must find, and [`report`] shows a report. [`stack`] finds
+//! or starts the real servers. [`database`], [`keys`] and [`queues`] give each test a part of PostgreSQL, Redis and
+//! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] starts several servers that work as one.
+//! `whiteboard` says which version of an answer is tried, and [`mistakes`] reads what the naive version gets wrong.
+//! Experiments start and kill programs with [`child`], break the network with [`fault`], and measure with [`load`].
+//! [`serve`] and [`cli`] run it all, and [`harness`] tests it all.
 
 pub mod answer;
 pub mod child;

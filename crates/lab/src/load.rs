@@ -1,7 +1,7 @@
-//! How much can it take? Closed-loop load (a fixed number of clients, each waits for its answer) and
-//! open-loop load (requests come when they come, as they do from the world).
+//! How much load can a server take? We measure with a closed loop (a fixed number of clients, each waits for its
+//! answer) and with an open loop (requests arrive at a fixed rate, whether or not earlier ones are answered).
 //!
-//! A closed loop stops asking while the server stalls, and so misses the stall: *coordinated omission*
+//! A closed loop sends nothing while the server stalls, and so misses the stall: *coordinated omission*
 //! (Gil Tene). The open loop counts each latency from the moment at which the request was due.
 
 pub mod http;
@@ -33,7 +33,7 @@ pub use outcome::{Outcome, median};
 pub enum Stop {
     /// After this time.
     After(Duration),
-    /// After so many requests, of all workers together.
+    /// After this many requests of all clients together.
     Count(u64),
 }
 
@@ -59,7 +59,7 @@ pub async fn closed<C: Send + 'static>(
     for mut client in clients {
         let left = left.clone();
         work.spawn(async move {
-            // Each has numbers of its own: nothing is shared while it is measured.
+            // Each client counts for itself, so that the clients share almost nothing while they are measured.
             let mut outcome = Outcome::new()?;
             while end.is_none_or(|end| Instant::now() < end) && take_one(&left) {
                 let sent = Instant::now();
@@ -90,8 +90,8 @@ pub struct Arrival {
     pub due: Instant,
 }
 
-/// Sends requests at a steady rate, whether or not the earlier ones are answered. When `max_in_flight`
-/// are under way the next has to wait, but its clock runs from when it was due.
+/// Sends requests at a steady rate, whether or not the earlier ones are answered. While `max_in_flight` are in flight,
+/// the next one has to wait, but its latency counts from when it was due.
 pub async fn open<F, R>(
     rate_per_second: f64,
     time: Duration,
@@ -102,7 +102,7 @@ where
     F: Fn(Arrival) -> R,
     R: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
-    // Without a bound, since the clock must not wait; it sends no more than the run has requests.
+    // Without a bound, because the clock must not wait. It holds at most the requests of this run.
     let (ticks, mut arrivals) = unbounded_channel();
     let begun = Instant::now();
     let clock = spawn_blocking(move || tick(begun, rate_per_second, time, &ticks));
@@ -134,8 +134,8 @@ where
     Ok(outcome)
 }
 
-/// Says when each request is due. On a thread of its own: tokio's timer knows only whole milliseconds, and each request
-/// would be up to one late, which is many times what a quick server takes. A thread sleeps to within 0.1 ms.
+/// Sends a tick when a request is due. It runs on a thread of its own: tokio's timer knows only whole milliseconds, so
+/// each request would be up to 1 ms late, many times what a quick server takes. A thread sleeps to within 0.1 ms.
 fn tick(begun: Instant, rate_per_second: f64, time: Duration, ticks: &UnboundedSender<Arrival>) {
     for number in 0.. {
         let after = Duration::from_secs_f64(number as f64 / rate_per_second);
@@ -144,7 +144,7 @@ fn tick(begun: Instant, rate_per_second: f64, time: Duration, ticks: &UnboundedS
             return;
         }
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        // Nobody listens if the run was stopped.
+        // Fails if the run was stopped.
         if ticks.send(Arrival { number, due }).is_err() {
             return;
         }
@@ -160,7 +160,7 @@ mod tests {
     const QUICK: Duration = Duration::from_millis(1);
     const STALL: Duration = Duration::from_millis(400);
 
-    /// A server that answers at once, but one time stalls, and makes everybody wait.
+    /// A server that answers at once, except that it stalls once and makes every client wait.
     #[derive(Clone, Default)]
     struct Stalling {
         served: Arc<Mutex<u64>>,
@@ -194,7 +194,7 @@ mod tests {
         });
         let open = open.await.unwrap();
         assert_eq!((closed.ok, open.ok), (1_000, 500));
-        // One of a thousand was slow, says the closed loop; of those that were due, four in ten were.
+        // The closed loop says that one request of a thousand was slow. In truth 40 % of those that were due were slow.
         assert!(closed.percentile(99.0) < 100.0, "{}", closed.percentile(99.0));
         assert!(open.percentile(90.0) > 200.0, "{}", open.percentile(90.0));
     }
@@ -227,7 +227,7 @@ mod tests {
         };
         let outcome = open(200.0, Duration::from_millis(500), 1, slow).await.unwrap();
         assert_eq!(outcome.ok, 100);
-        // Twenty a second are served and two hundred come: the last waits for all before it.
+        // Twenty requests a second are served and two hundred arrive: the last one waits for all before it.
         assert!(outcome.percentile(99.0) > 3_000.0, "{}", outcome.percentile(99.0));
     }
 

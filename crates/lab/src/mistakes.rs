@@ -1,5 +1,5 @@
-//! What does the whiteboard version get wrong? What the table in its chapter says: each row names the cases and
-//! experiments that find it.
+//! What does the whiteboard version get wrong? The table in its chapter says it: each row names the cases and
+//! experiments that find the mistake.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    /// The table in this chapter. A row that names nothing, or a name that there is not, is an error.
+    /// Reads the table in this chapter. A row without a name, or with a name that does not exist, is an error.
     pub fn read(answer: &Answer, chapter: &str) -> anyhow::Result<Self> {
         let (_, part) = chapter.split_once(PART).context("there is no part \"The whiteboard\"")?;
         let part = part.split("\n## ").next().unwrap_or_default();

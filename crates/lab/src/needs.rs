@@ -1,5 +1,5 @@
-//! What does an experiment need of the machine, and does this one have it? Found out before the experiment runs, and
-//! cheaply enough for a page that lists all of them.
+//! What does an experiment need from the machine, and does this machine have it? We find out before the experiment
+//! runs, and cheaply enough for a page that lists all experiments.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use crate::stack::{self, Service};
 /// Something that an experiment cannot run without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A service that it shares with others: it has a database, a prefix for keys or for queues of its own there. What
-    /// the answer itself needs is needed by all of its experiments and need not be said again.
+    /// A service that it shares with others. It has a database, or a prefix for keys or queues, of its own there. The
+    /// needs of the answer apply to all of its experiments and need not be declared again.
     Shared(Service),
-    /// A service of its own, which it may kill. A server that the reader gives does not serve.
+    /// A service of its own, which it may kill. A server that the reader gives cannot be used for this.
     Own(Service),
     /// A group of servers that work as one.
     Group(Group),
     /// A program that does something for it: [`Service::ContainerEngine`].
     Tool(Service),
-    /// To be run by root.
+    /// The rights of root.
     Root,
-    /// What only Linux has.
+    /// A feature that only Linux has.
     Linux,
 }
 
@@ -51,26 +51,26 @@ impl Group {
 }
 
 impl Need {
-    /// Why this machine does not have it; nothing if it does, or if it is brought when it is needed.
+    /// Why this machine does not have it. `None` if it does, or if it can be installed or started when it is needed.
     pub fn obstacle(self) -> Option<String> {
         match self {
             Self::Shared(service) | Self::Tool(service) => stack::why_none(service),
             Self::Own(service) => stack::why_none_of_its_own(service),
             Self::Group(group) => stack::why_not_installed(group.service()),
             Self::Root if rustix::process::geteuid().is_root() => None,
-            Self::Root => Some("only root can".to_owned()),
+            Self::Root => Some("you are not root".to_owned()),
             Self::Linux if cfg!(target_os = "linux") => None,
-            Self::Linux => Some("this system is another".to_owned()),
+            Self::Linux => Some("this system is not Linux".to_owned()),
         }
         .map(|why| format!("it needs {self}, and {why}"))
     }
 
-    /// Installs it, if it can be had that way only.
+    /// Installs it if it is missing. Shared servers install themselves when they are asked for.
     pub(crate) async fn bring(self) -> anyhow::Result<()> {
         match self {
             Self::Own(service) => stack::bring_own(service).await,
             Self::Group(group) => stack::bring(group.service()).await,
-            // Those are brought by whoever asks for them.
+            // The code that asks for these installs them.
             Self::Shared(_) | Self::Tool(_) | Self::Root | Self::Linux => Ok(()),
         }
     }

@@ -1,22 +1,21 @@
-//! How many files may a process have open that serves many connections, or opens many? More than the 256 (macOS) or
-//! 1,024 that it begins with.
+//! How does a process get more than the default 256 (macOS) or 1,024 open files, to serve or open many connections? It
+//! raises its soft limit.
 //!
-//! Programs of ours that we start, and the servers of their keepers, begin with the old limit again: some programs look
-//! at every number up to it.
+//! The programs that we start get the old limit again, because some programs loop over every number up to the limit.
 
 use std::{process::Command, sync::OnceLock};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Enough for everything that we do. macOS allows no more than this without more ado.
+/// Enough for everything that we do. By default macOS allows no more than this.
 const MOST: u64 = if cfg!(target_os = "macos") { 10_240 } else { 65_536 };
-/// The limit with which a process of ours begins.
+/// The variable that gives a process of ours the limit to begin with.
 const VARIABLE: &str = "LAB_OPEN_FILES";
 
 /// The limit before it was raised.
 static BEFORE: OnceLock<u64> = OnceLock::new();
 
-/// Raises the soft limit as far as it makes sense.
+/// Raises the soft limit as far as we need and the system allows.
 pub fn allow_many() {
     let limit = getrlimit(Resource::Nofile);
     let Some(before) = limit.current else { return };
@@ -28,11 +27,11 @@ pub fn allow_many() {
         Ok(()) => {
             let _ = BEFORE.set(before);
         }
-        Err(error) => tracing::debug!(%error, "the limit on open files stays"),
+        Err(error) => tracing::debug!(%error, "cannot raise the limit on open files"),
     }
 }
 
-/// Lets another process of ours begin with the limit that we began with.
+/// Starts another process of ours with the limit that this process began with.
 pub(crate) fn as_before(command: &mut Command) -> &mut Command {
     match BEFORE.get() {
         Some(before) => command.env(VARIABLE, before.to_string()),
@@ -40,7 +39,7 @@ pub(crate) fn as_before(command: &mut Command) -> &mut Command {
     }
 }
 
-/// Takes the limit from whoever started this process.
+/// Sets the limit that the parent process passed on.
 pub(crate) fn begin() {
     let given = std::env::var(VARIABLE).ok().and_then(|limit| limit.parse().ok());
     if let Some(current) = given {

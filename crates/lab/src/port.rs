@@ -1,5 +1,5 @@
-//! Which port can a server have that will be killed and started again? One below those that the system gives to
-//! outgoing connections (from 32,768 on Linux, from 49,152 on macOS): of these, any may be taken while it is away.
+//! Which port suits a server that will be killed and started again? One below the range for outgoing connections (from
+//! 32,768 on Linux, from 49,152 on macOS): the system may give away a port of that range while the server is down.
 
 use std::{
     collections::VecDeque,
@@ -15,12 +15,13 @@ use anyhow::Context;
 
 const PORTS: Range<u16> = 10_000..32_768;
 
-/// A process reserves so many ports at most, its newest.
+/// A process keeps at most this many ports reserved, the newest ones.
 const RESERVED: usize = 200;
 
-/// A port on which nobody listens now. None is given twice, so that two servers that are being started do not meet.
+/// A port on which nothing listens now. A process repeats a port only after thousands of others, so that two servers
+/// that start at the same time do not get the same one.
 pub fn free() -> anyhow::Result<u16> {
-    // Processes begin at different places, so that they seldom meet.
+    // Processes begin at different ports, so that they seldom try the same ones.
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
     let span = PORTS.end - PORTS.start;
     (0..span)
@@ -29,8 +30,8 @@ pub fn free() -> anyhow::Result<u16> {
         .context("there is no free port")
 }
 
-/// Tells other processes, those of another checkout say, that the port will be used: the UDP port of the same number is
-/// bound here. False if another process was first.
+/// Tells other processes, such as those of another checkout, that the port will be used, by binding the UDP port of the
+/// same number. Returns false if another process was first.
 fn reserve(port: u16) -> bool {
     static HELD: Mutex<VecDeque<UdpSocket>> = Mutex::new(VecDeque::new());
     let Ok(mark) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else { return false };
@@ -57,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_port_that_another_process_was_given_is_passed_over() {
-        // Those that would be given next; of so many, this process cannot hold all.
+        // Bind the ports that would be given next. This process itself may hold some of the 300, but at most 200.
         let next = free().unwrap();
         let theirs: Vec<_> = (1..=300)
             .filter_map(|n| UdpSocket::bind((Ipv4Addr::LOCALHOST, next + n)).ok())

@@ -1,10 +1,10 @@
-//! How does everyone have queues of their own? By a prefix that nobody else has.
+//! How does each test and experiment get queues of its own? By a prefix that nobody else has.
 //!
-//! AMQP cannot list queues, so their names have to be told before they are declared: see [`Queues::expect`].
+//! AMQP cannot list queues, so the names must be given before the queues are declared: see [`Queues::expect`].
 //!
-//! Invariant: only queues and exchanges whose whole names were written down are deleted (see
-//! `claim`), and only if the name begins with a prefix of sixteen random digits. They are
-//! deleted by their owner, or by the next process of this workspace when their owner was killed.
+//! Invariant: a queue or an exchange is deleted only if its whole name was written down (see `claim`), and begins with
+//! a prefix of ours with sixteen random digits. Its owner deletes it, or the next process of this workspace if the
+//! owner was killed.
 
 use lapin::{
     Connection, ConnectionProperties,
@@ -32,7 +32,7 @@ pub struct Queues {
     claim: Option<Claim>,
 }
 
-/// What is to be deleted.
+/// The names to delete.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Names {
     queues: Vec<String>,
@@ -69,8 +69,7 @@ impl Queues {
         connect(&self.url).await
     }
 
-    /// These are deleted when this value is dropped. They need not be there yet, and each has to begin with the
-    /// prefix.
+    /// Deletes these when this value is dropped. They need not exist yet, and each name must begin with the prefix.
     pub fn expect(
         &mut self,
         queues: impl IntoIterator<Item = String>,
@@ -98,12 +97,12 @@ impl Drop for Queues {
     }
 }
 
-/// Deletes what killed processes left.
+/// Deletes the queues and exchanges that killed processes left.
 async fn clean(url: &str) -> anyhow::Result<()> {
     for (claim, names) in left_behind::<Names>(Service::RabbitMq, url)? {
         match delete(url, names).await {
             Ok(()) => claim.release(),
-            Err(error) => tracing::warn!(%error, "queues of a killed run stay"),
+            Err(error) => tracing::warn!(%error, "cannot delete the queues of a killed run"),
         }
     }
     Ok(())
@@ -112,7 +111,7 @@ async fn clean(url: &str) -> anyhow::Result<()> {
 async fn delete(url: &str, names: Names) -> anyhow::Result<()> {
     let connection = connect(url).await?;
     let channel = connection.create_channel().await?;
-    // Exchanges first, so that nothing is routed into what is being deleted. What is not there is no error.
+    // Exchanges first, so that no message is routed into a queue that is being deleted. A missing one is not an error.
     for exchange in names.exchanges.into_iter().filter(|name| is_random(name)) {
         channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await?;
     }

@@ -1,4 +1,4 @@
-//! What does a run leave behind? Text, figures, tables, series and checks: the [`Report`].
+//! What does a run record? Text, figures, tables, series and checks: the [`Report`].
 
 use std::{
     fmt::Display,
@@ -39,16 +39,16 @@ pub struct Report {
     pub series: Vec<Series>,
     /// What was expected, and what was seen.
     pub checks: Vec<Check>,
-    /// Why the run could not be made here; such a run has passed nothing.
+    /// Why the experiment could not run here. A skipped run does not count as passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
-    /// What ended the run before its time.
+    /// The error that ended the run early.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl Report {
-    /// Whether the claim stood: it was tried, at least one check was made, and every check held.
+    /// Whether the claim held: it was tried, at least one check was made, and every check held.
     pub fn held(&self) -> bool {
         self.error.is_none()
             && self.skipped.is_none()
@@ -67,10 +67,10 @@ pub struct Figure {
     pub value: f64,
     /// Of what: `ms`, `requests/s`, or empty for a ratio.
     pub unit: String,
-    /// What was hoped for.
+    /// The value that it should reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
-    /// How far several runs lie apart, if `value` is their median.
+    /// The spread over several runs, if `value` is their median.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<Spread>,
 }
@@ -129,7 +129,7 @@ pub struct Table {
 /// A chart: lines over a common pair of axes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Series {
-    /// What the chart shows, in words that serve who cannot see it.
+    /// What the chart shows, in words that also help a reader who cannot see it.
     pub title: String,
     /// The horizontal axis, with its unit.
     pub x: String,
@@ -149,7 +149,7 @@ pub struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// JSON has no word for what is no number, and `serde_json` writes null.
+/// JSON has no NaN or infinity, and `serde_json` writes null for them.
 fn number_or_null<'de, D: Deserializer<'de>>(json: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(json)?.unwrap_or(f64::NAN))
 }
@@ -165,7 +165,7 @@ fn points_or_nulls<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<(f64, f64)>
 pub struct Check {
     /// A sentence that could be false.
     pub check: String,
-    /// What the claim foretells.
+    /// What the claim predicts.
     pub expected: String,
     /// What was measured.
     pub seen: String,
@@ -173,12 +173,12 @@ pub struct Check {
     pub held: bool,
 }
 
-/// What a run tells while it goes on: to the terminal, or to another program, one JSON object per line
+/// What a run reports while it goes on: to the terminal, or to another program as one JSON object per line
 /// (`experiment NAME --events`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
-    /// How far it is. `total` 0: nobody knows.
+    /// How far the run is. A `total` of 0 means that the number of steps is unknown.
     Progress {
         /// Steps done.
         done: u64,
@@ -295,7 +295,7 @@ impl Recorder {
         self.check(check, expected, seen, held);
     }
 
-    /// Says how far the run is.
+    /// Reports how far the run is.
     pub fn progress(&self, done: u64, total: u64, label: impl Display) {
         self.send(Event::Progress { done, total, label: label.to_string() });
     }
@@ -313,12 +313,12 @@ impl Recorder {
         report.skipped = skipped;
     }
 
-    /// Nobody listens when the reader has gone, and then nobody misses the event.
+    /// If the receiver has gone, the event is dropped: nobody would read it.
     fn send(&self, event: Event) {
         let _ = self.events.send(event);
     }
 
-    /// A panic while recording leaves a report that is still whole, so poison is ignored.
+    /// A panic while recording leaves a report that is still valid, so poison is ignored.
     fn lock(&self) -> MutexGuard<'_, Report> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -19,7 +19,7 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// Text that stands for itself in HTML and SVG, in attributes too.
+/// Escapes text for HTML and SVG, in attributes too.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

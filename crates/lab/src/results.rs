@@ -9,7 +9,7 @@ use crate::{Report, code::Code, stack};
 /// A result that was kept.
 #[derive(Clone, Debug)]
 pub struct Kept {
-    /// What came of the run.
+    /// The report of the run.
     pub report: Report,
     /// When it was kept.
     pub at: SystemTime,
@@ -21,7 +21,8 @@ fn path(answer: &str, experiment: &str) -> PathBuf {
     stack::workspace().join("target/results").join(answer).join(format!("{experiment}.json"))
 }
 
-/// Keeps a report of this program's, in place of the one before, with the code that it was built from.
+/// Keeps a report of this program's in place of the previous one, with the hash of the code that the program was built
+/// from.
 pub fn store(report: &Report) -> anyhow::Result<()> {
     let path = path(&report.answer, &report.experiment);
     let unfinished = path.with_extension(format!("{}.new", std::process::id()));
@@ -33,11 +34,11 @@ pub fn store(report: &Report) -> anyhow::Result<()> {
     let mut kept = serde_json::to_value(report)?;
     kept["code"] = code.into();
     fs::write(&unfinished, serde_json::to_vec_pretty(&kept)?)?;
-    // Renamed, so that nobody reads half of it.
+    // Renamed at the end, so that no reader sees half of it.
     Ok(fs::rename(unfinished, path)?)
 }
 
-/// The last report; nothing if there is none that can be read.
+/// The last report, or `None` if there is no readable one.
 pub fn load(answer: &str, experiment: &str) -> Option<Kept> {
     let path = path(answer, experiment);
     let kept: Value = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;

@@ -7,16 +7,16 @@ use serde::Serialize;
 use crate::report::escaped;
 
 /// A small change to the answer's code, and the check that it turns red. `cargo practice prove` makes the change in a
-/// copy of the workspace, and sees that very check fail.
+/// copy of the workspace, and verifies that this check fails.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Sabotage {
     /// The file, from the answer's folder: `src/link.rs`.
     pub file: &'static str,
-    /// What stands there once, and only once.
+    /// The text to replace. It occurs exactly once in the file.
     pub replace: &'static str,
     /// What a candidate might have written instead.
     pub with: &'static str,
-    /// The sentence of the check, as the report with the quick parameters has it.
+    /// The sentence of the check, as in the report of a run with the quick parameters.
     pub check: &'static str,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Sabotage {
     }
 }
 
-/// The lines without the margin that all but the first share; the first begins in the middle of its line.
+/// The lines without the margin that all lines but the first share. The first line begins in the middle of a line.
 fn unindented(text: &str) -> Vec<&str> {
     let margin = |line: &str| line.len() - line.trim_start().len();
     let later = text.lines().skip(1).filter(|line| !line.trim().is_empty());

@@ -1,5 +1,5 @@
-//! How is a router served well? With a limit on how long a client may take to ask, and a stop that lets
-//! what is in flight finish. `axum::serve` has the second only, so this is hyper, a page of it.
+//! How is a router served well? With a limit on how long a client may take to send a request, and a stop that lets
+//! requests in flight finish. `axum::serve` has only the second, so we use hyper directly.
 
 use std::{fmt::Display, io, pin::pin, sync::Arc, time::Duration};
 
@@ -24,9 +24,9 @@ use crate::{
     subject::Subject,
 };
 
-/// A client that has not sent the head of its request by then is cut off.
+/// A client that has not sent the head of its request within this time is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is still in flight this long after SIGTERM is given up.
+/// Requests that are still in flight this long after SIGTERM are dropped.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What an answer's `serve` function is given: a bound port, and the way to its servers.
@@ -35,7 +35,7 @@ pub struct Serving {
     answer: Subject,
     /// Command lines to try, printed when it listens; `{url}` stands for its address.
     try_it: &'static [&'static str],
-    /// What else stands for something in these lines.
+    /// What the other words in these lines stand for.
     words: Words,
     listener: TcpListener,
     url: Url,
@@ -59,13 +59,13 @@ impl Serving {
         &self.url
     }
 
-    /// Puts this in the place of `{name}` in the lines to try: a second address, say, that is known only now.
+    /// Sets what `{name}` stands for in the lines to try: for example a second address, which is known only now.
     pub fn word(mut self, name: &'static str, value: impl Display) -> Self {
         self.words.add(name, value);
         self
     }
 
-    /// The URL of the answer's own database, migrated; what is in it stays from run to run.
+    /// The URL of the answer's own database, migrated. Its data stays from run to run.
     pub async fn database(&self) -> anyhow::Result<String> {
         let migrations = self.answer.migrations.context("this answer has no migrations")?;
         database::kept(self.answer.name, None, migrations, self.reset).await
@@ -92,9 +92,9 @@ impl Serving {
         Ok(stack::server(service).await?.url)
     }
 
-    /// Serves until SIGTERM or Ctrl-C, and then until what is in flight is done.
+    /// Serves until SIGTERM or Ctrl-C, and then until the requests in flight are answered.
     pub async fn run(self, router: Router) -> anyhow::Result<()> {
-        // First, since who reads that we listen may ask us to stop.
+        // Before the announcement: a program that reads it may send a signal at once.
         let stop = asked_to_stop();
         self.announce();
         serve(self.listener, router, stop).await
@@ -116,7 +116,7 @@ impl Serving {
     }
 }
 
-/// What stands for something in the lines to try, beside `{url}`.
+/// What the words in the lines to try stand for, beside `{url}`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Words(Vec<(&'static str, String)>);
 
@@ -133,32 +133,32 @@ impl Words {
     }
 }
 
-/// Binds, or names the option of the guide that chooses another port.
+/// Binds. The error names the guide's option for another port.
 pub async fn bind(host: &str, port: u16) -> anyhow::Result<(TcpListener, Url)> {
     bind_or_name(host, port, "--port N").await
 }
 
-/// Binds, or says which words of the command line choose another port.
+/// Binds. The error names the command-line option for another port.
 async fn bind_or_name(host: &str, port: u16, words: &str) -> anyhow::Result<(TcpListener, Url)> {
     let listener = listen((host, port)).await.with_context(|| {
         format!(
-            "cannot listen on {host}:{port}; choose another port with `{words}` (0: any free one)"
+            "cannot listen on {host}:{port}; choose another port with `{words}` (0: any free port)"
         )
     })?;
     let url = Url::parse(&format!("http://{}/", listener.local_addr()?))?;
     Ok((listener, url))
 }
 
-/// Listens with room for a crowd. The standard library lets 128 wait to be accepted: whoever comes next is not heard, and
-/// tries again after a second.
+/// Listens with a long queue. With the standard library's, only 128 connections can wait to be accepted; the next
+/// client gets no answer and tries again after a second.
 pub async fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
     rustix::net::listen(&listener, 1_024)?;
     Ok(listener)
 }
 
-/// A router served within this process, on a free port, until it is dropped. What is compared in one
-/// experiment has to be served in the same way.
+/// A router served within this process, on a free port, until this is dropped. Servers that one experiment compares
+/// have to be served in the same way.
 #[derive(Debug)]
 pub struct Here {
     /// Where it listens: `127.0.0.1:40123`.
@@ -172,20 +172,20 @@ impl Drop for Here {
     }
 }
 
-/// Serves this router here.
+/// Serves this router within this process.
 pub async fn here(router: Router) -> anyhow::Result<Here> {
     let (listener, url) = bind("127.0.0.1", 0).await?;
     let accepting = tokio::spawn(serve(listener, router, std::future::pending()));
     Ok(Here { host: url.authority().to_owned(), accepting: accepting.abort_handle() })
 }
 
-/// Ends on the first SIGTERM or Ctrl-C that comes after this call.
+/// Completes on the first SIGTERM or Ctrl-C after this call.
 pub fn asked_to_stop() -> impl Future<Output = ()> {
     stop_signal().map(drop)
 }
 
-/// The same, and says which of them came. (An `async fn` would begin to listen only when it is awaited, and a signal in
-/// between would be lost.)
+/// The same, and returns which signal came. (An `async fn` would begin to listen only when it is awaited, and would
+/// miss a signal in between.)
 pub(crate) fn stop_signal() -> impl Future<Output = SignalKind> {
     let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
     let signals = kinds.map(signal);
@@ -206,7 +206,7 @@ async fn received(signal: &mut Option<Signal>) -> Option<()> {
     signal.as_mut()?.recv().await
 }
 
-/// Accepts connections until `stop`, and then waits for those that are answering.
+/// Accepts connections until `stop`, and then waits for the requests in flight.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -215,7 +215,7 @@ pub async fn serve(
     serve_within(listener, router, None, HEAD_TIMEOUT, stop).await
 }
 
-/// The same over TLS. Clients choose between HTTP/2 and HTTP/1.1, unless the configuration says what they may speak.
+/// The same over TLS. Clients choose between HTTP/2 and HTTP/1.1, unless the configuration lists the protocols.
 pub async fn serve_tls(
     listener: TcpListener,
     router: Router,
@@ -252,7 +252,7 @@ async fn serve_within(
         match accepted {
             Ok((stream, peer)) => connections.spawn(stream, peer),
             Err(error) => {
-                // Out of file descriptors, most likely: those that are open will time out.
+                // Most likely we are out of file descriptors. Open connections will time out and free some.
                 tracing::warn!(%error, "cannot accept a connection");
                 sleep(Duration::from_millis(50)).await;
             }

@@ -1,13 +1,13 @@
-//! What if an experiment cannot be made on this machine? It is skipped, and says why. That is no failure.
+//! What if an experiment cannot run on this machine? It is skipped, and says why. That is not a failure.
 
 use std::fmt;
 
-/// Ends a run that cannot be made on this machine: `return Err(skip("no binaries"))`.
+/// Ends a run that is not possible on this machine: `return Err(skip("no binaries"))`.
 pub fn skip(why: impl fmt::Display) -> anyhow::Error {
     Skipped(why.to_string()).into()
 }
 
-/// Why a run was skipped, if that is what this error says.
+/// Why a run was skipped, if this error comes from [`skip`].
 pub fn why_skipped(error: &anyhow::Error) -> Option<&str> {
     error.downcast_ref().map(|Skipped(why)| why.as_str())
 }

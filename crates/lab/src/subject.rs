@@ -1,10 +1,10 @@
-//! What do a served answer and a running experiment know of the answer that they belong to? No more than this.
+//! What do a served answer and a running experiment know about their answer? Its name, its servers and its schema.
 
 use sqlx::migrate::Migrator;
 
 use crate::stack::Service;
 
-/// An answer's name, servers and schema.
+/// The parts of an [`Answer`](crate::Answer) that its `serve` function and its experiments may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject {
     /// The answer's name.

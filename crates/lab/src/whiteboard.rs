@@ -1,12 +1,13 @@
-//! Which version of an answer do this program's children serve? The whiteboard version, if it was asked to try that one.
+//! Which version of an answer do this program's children serve? The whiteboard version, if the command line asks for
+//! it.
 //!
-//! An experiment is its own program's only work, so this holds for the whole process: no fixture has to pass it on.
+//! A process with this option runs only one experiment, so the option is global: no fixture has to pass it on.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Arg, ArgAction, ArgMatches};
 
-/// On the command line.
+/// The name of the option.
 const WORD: &str = "whiteboard";
 
 static ASKED_FOR: AtomicBool = AtomicBool::new(false);
@@ -17,12 +18,12 @@ pub(crate) fn ask_for() {
     ASKED_FOR.store(true, Ordering::Relaxed);
 }
 
-/// Whether they do.
+/// Whether children serve the whiteboard version.
 pub(crate) fn is_asked_for() -> bool {
     ASKED_FOR.load(Ordering::Relaxed)
 }
 
-/// The word for a child that is about to serve, if the whiteboard version was asked for.
+/// The argument for a child that is about to serve, if it has to serve the whiteboard version.
 pub(crate) fn word() -> Option<&'static str> {
     is_asked_for().then(|| {
         SERVED.store(true, Ordering::Relaxed);
@@ -30,7 +31,7 @@ pub(crate) fn word() -> Option<&'static str> {
     })
 }
 
-/// Whether any child has served it.
+/// Whether any child was told to serve it.
 pub(crate) fn was_served() -> bool {
     SERVED.load(Ordering::Relaxed)
 }
@@ -40,7 +41,7 @@ pub(crate) fn flag(help: &'static str) -> Arg {
     Arg::new(WORD).long(WORD).action(ArgAction::SetTrue).help(help)
 }
 
-/// Whether it was said. A command without the [`flag`] does not know the word.
+/// Whether the option is set. A command without the [`flag`] does not have it.
 pub(crate) fn is_wanted(matches: &ArgMatches) -> bool {
     matches.try_get_one::<bool>(WORD).ok().flatten() == Some(&true)
 }

@@ -1,5 +1,5 @@
-//! Does it compile? Cargo builds the answer, and says where its programs are: they are run without cargo, so that their
-//! time is their own, and not that of a lock that another cargo holds.
+//! Does the answer compile? Cargo builds it and says where the programs are. We run them without cargo, so that their
+//! time limit does not include waiting for another cargo's lock.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::process::{self, Ended, Stop};
 
-/// What came of a build.
+/// The result of a build.
 #[derive(Debug)]
 pub enum Built {
     /// It compiles.
@@ -24,7 +24,7 @@ pub enum Built {
         /// Its unit tests; they are built only if they were asked for.
         tests: Option<PathBuf>,
     },
-    /// It does not; the compiler has said why.
+    /// It does not compile. The compiler has said why.
     DoesNotCompile,
     /// The reader has stopped it.
     Stopped,
@@ -60,13 +60,13 @@ pub fn build(
             out.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let before = told.len();
         for message in messages.iter().filter_map(|it| it["message"]["rendered"].as_str()) {
-            // Each is said of the program and of the tests; once is enough.
+            // Cargo may report the same message for the program and for the tests. Show it once.
             if told.insert(message.to_owned()) {
                 eprint!("{message}");
             }
         }
         if !status.success() {
-            // A manifest that cannot be read, for example: the compiler did not get so far.
+            // Cargo failed before the compiler ran, for example because of an invalid manifest.
             if told.len() == before {
                 eprint!("{err}");
             }
@@ -81,16 +81,16 @@ pub fn build(
     Ok(Built::Programs { program, tests })
 }
 
-/// The program that cargo has built, by what it wrote.
+/// The path of the program that cargo has built, from cargo's messages.
 pub fn executable(out: &str) -> Option<PathBuf> {
     let mut messages = out.lines().rev().filter_map(|line| serde_json::from_str(line).ok());
     messages.find_map(|it: Value| it["executable"].as_str().map(Into::into))
 }
 
-/// What cargo is told to build an answer's program.
+/// The arguments with which cargo builds an answer's program.
 ///
-/// The guide is among the packages, though nothing of it is built: dependencies then have the features that they were
-/// compiled with for the guide, and are not compiled again.
+/// The guide is among the packages, although nothing of it is built: with it the dependencies have the same features as
+/// in the guide's build, and are not compiled again.
 pub fn words_for(answer: &str) -> [&str; 7] {
     ["build", "--package", "guide", "--package", answer, "--bin", answer]
 }
@@ -104,8 +104,8 @@ pub fn cargo(workspace: &Path) -> Command {
 pub fn this_cargo(cargo: &OsStr, workspace: &Path) -> Command {
     let mut command = Command::new(cargo);
     command.current_dir(workspace);
-    // What the cargo that started this program has told it about itself. With that, dependencies whose build asks for
-    // it would be compiled again, and all that stands on them.
+    // Remove the variables that cargo has set for this program. With them, cargo would rebuild dependencies that read
+    // such variables, and everything that depends on them.
     for (name, _) in std::env::vars_os() {
         if is_about_this_program(&name.to_string_lossy()) {
             command.env_remove(&name);
@@ -114,7 +114,7 @@ pub fn this_cargo(cargo: &OsStr, workspace: &Path) -> Command {
     command
 }
 
-/// Whether cargo sets this variable for the program that it runs: `OUT_DIR` too, if that one has a build script.
+/// Whether cargo sets this variable for a program that it runs. It sets `OUT_DIR` if the program has a build script.
 fn is_about_this_program(variable: &str) -> bool {
     variable == "OUT_DIR"
         || ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|it| variable.starts_with(it))
@@ -124,13 +124,13 @@ fn is_about_this_program(variable: &str) -> bool {
 pub fn program(workspace: &Path, path: &Path) -> Command {
     let mut command = Command::new(path);
     command
-        // What failed, and not the way there; and no file of past failures among the reader's.
+        // No backtraces, and no files with proptest's past failures in the reader's folders.
         .env("RUST_BACKTRACE", "0")
         .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
     let config = std::fs::read_to_string(workspace.join(".cargo/config.toml")).unwrap_or_default();
     let lines = config.lines().skip_while(|line| *line != "[env]").skip(1);
     for line in lines.take_while(|line| !line.starts_with('[')) {
-        // `proof` writes plain strings. What else a reader may have there is for cargo alone.
+        // `proof` writes plain strings. Other forms, which a reader may have there, are left to cargo.
         let Some((name, value)) = line.split_once(" = ") else { continue };
         if let Ok(value) = serde_json::from_str::<String>(value) {
             command.env(name, value);

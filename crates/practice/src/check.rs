@@ -1,5 +1,5 @@
-//! Does what the reader wrote hold? It has to compile, and then the exercise's checks run on it, the quickest
-//! first. One crate is built, not the workspace.
+//! Is the reader's code right? It has to compile, and then the exercise's checks run on it, the quickest first. Only
+//! one crate is built, not the workspace.
 
 use std::{path::Path, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::{
     process::{self, Ended, Stop},
 };
 
-/// An experiment or a test that takes longer hangs. Building it and starting servers is not counted.
+/// An experiment or a test that takes longer counts as hanging. Building and starting servers do not count.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How much of a failing test's words is shown.
+/// How many lines of a failing test's output are shown.
 const LINES: usize = 15;
 
 /// How a check of an exercise ended.
@@ -29,17 +29,17 @@ pub enum Outcome {
     Fails {
         /// Its name.
         check: String,
-        /// What that means, in the exercise's words.
+        /// The exercise's explanation of this failure.
         otherwise: String,
-        /// What was seen.
+        /// What the check saw.
         seen: String,
     },
     /// The reader has stopped it.
     Stopped,
 }
 
-/// Builds the answer in this workspace and runs the exercise's checks, until the reader stops it. The compiler's words go
-/// to the terminal as they are. Each step is told before it is done.
+/// Builds the answer in this workspace and runs the exercise's checks, until the reader stops it. The compiler's
+/// messages go to the terminal unchanged. Calls `tell` before each step.
 pub fn run(
     workspace: &Path,
     exercise: &Exercise,
@@ -91,7 +91,7 @@ enum Seen {
     Stopped,
 }
 
-/// The programs are run for this exercise.
+/// The settings with which the checks of an exercise run.
 struct Running<'a> {
     workspace: &'a Path,
     exercise: &'a Exercise,
@@ -103,7 +103,7 @@ impl Running<'_> {
     /// Runs the unit tests of this name.
     fn unit(&self, path: &Path, test: &str) -> anyhow::Result<Seen> {
         let mut command = program(self.workspace, path);
-        // There, as cargo does it.
+        // In the answer's folder, as cargo does.
         command.current_dir(&self.exercise.folder).arg("--quiet").arg(test);
         let (status, output) = match process::run(&mut command, Some(self.patience), self.stop)? {
             Ended::Itself { status, out, err } => (status, out + &err),
@@ -113,7 +113,7 @@ impl Running<'_> {
         if output.contains("running 0 tests") {
             bail!("{} has no unit test whose name contains {test}", self.exercise.key.answer);
         }
-        // From the first failure's own words to the list of names, which says nothing new.
+        // From the first failure's message to the list of names, which adds nothing.
         let words = output.split_once("failures:\n").map_or(&*output, |(_, words)| words);
         let words = words.split("\nfailures:\n").next().unwrap_or_default().trim();
         Ok(if status.success() { Seen::Holds } else { Seen::Fails(last_panic(words)) })
@@ -121,12 +121,12 @@ impl Running<'_> {
 
     /// Runs an experiment.
     fn experiment(&self, path: &Path, words: &str) -> anyhow::Result<Seen> {
-        // What it takes to find, start or install the servers is no time of the experiment.
+        // The time to find, start or install the servers does not count as time of the experiment.
         let mut servers = program(self.workspace, path);
         servers.current_dir(self.workspace).args(["stack", "up"]);
         match process::run(&mut servers, None, self.stop)? {
             Ended::Stopped => return Ok(Seen::Stopped),
-            // What is missing the experiment says itself, if it needs it.
+            // If a server is missing and the experiment needs it, the experiment says so.
             Ended::Itself { .. } | Ended::TimedOut => {}
         }
         let mut command = program(self.workspace, path);
@@ -142,7 +142,7 @@ impl Running<'_> {
     }
 }
 
-/// What the experiment refutes, if it does.
+/// Reads a report: which checks failed, if any.
 fn refuted(report: &Value) -> anyhow::Result<Seen> {
     if let Some(why) = report["skipped"].as_str() {
         bail!("it cannot be tried here: {why}");
@@ -162,7 +162,8 @@ fn refuted(report: &Value) -> anyhow::Result<Seen> {
     Ok(if failed.is_empty() { Seen::Holds } else { Seen::Fails(failed.join("\n")) })
 }
 
-/// A property says the same of each smaller case that it tries; the last is the smallest, and may be long itself.
+/// The last panic of a test's output. A failing property panics for each smaller case that it tries. The last case is
+/// the smallest, but its message may still be long.
 fn last_panic(words: &str) -> String {
     let lines: Vec<_> = words.lines().collect();
     let last = lines.iter().rposition(|line| line.contains("panicked at"));

@@ -1,5 +1,5 @@
-//! Whose is the text of a file, the reader's or ours? Git knows; in a download without git nobody does, and everything
-//! may be the reader's.
+//! Did the reader change a file? Git knows. In a download without git nobody knows, and any file may contain the
+//! reader's changes.
 
 use std::{
     path::Path,
@@ -9,11 +9,11 @@ use std::{
 /// What git says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Git {
-    /// It is as in the last commit.
+    /// The file is as in the last commit.
     AsCommitted,
-    /// It has changes that only the working tree has.
+    /// The file has uncommitted changes.
     Changed,
-    /// It does not know the file, or there is no git: a ZIP download.
+    /// Git does not know the file, or there is no git, as in a ZIP download.
     Unknown,
 }
 
@@ -33,7 +33,7 @@ pub fn git(workspace: &Path, file: &Path) -> Git {
     }
 }
 
-/// Whether two texts are the same, however their lines end: an editor may have changed that.
+/// Whether two texts have the same lines. An editor may have changed the line ends, which do not count.
 pub fn same(one: &str, other: &str) -> bool {
     one.lines().eq(other.lines())
 }

@@ -1,7 +1,7 @@
-//! How does a reader work at an exercise? One at a time, in place, in the real crate.
+//! How does a reader work on an exercise? On one at a time, directly in the real crate.
 //!
-//! Invariant: nothing that the reader wrote is ever lost. A file is written only while it is as git or as we left it,
-//! or after a copy of it was kept.
+//! Invariant: nothing that the reader wrote is ever lost. We overwrite a file only if it is as committed or as we wrote
+//! it, or after we have kept a copy.
 
 mod leave;
 
@@ -32,7 +32,7 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// In this workspace.
+    /// Opens the exercises and the progress of this workspace.
     pub fn open(workspace: PathBuf) -> anyhow::Result<Self> {
         let exercises = Exercise::all(&workspace)?;
         Ok(Self { progress: Progress::load(&workspace)?, workspace, exercises })
@@ -43,12 +43,12 @@ impl Desk {
         &self.workspace
     }
 
-    /// Every exercise there is.
+    /// All exercises.
     pub fn exercises(&self) -> &[Exercise] {
         &self.exercises
     }
 
-    /// Changes the progress while no other `practice` does.
+    /// Changes the progress while holding the lock against other `practice` processes.
     fn change<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> anyhow::Result<T>,
@@ -82,7 +82,7 @@ impl Desk {
         }
     }
 
-    /// Cuts the gap, and shows what is to be done.
+    /// Cuts the gap, and shows the task.
     pub fn start(&mut self, key: &str) -> anyhow::Result<()> {
         let exercise = self.named(key)?.clone();
         self.change(|desk| desk.cut(&exercise))?;
@@ -100,7 +100,7 @@ impl Desk {
             }
             let is_gone = self.named(&current).is_err();
             if current == key {
-                // It was killed before it cut the gap.
+                // `start` was killed before it cut the gap.
             } else if is_gone || attempt.is_none_or(|attempt| attempt.done) {
                 self.leave()?;
             } else {
@@ -137,7 +137,7 @@ impl Desk {
         self.progress.store(&self.workspace)
     }
 
-    /// What is to be done, and where.
+    /// Shows the task, and where the gap is.
     pub fn show(&self, exercise: &Exercise) {
         let path = exercise.path();
         let text = fs::read_to_string(&path).unwrap_or_default();
@@ -148,7 +148,7 @@ impl Desk {
         println!("Then:    cargo practice check    (--watch; or hint, solution, reset)");
     }
 
-    /// Says what is still wrong, if anything is.
+    /// Runs the checks, and prints what is still wrong.
     pub fn check(&mut self, patience: Duration, stop: &Stop) -> anyhow::Result<Outcome> {
         let exercise = self.current()?.clone();
         let key = exercise.key.to_string();
@@ -183,7 +183,7 @@ impl Desk {
         Ok(outcome)
     }
 
-    /// How the reader keeps what they wrote.
+    /// Tells the reader how to keep their solution.
     fn keeping(&self, exercise: &Exercise) -> String {
         let path = self.shown(&exercise.path());
         match git(&self.workspace, &exercise.path()) {
@@ -195,7 +195,7 @@ impl Desk {
         }
     }
 
-    /// The exercise to propose: the first after this one that is not done.
+    /// The next exercise: the first after this one that is not done.
     pub fn next(&self) -> Option<&Exercise> {
         let current = self.progress.current.as_deref();
         let is_current =
@@ -223,7 +223,7 @@ impl Desk {
         })
     }
 
-    /// Shows what differs between the reader's and ours.
+    /// Shows the difference between the reader's solution and ours.
     pub fn solution(&self) -> anyhow::Result<()> {
         let exercise = self.current()?;
         let path = exercise.path();
@@ -231,7 +231,7 @@ impl Desk {
         let ours = &attempt.context("it was started")?.original;
         let yours = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         if same(&yours, ours) {
-            println!("Yours is ours, letter by letter.");
+            println!("Your solution is the same as ours.");
             return Ok(());
         }
         let [yours, ours] = [&yours, ours].map(|text| text.replace("\r\n", "\n"));
@@ -255,12 +255,12 @@ impl Desk {
         })
     }
 
-    /// The exercise that the reader is at.
+    /// The reader's current exercise.
     pub fn current(&self) -> anyhow::Result<&Exercise> {
         let key = self.progress.current.as_deref().context(NONE)?;
         self.exercises.iter().find(|exercise| exercise.key.to_string() == key).with_context(|| {
             format!(
-                "you are at {key}, and there is no such exercise any more. Start another, or leave it with `cargo \
+                "you are at {key}, but this exercise no longer exists. Start another one, or leave it with `cargo \
                  practice reset`"
             )
         })

@@ -1,5 +1,5 @@
-//! What is an exercise? A few lines of Markdown in its answer's folder; the front matter says what is cut
-//! out of the code and what must hold when it is filled again.
+//! What is an exercise? A few lines of Markdown in its answer's folder. The front matter says what is cut out of the
+//! code, and which checks must pass when the gap is filled.
 
 use std::{
     fmt, fs,
@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// One exercise.
 #[derive(Clone, Debug)]
 pub struct Exercise {
-    /// Which, as it is written on the command line.
+    /// Its name on the command line.
     pub key: Key,
     /// The front matter.
     pub front: Front,
@@ -37,27 +37,27 @@ impl fmt::Display for Key {
     }
 }
 
-/// What stands between the two `---` lines.
+/// The front matter, between the two `---` lines.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Front {
-    /// In a few words.
+    /// A title of a few words.
     pub title: String,
-    /// How long it takes somebody who has read the chapter: `15 minutes` to `an evening`.
+    /// How long it takes a reader of the chapter: `15 minutes` to `an evening`.
     pub level: String,
     /// The file with the gap, from the answer's folder.
     pub file: PathBuf,
     /// The anchor whose functions lose their bodies.
     pub gap: String,
-    /// What `todo!` says in their place.
+    /// The text of the `todo!` in their place.
     pub todo: String,
-    /// What must hold, the quickest first.
+    /// The checks that must pass, the quickest first.
     pub checks: Vec<Check>,
-    /// From a nudge to nearly the solution.
+    /// Hints, from a nudge to nearly the solution.
     pub hints: Vec<String>,
 }
 
-/// One thing that must hold.
+/// One check that must pass.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
@@ -67,7 +67,7 @@ pub struct Check {
     /// An experiment of the answer with its parameters, as on the command line.
     #[serde(default)]
     pub experiment: Option<String>,
-    /// What it means when it fails, in the exercise's words.
+    /// What a failure means, for the reader.
     pub otherwise: String,
 }
 
@@ -121,8 +121,8 @@ impl Exercise {
         self.folder.join(&self.front.file)
     }
 
-    /// A plausible wrong solution that is kept beside the exercise: what it puts between the anchor's
-    /// marks, and the name of the check that catches it.
+    /// A plausible wrong solution that is kept beside the exercise: the code between the anchor's marks, and the name
+    /// of the check that catches it.
     pub fn wrong(&self) -> anyhow::Result<(String, String)> {
         let path = self.folder.join("exercises").join(format!("{}.wrong.rs", self.key.name));
         let text = read_lines(&path).with_context(|| path.display().to_string())?;
@@ -133,12 +133,12 @@ impl Exercise {
     }
 }
 
-/// A file whose lines end as ours do, also where a checkout has given them other ends.
+/// Reads a file and converts its line ends to `\n`, in case a checkout has changed them.
 fn read_lines(path: &Path) -> std::io::Result<String> {
     Ok(fs::read_to_string(path)?.replace("\r\n", "\n"))
 }
 
-/// What is in this folder, by name.
+/// The entries of this folder, sorted by name.
 pub(crate) fn sorted(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut paths: Vec<_> =

@@ -1,5 +1,5 @@
-//! Which experiments does an answer have? Found by their files, so no answer has to be built to know whether something
-//! has changed.
+//! Which experiments does an answer have? We find them by their files, so that we need not build an answer to see
+//! whether something has changed.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use crate::exercise::{Key, sorted};
 /// One experiment.
 #[derive(Clone, Debug)]
 pub struct Experiment {
-    /// Which, as it is written on the command line.
+    /// Its name on the command line.
     pub key: Key,
     /// The answer's folder.
     pub folder: PathBuf,

@@ -17,7 +17,7 @@ pub fn cut(source: &str, anchor: &str, todo: &str) -> anyhow::Result<String> {
     ensure!(!bodies.found.is_empty(), "there is no function within the anchor {anchor}");
     let mut gapped = source.to_owned();
     let end = if source.contains("\r\n") { "\r\n" } else { "\n" };
-    // From the end, so that what stands before keeps its place.
+    // From the end, so that the positions of earlier bodies stay valid.
     bodies.found.sort_by_key(|body| std::cmp::Reverse(body.start));
     for body in bodies.found {
         let line = source[..body.start].rfind('\n').map_or(0, |end| end + 1);
@@ -34,7 +34,7 @@ pub fn fill(source: &str, anchor: &str, with: &str) -> anyhow::Result<String> {
     Ok(filled)
 }
 
-/// What stands between the lines of the marks.
+/// The range between the lines of the marks.
 pub fn region(source: &str, anchor: &str) -> anyhow::Result<Range<usize>> {
     let line = |mark: &str| {
         let mut at = 0;

@@ -1,5 +1,5 @@
-//! How is a key read at once, without Enter? The terminal hands over each letter and does not show it. Ctrl-C stays what
-//! it is, and so do the ends of lines: only these two settings change, and they are put back on every way out.
+//! How is a key read at once, without Enter? We switch off two settings of the terminal, line buffering and echo.
+//! Ctrl-C and line ends work as before. The settings are restored however this ends.
 
 use std::{
     io::{Read, stdin},
@@ -13,16 +13,16 @@ use std::{
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// The keys that are pressed, as long as this lives. None come where there is no terminal.
+/// Receives pressed keys as long as this lives. Without a terminal there are none.
 #[derive(Debug)]
 pub struct Keys {
     before: Option<Termios>,
-    /// Read by one thread at a time: by the one that looks for keys while a check runs, or by the one that waits.
+    /// One thread reads at a time: the one that looks for keys while a check runs, or the one that waits afterwards.
     pressed: Mutex<Receiver<u8>>,
 }
 
 impl Keys {
-    /// From now on.
+    /// Begins to receive keys.
     pub fn begin() -> anyhow::Result<Self> {
         let before = tcgetattr(stdin()).ok();
         let (press, pressed) = channel();
@@ -61,7 +61,7 @@ impl Keys {
 impl Drop for Keys {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // If it fails, the terminal is gone, and needs nothing any more.
+            // Fails only if the terminal is gone.
             let _ = tcsetattr(stdin(), OptionalActions::Now, before);
         }
     }

@@ -1,11 +1,12 @@
-//! How does a reader extend the answers, and know that they got it right? By exercises: gaps cut from the
-//! real code, filled in place, and checked by the code's own tests and experiments.
+//! How does a reader extend the answers and check the result? By exercises: gaps cut from the real code, which the
+//! reader fills in place, and which the code's own tests and experiments check.
 //!
-//! In reading order: an [`exercise`] says what is cut and what must hold, [`gap`] cuts it, [`progress`] remembers how
-//! far the reader is, and [`checkout`] knows whose a text is. [`process`] runs a program to its end, [`mod@build`] builds
-//! an answer, and [`check`] tries what the reader wrote. [`desk`] leads them through it, [`keys`] and [`watch`] without
-//! commands; [`words`] are the commands. [`proof`] shows that every exercise is worth doing and that every
-//! [`experiment`] can fail, by its [`sabotage`]s; [`proved`] remembers which are.
+//! In reading order: an [`exercise`] says what is cut and which checks must pass, [`gap`] cuts it, [`progress`]
+//! remembers how far the reader is, and [`checkout`] knows whether the reader changed a file. [`process`] runs a
+//! program to its end, [`mod@build`] builds an answer, and [`check`] checks the reader's code. [`desk`] leads the
+//! reader through an exercise; [`keys`] and [`watch`] do so without commands; [`words`] holds the commands. [`proof`]
+//! shows that the checks of every exercise work, and that every [`experiment`] can fail, by its [`sabotage`]s;
+//! [`proved`] remembers what was proved.
 
 pub mod exercise;
 pub mod gap;
@@ -25,7 +26,7 @@ pub mod proved;
 
 use std::path::{Path, PathBuf};
 
-/// The workspace's folder: where it was when this was compiled, and cargo compiles again when it moves.
+/// The workspace's folder when this was compiled. Cargo compiles again if the folder moves.
 pub fn workspace() -> PathBuf {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     crates.and_then(Path::parent).unwrap_or(Path::new(".")).to_owned()

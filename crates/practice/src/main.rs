@@ -1,4 +1,4 @@
-//! `cargo practice …`. A program of its own, so that it works while an answer does not compile, and builds in no time.
+//! `cargo practice …`. A separate program, so that it works while an answer does not compile, and builds quickly.
 
 use std::{
     env,
@@ -8,7 +8,7 @@ use std::{
 
 fn main() -> ExitCode {
     let matches = practice::words::command().get_matches();
-    // Cargo says where it runs; somebody who starts the program without cargo has it from when it was built.
+    // Cargo says where the workspace is. Without cargo, use the workspace in which this program was built.
     let manifest = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let workspace = manifest.as_deref().and_then(Path::parent).and_then(Path::parent);
     let workspace = workspace.map_or_else(practice::workspace, Path::to_owned);

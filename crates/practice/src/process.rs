@@ -1,5 +1,5 @@
-//! How does a program end that may never end by itself? It gets a process group of its own, and the whole group is
-//! killed when its time is over or when the reader stops it: what cargo, or a test, started ends with it.
+//! How do we end a program that may never end by itself? It gets a process group of its own. When its time is over, or
+//! the reader stops it, we kill the whole group, so that everything that cargo or a test started ends too.
 
 use std::{
     io::Read,
@@ -17,16 +17,16 @@ use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process_group};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// How often it is looked whether a program has ended, or is to be stopped.
+/// How often we check whether a program has ended, or has to be stopped.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Whether the reader wants to stop what runs.
+/// Whether the reader wants to stop the running check.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Wanted as soon as Ctrl-C or SIGTERM comes. The programs that run do not get these signals from the terminal,
-    /// since their groups are others.
+    /// A stop that Ctrl-C or SIGTERM requests. The terminal does not send these signals to the programs that we run,
+    /// because those are in other process groups.
     pub fn on_signals() -> anyhow::Result<Self> {
         let stop = Self::default();
         for signal in [SIGINT, SIGTERM] {
@@ -35,12 +35,12 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Says that it is wanted.
+    /// Requests the stop.
     pub fn stop(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is wanted.
+    /// Whether the stop was requested.
     pub fn is_wanted(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -51,7 +51,7 @@ impl Stop {
 pub enum Ended {
     /// By itself.
     Itself {
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
         /// What it wrote to standard output.
         out: String,
@@ -64,7 +64,7 @@ pub enum Ended {
     Stopped,
 }
 
-/// Runs a program to its end, and kills it and all that it started after `patience` or when it is to stop.
+/// Runs a program to its end. Kills it, and everything that it started, after `patience` or when `stop` is requested.
 pub fn run(
     command: &mut Command,
     patience: Option<Duration>,
@@ -84,7 +84,7 @@ pub fn run(
         }
         let late = deadline.is_some_and(|deadline| Instant::now() > deadline);
         if late || stop.is_wanted() {
-            // It fails only if all of them have just ended.
+            // Fails only if all of them have just ended.
             let _ = kill_process_group(group, Signal::KILL);
             child.wait()?;
             return Ok(if late { Ended::TimedOut } else { Ended::Stopped });
@@ -95,11 +95,11 @@ pub fn run(
     Ok(Ended::Itself { status, out, err })
 }
 
-/// Everything that comes, read meanwhile: a pipe that is full would hold the program up.
+/// Reads everything from a pipe on a thread, because a full pipe would block the program.
 fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut text = Vec::new();
-        // What was read before an error is all that there is to show.
+        // After an error, show what was read before it.
         let _ = pipe.read_to_end(&mut text);
         String::from_utf8_lossy(&text).into_owned()
     })

@@ -1,5 +1,5 @@
-//! How far is the reader? Remembered in `.practice/progress.json`, which git ignores: it survives a restart,
-//! a `git pull` and a `cargo clean`.
+//! How far is the reader? `.practice/progress.json` remembers it. Git ignores this file, so it survives a restart, a
+//! `git pull` and a `cargo clean`.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use crate::exercise::Key;
 /// What is remembered.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
-    /// The exercise that the reader is at.
+    /// The reader's current exercise.
     pub current: Option<String>,
     /// Every exercise that was ever started, by its key.
     #[serde(default)]
@@ -29,10 +29,11 @@ pub struct Attempt {
     pub done: bool,
     /// How many hints were shown.
     pub hints: usize,
-    /// The file, from the workspace's folder. Where it is not known, an older `practice` has written this.
+    /// The file, from the workspace's folder. It is missing if an older `practice` has written this.
     #[serde(default)]
     pub file: PathBuf,
-    /// Whether the gap was cut. It is remembered before it is done: a crash in between must not lose the original.
+    /// Whether the gap was cut. The attempt is stored before the cut, so that a crash in between does not lose the
+    /// original.
     #[serde(default = "yes")]
     pub cut: bool,
     /// The file as it was: our solution.
@@ -68,7 +69,7 @@ impl State {
 }
 
 impl Progress {
-    /// What is remembered in this workspace; nothing if nothing is.
+    /// Reads the progress of this workspace. Without a file, it is empty.
     pub fn load(workspace: &Path) -> anyhow::Result<Self> {
         let path = path(workspace);
         if !path.exists() {
@@ -78,8 +79,8 @@ impl Progress {
         read().with_context(|| format!("{} cannot be read", path.display()))
     }
 
-    /// Waits until no other `practice` changes anything in this workspace, and keeps others from it as long as the
-    /// file is held.
+    /// Waits until no other `practice` changes anything in this workspace. Other processes wait as long as the returned
+    /// file is open.
     pub fn lock(workspace: &Path) -> anyhow::Result<File> {
         let path = path(workspace).with_extension("lock");
         let lock = || {
@@ -91,14 +92,14 @@ impl Progress {
         lock().with_context(|| format!("cannot lock {}", path.display()))
     }
 
-    /// Remembers it.
+    /// Writes the progress.
     pub fn store(&self, workspace: &Path) -> anyhow::Result<()> {
         let path = path(workspace);
         let unfinished = path.with_extension("new");
         let write = || {
             fs::create_dir_all(path.parent().context("a folder")?)?;
             fs::write(&unfinished, serde_json::to_vec_pretty(self)?)?;
-            // Renamed, so that nobody reads half of it.
+            // Renamed at the end, so that no process reads half of it.
             anyhow::Ok(fs::rename(&unfinished, &path)?)
         };
         write().with_context(|| format!("cannot write {}", path.display()))

@@ -1,8 +1,8 @@
-//! Is each exercise worth doing? With the real code its checks hold; with the gap it compiles and they fail; with a
-//! plausible wrong solution the named check fails. And can each experiment fail? With its [sabotage] it does.
+//! Do the checks of each exercise work? With the real code they pass; with the gap the code compiles and they fail;
+//! with a plausible wrong solution the named check fails. And can each experiment fail? With its [sabotage] it does.
 //!
-//! It works on a copy of the workspace, so that nobody's files are touched; the copy shares the target folder,
-//! so that little has to be compiled.
+//! All this runs in a copy of the workspace, so that no file of the author is touched. The copy shares the target
+//! folder, so that little has to be compiled.
 
 use std::{
     collections::HashSet,
@@ -24,11 +24,11 @@ use crate::{
     sabotage,
 };
 
-/// Said when the author presses Ctrl-C.
+/// The message after the author pressed Ctrl-C.
 const STOPPED: &str = "stopped; what was proved before stays proved";
 
-/// Proves the exercises and the experiments whose key begins like this: every one, or those that have changed since
-/// their last proof. What has been proved when the author stops it stays proved.
+/// Proves the exercises and the experiments whose key begins with `key`: all of them if `every` is set, or else those
+/// that have changed since their last proof. If the author stops it, the finished proofs are kept.
 pub fn prove(
     workspace: &Path,
     exercises: &[Exercise],
@@ -53,7 +53,7 @@ pub fn prove(
     }
     let copy = copy(workspace, "practice")?;
     let mut good = true;
-    // On standard error: what was proved is on the other.
+    // On standard error, because standard output lists what was proved.
     eprintln!(
         "  building the answers in a copy of the workspace (the first time, this takes minutes) …"
     );
@@ -66,7 +66,7 @@ pub fn prove(
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The sabotages of experiments of one answer. Whether all are proved.
+/// Proves the sabotages of these experiments of one answer. Returns whether all are proved.
 fn prove_sabotages(copy: &Path, experiments: &[Experiment], stop: &Stop) -> anyhow::Result<bool> {
     let name = &experiments.first().context("no experiment")?.key.answer;
     let answer = sabotage::Answer::build(copy, name, stop)?;
@@ -84,7 +84,7 @@ fn prove_sabotages(copy: &Path, experiments: &[Experiment], stop: &Stop) -> anyh
     Ok(good)
 }
 
-/// Those that have changed since they were proved, or never were.
+/// Those that have changed since they were proved, or were never proved.
 fn unproved<T>(what: &str, all: Vec<T>, proof: fn(&T) -> Proof) -> anyhow::Result<Vec<T>> {
     let count = all.len();
     let mut unproved = Vec::new();
@@ -98,7 +98,8 @@ fn unproved<T>(what: &str, all: Vec<T>, proof: fn(&T) -> Proof) -> anyhow::Resul
     Ok(unproved)
 }
 
-/// All exercises of an answer with one build of its real code, then each of the changed ones. Whether all are proved.
+/// First runs the checks of all these exercises of an answer on its real code, with one build; then tries the changed
+/// code of each. Returns whether all are proved.
 fn prove_exercises(
     copy: &Path,
     workspace: &Path,
@@ -127,7 +128,7 @@ fn prove_exercises(
     Ok(good)
 }
 
-/// With the real code its checks hold.
+/// Checks that the exercise's checks pass with the real code.
 fn prove_whole(
     copy: &Path,
     workspace: &Path,
@@ -142,7 +143,7 @@ fn prove_whole(
     }
 }
 
-/// With the gap it compiles and fails, and the wrong solution is caught by the check that is meant to.
+/// Checks that the code with the gap compiles and fails, and that the named check catches the wrong solution.
 fn prove_changed(
     copy: &Path,
     workspace: &Path,
@@ -172,7 +173,7 @@ fn prove_changed(
     Ok(())
 }
 
-/// Runs the checks on this code. What is there already keeps its time, and is not built again.
+/// Runs the checks on this code. An unchanged file is not written, so that cargo does not build it again.
 fn attempt(
     place: &Path,
     code: &str,
@@ -186,8 +187,8 @@ fn attempt(
     check::run(copy, exercise, check::PATIENCE, stop, |_| {})
 }
 
-/// Copies what git would, as it is now, to `target/<name>/workspace`: the files that git tracks and those that it
-/// does not ignore. The copy shares the target folder and the servers of the original.
+/// Copies the files that git tracks or does not ignore, as they are now, to `target/<name>/workspace`. The copy shares
+/// the target folder and the servers of the original.
 pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let copy = workspace.join("target").join(name).join("workspace");
     let listed = Command::new("git")
@@ -195,12 +196,12 @@ pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
         .current_dir(workspace)
         .output()
         .context("git cannot be run")?;
-    ensure!(listed.status.success(), "this is no git checkout");
+    ensure!(listed.status.success(), "{} is not a git checkout", workspace.display());
     let listed = String::from_utf8(listed.stdout)?;
-    // Git lists also what was deleted and not staged.
+    // Git also lists files that were deleted if the deletion is not staged.
     let files: HashSet<_> =
         listed.split('\0').filter(|file| workspace.join(file).is_file()).collect();
-    // What is gone from the workspace goes from its copy too.
+    // Remove files from the copy that are no longer in the workspace.
     for old in files_below(&copy)? {
         let place = old.strip_prefix(&copy)?;
         let is_ours = place.starts_with(".cargo");
@@ -214,7 +215,7 @@ pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
             now = with_another_version(&String::from_utf8(now)?, name).into_bytes();
         }
         let to = copy.join(file);
-        // One that did not change keeps its time, and cargo need not build it again.
+        // An unchanged file is not written, so that cargo does not build it again.
         if fs::read(&to).is_ok_and(|before| before == now) {
             continue;
         }
@@ -232,8 +233,8 @@ pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
     Ok(copy)
 }
 
-/// To cargo a crate at the same place of two workspaces is one crate, and it would take what was built of the copy
-/// for what was built of the original. Another version makes it two, and the dependencies are still shared.
+/// For cargo, crates at the same place in two workspaces are the same crate, so it would confuse the builds of the copy
+/// and of the original. With another version they are two crates, and the dependencies are still shared.
 fn with_another_version(manifest: &str, name: &str) -> String {
     let another = format!("version = \"0.0.0-{name}\"");
     let lines = manifest

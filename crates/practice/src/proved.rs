@@ -1,8 +1,8 @@
-//! Which exercises and which experiments need no new proof? Those of which nothing has changed since the last one.
+//! Which exercises and experiments need no new proof? Those that have not changed since their last proof.
 //!
-//! Each answer's `exercises/proved.json` is committed. For each exercise and for the sabotages of each experiment it
-//! holds a hash of what the proof depends on. A change of the support crates asks for no new proof, because their own
-//! tests look after them; `prove --all` proves everything.
+//! Each answer's `exercises/proved.json` is committed. For each exercise, and for the sabotages of each experiment, it
+//! holds a hash of everything that the proof depends on. A change of the support crates needs no new proof, because
+//! their own tests cover them; `prove --all` proves everything.
 
 use std::{
     collections::BTreeMap,
@@ -19,23 +19,23 @@ use crate::{
     experiment::{Experiment, declared_in},
 };
 
-/// Before the name of an experiment in the record: an exercise may have the same name.
+/// The prefix of an experiment's name in the record, because an exercise may have the same name.
 const EXPERIMENT: &str = "experiments/";
 
-/// One entry of the record: what was proved, or is to be.
+/// One entry of the record: something that was proved, or has to be.
 #[derive(Clone, Debug)]
 pub struct Proof {
     /// The answer's folder.
     folder: PathBuf,
     name: String,
-    /// What it depends on beside the answer's code, from the answer's folder.
+    /// The files that it depends on in addition to the answer's code, from the answer's folder.
     files: Vec<String>,
-    /// The experiments that take part in it. The files of the others do not matter.
+    /// The experiments that the proof runs. The files of other experiments do not matter.
     experiments: Vec<String>,
 }
 
 impl Proof {
-    /// That an exercise's checks catch what they should.
+    /// The proof that an exercise's checks catch what they should.
     pub fn of_exercise(exercise: &Exercise) -> Self {
         let (folder, name) = (exercise.folder.clone(), exercise.key.name.clone());
         let files = ["md", "wrong.rs"].map(|ending| format!("exercises/{name}.{ending}"));
@@ -44,7 +44,7 @@ impl Proof {
         Self { folder, name, files: files.to_vec(), experiments }
     }
 
-    /// That an experiment's sabotages turn its checks red.
+    /// The proof that an experiment's sabotages turn its checks red.
     pub fn of_sabotages(experiment: &Experiment) -> Self {
         Self {
             folder: experiment.folder.clone(),
@@ -54,16 +54,16 @@ impl Proof {
         }
     }
 
-    /// Whether everything is as it was when it was proved.
+    /// Whether nothing has changed since it was proved.
     pub fn is_noted(&self) -> anyhow::Result<bool> {
         Ok(self.read()?.get(&self.name) == Some(&self.fingerprint(&self.folder)?))
     }
 
-    /// Notes that it was proved as it is in this copy of the answer's folder. The original may have changed since.
+    /// Records the proof, with the hash of this copy of the answer's folder. The original may have changed since.
     pub fn note(&self, copy: &Path) -> anyhow::Result<()> {
         let mut proved = self.read()?;
         proved.insert(self.name.clone(), self.fingerprint(copy)?);
-        // What was removed needs no proof.
+        // Drop the entries of removed exercises and experiments.
         proved.retain(|name, _| self.is_there(name));
         let text = serde_json::to_string_pretty(&proved)? + "\n";
         let path = self.record();
@@ -92,7 +92,7 @@ impl Proof {
         read().with_context(|| path.display().to_string())
     }
 
-    /// A hash of all that it depends on, in this folder.
+    /// A hash of everything that the proof depends on, in this folder.
     fn fingerprint(&self, folder: &Path) -> anyhow::Result<String> {
         let mut files: Vec<_> = self.files.iter().map(|file| folder.join(file)).collect();
         files.push(folder.join("Cargo.toml"));
@@ -106,7 +106,7 @@ impl Proof {
         let mut hash = Sha256::new();
         for file in files {
             let bytes = fs::read(&file).with_context(|| file.display().to_string())?;
-            // A checkout with CRLF line ends is the same code.
+            // CRLF line ends in a checkout do not change the code.
             let text = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
             let place = file.strip_prefix(folder)?.to_string_lossy().replace('\\', "/");
             hash.update(format!("{place}\n{}\n", text.len()));
@@ -119,7 +119,7 @@ impl Proof {
         Ok(hex)
     }
 
-    /// No proof depends on the cases, on the whiteboard version, or on an experiment that takes no part in it.
+    /// No proof depends on the cases, on the whiteboard version, or on an experiment that it does not run.
     fn depends_on(&self, src: &Path, file: &Path) -> anyhow::Result<bool> {
         if file.starts_with(src.join("cases")) || file == src.join("whiteboard.rs") {
             return Ok(false);
@@ -129,7 +129,7 @@ impl Proof {
         }
         Ok(match declared_in(file)? {
             Some(name) => self.experiments.contains(&name),
-            // What experiments share.
+            // A file that the experiments share.
             None => !self.experiments.is_empty(),
         })
     }
@@ -197,7 +197,7 @@ mod tests {
         Check { unit: None, experiment, otherwise: String::new() }
     }
 
-    /// Whether a proof that was noted counts no more when this file changes.
+    /// Whether a change of this file makes a recorded proof invalid.
     fn matters(folder: &Path, proof: &Proof, file: &str) -> bool {
         proof.note(folder).unwrap();
         assert!(proof.is_noted().unwrap());

@@ -1,9 +1,8 @@
 //! Can each experiment fail? It names at least one sabotage: a mistake in the answer's code, and the check that it
-//! turns red. Here the mistake is made in a copy of the workspace, and that very check has to fail, in a run that does
-//! not break off.
+//! turns red. Here we make the mistake in a copy of the workspace, and this check has to fail, in a run that ends
+//! without an error.
 //!
-//! Whether the experiment holds with the real code is not asked again: the answer's tests do that, with the same
-//! parameters.
+//! We do not try the experiment with the real code again: the answer's tests do that, with the same parameters.
 
 use std::{
     fs,
@@ -20,10 +19,10 @@ use crate::{
     process::{self, Ended, Stop},
 };
 
-/// A sabotaged run that takes longer hangs.
+/// A sabotaged run that takes longer counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// How much is shown of what a failed command wrote.
+/// How many lines of a failed command's output are shown.
 const LINES: usize = 15;
 
 /// An experiment, as its answer's `list --json` shows it.
@@ -42,7 +41,7 @@ struct Sabotage {
     check: String,
 }
 
-/// What is read of a report.
+/// The part of a report that we read.
 #[derive(Debug, Deserialize)]
 struct Report {
     seconds: f64,
@@ -79,7 +78,7 @@ impl<'a> Answer<'a> {
         }
         let [Listed { experiments }] = json(&this.say(&program, &["list", "--json"])?)?;
         this.experiments = experiments;
-        // What the servers need to start does not count as time of the first run.
+        // Starting the servers must not count as time of the first run.
         this.say(&program, &["stack", "up"])?;
         Ok(this)
     }
@@ -89,7 +88,7 @@ impl<'a> Answer<'a> {
         self.copy.join("crates").join(self.name)
     }
 
-    /// Sees each sabotage of this experiment turn its check red. The error is the first one that does not.
+    /// Checks that each sabotage of this experiment turns its check red. The error names the first that does not.
     pub fn prove(&self, experiment: &str) -> anyhow::Result<()> {
         let found = self.experiments.iter().find(|it| it.name == experiment);
         let found = found.context("its answer does not list it")?;
@@ -127,11 +126,11 @@ impl<'a> Answer<'a> {
         report.is_red(check).map(|()| report.seconds)
     }
 
-    /// The program, as the code in the copy is now.
+    /// Builds the program from the current code of the copy.
     fn build_again(&self) -> anyhow::Result<PathBuf> {
         let mut cargo = cargo(self.copy);
         cargo.args(words_for(self.name));
-        // The compiler warns of what the mistake leaves unused; that is shown only if it does not compile.
+        // The mistake may cause warnings about unused code. They are shown only if the code does not compile.
         cargo.args(["--quiet", "--message-format", "json-render-diagnostics"]);
         match process::run(&mut cargo, None, self.stop)? {
             Ended::Itself { status, out, .. } if status.success() => {
@@ -142,14 +141,14 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// What the program writes when it is told this.
+    /// Runs the program with these arguments and returns its output.
     fn say(&self, path: &Path, words: &[&str]) -> anyhow::Result<String> {
         output(program(self.copy, path).args(words).current_dir(self.copy), PATIENCE, self.stop)
     }
 }
 
 impl Report {
-    /// The error says what was seen instead.
+    /// Checks that this check failed. The error says what was seen instead.
     fn is_red(&self, check: &str) -> anyhow::Result<()> {
         if let Some(why) = &self.skipped {
             bail!("it cannot be tried here: {why}");
@@ -177,7 +176,7 @@ impl Report {
     }
 }
 
-/// The object among what was written.
+/// The first line of the output that is the wanted JSON.
 fn json<T: DeserializeOwned>(output: &str) -> anyhow::Result<T> {
     let found = output.lines().find_map(|line| serde_json::from_str(line).ok());
     let last = output.lines().rev().take(LINES).collect::<Vec<_>>();
@@ -186,7 +185,7 @@ fn json<T: DeserializeOwned>(output: &str) -> anyhow::Result<T> {
     })
 }
 
-/// All that the command writes. If it does not end in time, it is killed with everything that it started.
+/// Everything that the command writes. If it does not end in time, it is killed with everything that it started.
 fn output(command: &mut Command, patience: Duration, stop: &Stop) -> anyhow::Result<String> {
     match process::run(command, Some(patience), stop)? {
         Ended::Itself { out, err, .. } => Ok(out + &err),

@@ -15,7 +15,7 @@ use anyhow::anyhow;
 
 use crate::{check::Outcome, desk::Desk, keys::Keys, process::Stop};
 
-/// How often it is looked whether a file was saved.
+/// How often we check whether a file was saved.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// What the reader does.
@@ -28,8 +28,8 @@ enum Event {
     Quit,
 }
 
-/// Checks the exercise each time that a file is saved, until the reader quits. Without a terminal nobody can quit, and it
-/// ends when the exercise is done.
+/// Checks the exercise each time a file is saved, until the reader quits. Without a terminal the reader cannot quit by
+/// a key, so it ends when the exercise is done.
 pub fn watch(desk: &mut Desk, patience: Duration) -> anyhow::Result<ExitCode> {
     let signals = Stop::on_signals()?;
     let keys = Keys::begin()?;
@@ -66,20 +66,20 @@ pub fn watch(desk: &mut Desk, patience: Duration) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Starts the exercise that comes next.
+/// Starts the next exercise.
 fn next(desk: &mut Desk) -> anyhow::Result<()> {
     let next = desk.next().ok_or_else(|| anyhow!("every exercise is done"))?.key.to_string();
     desk.start(&next)
 }
 
-/// What the reader can mend is no reason to end.
+/// Prints an error and goes on, because the reader can fix it.
 fn told(result: anyhow::Result<()>) {
     if let Err(error) = result {
         println!("{error:#}");
     }
 }
 
-/// Checks, and meanwhile looks for what the reader does: that ends the check.
+/// Runs the checks. Any event from the reader meanwhile stops them.
 fn checked(
     desk: &mut Desk,
     patience: Duration,
@@ -103,7 +103,7 @@ fn checked(
     })
 }
 
-/// Where it is looked for what the reader does.
+/// The sources of the reader's events.
 struct Looking<'a> {
     keys: &'a Keys,
     folder: &'a Path,
@@ -134,7 +134,7 @@ impl Looking<'_> {
     }
 }
 
-/// An empty screen, if there is one.
+/// Clears the screen, if there is one.
 fn clear() {
     if stdout().is_terminal() {
         print!("\x1b[2J\x1b[3J\x1b[H");

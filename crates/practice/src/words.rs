@@ -1,4 +1,4 @@
-//! What can a reader say? `practice`, `start`, `check`, `hint`, `solution`, `reset`.
+//! Which commands are there? `practice` alone, `start`, `check`, `hint`, `solution`, `reset`, and `prove` for authors.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     proof, watch,
 };
 
-/// `practice` and its words.
+/// `practice` and its commands.
 pub fn command() -> Command {
     let which = |required| Arg::new("exercise").value_name("ANSWER/NAME").required(required);
     let all = Arg::new("all").long("all").action(ArgAction::SetTrue);
@@ -24,29 +24,29 @@ pub fn command() -> Command {
         .help("How long a test or an experiment may take [default: 120]");
     Command::new("practice")
         .bin_name("cargo practice")
-        .about("Exercises on the answers' real code; without a word, lists them")
+        .about("Exercises on the answers' real code; without a command, lists them")
         .subcommand(Command::new("start").about("Cuts the gap into the code").arg(which(true)))
         .subcommand(
             Command::new("check")
                 .about("Runs the checks on what you wrote")
-                .arg(watch.help("Again on each save; h, s, n and q are keys"))
+                .arg(watch.help("Checks again on each save; keys: h hint, s solution, n next, q quit"))
                 .arg(patience),
         )
         .subcommand(Command::new("hint").about("Shows the next hint"))
-        .subcommand(Command::new("solution").about("Shows how ours differs from yours"))
-        .subcommand(Command::new("reset").about("Puts the code back"))
+        .subcommand(Command::new("solution").about("Shows how our solution differs from yours"))
+        .subcommand(Command::new("reset").about("Leaves the exercise and puts the code back"))
         .subcommand(
             Command::new("prove")
                 .about(
-                    "For authors: shows that exercises and experiments catch what they should: all that \
-                     have changed, or those that are named",
+                    "For authors: proves that exercises and experiments catch mistakes: all that have \
+                     changed, or the named one",
                 )
                 .arg(which(false))
-                .arg(all.help("Also those that have not changed since they were proved")),
+                .arg(all.help("Also proves those that have not changed since their last proof")),
         )
 }
 
-/// Does what was said. The exit code is 1 if a check failed.
+/// Runs the command. The exit code is 1 if a check failed.
 pub fn run(matches: &ArgMatches, workspace: PathBuf) -> anyhow::Result<ExitCode> {
     let mut desk = Desk::open(workspace)?;
     let patience = |matches: &ArgMatches| {
@@ -72,7 +72,7 @@ pub fn run(matches: &ArgMatches, workspace: PathBuf) -> anyhow::Result<ExitCode>
         Some(("reset", _)) => desk.reset().map(|()| ExitCode::SUCCESS),
         Some(("prove", matches)) => {
             let key = matches.get_one::<String>("exercise").map_or("", String::as_str);
-            // One that is named is proved in any case.
+            // A named exercise or experiment is proved in any case.
             let every = matches.get_flag("all") || key.contains('/');
             proof::prove(desk.workspace(), desk.exercises(), key, every, &Stop::on_signals()?)
         }

@@ -1,4 +1,4 @@
-//! Do the words of the command line do what the README says?
+//! Do the commands do what the README says?
 
 use std::process::{Output, Stdio};
 
@@ -70,7 +70,7 @@ async fn events_are_lines_of_json_and_the_last_is_the_report() -> Outcome {
     let events = events.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
     let (last, events) = events.split_last().context("no event")?;
     ensure!(last["kind"] == "report" && last["experiment"] == "race", "{last}");
-    // What it tells as it goes is what the report holds.
+    // The events of the run are the same as in its report.
     let told: Vec<_> = events.iter().filter(|event| event["kind"] == "check").collect();
     let checks = last["checks"].as_array().context("no checks")?;
     ensure!(told.len() == checks.len() && !checks.is_empty(), "{told:?}");

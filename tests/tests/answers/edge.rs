@@ -98,7 +98,7 @@ async fn a_transaction_that_fails_is_undone() -> Outcome {
         Err::<(), _>(sqlx::Error::RowNotFound)
     });
     ensure!(matches!(failed.await, Err(sqlx::Error::RowNotFound)));
-    // Within the time of a call: nobody holds the lock any more.
+    // Within the time limit of a call: nobody holds the lock any more.
     other.transaction(async |c| sqlx::query(lock).execute(c).await).await?;
     Ok(())
 }
@@ -113,12 +113,12 @@ async fn calls_come_one_after_another_when_there_is_one_connection() -> Outcome 
 }
 
 async fn a_refused_connection_is_told_at_once() -> Outcome {
-    // A port on which nobody listens.
+    // A port on which nothing listens.
     let port = lab::port::free()?;
     let url = format!("postgres://nobody@127.0.0.1:{port}/nothing");
     let pool = pool_of(&url, 2, Duration::from_secs(20))?;
     let begun = Instant::now();
-    // More calls than connections: those that wait for a place are told as well.
+    // More calls than connections: the waiting calls get the error too.
     for answer in futures_util::future::join_all((0..6).map(|_| backend(&pool))).await {
         let error = answer.err().context("there is nobody")?;
         ensure!(is_away(&error), "{error:?}");
@@ -127,7 +127,7 @@ async fn a_refused_connection_is_told_at_once() -> Outcome {
     Ok(())
 }
 
-/// What a crowd needs after an outage: else each call connects, gives up just before it is done, and begins again.
+/// A crowd needs this after an outage. Otherwise each call connects, gives up just before it is done, and begins again.
 async fn a_connection_that_one_call_gave_up_serves_the_next() -> Outcome {
     let server = stack::server(Service::Postgres).await?.url;
     let proxy = Proxy::to_url(&server).await?;
@@ -136,17 +136,17 @@ async fn a_connection_that_one_call_gave_up_serves_the_next() -> Outcome {
     let first = backend(&pool).await.err().context("a black hole has answered")?;
     ensure!(is_away(&first), "{first:?}");
     proxy.heal();
-    // On a busy machine that takes more than one call; but each waits for what the first has begun.
+    // On a busy machine this takes more than one call, but each waits for the connection that the first has begun.
     eventually("a call is served", async || Ok(backend(&pool).await.ok())).await?;
     ensure!(proxy.connections() <= 2, "it connected {} times", proxy.connections());
     Ok(())
 }
 
-/// Why the pool is not sqlx's own: that one begins again with each call, and is never done.
+/// Why the pool is not sqlx's own: sqlx's begins again with each call, and never finishes.
 async fn a_connection_that_takes_longer_than_a_call_is_there_for_a_later_one() -> Outcome {
     let server = stack::server(Service::Postgres).await?.url;
     let proxy = Proxy::to_url(&server).await?;
-    // A login takes three round trips, which is more than a call has; a ping takes one.
+    // A login takes three round trips, longer than the limit of a call. A ping takes one.
     let (one_way, call) = (Duration::from_millis(80), Duration::from_millis(400));
     proxy.set(Fault::Delay(one_way));
     let url = proxy.url(&server)?;
@@ -162,7 +162,7 @@ async fn a_connection_that_takes_longer_than_a_call_is_there_for_a_later_one() -
     Ok(())
 }
 
-/// PostgreSQL was started anew while they rested. One is found dead, and the others are not even tried.
+/// PostgreSQL was restarted while the connections were idle. One is found dead, and the others are not even tried.
 async fn connections_that_died_while_they_rested_are_replaced_unseen() -> Outcome {
     let server = stack::server(Service::Postgres).await?.url;
     let proxy = Proxy::to_url(&server).await?;
@@ -172,7 +172,7 @@ async fn connections_that_died_while_they_rested_are_replaced_unseen() -> Outcom
     let before = proxy.connections();
     ensure!(before > 1, "eight calls at once shared a connection");
     proxy.set(Fault::Cut);
-    // Longer than a connection is trusted.
+    // Longer than an idle connection is trusted without a ping.
     tokio::time::sleep(Duration::from_millis(150)).await;
     proxy.heal();
     let begun = Instant::now();

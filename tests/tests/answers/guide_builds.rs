@@ -1,5 +1,5 @@
-//! Does the guide run and show the code as it is now? An answer's folder is copied, and cargo is a script that tells
-//! what the guide asked of it.
+//! Does the guide run and show the current code? The tests copy an answer's folder, and replace cargo by a script that
+//! records its arguments.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ tests![
     a_page_takes_milliseconds,
 ];
 
-/// A copy of the URL shortener's folder, which a test may change, and what stands in for cargo.
+/// A copy of the URL shortener's folder, which a test may change, and the script in place of cargo.
 pub struct Edited {
     root: TempDir,
 }
@@ -54,12 +54,12 @@ impl Edited {
     fn answers(&self) -> anyhow::Result<Vec<Answer>> {
         let answers = guide::answers().into_iter();
         let mut answers: Vec<_> = answers.filter(|answer| answer.name == "url-shortener").collect();
-        // A test's folder lives as long as the test, and so does this name of it.
+        // Leaked: an answer's folder has to be `'static`.
         answers[0].folder = self.file("").to_str().context("a path")?.to_owned().leak();
         Ok(answers)
     }
 
-    /// A guide whose cargo does this. `$program` is what it could have built: this executable.
+    /// A guide whose cargo runs this script. `$program` is a program that cargo could have built: this executable.
     pub async fn guide(&self, cargo: &str) -> anyhow::Result<Guide> {
         let path = self.root.path().join("cargo");
         let program = std::env::current_exe()?;
@@ -79,7 +79,7 @@ impl Edited {
         Ok(fs::write(self.root.path().join(name), "")?)
     }
 
-    /// As an editor does it.
+    /// Changes a file as an editor does.
     fn change(&self, file: &str, from: &str, to: &str) -> Outcome {
         let file = self.file(file);
         let text = fs::read_to_string(&file)?;
@@ -102,7 +102,7 @@ fn copy(from: &Path, to: &Path) -> Outcome {
     Ok(())
 }
 
-/// What cargo says at the end of a build that succeeds.
+/// Cargo's message at the end of a build that succeeds.
 const BUILT: &str = r#"echo '{"reason":"compiler-artifact","target":{"name":"url-shortener"},"executable":"'$program'"}'"#;
 
 async fn told(guide: &Guide) -> anyhow::Result<String> {
@@ -119,7 +119,7 @@ async fn a_build_is_told_and_its_program_runs() -> Outcome {
     place("\"label\":\"Compiling url-shortener\"")?;
     place("\"held\":true")?;
     let words = copy.read("words");
-    // The guide is named for the sake of the features, and only the answer's program is built.
+    // The guide is among the packages for the sake of the features, but only the answer's program is built.
     ensure!(words.contains("build --package guide --package url-shortener --bin url-shortener"));
     ensure!(words.contains("--release") != cfg!(debug_assertions), "{words}");
     let target = std::env::current_exe()?;
@@ -175,7 +175,7 @@ async fn a_build_ends_with_its_page() -> Outcome {
     eventually("nothing runs any more", async || {
         let running: Value = guide.get("api/running").await?.json().await?;
         let stat = fs::read_to_string(format!("/proc/{compiler}/stat")).unwrap_or_default();
-        // A zombie has ended; only nobody has asked how.
+        // A zombie has ended, but nobody has collected its exit status.
         Ok((running.is_null() && (stat.is_empty() || stat.contains(") Z "))).then_some(()))
     })
     .await
@@ -213,7 +213,7 @@ async fn a_page_shows_the_code_as_it_is_now() -> Outcome {
     ensure!(page().await?.contains("pub struct Email"));
     copy.change("../edge/src/email.rs", "pub struct Email", "pub struct Mailbox")?;
     ensure!(page().await?.contains("pub struct Mailbox"));
-    // A chapter that cannot be read is shown as such, and comes back.
+    // The page says that a chapter cannot be read, and shows it again when it can.
     fs::rename(copy.file("chapter.md"), copy.file("away.md"))?;
     ensure!(page().await?.contains("This chapter cannot be read"));
     fs::rename(copy.file("away.md"), copy.file("chapter.md"))?;

@@ -1,4 +1,4 @@
-//! Does the guide work for a reader? A real Chromium, headless, is led through it.
+//! Does the guide work for a reader? The tests drive a real, headless Chromium.
 
 use std::{process::Stdio, time::Duration};
 
@@ -51,8 +51,7 @@ async fn runs_an_experiment(guide: &Guide, page: &Client) -> Outcome {
     page.find(Locator::Css(".contents a[href='url-shortener.html']")).await?.click().await?;
     page.wait().for_element(Locator::Css("#mdbook-sidebar a.active")).await?;
 
-    // As somebody does who has no mouse: into the first field, a number, and on, past the box for
-    // the whiteboard version.
+    // Use only the keyboard: into the first field, a number, and on, past the checkbox for the whiteboard version.
     let first = page.find(Locator::Css("live-experiment[name=race] [name=clients]")).await?;
     let focus = "arguments[0].focus(); arguments[0].select();";
     page.execute(focus, vec![serde_json::to_value(&first)?]).await?;
@@ -74,7 +73,7 @@ async fn runs_an_experiment(guide: &Guide, page: &Client) -> Outcome {
     // The focus is back where the next run starts.
     ensure!(text_of_focus(page).await? == "Run");
 
-    // The same, tried on the whiteboard version, which fails it.
+    // The same experiment on the whiteboard version, which fails it.
     click(page, "live-experiment[name=race] [name=whiteboard]").await?;
     run(page, "race", &[("clients", "20"), ("rounds", "2")]).await?;
     eventually("the whiteboard version has failed", async || {
@@ -153,7 +152,7 @@ async fn a_second_tab(guide: &Guide, page: &Client) -> Outcome {
 
 async fn runs_a_chapter(guide: &Guide, page: &Client) -> Outcome {
     page.goto(&format!("{}/url-shortener.html", guide.url)).await?;
-    // Two that are quick, and one that is not.
+    // Two quick experiments and a slow one.
     let script = "for (const one of document.querySelectorAll('live-experiment')) {
         if (!['race', 'sharding', 'expiry'].includes(one.getAttribute('name'))) one.remove();
     }";
@@ -249,7 +248,7 @@ async fn fill(page: &Client, name: &str, fields: &[(&str, &str)]) -> Outcome {
 
 async fn click(page: &Client, selector: &str) -> Outcome {
     let element = page.find(Locator::Css(selector)).await?;
-    // Away from the bar at the top, which would be hit in its place.
+    // Scroll it away from the bar at the top, which would get the click.
     let scroll = "arguments[0].scrollIntoView({ block: 'center' });";
     page.execute(scroll, vec![serde_json::to_value(&element)?]).await?;
     Ok(element.click().await?)
@@ -263,7 +262,7 @@ async fn text_of_focus(page: &Client) -> anyhow::Result<String> {
     Ok(page.active_element().await?.text().await?)
 }
 
-/// Runs a test in a browser of its own, where there is one. It fails if a page broke its own policy.
+/// Runs a test in a browser of its own, if a browser is installed. Fails if a page broke its own policy.
 async fn in_a_browser(
     test: impl AsyncFnOnce(&Guide, &Client) -> Outcome,
 ) -> anyhow::Result<Completion> {
@@ -296,8 +295,8 @@ async fn in_a_browser(
     Ok(Completion::Completed)
 }
 
-/// What the browser's console says of errors, such as a script that the policy forbids. A refusal that a
-/// test has asked for is none.
+/// The errors in the browser's console, such as a script that the policy forbids. A refusal that a test provokes does
+/// not count.
 async fn complaints(address: &str, session: &str) -> anyhow::Result<Vec<String>> {
     let log = reqwest::Client::new()
         .post(format!("{address}/session/{session}/se/log"))
@@ -329,7 +328,7 @@ async fn driver() -> anyhow::Result<Option<(Child, u16)>> {
     };
     let port =
         tokio::time::timeout(Duration::from_secs(20), port).await.context("chromedriver")??;
-    // It goes on talking, and must not choke on a full pipe.
+    // It goes on writing, and must not block on a full pipe.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     Ok(Some((driver, port)))
 }

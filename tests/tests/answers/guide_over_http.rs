@@ -40,7 +40,7 @@ pub struct Guide {
 
 impl Guide {
     pub async fn start() -> anyhow::Result<Self> {
-        // No test builds an answer once more: this executable has them all in it.
+        // Tests do not build answers again: this executable contains all of them.
         Self::serve(shelf().await?, guide::answers(), Programs::This, None).await
     }
 
@@ -48,7 +48,7 @@ impl Guide {
         Self::serve(Arc::new(Shelf::new(answers.clone())?), answers, programs, None).await
     }
 
-    /// `port` is where it thinks that it listens, if that is not the truth.
+    /// `port` replaces the port on which the guide believes to listen.
     async fn serve(
         shelf: Arc<Shelf>,
         answers: Vec<Answer>,
@@ -189,7 +189,7 @@ async fn whoever_has_stopped_one_may_run_another_at_once() -> Outcome {
 }
 
 async fn a_guide_on_port_80_is_asked_without_a_port() -> Outcome {
-    // Only root may listen there, so it only thinks that it does.
+    // Only root may listen on port 80, so the guide only believes that it does.
     let guide = Guide::serve(shelf().await?, guide::answers(), Programs::This, Some(80)).await?;
     let page = |host: &'static str| Client::new().get(&guide.url).header("host", host).send();
     for host in ["127.0.0.1", "localhost", "127.0.0.1:80"] {
@@ -210,7 +210,7 @@ async fn whoever_goes_away_stops_the_experiment() -> Outcome {
         guide.run("expiry", &json!({ "links": 1, "seconds": 30 })).send().await?.bytes_stream();
     first.next().await.context("it told nothing")??;
     drop(first);
-    // Long before the thirty seconds are over, the next one has its turn.
+    // The next one gets its turn long before the thirty seconds are over.
     let response = tokio::time::timeout(
         Duration::from_secs(15),
         eventually("the run has ended with its page", async || {
@@ -232,7 +232,7 @@ async fn a_post_from_another_page_is_refused() -> Outcome {
         guide.post("race", &quick()).header("origin", "null"),
         guide.post("race", &quick()).header("origin", format!("http://127.0.0.1:{port}0")),
         guide.post("race", &quick()).header("origin", format!("https://127.0.0.1:{port}")),
-        // One of our names, and not the one that was asked.
+        // One of our names, but not the one in `Host`.
         guide.post("race", &quick()).header("origin", format!("http://localhost:{port}")),
     ];
     for request in refused {
@@ -311,7 +311,7 @@ async fn the_state_of_the_servers_is_shown() -> Outcome {
 
 async fn what_was_recorded_is_shown_before_anything_has_run() -> Outcome {
     for answer in guide::answers() {
-        // As on a fresh clone: the static site knows nothing of the reader's results.
+        // As on a fresh clone: the static site does not contain the reader's results.
         let book = Book::build(vec![answer.clone()])?;
         let page = book.file(&format!("{}.html", answer.name), Mode::Static).context("no page")?;
         let page = String::from_utf8(page)?;

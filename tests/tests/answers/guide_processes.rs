@@ -1,4 +1,4 @@
-//! Does an experiment end with everything that it started, however it ends? Real processes, seen by the system.
+//! Does everything that an experiment started end with it, however it ends? The tests look at real processes.
 
 use std::{
     fs,
@@ -27,13 +27,13 @@ tests![
     an_experiment_that_is_killed_says_so,
 ];
 
-/// The processes of an experiment: the one that leads them, and the answer that it tries.
+/// The processes of an experiment: the leader of the group, and the answer that it tries.
 struct Processes {
     leader: u32,
 }
 
 impl Processes {
-    /// Waits until this guide's experiment with so many links has started its answer.
+    /// Waits until this guide's experiment with this many links has started its answer.
     async fn of(guide: Option<u32>, links: u32) -> anyhow::Result<Self> {
         let (guide, links) = (guide.context("it has ended")?, format!(" --links={links} "));
         eventually("the experiment has started its answer", async || {
@@ -65,7 +65,7 @@ struct Process {
     words: String,
 }
 
-/// Everything that runs.
+/// All running processes.
 fn every_process() -> anyhow::Result<Vec<Process>> {
     if !cfg!(target_os = "linux") {
         return Err(lab::skip("it looks into /proc"));
@@ -73,7 +73,7 @@ fn every_process() -> anyhow::Result<Vec<Process>> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
         let Ok(pid) = process.file_name().to_string_lossy().parse() else { continue };
-        // It may end as we look.
+        // The process may end meanwhile.
         let (Ok(stat), Ok(words)) = (
             fs::read_to_string(process.path().join("stat")),
             fs::read(process.path().join("cmdline")),
@@ -83,7 +83,7 @@ fn every_process() -> anyhow::Result<Vec<Process>> {
         // `pid (name) state ppid pgrp …`
         let fields = stat.rsplit_once(')').context("no name")?.1;
         let fields: Vec<_> = fields.split_whitespace().collect();
-        // A zombie has ended; only nobody has asked how.
+        // A zombie has ended, but nobody has collected its exit status.
         if fields[0] != "Z" {
             let words = String::from_utf8_lossy(&words).replace('\0', " ");
             let (parent, group) = (fields[1].parse()?, fields[2].parse()?);
@@ -93,7 +93,7 @@ fn every_process() -> anyhow::Result<Vec<Process>> {
     Ok(found)
 }
 
-/// Half a minute. The number of links tells the tests of this file apart.
+/// Runs for half a minute. The number of links distinguishes the tests of this file.
 fn long(links: u32) -> Value {
     json!({ "links": links, "seconds": 30 })
 }
@@ -106,7 +106,7 @@ async fn a_page_that_goes_away_takes_the_experiment_and_its_answer_with_it() -> 
     processes.have_ended().await
 }
 
-/// Reads what a page reads, until something has come true.
+/// Reads the stream as a page does, until a condition holds.
 async fn read_until<S: Stream + Unpin, T>(
     mut page: S,
     until: impl Future<Output = anyhow::Result<T>>,
@@ -182,6 +182,6 @@ async fn an_experiment_that_is_killed_says_so() -> Outcome {
         told.push_str(&String::from_utf8_lossy(&bytes?));
     }
     ensure!(told.contains("\"held\":false") && told.contains("signal: 9"), "{told}");
-    // It could end nobody itself.
+    // The guide was killed, so it could not end the processes itself.
     processes.have_ended().await
 }

@@ -27,7 +27,7 @@ tests![
 ];
 
 async fn a_fresh_database_is_migrated_and_takes_milliseconds() -> Outcome {
-    // The first one may have to make the template.
+    // The first database may need a new template.
     Database::fresh("url-shortener", &MIGRATIONS).await?;
     let mut fastest = Duration::MAX;
     // The fastest of a few, since other tests load the machine.
@@ -58,7 +58,7 @@ async fn somebody_else_may_make_the_template_at_the_same_moment() -> Outcome {
     let aside = format!("alter database {template} rename to aside");
     sqlx::raw_sql(AssertSqlSafe(aside)).execute(&mut other).await?;
 
-    // The other has made it, and has not committed yet.
+    // The other connection has made it, but has not committed yet.
     let mut making = other.begin().await?;
     let back = format!(
         "alter database aside rename to {template}; comment on database {template} is '{mark}'"

@@ -1,5 +1,5 @@
-//! Does what belongs to no single answer hold, seen from outside? The stack, the command line, the guide and the
-//! workspace's own rules, on real servers, in parallel. Each answer's tests are in its own folder.
+//! Do the parts that belong to no single answer work, seen from outside? These tests cover the stack, the command line
+//! and the guide, on real servers, in parallel. Each answer's tests are in its own folder.
 
 mod command_line;
 mod edge;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use guide::program::Programs;
 use lab::harness::cores;
 
-/// Set for a process that is to be the guide, as `cargo run` starts it, and no test.
+/// Set for a process that has to be the guide, as `cargo run` starts it, and not a test.
 const AS_GUIDE: &str = "TESTS_AS_GUIDE";
 
 fn main() -> ExitCode {

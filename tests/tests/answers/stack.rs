@@ -1,5 +1,5 @@
-//! Where do the servers come from, and when do they go? Every source, every error, from outside: this
-//! executable run as `stack …` with an environment and a folder of its own.
+//! Where do the servers come from, and when do they stop? The tests try every source and every error from outside: they
+//! run this executable as `stack …` with an environment and a folder of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -52,7 +52,7 @@ tests![
     what_cannot_run_here_says_why_and_is_skipped,
 ];
 
-/// A folder for a stack of the test's own, and the words that act on it.
+/// A folder for a stack of the test's own, and the commands that act on it.
 struct Stack {
     folder: PathBuf,
     idle: &'static str,
@@ -63,9 +63,9 @@ impl Stack {
         Self::stopping_after("600", name)
     }
 
-    /// One whose servers stop when they have been idle for so many seconds.
+    /// A stack whose servers stop when they have been idle for this many seconds.
     fn stopping_after(idle: &'static str, name: &str) -> anyhow::Result<Self> {
-        // Where all servers are given, the programs may be missing.
+        // If all servers are given, the programs may be missing.
         let needs = Service::STACK.map(Need::Own);
         if let Some(why) = needs.into_iter().find_map(Need::obstacle) {
             return Err(lab::skip(why));
@@ -89,7 +89,7 @@ impl Stack {
             .env_remove("DATABASE_URL")
             .env_remove("REDIS_URL")
             .env_remove("AMQP_URL")
-            // A child of `lab` ends when this pipe does.
+            // A child of `lab` ends when this pipe closes.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -129,7 +129,7 @@ impl Drop for Stack {
         let mut down = self.command(&["stack", "down"]).into_std();
         let down = || {
             let mut process = down.stdout(Stdio::null()).spawn()?;
-            // The child ends when this pipe does, and waiting for it would close the pipe first.
+            // The child ends when this pipe closes, and waiting for the child would close the pipe first.
             let _stdin = process.stdin.take();
             process.wait()
         };
@@ -179,7 +179,7 @@ const NOBODY: u32 = 65_534;
 async fn a_url_that_is_set_and_does_not_answer_is_an_error() -> Outcome {
     let stack = Stack::new("stack-given-away")?;
     let mut command = stack.command(&["stack", "up"]);
-    // Nobody listens on port 1.
+    // Nothing listens on port 1.
     command.env("REDIS_URL", "redis://:secret@127.0.0.1:1/");
     let output = finish(command).await?;
     says(&output, &["REDIS_URL", "does not answer"])?;
@@ -228,7 +228,7 @@ fn path_with(stack: &Stack, scripts: &[(&str, &str)]) -> anyhow::Result<PathBuf>
     {
         let program = program?;
         if !hidden.iter().any(|name| program.file_name() == *name) {
-            // The first of a name counts, as on any PATH.
+            // The first program of a name counts, as on any PATH.
             let _ = symlink(program.path(), folder.join(program.file_name()));
         }
     }
@@ -247,9 +247,9 @@ fn redis() -> anyhow::Result<PathBuf> {
     programs.into_iter().find(|program| program.exists()).context("Redis is not on the PATH")
 }
 
-/// Some things only root can try.
+/// Skips a test that only root can run.
 fn only_root(stack: &Stack) -> Outcome {
-    // Whoever runs this has just made the folder.
+    // The folder belongs to our own user, who has just made it.
     let root = fs::metadata(&stack.folder)?.uid() == 0;
     if root { Ok(()) } else { Err(lab::skip("only root can do this")) }
 }
@@ -262,7 +262,7 @@ fn only_linux() -> Outcome {
 fn processes(stack: &Stack) -> anyhow::Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
-        // It may end as we look.
+        // The process may end meanwhile.
         let Ok(words) = fs::read(process.path().join("cmdline")) else { continue };
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
         if words.contains(&*stack.folder.to_string_lossy()) {
@@ -300,7 +300,7 @@ async fn what_apt_get_installs_is_used_and_its_error_is_shown() -> Outcome {
     command.env("PATH", path_with(&stack, &broken)?);
     says(&finish(command).await?, &["apt-get update", "E: Unable to locate package"])?;
 
-    // One that brings it, as the real one does.
+    // An `apt-get` that installs it, as the real one does.
     let bring = format!(
         "[ \"$1\" = install ] && ln -s '{}' '{}/programs/redis-server'; exit 0",
         redis()?.display(),
@@ -324,7 +324,8 @@ async fn opening_the_guide_installs_nothing() -> Outcome {
     let mut guide = stack.up().await?;
     guide.env("PATH", path).env_remove("LAB_CHILD").env(crate::AS_GUIDE, "1");
     let _guide = guide.spawn()?;
-    // It makes the book first. PostgreSQL is waited for: an `initdb` whose parent is killed goes on writing for a moment.
+    // It makes the book first. PostgreSQL is waited for: an `initdb` whose parent is killed goes on writing for a
+    // moment.
     let postgres = stack.folder.join("postgres/data/postmaster.pid");
     within(Duration::from_mins(1), "what is installed runs", async || {
         Ok(postgres.exists().then_some(()))
@@ -380,8 +381,8 @@ async fn the_compose_stack_is_brought_up_and_then_used() -> Outcome {
     Ok(())
 }
 
-/// What `docker run` does, without a container: the server listens on the published port and keeps its data in the
-/// volume. Every other word succeeds and does nothing.
+/// Imitates `docker run` without a container: the server listens on the published port and keeps its data in the
+/// volume. Every other command succeeds and does nothing.
 fn docker_run() -> anyhow::Result<String> {
     let script = r#"
         [ "$1" = run ] || exit 0
@@ -405,7 +406,7 @@ async fn a_server_of_its_own_runs_in_a_container_where_it_is_not_installed() -> 
     let path = path_with(&stack, &[("docker", &docker_run()?)])?;
     let answers = guide::answers();
     let answer = answers.iter().find(|it| it.name == "cache-aside").context("no answer")?;
-    // It kills its Redis and starts it again, with its data.
+    // The experiment kills its Redis and starts it again, with its data.
     let away = answer.experiment("redis-away").context("no experiment")?;
     let mut command = stack.command(&["cache-aside", "experiment", "redis-away", "--json"]);
     command.args(away.quick).env("PATH", path).env("DOCKER_HOST", "unix:///none");
@@ -417,7 +418,7 @@ async fn a_server_of_its_own_runs_in_a_container_where_it_is_not_installed() -> 
         serde_json::from_slice(&output.stdout).with_context(|| errors(&output))?;
     ensure!(report["skipped"].is_null(), "{report}");
     ensure!(output.status.success(), "{report}");
-    // What remains of it is its keeper's work.
+    // Its keeper has to clean up the rest.
     eventually("it has ended, and its folder is gone", async || {
         let homes = fs::read_dir(stack.folder.join("own"))?.count();
         Ok((homes == 0 && processes(&stack)?.is_empty()).then_some(()))
@@ -445,7 +446,7 @@ async fn servers_stop_when_their_last_user_was_killed() -> Outcome {
         Ok((stack.running().await? == 0).then_some(()))
     })
     .await?;
-    // And the next one finds everything in order.
+    // The next process can start the server as usual.
     let (_user, url) = stack.user().await?;
     ensure!(reqwest::get(format!("{url}readyz")).await?.status() == 200);
     Ok(())
@@ -457,7 +458,7 @@ async fn servers_stay_while_somebody_uses_them() -> Outcome {
     stays(&stack, &url).await
 }
 
-/// Whether PostgreSQL stays for an answer that is served at this URL.
+/// Checks whether PostgreSQL keeps running for an answer that is served with this URL.
 async fn stays(stack: &Stack, url: &str) -> Outcome {
     let begun = Instant::now();
     // Three times the idle time, in which another user comes and goes.
@@ -501,7 +502,8 @@ async fn down_stops_them_at_once_although_somebody_uses_them() -> Outcome {
 async fn down_stops_a_server_that_is_just_starting() -> Outcome {
     let stack = Stack::new("stack-hasty")?;
     let mut up = stack.command(&["stack", "up"]).spawn()?;
-    // PostgreSQL runs by then: an `initdb` whose parent is killed goes on writing for a moment, and nobody could stop it.
+    // PostgreSQL runs by then: an `initdb` whose parent is killed goes on writing for a moment, and nobody could stop
+    // it.
     let begun = ["rabbitmq/mnesia", "postgres/data/postmaster.pid"].map(|it| stack.folder.join(it));
     let begun = async || Ok(begun.iter().all(|it| it.exists()).then_some(()));
     eventually("RabbitMQ begins to start", begun).await?;
@@ -538,10 +540,10 @@ async fn a_server_that_cannot_start_shows_the_end_of_its_log() -> Outcome {
 
 async fn an_ordinary_user_gets_a_stack_too() -> Outcome {
     let stack = Stack::new("stack-ordinary")?;
-    // Only root can become somebody else; an ordinary user's tests show it by running at all.
+    // Only root can change the user. For an ordinary user, all tests show it.
     only_root(&stack)?;
     chown(&stack.folder, Some(NOBODY), Some(NOBODY))?;
-    // The executable itself may lie where only root can go.
+    // The executable itself may be in a folder that only root can enter.
     let program = stack.folder.join("program");
     fs::copy(std::env::current_exe()?, &program)?;
     let mut command = Command::new(&program);
@@ -579,7 +581,7 @@ async fn a_cold_stack_is_up_within_seconds_on_a_path_with_a_space() -> Outcome {
     Ok(())
 }
 
-/// Once in fifty times a signal is lost that comes while a process is just starting.
+/// About one in fifty signals is lost if it comes while a process is just starting.
 async fn a_server_that_ends_at_once_leaves_no_process_behind() -> Outcome {
     only_linux()?;
     let stack = Stack::new("stack-ends-at-once")?;
@@ -652,7 +654,7 @@ async fn variables_for_other_servers_change_nothing() -> Outcome {
         ("HTTP_PROXY", "http://127.0.0.1:1"),
         ("http_proxy", "http://127.0.0.1:1"),
         ("ALL_PROXY", "http://127.0.0.1:1"),
-        // Those who start a server as a service may have these.
+        // A reader who runs these servers as services may have set these.
         ("PGPORT", "1"),
         ("RABBITMQ_NODENAME", "another"),
     ] {
@@ -663,13 +665,13 @@ async fn variables_for_other_servers_change_nothing() -> Outcome {
     Ok(())
 }
 
-/// However many its experiment needs for itself: some servers look at every number up to the limit.
+/// Even if the experiment raises its own limit: some servers loop over every number up to the limit.
 async fn a_server_may_open_as_many_files_as_the_reader_lets_it() -> Outcome {
     only_linux()?;
     let stack = Stack::new("stack-files")?;
     let answers = guide::answers();
     let answer = answers.iter().find(|it| it.name == "cache-aside").context("no answer")?;
-    // It raises its own limit first, and then starts the servers.
+    // The process raises its own limit first, and then starts the servers.
     let stampede = answer.experiment("stampede").context("no experiment")?;
     let ours = stack.command(&[]);
     let mut limited = Command::new("sh");
@@ -709,7 +711,7 @@ async fn a_copy_that_belongs_to_somebody_else_is_refused() -> Outcome {
 
 async fn a_folder_that_a_reader_made_is_left_alone() -> Outcome {
     let stack = Stack::new("stack-readers")?;
-    // As if `STACK_DIR` named a home directory, and somebody had cloned Redis there.
+    // As if `STACK_DIR` named a home directory with a clone of Redis in it.
     let redis = stack.folder.join("redis");
     let config = redis.join("redis.conf");
     fs::create_dir(&redis)?;
@@ -723,7 +725,7 @@ async fn a_folder_that_a_reader_made_is_left_alone() -> Outcome {
     ensure!(fs::read_to_string(&config)? == "mine", "it was overwritten");
     ensure!(fs::metadata(&redis)?.mode() & 0o777 == 0o755, "its permissions were changed");
     ensure!(fs::read_dir(&redis)?.count() == 1, "something was made in it");
-    // Nor a file.
+    // A file of this name is refused too.
     fs::remove_dir_all(&redis)?;
     fs::write(&redis, "mine")?;
     fs::set_permissions(&redis, fs::Permissions::from_mode(0o644))?;
@@ -735,7 +737,7 @@ async fn a_folder_that_a_reader_made_is_left_alone() -> Outcome {
 async fn a_folder_that_everybody_could_have_made_is_refused_if_it_is_not_ours() -> Outcome {
     let stack = Stack::new("stack-closed")?;
     only_root(&stack)?;
-    // PostgreSQL's user cannot go here, so its data would be somewhere else.
+    // PostgreSQL's user cannot enter this folder, so its data is put somewhere else.
     let closed = stack.folder.join("closed");
     fs::create_dir(&closed)?;
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700))?;
@@ -782,7 +784,7 @@ async fn what_cannot_run_here_says_why_and_is_skipped() -> Outcome {
     let path = path_with(&stack, &[])?;
     let without_redis = |words: &[&str]| {
         let mut command = stack.command(words);
-        // Another server will not do: the experiment kills this one.
+        // The experiment kills this server, so a given one is of no use.
         command.env("REDIS_URL", "redis://127.0.0.1:1/");
         command.env("STACK_INSTALL", "never").env("PATH", &path);
         command
@@ -814,7 +816,7 @@ async fn what_cannot_run_here_says_why_and_is_skipped() -> Outcome {
 
     let mut guide = without_redis(&[]);
     guide.env_remove("LAB_CHILD").env(crate::AS_GUIDE, "1");
-    // So that it starts none.
+    // So that the guide starts no server.
     for service in [Service::Postgres, Service::RabbitMq] {
         guide.env(service.variable(), lab::stack::server(service).await?.url);
     }

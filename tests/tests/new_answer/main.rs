@@ -37,7 +37,7 @@ fn an_answer_is_a_folder_a_line_of_the_guides_list_and_a_row_of_the_readme() {
         "{report}"
     );
 
-    // With the guide, so that dependencies have the features that they have been compiled with.
+    // With the guide among the packages, so that dependencies have the same features and are not compiled again.
     let tried = cargo(&copy, "test -p health-check -p guide --test answer");
     for test in [
         "experiment::restart",

@@ -1,5 +1,5 @@
-//! Can each answer be read in one sitting? An answer's own code has a limit; what does not fit is not the heart of
-//! the question.
+//! Can each answer be read in one sitting? An answer's own code has a limit, which keeps it to the core of the
+//! question.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ const LINES_OF_A_FILE: usize = 250;
 
 /// An answer has at most this many lines of code.
 fn limit(answer: &str) -> usize {
-    // Its question is one for beginners, but the answer is a whole issuer of tokens.
+    // The question is for beginners, but the answer is a complete issuer of tokens.
     if answer == "jwt-auth" {
         return 1_400;
     }
@@ -30,8 +30,8 @@ fn limit(answer: &str) -> usize {
     }
 }
 
-/// The answers that are not within the limits yet, with the lines and files that they have at most until then. This
-/// list may only get shorter, and its numbers smaller.
+/// The answers that are not within the limits yet, each with its own limits on lines and files. This list may only get
+/// shorter, and its numbers smaller.
 const NOT_YET: [(&str, usize, usize); 0] = [];
 
 #[test]
@@ -77,7 +77,7 @@ fn lines_of_code(source: &Path) -> anyhow::Result<BTreeMap<PathBuf, usize>> {
     for entry in fs::read_dir(source).with_context(|| source.display().to_string())? {
         let path = entry?.path();
         let name = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-        // The whiteboard version is another answer to the same question, with a limit of its own.
+        // The whiteboard version is a second answer to the same question, with a limit of its own.
         if ["experiments", "cases", "tests", "whiteboard"].contains(&name) {
             continue;
         }
@@ -88,11 +88,11 @@ fn lines_of_code(source: &Path) -> anyhow::Result<BTreeMap<PathBuf, usize>> {
                 files.extend(lines_of_code(&path)?);
                 continue;
             }
-            // A list of passwords is no code.
+            // A list of passwords is not code.
             _ => continue,
         };
         let text = fs::read_to_string(&path)?;
-        // Unit tests are at the end of their file; clippy sees to it.
+        // Unit tests are at the end of their file; clippy enforces it.
         let code = text.lines().take_while(|line| *line != "#[cfg(test)]").map(str::trim);
         let lines = code.filter(|line| !line.is_empty() && !line.starts_with(comment)).count();
         files.insert(path, lines);

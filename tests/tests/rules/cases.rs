@@ -1,4 +1,4 @@
-//! Do the cases speak to somebody who knows no Rust, and does each answer's table of calls exist and have its parts?
+//! Can a reader who knows no Rust understand a failed case, and is each answer's table of calls complete?
 
 use std::{fs, path::Path};
 

@@ -7,12 +7,12 @@ use regex::Regex;
 
 /// A chapter has at most this many words, not counting code.
 const WORDS: usize = 3_000;
-/// What can be said in two minutes.
+/// The number of words that a candidate can say in two minutes.
 const SPOKEN: std::ops::RangeInclusive<usize> = 260..=320;
-/// What a sentence that everybody repeats is found to be.
+/// The verdicts on a textbook sentence.
 const VERDICTS: [&str; 3] = ["**Holds**", "**Holds within limits**", "**Wrong**"];
 
-/// The chapters of answers that have a whiteboard version. The others come to these limits when they get one.
+/// The chapters of answers that have a whiteboard version. The limits apply to the others when they get one.
 fn chapters() -> anyhow::Result<Vec<(&'static str, String)>> {
     let answers = guide::answers().into_iter().filter(|answer| answer.serve.has_whiteboard());
     answers
@@ -56,7 +56,7 @@ fn a_chapter_opens_with_two_paths_and_draws_its_design() {
     }
 }
 
-/// The text of a part, without its heading; nothing if there is no such part.
+/// The text of a part, without its heading; empty if there is no such part.
 pub fn part<'a>(chapter: &'a str, name: &str) -> &'a str {
     let part = chapter.split("\n## ").find_map(|part| part.strip_prefix(name)?.strip_prefix('\n'));
     part.unwrap_or_default()

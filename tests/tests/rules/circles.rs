@@ -1,8 +1,8 @@
 //! Do two modules import each other? Then neither can be read, tested or moved without the other.
 //!
-//! Modules are compared with their neighbours below the same parent, each together with its submodules:
-//! `store::clicks → cache` and `cache → store` make a circle of `store` and `cache`. What passes between a module
-//! and its own submodules is their affair.
+//! Modules are compared with their neighbours below the same parent, each together with its submodules: `store::clicks
+//! → cache` and `cache → store` make a circle of `store` and `cache`. Imports between a module and its own submodules
+//! do not count.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,7 +11,7 @@ use crate::{
     workspace::crates,
 };
 
-/// Which modules below one parent name which, and where they first do so.
+/// For the modules below one parent: which module names which, and where it first does so.
 type Graph = BTreeMap<String, BTreeMap<String, String>>;
 
 #[test]
@@ -29,7 +29,7 @@ fn no_two_modules_import_each_other() {
     assert!(circles.is_empty(), "these modules import each other:\n\n{circles}");
 }
 
-/// For each parent, what its submodules name of each other.
+/// For each parent, which of its submodules name each other.
 fn graphs(one: &Crate) -> BTreeMap<ModulePath, Graph> {
     let mut graphs: BTreeMap<ModulePath, Graph> = BTreeMap::new();
     for Mention { from, to, at } in one.mentions() {
@@ -43,7 +43,7 @@ fn graphs(one: &Crate) -> BTreeMap<ModulePath, Graph> {
     graphs
 }
 
-/// The largest sets of modules of which each leads to each other.
+/// The largest sets of modules in which each module leads to all others.
 fn knots(graph: &Graph) -> Vec<BTreeSet<String>> {
     let mut knots = BTreeSet::new();
     for start in graph.keys() {

@@ -1,5 +1,5 @@
-//! Does each `interview.toml` agree with its chapter? It answers the chapter's questions, its estimates come to what the
-//! chapter says, and what it calls a proof is there.
+//! Does each `interview.toml` agree with its chapter? It has to answer the chapter's questions, its estimates must have
+//! the chapter's results, and its proofs must exist.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

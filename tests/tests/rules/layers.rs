@@ -1,12 +1,12 @@
-//! Do the dependencies point one way? `guide` → answers → `lab` → `conform`, and everything may use `edge`. Most of an
-//! answer does not even know `lab`, so that a reader can copy its folder and `edge` into a project of their own.
+//! Do the dependencies point one way? `guide` → answers → `lab` → `conform`, and everything may use `edge`. Most files
+//! of an answer may not use `lab`, so that a reader can copy them and `edge` into a project of their own.
 
 use crate::{
     modules::{Mention, Place},
     workspace::{self, Package},
 };
 
-/// The members of the workspace that this one may depend on; nothing if it may depend on all of them.
+/// The members of the workspace that this one may depend on; `None` if it may depend on all of them.
 fn may_know(package: &Package) -> Option<&'static [&'static str]> {
     match &*package.name {
         "guide" | "tests" => None,

@@ -1,5 +1,5 @@
-//! Which modules does a crate have, and what does each of them name? Read from the source with `syn`. Code for unit
-//! tests (`#[cfg(test)]`) is left out: a test may name whatever it likes.
+//! Which modules does a crate have, and what does each of them name? We read the source with `syn`, without the code
+//! for unit tests (`#[cfg(test)]`): a test may name anything.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -45,11 +45,11 @@ pub enum Place {
     Outside(String),
 }
 
-/// Somewhere in a crate another place is named.
+/// A place in a crate that names another place.
 pub struct Mention {
     /// The module that names it.
     pub from: ModulePath,
-    /// What it names.
+    /// The place that it names.
     pub to: Place,
     /// `crates/lab/src/serve.rs:21`
     pub at: String,

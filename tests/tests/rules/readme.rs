@@ -1,4 +1,4 @@
-//! Does the README know what there is?
+//! Does the README list every answer with its experiments?
 
 use std::fs;
 

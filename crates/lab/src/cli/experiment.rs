@@ -21,10 +21,13 @@ use crate::{
 
 /// `experiment NAME` with the parameters of each, and `experiment --all`.
 pub fn command(answer: &Answer) -> Command {
-    let json = || flag("json", "One JSON object, nothing else");
+    let json = || flag("json", "Prints one JSON object, nothing else");
     let events = || {
-        flag("events", "One JSON object per line while it runs; the last has the kind `report`")
-            .conflicts_with("json")
+        flag(
+            "events",
+            "Prints one JSON object per line while it runs; the last has the kind `report`",
+        )
+        .conflicts_with("json")
     };
     let has_whiteboard = answer.serve.has_whiteboard();
     let whiteboard = || has_whiteboard.then(|| whiteboard::flag("Tries the whiteboard version"));
@@ -34,7 +37,7 @@ pub fn command(answer: &Answer) -> Command {
     };
     Command::new("experiment")
         .about("Tries a claim on real servers")
-        .args([flag("all", "Every one, in turn"), json()])
+        .args([flag("all", "Runs every experiment, one after the other"), json()])
         .arg_required_else_help(true)
         .subcommands(answer.experiments.iter().map(one))
 }
@@ -43,22 +46,24 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
 }
 
-/// Does what [`command`] understood. The exit code is 1 if a check failed, and 128 and the signal's number if it was
-/// interrupted.
+/// Runs what [`command`] parsed. The exit code is 1 if a check failed, and 128 plus the signal's number if a signal
+/// interrupted the run.
 pub async fn words(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<ExitCode> {
-    // A statement that is slow on a busy machine is no news to whoever runs an experiment.
+    // Without sqlx's warnings about slow statements, which any busy machine causes.
     log("warn,sqlx::query=error");
-    // A signal drops the run, and with it everything that it started, before anything is said.
+    // A signal drops the run, and with it everything that it started, before the message is printed.
     tokio::select! {
         tried = try_claims(answer, matches) => tried,
         signal = stop_signal() => interrupted(signal),
     }
 }
 
-/// Says so, and ends as a shell expects it of a program that a signal has ended.
+/// Prints that the run was interrupted, and returns the exit code that a shell expects after a signal.
 fn interrupted(signal: SignalKind) -> anyhow::Result<ExitCode> {
     let name = if signal == SignalKind::interrupt() { "SIGINT" } else { "SIGTERM" };
-    eprintln!("interrupted by {name}: there is no verdict, and what was started for it has ended");
+    eprintln!(
+        "interrupted by {name}: there is no verdict, and everything that the run started has ended"
+    );
     Ok(ExitCode::from(128 + u8::try_from(signal.as_raw_value())?))
 }
 
@@ -82,7 +87,7 @@ async fn try_claims(answer: &Answer, matches: &ArgMatches) -> anyhow::Result<Exi
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs one experiment and shows its report. Says whether it held, or could not be tried here.
+/// Runs one experiment and shows its report. Returns true if the claim held or the experiment was skipped.
 async fn try_claim(
     answer: &Answer,
     experiment: &Experiment,
@@ -99,14 +104,15 @@ async fn try_claim(
     };
     // If the reader of the events has gone, the run is dropped, and with it everything that it started.
     let (report, ()) = tokio::try_join!(run, show)?;
-    // First, so that whoever reads the report finds it kept. The whiteboard version's is not the answer's.
+    // Keep the report before printing it, so that its reader finds it kept. A report on the whiteboard version is not
+    // kept, because it is not about the answer.
     let kept = if report.whiteboard { Ok(()) } else { results::store(&report) };
     let good = report.held() || report.skipped.is_some();
     output.end(report)?;
     kept.map(|()| good)
 }
 
-/// Who looks.
+/// Who reads the output.
 enum Output {
     Person(Progress),
     Json,
@@ -144,7 +150,7 @@ impl Output {
     }
 }
 
-/// A line on standard output. If nobody reads it any more, that is an error and no panic.
+/// Prints a line on standard output. A closed pipe is an error and not a panic.
 fn print(line: &str) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{line}").context("standard output")
 }

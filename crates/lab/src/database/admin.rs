@@ -1,6 +1,6 @@
-//! What can be done to a database from outside? Every statement about databases as a whole is in this file.
+//! How do we create, mark, rename and drop databases? Every statement about databases as a whole is in this file.
 //!
-//! Invariant: no statement here counts on a session. Behind a pooler, two statements of one connection may run
+//! Invariant: no statement here relies on a session. Behind a pooler, two statements of one connection may run
 //! in two sessions, so nothing is locked, prepared or set; each statement stands alone.
 
 use anyhow::{Context, bail};
@@ -13,7 +13,7 @@ use super::mark::Mark;
 #[derive(Debug)]
 pub(super) struct Admin {
     connection: PgConnection,
-    /// Who we are here.
+    /// The role that we are logged in as.
     pub(super) role: String,
     /// The database that the URL named.
     pub(super) current: String,
@@ -81,15 +81,15 @@ impl Admin {
         }))
     }
 
-    /// Marks it as ours.
+    /// Marks a database as ours.
     pub(super) async fn mark(&mut self, name: &str, mark: &Mark) -> anyhow::Result<()> {
         let mark = literal(&mark.to_string());
         let sql = format!("comment on database {} is {mark}", identifier(name));
         Ok(self.execute(sql).await?)
     }
 
-    /// A copy of `template`; of PostgreSQL's own empty one, where none is given. Not of `template1`: a reader may
-    /// have put something there.
+    /// Creates a database as a copy of `template`, or of PostgreSQL's own `template0` if none is given. Not of
+    /// `template1`: a reader may have put something there.
     pub(super) async fn create(
         &mut self,
         name: &str,
@@ -109,22 +109,23 @@ impl Admin {
         }
     }
 
-    /// Drops it, whoever is connected.
+    /// Drops a database, even if somebody is connected to it.
     pub(super) async fn drop(&mut self, name: &str) -> anyhow::Result<()> {
         let sql = format!("drop database if exists {} with (force)", identifier(name));
         Ok(self.execute(sql).await?)
     }
 
-    /// The same, where a failure must not keep a new run from its work. Whether it is gone.
+    /// The same, but a failure is only logged, so that it does not stop a new run. Returns whether the database is
+    /// gone.
     pub(super) async fn drop_or_warn(&mut self, name: &str) -> bool {
         let dropped = self.drop(name).await;
         if let Err(error) = &dropped {
-            tracing::warn!(%error, name, "a database of an old run stays");
+            tracing::warn!(%error, name, "cannot drop a database of an old run");
         }
         dropped.is_ok()
     }
 
-    /// Gives it a name and a mark in one transaction, if that name is free and nobody is connected.
+    /// Renames and marks a database in one transaction, if the new name is free and nobody is connected.
     pub(super) async fn rename(&mut self, name: &str, to: &str, mark: &Mark) -> sqlx::Result<()> {
         let (name, to, mark) = (identifier(name), identifier(to), literal(&mark.to_string()));
         let sql =
@@ -132,8 +133,8 @@ impl Admin {
         self.execute(sql).await
     }
 
-    /// Ends every session there, and lets nobody in. A pooler keeps sessions open after its clients have gone, and
-    /// may open others.
+    /// Ends every session of a database, and allows no new ones. A pooler keeps sessions open after its clients have
+    /// gone, and may open others.
     pub(super) async fn seal(&mut self, name: &str) -> anyhow::Result<()> {
         let seal = format!("alter database {} allow_connections false", identifier(name));
         self.execute(seal).await?;
@@ -158,7 +159,7 @@ impl Admin {
     }
 }
 
-/// What stands on a database.
+/// The comment on a database.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Comment {
     None,
@@ -168,13 +169,14 @@ pub(super) enum Comment {
 
 /// There is a database of this name.
 const DUPLICATE_DATABASE: &str = "42P04";
-/// The same, if the other one was made at this very moment: the index finds it, after PostgreSQL itself has not.
+/// The same, if another process makes the database at the same moment: PostgreSQL's own check passes, and then the
+/// unique index refuses the second one.
 const UNIQUE_VIOLATION: &str = "23505";
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// There is no database of this name.
 pub(super) const NO_SUCH_DATABASE: &str = "3D000";
 
-/// Whether somebody else was faster to take the name.
+/// Whether another process has just taken the name.
 pub(super) fn is_taken(error: &sqlx::Error) -> bool {
     matches!(code(error), Some(DUPLICATE_DATABASE | UNIQUE_VIOLATION))
 }
@@ -196,12 +198,12 @@ pub(super) fn with_database(server: &str, name: &str) -> anyhow::Result<String> 
     Ok(url.into())
 }
 
-/// Names and comments cannot be bound.
+/// Quotes a name. Names and comments cannot be bound as parameters.
 fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 fn literal(text: &str) -> String {
-    // The other way to escape, by a backslash, is off unless a string begins with an E.
+    // Backslashes need no escape: they count only in strings that begin with an E.
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,4 +1,5 @@
-//! What is dropped that somebody else made? What a killed process left, and what bears our mark and is a day old.
+//! Which databases of other processes are dropped? Those that a killed process left, and those with our mark and a
+//! random name that are older than a day.
 
 use super::{
     admin::{Admin, Comment},
@@ -9,7 +10,7 @@ use crate::{
     claim::{DAY, left_behind},
 };
 
-/// Drops what nobody uses any more.
+/// Drops the databases that no process uses any more.
 pub(super) async fn clean(server: &str) -> anyhow::Result<()> {
     let mut admin = Admin::connect(server).await?;
     for (claim, name) in left_behind::<String>(Service::Postgres, server)? {
@@ -27,9 +28,10 @@ pub(super) async fn clean(server: &str) -> anyhow::Result<()> {
     admin.close().await
 }
 
-/// Whether a dead process left this database, whose random name it had written down, to nobody.
+/// Whether a dead process wrote down this name, made the database, and no other process can use it.
 fn was_left(name: &str, comment: Option<Comment>) -> bool {
-    // The process may have died before it could write the mark. A spare that has its mark is whole, and of use to others.
+    // The process may have died before it could write the mark. A spare with its mark is complete, so others can use
+    // it.
     matches!(
         (kind_of(name), comment),
         (Some(Kind::Fresh), Some(Comment::None | Comment::Ours(_)))

@@ -1,10 +1,10 @@
 //! Where does a served answer keep what a reader makes? In a database with the answer's name, and never in one
 //! that the reader made.
 //!
-//! Where `DATABASE_URL` is set, it is a database beside the given one: `shop_url_shortener` beside `shop`. So
-//! every answer can be served beside the others, `--reset` drops what we made, and the given database stays as it
-//! is. There are two exceptions, and both bear our mark: a fresh database, which a test or an experiment gives
-//! to a child of its own, is used as it is; so is the answer's own kept database, if somebody gives its URL.
+//! If `DATABASE_URL` is set, we make a database beside the given one: `shop_url_shortener` beside `shop`. So
+//! every answer can be served beside the others, `--reset` drops only what we made, and the given database stays as it
+//! is. Two kinds of given databases are used directly, and both bear our mark: a fresh database, which a test or an
+//! experiment gives to its child, and the answer's own kept database.
 
 use anyhow::{bail, ensure};
 use sqlx::migrate::Migrator;
@@ -20,8 +20,8 @@ use crate::{
     stack::{self, Source},
 };
 
-/// The URL of the database that `serve` uses, made on first use and migrated. An answer of several services has
-/// one for each: `part` names it. `reset` starts again with an empty one.
+/// The URL of the database that `serve` uses, made on first use and migrated. An answer of several services has one for
+/// each, named by `part`. `reset` drops it first and makes an empty one.
 pub async fn kept(
     answer: &str,
     part: Option<&str>,
@@ -55,14 +55,14 @@ pub async fn kept(
     match admin.comment(&name).await? {
         None => {}
         Some(Comment::Ours(found)) if found.is_kept(&mark.of) => {}
-        // A private server holds nothing but what we made, also before there were marks.
+        // A private server holds only what we made. Older databases of ours have no mark.
         Some(Comment::None) if server.source == Source::Private => {
             admin.mark(&name, &mark).await?;
         }
         Some(_) => {
             bail!(
                 "the server has a database {name} that was not made here, so it is left alone. Rename it, or \
-                 give another database in DATABASE_URL. If the answer may have it, say so with\n\n    \
+                 give another database in DATABASE_URL. If the answer may use it, mark it with\n\n    \
                  comment on database {name} is '{mark}';\n"
             )
         }

@@ -1,8 +1,8 @@
-//! How does a database bear our mark from its first moment on? It gets its name and its mark last, at once.
+//! How is it ensured that a database with our name always has our mark? It gets both last, in one transaction.
 //!
-//! PostgreSQL creates and comments in two statements, and whoever dies in between leaves a database that nobody
-//! can prove to be ours. So it is made under a random name, which is written down before (see
-//! [`claim`](crate::claim)), and renamed when all is done.
+//! PostgreSQL creates and comments in two statements. If the process died in between, nothing would show that the
+//! database is ours. So we make it under a random name, which we write down first (see [`claim`](crate::claim)), and
+//! rename it when all else is done.
 
 use sqlx::migrate::Migrator;
 
@@ -18,8 +18,8 @@ pub(super) fn claim(server: &str, name: &str) -> anyhow::Result<Claim> {
     Claim::stake(Service::Postgres, server, &name)
 }
 
-/// Makes a database of this name, unless somebody else is faster. A template is migrated, and nobody can connect
-/// to it: PostgreSQL copies only what nobody uses.
+/// Makes a database of this name, unless another process is faster. With `template` it becomes a template: it is
+/// migrated, and nobody can connect to it, since PostgreSQL copies a database only while nobody is connected.
 pub(super) async fn make(
     admin: &mut Admin,
     server: &str,

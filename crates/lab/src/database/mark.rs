@@ -1,6 +1,6 @@
 //! How do we know that a database is ours? It has a comment that only this code writes.
 //!
-//! The comment is in a catalog that all databases of a server share, so it can be read without a look into the
+//! The comment is in a catalog that all databases of a server share. So we can read it without connecting to the
 //! database, and renaming keeps it.
 
 use std::{fmt, time::Duration};
@@ -19,11 +19,11 @@ const LONGEST_NAME: usize = 63;
 #[serde(deny_unknown_fields)]
 pub(super) struct Mark {
     pub(super) kind: Kind,
-    /// `url-shortener`, or `saga-orchestrator/inventory` for one of several.
+    /// `url-shortener`, or `saga-orchestrator/inventory` for one of several services of an answer.
     pub(super) of: String,
     /// When it was made, in seconds since 1970 by the server's clock.
     pub(super) made: i64,
-    /// A fingerprint of the schema, for those that are copied.
+    /// A fingerprint of the schema, for templates and their spare copies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) schema: Option<String>,
 }
@@ -32,28 +32,28 @@ pub(super) struct Mark {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
-    /// One test or one experiment, and then it goes.
+    /// One test or one experiment. It is dropped afterwards.
     Fresh,
     /// A copy of a template, made ahead.
     Spare,
-    /// What is copied.
+    /// The source of copies.
     Template,
-    /// What a reader keeps in a served answer.
+    /// The data of a reader in a served answer.
     Kept,
 }
 
 impl Mark {
-    /// The mark in a comment, if it is one.
+    /// Parses a comment, if it is a mark.
     pub(super) fn parse(comment: &str) -> Option<Self> {
         serde_json::from_str(comment.strip_prefix(WORDS)?).ok()
     }
 
-    /// Whether it is on what a served answer, or a part of one, keeps.
+    /// Whether this marks the kept database of this answer, or of this part of an answer.
     pub(super) fn is_kept(&self, of: &str) -> bool {
         self.kind == Kind::Kept && self.of == of
     }
 
-    /// Whether it is older than that.
+    /// Whether the database is older than this.
     pub(super) fn is_older_than(&self, age: Duration, now: i64) -> bool {
         u64::try_from(now - self.made).is_ok_and(|made_ago| made_ago > age.as_secs())
     }
@@ -76,8 +76,8 @@ pub(super) fn template_name(schema: &str) -> String {
     format!("{}{schema}", prefix(Kind::Template))
 }
 
-/// What a random name says that the database is for. A kept database has a readable name, and a fresh name may
-/// belong to what is still to become something else.
+/// The kind of database that a random name stands for. A kept database has a readable name. A database with a fresh
+/// name may still be renamed to another kind.
 pub(super) fn kind_of(name: &str) -> Option<Kind> {
     [Kind::Fresh, Kind::Spare, Kind::Template]
         .into_iter()
@@ -94,8 +94,8 @@ fn prefix(kind: Kind) -> String {
     format!("worked_answers_{word}_")
 }
 
-/// The words, joined by `_`, as a name that need not be quoted. One that would be too long, or that would look
-/// like another because of a letter that was replaced, ends in a fingerprint of the words.
+/// The words, joined by `_`, as a name that needs no quotes. Hyphens and slashes become `_`. If the name would be too
+/// long, or if another character had to be replaced, the name ends in a fingerprint of the words.
 pub(super) fn readable_name(words: &[&str]) -> String {
     let whole = words.join("_");
     let plain = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_';

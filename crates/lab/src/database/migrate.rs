@@ -1,7 +1,7 @@
 //! How does a database get the newest schema? By sqlx's migrations, in one transaction.
 //!
-//! One transaction, because a pooler may give each one another session: sqlx's own lock, and what it prepares,
-//! would be left behind in a session that others use.
+//! One transaction, because a pooler may run each transaction in another session: sqlx's own lock and its prepared
+//! statements would stay in a session that others use.
 
 use anyhow::{Context, anyhow};
 use sqlx::{
@@ -9,13 +9,13 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
 };
 
-/// Brings a database to the newest schema, or says what a reader who changed a migration can do.
+/// Brings a database to the newest schema. If a reader has changed an old migration, the error says what to do.
 pub async fn migrate(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
     let mut connection = PgConnection::connect(url).await?;
     let mut transaction = connection.begin().await?;
     sqlx::raw_sql(
         r#"
-        set local client_min_messages = warning; -- not a word about a table that is there already
+        set local client_min_messages = warning; -- no notice about a table that already exists
         deallocate all; -- behind a pooler, others may have left statements of the same names in this session
         select pg_advisory_xact_lock(hashtextextended('worked-answers migrate', 0));
         "#,
@@ -24,7 +24,7 @@ pub async fn migrate(url: &str, migrations: &Migrator) -> anyhow::Result<()> {
     .await?;
     let mut unlocked = Migrator::with_migrations(migrations.iter().cloned().collect());
     unlocked.set_locking(false);
-    // What `run` calls. The compiler cannot see that the future of `run` itself is `Send`.
+    // `run` calls this too, but the compiler cannot prove that the future of `run` is `Send`.
     let outcome = unlocked.run_direct(None, &mut *transaction, false).await;
     match outcome {
         Ok(()) => {

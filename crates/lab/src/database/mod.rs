@@ -1,11 +1,11 @@
-//! How does everyone get a database of their own, beside whatever else the server holds?
+//! How does each test, experiment and answer get a database of its own, beside whatever else the server holds?
 //!
 //! In reading order: `mark` says which databases are ours, `admin` holds the statements, `migrate` brings the
-//! schema, `make` creates, `template` copies, `kept` is for `serve`, `clean` drops what was left.
+//! schema, `make` creates, `template` copies, `kept` is for `serve`, `clean` drops what killed processes left.
 //!
 //! Invariant: a database is dropped only if it bears our mark, or if this process, or a dead one of this workspace,
-//! wrote its random name down before it made it. Only such a database is migrated, or one that the reader names
-//! for that purpose (`--shard`).
+//! wrote down its random name before it made the database. Only such a database is migrated, or one that the reader
+//! names for that purpose (`--shard`).
 
 mod admin;
 mod clean;
@@ -72,7 +72,7 @@ impl Database {
         let mut admin = Admin::connect(server).await?;
         let template = Template::of(&admin, answer, migrations);
         let name = random_name(Kind::Fresh);
-        // From here on, whatever goes wrong, it is dropped or at least known.
+        // Whatever goes wrong from here on, the database is dropped, or its claim names it.
         let fresh = Self {
             url: with_database(server, &name)?,
             server: server.to_owned(),

@@ -1,5 +1,5 @@
-//! How does everyone get a database in milliseconds? It is a copy of a migrated template, mostly one that was
-//! made ahead.
+//! How does a test get a database in milliseconds? It takes a copy of a migrated template, usually one that was made in
+//! advance.
 
 use std::{
     collections::HashSet,
@@ -16,10 +16,10 @@ use super::{
 };
 use crate::claim::fingerprint;
 
-/// How many copies are made ahead. Copying takes 0.1 s, taking a copy takes milliseconds.
+/// How many spare copies are made in advance. Copying a template takes 0.1 s; renaming a spare takes milliseconds.
 const SPARES: usize = 4;
 
-/// What is copied.
+/// The database that is copied.
 #[derive(Clone, Debug)]
 pub(super) struct Template {
     of: String,
@@ -27,14 +27,15 @@ pub(super) struct Template {
 }
 
 impl Template {
-    /// The template of this answer with exactly these migrations, for our role: nobody may copy another's.
+    /// The template of this answer with exactly these migrations, for our role: a role may not copy another role's
+    /// template.
     pub(super) fn of(admin: &Admin, of: &str, migrations: &Migrator) -> Self {
         let migrations: Vec<_> = migrations.iter().map(|it| &it.checksum).collect();
         let schema = fingerprint(&(of, migrations, &admin.role));
         Self { of: of.to_owned(), schema }
     }
 
-    /// Makes a database of this name from a copy that was made ahead, or else by copying.
+    /// Makes a database of this name: renames a spare copy, or else copies the template.
     pub(super) async fn copy_to(
         &self,
         admin: &mut Admin,
@@ -78,7 +79,7 @@ impl Template {
             let copied = admin.create(name, Some(&template)).await;
             attempts += 1;
             match copied {
-                // Another process has just dropped it, because it was a day old.
+                // Another process has just dropped the template, because it was older than a day.
                 Err(error) if attempts < 3 && is_gone(&error) => {}
                 outcome => return outcome,
             }
@@ -90,20 +91,20 @@ impl Template {
         Mark { kind, of: self.of.clone(), made: admin.now, schema }
     }
 
-    /// Whether this is a copy that was made ahead.
+    /// Whether this is a spare copy of this template.
     fn is_spare(&self, (name, mark): &(String, Mark)) -> bool {
         kind_of(name) == Some(Kind::Spare) && mark.schema.as_ref() == Some(&self.schema)
     }
 
-    /// Whether this is a template, or a copy of one, with a schema that this answer had once.
+    /// Whether this is a template or a spare copy with an older schema of this answer.
     fn is_outdated(&self, (name, mark): &(String, Mark)) -> bool {
         matches!(kind_of(name), Some(Kind::Spare | Kind::Template))
             && mark.of == self.of
             && mark.schema.as_ref() != Some(&self.schema)
     }
 
-    /// Makes copies for those who come next, on a thread that nobody waits for. If the process ends meanwhile,
-    /// the next one drops what is half made.
+    /// Makes spare copies for the next tests, on a thread that nobody waits for. If the process ends meanwhile, the
+    /// next process drops an incomplete copy.
     pub(super) fn make_spares(self, server: String) {
         /// One thread for each schema is enough.
         static MAKING: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
@@ -114,7 +115,7 @@ impl Template {
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             if let Err(error) = runtime.block_on(self.top_up(&server)) {
-                tracing::debug!(%error, "no copy was made ahead");
+                tracing::debug!(%error, "cannot make a spare copy");
             }
             making().remove(&self.schema);
             anyhow::Ok(())

@@ -39,7 +39,7 @@ impl ContainerEngine {
         printed(&output.context("docker cannot be run")?, arguments)
     }
 
-    /// Makes an image of a folder, which becomes the container's root. There is no registry to pull one from.
+    /// Makes an image from a folder, which becomes the container's root. The engine has no registry to pull from.
     pub async fn import(&self, folder: &Path, image: &str) -> anyhow::Result<()> {
         let mut tar = Command::new("tar")
             .arg("--directory")

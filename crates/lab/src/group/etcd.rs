@@ -16,7 +16,7 @@ use crate::{needs::Group, port, stack::own::OwnServer};
 
 const NODES: usize = 3;
 
-/// A request that is under way when its leader dies would wait seven seconds for an error.
+/// Without this limit, a request that is in flight when the leader dies would wait seven seconds for an error.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The group.
@@ -29,12 +29,12 @@ pub struct EtcdGroup {
     http: reqwest::Client,
 }
 
-/// How current an answer has to be.
+/// How current the value that is read has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Read {
-    /// The node asks the leader, and the leader a majority: nothing newer was written before.
+    /// The node asks the leader, and the leader asks a majority: the newest value that was written before.
     Linearizable,
-    /// What this node has, however old.
+    /// The value that this node has, however old.
     Serializable,
 }
 
@@ -43,7 +43,7 @@ impl ServerGroup for EtcdGroup {
 
     async fn start() -> anyhow::Result<Self> {
         let mut members = prepare(Self::GROUP, NODES).await?;
-        // No such hosts exist. For a host on loopback, Go would go past the proxy.
+        // No such hosts exist. For a host on loopback, Go's HTTP client would not use the proxy.
         let host = |number| format!("n{number}.lab");
         let ports: Vec<u16> = (0..NODES).map(|_| port::free()).collect::<anyhow::Result<_>>()?;
         let nodes = ports.iter().enumerate();
@@ -69,7 +69,7 @@ impl ServerGroup for EtcdGroup {
                 for (name, value) in &arguments {
                     launch.command.extend([(*name).to_owned(), value.clone()]);
                 }
-                // Go takes the second name of each if the first one is not set, or empty.
+                // Go reads the second name of each pair if the first is unset or empty.
                 for name in ["HTTP_PROXY", "http_proxy"] {
                     launch.environment.push((name.to_owned(), proxy.clone()));
                 }
@@ -91,8 +91,8 @@ impl ServerGroup for EtcdGroup {
 }
 
 impl EtcdGroup {
-    /// The node that leads, by its own word. Of two that say so, it is the one of the later term; the other has not yet
-    /// heard of it.
+    /// The node that says that it leads. If two say so, the one with the later term leads; the other has not yet heard
+    /// of that term.
     pub async fn leader(&self) -> Option<usize> {
         let terms = join_all((0..NODES).map(|member| soon(self.leads(member)))).await;
         let leaders = terms.into_iter().enumerate();
@@ -107,7 +107,7 @@ impl EtcdGroup {
         Ok((status["leader"] == status["header"]["member_id"]).then_some(term))
     }
 
-    /// Writes through this node. After an error, nobody knows whether it was written.
+    /// Writes through this node. After an error, the value may or may not have been written.
     pub async fn put(&self, member: usize, key: &str, value: &str) -> anyhow::Result<()> {
         let pair = json!({ "key": STANDARD.encode(key), "value": STANDARD.encode(value) });
         self.ask(member, "v3/kv/put", &pair).await.map(drop)
@@ -127,7 +127,7 @@ impl EtcdGroup {
         Ok(Some(String::from_utf8(STANDARD.decode(value)?)?))
     }
 
-    /// etcd speaks gRPC, and what it calls a gateway: the same in JSON, with keys and values in Base64.
+    /// Calls etcd's gateway: the gRPC calls as JSON, with keys and values in Base64.
     async fn ask(&self, member: usize, path: &str, question: &Value) -> anyhow::Result<Value> {
         let url = format!("{}/{path}", self.members[member].url()?);
         let response = self.http.post(url).json(question).send().await?;

@@ -1,8 +1,8 @@
 //! How is one link between two nodes cut, without root and in one direction only? Each node is told to reach the others
-//! through an HTTP proxy of its own. The proxy knows who sends by its own port, and who receives by the request's host.
+//! through an HTTP proxy of its own. The proxy's port shows who sends, and the host of the request shows who receives.
 //!
-//! A cut link holds its bytes, as if they were lost and sent again: they arrive when it heals. No connection is reset;
-//! who waits for an answer has to notice by itself.
+//! A cut link holds its bytes, as if they were lost and sent again: they arrive when it heals. No connection is reset,
+//! so a node that waits for an answer has to notice the cut by itself.
 
 use std::{collections::HashSet, io, net::SocketAddr, sync::Arc};
 
@@ -17,13 +17,13 @@ use tokio::{
     task::JoinSet,
 };
 
-/// From whom, to whom.
+/// The sender and the receiver.
 type Link = (usize, usize);
 
 /// A node as the others know it.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// The host in its URL. Nobody but the proxies has to know it.
+    /// The host in its URL. Only the proxies can resolve it.
     pub host: String,
     /// Where it really listens.
     pub address: SocketAddr,
@@ -34,7 +34,7 @@ pub struct Node {
 pub struct Links {
     cut: watch::Sender<HashSet<Link>>,
     proxies: Vec<SocketAddr>,
-    /// Dropped with this, and with them every connection.
+    /// The tasks that accept connections. Dropping them ends every connection.
     _accepting: JoinSet<()>,
 }
 
@@ -89,7 +89,7 @@ async fn accept(
         let (nodes, cut) = (nodes.clone(), cut.clone());
         connections.spawn(async move {
             if let Err(error) = connection(client, from, &nodes, cut).await {
-                // A node that was killed, for the most part.
+                // Usually because a node was killed.
                 tracing::debug!(from, "a connection between nodes ended: {error:#}");
             }
         });
@@ -129,8 +129,8 @@ async fn connection(
     Ok(())
 }
 
-/// Whom a request to a proxy is for, and what it says when it goes there directly. It takes its connection with it: the
-/// next request on it could be for somebody else.
+/// The node that a request to a proxy is for, and the request as that node wants it. It closes the connection after its
+/// answer, because the next request on the connection could be for another node.
 fn redirect(head: &str, nodes: &[Node]) -> anyhow::Result<(usize, String)> {
     let (line, headers) = head.split_once("\r\n").unwrap_or((head, ""));
     let [method, target, version] = line.split(' ').collect::<Vec<_>>()[..] else {
@@ -156,7 +156,7 @@ async fn passes(cut: &watch::Receiver<HashSet<Link>>, link: Link) {
     let _ = cut.clone().wait_for(|cut| !cut.contains(&link)).await;
 }
 
-/// One direction. While it is cut nothing is read either, so TCP slows the sender down as a lost network would.
+/// One direction. While the link is cut, we stop reading too, so TCP slows the sender down as a lost network would.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -238,14 +238,14 @@ mod tests {
         stream.write_all(b"GET http://n1.lab/hello HTTP/1.1\r\n\r\n").await.unwrap();
         assert_eq!(&read(&mut stream).await, b"hello");
 
-        // Not the way there, but the way back.
+        // Cut the way back only.
         links.cut(1, 0);
         stream.write_all(b"ping").await.unwrap();
         assert!(timeout(NOT_YET, read::<4>(&mut stream)).await.is_err(), "it came back");
         links.heal();
         assert_eq!(&read(&mut stream).await, b"ping");
 
-        // A new connection is held too, and that of another pair is not.
+        // A new connection is held too, but not the connection of another pair.
         links.cut(0, 1);
         let mut stream = TcpStream::connect(links.proxies[0]).await.unwrap();
         stream.write_all(b"GET http://n1.lab/hello HTTP/1.1\r\n\r\n").await.unwrap();

@@ -1,8 +1,8 @@
 //! How does an experiment lose a leader? It starts a whole group of servers of its own, whose members it kills, pauses
 //! and starts again, and asks the group who leads now.
 //!
-//! A member is an [`OwnServer`]: it has a folder, a port and a keeper of its own. So whatever ends the experiment, each
-//! member ends too and its folder goes, and a member that is started again has its old port and its old data.
+//! A member is an [`OwnServer`]: it has a folder, a port and a keeper of its own. However the experiment ends, each
+//! member ends too and its folder is removed. A member that is started again has its old port and its old data.
 //!
 //! Beside the groups, two tools: [`pgbouncer`] is a pooler in front of a PostgreSQL, [`containers`] runs containers.
 
@@ -41,12 +41,12 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 
-/// A member that does not say for so long whether it leads is paused or gone.
+/// A member that does not say within this time whether it leads counts as paused or gone.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A group of servers that work as one.
 pub trait ServerGroup: Sized + Send + Sync {
-    /// What an experiment says that it needs.
+    /// What an experiment declares to use this group.
     const GROUP: Group;
 
     /// Starts all members and waits until the group takes writes.
@@ -85,7 +85,7 @@ async fn soon<T>(answer: impl Future<Output = anyhow::Result<T>>) -> Option<T> {
     timeout(ANSWERS_WITHIN, answer).await.ok()?.ok()
 }
 
-/// The homes of so many servers, which know one password.
+/// Prepares the homes of `count` servers with the same password.
 async fn prepare(group: Group, count: usize) -> anyhow::Result<Vec<OwnServer>> {
     let password = format!("{:032x}", rand::random::<u128>());
     let mut members = Vec::new();
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::Lab;
 
-    /// An experiment runs on whichever thread is free, so what it waits for has to be `Send`. The compiler checks it.
+    /// An experiment may move between threads, so the futures that it awaits have to be `Send`. The compiler checks it.
     #[test]
     fn an_experiment_can_use_every_group() {
         fn check<W: Future<Output = anyhow::Result<()>> + Send>(_: impl Fn(Lab) -> W) {}

@@ -1,5 +1,5 @@
-//! A PostgreSQL primary with two standbys, one synchronous and one asynchronous. Nobody watches over them: whoever
-//! wants a new primary promotes one.
+//! A PostgreSQL primary with two standbys, one synchronous and one asynchronous. Nothing fails over by itself: the
+//! experiment promotes a standby.
 
 use std::{fs, process::Stdio};
 
@@ -40,8 +40,8 @@ impl ServerGroup for PostgresGroup {
         }
         members[PRIMARY].restart().await?;
         let mut group = Self { members };
-        // Both slots before any backup: a backup makes a checkpoint, and a checkpoint that does not know a slot yet
-        // removes what it needs.
+        // Make both slots before any backup: a backup makes a checkpoint, and a checkpoint removes the WAL that a slot
+        // made later would need.
         for standby in [SYNCHRONOUS, ASYNCHRONOUS] {
             group.slot(standby, PRIMARY).await?;
         }
@@ -59,8 +59,8 @@ impl ServerGroup for PostgresGroup {
 }
 
 impl PostgresGroup {
-    /// The primary: of those that take writes, the one that was promoted last. An old primary that comes back takes
-    /// writes too, on the old timeline.
+    /// The primary: among the members that take writes, the one that was promoted last. An old primary that comes back
+    /// takes writes too, on the old timeline.
     pub async fn leader(&self) -> Option<usize> {
         let timelines = (0..self.members.len()).map(|member| soon(self.timeline(member)));
         let timelines = join_all(timelines).await.into_iter().enumerate();
@@ -71,7 +71,7 @@ impl PostgresGroup {
     /// The timeline that this member writes, if it is a primary.
     async fn timeline(&self, member: usize) -> anyhow::Result<Option<i64>> {
         let mut connection = self.connect(member).await?;
-        // A standby may not be asked for its current position, and a `case` does not ask.
+        // On a standby the function for the current position fails, and the `case` does not call it there.
         let query = sqlx::query_scalar(
             r#"
             select case when not pg_is_in_recovery()
@@ -92,15 +92,16 @@ impl PostgresGroup {
         Ok(())
     }
 
-    /// Makes a running standby follow another primary. It can if it has nothing that the new primary has not.
+    /// Makes a running standby follow another primary. This works only if the standby has no commit that the new
+    /// primary lacks.
     pub async fn follow(&self, member: usize, primary: usize) -> anyhow::Result<()> {
         self.slot(member, primary).await?;
         let conninfo = self.conninfo(member, primary)?;
         self.set(member, "primary_conninfo", &conninfo).await
     }
 
-    /// Makes a member a standby of this primary from nothing. This always works, also for an old primary whose last
-    /// commits the new one never saw; they are lost.
+    /// Deletes the data of a member and makes it a standby of this primary. This always works. Commits of an old
+    /// primary that the new one never received are lost.
     pub async fn rebuild(&mut self, member: usize, primary: usize) -> anyhow::Result<()> {
         if self.members[member].is_running()? {
             self.members[member].kill().await?;
@@ -111,7 +112,7 @@ impl PostgresGroup {
         self.members[member].restart().await
     }
 
-    /// From now on, every commit on this primary waits for this standby; or for none.
+    /// From now on, every commit on this primary waits for this standby, or for no standby.
     pub async fn wait_for_commits_on(
         &self,
         primary: usize,
@@ -124,14 +125,14 @@ impl PostgresGroup {
     /// Changes a setting of a running member.
     async fn set(&self, member: usize, name: &str, value: &str) -> anyhow::Result<()> {
         let mut connection = self.connect(member).await?;
-        // It takes no parameters, and no other statement beside it.
+        // `alter system` takes no parameters, and must be a statement of its own.
         let statement = AssertSqlSafe(format!("alter system set {name} = '{value}'"));
         sqlx::query(statement).execute(&mut connection).await?;
         sqlx::query("select pg_reload_conf()").execute(&mut connection).await?;
         Ok(())
     }
 
-    /// Something if both standbys follow, the one as it should and the other as it should.
+    /// `Some` if one standby follows synchronously and the other asynchronously.
     async fn follow_state(&self, primary: usize) -> anyhow::Result<Option<()>> {
         let mut connection = self.connect(primary).await?;
         let query = sqlx::query_scalar(
@@ -158,7 +159,7 @@ impl PostgresGroup {
             .arg("--pgdata")
             .arg(home.path.join("data"))
             .args(["--dbname", &self.conninfo(member, primary)?])
-            // The settings of a standby, with this very connection.
+            // Writes the settings of a standby, with this connection.
             .args(["--write-recovery-conf", "--wal-method=stream", "--slot", &name(member)])
             .args(["--checkpoint=fast", "--no-sync"])
             .current_dir(&home.path)
@@ -173,7 +174,7 @@ impl PostgresGroup {
         Ok(())
     }
 
-    /// Keeps on the primary from now on what this standby has not yet received, also while it is away.
+    /// From now on the primary keeps the WAL that this standby has not yet received, even while the standby is down.
     async fn slot(&self, member: usize, primary: usize) -> anyhow::Result<()> {
         let query = sqlx::query(
             r#"
@@ -185,7 +186,7 @@ impl PostgresGroup {
         Ok(())
     }
 
-    /// How this member finds that primary.
+    /// The connection string with which this member follows that primary.
     fn conninfo(&self, member: usize, primary: usize) -> anyhow::Result<String> {
         let server = &self.members[primary];
         Ok(format!(

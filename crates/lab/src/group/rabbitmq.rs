@@ -29,8 +29,8 @@ impl ServerGroup for RabbitMqGroup {
 
     async fn start() -> anyhow::Result<Self> {
         let mut members = prepare(Self::GROUP, NODES).await?;
-        // They find each other by name through one `epmd`. The first node starts it. Each keeper tells it to end when
-        // its node has ended, and it refuses as long as it knows another node: the last one takes it along.
+        // They find each other by name through one `epmd`. The first node starts it. Each keeper tells it to end after
+        // its node has ended. `epmd` refuses while it knows another node, so it ends after the last node.
         let epmd_port = port::free()?;
         let cookie = format!("{:032x}", rand::random::<u128>());
         for (number, member) in members.iter_mut().enumerate() {
@@ -46,8 +46,8 @@ impl ServerGroup for RabbitMqGroup {
                 launch.after.extend(["-port".into(), epmd_port.to_string(), "-kill".into()]);
             });
         }
-        // The others join a node that has made its own database. Three that begin together compete for a lock, and who
-        // loses waits for seconds.
+        // The others join the first node after it has made its own database. Three that start together compete for a
+        // lock, and the losers wait for seconds.
         let (first, others) = members.split_first_mut().context("three of them")?;
         let log = first.home().path.join("log");
         let can_be_joined = || async {
@@ -75,10 +75,10 @@ impl RabbitMqGroup {
         Ok(*leaders.get(queue).context("no such queue")?)
     }
 
-    /// The node that leads each queue. It takes two seconds to find out: RabbitMQ tells its own tools only.
+    /// The node that leads each queue. This takes two seconds, because only RabbitMQ's own tool can ask.
     pub async fn leaders(&self) -> anyhow::Result<BTreeMap<String, Option<usize>>> {
         for (number, member) in self.members.iter().enumerate() {
-            // One that is paused or gone would keep the tool waiting.
+            // The tool would wait for a node that is paused or gone.
             if member.version().await.is_err() {
                 continue;
             }
@@ -92,7 +92,7 @@ impl RabbitMqGroup {
         bail!("no node answers")
     }
 
-    /// Asks this node with RabbitMQ's own tool, or tells it something; what it prints.
+    /// Runs a command of RabbitMQ's own tool on this node, and returns what it prints.
     pub async fn rabbitmqctl(&self, member: usize, words: &[&str]) -> anyhow::Result<Vec<u8>> {
         let server = &self.members[member];
         let mut rabbitmqctl = Command::new(server.programs()?.folder.join("rabbitmqctl"));
@@ -118,14 +118,14 @@ impl RabbitMqGroup {
 /// The nodes talk to each other on loopback only.
 const LOOPBACK: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
 
-/// And they share the machine: two schedulers each.
+/// The same, and two schedulers for each node, because the nodes share one machine.
 const ERLANG: &str = "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2";
 
 fn name(number: usize) -> String {
     format!("n{number}@localhost")
 }
 
-/// Whom a node joins, and that it stops serving when it sees less than half of the group.
+/// The configuration of a node: which node it joins, and that it pauses when it sees only a minority of the group.
 fn cluster(number: usize) -> String {
     let joins =
         if number == 0 { String::new() } else { format!("'{}', '{}'", name(0), name(number)) };

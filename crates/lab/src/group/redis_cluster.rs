@@ -28,7 +28,7 @@ impl ServerGroup for RedisCluster {
         let mut members = prepare(Self::GROUP, 2 * MASTERS).await?;
         let mut buses = Vec::new();
         for member in &mut members {
-            // By default it is the port and 10,000, where somebody else may listen.
+            // The default is the server's port plus 10,000, where another program may listen.
             let bus = port::free()?;
             let config = format!(
                 "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port {bus}\n\
@@ -56,7 +56,7 @@ impl RedisCluster {
     /// The slot of a key.
     pub async fn slot_of(&self, key: &str) -> anyhow::Result<u16> {
         for member in &self.members {
-            // One that is paused or gone cannot tell; any other can.
+            // A member that is paused or gone does not answer; any other member can.
             if let Some(slot) = soon(slot(member, key)).await {
                 return Ok(slot);
             }
@@ -64,8 +64,8 @@ impl RedisCluster {
         bail!("no member answers")
     }
 
-    /// The master that has this slot. Of two that say so, it is the one that was elected later; the other has not yet
-    /// heard of it.
+    /// The master of this slot. If two claim it, the one that was elected later has it; the other has not yet heard of
+    /// the election.
     pub async fn leader(&self, slot: u16) -> Option<usize> {
         let selves = join_all(self.members.iter().map(|member| soon(itself(member)))).await;
         let owners = selves.into_iter().enumerate().filter_map(|(member, it)| {
@@ -80,7 +80,7 @@ impl RedisCluster {
         for (number, master) in (0..masters).zip(&self.members) {
             let mut connection = connect(master).await?;
             let mut command = redis::cmd("CLUSTER");
-            // Each a different one, so that they meet without a conflict.
+            // A different epoch for each, so that they meet without a conflict.
             command.arg("SET-CONFIG-EPOCH").arg(number + 1).exec_async(&mut connection).await?;
             let (first, last) = (SLOTS / masters * number, SLOTS / masters * (number + 1) - 1);
             let last = if number + 1 == masters { SLOTS - 1 } else { last };
@@ -121,8 +121,8 @@ impl RedisCluster {
         Ok(())
     }
 
-    /// Something if every node finds the cluster in order, and every replica has its master's data and is known as a
-    /// replica everywhere: only then can it be elected.
+    /// `Some` if every node finds the cluster healthy, and every replica has its master's data and every node knows it
+    /// as a replica: only then can it be elected.
     async fn is_whole(&self) -> anyhow::Result<Option<()>> {
         for (number, member) in self.members.iter().enumerate() {
             let mut command = redis::cmd("CLUSTER");
@@ -160,7 +160,7 @@ impl Itself {
             id: (*id).to_owned(),
             is_master: flags.split(',').any(|flag| flag == "master"),
             epoch: epoch.parse().ok()?,
-            // A slot that is on its way to another node stands in brackets, and is none.
+            // A slot in brackets is moving between nodes, and does not count.
             slots: slots.iter().filter_map(range).collect(),
         })
     }

@@ -17,7 +17,7 @@ pub const MASTER: &str = "lab";
 pub struct SentinelGroup {
     /// The master, at first number 0, and its replicas.
     pub members: Vec<OwnServer>,
-    /// They watch. A client asks them for the master's address.
+    /// The Sentinels. A client asks them for the master's address.
     pub sentinels: Vec<OwnServer>,
 }
 
@@ -69,7 +69,7 @@ impl SentinelGroup {
         })
     }
 
-    /// Something if every Sentinel knows both replicas and both other Sentinels, and the replicas have the master's data.
+    /// `Some` if every Sentinel knows both replicas and both other Sentinels, and the replicas have the master's data.
     async fn is_whole(&self) -> anyhow::Result<Option<()>> {
         for sentinel in &self.sentinels {
             let mut connection = connect(sentinel).await?;
@@ -115,13 +115,13 @@ pub(super) async fn connect(server: &OwnServer) -> anyhow::Result<MultiplexedCon
     Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
-/// What every Redis of a group is told.
+/// The configuration of every Redis of a group.
 fn common(server: &OwnServer) -> anyhow::Result<String> {
     let (port, password) = (server.port()?, server.home().read("password")?);
     Ok(format!("bind 127.0.0.1\nport {port}\nrequirepass {password}\n"))
 }
 
-/// What every Redis is told that holds data.
+/// The configuration of every Redis that holds data.
 pub(super) fn replicated(server: &OwnServer) -> anyhow::Result<String> {
     let password = server.home().read("password")?;
     let words = format!(
@@ -132,7 +132,8 @@ pub(super) fn replicated(server: &OwnServer) -> anyhow::Result<String> {
     Ok(common(server)? + &words)
 }
 
-/// Gives a server a configuration that stays when it is started again: Redis writes into it itself whom it follows.
+/// Gives a server a configuration file that stays across restarts: Redis itself writes the master that it follows into
+/// it.
 pub(super) fn configure(
     server: &mut OwnServer,
     config: &str,

@@ -1,5 +1,5 @@
-//! Is the chapter's table of what the whiteboard version gets wrong true? All cases are sent to that version, and exactly
-//! those in the table must fail. Each experiment in the table is run against it, and a check must fail.
+//! Is the chapter's table of the whiteboard version's mistakes true? All cases run against that version, and exactly
+//! those in the table must fail. Each experiment in the table runs against it, and at least one check must fail.
 
 use std::{
     collections::BTreeSet,
@@ -22,11 +22,12 @@ use crate::{
     whiteboard::ask_for,
 };
 
-/// Set in the environment of a test binary that is to try its cases against the whiteboard version, and nothing else.
+/// Set in the environment of a test binary that has to try its cases against the whiteboard version, and do nothing
+/// else.
 const CASES: &str = "LAB_WHITEBOARD_CASES";
 
-/// If this process was started to try the cases against the whiteboard version, does that and prints the names of those
-/// that fail, as JSON.
+/// If this process was started to try the cases against the whiteboard version, does that, and prints the failed cases
+/// with their errors as JSON.
 pub(super) fn take_over(answer: &Answer, serve: Serve) -> Option<ExitCode> {
     std::env::var_os(CASES)?;
     ask_for();
@@ -40,7 +41,7 @@ pub(super) fn take_over(answer: &Answer, serve: Serve) -> Option<ExitCode> {
     }))
 }
 
-/// One for the cases, and one for each experiment in the table.
+/// One test for the cases, and one for each experiment in the table.
 pub(super) fn trials(answer: &Answer) -> Vec<super::Trial> {
     if !answer.serve.has_whiteboard() {
         return Vec::new();
@@ -111,7 +112,7 @@ async fn a_check_fails(answer: &Answer, name: &str) -> anyhow::Result<Completion
 async fn output<T: DeserializeOwned>(command: &mut Command) -> anyhow::Result<T> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut process = command.spawn()?;
-    // A child of ours ends with its standard input.
+    // A child of ours ends when its standard input is closed.
     let _stdin = process.stdin.take();
     let output = process.wait_with_output().await?;
     let words = || format!("{}:\n{}", output.status, String::from_utf8_lossy(&output.stderr));

@@ -1,5 +1,5 @@
-//! The cheapest HTTP/1.1 client that is still right about where an answer ends. A full client costs more
-//! than the servers that we compare, and would hide their difference.
+//! How do we send load cheaply? With a minimal HTTP/1.1 client that only finds the end of an answer. A full client
+//! costs more than the servers that we compare, and would hide their difference.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,8 +9,8 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Connections to one server, for an open loop: it cannot know how many requests will be under way. Each takes a free
-/// connection, or opens one.
+/// Connections to one server, for an open loop, which cannot know how many requests will be in flight. Each request
+/// takes a free connection, or opens one.
 #[derive(Debug)]
 pub struct Pool {
     host: String,
@@ -18,7 +18,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Of connections to `127.0.0.1:PORT`; none is open yet.
+    /// A pool for `127.0.0.1:PORT`. No connection is open yet.
     pub fn of(host: &str) -> Self {
         Self { host: host.to_owned(), free: Mutex::default() }
     }
@@ -33,7 +33,7 @@ impl Pool {
         self.send(|connection| connection.post(path, json)).await
     }
 
-    /// A connection that fails is not used again.
+    /// Sends one request. A connection that fails is not used again.
     async fn send(&self, request: impl FnOnce(&Connection) -> Vec<u8>) -> anyhow::Result<u16> {
         let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = free().pop();
@@ -64,7 +64,7 @@ impl Connection {
         Ok(Self { stream, host: host.to_owned(), received: Vec::with_capacity(4_096) })
     }
 
-    /// The bytes of a GET, to be made once and sent often.
+    /// The bytes of a GET. Make them once and send them often.
     pub fn get(&self, path: &str) -> Vec<u8> {
         format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.host).into_bytes()
     }

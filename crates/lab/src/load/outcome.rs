@@ -1,10 +1,10 @@
-//! What has a load measured? Counts, throughput, and the percentiles of the latency.
+//! What does a load measure? Counts, throughput, and the percentiles of the latency.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The longest latency that is told apart, in microseconds: an hour.
+/// The longest latency that we record, in microseconds: an hour.
 const LONGEST: u64 = 3_600_000_000;
 
 /// What a load has measured.
@@ -14,12 +14,12 @@ pub struct Outcome {
     pub ok: u64,
     /// Requests that failed.
     pub failed: u64,
-    /// The first failure's words.
+    /// The error of the first request that failed.
     pub first_error: Option<String>,
     /// How long it took.
     pub seconds: f64,
-    /// In microseconds. A request that failed counts as the longest: nobody waits less for an answer that never comes,
-    /// and a server must not look quick because it refuses quickly.
+    /// In microseconds. A failed request counts as the longest latency: its answer never comes, and a server must not
+    /// look quick because it refuses quickly.
     latencies: Histogram<u64>,
     /// How late the open loop sent its requests, in microseconds.
     lags: Histogram<u64>,
@@ -27,7 +27,7 @@ pub struct Outcome {
 
 impl Outcome {
     pub(super) fn new() -> anyhow::Result<Self> {
-        // With three digits: finer than any of this is repeatable.
+        // Three digits are more than repeated runs agree on.
         let empty = Histogram::new_with_bounds(1, LONGEST, 3)?;
         let lags = empty.clone();
         Ok(Self { ok: 0, failed: 0, first_error: None, seconds: 0.0, latencies: empty, lags })
@@ -63,20 +63,20 @@ impl Outcome {
         self.ok as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    /// The latency in milliseconds below which this percentage of the requests stayed. A request that failed counts as
-    /// one that took an hour.
+    /// The latency in milliseconds that this percentage of the requests did not exceed. A failed request counts as one
+    /// that took an hour.
     pub fn percentile(&self, percentage: f64) -> f64 {
         self.latencies.value_at_percentile(percentage) as f64 / 1e3
     }
 
-    /// How late the open loop itself was with this percentage of its requests, at most, in milliseconds. It is part of
-    /// their latencies: where it is not small beside them, the generator was measured, and not the server.
+    /// How late the open loop itself sent this percentage of its requests, at most, in milliseconds. The lag is part of
+    /// the latencies. If it is not small beside them, the run measured the load generator and not the server.
     pub fn schedule_lag(&self, percentage: f64) -> f64 {
         self.lags.value_at_percentile(percentage) as f64 / 1e3
     }
 
-    /// What a closed loop can tell, as cells of a table: requests per second and failures. Latencies are not among them,
-    /// since a closed loop asks less of a slow server (coordinated omission).
+    /// The results of a closed loop as cells of a table: requests per second and failures. No latencies, because a
+    /// closed loop sends less to a slow server (coordinated omission).
     pub fn cells(&self) -> Vec<String> {
         vec![format!("{:.0}", self.throughput()), self.failed.to_string()]
     }
@@ -84,7 +84,7 @@ impl Outcome {
     /// The head of [`cells`](Self::cells).
     pub const COLUMNS: [&str; 2] = ["requests/s", "failed"];
 
-    /// What an open loop tells, as cells of a table.
+    /// The results of an open loop as cells of a table.
     pub fn open_cells(&self) -> Vec<String> {
         let percentile = |percentage| {
             let known = self.latencies.value_at_percentile(percentage) < LONGEST;
@@ -109,8 +109,8 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The value in the middle, or the mean of the two in the middle: what a measurement gives in most runs, whatever one
-/// bad run says. NaN if there is none.
+/// The value in the middle, or the mean of the two in the middle, so that one bad run does not change it much. NaN if
+/// there is no value.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -139,7 +139,7 @@ mod tests {
     fn a_request_that_failed_is_slower_than_any_that_succeeded() {
         let mut outcome = Outcome::new().unwrap();
         for n in 0..100 {
-            // Refused at once: a server that does so is not quick.
+            // Refused at once, which must not make the server look quick.
             let result = if n % 10 == 0 { Err(anyhow::anyhow!("refused")) } else { Ok(()) };
             outcome.record(Duration::from_millis(if n % 10 == 0 { 0 } else { 20 }), result);
         }

@@ -1,5 +1,4 @@
-//! How does a chart look in the guide? An SVG that takes the page's colours and says in words what it
-//! shows.
+//! How does a chart look in the guide? It is an SVG in the page's colours that also says in words what it shows.
 
 use std::{fmt::Write, ops::Range};
 
@@ -8,12 +7,12 @@ use plotters::prelude::*;
 use super::{escaped, number};
 use crate::recorder::Series;
 
-/// Each stands for a colour of the page's style sheet, in whose place it is drawn.
+/// Each is a placeholder, replaced in the SVG by a colour of the page's style sheet.
 const LINES: [RGBColor; 4] =
     [RGBColor(1, 0, 1), RGBColor(2, 0, 2), RGBColor(3, 0, 3), RGBColor(4, 0, 4)];
 const SIZE: (u32, u32) = (720, 320);
 
-/// The chart. What cannot be drawn (no points, nothing finite) is said in words.
+/// The chart. If it cannot be drawn (no points, or none that is finite), a paragraph in words.
 pub fn chart(series: &Series) -> String {
     let mut svg = String::new();
     let drawn = draw(series, &mut svg).is_ok();
@@ -39,7 +38,7 @@ fn draw(series: &Series, svg: &mut String) -> Result<(), Box<dyn std::error::Err
     let points = || series.lines.iter().flat_map(|line| &line.points).filter(|point| finite(point));
     let x = range(points().map(|&(x, _)| x)).ok_or("nothing to draw")?;
     let y = range(points().map(|&(_, y)| y)).ok_or("nothing to draw")?;
-    // From zero, unless the values are far from it: a cut axis makes mountains of molehills.
+    // The axis begins at zero, or at the least value if that is negative: a cut axis exaggerates differences.
     let y = if y.start > 0.0 { 0.0..y.end } else { y };
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     let mut chart = ChartBuilder::on(&root)
@@ -65,7 +64,7 @@ fn draw(series: &Series, svg: &mut String) -> Result<(), Box<dyn std::error::Err
             .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
             .label(&line.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3)));
-        // A dot for each measured point, unless they would run together.
+        // A dot for each measured point, unless the dots would overlap.
         if points.len() <= 40 {
             chart.draw_series(points.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
         }
@@ -91,7 +90,7 @@ fn range(values: impl Iterator<Item = f64> + Clone) -> Option<Range<f64>> {
     Some(low - pad..high + pad)
 }
 
-/// What the chart shows, for those who do not see it.
+/// What the chart shows, for readers who cannot see it.
 fn in_words(series: &Series) -> String {
     let mut words = format!("{} over {}.", series.y, series.x);
     for line in &series.lines {

@@ -81,7 +81,7 @@ fn verdict(report: &Report) -> String {
     }
 }
 
-/// In colour where somebody looks who has not asked for none (<https://no-color.org>).
+/// Colour on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
 fn colour(text: &str, code: &str) -> String {
     if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
         return format!("\x1b[{code}m{text}\x1b[0m");
@@ -89,7 +89,7 @@ fn colour(text: &str, code: &str) -> String {
     text.to_owned()
 }
 
-/// A line for each line of the chart, all to one scale.
+/// One sparkline for each line of the chart, all on one scale.
 fn sparklines(series: &Series) -> String {
     let values = || series.lines.iter().flat_map(|line| &line.points).map(|&(_, y)| y);
     let finite = || values().filter(|y| y.is_finite());
@@ -129,7 +129,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// A bar that shows nothing yet, and never anything where nobody looks.
+    /// A bar that shows nothing yet, and never shows anything if standard error is not a terminal.
     pub fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         bar.enable_steady_tick(std::time::Duration::from_millis(200));

@@ -238,7 +238,8 @@ async fn what_is_in_flight_is_answered_before_the_server_stops() {
     }
 }
 
-/// A server of two ports once went on for ever: one port heard the signal, and the other was not yet listening for it.
+/// Otherwise a server with two ports could run for ever: one port hears the signal, and the other does not yet listen
+/// for it.
 #[tokio::test]
 async fn a_signal_between_the_call_and_the_wait_is_not_lost() {
     use rustix::process::{Signal, getpid, kill_process};

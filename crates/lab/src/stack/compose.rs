@@ -8,7 +8,7 @@ use tokio::{net::TcpStream, process::Command, sync::Mutex, time::timeout};
 
 use super::{announce, home, probe, programs::on_path, service::Service};
 
-/// The server's address when the stack is up, if the file has this service.
+/// The server's address when the stack is up, if `docker-compose.yml` has this service.
 pub fn url(service: Service) -> Option<&'static str> {
     service.about().compose_url
 }
@@ -21,7 +21,7 @@ pub(super) async fn found(service: Service) -> Option<&'static str> {
     (listens && probe::answers(service, url).await.is_ok()).then_some(url)
 }
 
-/// Whether there seems to be a container engine, as far as can be seen without asking it.
+/// Whether there seems to be a container engine. Looks for its files, and does not connect to it.
 pub(super) fn has_engine() -> bool {
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let sockets = [
@@ -33,7 +33,7 @@ pub(super) fn has_engine() -> bool {
     socket && on_path("docker").is_some()
 }
 
-/// Whether there is a container engine. The client alone will not do.
+/// Whether a container engine answers. The client alone is not enough.
 pub(super) async fn engine_answers() -> bool {
     let info = Command::new("docker")
         .args(["info", "--format", "{{.ServerVersion}}"])
@@ -46,7 +46,7 @@ pub(super) async fn engine_answers() -> bool {
 
 /// Brings up one service and waits until it is healthy.
 pub(super) async fn up(service: Service, url: &str) -> anyhow::Result<()> {
-    // Compose does not like to be run twice at the same time on one project.
+    // Two runs of Compose at the same time on one project disturb each other.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
     let _turn = ONE_AT_A_TIME.lock().await;
     announce(service, "docker compose up --wait (the first time downloads an image) …");
@@ -63,6 +63,6 @@ pub(super) async fn up(service: Service, url: &str) -> anyhow::Result<()> {
         bail!("docker compose up failed:\n{}", String::from_utf8_lossy(&up.stderr));
     }
     probe::answers(service, url).await.with_context(|| {
-        format!("{service} is healthy in Compose, and yet its published port does not answer")
+        format!("Compose says that {service} is healthy, but its published port does not answer")
     })
 }

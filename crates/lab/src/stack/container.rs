@@ -1,8 +1,8 @@
-//! How does an experiment get a server of its own where none is installed, and a container engine is? Its keeper runs
-//! `docker run --rm` as if that were the server: the client hands signals on, and ends when the container does.
+//! How does an experiment get a server of its own if only a container engine is installed? The keeper runs
+//! `docker run --rm` in place of the server: the Docker client forwards signals, and ends when the container ends.
 //!
-//! The data is in the server's home and belongs to the user whom the home belongs to. So it survives the container, which
-//! ends at every kill, and goes with the home.
+//! The data is in the server's home and belongs to the same user as the home. So it survives the container, which ends
+//! at every kill, and is removed with the home.
 
 use std::{fs, process::Stdio, time::Duration};
 
@@ -16,16 +16,16 @@ use super::{
     service::{Launch, Service, Stop, text},
 };
 
-/// How the client finds its engine.
+/// The variables with which the Docker client finds its engine.
 const CLIENT: [&str; 5] =
     ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"];
 
-/// Whether a server of this service can be had this way, as far as can be seen without asking the engine.
+/// Whether a server of this service can run in a container. Does not connect to the engine.
 pub(super) fn is_possible(service: Service) -> bool {
     service.about().container.is_some() && compose::has_engine()
 }
 
-/// Downloads the image, if it is not there yet.
+/// Downloads the image, unless the engine has it.
 pub(super) async fn pull(service: Service) -> anyhow::Result<()> {
     let image = service.image().context("a service that runs in a container has an image")?;
     let docker = |words: &[&str]| {
@@ -71,7 +71,7 @@ pub(super) fn launch(service: Service, home: &Home, port: u16) -> anyhow::Result
         add(&["--volume", &format!("{}:{inside}:ro", text(&file)?)]);
     }
     for (name, _) in container.environment {
-        // The value is taken from the client's environment: a command line can be read by everybody.
+        // The client takes the value from its environment: every user can read a command line.
         add(&["--env", name]);
     }
     add(container.options);
@@ -83,7 +83,7 @@ pub(super) fn launch(service: Service, home: &Home, port: u16) -> anyhow::Result
         CLIENT.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     launch.environment = client.chain(own).collect();
     launch.stop = Stop::Terminate;
-    // If the client was killed, the container goes on.
+    // If the client was killed, the container still runs.
     launch.after = ["docker", "rm", "--force", &name].map(str::to_owned).into();
     launch.container = Some(name);
     Ok(launch)

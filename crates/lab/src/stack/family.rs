@@ -1,8 +1,8 @@
-//! How are all processes of a server stopped at the same moment? PostgreSQL has one for each connection, in sessions of
-//! their own, so that no signal to a group reaches them all.
+//! How are all processes of a server stopped at the same moment? PostgreSQL has one process for each connection, in a
+//! session of its own, so a signal to a process group does not reach them all.
 //!
-//! Invariant: the caller is the parent of the first process and has not waited for it. While that one is stopped it waits
-//! for no child either. So none of these pids can come to belong to somebody else.
+//! Invariant: the caller is the parent of the first process and has not waited for it. While the first process is
+//! stopped, it does not wait for its children either. So the system cannot reuse any of these pids.
 
 use std::{fs, process::Command};
 
@@ -12,8 +12,8 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid},
 };
 
-/// SIGKILL to all: the nearest thing to a power cut that they can see. All are stopped before any is killed, or those
-/// that live a moment longer could still write and answer.
+/// Sends SIGKILL to all, which comes closest to a power cut. All are stopped before any is killed, or the last ones
+/// could still write and answer.
 pub fn kill(parent: Pid) -> anyhow::Result<()> {
     pause(parent)?;
     for child in children(parent)? {
@@ -22,10 +22,10 @@ pub fn kill(parent: Pid) -> anyhow::Result<()> {
     Ok(signal(parent, Signal::KILL)?)
 }
 
-/// SIGSTOP to all. The parent first: it then starts no others.
+/// Sends SIGSTOP to all, to the parent first, so that it starts no more children.
 pub fn pause(parent: Pid) -> anyhow::Result<()> {
     signal(parent, Signal::STOP)?;
-    // Not at once, if it was just running. What we learn here stays to be waited for.
+    // The parent may stop a moment later. `NOWAIT` leaves its exit status for the caller.
     waitid(
         WaitId::Pid(parent),
         WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
@@ -36,7 +36,7 @@ pub fn pause(parent: Pid) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// SIGCONT to all that [`pause`] has stopped. The parent last: until then it waits for none of them.
+/// Sends SIGCONT to all that [`pause`] has stopped, to the parent last: until then it does not wait for its children.
 pub fn resume(parent: Pid) -> anyhow::Result<()> {
     for child in children(parent)? {
         signal(child, Signal::CONT)?;
@@ -44,7 +44,7 @@ pub fn resume(parent: Pid) -> anyhow::Result<()> {
     Ok(signal(parent, Signal::CONT)?)
 }
 
-/// One that has just ended by itself is as good as stopped.
+/// Sends a signal. A process that has just ended is not an error.
 fn signal(process: Pid, signal: Signal) -> Result<(), Errno> {
     match kill_process(process, signal) {
         Err(Errno::SRCH) => Ok(()),
@@ -52,7 +52,7 @@ fn signal(process: Pid, signal: Signal) -> Result<(), Errno> {
     }
 }
 
-/// The processes that this one started and that still live.
+/// The living children of this process.
 fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     if !cfg!(target_os = "linux") {
         let output = Command::new("ps").args(["-A", "-o", "pid=,ppid="]).output().context("ps")?;
@@ -65,7 +65,7 @@ fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     // A small container has no `ps`.
     let mut children = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
-        // `pid (name) state ppid …`, and the name may hold spaces and parentheses. It may end as we look.
+        // `pid (name) state ppid …`, and the name may hold spaces and parentheses. The process may end meanwhile.
         let Ok(stat) = fs::read_to_string(process.path().join("stat")) else { continue };
         let (Some((pid, _)), Some((_, rest))) = (stat.split_once(' '), stat.rsplit_once(')'))
         else {
@@ -77,7 +77,7 @@ fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     Ok(children)
 }
 
-/// The pid, if the parent's pid, which follows it, is this one.
+/// Reads a pid and its parent's pid, and returns the pid if the parent is this one.
 fn child<'a>(mut fields: impl Iterator<Item = &'a str>, parent: Pid) -> Option<Pid> {
     let pid = fields.next()?.parse().ok()?;
     let of: i32 = fields.next()?.parse().ok()?;

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 
 use super::{home, service::Service};
 
-/// The variables of `.env`, read once. The environment goes before the file.
+/// The variables of `.env`, read once. A variable of the environment overrides the file.
 static DOTENV: LazyLock<Result<HashMap<String, String>, String>> = LazyLock::new(|| {
     let path = home::workspace().join(".env");
     if !path.exists() {

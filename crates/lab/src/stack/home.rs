@@ -1,13 +1,13 @@
-//! What does a private server own on disk? A home: its data, its log, and the files by which processes
-//! agree on it.
+//! What does a private server have on disk? A home: its data, its log, and the files through which processes
+//! coordinate.
 //!
 //! | file | meaning |
 //! |---|---|
-//! | `running.lock` | locked by the kernel as long as the server or its keeper lives |
-//! | `start.lock` | held while somebody starts or stops it |
-//! | `users` | every user holds a shared lock on it |
-//! | `stop`, `kill`, `pause`, `resume` | an order to the keeper, as long as it is not carried out |
-//! | `port`, `password`, `log` | what they say |
+//! | `running.lock` | the lock is held as long as the server or its keeper lives |
+//! | `start.lock` | the lock is held while a process starts or stops the server |
+//! | `users` | every process that uses the server holds a shared lock on it |
+//! | `stop`, `kill`, `pause`, `resume` | an order to the keeper; the file exists until the order is carried out |
+//! | `port`, `password`, `log` | the server's port, password and log |
 
 use std::{
     fs::{self, File, TryLockError},
@@ -27,9 +27,9 @@ use crate::port;
 /// The folder of one private server.
 #[derive(Clone, Debug)]
 pub struct Home {
-    /// Where.
+    /// The path of the folder.
     pub path: PathBuf,
-    /// Who runs it, where that is not ourselves: PostgreSQL refuses to run as root.
+    /// The user that runs the server, if it is not our own: PostgreSQL refuses to run as root.
     pub account: Option<Account>,
 }
 
@@ -42,10 +42,10 @@ pub struct Account {
     pub gid: u32,
 }
 
-/// What can be asked of a keeper.
+/// An order to a keeper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Stop the server in good order.
+    /// Stop the server cleanly.
     Stop,
     /// SIGKILL to all of its processes at once.
     Kill,
@@ -67,7 +67,7 @@ impl Home {
         let root = rustix::process::geteuid().is_root();
         let account = if refuses_root && root { Some(unprivileged()?) } else { None };
         if account.is_some() && !everyone_can_reach(&parent)? {
-            // For example a checkout under /root. One folder for each checkout.
+            // For example, the checkout is under /root. Each checkout gets its own folder in /var/tmp.
             let words = parent.to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
             parent = PathBuf::from(format!("/var/tmp/worked-answers{words}"));
             make_our_own(&parent)?;
@@ -75,7 +75,7 @@ impl Home {
         Ok(Self { path: parent.join(name), account })
     }
 
-    /// Makes the folder, readable by nobody but the server's user.
+    /// Makes the folder. Only the server's user can read it.
     pub fn create(&self) -> anyhow::Result<()> {
         self.refuse_what_we_did_not_make()?;
         self.refuse_the_homes_of_others()?;
@@ -87,7 +87,7 @@ impl Home {
         make().with_context(|| format!("cannot make {}", self.path.display()))
     }
 
-    /// `STACK_DIR` may name a folder in which a reader has a `redis` too. A home of ours has one of these lock files from
+    /// `STACK_DIR` may name a folder with a `redis` of the reader's. A home of ours has one of these lock files from
     /// its first start on.
     fn refuse_what_we_did_not_make(&self) -> anyhow::Result<()> {
         let is_free = match self.path.read_dir() {
@@ -104,7 +104,7 @@ impl Home {
         Ok(())
     }
 
-    /// A copy of `target/` belongs to whoever copied it, and then the server cannot read its data.
+    /// A copy of `target/` belongs to the user who copied it, and then the server's user cannot read its data.
     fn refuse_the_homes_of_others(&self) -> anyhow::Result<()> {
         let expected = self.account.map_or(rustix::process::geteuid().as_raw(), |it| it.uid);
         let Ok(entries) = self.path.read_dir() else { return Ok(()) };
@@ -114,7 +114,7 @@ impl Home {
             if owner != expected && folder.read_dir().is_ok_and(|mut it| it.next().is_some()) {
                 bail!(
                     "{} belongs to the user {owner}, but its server runs as the user {expected}: it was made by \
-                     somebody else, or is a copy. `rm -rf {}` makes a fresh one",
+                     another user, or is a copy. Run `rm -rf {}` to start with a fresh one",
                     folder.display(),
                     self.path.display(),
                 );
@@ -130,7 +130,7 @@ impl Home {
         Ok(path)
     }
 
-    /// Writes a file that the server has no business with.
+    /// Writes a file that only our own user can read.
     pub fn write_for_us(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
         let write = || {
@@ -142,7 +142,7 @@ impl Home {
         Ok(path)
     }
 
-    /// Makes a file the server's user's.
+    /// Gives a file to the server's user.
     pub fn give(&self, path: &Path) -> io::Result<()> {
         match self.account {
             Some(account) => chown(path, Some(account.uid), Some(account.gid)),
@@ -164,10 +164,10 @@ impl Home {
         file.with_context(|| format!("cannot open {}", path.display()))
     }
 
-    /// The lock that says "it runs", if nobody has it.
+    /// Takes the lock `running.lock`, if it is free.
     pub fn claim(&self) -> anyhow::Result<Option<File>> {
         let lock = self.lock_file("running.lock")?;
-        // Somebody who only looks has it for a moment.
+        // A process in `is_running` holds it for a moment.
         for _ in 0..3 {
             match lock.try_lock() {
                 Ok(()) => return Ok(Some(lock)),
@@ -183,7 +183,7 @@ impl Home {
         if !self.path.join("running.lock").exists() {
             return Ok(false);
         }
-        // Shared, so that two who look do not take each other for the server.
+        // A shared lock, so that two processes that call this do not take each other for the server.
         match self.lock_file("running.lock")?.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
@@ -191,7 +191,8 @@ impl Home {
         }
     }
 
-    /// Becomes a user: as long as the file is open, the server stays. `None` while its keeper looks, or stops it.
+    /// Registers this process as a user: the server runs as long as the file is open. `None` while the keeper checks
+    /// for users, or stops the server.
     pub fn enter(&self) -> anyhow::Result<Option<File>> {
         let users = self.lock_file("users")?;
         match users.try_lock_shared() {
@@ -231,7 +232,7 @@ impl Home {
         Ok(password)
     }
 
-    /// A free port: the last one, if nobody has taken it, so that addresses last.
+    /// A free port: the previous one if it is still free, so that the server's address stays the same.
     pub fn free_port(&self) -> anyhow::Result<u16> {
         let last = self.read("port").ok().and_then(|port| port.parse().ok()).unwrap_or(0);
         let is_free = last != 0 && TcpListener::bind(("127.0.0.1", last)).is_ok();
@@ -240,13 +241,13 @@ impl Home {
         Ok(port)
     }
 
-    /// The server's own words about itself, lately.
+    /// The last lines of the server's log.
     pub fn log_tail(&self) -> String {
         tail(&self.path.join("log"))
     }
 }
 
-/// The workspace's folder: where it was when this was compiled, and cargo compiles again when it moves.
+/// The workspace's folder when this was compiled. Cargo compiles again if the folder moves.
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").components().fold(
         PathBuf::new(),
@@ -269,7 +270,7 @@ pub fn parent() -> anyhow::Result<PathBuf> {
     Ok(parent)
 }
 
-/// Makes a folder and those above it that are missing. Everybody can go through them, whatever the umask is.
+/// Makes a folder and its missing parents. Every user can pass through them, whatever the umask is.
 fn make_folders(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -279,16 +280,16 @@ fn make_folders(path: &Path) -> io::Result<()> {
     }
     match fs::create_dir(path) {
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
-        // By another process, just now.
+        // Another process has just made it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Makes a folder in a place where everybody can make one, or makes sure that the one there is ours.
+/// Makes a folder in a place where every user can make one, or makes sure that the existing one is ours.
 fn make_our_own(path: &Path) -> anyhow::Result<()> {
     make_folders(path).with_context(|| format!("cannot make {}", path.display()))?;
-    // Not of what a link points to.
+    // The metadata of the link itself, if it is one.
     let found = fs::symlink_metadata(path)?;
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
         bail!(
@@ -308,7 +309,7 @@ pub fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-/// Whether every folder on the way lets every user through.
+/// Whether every user can pass through every folder on the path.
 fn everyone_can_reach(path: &Path) -> io::Result<bool> {
     for folder in path.canonicalize()?.ancestors() {
         if fs::metadata(folder)?.mode() & 0o001 == 0 {
@@ -318,16 +319,16 @@ fn everyone_can_reach(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The user that a server runs as which refuses to run as root, when we are root.
+/// The user for a server that refuses to run as root.
 fn unprivileged() -> anyhow::Result<Account> {
     let users = fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
     let accounts = ["postgres", "_postgres", "nobody"];
     accounts.iter().find_map(|name| account(&users, name)).context(
-        "PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody",
+        "PostgreSQL refuses to run as root, and this system has no user postgres, _postgres or nobody",
     )
 }
 
-/// Its line in `/etc/passwd`.
+/// Reads a user's line in `/etc/passwd`.
 fn account(users: &str, name: &str) -> Option<Account> {
     // On macOS `nobody` has the number -2.
     let number =

@@ -1,5 +1,5 @@
-//! What if a server is not installed? As root on Debian and its kin, `apt-get` brings it; elsewhere the
-//! error holds the commands to type.
+//! What if a server is not installed? As root on Debian and its relatives, `apt-get` installs it. Elsewhere the error
+//! lists the commands to type.
 
 use std::{fs, path::Path, process::Stdio};
 
@@ -12,7 +12,7 @@ use super::{
     service::{Packages, Service},
 };
 
-/// Whether this system lets us.
+/// Whether we can install packages on this system.
 fn is_possible() -> bool {
     on_path("apt-get").is_some() && rustix::process::geteuid().is_root()
 }
@@ -21,18 +21,18 @@ fn is_forbidden() -> bool {
     std::env::var("STACK_INSTALL").is_ok_and(|word| word == "never")
 }
 
-/// Whether what is missing is installed when it is needed.
+/// Whether a missing server is installed when it is needed.
 pub fn is_allowed() -> bool {
     is_possible() && !is_forbidden()
 }
 
-/// Installs what is missing for this service, or says how to.
+/// Installs the programs of this service. If that is not possible, the error says how to install them.
 pub async fn install(service: Service) -> anyhow::Result<()> {
     if !is_allowed() {
         bail!("{}", how_to(service, is_possible()));
     }
     let parent = home::parent()?;
-    // One `apt-get` at a time, whichever process and whichever server asks.
+    // One `apt-get` at a time, among all processes and for all servers.
     let path = parent.join("install.lock");
     let lock = fs::File::create(&path).with_context(|| path.display().to_string())?;
     let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
@@ -42,7 +42,7 @@ pub async fn install(service: Service) -> anyhow::Result<()> {
     let package = service.about().packages.debian;
     announce(service, format_args!("not found; apt-get install {package} …"));
     let log = parent.join("apt.log");
-    // A fresh image has no package lists, and an old one has stale ones.
+    // A fresh system image has no package lists, and an old one has outdated ones.
     apt_get(&["update", "-q"], &log).await?;
     apt_get(&["install", "-q", "-y", "--no-install-recommends", package], &log).await?;
     announce(service, "installed");
@@ -81,14 +81,14 @@ fn commands(service: Service) -> Vec<String> {
     commands
 }
 
-/// The first of them, or where to look.
+/// The first of these commands, or a note that there is none.
 pub fn command(service: Service) -> String {
     commands(service).into_iter().next().unwrap_or_else(|| "no package manager is known".to_owned())
 }
 
 /// What to type on this system.
 fn how_to(service: Service, forbidden: bool) -> String {
-    let mut lines = vec![format!("{service} is missing. Any one of these brings it:")];
+    let mut lines = vec![format!("{service} is missing. Do any one of these:")];
     if forbidden {
         lines[0] = format!("{service} is missing, and STACK_INSTALL=never forbids installing it.");
     }

@@ -1,12 +1,12 @@
-//! What looks after a private server? Its keeper: this very executable, started again as a process that holds the server
-//! as its child, stops it when nobody has used it for a while, and cleans up.
+//! What looks after a private server? Its keeper: this same executable, started again as the parent process of the
+//! server. It stops the server when nobody has used it for a while, and cleans up.
 //!
-//! Invariant: nobody but the keeper signals a server, and the keeper only while it has not waited for it: until then the
-//! system gives the pid to nobody else.
+//! Invariant: only the keeper signals a server, and only while it has not waited for the server's process. Until then
+//! the system does not reuse the pid.
 //!
-//! Users hold a shared lock on the file `users`, which the system takes from them when they end, however they end. An
-//! order is an empty file of that name (`stop`, `kill`), which stays until it has been carried out. So both can be
-//! looked at from time to time, and neither can be missed.
+//! Each user holds a shared lock on the file `users`, which the kernel releases however the user ends. An order is an
+//! empty file with the order's name (`stop`, `kill`), which exists until the keeper has carried it out. So the keeper
+//! can poll both, and misses neither.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -35,7 +35,7 @@ use crate::{executable, open_files};
 
 /// Set in a keeper's environment: the home of its server.
 const MARK: &str = "LAB_KEEPER";
-/// What it has to do, as JSON. It is there as long as the keeper is.
+/// The keeper's [`Duty`], as JSON. The file exists as long as the keeper lives.
 const DUTY: &str = "keeper.json";
 /// How often a server is told to stop, once a second, before it is killed.
 const REMINDERS: u32 = 20;
@@ -45,22 +45,22 @@ const REMINDERS: u32 = 20;
 pub struct Duty {
     /// How the server is started, and what ends it.
     pub launch: Launch,
-    /// Who runs it, if that is not the keeper's own user.
+    /// The user that runs it, if it is not the keeper's own user.
     pub account: Option<Account>,
-    /// How long it may be unused.
+    /// How long it may be unused before it is stopped.
     pub idle: Duration,
-    /// How often users and orders are looked at.
+    /// How often the keeper checks for users and orders.
     pub look: Duration,
-    /// Whether its home goes when it is stopped, or when its owner goes after it was killed.
+    /// Whether to remove the home after the server was stopped, or, after a kill, when its owner ends.
     pub remove: bool,
 }
 
-/// Starts a keeper, and with it the server. `running` is the lock that says so; it is released when both have ended.
+/// Starts a keeper, which starts the server. `running` is the lock `running.lock`; it is released when both have ended.
 pub fn start(home: &Home, duty: &Duty, running: File) -> anyhow::Result<process::Child> {
     for order in Order::EVERY {
         let _ = fs::remove_file(home.order_file(order));
     }
-    // The last keeper was killed and could not do this.
+    // If the file exists, the last keeper was killed before it could clean up.
     if let Ok(last) = read_duty(home) {
         clean_up(&last.launch);
     }
@@ -70,11 +70,11 @@ pub fn start(home: &Home, duty: &Duty, running: File) -> anyhow::Result<process:
     let log = File::options().append(true).open(home.write_for_us("log", "")?)?;
     let mut keeper = process::Command::new(executable::path()?);
     open_files::as_before(&mut keeper)
-        // Nobody reads it, but `ps` shows it.
+        // The keeper does not read this, but `ps` shows it.
         .arg("keeper")
         .arg(&home.path)
         .env(MARK, &home.path)
-        // `conform` kills what it tries, and not a server that others use too.
+        // `conform` kills the program that it tests by this mark. It must not kill a server that others use too.
         .env_remove(conform::program::MARK)
         .current_dir(&home.path)
         .stdin(Stdio::from(running))
@@ -84,13 +84,13 @@ pub fn start(home: &Home, duty: &Duty, running: File) -> anyhow::Result<process:
         .context("cannot start a keeper")
 }
 
-/// If this process is such a keeper, does its work and returns how it ended.
+/// If this process is such a keeper, does its work and returns its exit code.
 pub fn take_over() -> Option<ExitCode> {
     let path = std::env::var_os(MARK)?;
     Some(match keep(Path::new(&path)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // This goes to the server's log, whose end whoever waits for the server shows.
+            // This goes to the server's log. The process that waits for the server prints the end of the log.
             eprintln!("the keeper of this server: {error:#}");
             ExitCode::FAILURE
         }
@@ -98,7 +98,7 @@ pub fn take_over() -> Option<ExitCode> {
 }
 
 fn keep(path: &Path) -> anyhow::Result<()> {
-    // A session of its own: neither Ctrl-C nor the end of the reader's terminal is meant for the servers.
+    // A session of its own, so that neither Ctrl-C nor closing the terminal ends the servers.
     rustix::process::setsid().context("no session of its own")?;
     let home = Home { path: path.to_owned(), account: None };
     let duty = read_duty(&home)?;
@@ -112,19 +112,18 @@ fn keep(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits beside the home of a server that was killed: whether its owner goes (true), or starts it again with a keeper of
-/// its own (false).
+/// Called after a server was killed. Waits until its owner ends (true), or starts it again with a new keeper (false).
 fn owner_has_gone(home: &Home) -> anyhow::Result<bool> {
-    // Lets go of the lock `running`.
+    // Releases the lock `running.lock`, which is our standard input.
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     let owner = home.lock_file("owner.lock")?;
     loop {
-        // The next keeper's.
+        // The next keeper has written this file.
         if home.path.join(DUTY).exists() {
             return Ok(false);
         }
         match owner.try_lock() {
-            // It may have removed the home itself.
+            // The owner has ended. It may have removed the home itself.
             Ok(()) => return Ok(home.path.exists()),
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(200)),
             Err(TryLockError::Error(error)) => return Err(error.into()),
@@ -136,13 +135,13 @@ fn read_duty(home: &Home) -> anyhow::Result<Duty> {
     Ok(serde_json::from_str(&home.read(DUTY)?)?)
 }
 
-/// Starts the server and returns when it has ended: whether because it was to.
+/// Starts the server and returns when it has ended: true if the keeper stopped it, false if it ended by itself.
 async fn look_after(home: &Home, duty: &Duty) -> anyhow::Result<bool> {
-    // From here on these do not end the keeper, which never goes without its server.
+    // From here on these signals do not end the keeper at once: it first stops its server.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    // Lives as long as the server: once it has the lock, nobody can come in.
+    // Lives as long as the server. Once it holds the exclusive lock, no new user can register.
     let mut unused = Unused::since_now(home)?;
     let mut server = Server::start(home, duty)?;
     let to_stop = tokio::select! {
@@ -157,9 +156,9 @@ async fn look_after(home: &Home, duty: &Duty) -> anyhow::Result<bool> {
 
 struct Server {
     process: Child,
-    /// The container that it runs in. The process is then only its client.
+    /// The container that the server runs in. The process is then only the Docker client.
     container: Option<String>,
-    /// Whether its processes were stopped, and not yet told to go on.
+    /// Whether its processes are paused.
     paused: bool,
 }
 
@@ -173,12 +172,12 @@ impl Server {
         })
     }
 
-    /// Its pid, as long as we have not waited for it. After that it may be somebody else's.
+    /// Its pid, as long as we have not waited for it. After that the system may reuse the pid.
     fn pid(&self) -> Option<Pid> {
         Pid::from_raw(i32::try_from(self.process.id()?).ok()?)
     }
 
-    /// Carries out orders until the server is to stop (true) or ends by itself (false).
+    /// Carries out orders until the server has to stop (true) or ends by itself (false).
     async fn is_to_stop(
         &mut self,
         home: &Home,
@@ -233,7 +232,8 @@ impl Server {
         Ok(())
     }
 
-    /// Tells it to stop, each second: one that is just starting may not have heard it. At last, kills it.
+    /// Tells the server to stop, once a second: a server that is just starting may miss the signal. In the end kills
+    /// it.
     async fn stop(&mut self, signal: Signal) -> anyhow::Result<()> {
         self.obey(Order::Resume)?;
         let reminders = if signal == Signal::KILL { 0 } else { REMINDERS };
@@ -250,13 +250,13 @@ impl Server {
     }
 }
 
-/// The command that becomes the server. Standard input is the lock `running`, which ends with the last process that
-/// has it: so nobody starts a second server on the data of one that has lost its keeper.
+/// The command that becomes the server. Its standard input is the file `running.lock`, and the lock lasts as long as
+/// any process holds it. So no second server is started on the data of a server that has lost its keeper.
 fn command(home: &Home, duty: &Duty) -> anyhow::Result<Command> {
     let mut words = Vec::new();
-    // With it Linux stops the server if its keeper is killed. Elsewhere the server then goes on without one.
+    // With `setpriv` Linux stops the server if its keeper is killed. Elsewhere the server goes on without a keeper.
     let with_keeper = ["setpriv", "--pdeathsig", duty.launch.stop.name()];
-    // BusyBox has one that does not know this.
+    // BusyBox's `setpriv` does not know this option.
     let known = process::Command::new("setpriv").args(&with_keeper[1..]).arg("true").output();
     if known.is_ok_and(|output| output.status.success()) {
         words.extend(with_keeper);
@@ -274,13 +274,13 @@ fn command(home: &Home, duty: &Duty) -> anyhow::Result<Command> {
     Ok(server)
 }
 
-/// Does this to a container. What goes wrong stands in the server's log.
+/// Runs a Docker command on a container. An error message goes to the server's log.
 fn docker(what: &str, container: &str) {
     let mut docker = process::Command::new("docker");
     let _ = docker.args([what, container]).stdin(Stdio::null()).stdout(Stdio::null()).status();
 }
 
-/// What the server leaves behind, such as Erlang's port mapper.
+/// Ends what the server leaves behind, such as Erlang's port mapper.
 fn clean_up(launch: &Launch) {
     if let Some((program, arguments)) = launch.after.split_first() {
         let mut after = process::Command::new(program);
@@ -293,7 +293,7 @@ fn clean_up(launch: &Launch) {
 struct Unused {
     users: File,
     since: Instant,
-    /// When somebody last came.
+    /// When the last user came.
     came: SystemTime,
 }
 
@@ -304,13 +304,13 @@ impl Unused {
         Ok(Self { users, since: Instant::now(), came })
     }
 
-    /// If it says yes, nobody can come any more.
+    /// If this returns true, it holds the lock, and no new user can come.
     fn is_longer_than(&mut self, idle: Duration) -> io::Result<bool> {
         match self.users.try_lock() {
             Ok(()) => {
                 let came = self.users.metadata()?.modified()?;
                 if came != self.came {
-                    // Somebody came and went between two looks.
+                    // A user came and left between two checks.
                     (self.came, self.since) = (came, Instant::now());
                 }
                 if self.since.elapsed() >= idle {

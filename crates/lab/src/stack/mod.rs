@@ -1,14 +1,14 @@
-//! Where do the real servers come from? From the first source that has them, each server on its own:
+//! Where do the real servers come from? Each server comes from the first source that has it:
 //!
-//! 1. `given`: `DATABASE_URL`, `REDIS_URL`, `AMQP_URL`, in the environment or in `.env`. One that `stack env` has printed
-//!    is a server of ours, and comes from where it came from before;
+//! 1. `given`: `DATABASE_URL`, `REDIS_URL`, `AMQP_URL`, in the environment or in `.env`. If `stack env` has printed the
+//!    URL, it is a server of ours, and its source stays the same;
 //! 2. `compose`: the `docker-compose.yml` stack, if it is up;
 //! 3. `private`: the installed `programs`, run under `target/stack/`;
 //! 4. `compose` again, brought up, if there is a container engine;
-//! 5. `install`: `apt-get`, as root on Debian and its kin, and then 3;
-//! 6. otherwise an error that names what is missing and how this system gets it.
+//! 5. `install`: `apt-get`, as root on Debian and its relatives, and then 3;
+//! 6. otherwise an error that names what is missing and how to install it on this system.
 //!
-//! Invariant: a URL that is set is used or is an error; nothing ever falls through to another server.
+//! Invariant: a URL that is set is used, or is an error; we never fall back to another server.
 
 pub mod compose;
 mod container;
@@ -70,17 +70,17 @@ pub struct Server {
     pub url: String,
     /// Where it was found.
     pub source: Source,
-    /// The claim on a private server: while it is open, the server stays.
+    /// Our registration as a user of a private server: the server runs while this file is open.
     user: Option<Arc<File>>,
 }
 
 impl Server {
-    /// Its name and version, asked of the server itself: `PostgreSQL 15.18`.
+    /// Its name and version, as the server itself reports it: `PostgreSQL 15.18`.
     pub async fn version(&self) -> anyhow::Result<String> {
         probe::version(self.service, &self.url).await
     }
 
-    /// Whether it can still be used. A private one may have been stopped by `stack down`.
+    /// Whether it can still be used. `stack down` may have stopped a private server.
     fn lives(&self) -> anyhow::Result<bool> {
         match self.user {
             Some(_) => self.service.shared_home()?.is_running(),
@@ -135,17 +135,17 @@ async fn find(service: Service) -> anyhow::Result<Server> {
     join(service).await
 }
 
-/// The private server, found or started. We are one of its users then: it stays as long as we do.
+/// Finds or starts the private server, and registers this process as a user: the server runs at least as long as we do.
 async fn join(service: Service) -> anyhow::Result<Server> {
     let Some(programs) = service.programs() else {
-        bail!("{service} was installed, and still its programs are not to be found");
+        bail!("{service} was installed, but its programs are not in any known place");
     };
     let (url, user) = private::join(service, programs).await?;
     Ok(Server { service, url, source: Source::Private, user: Some(Arc::new(user)) })
 }
 
-/// Where the server at a given URL comes from: from the reader, unless it is the very URL that `stack env` prints. A
-/// process that is given that one is a user of our server, as if it had found the server itself.
+/// Where the server at a given URL comes from: from the reader, unless `stack env` prints the same URL. A process with
+/// such a URL is a user of our server, as if it had found the server itself.
 fn source_of(service: Service, url: &str) -> Source {
     if private::address(service).as_deref() == Some(url) && service.programs().is_some() {
         Source::Private
@@ -160,36 +160,35 @@ fn source_of(service: Service, url: &str) -> Source {
 pub(crate) fn is_given(service: Service) -> bool {
     match given::url(service) {
         Ok(url) => url.is_some_and(|url| source_of(service, &url) != Source::Private),
-        // One that is no URL was set too.
+        // An invalid URL was set too.
         Err(_) => true,
     }
 }
 
-/// Why no server of this service can be had here. Looks for programs and asks no server.
+/// Why no server of this service is available here. Looks for programs and asks no server.
 pub(crate) fn why_none(service: Service) -> Option<String> {
     let brought = compose::url(service).is_some() && compose::has_engine();
     if is_given(service) || brought { None } else { why_none_of_its_own(service) }
 }
 
-/// Why no server of one's own can be had here.
+/// Why an experiment cannot have a server of its own here.
 pub(crate) fn why_none_of_its_own(service: Service) -> Option<String> {
     if container::is_possible(service) { None } else { why_not_installed(service) }
 }
 
-/// Why its programs cannot be had here.
+/// Why its programs are neither installed here nor can be.
 pub(crate) fn why_not_installed(service: Service) -> Option<String> {
     if service.needs_root() && !rustix::process::geteuid().is_root() {
         return Some(format!("only root can run {service}"));
     }
     if service == Service::ContainerEngine && is_a_chroot() {
-        return Some(format!("{service} can unpack no image in a chroot"));
+        return Some(format!("{service} cannot unpack an image in a chroot"));
     }
     let here = service.programs().is_some() || install::is_allowed();
     (!here).then(|| format!("{service} is not installed here ({})", install::command(service)))
 }
 
-/// Whether the root folder is mounted nowhere: then it cannot be mounted again either, which Docker does to unpack an
-/// image.
+/// Whether the root folder is not a mount point. Then it cannot be mounted again, which Docker does to unpack an image.
 fn is_a_chroot() -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     !mounts.is_empty() && !mounts.lines().any(|mount| mount.split(' ').nth(4) == Some("/"))
@@ -200,12 +199,12 @@ pub(crate) async fn bring(service: Service) -> anyhow::Result<()> {
     if service.programs().is_some() { Ok(()) } else { install::install(service).await }
 }
 
-/// The same for a server of one's own, unless a container engine brings it when it starts.
+/// The same for a server of an experiment's own, unless a container engine provides it.
 pub(crate) async fn bring_own(service: Service) -> anyhow::Result<()> {
     if container::is_possible(service) { Ok(()) } else { bring(service).await }
 }
 
-/// A client of a service: what is on the path, or lies beside the server.
+/// A client of a service: the one on the `PATH`, or else the one beside the server.
 pub(crate) fn tool(service: Service, name: &str) -> PathBuf {
     let beside = || Some(service.programs()?.folder.join(name)).filter(|path| path.is_file());
     programs::on_path(name).or_else(beside).unwrap_or_else(|| name.into())
@@ -217,7 +216,7 @@ pub async fn up(services: &[Service]) -> anyhow::Result<Vec<Server>> {
     join_all(services.iter().map(|&service| server(service))).await.into_iter().collect()
 }
 
-/// Finds or starts those of the given servers for which nothing has to be installed or downloaded first.
+/// Finds or starts those of the given servers that need no installation and no download.
 pub async fn up_installed(services: &[Service]) -> anyhow::Result<()> {
     let here = join_all(services.iter().map(|&service| async move {
         let here = service.programs().is_some() || is_given(service);
@@ -227,7 +226,7 @@ pub async fn up_installed(services: &[Service]) -> anyhow::Result<()> {
     up(&here).await.map(drop)
 }
 
-/// Stops the private servers, whoever uses them. Returns those that ran.
+/// Stops the private servers, even if they are in use. Returns those that ran.
 pub async fn down() -> anyhow::Result<Vec<Service>> {
     let stopped = join_all(Service::EVERY.map(private::stop)).await;
     let stopped: Vec<bool> = stopped.into_iter().collect::<anyhow::Result<_>>()?;
@@ -245,9 +244,9 @@ pub struct Status {
     pub service: String,
     /// `running`, `stopped` (it starts when it is needed) or `missing`.
     pub state: &'static str,
-    /// `given`, `compose`, `private`; what would be used, if it does not run.
+    /// `given`, `compose` or `private`. If the server does not run, the source that would be used.
     pub source: String,
-    /// Its address without the password, or what is wrong.
+    /// Its address without the password, or a note about its state.
     pub address: String,
 }
 
@@ -298,7 +297,7 @@ pub fn masked(url: &str) -> String {
     }
 }
 
-/// A progress line. Standard error, because standard output belongs to the reports.
+/// Prints a progress line on standard error, because standard output is for the reports.
 fn announce(service: Service, what: impl fmt::Display) {
     eprintln!("  {service:<10}  {what}");
 }

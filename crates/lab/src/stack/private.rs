@@ -1,5 +1,5 @@
-//! Who starts a private server, who shares it, who stops it? Whoever comes first starts it, everybody
-//! shares it, and its [`keeper`] stops it when the last user has been gone for ten minutes.
+//! Who starts a private server, who shares it, who stops it? The first process that needs it starts it, all processes
+//! share it, and its [`keeper`] stops it when it has had no user for ten minutes.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ use super::{
 
 /// How long a server may take to start. RabbitMQ takes four seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How long one that is stopping may take to end.
+/// How long a server that is stopping may take to end.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -30,9 +30,9 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct Place {
     pub service: Service,
     pub home: Home,
-    /// `None`: it runs in a container.
+    /// The programs of the server. `None` if it runs in a container.
     pub programs: Option<Programs>,
-    /// What is different about this one's launch.
+    /// Changes how this server is started.
     pub adapt: Box<dyn Fn(&mut Launch) + Send + Sync>,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Debug for Place {
 }
 
 impl Place {
-    /// A server like any other of its service.
+    /// A server that is started in the usual way.
     pub fn new(service: Service, home: Home, programs: Option<Programs>) -> Self {
         Self { service, home, programs, adapt: Box::new(|_| {}) }
     }
@@ -68,7 +68,7 @@ pub fn address(service: Service) -> Option<String> {
     (service.about().url)(&service.shared_home().ok()?).ok()
 }
 
-/// Starts the shared server, or finds it running; returns its address and our place among its users.
+/// Starts the shared server, or finds it running. Returns its address and our registration as a user.
 pub async fn join(service: Service, programs: Programs) -> anyhow::Result<(String, File)> {
     let place = Place::new(service, service.shared_home()?, Some(programs));
     let home = &place.home;
@@ -97,11 +97,11 @@ pub async fn join(service: Service, programs: Programs) -> anyhow::Result<(Strin
                 Err(error) if came.elapsed() > LAST_WORDS => {
                     return Err(error).with_context(|| does_not_answer(&place));
                 }
-                // It may just be stopping, because somebody told its keeper to.
+                // The server may be stopping.
                 Err(_) => {}
             }
         }
-        // It is just now being stopped by its keeper.
+        // The server runs, but its keeper is stopping it.
         if came.elapsed() > PATIENCE {
             bail!("{}", lost_its_keeper(service, home));
         }
@@ -109,8 +109,8 @@ pub async fn join(service: Service, programs: Programs) -> anyhow::Result<(Strin
     }
 }
 
-/// Starts the server of this home, whose lock is `running`, and waits until it answers. Its keeper ends it when it has
-/// had no user for so long; `own` says whether the home is then removed.
+/// Starts the server of this home, whose lock is `running`, and waits until it answers. The keeper stops the server
+/// when it has had no user for `idle`, and then removes the home if `own` is set.
 pub async fn start(
     place: &Place,
     running: File,
@@ -118,22 +118,22 @@ pub async fn start(
     own: bool,
 ) -> anyhow::Result<File> {
     let home = &place.home;
-    // Before there is a keeper, so that it never sees a server without a user.
+    // Before the keeper starts, so that it never sees a server without a user.
     let user = enter(home).await?;
     let mut port = home.free_port()?;
     for attempt in 1.. {
         let launch = place.launch(port).await?;
-        // An experiment that kills its server waits for that.
+        // An experiment that kills its server waits until the keeper notices the order.
         let look = Duration::from_millis(if own { 20 } else { 200 });
         let duty = Duty { launch, account: home.account, idle, look, remove: own };
         let mut keeper = keeper::start(home, &duty, running.try_clone()?)?;
         match ready(place, &mut keeper).await {
             Ok(()) => {
-                // The keeper outlives us; when it ends, somebody has to take its exit status.
+                // The keeper may end while we run, and a thread has to collect its exit status.
                 std::thread::spawn(move || keeper.wait());
                 return Ok(user);
             }
-            // Between our look and its start, somebody else took the port.
+            // Another program took the port before the server could.
             Err(_) if attempt < 3 && std::net::TcpListener::bind(("127.0.0.1", port)).is_err() => {
                 keeper.wait()?;
                 fs::remove_file(home.path.join("port"))?;
@@ -145,7 +145,7 @@ pub async fn start(
     unreachable!("the loop ends by returning")
 }
 
-/// Becomes the first user. The last keeper may just be giving up its lock.
+/// Registers as the first user. The last keeper may still hold the lock for a moment.
 async fn enter(home: &Home) -> anyhow::Result<File> {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
@@ -157,7 +157,7 @@ async fn enter(home: &Home) -> anyhow::Result<File> {
     bail!("another process holds the lock on {}", home.path.join("users").display())
 }
 
-/// Only one process at a time starts or stops a server.
+/// Waits for its turn: only one process at a time starts or stops a server.
 async fn turn(service: Service, home: &Home) -> anyhow::Result<File> {
     let lock = home.lock_file("start.lock")?;
     if lock.try_lock().is_err() {
@@ -170,7 +170,7 @@ async fn turn(service: Service, home: &Home) -> anyhow::Result<File> {
 /// Waits until the server answers.
 async fn ready(place: &Place, keeper: &mut Child) -> anyhow::Result<()> {
     let Place { service, home, .. } = place;
-    // A socket in the file system has none.
+    // A socket in the file system has no port.
     let port = url::Url::parse(&place.url()?)?.port();
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -190,7 +190,7 @@ async fn ready(place: &Place, keeper: &mut Child) -> anyhow::Result<()> {
     }
 }
 
-/// Stops the shared server, whoever uses it. Says whether it ran.
+/// Stops the shared server, even if it is in use. Returns whether it ran.
 pub async fn stop(service: Service) -> anyhow::Result<bool> {
     let home = service.shared_home()?;
     if !home.is_running()? {
@@ -216,8 +216,8 @@ fn idle() -> Duration {
 
 fn last_words(service: Service, home: &Home) -> String {
     format!(
-        "The end of its log ({}):\n\n{}\n\nIf its data is damaged, `rm -rf {}` makes a fresh one; \
-         {}=… uses another server.",
+        "The end of its log ({}):\n\n{}\n\nIf its data is damaged, run `rm -rf {}` to start with a fresh one, or \
+         set {}=… to use another server.",
         home.path.join("log").display(),
         home.log_tail(),
         home.path.display(),
@@ -226,12 +226,12 @@ fn last_words(service: Service, home: &Home) -> String {
 }
 
 fn does_not_answer(Place { service, home, .. }: &Place) -> String {
-    format!("{service} runs and does not answer. {}", last_words(*service, home))
+    format!("{service} runs but does not answer. {}", last_words(*service, home))
 }
 
 fn lost_its_keeper(service: Service, home: &Home) -> String {
     format!(
-        "{service} still runs, but what looked after it was killed. End it with\n\n    kill $(lsof -t {})\n\n\
+        "{service} still runs, but its keeper process was killed. End it with\n\n    kill $(lsof -t {})\n\n\
          and try again.",
         home.path.join("running.lock").display(),
     )

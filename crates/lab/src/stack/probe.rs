@@ -1,4 +1,4 @@
-//! Does a server answer, and which version is it? Asked over its own protocol.
+//! Does a server answer, and which version is it? We ask over its own protocol.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use tokio::time::timeout;
 
 use super::service::Service;
 
-/// A server on loopback that takes longer than this is not one that we could use.
+/// A server on loopback that takes longer than this is too slow to use.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Connects, logs in, says goodbye.
+/// Connects, logs in and disconnects.
 pub async fn answers(service: Service, url: &str) -> anyhow::Result<()> {
     let greeting = timeout(PATIENCE, (service.about().greet)(url));
-    greeting.await.context("it took more than five seconds")?
+    greeting.await.with_context(|| format!("{service} took more than five seconds to answer"))?
 }
 
 /// The server's name and version.

@@ -1,20 +1,21 @@
-//! Is a program installed? These look where systems put programs; each service's file says which of them apply.
+//! Is a program installed? These functions look where systems put programs. Each service's file says which ones it
+//! uses.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-/// The program to run, and the folder that holds what belongs to it.
+/// The program to run, and the folder with the programs that belong to it.
 #[derive(Clone, Debug)]
 pub struct Programs {
     /// The server.
     pub server: PathBuf,
-    /// Where its helpers are (`initdb`).
+    /// The folder of its helper programs, such as `initdb`.
     pub folder: PathBuf,
 }
 
-/// Not on everybody's path: what only administrators run, Homebrew, MacPorts.
+/// Folders that are not on every user's `PATH`: for administrators, Homebrew, MacPorts.
 pub const ELSEWHERE: [&str; 7] = [
     "/usr/sbin",
     "/opt/homebrew/bin",
@@ -25,8 +26,8 @@ pub const ELSEWHERE: [&str; 7] = [
     "/opt/local/sbin",
 ];
 
-/// Follows links, so that the helpers are looked for beside the real program. The program keeps its
-/// name: Redis looks at it to know whether to be a server or one of its tools.
+/// The folder is that of the real program, behind links, because the helpers are there. The program is run by its own
+/// name: by its name Redis decides whether to be a server or one of its tools.
 pub fn programs(server: PathBuf) -> Option<Programs> {
     let folder = server.canonicalize().ok()?.parent()?.to_owned();
     Some(Programs { server, folder })
@@ -38,13 +39,14 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
-/// Every program of this name, on the `PATH` and in the folders that are not on everybody's.
+/// Every program of this name, on the `PATH` and in [`ELSEWHERE`].
 pub fn installed(name: &str) -> impl Iterator<Item = PathBuf> + use<> {
     let elsewhere = ELSEWHERE.map(|folder| Path::new(folder).join(name));
     on_path(name).into_iter().chain(elsewhere).filter(|program| program.is_file())
 }
 
-/// What a server gets of the reader's environment. The rest (`PGOPTIONS`, `RABBITMQ_…`, `ETCD_…`) would change it.
+/// The variables of the reader's environment that a server gets. Others (`PGOPTIONS`, `RABBITMQ_…`, `ETCD_…`) would
+/// change its behaviour.
 const ENVIRONMENT: [&str; 9] = [
     "PATH",
     "HOME",
@@ -57,7 +59,7 @@ const ENVIRONMENT: [&str; 9] = [
     "LOCALE_ARCHIVE",
 ];
 
-/// Takes everything else of the reader's environment from this command.
+/// Removes all other variables of the reader's environment from this command.
 pub fn undisturbed(command: &mut Command) -> &mut Command {
     let kept = ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     command.env_clear().envs(kept)

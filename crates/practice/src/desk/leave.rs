@@ -1,4 +1,4 @@
-//! How does a reader leave an exercise, and keep what they wrote?
+//! How does a reader leave an exercise and keep their code?
 
 use std::{fs, path::PathBuf};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Desk {
-    /// Leaves the exercise. What was not filled in is filled with ours.
+    /// Leaves the exercise. A gap that was not filled gets our code back.
     pub fn reset(&mut self) -> anyhow::Result<()> {
         self.change(|desk| {
             let key = desk.progress.current.clone().context(NONE)?;
@@ -33,8 +33,8 @@ impl Desk {
         })
     }
 
-    /// A gap that nobody has touched is filled with ours; what the reader wrote stays. Where git does not keep it, it is
-    /// laid aside first, and ours comes back.
+    /// Puts our code back into an untouched gap, and leaves the reader's code in place. If git does not know the file,
+    /// keeps a copy of the reader's code and puts ours back.
     pub(super) fn leave(&mut self) -> anyhow::Result<()> {
         let key = self.progress.current.clone().context(NONE)?;
         let attempt = self.progress.exercises.get(&key).cloned().unwrap_or_default();
@@ -49,7 +49,7 @@ impl Desk {
                 fs::write(&path, &attempt.original).with_context(|| path.display().to_string())?;
                 println!("Yours is kept as {}.", self.shown(&kept));
             }
-            // A file that is gone has gone with its exercise.
+            // The reader's code stays; or the file was removed together with its exercise.
             Ok(_) | Err(_) => {}
         }
         if !attempt.done {
@@ -59,7 +59,7 @@ impl Desk {
         self.progress.store(&self.workspace)
     }
 
-    /// Keeps a text of the reader's, beside those that were kept before.
+    /// Keeps a copy of the reader's code, beside earlier copies.
     fn lay_aside(&self, key: &str, text: &str) -> anyhow::Result<PathBuf> {
         for n in 1.. {
             let path = self.workspace.join(format!(".practice/{}-{n}.rs", key.replace('/', "-")));
@@ -68,10 +68,10 @@ impl Desk {
                 return Ok(path);
             }
         }
-        bail!("there are too many")
+        bail!("there are too many copies of {key} in .practice")
     }
 
-    /// Where the gap of an exercise is. One that is gone has left the place behind.
+    /// The file with the gap of an exercise. For an exercise that no longer exists, the progress remembers it.
     fn place(&self, key: &str, attempt: &Attempt) -> PathBuf {
         let known = self.exercises.iter().find(|exercise| exercise.key.to_string() == key);
         known.map_or_else(|| self.workspace.join(&attempt.file), Exercise::path)

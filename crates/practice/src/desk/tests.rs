@@ -1,4 +1,4 @@
-//! Is a reader's work safe, and does each word do what it says?
+//! Is a reader's work safe, and does each command do what it says?
 
 use std::process::Command;
 
@@ -134,7 +134,7 @@ fn what_is_done_stays_done_and_does_not_stand_in_the_way_of_the_next() {
     let mine = CODE.replace("a + b", "b + a");
     fs::write(code(&folder), &mine).unwrap();
     assert_eq!(practice(&folder).check(PATIENCE, &Stop::default()).unwrap(), Outcome::Holds);
-    // Not while the solution is only in the working tree; then as if nothing had been.
+    // The next exercise cannot start while the solution is uncommitted. After a commit it can.
     assert!(practice(&folder).start("sums/more").unwrap_err().to_string().contains("git stash"));
     assert_eq!(fs::read_to_string(code(&folder)).unwrap(), mine);
     commit(&folder);
@@ -186,7 +186,7 @@ fn every_exercise_of_this_workspace_can_be_started_and_has_a_wrong_solution() {
 fn a_start_that_was_killed_before_it_cut_the_gap_is_finished_by_the_next() {
     let folder = checkout();
     practice(&folder).start("sums/add").unwrap();
-    // As it is between the two: the progress is written, and the code is not.
+    // The state after a kill in between: the progress is written, and the code is not.
     let mut killed = practice(&folder);
     killed.progress.exercises.get_mut("sums/add").unwrap().cut = false;
     killed.progress.store(&killed.workspace).unwrap();
@@ -203,7 +203,7 @@ fn a_start_that_was_killed_before_it_cut_the_gap_is_finished_by_the_next() {
 #[test]
 fn nothing_is_cut_that_cannot_be_remembered() {
     let folder = checkout();
-    // Where the progress is written first.
+    // A folder in place of the file to which the progress is written first.
     fs::create_dir_all(folder.path().join(".practice/progress.new")).unwrap();
     practice(&folder).start("sums/add").unwrap_err();
     assert_eq!(fs::read_to_string(code(&folder)).unwrap(), CODE);

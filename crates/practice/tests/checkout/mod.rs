@@ -18,7 +18,7 @@ pub const CODE: &str = "// ANCHOR: sum\n/// The sum.\npub fn sum(a: u8, b: u8) -
                         assert_eq!(sum(2, 3), 5);\n}\n";
 /// What every answer's program does, as far as `practice` uses it.
 const MAIN: &str = r##"fn main() {
-    // Whoever runs first waits for the servers.
+    // The first run waits for the servers.
     if std::path::Path::new("slow-servers").exists() {
         std::thread::sleep(std::time::Duration::from_secs(2));
         std::fs::remove_file("slow-servers").unwrap();

@@ -1,4 +1,4 @@
-//! What goes, and when? What a killed run left, what is a day old, and what has an older schema; nothing else.
+//! What is deleted, and when? What a killed run left, what is a day old, and what has an older schema; nothing else.
 
 use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
@@ -22,7 +22,7 @@ tests![
 
 async fn two_runs_on_different_databases_of_one_server_leave_each_other_alone() -> Outcome {
     let reader = Reader::with(&[Service::Postgres]).await?;
-    // One is in this process and came by another database of the server; the others are processes.
+    // One runs in this process and uses another database of the server; the others are separate processes.
     let ours =
         Database::fresh_on(&reader.database("postgres")?, "url-shortener", &MIGRATIONS).await?;
     let name = ours.name().to_owned();
@@ -34,7 +34,7 @@ async fn two_runs_on_different_databases_of_one_server_leave_each_other_alone() 
             outcome?;
         }
     }
-    // One from another workspace, which knows nothing of what this one wrote down.
+    // A process of another workspace, which does not see the files in which this one wrote down its names.
     let elsewhere = std::env::temp_dir().join(format!("elsewhere-{:016x}", std::process::id()));
     let words = ["url-shortener", "experiment", "race", "--rounds", "1", "--clients", "5"];
     let mut other = command(&reader, &words)?;
@@ -62,7 +62,7 @@ async fn what_a_killed_run_left_is_gone_after_the_next() -> Outcome {
         })
         .await?;
         if round < 2 {
-            // Anywhere on the way.
+            // At any point of the run.
             sleep(Duration::from_millis(u64::from((std::process::id() + round) % 7) * 70)).await;
         } else {
             queues = eventually("queues are there", || async {
@@ -92,7 +92,7 @@ async fn what_a_killed_run_left_is_gone_after_the_next() -> Outcome {
     Ok(())
 }
 
-/// Copies that nobody has marked: their makers were killed, or are at it.
+/// Copies without a mark: their makers were killed, or are still at work.
 async fn unmarked_spares(reader: &Reader) -> anyhow::Result<Vec<String>> {
     let query = r#"
         select datname::text
@@ -122,7 +122,7 @@ fn written_down() -> anyhow::Result<Vec<String>> {
 async fn there(reader: &Reader, mut queues: Vec<String>) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for queue in queues.drain(..) {
-        // The answer that there is none closes the channel.
+        // If the queue does not exist, the error closes the channel.
         let connection = reader.rabbitmq().await?;
         let channel = connection.create_channel().await?;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
@@ -150,7 +150,7 @@ async fn what_bears_our_mark_goes_after_a_day_and_what_does_not_stays() -> Outco
         // Its owner may live on another machine.
         ("worked_answers_fresh_00000000000000bb", mark("fresh", now - day + 600)),
         ("shop_another", mark("kept", 0)),
-        // Somebody has named a database of ours to keep it.
+        // A reader has renamed a database of ours to keep it.
         ("what_the_race_left", mark("fresh", 0)),
         ("worked_answers_fresh_00000000000000a", mark("fresh", 0)),
         ("worked_answers_fresh_00000000000000cc", "worked-answers".to_owned()),
@@ -212,7 +212,7 @@ async fn templates_and_spares_of_an_older_schema_go() -> Outcome {
     for (name, comment) in old.iter().chain(&others) {
         plant(&reader, name, comment).await?;
     }
-    // Each run drops some of them before it ends: no run waits until all have gone.
+    // Each run drops some of them before it ends; no run waits until all are dropped.
     eventually("those with a schema that is no more are gone", || async {
         race(&reader).await?;
         let names = names(&reader).await?;
@@ -246,7 +246,7 @@ async fn what_redis_remembers_of_a_database_goes_with_reset() -> Outcome {
     Ok(())
 }
 
-/// Serves users behind a cache, which asks Redis from now on; and the URL of the first user.
+/// Serves users behind a cache that uses Redis from now on. Returns the URL of the first user too.
 async fn believing(reader: &Reader, options: &[&str]) -> anyhow::Result<(Child, String)> {
     // A busy machine must not run into a time-out.
     let calm = ["--redis-timeout", "3", "--database-timeout", "10"];

@@ -1,5 +1,5 @@
-//! Does anything of a reader's change? Whatever is done here, on servers that a reader gave, only what we made is
-//! touched. And what we made goes, also when a run was killed.
+//! Does any data of a reader's change? On servers that a reader gave, we touch only what we made. And we delete what we
+//! made, even if a run was killed.
 
 mod left_behind;
 mod pooler;
@@ -24,12 +24,12 @@ pub fn tests() -> Vec<Trial> {
     [left_behind::tests(), pooler::tests(), untouched::tests()].into_iter().flatten().collect()
 }
 
-/// This executable with these words, given the reader's servers.
+/// This executable with these arguments, given the reader's servers.
 async fn run(reader: &Reader, words: &[&str]) -> anyhow::Result<Output> {
     let mut process = command(reader, words)?.spawn()?;
-    // The child ends when this pipe does.
+    // The child ends when this pipe closes.
     let _stdin = process.stdin.take();
-    // One that serves what it should refuse never ends.
+    // A child that wrongly serves would never end.
     let ended = timeout(Duration::from_mins(3), process.wait_with_output()).await;
     Ok(ended.with_context(|| format!("{words:?} does not end"))??)
 }
@@ -46,7 +46,7 @@ fn command(reader: &Reader, words: &[&str]) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Runs an experiment to its end. Whether its checks hold on a busy machine is for another test.
+/// Runs an experiment to its end. Whether its checks hold is tested elsewhere.
 async fn experiment(reader: &Reader, answer: &str, name: &str, words: &[&str]) -> Outcome {
     let words = [&[answer, "experiment", name, "--json"], words].concat();
     let output = run(reader, &words).await?;
@@ -67,7 +67,7 @@ fn quick(answer: &str, experiment: &str) -> anyhow::Result<&'static [&'static st
     Ok(answer.experiment(experiment).context("no such experiment")?.quick)
 }
 
-/// The fresh databases that we made, and what is still to become one.
+/// The fresh databases that we made, and those that are still being made.
 async fn fresh(reader: &Reader) -> anyhow::Result<Vec<String>> {
     let query = r#"
         select datname::text

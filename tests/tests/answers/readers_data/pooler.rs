@@ -1,4 +1,4 @@
-//! What if `DATABASE_URL` names a pooler? One that shares sessions takes another for each transaction.
+//! What if `DATABASE_URL` names a pooler? A pooler that shares sessions may use another one for each transaction.
 
 use std::{
     fs,
@@ -105,7 +105,7 @@ async fn everything_works_behind_a_pooler_that_shares_sessions() -> Outcome {
         if option == "--reset" {
             one.start().await?.stop().await?;
         } else {
-            // Two that make and migrate the same database at the same moment.
+            // Two processes make and migrate the same database at the same moment.
             for child in join_all([one.start(), two.start()]).await {
                 child?.stop().await?;
             }

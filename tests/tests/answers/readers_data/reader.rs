@@ -1,4 +1,4 @@
-//! Whose data is it that must stay as it is? A reader's, on servers of a reader's own. Names nearly match ours.
+//! Which data must not change? A reader's, on the reader's own servers, with names that nearly match ours.
 
 use std::collections::HashMap;
 
@@ -72,7 +72,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// With these servers, and nothing on them.
+    /// A reader with these servers, which are empty.
     pub async fn with(services: &[Service]) -> anyhow::Result<Self> {
         let start = services.iter().map(|&service| async move {
             anyhow::Ok((service.variable(), OwnServer::start(service).await?))
@@ -82,7 +82,7 @@ impl Reader {
         Ok(reader)
     }
 
-    /// What stands in the variable of this service.
+    /// The value of the variable of this service.
     pub fn url(&self, service: Service) -> anyhow::Result<String> {
         let url = self.servers.get(service.variable()).context("no such server")?.url()?;
         if service == Service::Postgres { self.database(GIVEN) } else { Ok(url) }
@@ -151,7 +151,7 @@ impl Reader {
         Ok(Connection::connect(&url, ConnectionProperties::default()).await?)
     }
 
-    /// Puts the reader's databases, keys, queues and exchanges there.
+    /// Creates the reader's databases, keys, queues and exchanges.
     pub async fn plant(&self) -> Outcome {
         self.plant_databases().await?;
         self.plant_keys().await?;
@@ -265,7 +265,7 @@ impl Reader {
         Ok(connection.close(200, "goodbye".into()).await?)
     }
 
-    /// All that is there and is not marked as ours, one line for each thing.
+    /// Everything on the servers that is not marked as ours, one line for each thing.
     pub async fn everything(&self) -> anyhow::Result<Vec<String>> {
         let mut all = self.databases().await?;
         all.extend(self.keys().await?);
@@ -273,8 +273,8 @@ impl Reader {
         Ok(all)
     }
 
-    /// Every database that does not bear our mark: whose it is, and every row of every table with the place where
-    /// it lies and the transaction that wrote it.
+    /// Every database without our mark: its owner, and every row of every table with its physical place and the
+    /// transaction that wrote it.
     pub async fn databases(&self) -> anyhow::Result<Vec<String>> {
         let foreign = r#"
             select to_jsonb(d)::text || coalesce(shobj_description(oid, 'pg_database'), '')
@@ -298,7 +298,7 @@ impl Reader {
         Ok(all)
     }
 
-    /// The reader's keys, as Redis itself would save them, and when they end.
+    /// The reader's keys, as Redis itself would save them, and when they expire.
     async fn keys(&self) -> anyhow::Result<Vec<String>> {
         let (mut redis, mut all) = (self.redis().await?, Vec::new());
         for part in [0, 1] {
@@ -325,7 +325,7 @@ impl Reader {
         let connection = self.rabbitmq().await?;
         let mut all = Vec::new();
         for queue in QUEUES {
-            // What is taken and not acknowledged goes back, in order, when its channel is closed.
+            // Messages that were not acknowledged go back, in order, when the channel is closed.
             let channel = connection.create_channel().await?;
             while let Some(message) =
                 channel.basic_get(queue.into(), BasicGetOptions::default()).await?

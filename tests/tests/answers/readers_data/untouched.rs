@@ -1,4 +1,4 @@
-//! What stays as it is? All that is a reader's, whatever its name is.
+//! What do we leave unchanged? All data of a reader, whatever its names are.
 
 use anyhow::{Context, ensure};
 use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
@@ -46,12 +46,12 @@ async fn nothing_of_a_readers_changes_when_answers_are_served_and_experiments_ru
         same(&reader, &before, &format!("all answers were served beside each other, {round}"))
             .await?;
     }
-    // The one that uses all three servers.
+    // The answer that uses all three servers.
     let worker = answers.iter().find(|it| it.name == "notification-worker").context("gone")?;
     let run = |it: &Experiment| experiment(&reader, worker.name, it.name, it.quick);
     stream::iter(&worker.experiments).map(run).buffered(4).try_collect::<()>().await?;
     same(&reader, &before, "all experiments of an answer").await?;
-    // The naive versions stand on the same servers.
+    // The naive versions use the same servers.
     let words = [quick("cache-aside", "stale-race")?, &["--whiteboard"]].concat();
     experiment(&reader, "cache-aside", "stale-race", &words).await?;
     same(&reader, &before, "a whiteboard version was tried").await?;
@@ -96,7 +96,7 @@ async fn a_database_that_has_our_name_and_not_our_mark_is_left_alone() -> Outcom
         ensure!(reader.rows(&name, tables).await? == ["mine"], "it was changed");
         reader.sql("postgres", &format!("drop database {name}")).await?;
     }
-    // Somebody who follows the advice gets what they ask for.
+    // A reader who follows the advice of the error can then use the database.
     plant(&reader, &name, &other.replace("another", "url-shortener")).await?;
     reader.serve("url-shortener", &["--reset"]).await?.stop().await?;
     let mine = "select to_regclass('mine')::text";
@@ -161,7 +161,7 @@ async fn the_longest_name_of_an_answer_gets_databases_of_its_own() -> Outcome {
         let parsed = url::Url::parse(url)?;
         let name = parsed.path().trim_start_matches('/');
         ensure!(name.len() <= 63, "{name}");
-        // It is that one that we are connected to, and not one whose name was cut off.
+        // We are connected to this database, and not to one with a truncated name.
         let mut connection = PgConnection::connect(url).await?;
         let current: String = sqlx::query_scalar("select current_database()::text")
             .fetch_one(&mut connection)

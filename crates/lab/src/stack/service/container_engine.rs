@@ -1,4 +1,4 @@
-//! What runs containers: Docker's daemon and its client.
+//! The container engine: Docker's daemon and its client.
 
 use std::process::Stdio;
 
@@ -21,7 +21,7 @@ pub(super) const ABOUT: About = About {
     container: None,
     compose_url: None,
     refuses_root: false,
-    // The daemon runs as root only, and without its client it is of no use.
+    // The daemon runs only as root, and without its client it is of no use.
     find: || {
         installed("docker").next()?;
         let root = rustix::process::geteuid().is_root();
@@ -39,7 +39,7 @@ fn socket(home: &Home) -> anyhow::Result<String> {
     Ok(socket)
 }
 
-/// It touches neither the network of this machine nor another daemon's data.
+/// The daemon changes neither the network of this machine nor another daemon's data.
 fn launch(home: &Home, programs: &Programs) -> anyhow::Result<Launch> {
     let folder = text(&home.path)?;
     Launch::new(

@@ -24,7 +24,7 @@ pub(super) const ABOUT: About = About {
     refuses_root: false,
     find: || installed("etcd").find_map(programs),
     launch: |home, programs, port| Box::pin(async move { launch(home, programs, port) }),
-    // It knows no password before somebody has switched its users on, and it listens on loopback only.
+    // etcd needs no password unless users are enabled, and ours listens on loopback only.
     url: |home| Ok(format!("http://127.0.0.1:{}", home.read("port")?)),
     greet: |url| Box::pin(greet(url)),
     version: |url| Box::pin(version(url)),
@@ -55,10 +55,10 @@ async fn ask(url: &str, path: &str) -> anyhow::Result<Value> {
     Ok(client.get(url).send().await?.error_for_status()?.json().await?)
 }
 
-/// `/health` asks for a leader too.
+/// `/health` is true only if there is a leader.
 async fn greet(url: &str) -> anyhow::Result<()> {
     let health = ask(url, "health").await?;
-    ensure!(health["health"] == "true", "it says {health}");
+    ensure!(health["health"] == "true", "etcd is not healthy: {health}");
     Ok(())
 }
 

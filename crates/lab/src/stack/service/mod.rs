@@ -1,5 +1,5 @@
-//! What is a service? A server that this workspace can find, start, ask and install. Each has one file here, which
-//! holds everything that there is to know about it; the rest of `stack` is the same for all of them.
+//! What is a service? A server that this workspace can find, start, ask and install. Each service has one file here,
+//! with everything that is specific to it; the rest of `stack` is the same for all of them.
 //!
 //! To add a service, add a file with its `About`, a variant of [`Service`] and a line of `Service::about`.
 
@@ -33,15 +33,15 @@ pub enum Service {
     Etcd,
     /// PgBouncer 1.18 or later, in front of a PostgreSQL.
     PgBouncer,
-    /// What runs containers: Docker's daemon.
+    /// Docker's daemon, which runs containers.
     ContainerEngine,
 }
 
 impl Service {
-    /// The stack: what answers are made of, and what `stack up` starts.
+    /// The stack: the servers that answers use, and that `stack up` starts.
     pub const STACK: [Self; 3] = [Self::Postgres, Self::Redis, Self::RabbitMq];
 
-    /// The stack, and what a few experiments need beside it.
+    /// The stack, and the services that only a few experiments need.
     pub const EVERY: [Self; 6] = [
         Self::Postgres,
         Self::Redis,
@@ -51,7 +51,7 @@ impl Service {
         Self::ContainerEngine,
     ];
 
-    /// What its file says.
+    /// The details from its file.
     pub(crate) const fn about(self) -> &'static About {
         match self {
             Self::Postgres => &postgres::ABOUT,
@@ -63,7 +63,7 @@ impl Service {
         }
     }
 
-    /// Whether nobody but root can run it.
+    /// Whether only root can run it.
     pub(crate) const fn needs_root(self) -> bool {
         matches!(self, Self::ContainerEngine)
     }
@@ -73,7 +73,7 @@ impl Service {
         self.about().variable
     }
 
-    /// The image that `docker-compose.yml` and `docker run` take.
+    /// The image that `docker-compose.yml` and `docker run` use.
     pub const fn image(self) -> Option<&'static str> {
         self.about().image
     }
@@ -89,7 +89,7 @@ impl Service {
         Home::new(&Path::new("own").join(name), self.about().refuses_root)
     }
 
-    /// The newest one that is installed.
+    /// The newest installed programs.
     pub(crate) fn programs(self) -> Option<Programs> {
         (self.about().find)()
     }
@@ -101,7 +101,7 @@ impl fmt::Display for Service {
     }
 }
 
-/// Everything that there is to know about a service.
+/// Everything that is specific to a service.
 pub(crate) struct About {
     /// Its name, for people.
     pub name: &'static str,
@@ -111,23 +111,23 @@ pub(crate) struct About {
     pub variable: &'static str,
     /// What its URL may begin with, the usual one first.
     pub schemes: &'static [&'static str],
-    /// What brings it, on each system.
+    /// Its package on each system.
     pub packages: Packages,
-    /// What brings it to a container engine. It is the one in `docker-compose.yml`.
+    /// Its image. `docker-compose.yml` has the same one.
     pub image: Option<&'static str>,
-    /// How the image is run where the service is not installed, if an experiment may have such a server for its own.
+    /// How to run the image for an experiment if the service is not installed. `None` if that is not supported.
     pub container: Option<Container>,
     /// Where the Compose stack publishes it. Not the usual ports, which are often taken.
     pub compose_url: Option<&'static str>,
     /// Whether it refuses to run as root. Then an unprivileged user runs it.
     pub refuses_root: bool,
-    /// The newest one that is installed.
+    /// Finds the newest installed programs.
     pub find: fn() -> Option<Programs>,
     /// Prepares its data and its configuration, and says how to start it on this port.
     pub launch: for<'a> fn(&'a Home, &'a Programs, u16) -> BoxFuture<'a, anyhow::Result<Launch>>,
     /// The address of the server that lives in this home.
     pub url: fn(&Home) -> anyhow::Result<String>,
-    /// Connects, logs in, says goodbye.
+    /// Connects, logs in and disconnects.
     pub greet: for<'a> fn(&'a str) -> BoxFuture<'a, anyhow::Result<()>>,
     /// Asks the server itself for its version.
     pub version: for<'a> fn(&'a str) -> BoxFuture<'a, anyhow::Result<String>>,
@@ -155,22 +155,22 @@ pub(crate) struct Packages {
     pub brew: &'static str,
 }
 
-/// How a server is started, how it is told to stop, and what cleans up after it.
+/// How to start a server, how to stop it, and how to clean up after it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Launch {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// Its environment, beside the few variables that every server gets.
+    /// Its environment, in addition to the few variables that every server gets.
     pub environment: Vec<(String, String)>,
-    /// What tells it to stop.
+    /// The signal that tells it to stop.
     pub stop: Stop,
     /// A program and its arguments, run after it has ended.
     pub after: Vec<String>,
-    /// The container that it runs in. The command is then only its client.
+    /// The container that it runs in. The command is then only the Docker client.
     pub container: Option<String>,
 }
 
-/// A signal that stops a server and lets it finish what it must.
+/// A signal that stops a server.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Stop {
     /// SIGTERM.

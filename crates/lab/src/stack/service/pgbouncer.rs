@@ -27,10 +27,11 @@ pub(super) const ABOUT: About = About {
     version: |url| Box::pin(version(url)),
 };
 
-/// Whoever starts it has written the URL of the PostgreSQL behind it into its home, as `upstream`. Clients log in with
-/// the user and the password of that URL, and so does the pooler. There may be other `settings` too.
+/// The caller has written the URL of the PostgreSQL behind the pooler into the file `upstream` of its home. Clients log
+/// in with the user and the password of that URL, and so does the pooler. A file `settings` may add further settings.
 fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch> {
-    let upstream: Url = home.read("upstream").context("a PgBouncer of whose?")?.parse()?;
+    let upstream: Url =
+        home.read("upstream").context("no PostgreSQL is named for PgBouncer")?.parse()?;
     let (user, password) = (upstream.username(), upstream.password().unwrap_or_default());
     let host = upstream.host_str().unwrap_or("127.0.0.1");
     let behind = upstream.port().unwrap_or(5432);
@@ -53,7 +54,7 @@ fn with_port(url: &str, port: u16) -> anyhow::Result<Url> {
     Ok(url)
 }
 
-/// Its console is a database of that name, which takes simple queries only.
+/// PgBouncer's console is a database named `pgbouncer`, which takes only simple queries.
 async fn version(url: &str) -> anyhow::Result<String> {
     let mut console: Url = url.parse()?;
     console.set_path("pgbouncer");

@@ -55,38 +55,38 @@ fn find() -> Option<Programs> {
 
 fn url(home: &Home) -> anyhow::Result<String> {
     let (port, password) = (home.read("port")?, home.read("password")?);
-    // It has no TLS, whatever a reader's PGSSLMODE asks of other servers.
+    // This server has no TLS, even if a reader's PGSSLMODE requires it for other servers.
     Ok(format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres?sslmode=disable"))
 }
 
-/// Durability stays at its defaults, so that what is measured is true.
+/// The settings for durability stay at their defaults, so that measurements are realistic.
 async fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch> {
     let data = home.path.join("data");
     if !data.exists() {
         initdb(home, programs, &data).await?;
     }
     check_major_version(&data, programs).await?;
-    // `running.lock` was free, so whoever wrote this has gone, even if its pid now belongs to another.
+    // `running.lock` was free, so the server that wrote this file has ended, even if its pid is in use again.
     let _ = fs::remove_file(data.join("postmaster.pid"));
     let mut launch = Launch::new(&programs.server, &["-D", &text(&data)?])?;
     for setting in [
         format!("port={port}"),
         "listen_addresses=127.0.0.1".into(),
-        // The path of a socket is limited to 107 bytes, that of a checkout is not.
+        // The path of a socket is limited to 107 bytes, but the path of a checkout is not.
         "unix_socket_directories=".into(),
         // Every test has a pool of its own.
         "max_connections=300".into(),
     ] {
         launch.command.extend(["-c".into(), setting]);
     }
-    // macOS wants to know the language before it starts threads, and PostgreSQL wants none.
+    // Without LC_ALL, PostgreSQL on macOS may refuse to start, because looking up the locale starts a thread.
     launch.environment.push(("LC_ALL".to_owned(), "C".to_owned()));
     // A fast shutdown, which does not wait for clients to go.
     launch.stop = Stop::Interrupt;
     Ok(launch)
 }
 
-/// Made beside its place and moved there, so that a half-made folder is never taken for a whole one.
+/// Makes the data folder under another name and then renames it, so that an incomplete folder is never used.
 async fn initdb(home: &Home, programs: &Programs, data: &Path) -> anyhow::Result<()> {
     let made = home.path.join("data.new");
     let _ = fs::remove_dir_all(&made);
@@ -120,7 +120,7 @@ async fn check_major_version(data: &Path, programs: &Programs) -> anyhow::Result
     let of_server = version.split_whitespace().nth(2).unwrap_or_default();
     if of_server.split('.').next() != Some(of_data.trim()) {
         bail!(
-            "the data in {} is PostgreSQL {}'s, the server is {of_server}: delete the folder, or \
+            "the data in {} was made by PostgreSQL {}, but the server is {of_server}: delete the folder, or \
              install the old version again",
             data.display(),
             of_data.trim(),

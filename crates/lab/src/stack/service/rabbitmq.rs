@@ -29,7 +29,7 @@ pub(super) const ABOUT: About = About {
         data: "/var/lib/rabbitmq",
         environment: &[("RABBITMQ_DEFAULT_USER", "lab"), ("RABBITMQ_DEFAULT_PASS", "{password}")],
         config: None,
-        // Its data lies in a folder that is named after the host.
+        // RabbitMQ names its data folder after the host.
         options: &["--hostname", "lab"],
         arguments: &[],
     }),
@@ -45,7 +45,7 @@ pub(super) const ABOUT: About = About {
 const SERVER: &str = "sbin/rabbitmq-server";
 
 fn find() -> Option<Programs> {
-    // Debian's and Fedora's program on the path insists on the user `rabbitmq`: the one behind it does not.
+    // The wrapper of Debian and Fedora on the `PATH` insists on the user `rabbitmq`; the program behind it does not.
     let wrapper = |path: &PathBuf| path.starts_with("/usr/sbin") || path.starts_with("/sbin");
     versions("/usr/lib/rabbitmq/lib", "rabbitmq_server-", SERVER)
         .into_iter()
@@ -66,7 +66,7 @@ fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch>
     let password = home.password()?;
     let config = format!(
         "listeners.tcp.1 = 127.0.0.1:{port}\ndefault_user = lab\ndefault_pass = {password}\n\
-         # A private broker yields to its reader's other programs late, not early.\n\
+         # Block publishers only when the disk is nearly full.\n\
          disk_free_limit.absolute = 50MB\n"
     );
     let config = home.write("rabbitmq.conf", &config)?;
@@ -85,12 +85,12 @@ fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch>
         ("RABBITMQ_LOGS", "-".to_owned()),
         ("RABBITMQ_CONFIG_FILE", text(&config)?),
         ("RABBITMQ_ENABLED_PLUGINS_FILE", text(&plugins)?),
-        // What an administrator wrote for another broker.
+        // Files that do not exist, instead of those that an administrator wrote for another broker.
         ("RABBITMQ_CONF_ENV_FILE", format!("{folder}/none")),
         ("RABBITMQ_CONFIG_FILES", format!("{folder}/none")),
         ("RABBITMQ_ADVANCED_CONFIG_FILE", format!("{folder}/none")),
-        // Its shell script then becomes the Erlang machine, which takes our signals itself. Otherwise it stays as its
-        // parent. Without `-noinput` the machine would read commands from standard input.
+        // With this the start script replaces itself with the Erlang VM, which then gets our signals. Otherwise the
+        // script stays as its parent. Without `-noinput` the VM would read commands from standard input.
         ("RABBITMQ_ALLOW_INPUT", "1".to_owned()),
         ("RABBITMQ_SERVER_START_ARGS", "-noinput".to_owned()),
         ("ERL_EPMD_PORT", epmd_port.to_string()),
@@ -110,8 +110,8 @@ async fn greet(url: &str) -> anyhow::Result<()> {
     Ok(connection.close(200, "goodbye".into()).await?)
 }
 
-/// RabbitMQ names its version in the first frame that it sends, before anyone logs in; `lapin` keeps
-/// that frame to itself, so it is read here: the key, `S`, four bytes of length, the value.
+/// RabbitMQ names its version in the first frame that it sends, before the login. `lapin` does not expose that frame,
+/// so we read it here: the key, `S`, four bytes of length, the value.
 async fn version(url: &str) -> anyhow::Result<String> {
     let url = url::Url::parse(url)?;
     let host = url.host_str().context("no host")?;

@@ -24,11 +24,11 @@ pub(super) const ABOUT: About = About {
             "/redis.conf",
             "port 6379\nrequirepass {password}\nappendonly yes\nsave \"\"\ndir /data\n",
         )),
-        // Not the image's script, which changes the user, who could then not read the configuration.
+        // Not the image's script: it changes the user, and that user could not read the configuration.
         options: &["--entrypoint", "redis-server"],
         arguments: &["/redis.conf"],
     }),
-    // `redis-cli` takes what stands before the colon for a name also if nothing stands there.
+    // With the user's name: for `redis://:password@…`, `redis-cli` would send an empty name.
     compose_url: Some("redis://default:answers@127.0.0.1:63790/"),
     refuses_root: false,
     find: || installed("redis-server").find_map(programs),
@@ -43,7 +43,7 @@ fn url(home: &Home) -> anyhow::Result<String> {
     Ok(format!("redis://default:{password}@127.0.0.1:{port}/"))
 }
 
-/// An append-only file, so that what a reader made is there on the next day.
+/// With an append-only file, so that a reader's data survives a restart.
 fn launch(home: &Home, programs: &Programs, port: u16) -> anyhow::Result<Launch> {
     let password = home.password()?;
     let config = format!(

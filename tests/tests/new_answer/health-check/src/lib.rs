@@ -1,7 +1,7 @@
 //! "What does a health check say?"
 //!
-//! That the process is alive (`/healthz`), and that it can do its work (`/readyz`). This one needs no server to do
-//! its work, so both say the same: it is the smallest answer, and shows the shape of one.
+//! That the process is alive (`/healthz`), and that it can do its work (`/readyz`). This service needs no server for
+//! its work, so both say the same. It is the smallest answer, and shows the shape of an answer.
 //!
 //! In reading order: [`whiteboard`], [`api`].
 

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     run(health_check::answer(), || Box::pin(serve_for_cases()), tests())
 }
 
-/// The program as its cases want it.
+/// The program for its cases.
 async fn serve_for_cases() -> anyhow::Result<Served> {
     Ok(Served::new(Child::serve("health-check").start().await?, ()))
 }
