@@ -175,8 +175,8 @@ impl CutOff {
         proxy.set(Fault::BlackHole);
         slow.commit().await?;
         let other = fixture.worker(&others).args(&lease).start().await?;
-        let _processes = [server, worker, other];
-        Ok(Self { client, users, fcm, others, proxy, _processes, fixture })
+        let processes = [server, worker, other];
+        Ok(Self { client, users, fcm, others, proxy, _processes: processes, fixture })
     }
 }
 
