@@ -32,8 +32,7 @@ impl Plan {
         &self.0[0]["Plan"]
     }
 
-    // ANCHOR: nodes
-    /// Every node, the root first. PostgreSQL tells rows and time for one loop, and time with that of the nodes below.
+    /// Every node, the root first.
     pub fn nodes(&self) -> Vec<Node> {
         let mut nodes = Vec::new();
         visit(self.root(), 0, &mut nodes);
@@ -43,7 +42,6 @@ impl Plan {
         }
         nodes
     }
-    // ANCHOR_END: nodes
 
     /// What the planner thinks that it costs, in units of a page that is read in turn.
     pub fn cost(&self) -> f64 {
@@ -94,6 +92,8 @@ fn below(node: &Value) -> impl Iterator<Item = &Value> {
     node["Plans"].as_array().into_iter().flatten()
 }
 
+// ANCHOR: visit
+/// PostgreSQL tells rows and time for one loop, and time with that of the nodes below.
 fn visit(node: &Value, depth: usize, nodes: &mut Vec<Node>) {
     let text = |name: &str| node[name].as_str().map(str::to_owned);
     let was_run = node["Actual Rows"].is_number();
@@ -113,6 +113,7 @@ fn visit(node: &Value, depth: usize, nodes: &mut Vec<Node>) {
         visit(node, depth + 1, nodes);
     }
 }
+// ANCHOR_END: visit
 
 #[cfg(test)]
 mod tests {

@@ -134,9 +134,9 @@ pub const QUERIES: [Query; 15] = [
     ),
     query(
         "from_email_on",
-        "looks like it, and returns half of the table",
+        "looks like it, and returns more than half of the table",
         "select id, name from users where email >= $1",
-        &[param("email", Takes::Text, "user5")],
+        &[param("email", Takes::Text, "user15")],
         &[path(&[], Some(EMAIL))],
     ),
     query(

@@ -40,7 +40,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let workload = [
         ("by_email", json!({ "email": "user777@example.org" })),
         ("by_email_in_any_case", json!({ "email": "User777@example.org" })),
-        ("from_email_on", json!({ "email": "user5" })),
+        ("from_email_on", json!({ "email": "user15" })),
         ("by_city", json!({ "city": "City 7" })),
         ("by_city_born_since", json!({ "city": "City 7", "born": "2000-01-01" })),
         ("youngest_of_city", json!({ "city": "City 7" })),

@@ -22,7 +22,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "ignored",
         "idx_email does not serve five queries that look like the one it is for. An index of their own serves four of \
-         them; the fifth returns half of the table, and there the planner is right to read all of it. With old statistics \
+         them; the fifth returns more than half of the table, and there the planner is right to read all of it. With old statistics \
          it is wrong",
         &["--rows", "20000"],
         run,
@@ -31,7 +31,7 @@ pub fn experiment() -> Experiment {
         file: "src/index.rs",
         replace: r##"format!(r#"lower("{}")"#"##,
         with: r##"format!(r#"upper("{}")"#"##,
-        check: "by_email_in_any_case reads less than a fifth of the table with an index of its own",
+        check: "by_email_in_any_case reads less than half of the table with an index of its own",
     })
 }
 
@@ -69,8 +69,8 @@ const LOOK_ALIKES: [LookAlike; 5] = [
     },
     LookAlike {
         query: "from_email_on",
-        because: "half of the table is wanted",
-        params: || json!({ "email": "user5" }),
+        because: "more than half of the table is wanted",
+        params: || json!({ "email": "user15" }),
         index: || None,
     },
 ];
@@ -114,11 +114,9 @@ async fn look_alikes(lab: &Lab, fixture: &Fixture, client: &Client) -> anyhow::R
                 continue;
             }
             let run = client.run(it.query, (it.params)()).await?;
-            let check = format!(
-                "{} reads less than a fifth of the table with an index of its own",
-                it.query
-            );
-            lab.check(check, "yes", run.pages, run.pages * 5 < table);
+            let check =
+                format!("{} reads less than half of the table with an index of its own", it.query);
+            lab.check(check, "yes", run.pages, run.pages * 2 < table);
             after = run.pages.to_string();
         }
         let [query, because] = [it.query, it.because].map(str::to_owned);

@@ -66,7 +66,11 @@ impl Store {
     /// Every index of the table, by name.
     pub async fn indexes(&self) -> Result<Vec<Existing>> {
         let indexes = sqlx::query_as(INDEXES);
-        self.database.within(async |it| indexes.fetch_all(it).await).await
+        let indexes = self.database.within(async |it| indexes.fetch_all(it).await).await;
+        let mut indexes: Vec<Existing> = indexes?;
+        // One that was dropped while the statement ran is still in its rows, but has no definition any more.
+        indexes.retain(|it| !it.definition.is_empty());
+        Ok(indexes)
     }
 
     /// How far the build of this index is, if it is under way.
@@ -144,10 +148,10 @@ async fn drop_invalid(connection: &mut PgConnection, name: &Name) -> sqlx::Resul
 const INDEXES: &str = r#"
     select
         class.relname as name,
-        pg_get_indexdef(class.oid, 0, true) as definition,
+        coalesce(pg_get_indexdef(class.oid, 0, true), '') as definition,
         pg_am.amname as kind,
         array(
-            select pg_get_indexdef(class.oid, n, true)
+            select coalesce(pg_get_indexdef(class.oid, n, true), '')
             from generate_series(1, pg_index.indnkeyatts) as n
         ) as keys,
         pg_get_expr(indpred, indrelid, true) as condition,
@@ -158,7 +162,7 @@ const INDEXES: &str = r#"
             select from pg_stat_progress_create_index
             where index_relid = class.oid and datname = current_database()
         ) as building,
-        pg_relation_size(class.oid) as bytes,
+        coalesce(pg_relation_size(class.oid), 0) as bytes,
         coalesce(idx_scan, 0) as scans,
         (to_jsonb(stats) ->> 'last_idx_scan')::timestamptz as last_use,
         case when amname = 'btree' then (

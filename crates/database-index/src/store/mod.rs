@@ -65,6 +65,7 @@ impl Store {
         if sqlx::query_scalar(filled).fetch_one(&mut *tx).await? {
             return Ok(());
         }
+        tracing::info!(rows, "the table is empty: users are made");
         sqlx::query(FILL).bind(1_i64).bind(rows).execute(&mut *tx).await?;
         tx.commit().await?;
         // The planner knows only what `analyze` has counted; an index-only scan needs what `vacuum` has seen.
