@@ -1,48 +1,36 @@
 //! Which indexes cost something and bring nothing?
 
-use serde::Serialize;
-
 use crate::store::Existing;
 
-/// What is wrong with an index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Finding {
-    /// No query has used it since the statistics were reset.
-    #[serde(rename = "never used")]
-    NeverUsed,
-    /// Another index begins with the same keys.
-    #[serde(rename = "covered by another")]
-    Covered,
-    /// A build broke off. No query uses it, and every write pays for it.
-    #[serde(rename = "invalid")]
-    Invalid,
-}
+/// No query has used it since the statistics were reset.
+pub const NEVER_USED: &str = "never used";
+/// Another index begins with the same keys.
+pub const COVERED: &str = "covered by another";
+/// A build broke off. No query uses it, and every write pays for it.
+pub const INVALID: &str = "invalid";
 
 // ANCHOR: findings
 /// What is wrong with this one, of all of them. An index that keeps a rule works also if no query uses it.
-pub fn findings(index: &Existing, all: &[Existing]) -> Vec<Finding> {
+pub fn findings(index: &Existing, all: &[Existing]) -> Vec<&'static str> {
     let mut findings = Vec::new();
-    if index.building {
-        return findings;
-    }
-    if !index.valid {
-        return vec![Finding::Invalid];
+    if index.state == "invalid" {
+        return vec![INVALID];
     }
     if index.scans == 0 && !index.unique {
-        findings.push(Finding::NeverUsed);
+        findings.push(NEVER_USED);
     }
-    let covers = |other: &&Existing| {
+    let covers = |other: &Existing| {
         let longer = other.keys.len() > index.keys.len();
         let first = other.keys.len() == index.keys.len() && other.name < index.name;
-        other.valid
+        other.state == "ready"
             && [&other.kind, &index.kind].into_iter().all(|kind| kind == "btree")
             && other.condition == index.condition
             && other.keys.starts_with(&index.keys)
             && (longer || first || other.unique)
             && other.name != index.name
     };
-    if !index.unique && all.iter().any(|other| covers(&other)) {
-        findings.push(Finding::Covered);
+    if !index.unique && all.iter().any(covers) {
+        findings.push(COVERED);
     }
     findings
 }
@@ -57,7 +45,7 @@ mod tests {
             name: name.to_owned(),
             kind: "btree".to_owned(),
             keys: keys.iter().map(|&key| key.to_owned()).collect(),
-            valid: true,
+            state: "ready".to_owned(),
             scans: 1,
             ..Existing::default()
         }
@@ -75,7 +63,7 @@ mod tests {
             index("email_again", &["email"]),
             Existing { kind: "hash".to_owned(), ..index("hash", &["born"]) },
         ];
-        let covered = all.iter().filter(|it| findings(it, &all).contains(&Finding::Covered));
+        let covered = all.iter().filter(|it| findings(it, &all).contains(&COVERED));
         let covered: Vec<_> = covered.map(|it| it.name.as_str()).collect();
         assert_eq!(covered, ["city", "city_again", "email_again"]);
     }
@@ -83,10 +71,9 @@ mod tests {
     #[test]
     fn an_index_that_nobody_uses_is_found_and_one_that_keeps_a_rule_is_not() {
         let unused = Existing { scans: 0, ..index("a", &["city"]) };
-        assert_eq!(findings(&unused, &[]), [Finding::NeverUsed]);
-        assert_eq!(findings(&Existing { unique: true, ..unused.clone() }, &[]), []);
-        let invalid = Existing { valid: false, ..unused };
-        assert_eq!(findings(&invalid, &[]), [Finding::Invalid]);
-        assert_eq!(findings(&Existing { building: true, ..invalid }, &[]), []);
+        assert_eq!(findings(&unused, &[]), [NEVER_USED]);
+        assert!(findings(&Existing { unique: true, ..unused.clone() }, &[]).is_empty());
+        let invalid = Existing { state: "invalid".to_owned(), ..unused };
+        assert_eq!(findings(&invalid, &[]), [INVALID]);
     }
 }

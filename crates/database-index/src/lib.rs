@@ -29,7 +29,7 @@ use std::sync::Arc;
 
 use lab::{Answer, Serve, Service, Serving};
 
-use crate::{api::Workbench, builder::Builder, store::Store};
+use crate::{advice::Seen, api::Workbench, builder::Builder, store::Store};
 
 pub use store::MIGRATIONS;
 
@@ -65,7 +65,8 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let store = Store::new(&serving.database().await?)?;
     store.fill_if_empty(options.rows).await?;
     let (builder, builds) = Builder::start(store.clone());
-    serving.run(api::router(Arc::new(Workbench::new(store, builder)))).await?;
+    let workbench = Workbench { store, builder, seen: Seen::default() };
+    serving.run(api::router(Arc::new(workbench))).await?;
     // The router has gone, and with it the last sender: the task ends after the build that is under way. PostgreSQL
     // finishes that build also without us.
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), builds).await;

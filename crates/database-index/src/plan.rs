@@ -28,14 +28,10 @@ pub struct Node {
 pub struct Plan(pub Value);
 
 impl Plan {
-    fn root(&self) -> &Value {
-        &self.0[0]["Plan"]
-    }
-
     /// Every node, the root first.
     pub fn nodes(&self) -> Vec<Node> {
         let mut nodes = Vec::new();
-        visit(self.root(), 0, &mut nodes);
+        visit(&self.0[0]["Plan"], 0, &mut nodes);
         let whole: f64 = nodes.iter().map(|node| node.milliseconds).sum();
         for node in &mut nodes {
             node.share = if whole > 0.0 { node.milliseconds / whole } else { 0.0 };
@@ -43,49 +39,19 @@ impl Plan {
         nodes
     }
 
-    /// What the planner thinks that it costs, in units of a page that is read in turn.
-    pub fn cost(&self) -> f64 {
-        number(self.root(), "Total Cost")
-    }
-
-    /// Rows that came.
-    pub fn rows(&self) -> f64 {
-        number(self.root(), "Actual Rows")
+    /// A number of the root: `Total Cost`, `Actual Rows`, `Shared Hit Blocks`.
+    pub fn number(&self, name: &str) -> f64 {
+        number(&self.0[0]["Plan"], name)
     }
 
     /// How long it took, with planning.
     pub fn milliseconds(&self) -> f64 {
         number(&self.0[0], "Planning Time") + number(&self.0[0], "Execution Time")
     }
-
-    /// Pages of 8 KB that were found in PostgreSQL's memory, and those that were not.
-    pub fn buffers(&self) -> (f64, f64) {
-        (number(self.root(), "Shared Hit Blocks"), number(self.root(), "Shared Read Blocks"))
-    }
-
-    /// All of these pages.
-    pub fn pages(&self) -> f64 {
-        let (hit, read) = self.buffers();
-        hit + read
-    }
-
-    /// Whether a node of this kind is in it.
-    pub fn has(&self, kind: &str) -> bool {
-        self.nodes().iter().any(|node| node.kind == kind)
-    }
-
-    /// Rows whose visibility an index-only scan had to look up in the table.
-    pub fn heap_fetches(&self) -> f64 {
-        sum(self.root(), "Heap Fetches")
-    }
 }
 
 fn number(node: &Value, name: &str) -> f64 {
     node[name].as_f64().unwrap_or_default()
-}
-
-fn sum(node: &Value, name: &str) -> f64 {
-    number(node, name) + below(node).map(|it| sum(it, name)).sum::<f64>()
 }
 
 fn below(node: &Value) -> impl Iterator<Item = &Value> {
@@ -130,14 +96,13 @@ mod tests {
                 "Actual Total Time": 4.0, "Shared Hit Blocks": 7, "Shared Read Blocks": 1,
                 "Plans": [{
                     "Node Type": "Index Only Scan", "Index Name": "idx", "Plan Rows": 1,
-                    "Actual Rows": 2, "Actual Loops": 6, "Actual Total Time": 0.5, "Heap Fetches": 3,
+                    "Actual Rows": 2, "Actual Loops": 6, "Actual Total Time": 0.5,
                 }],
             },
         }]));
         let nodes = plan.nodes();
         assert_eq!(nodes.iter().map(|it| it.milliseconds).collect::<Vec<_>>(), [1.0, 3.0]);
         assert_eq!((nodes[1].actual, nodes[1].estimated, nodes[1].share), (Some(12.0), 6.0, 0.75));
-        assert_eq!((plan.pages(), plan.milliseconds(), plan.heap_fetches()), (8.0, 5.0, 3.0));
-        assert!(plan.has("Index Only Scan") && !plan.has("Seq Scan"));
+        assert_eq!((plan.number("Shared Hit Blocks"), plan.milliseconds()), (7.0, 5.0));
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`])
 //! and what its text may be ([`text`], and `email` with the feature of that name), what each request gets around it
-//! ([`frame`]), what a header says and who may call ([`header`]), who is asking ([`client_address`]), and how long we wait
+//! ([`frame`]), what stands in its path ([`path`]), what a header says and who may call ([`header`]), who is asking ([`client_address`]), and how long we wait
 //! for PostgreSQL ([`database`], with the feature `postgres`). With the feature `connection`, also how HTTP is spoken over
 //! TLS.
 
@@ -17,6 +17,7 @@ pub mod text;
 #[cfg(feature = "email")]
 pub mod email;
 pub mod frame;
+pub mod path;
 pub mod header;
 pub mod client_address;
 #[cfg(feature = "connection")]

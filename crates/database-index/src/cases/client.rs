@@ -125,3 +125,14 @@ impl Client {
         status(&self.drop(name).await?, 204)
     }
 }
+
+/// 10 KB. PostgreSQL compresses what repeats; these letters do not.
+pub fn long_text() -> String {
+    let mut state: u64 = 7;
+    let next = |_| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(33 + u8::try_from((state >> 33) % 90).unwrap_or_default())
+    };
+    (0..10_000).map(next).collect()
+}

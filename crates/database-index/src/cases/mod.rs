@@ -8,13 +8,12 @@ use conform::{
     case::{Outcome, Suite},
     cases,
     expect::{equal, expect, json_of, list, same_fields, status, status_in, text},
-    http::{header, lives_and_is_ready, media_type_is, problem},
+    http::{header, invalid, lives_and_is_ready, media_type_is, problem},
     target::{Target, eventually},
 };
-use reqwest::Method;
 use serde_json::{Value, json};
 
-use client::Client;
+use client::{Client, long_text};
 
 cases! {
     Plain queries_have_names_statements_and_examples: "GET /queries and GET /queries/{name}", "Nobody sends SQL here, so what can be asked has to be shown.";
@@ -29,10 +28,9 @@ cases! {
     Plain an_index_that_another_one_covers_is_found: "GET /indexes: covered by another", "(city) is a part of (city, born).";
     Plain a_unique_index_refuses_a_second_one: "POST of values that a unique index has: 409", "The index keeps the rule, and no program can forget it.";
     Plain a_unique_index_over_equal_rows_fails_in_words: "PUT of a unique index on a column with equal values: failed, with error; nothing is left", "The rule is broken already; someone has to decide which row goes.";
-    Plain what_fits_into_no_index_is_told: "Notes of 10 KB and an index on notes: the build fails in words; with the index there: 422", "A B-tree takes 2,704 bytes; a long text needs another kind, or a hash.";
+    Plain what_fits_into_no_index_is_told: "With an index on notes: POST of 10 KB that do not compress: 422 that names notes", "A B-tree takes 2,704 bytes; a long text needs another kind, or a hash.";
     Plain advice_names_the_index_that_is_missing: "GET /advice after by_tag was run: the index on tags, and the query that it helps", "Guessing is what everybody does.";
-    Plain a_user_is_created_renamed_and_deleted: "POST, GET, PATCH and DELETE of a user", "The table has to be in use.";
-    Plain a_user_who_has_referred_others_stays: "DELETE of a user to whom others refer: 409", "The foreign key says so.";
+    Plain a_user_is_created_and_found: "POST, GET by id and by address", "The table has to be in use.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and /readyz: 200", "A load balancer asks.";
 }
 
@@ -140,8 +138,7 @@ async fn an_index_on_an_expression_serves_its_query(target: &Target) -> Outcome 
 async fn an_index_carries_a_column_and_has_a_condition(target: &Target) -> Outcome {
     let client = Client::of(target);
     let name = client.name("part");
-    let index =
-        json!({ "columns": ["born"], "include": ["name"], "where": { "status": "blocked" } });
+    let index = json!({ "columns": ["born"], "include": ["name"], "where": "status = 'blocked'" });
     let ended = client.build(&name, &index).await?;
     let definition = text(&ended, "definition")?.to_lowercase();
     for part in ["include", "name", "where", "'blocked'"] {
@@ -208,31 +205,13 @@ async fn a_unique_index_over_equal_rows_fails_in_words(target: &Target) -> Outco
 
 async fn what_fits_into_no_index_is_told(target: &Target) -> Outcome {
     let client = Client::of(target);
-    // PostgreSQL compresses what repeats; these letters do not.
-    let mut notes = String::new();
-    let mut state: u64 = 7;
-    while notes.len() < 10_000 {
-        state =
-            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        notes.push(char::from(33 + u8::try_from((state >> 33) % 90)?));
-    }
-    let mut user = client.user("long");
-    user["notes"] = json!(notes);
-    let created = client.create(&user).await?;
-    if created.status() == 422 {
-        // An index on the notes is there already: the row is what is refused.
-        return conform::http::invalid(created, "notes").await;
-    }
-    let ada = json_of(created, 201).await?;
     let name = client.name("notes");
-    status(&client.put(&name, &json!({ "columns": ["notes"] })).await?, 202)?;
-    let ended = client.ended(&name).await?;
-    equal("the state", ended["state"].clone(), "failed")?;
-    let error = text(&ended, "error")?;
-    expect(error.contains("long"), "an error that says that a value is too long", error)?;
-    status(&target.ask(Method::DELETE, &format!("users/{}", ada["id"])).await?, 204)?;
     client.build(&name, &json!({ "columns": ["notes"] })).await?;
-    conform::http::invalid(client.create(&user).await?, "notes").await?;
+    let mut user = client.user("long");
+    user["notes"] = json!(long_text());
+    invalid(client.create(&user).await?, "notes").await?;
+    user["notes"] = json!("short");
+    status(&client.create(&user).await?, 201)?;
     client.dropped(&name).await
 }
 
@@ -247,37 +226,18 @@ async fn advice_names_the_index_that_is_missing(target: &Target) -> Outcome {
     let missing = list(&advice, "missing")?;
     let helps = missing.iter().find(|it| it["helps"].to_string().contains("by_tag"));
     let helps = helps.cloned().unwrap_or_default();
-    let definition = text(&helps, "definition")?.to_lowercase();
-    expect(definition.contains("gin"), "an index of the kind gin", definition)?;
+    equal("the kind of the index", helps["index"]["kind"].clone(), "gin")?;
     list(&advice, "superfluous")?;
     list(&advice, "statements").map(drop)
 }
 
-async fn a_user_is_created_renamed_and_deleted(target: &Target) -> Outcome {
+async fn a_user_is_created_and_found(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (path, ada) = client.sign_up("ada").await?;
-    same_fields(&ada, &client.user("ada"), &["email", "name", "city", "born"])?;
+    same_fields(&ada, &client.user("ada"), &["email", "name", "city"])?;
     equal("the user", json_of(target.get(&path).await?, 200).await?, ada.clone())?;
     equal("users with this address", client.with_email(text(&ada, "email")?).await?, 1)?;
-    let patch = target.request(Method::PATCH, &path).json(&json!({ "name": "Ada L." }));
-    let renamed = json_of(target.send(patch).await?, 200).await?;
-    equal("the name", renamed["name"].clone(), "Ada L.")?;
-    status(&target.ask(Method::DELETE, &path).await?, 204)?;
-    for method in [Method::GET, Method::DELETE] {
-        problem(target.ask(method, &path).await?, 404).await?;
-    }
-    Ok(())
-}
-
-async fn a_user_who_has_referred_others_stays(target: &Target) -> Outcome {
-    let client = Client::of(target);
-    let (path, ada) = client.sign_up("referrer").await?;
-    let mut bob = client.user("referred");
-    bob["referred_by"] = ada["id"].clone();
-    let bob = json_of(client.create(&bob).await?, 201).await?;
-    problem(target.ask(Method::DELETE, &path).await?, 409).await?;
-    status(&target.ask(Method::DELETE, &format!("users/{}", bob["id"])).await?, 204)?;
-    status(&target.ask(Method::DELETE, &path).await?, 204)
+    equal("users with another", client.with_email("nobody@example.org").await?, 0)
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {

@@ -1,6 +1,6 @@
 //! Does the adviser find the indexes that a workload needs, and no others?
 
-use conform::expect::{json_of, list, text};
+use conform::expect::{json_of, list};
 use lab::{Experiment, Lab, Sabotage};
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(1, 3, "the adviser tries");
     let advice = json_of(client.target.get("advice").await?, 200).await?;
     let seen = names(&advice, "missing")?;
-    let expected = "idx_city_born, idx_created_at_blocked, idx_email, idx_lower_email";
+    let expected = "idx_city_born, idx_created_at_status_blocked, idx_email, idx_lower_email";
     lab.check_eq("indexes that are proposed", expected.to_owned(), seen);
     lab.check_eq(
         "indexes that are superfluous",
@@ -70,8 +70,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for (name, index) in [
         ("idx_city_born", json!({ "columns": ["city", "born"] })),
         (
-            "idx_created_at_blocked",
-            json!({ "columns": ["created_at"], "where": { "status": "blocked" } }),
+            "idx_created_at_status_blocked",
+            json!({ "columns": ["created_at"], "where": "status = 'blocked'" }),
         ),
         ("idx_email", json!({ "columns": ["email"] })),
         ("idx_lower_email", json!({ "expression": "lower(email)" })),
@@ -88,7 +88,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let again = json_of(client.target.get("advice").await?, 200).await?;
     let more = format!("{}{}", names(&again, "missing")?, names(&again, "superfluous")?);
     lab.check_eq("what is proposed when the advice is taken", String::new(), more);
-    lab.text(format!("It tried with {}.", text(&advice, "tried_with")?));
     costs_less(&lab, &client, &workload[..2]).await
 }
 

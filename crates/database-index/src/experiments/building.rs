@@ -176,5 +176,5 @@ async fn insert(fixture: &Fixture) -> anyhow::Result<f64> {
     let insert = "insert into users (email, name, city, born)
         select 'more' || n || '@example.org', 'Ada', 'Rome', date '2001-12-31' from generate_series(1, 1000) as n";
     let plan = fixture.explain("", "wal", insert).await?;
-    Ok(plan.0[0]["Plan"]["WAL Records"].as_f64().unwrap_or_default())
+    Ok(plan.number("WAL Records"))
 }

@@ -1,5 +1,7 @@
 //! What do tests, experiments and cases start from? A fresh database with users, and servers on it.
 
+use std::ops::Deref;
+
 use lab::{
     Lab, Service,
     child::{Child, ChildBuilder},
@@ -12,7 +14,7 @@ use crate::{
     cases::client::Client,
     index::{Index, Name},
     plan::Plan,
-    query::{Query, Value},
+    query::Query,
     store::Store,
 };
 
@@ -62,6 +64,13 @@ impl Fixture {
         Ok((child, client))
     }
 
+    /// Makes the users with these numbers. Nothing is counted or vacuumed.
+    pub async fn add(&self, first: i64, last: i64) -> anyhow::Result<()> {
+        let fill = sqlx::query(include_str!("../store/fill.sql")).bind(first).bind(last);
+        fill.execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Statements of the experiment's own.
     pub async fn sql(&self, sql: &str) -> anyhow::Result<()> {
         sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&self.pool).await?;
@@ -79,7 +88,7 @@ impl Fixture {
     }
 
     /// The plan of a statement of the experiment's own, under these settings, and with this of `explain`.
-    pub async fn explain(&self, settings: &str, how: &str, sql: &str) -> anyhow::Result<Plan> {
+    pub async fn explain(&self, settings: &str, how: &str, sql: &str) -> anyhow::Result<Reading> {
         let mut tx = self.pool.begin().await?;
         let settings = format!(
             "set local max_parallel_workers_per_gather = 0; set local jit = off; {settings}"
@@ -88,32 +97,57 @@ impl Fixture {
         let explain = format!("explain (analyze, {how}, format json) {sql}");
         let Json(plan) = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_one(&mut *tx).await?;
         tx.commit().await?;
-        Ok(Plan(plan))
+        Ok(Reading(Plan(plan)))
     }
 
     /// Builds an index as the answer does it.
     pub async fn build(&self, name: &str, index: &Index) -> anyhow::Result<()> {
-        Ok(self.store.build(&parse(name)?, index).await?)
+        Ok(self.store.build(&Name::parse(name)?, index).await?)
     }
 
     /// Drops an index.
     pub async fn drop(&self, name: &str) -> anyhow::Result<()> {
-        Ok(self.store.drop(&parse(name)?).await?)
+        Ok(self.store.drop_index(&Name::parse(name)?).await?)
     }
 
     /// Runs a query twice, so that its pages are in memory; the second run's plan.
-    pub async fn run(&self, query: &str, values: &[Value]) -> anyhow::Result<Plan> {
+    pub async fn run(&self, query: &str, values: &[String]) -> anyhow::Result<Reading> {
         let query = Query::find(query)?;
         self.store.explain(query, values, true).await?;
-        Ok(self.store.explain(query, values, true).await?)
+        Ok(Reading(self.store.explain(query, values, true).await?))
     }
 }
 
-fn parse(name: &str) -> anyhow::Result<Name> {
-    Name::parse(name).map_err(anyhow::Error::msg)
+/// A plan that was run, as an experiment reads it.
+#[derive(Clone, Debug)]
+pub struct Reading(pub Plan);
+
+impl Reading {
+    /// Pages that were read, in PostgreSQL's memory or not.
+    pub fn pages(&self) -> f64 {
+        self.number("Shared Hit Blocks") + self.number("Shared Read Blocks")
+    }
+
+    /// Whether a node of this kind is in it.
+    pub fn has(&self, kind: &str) -> bool {
+        self.nodes().iter().any(|node| node.kind == kind)
+    }
+
+    /// Whether it reads this index, or this table.
+    pub fn reads(&self, name: &str) -> bool {
+        self.nodes().iter().any(|node| node.reads.as_deref() == Some(name))
+    }
+}
+
+impl Deref for Reading {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.0
+    }
 }
 
 /// A parameter.
-pub fn text(text: &str) -> Value {
-    Value::Text(text.to_owned())
+pub fn text(text: &str) -> String {
+    text.to_owned()
 }

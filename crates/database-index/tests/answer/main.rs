@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use anyhow::ensure;
 use conform::http::{header, lives_and_is_ready, problem};
 use conform::target::Target;
-use database_index::{cases::client::Client, experiments::fixture::Fixture};
+use database_index::{
+    cases::client::{Client, long_text},
+    experiments::fixture::Fixture,
+};
 use lab::{
     fault::{Fault, Proxy},
     harness::{Outcome, Served, run},
@@ -24,6 +27,7 @@ async fn serve_for_cases() -> anyhow::Result<Served> {
 
 lab::tests![
     the_catalogue_says_of_an_index_what_its_statement_says,
+    a_value_that_fits_into_no_index_is_told_and_nothing_is_left,
     a_table_is_filled_once_however_many_processes_start,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
@@ -37,9 +41,9 @@ async fn the_catalogue_says_of_an_index_what_its_statement_says() -> Outcome {
         json!({ "columns": ["email"] }),
         json!({ "columns": ["status", "born"], "include": ["name", "id"] }),
         json!({ "expression": "lower(email)" }),
-        json!({ "expression": "numeric(id)", "columns": ["created_at"] }),
-        json!({ "columns": ["created_at"], "where": { "status": "blocked" } }),
-        json!({ "columns": ["id", "email"], "unique": true, "where": { "status": "active" } }),
+        json!({ "expression": "id::numeric", "columns": ["created_at"] }),
+        json!({ "columns": ["created_at"], "where": "status = 'blocked'" }),
+        json!({ "columns": ["id", "email"], "unique": true, "where": "status = 'active'" }),
         json!({ "kind": "hash", "columns": ["city"] }),
         json!({ "kind": "gin", "columns": ["tags"] }),
         json!({ "kind": "trigram", "columns": ["email", "name"] }),
@@ -54,6 +58,23 @@ async fn the_catalogue_says_of_an_index_what_its_statement_says() -> Outcome {
         let again = client.put(&name, index).await?;
         ensure!(again.status() == 200, "{index} became {}", built["definition"]);
     }
+    Ok(())
+}
+
+async fn a_value_that_fits_into_no_index_is_told_and_nothing_is_left() -> Outcome {
+    let fixture = Fixture::fresh(100).await?;
+    let (_child, client) = fixture.start().await?;
+    let mut user = client.user("long");
+    user["notes"] = json!(long_text());
+    ensure!(client.create(&user).await?.status() == 201);
+    let index = json!({ "columns": ["notes"] });
+    ensure!(client.put("idx_notes", &index).await?.status() == 202);
+    let ended = client.ended("idx_notes").await?;
+    let error = ended["error"].as_str().unwrap_or_default();
+    ensure!(ended["state"] == "failed" && error.contains("longer"), "{ended}");
+    ensure!(fixture.number("select count(*) from pg_index where not indisvalid").await? == 0);
+    fixture.sql("delete from users where notes is not null").await?;
+    client.build("idx_notes", &index).await?;
     Ok(())
 }
 
