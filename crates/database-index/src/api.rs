@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// For a whole request and its answer. Advice may build indexes to try them.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// Many times the largest user.
 const MAX_BODY: usize = 64 * 1_024;
 

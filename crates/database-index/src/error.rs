@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use edge::{FieldError, Problem, database::is_away};
+use sqlx::error::DatabaseError;
 
 /// Everything that can go wrong. What it displays is what the client may read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -61,7 +62,7 @@ impl IntoResponse for Error {
 
 /// PostgreSQL's five letters for an error.
 pub fn code(error: &sqlx::Error) -> String {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(DatabaseError::code);
     code.unwrap_or_default().into_owned()
 }
 

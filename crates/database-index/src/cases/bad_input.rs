@@ -55,7 +55,7 @@ async fn a_body_that_is_no_run_is_refused(target: &Target) -> Outcome {
 async fn is_whole(target: &Target) -> Outcome {
     let client = Client::of(target);
     let run = client.run("by_email", json!({ "email": "user777@example.org" })).await?;
-    equal("the number of rows", run.rows, 1)
+    equal("the number of rows", run.rows, 1.0)
 }
 
 const INJECTED: [&str; 5] = [

@@ -19,9 +19,9 @@ pub struct Client {
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Rows that it found.
-    pub rows: i64,
+    pub rows: f64,
     /// Pages that it read.
-    pub pages: i64,
+    pub pages: f64,
     /// The whole answer.
     pub body: Value,
 }
@@ -84,7 +84,7 @@ impl Client {
     /// Runs a query.
     pub async fn run(&self, query: &str, params: Value) -> anyhow::Result<Run> {
         let body = json_of(self.ask(query, params).await?, 200).await?;
-        let number = |value: &Value| value.as_f64().map_or(-1, |number| number as i64);
+        let number = |value: &Value| value.as_f64().unwrap_or(-1.0);
         let buffers = &body["buffers"];
         let (hit, read) = (number(&buffers["hit"]), number(&buffers["read"]));
         Ok(Run { rows: number(&body["rows"]), pages: hit + read, body })

@@ -61,13 +61,13 @@ async fn a_query_tells_rows_pages_time_and_plan(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (_, ada) = client.sign_up("asked").await?;
     let run = client.run("by_email", json!({ "email": ada["email"] })).await?;
-    equal("the number of rows", run.rows, 1)?;
-    expect(run.pages > 0, "pages in `buffers`", &run.body["buffers"])?;
+    equal("the number of rows", run.rows, 1.0)?;
+    expect(run.pages > 0.0, "pages in `buffers`", &run.body["buffers"])?;
     let time = run.body["milliseconds"].as_f64().unwrap_or(-1.0);
     expect(time > 0.0, "a time in `milliseconds`", time)?;
     expect(run.plan().contains("Node Type"), "the plan of PostgreSQL", run.plan())?;
     let none = client.run("by_email", json!({ "email": "nobody@example.org" })).await?;
-    equal("the number of rows", none.rows, 0)
+    equal("the number of rows", none.rows, 0.0)
 }
 
 async fn a_plan_can_be_asked_for_alone(target: &Target) -> Outcome {
@@ -107,7 +107,7 @@ async fn an_index_is_built_and_used_and_dropped(target: &Target) -> Outcome {
     let run = client.run("by_email", json!({ "email": "user777@example.org" })).await?;
     // Another index on the address may serve it as well.
     expect(run.plan().contains("Index Name"), "an index in the plan", run.plan())?;
-    expect(run.pages <= 10, "at most 10 pages", run.pages)?;
+    expect(run.pages <= 10.0, "at most 10 pages", run.pages)?;
     client.dropped(&name).await?;
     problem(client.drop(&name).await?, 404).await?;
     problem(target.get(&format!("indexes/{name}")).await?, 404).await.map(drop)
@@ -131,7 +131,7 @@ async fn an_index_on_an_expression_serves_its_query(target: &Target) -> Outcome 
     client.build(&name, &json!({ "expression": "lower(email)" })).await?;
     let run = client.run("by_email_in_any_case", json!({ "email": "USER777@example.org" })).await?;
     expect(run.plan().contains("Index Name"), "an index in the plan", run.plan())?;
-    equal("the number of rows", run.rows, 1)?;
+    equal("the number of rows", run.rows, 1.0)?;
     client.dropped(&name).await
 }
 

@@ -95,7 +95,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 async fn costs_less(lab: &Lab, client: &Client, searches: &[(&str, Value)]) -> anyhow::Result<()> {
     for (query, params) in searches {
         let run = client.run(query, params.clone()).await?;
-        lab.check(format!("{query}: pages afterwards"), "at most 6", run.pages, run.pages <= 6);
+        lab.check(format!("{query}: pages afterwards"), "at most 6", run.pages, run.pages <= 6.0);
     }
     Ok(())
 }

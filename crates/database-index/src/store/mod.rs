@@ -8,6 +8,7 @@ use std::{str::FromStr, time::Duration};
 
 use edge::database::{Database, Limits};
 use serde_json::Value;
+use sqlx::query::QueryScalar;
 use sqlx::{AssertSqlSafe, Connection, PgConnection as Tx, postgres::PgConnectOptions};
 use tokio::time::timeout;
 
@@ -104,6 +105,6 @@ impl Store {
 async fn planned(tx: &mut Tx, how: &str, query: &Query, values: &[String]) -> sqlx::Result<Plan> {
     let sql = AssertSqlSafe(format!("explain ({how}) {}", query.sql));
     let explain = sqlx::query_scalar::<_, Value>(sql);
-    let explain = values.iter().fold(explain, |explain, value| explain.bind(value));
+    let explain = values.iter().fold(explain, QueryScalar::bind);
     explain.fetch_one(tx).await.map(Plan)
 }
