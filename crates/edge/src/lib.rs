@@ -5,8 +5,8 @@
 //! folder of one answer and have a project of your own.
 //!
 //! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`]) and what
-//! its text may be ([`text`], and `email` with the feature of that name), what surrounds each call ([`frame`]), how a
-//! header is read and who may call ([`header`]), which address is the client's ([`client_address`]), and how long we
+//! its text may be ([`text`], and `email` with the feature of that name), what surrounds each call ([`frame`]), what
+//! stands in its path ([`path`]), how a header is read and who may call ([`header`]), which address is the client's ([`client_address`]), and how long we
 //! wait for PostgreSQL ([`database`], with the feature `postgres`). With the feature `connection`, also how HTTP is
 //! served over a TLS stream.
 
@@ -17,6 +17,7 @@ pub mod text;
 #[cfg(feature = "email")]
 pub mod email;
 pub mod frame;
+pub mod path;
 pub mod header;
 pub mod client_address;
 #[cfg(feature = "connection")]

@@ -1,0 +1,78 @@
+//! Which index is missing, and which is superfluous? The planner is asked, and it answers for the queries that were seen.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::{error::Result, index::Name, query::Query, store::Statement, store::Store};
+
+/// An index is needed if, without it, some query that was seen costs this many times as much.
+const NEEDED: f64 = 1.2;
+
+/// The queries that this process has seen. Its lock is held for a line or two, and never while anything is awaited.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<BTreeMap<&'static str, Statement>>);
+
+impl Seen {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Statement>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a run.
+    pub fn note(&self, query: &'static Query, values: Vec<String>) {
+        let mut seen = self.lock();
+        let runs = seen.get(&*query.name).map_or(0, |(.., runs)| *runs);
+        seen.insert(&query.name, (query, values, runs + 1));
+    }
+}
+
+// ANCHOR: advise
+/// Adds every index that could serve a query that was seen, and then takes away one index after another: the new ones first,
+/// those with fewer columns before those with more, and then those that are there. An index that is missed by no query stays
+/// away. So of `(city)` and `(city, born)` only the second is proposed, if it serves both queries.
+pub async fn advise(store: &Store, seen: &Seen) -> Result<Value> {
+    let statements: Vec<_> = seen.lock().values().cloned().collect();
+    let existing = store.indexes().await?;
+    let mut trial = store.trial().await?;
+    let now = trial.costs(&statements).await?;
+    let mut doubtful = Vec::new();
+    let mut new: Vec<_> = statements.iter().flat_map(|(query, ..)| query.candidates()).collect();
+    new.sort_by_key(|index| index.columns.len() + index.include.len());
+    for index in new {
+        // One that was made for another query already cannot be made again.
+        let name = Name::parse(&format!("try_{}", index.name()))?;
+        let is_there = existing.iter().any(|it| index.is_defined_by(&it.definition));
+        if !is_there && trial.create(&name, &index).await? {
+            doubtful.push((name, Some(index)));
+        }
+    }
+    let mut old: Vec<_> = existing.iter().filter(|it| it.state == "ready" && !it.unique).collect();
+    old.sort_by_key(|it| it.keys.len());
+    // Where no query was seen, each index would look superfluous.
+    let old = old.into_iter().filter(|_| !statements.is_empty());
+    doubtful.extend(old.filter_map(|it| Some((Name::parse(&it.name).ok()?, None))));
+    let mut then = trial.costs(&statements).await?;
+    let (mut missing, mut superfluous) = (Vec::new(), Vec::new());
+    for (name, index) in doubtful {
+        trial.hide(&name).await?;
+        let without = trial.costs(&statements).await?;
+        let pairs = statements.iter().zip(without.iter().zip(&then));
+        let misses = pairs.filter(|(_, (without, with))| **without >= *with * NEEDED);
+        let helps: Vec<_> = misses.map(|((query, ..), _)| &query.name).collect();
+        if helps.is_empty() {
+            then = without;
+            superfluous.extend(index.is_none().then_some(name));
+            continue;
+        }
+        trial.put_back().await?;
+        missing.extend(index.map(|it| json!({ "name": it.name(), "index": it, "helps": helps })));
+    }
+    let costs = statements.iter().zip(now.into_iter().zip(then));
+    let costs = costs.map(|((query, _, runs), (now, then))| {
+        json!({ "query": query.name, "runs": runs, "cost_now": now, "cost_then": then })
+    });
+    let costs: Vec<_> = costs.collect();
+    Ok(json!({ "statements": costs, "missing": missing, "superfluous": superfluous }))
+}
+// ANCHOR_END: advise

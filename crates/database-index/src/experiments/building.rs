@@ -1,0 +1,180 @@
+//! Who has to wait while an index is built, and what is left when the build is ended half-way?
+
+use std::time::Duration;
+
+use conform::target::within;
+use futures_util::future::join_all;
+use lab::{Experiment, Lab, Sabotage, child::Child};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::fixture::Fixture;
+use crate::cases::client::Client;
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Params {
+    /// Rows of the table
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(i64).range(10_000..=5_000_000))]
+    rows: i64,
+    /// Users who are created while the index is built
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=200))]
+    users: u16,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "building",
+        "While `create index` waits or runs, nobody writes; with `concurrently` everybody does. A build that is ended half-way \
+         leaves an invalid index, which no query uses and each write pays for; it is found, and another PUT mends it",
+        &["--rows", "20000", "--users", "20"],
+        run,
+    )
+    .sabotage(Sabotage {
+        file: "src/store/catalogue.rs",
+        replace: r#"AssertSqlSafe(index.statement("concurrently", name))"#,
+        with: r#"AssertSqlSafe(index.statement("", name))"#,
+        check: "users who were created while the index was built",
+    })
+}
+
+/// For users to be created. Nobody has to be quick: those who are blocked are blocked until the build ends.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let fixture = Fixture::of(&lab, params.rows).await?;
+    let (mut child, client) = fixture.start().await?;
+    let users = usize::from(params.users);
+    lab.progress(0, 4, "users are created while an index is built");
+    let created = meanwhile(&fixture, &client, users).await?;
+    let check = "users who were created while the index was built";
+    lab.check_eq(check, users, created);
+    lab.progress(1, 4, "and while one is built without `concurrently`");
+    let blocked = plain(&fixture, users).await?;
+    let most = users / 10;
+    let check = "users who were created while an index was built without `concurrently`";
+    lab.check(check, format!("at most {most}"), blocked, blocked <= most);
+    if created < users {
+        lab.text("The rest needs a build that lets others write.");
+        return Ok(());
+    }
+    lab.progress(2, 4, "a build is ended half-way");
+    ended_half_way(&lab, &fixture, &mut child).await?;
+    lab.progress(3, 4, "and mended");
+    let client = Client::at(child.url())?;
+    let index = client.target.get("indexes/idx_born").await?;
+    let seen: Value = conform::expect::json_of(index, 200).await?;
+    lab.check_eq("what is found of it", r#"["invalid"]"#.to_owned(), seen["findings"].to_string());
+    let plan = client.run("by_born", json!({ "born": "2000-01-01" })).await?;
+    lab.check_eq("a query uses it", false, plan.plan().contains("idx_born"));
+    client.put("idx_born", &json!({ "columns": ["born"] })).await?;
+    let seen = client.ended("idx_born").await?;
+    lab.check_eq(
+        "its state after another PUT",
+        "ready",
+        seen["state"].as_str().unwrap_or_default(),
+    );
+    let plan = client.run("by_born", json!({ "born": "2000-01-01" })).await?;
+    lab.check_eq("a query uses it now", true, plan.plan().contains("idx_born"));
+    let left = "select count(*) from pg_index where not indisvalid";
+    lab.check_eq("invalid indexes that are left", 0, fixture.number(left).await?);
+    Ok(())
+}
+
+/// The process that builds an index, when it waits for another one.
+const BUILDS: &str = "select coalesce(max(pid), 0)::bigint from pg_stat_activity
+    where datname = current_database() and query ilike 'create index%' and wait_event_type = 'Lock'";
+
+async fn waits(fixture: &Fixture) -> anyhow::Result<i64> {
+    within(PATIENCE, "the build waits for the transaction", async || {
+        let pid = fixture.number(BUILDS).await?;
+        Ok((pid > 0).then_some(pid))
+    })
+    .await
+}
+
+/// A transaction that has written keeps the build waiting, however fast the machine is. How many users get in meanwhile?
+async fn meanwhile(fixture: &Fixture, client: &Client, users: usize) -> anyhow::Result<usize> {
+    let mut writer = fixture.pool.begin().await?;
+    sqlx::query("update users set notes = 'x' where id = 1").execute(&mut *writer).await?;
+    let index = json!({ "columns": ["city"] });
+    let put = client.put("idx_city", &index);
+    let create = async {
+        waits(fixture).await?;
+        let created = join_all((0..users).map(|n| {
+            let user = client.user(&format!("meanwhile{n}"));
+            async move {
+                let created = timeout(PATIENCE, client.target.post("users", &user)).await;
+                matches!(created, Ok(Ok(answer)) if answer.status() == 201)
+            }
+        }));
+        let created = created.await.into_iter().filter(|created| *created).count();
+        writer.rollback().await?;
+        anyhow::Ok(created)
+    };
+    // A program that builds within the request answers only now.
+    let (_, created) = tokio::try_join!(put, create)?;
+    // What has a URL for its build says there when it has ended; what has none has answered.
+    within(PATIENCE, "the build ends", async || {
+        let builds = "select count(*) from pg_stat_activity where datname = current_database() and query ilike 'create index%' and state = 'active'";
+        Ok((fixture.number(builds).await? == 0).then_some(()))
+    })
+    .await?;
+    Ok(created)
+}
+
+/// The same with the plain statement.
+async fn plain(fixture: &Fixture, users: usize) -> anyhow::Result<usize> {
+    let mut writer = fixture.pool.begin().await?;
+    sqlx::query("update users set notes = 'x' where id = 1").execute(&mut *writer).await?;
+    let build = fixture.sql("create index idx_plain on users (city)");
+    let insert = async {
+        waits(fixture).await?;
+        let mut created = 0;
+        let mut connection = fixture.pool.acquire().await?;
+        // In a queue behind the build, which waits for the writer.
+        sqlx::query("set lock_timeout = '50ms'").execute(&mut *connection).await?;
+        for n in 0..users {
+            let insert = "insert into users (email, name, city, born) values ($1, 'Ada', 'Rome', '2001-12-31')";
+            let insert = sqlx::query(insert).bind(format!("plain{n}@example.org"));
+            created += usize::from(insert.execute(&mut *connection).await.is_ok());
+        }
+        sqlx::query("reset lock_timeout").execute(&mut *connection).await?;
+        writer.rollback().await?;
+        anyhow::Ok(created)
+    };
+    let ((), created) = tokio::try_join!(build, insert)?;
+    fixture.sql("drop index idx_plain").await?;
+    Ok(created)
+}
+
+/// A reader with an old snapshot keeps the last step of the build waiting: the index is written to by then, and not valid.
+async fn ended_half_way(lab: &Lab, fixture: &Fixture, child: &mut Child) -> anyhow::Result<()> {
+    let client = Client::at(child.url())?;
+    let without = insert(fixture).await?;
+    let mut reader = fixture.pool.begin().await?;
+    let old = "set transaction isolation level repeatable read";
+    sqlx::query(old).execute(&mut *reader).await?;
+    sqlx::query("select id from users limit 1").execute(&mut *reader).await?;
+    client.put("idx_born", &json!({ "columns": ["born"] })).await?;
+    let pid = waits(fixture).await?;
+    child.kill().await?;
+    // PostgreSQL notices a client's death when it has something to say to it. So it builds on.
+    let goes_on = fixture.number(BUILDS).await? == pid;
+    lab.check_eq("the build goes on without the program that asked for it", true, goes_on);
+    fixture.number(&format!("select pg_terminate_backend({pid}, 5000)::int::bigint")).await?;
+    reader.rollback().await?;
+    child.restart().await?;
+    let with = insert(fixture).await?;
+    let check = "records in the log for 1,000 new users, more than without the invalid index";
+    lab.check(check, "900 at least", with - without, with - without >= 900.0);
+    Ok(())
+}
+
+/// Records that PostgreSQL writes into its log for a thousand users: one for each row, and one for each entry of an index.
+async fn insert(fixture: &Fixture) -> anyhow::Result<f64> {
+    let insert = "insert into users (email, name, city, born)
+        select 'more' || n || '@example.org', 'Ada', 'Rome', date '2001-12-31' from generate_series(1, 1000) as n";
+    let plan = fixture.explain("", "wal", insert).await?;
+    Ok(plan.number("WAL Records"))
+}

@@ -1,0 +1,6 @@
+insert into users (email, name, city, born, notes, referred_by)
+values ($1, $2, $3, $4, $5, $6)
+returning jsonb_build_object(
+    'id', id, 'email', email, 'name', name, 'city', city, 'born', born, 'status', status, 'referred_by', referred_by,
+    'created_at', to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+)
