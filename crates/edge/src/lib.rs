@@ -6,9 +6,9 @@
 //!
 //! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`]) and what
 //! its text may be ([`text`], and `email` with the feature of that name), what surrounds each call ([`frame`]), what
-//! stands in its path ([`path`]), how a header is read and who may call ([`header`]), which address is the client's ([`client_address`]), and how long we
-//! wait for PostgreSQL ([`database`], with the feature `postgres`). With the feature `connection`, also how HTTP is
-//! served over a TLS stream.
+//! stands in its path ([`path`]), how a header is read and who may call ([`header`]), which address is the client's
+//! ([`client_address`]), and how long we wait for PostgreSQL ([`database`], with the feature `postgres`). With the
+//! feature `connection`, also how HTTP is served over a TLS stream.
 
 pub mod problem;
 pub mod json;
