@@ -1,0 +1,128 @@
+//! Who asks? A layer that lets a request in with its user, or answers it, and then the handler never hears of it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use edge::{Problem, header::bearer};
+use futures_util::future::{Either, Ready, ready};
+use sha2::{Digest, Sha256};
+use tower::{Layer, Service};
+use tower_http::auth::AsyncRequireAuthorizationLayer;
+use tracing::Span;
+
+use crate::layer::{Form, Inner, around};
+
+/// Whose key the request showed. The handler finds it in the request's extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User(pub String);
+
+/// The digest of each key, and whose it is. How long it takes to find a digest says nothing about a key.
+#[derive(Clone, Debug)]
+pub struct Keys(Arc<HashMap<[u8; 32], User>>);
+
+impl Keys {
+    /// Of these users, each with a key.
+    pub fn new(keys: &[(String, String)]) -> Self {
+        let entry = |(user, key): &(String, String)| (digest(key), User(user.clone()));
+        Self(Arc::new(keys.iter().map(entry).collect()))
+    }
+
+    // ANCHOR: admit
+    /// Notes the user in the request. The answer to a request that must not go on is returned.
+    fn refuse(&self, request: &mut Request) -> Option<Response> {
+        let path = request.uri().path();
+        // The router compares paths as they come, so this guard and the router cannot disagree.
+        if path != "/notes" && !path.starts_with("/notes/") {
+            return None;
+        }
+        let key = bearer(request.headers()).map(digest);
+        if let Some(user) = key.and_then(|key| self.0.get(&key)) {
+            Span::current().record("user", &user.0);
+            request.extensions_mut().insert(user.clone());
+            return None;
+        }
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "send `authorization: Bearer KEY`");
+        let scheme = HeaderValue::from_static("Bearer");
+        Some(problem.header(WWW_AUTHENTICATE, scheme).into_response())
+    }
+    // ANCHOR_END: admit
+}
+
+fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key).into()
+}
+
+/// Parses `USER=KEY`.
+pub fn parse_key(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((user, key)) if !user.is_empty() && !key.is_empty() => Ok((user.into(), key.into())),
+        _ => Err("write USER=KEY"),
+    }
+}
+
+/// The layer in one of its three forms.
+pub fn layer(form: Form, keys: Keys, inner: Inner) -> Inner {
+    match form {
+        Form::FromFn => around(&from_fn_with_state(keys, admitted), inner),
+        Form::ByHand => around(&Auth(keys), inner),
+        Form::Library => {
+            let check = move |mut request: Request| {
+                let refused = keys.refuse(&mut request);
+                ready(refused.map_or(Ok(request), Err))
+            };
+            around(&AsyncRequireAuthorizationLayer::new(check), inner)
+        }
+    }
+}
+
+// ANCHOR: from_fn
+async fn admitted(State(keys): State<Keys>, mut request: Request, next: Next) -> Response {
+    match keys.refuse(&mut request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+// ANCHOR_END: from_fn
+
+/// By hand: makes an [`AuthService`] of any service.
+#[derive(Clone, Debug)]
+struct Auth(Keys);
+
+#[derive(Clone, Debug)]
+struct AuthService<S> {
+    keys: Keys,
+    inner: S,
+}
+
+impl<S> Layer<S> for Auth {
+    type Service = AuthService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        AuthService { keys: self.0.clone(), inner }
+    }
+}
+
+impl<S: Service<Request, Response = Response>> Service<Request> for AuthService<S> {
+    type Response = Response;
+    type Error = S::Error;
+    /// Nothing is boxed: either the future of what is inside, or an answer that is there already.
+    type Future = Either<S::Future, Ready<Result<Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        match self.keys.refuse(&mut request) {
+            Some(refusal) => Either::Right(ready(Ok(refusal))),
+            None => Either::Left(self.inner.call(request)),
+        }
+    }
+}

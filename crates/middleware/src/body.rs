@@ -1,0 +1,107 @@
+//! What if a layer wants all of a body? It has to wait for it and keep it, or to look at it while it passes.
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use edge::{Problem, header::only};
+use futures_util::{StreamExt, stream::unfold};
+use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
+
+/// The header with the signature of a body: Base64 of its HMAC with SHA-256.
+const SIGNATURE: &str = "x-signature";
+
+/// What the sender and we know.
+#[derive(Clone, Debug)]
+pub struct Secret(Hmac<Sha256>);
+
+impl Secret {
+    /// Any text will do.
+    pub fn new(secret: &str) -> Self {
+        // HMAC takes keys of any length.
+        let mac = Hmac::new_from_slice(secret.as_bytes());
+        Self(mac.unwrap_or_else(|_| Hmac::new(&Default::default())))
+    }
+
+    /// The signature of a body.
+    pub fn sign(&self, body: &[u8]) -> String {
+        STANDARD.encode(self.0.clone().chain_update(body).finalize().into_bytes())
+    }
+}
+
+/// The signature that came with the request; nothing if it has no body, which nobody has to sign.
+fn claimed(headers: &HeaderMap, body: &Body) -> Option<Vec<u8>> {
+    let claimed = || STANDARD.decode(only(headers, SIGNATURE)?).ok();
+    let is_empty = axum::body::HttpBody::size_hint(body).exact() == Some(0);
+    if is_empty { None } else { Some(claimed().unwrap_or_default()) }
+}
+
+fn not_signed() -> Response {
+    Problem::new(StatusCode::UNAUTHORIZED, "the signature is not right").into_response()
+}
+
+// ANCHOR: whole
+/// 401 for a body with another signature. The handler never sees one byte of it, so all of it is kept until then.
+pub async fn signed(State(secret): State<Secret>, request: Request, next: Next) -> Response {
+    let Some(claimed) = claimed(request.headers(), request.body()) else {
+        return next.run(request).await;
+    };
+    let (parts, body) = request.into_parts();
+    // Whatever limits the body has to stand outside of this layer.
+    let Ok(body) = to_bytes(body, usize::MAX).await else {
+        let words = "the body is too long, or ended too soon";
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, words).into_response();
+    };
+    if secret.0.chain_update(&body).verify_slice(&claimed).is_err() {
+        return not_signed();
+    }
+    next.run(Request::from_parts(parts, body.into())).await
+}
+// ANCHOR_END: whole
+
+// ANCHOR: stream
+/// The same, while it passes. The handler has the body before anybody knows whether it is the right one: where it is not,
+/// the stream ends with an error, and the handler has to take back what it did.
+pub async fn signed_stream(State(secret): State<Secret>, request: Request, next: Next) -> Response {
+    let Some(claimed) = claimed(request.headers(), request.body()) else {
+        return next.run(request).await;
+    };
+    let (parts, body) = request.into_parts();
+    let begin = (body.into_data_stream(), Some((secret.0, claimed)));
+    let chunks = unfold(begin, |(mut chunks, state)| async {
+        let (mac, claimed) = state?;
+        match chunks.next().await {
+            Some(Ok(chunk)) => {
+                let mac = mac.chain_update(&chunk);
+                Some((Ok(chunk), (chunks, Some((mac, claimed)))))
+            }
+            Some(Err(error)) => Some((Err(error), (chunks, None))),
+            None if mac.verify_slice(&claimed).is_ok() => None,
+            None => Some((Err(axum::Error::new("the signature is not right")), (chunks, None))),
+        }
+    });
+    next.run(Request::from_parts(parts, Body::from_stream(chunks))).await
+}
+// ANCHOR_END: stream
+
+/// Says what the bytes of the answer hash to, so that its reader can see that they are whole (RFC 9530). It has to know all
+/// of them first, so it does not suit a long stream.
+pub async fn digested(request: Request, next: Next) -> Response {
+    let (mut parts, body) = next.run(request).await.into_parts();
+    let Ok(bytes) = body.collect().await.map(|body| body.to_bytes()) else {
+        return Problem::internal().into_response();
+    };
+    if let Ok(value) = HeaderValue::try_from(digest(&bytes)) {
+        parts.headers.insert("content-digest", value);
+    }
+    Response::from_parts(parts, bytes.into())
+}
+
+/// As the header says it.
+pub fn digest(bytes: &Bytes) -> String {
+    format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(bytes)))
+}

@@ -1,0 +1,60 @@
+//! What is a layer? Something that takes a service and gives back another one. It has the request before the service
+//! inside it does, and the answer after it.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::extract::Request;
+use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use clap::ValueEnum;
+use edge::Problem;
+use serde::Serialize;
+use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
+
+/// A service with any number of layers around it. All of them have this one type, so a list of names can decide the order.
+pub type Inner = BoxCloneSyncService<Request, Response, Infallible>;
+
+/// Three ways to write the same layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// A function with `next`, as in Express: `axum::middleware::from_fn`
+    FromFn,
+    /// A `tower::Layer` and a `tower::Service`, written out
+    #[default]
+    ByHand,
+    /// What tower-http has
+    Library,
+}
+
+// ANCHOR: around
+/// Puts a layer around a service.
+pub fn around<L>(layer: &L, inner: Inner) -> Inner
+where
+    L: Layer<Inner>,
+    L::Service: Service<Request, Error = Infallible> + Clone + Send + Sync + 'static,
+    <L::Service as Service<Request>>::Response: IntoResponse,
+    <L::Service as Service<Request>>::Future: Send + 'static,
+{
+    Inner::new(layer.layer(inner).map_response(IntoResponse::into_response))
+}
+// ANCHOR_END: around
+
+// ANCHOR: problems
+/// Libraries answer in words of their own, or without any. Their errors become problem documents, like ours.
+pub fn with_problems(inner: Inner) -> Inner {
+    Inner::new(inner.map_response(|response| {
+        let status = response.status();
+        let is_error = status.is_client_error() || status.is_server_error();
+        let kind = response.headers().get(CONTENT_TYPE);
+        if !is_error || kind.is_some_and(|kind| kind == "application/problem+json") {
+            return response;
+        }
+        let words = status.canonical_reason().unwrap_or("this was refused").to_lowercase();
+        let problem = Problem::new(status, words);
+        // Our own slowness passes.
+        let again = status == StatusCode::SERVICE_UNAVAILABLE;
+        if again { problem.retry_after(Duration::from_secs(1)) } else { problem }.into_response()
+    }))
+}
+// ANCHOR_END: problems
