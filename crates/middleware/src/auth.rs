@@ -126,3 +126,45 @@ impl<S: Service<Request, Response = Response>> Service<Request> for AuthService<
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    /// The status of a refusal, or whom the request was let in for.
+    fn ask(path: &str, authorizations: &[&str]) -> (Option<u16>, Option<User>) {
+        let keys = Keys::new(&[("ada".into(), "a".into()), ("bob".into(), "b".into())]);
+        let mut request = Request::builder().uri(path);
+        for value in authorizations {
+            request = request.header("authorization", *value);
+        }
+        let mut request = request.body(Body::empty()).unwrap();
+        let refused = keys.refuse(&mut request).map(|response| response.status().as_u16());
+        (refused, request.extensions().get().cloned())
+    }
+
+    #[test]
+    fn a_key_says_whose_request_it_is() {
+        for (key, user) in [("Bearer a", "ada"), ("bearer b", "bob"), ("BEARER   a", "ada")] {
+            assert_eq!(ask("/notes", &[key]), (None, Some(User(user.into()))), "{key}");
+        }
+    }
+
+    #[test]
+    fn without_one_good_key_nobody_gets_at_the_notes() {
+        for path in ["/notes", "/notes/1", "/notes/", "/notes?x=/healthz"] {
+            for keys in [&[][..], &["a"], &["Bearer c"], &["Basic a"], &["Bearer a", "Bearer a"]] {
+                assert_eq!(ask(path, keys), (Some(401), None), "{path} {keys:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_begins_alike_needs_no_key() {
+        for path in ["/healthz", "/notesofothers", "/slow?for=/notes"] {
+            assert_eq!(ask(path, &[]), (None, None), "{path}");
+        }
+    }
+}

@@ -105,3 +105,63 @@ pub async fn digested(request: Request, next: Next) -> Response {
 pub fn digest(bytes: &Bytes) -> String {
     format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(bytes)))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::post;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// The status, and what the handler has read, for a body in two pieces under each of the two layers.
+    async fn ask(pieces: [&'static str; 2], signature: &str) -> [(u16, String); 2] {
+        let secret = Secret::new("s3cret");
+        let handler = async |body: Body| match to_bytes(body, 1_000).await {
+            Ok(body) => (StatusCode::OK, body),
+            Err(_) => (StatusCode::BAD_REQUEST, Bytes::new()),
+        };
+        let calls = || Router::new().route("/", post(handler));
+        let both = [
+            calls().layer(from_fn_with_state(secret.clone(), signed)),
+            calls().layer(from_fn_with_state(secret, signed_stream)),
+        ];
+        let mut seen = [const { (0, String::new()) }; 2];
+        for (router, seen) in both.into_iter().zip(&mut seen) {
+            let pieces = futures_util::stream::iter(pieces.map(Ok::<_, std::io::Error>));
+            let request = Request::post("/").header(SIGNATURE, signature);
+            let request = request.body(Body::from_stream(pieces)).unwrap();
+            let response = router.oneshot(request).await.unwrap();
+            let status = response.status().as_u16();
+            let body = to_bytes(response.into_body(), 1_000).await.unwrap();
+            *seen = (status, String::from_utf8_lossy(&body).into_owned());
+        }
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_signed_body_gets_through_whole() {
+        let signature = Secret::new("s3cret").sign(b"two pieces");
+        let fine = (200, "two pieces".to_owned());
+        assert_eq!(ask(["two ", "pieces"], &signature).await, [fine.clone(), fine]);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_was_changed_is_refused_before_the_handler_or_ends_with_an_error() {
+        for signature in [
+            Secret::new("s3cret").sign(b"two pieces"),
+            Secret::new("other").sign(b"two pieceS"),
+            String::new(),
+        ] {
+            let [whole, stream] = ask(["two ", "pieceS"], &signature).await;
+            assert_eq!((whole.0, stream.0), (401, 400), "{signature}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_digest_is_that_of_its_bytes() {
+        let empty = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
+        assert_eq!(digest(&Bytes::new()), empty);
+    }
+}

@@ -45,8 +45,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "cost",
-        "A layer that does nothing adds less than a microsecond, and with ten of them a server answers nine tenths at least of \
-         the requests that it answers with none",
+        "A layer that does nothing adds nanoseconds, by its kind. With ten of them a server answers nine tenths at least of the \
+         requests that it answers with none",
         &["--calls", "2000", "--clients", "4", "--seconds", "0.1", "--rounds", "1"],
         run,
     )

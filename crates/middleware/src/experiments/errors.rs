@@ -1,4 +1,4 @@
-//! How does each layer say no? The client reads one format, or as many as there are layers.
+//! How does each layer say no? The client reads one format, or several.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "errors",
         "Whichever layer answers, an error is a problem document with the request's id, which a page of another origin may \
-         read. The usual layers, as they come, answer in three formats at least",
+         read. The usual layers send text or nothing, and with the JSON of a handler that makes three formats",
         &["--rounds", "1"],
         run,
     )
@@ -41,7 +41,7 @@ pub fn experiment() -> Experiment {
 /// Each error: who answers, with which status, and what asks for it.
 type Asks = (&'static str, u16, fn(&Target) -> RequestBuilder);
 
-const ERRORS: [Asks; 8] = [
+const ERRORS: [Asks; 9] = [
     ("auth", 401, |target| target.request(Method::GET, "/notes")),
     ("timeout", 503, |target| target.request(Method::GET, "/slow?ms=30000")),
     ("body-limit", 413, |target| {
@@ -49,6 +49,9 @@ const ERRORS: [Asks; 8] = [
         long.header("connection", "close").header("expect", "100-continue")
     }),
     ("catch-panic", 500, |target| target.request(Method::POST, "/panic")),
+    ("handler: no note", 404, |target| {
+        target.request(Method::GET, "/notes/none").header("authorization", ADA)
+    }),
     ("router: no path", 404, |target| target.request(Method::GET, "/nothing")),
     ("router: no method", 405, |target| target.request(Method::DELETE, "/slow")),
     ("extractor: no JSON", 415, |target| {
@@ -106,11 +109,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         }
         let _ = first;
     }
-    lab.table("Each error", &["who answers", "the usual layers", "ours"], rows);
+    lab.table("Each error", &["who answers", "the usual set-up", "ours"], rows);
     lab.check_eq("errors that are no problem document", 0, wrong["no problem"]);
     lab.check_eq("errors without the request's id", 0, wrong["no id"]);
     lab.check_eq("errors that a page of another origin cannot read", 0, wrong["not readable"]);
-    let (many, words) = (formats.len(), "the usual layers: formats of these errors");
+    let (many, words) = (formats.len(), "the usual set-up: formats of these errors");
     lab.check(words, "3 or more", many, many >= 3);
     Ok(())
 }

@@ -99,6 +99,6 @@ async fn spawned(this: State<Transfers>, pair: Path<i32>) -> Done {
 
 /// A call that blocks its thread. No `await`, so there is no place to stop.
 async fn blocking() -> StatusCode {
-    std::thread::sleep(Duration::from_millis(180));
+    std::thread::sleep(Duration::from_millis(120));
     StatusCode::OK
 }

@@ -1,4 +1,4 @@
-//! The layers that everybody takes, as they come.
+//! The layers that everybody takes, as they come, and a handler that says in JSON what is wrong.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::{get, post},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceBuilder;
 use tower_http::{
     auth::AsyncRequireAuthorizationLayer, catch_panic::CatchPanicLayer,
@@ -29,6 +29,10 @@ pub fn router() -> Router {
     let timeout = Duration::from_millis(200);
     Router::new()
         .route("/notes", post(async |Json(_): Json<Value>| ()).get(async || ()))
+        .route(
+            "/notes/{id}",
+            get(async || (StatusCode::NOT_FOUND, Json(json!({ "error": "no note" })))),
+        )
         .route("/echo", post(async |body: String| body))
         .route("/panic", post(async |_: HeaderMap| -> StatusCode { panic!("asked for") }))
         .route("/slow", get(slow))
