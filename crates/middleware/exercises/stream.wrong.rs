@@ -1,4 +1,4 @@
-// caught by: body::
+// caught by: bodies::
 /// The same, while it passes.
 pub async fn signed_stream(State(secret): State<Secret>, request: Request, next: Next) -> Response {
     let Some(claimed) = claimed(request.headers(), request.body()) else {

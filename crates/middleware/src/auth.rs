@@ -1,20 +1,18 @@
 //! Who asks? A layer that lets a request in with its user, or answers it, and then the handler never hears of it.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use edge::{Problem, header::bearer};
-use futures_util::future::{Either, Ready, ready};
+use futures_util::future::{BoxFuture, ready};
 use sha2::{Digest, Sha256};
-use tower::{Layer, Service};
-use tower_http::auth::AsyncRequireAuthorizationLayer;
+use tower::{Service, layer::layer_fn};
 use tracing::Span;
 
 use crate::layer::{Form, Inner, around};
@@ -36,7 +34,7 @@ impl Keys {
 
     // ANCHOR: admit
     /// Notes the user in the request. The answer to a request that must not go on is returned.
-    fn refuse(&self, request: &mut Request) -> Option<Response> {
+    pub fn refuse(&self, request: &mut Request) -> Option<Response> {
         let path = request.uri().path();
         // The router compares paths as they come, so this guard and the router cannot disagree.
         if path != "/notes" && !path.starts_with("/notes/") {
@@ -67,18 +65,11 @@ pub fn parse_key(text: &str) -> Result<(String, String), &'static str> {
     }
 }
 
-/// The layer in one of its three forms.
+/// The layer, written in one of our two ways.
 pub fn layer(form: Form, keys: Keys, inner: Inner) -> Inner {
     match form {
         Form::FromFn => around(&from_fn_with_state(keys, admitted), inner),
-        Form::ByHand => around(&Auth(keys), inner),
-        Form::Library => {
-            let check = move |mut request: Request| {
-                let refused = keys.refuse(&mut request);
-                ready(refused.map_or(Ok(request), Err))
-            };
-            around(&AsyncRequireAuthorizationLayer::new(check), inner)
-        }
+        _ => around(&layer_fn(|inner| AuthService { keys: keys.clone(), inner }), inner),
     }
 }
 
@@ -91,38 +82,26 @@ async fn admitted(State(keys): State<Keys>, mut request: Request, next: Next) ->
 }
 // ANCHOR_END: from_fn
 
-/// By hand: makes an [`AuthService`] of any service.
+/// By hand.
 #[derive(Clone, Debug)]
-struct Auth(Keys);
-
-#[derive(Clone, Debug)]
-struct AuthService<S> {
+struct AuthService {
     keys: Keys,
-    inner: S,
+    inner: Inner,
 }
 
-impl<S> Layer<S> for Auth {
-    type Service = AuthService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        AuthService { keys: self.0.clone(), inner }
-    }
-}
-
-impl<S: Service<Request, Response = Response>> Service<Request> for AuthService<S> {
+impl Service<Request> for AuthService {
     type Response = Response;
-    type Error = S::Error;
-    /// Nothing is boxed: either the future of what is inside, or an answer that is there already.
-    type Future = Either<S::Future, Ready<Result<Response, S::Error>>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         match self.keys.refuse(&mut request) {
-            Some(refusal) => Either::Right(ready(Ok(refusal))),
-            None => Either::Left(self.inner.call(request)),
+            Some(refusal) => Box::pin(ready(Ok(refusal))),
+            None => self.inner.call(request),
         }
     }
 }

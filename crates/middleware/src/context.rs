@@ -50,23 +50,19 @@ pub fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) 
 
 /// Another service, which is told of each new note.
 #[derive(Clone, Debug)]
-pub struct Audit {
-    url: Url,
-    client: Client,
-}
+pub struct Audit(Url, Client);
 
 impl Audit {
     /// At this address.
     pub fn at(url: Url) -> reqwest::Result<Self> {
-        let client = Client::builder().timeout(Duration::from_secs(1)).build()?;
-        Ok(Self { url, client })
+        Ok(Self(url, Client::builder().timeout(Duration::from_secs(1)).build()?))
     }
 
     /// Says who has done something, under the id of the request. The note is kept, whatever becomes of this.
     pub async fn tell(&self, text: String) {
         let Context { request_id, user } = Context::current();
         let user = user.map_or_else(String::new, |User(name)| name);
-        let request = self.client.post(self.url.clone()).body(format!("{user}: {text}"));
+        let request = self.1.post(self.0.clone()).body(format!("{user}: {text}"));
         match request.header(request_id::HEADER, request_id).send().await {
             Ok(answer) => info!(status = answer.status().as_u16(), "the audit was told"),
             Err(error) => info!(%error, "the audit was not told"),

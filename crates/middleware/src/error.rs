@@ -15,9 +15,6 @@ pub enum Error {
     /// 404: there is no such note, or it is somebody else's.
     #[error("there is nothing here")]
     NotFound,
-    /// 422: this field or parameter cannot be.
-    #[error("this cannot be done as it was asked for")]
-    Invalid(FieldError),
     /// 503: the database does not answer, or not in time. Whether it did what it was asked is unknown.
     #[error("the database is away; try again")]
     DatabaseAway,
@@ -35,9 +32,6 @@ impl IntoResponse for Error {
         match &self {
             Self::Body(rejection) => return rejection.clone().into_response(),
             Self::NotFound => problem(StatusCode::NOT_FOUND),
-            Self::Invalid(error) => {
-                problem(StatusCode::UNPROCESSABLE_ENTITY).errors(vec![error.clone()])
-            }
             Self::DatabaseAway => {
                 problem(StatusCode::SERVICE_UNAVAILABLE).retry_after(Duration::from_secs(1))
             }
@@ -47,6 +41,13 @@ impl IntoResponse for Error {
             }
         }
         .into_response()
+    }
+}
+
+impl Error {
+    /// 422: this field or parameter cannot be.
+    pub fn invalid(field: &str, message: &str) -> Self {
+        JsonRejection::Invalid(FieldError::new(field, message)).into()
     }
 }
 

@@ -1,10 +1,8 @@
 //! How much may one client ask for? A limit by address needs the address, and the limit of a body needs no reading of it.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    num::NonZeroU32,
-    sync::Arc,
-};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
@@ -36,8 +34,8 @@ pub async fn client_address(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let client = Client(proxies.client_of(peer(&request), request.headers()));
-    request.extensions_mut().insert(client);
+    let client = proxies.client_of(peer(&request), request.headers());
+    request.extensions_mut().insert(Client(client));
     next.run(request).await
 }
 

@@ -51,24 +51,16 @@ impl Store {
 
     /// Keeps a note.
     pub async fn create(&self, owner: &str, text: &str) -> Result<Note> {
-        let create = r#"
-            insert into notes (id, owner, text)
-            values ($1, $2, $3)
-            returning id, owner, text, created_at
-        "#;
+        let create = "insert into notes (id, owner, text) values ($1, $2, $3) \
+                      returning id, owner, text, created_at";
         let create = query_as(create).bind(Uuid::now_v7()).bind(owner).bind(text);
         self.0.within(async |it| create.fetch_one(it).await).await
     }
 
     /// The newest hundred of somebody.
     pub async fn list(&self, owner: &str) -> Result<Vec<Note>> {
-        let list = r#"
-            select id, owner, text, created_at
-            from notes
-            where owner = $1
-            order by id desc
-            limit 100
-        "#;
+        let list = "select id, owner, text, created_at from notes where owner = $1 \
+                    order by id desc limit 100";
         let list = query_as(list).bind(owner);
         self.0.within(async |it| list.fetch_all(it).await).await
     }

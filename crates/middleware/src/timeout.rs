@@ -1,10 +1,9 @@
 //! How long may a request take? When its time is over its future is dropped: the handler stops at its next `await`,
 //! whatever it had half done.
 
-use std::{
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -13,20 +12,15 @@ use axum::response::{IntoResponse, Response};
 use edge::Problem;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
-use tower::{Layer, Service};
-use tower_http::timeout::TimeoutLayer;
+use tower::{Service, layer::layer_fn};
 
-use crate::layer::{Form, Inner, around, with_problems};
+use crate::layer::{Form, Inner, around};
 
-/// The layer in one of its three forms.
+/// The layer, written in one of our two ways.
 pub fn layer(form: Form, limit: Duration, inner: Inner) -> Inner {
-    let status = StatusCode::SERVICE_UNAVAILABLE;
     match form {
         Form::FromFn => around(&from_fn_with_state(limit, in_time), inner),
-        Form::ByHand => around(&InTime(limit), inner),
-        Form::Library => {
-            with_problems(around(&TimeoutLayer::with_status_code(status, limit), inner))
-        }
+        _ => around(&layer_fn(|inner| InTimeService { limit, inner }), inner),
     }
 }
 
@@ -42,33 +36,19 @@ async fn in_time(State(limit): State<Duration>, request: Request, next: Next) ->
 }
 // ANCHOR_END: from_fn
 
-/// By hand: makes an [`InTimeService`] of any service.
-#[derive(Clone, Copy, Debug)]
-struct InTime(Duration);
-
+/// By hand.
 #[derive(Clone, Debug)]
-struct InTimeService<S> {
+struct InTimeService {
     limit: Duration,
-    inner: S,
+    inner: Inner,
 }
 
-impl<S> Layer<S> for InTime {
-    type Service = InTimeService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        InTimeService { limit: self.0, inner }
-    }
-}
-
-impl<S> Service<Request> for InTimeService<S>
-where
-    S: Service<Request, Response = Response, Future: Send + 'static>,
-{
+impl Service<Request> for InTimeService {
     type Response = Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Response, S::Error>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(context)
     }
 

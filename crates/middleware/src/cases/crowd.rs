@@ -25,11 +25,12 @@ cases! {
 async fn a_hundred_at_once_each_get_their_own_answer(target: &Target) -> Outcome {
     let client = Client::of(target);
     let ask = async |n: usize| {
-        let request =
-            client.request(Method::POST, "notes").json(&json!({ "text": format!("note {n}") }));
-        let response = target.send(request.header("x-request-id", format!("crowd-{n}"))).await?;
-        let id = header(&response, "x-request-id").to_owned();
-        anyhow::Ok((id, json_of(response, 201).await?))
+        let note = json!({ "text": format!("note {n}") });
+        let request = || client.request(Method::POST, "notes").json(&note);
+        let id = format!("crowd-{n}");
+        let sent = target.send_patiently(|| request().header("x-request-id", &id)).await?;
+        let id = header(&sent.0, "x-request-id").to_owned();
+        anyhow::Ok((id, json_of(sent.0, 201).await?))
     };
     for (n, (id, note)) in try_join_all((0..100).map(ask)).await?.into_iter().enumerate() {
         equal("the id", id, format!("crowd-{n}"))?;

@@ -220,29 +220,33 @@ async fn the_stack_says_its_order(target: &Target) -> Outcome {
     equal("the warnings", stack["warnings"].clone(), json!([]))
 }
 
-/// The layers that a request has passed.
-async fn passed(target: &Target, id: &str) -> anyhow::Result<Vec<Value>> {
+/// The layers that a request has entered, in this order, and those that it has left; and when.
+async fn passed(target: &Target, id: &str) -> anyhow::Result<[Vec<(Value, u64)>; 2]> {
     let way = json_of(target.get(&format!("stack/{id}")).await?, 200).await?;
-    Ok(list(&way, "layers")?.clone())
+    let events = list(&way, "events")?;
+    Ok(["in", "out"].map(|wanted| {
+        let events = events.iter().filter(|it| it["event"] == wanted);
+        events.map(|it| (it["layer"].clone(), it["at"].as_u64().unwrap_or(0))).collect()
+    }))
 }
 
 async fn the_way_of_a_request_can_be_seen(target: &Target) -> Outcome {
     let stack = json_of(target.get("stack").await?, 200).await?;
     let layers = list(&stack, "layers")?;
     let response = target.get("slow?ms=5").await?;
-    let whole = passed(target, &id(&response)).await?;
-    let names: Vec<_> = whole.iter().map(|it| it["layer"].clone()).collect();
-    equal("the layers of a request that got through", names, layers.clone())?;
-    for (n, layer) in whole.iter().enumerate() {
-        equal("`place` of a layer", layer["place"].clone(), whole.len() - 1 - n)?;
-        let [entered, left] = ["entered", "left"].map(|it| layer[it].as_u64());
-        let took = entered.zip(left).and_then(|(entered, left)| left.checked_sub(entered));
-        expect(took >= Some(4_000), "4 ms at least between `entered` and `left`", layer)?;
+    let [came, mut went] = passed(target, &id(&response)).await?;
+    let names = |way: &[(Value, u64)]| way.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    equal("the layers that the request entered", names(&came), layers.clone())?;
+    went.reverse();
+    equal("the layers that it left, backwards", names(&went), layers.clone())?;
+    for ((name, came), (_, went)) in came.iter().zip(&went) {
+        let took = went.saturating_sub(*came);
+        expect(took >= 4_000, format!("4 ms at least in {name}"), format!("{took} µs"))?;
     }
     let refused = target.get("notes").await?;
     status(&refused, 401)?;
-    let way = passed(target, &id(&refused)).await?;
-    let last = way.last().map(|it| it["layer"].clone()).unwrap_or_default();
+    let [came, _] = passed(target, &id(&refused)).await?;
+    let last = names(&came).pop().unwrap_or_default();
     equal("the layer that answered 401", last, "auth")
 }
 

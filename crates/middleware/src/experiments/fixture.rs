@@ -14,10 +14,12 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::compare;
 use crate::{
-    MIGRATIONS, api,
-    stack::{Name, Settings},
-    store::Store,
+    api,
+    layer::Name,
+    stack::Settings,
+    store::{MIGRATIONS, Store},
 };
 
 const NAME: &str = "middleware";
@@ -76,7 +78,7 @@ impl Fixture {
     /// The service within this process, with these options.
     pub fn router(&self, words: &[&str]) -> anyhow::Result<Router> {
         let store = Store::new(self.database.url())?;
-        Ok(api::router(store, &settings(words)?)?)
+        Ok(api::router(store, &settings(words)?, compare::layer)?)
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::fixture::{Fixture, written};
-use crate::{request_id::HEADER, stack::Name};
+use crate::{layer::Name, request_id::HEADER};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -58,14 +58,11 @@ async fn way(service: &axum::Router, mut request: Request) -> anyhow::Result<[Ve
     let ask = Request::get("/stack/this-one").body(Body::empty())?;
     let answer = service.clone().oneshot(ask).await?;
     let body: Value = serde_json::from_slice(&to_bytes(answer.into_body(), 100_000).await?)?;
-    let mut passages = body["layers"].as_array().cloned().unwrap_or_default();
-    let names = |passages: &[Value]| -> Vec<String> {
-        passages.iter().filter_map(|it| it["layer"].as_str().map(str::to_owned)).collect()
-    };
-    let entered = names(&passages);
-    passages.retain(|it| !it["place"].is_null());
-    passages.sort_by_key(|it| it["place"].as_u64());
-    Ok([entered, names(&passages)])
+    let events = body["events"].as_array().cloned().unwrap_or_default();
+    Ok(["in", "out"].map(|wanted| {
+        let events = events.iter().filter(|it| it["event"] == wanted);
+        events.filter_map(|it| it["layer"].as_str().map(str::to_owned)).collect()
+    }))
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::fixture::{Fixture, exchange, ours, written};
-use crate::stack::{Name, TRAPS};
+use crate::{layer::Name, stack::TRAPS};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -165,9 +165,9 @@ async fn waiting_is_limited(server: &Server) -> Seen {
         let trail = server.target.get(&format!("stack/waits-{n}")).await?;
         let trail: Value = serde_json::from_slice(&trail.bytes().await?).unwrap_or_default();
         let spent = |name| {
-            let layers = trail["layers"].as_array()?;
-            let layer = layers.iter().find(|it| it["layer"] == name)?;
-            layer["left"].as_u64()?.checked_sub(layer["entered"].as_u64()?)
+            let events = trail["events"].as_array()?;
+            let at = |event| events.iter().find(|it| it["layer"] == name && it["event"] == event);
+            at("out")?["at"].as_u64()?.checked_sub(at("in")?["at"].as_u64()?)
         };
         // Whatever somebody waits for outside of the time limit is not limited.
         let (all, limited) = (spent("request-id"), spent("timeout"));

@@ -11,7 +11,10 @@ use lab::{
 };
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
-use super::{compare::transfers::Transfers, fixture::Fixture};
+use super::{
+    compare::{library, transfers::Transfers},
+    fixture::Fixture,
+};
 use crate::layer::{Form, Inner};
 
 /// Most transfers are half done by then. Where they are not, because the machine is busy, the limit is doubled.
@@ -63,7 +66,11 @@ impl Bank {
 
     /// The calls behind our layer.
     async fn behind(&self, limit: Duration) -> anyhow::Result<Here> {
-        let service = crate::timeout::layer(self.form, limit, Inner::new(self.transfers.router()));
+        let calls = Inner::new(self.transfers.router());
+        let service = match self.form {
+            Form::Library => library::timeout(limit, calls),
+            form => crate::timeout::layer(form, limit, calls),
+        };
         here(axum::Router::new().fallback_service(service)).await
     }
 

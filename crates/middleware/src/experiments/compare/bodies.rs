@@ -3,7 +3,7 @@
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use edge::{Problem, header::only};
@@ -12,8 +12,24 @@ use hmac::{Hmac, KeyInit, Mac};
 use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 
+use crate::layer::{Inner, Name, around};
+
 /// The header with the signature of a body: Base64 of its HMAC with SHA-256.
 const SIGNATURE: &str = "x-signature";
+
+/// What everybody who signs bodies knows.
+pub const SECRET: &str = "a-secret-for-signatures";
+
+/// Puts one of the layers that read bodies around a service.
+pub fn layer(name: Name, inner: Inner) -> Inner {
+    let secret = Secret::new(SECRET);
+    match name {
+        Name::Digest => around(&from_fn(digested), inner),
+        Name::Signature => around(&from_fn_with_state(secret, signed), inner),
+        Name::SignatureStream => around(&from_fn_with_state(secret, signed_stream), inner),
+        _ => inner,
+    }
+}
 
 /// What the sender and we know.
 #[derive(Clone, Debug)]
@@ -109,7 +125,6 @@ pub fn digest(bytes: &Bytes) -> String {
 #[cfg(test)]
 mod tests {
     use axum::Router;
-    use axum::middleware::from_fn_with_state;
     use axum::routing::post;
     use tower::ServiceExt;
 
