@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use anyhow::Context;
+use axum::body::Bytes;
 use futures_util::{StreamExt, future::join_all, stream};
 use lab::{Experiment, Lab, Sabotage, child::Child, harness::eventually};
 use reqwest::{Body, Method, header::CONTENT_LENGTH};
@@ -59,8 +60,10 @@ async fn upload(
     target.get("healthz").await?;
     let before = child.memory().await?;
     let size = params.megabytes as usize * 1_000_000;
-    let body: axum::body::Bytes =
-        (0..size).map(|n| u8::try_from(n % 251).unwrap_or(0)).collect::<Vec<_>>().into();
+    // A period that no chunk has, so that two that were swapped would be seen.
+    let mut body = (0..=250).collect::<Vec<u8>>().repeat(size / 251 + 1);
+    body.truncate(size);
+    let body = Bytes::from(body);
     let signature = Secret::new(SECRET).sign(&body);
     let (sent, go_on) = (Arc::new(AtomicUsize::new(0)), watch::Sender::new(false));
     let send = |_| {
