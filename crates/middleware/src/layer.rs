@@ -124,8 +124,7 @@ pub fn with_problems(inner: Inner) -> Inner {
         if !is_error || kind.is_some_and(|kind| kind == "application/problem+json") {
             return response;
         }
-        let words = status.canonical_reason().unwrap_or("this was refused").to_lowercase();
-        let problem = Problem::new(status, words);
+        let problem = Problem::new(status, status.canonical_reason().unwrap_or("it was refused"));
         // Our own slowness passes.
         let again = status == StatusCode::SERVICE_UNAVAILABLE;
         if again { problem.retry_after(Duration::from_secs(1)) } else { problem }.into_response()

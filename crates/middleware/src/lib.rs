@@ -49,7 +49,9 @@ pub fn answer() -> Answer {
 }
 
 async fn serve(settings: Settings, serving: Serving) -> anyhow::Result<()> {
-    stack::warnings(&settings.stack).iter().for_each(|warning| tracing::warn!("{warning}"));
+    for warning in stack::warnings(&settings.stack) {
+        tracing::warn!("{warning}");
+    }
     let store = Store::new(&serving.database().await?)?;
     serving.run(api::router(store, &settings, compare::layer)?).await
 }

@@ -38,6 +38,5 @@ pub async fn counted(State(metrics): State<Metrics>, request: Request, next: Nex
     let mut counts = metrics.lock();
     let (count, seconds) = counts.entry(response.status().as_u16()).or_default();
     (*count, *seconds) = (*count + 1, *seconds + begun.elapsed().as_secs_f64());
-    drop(counts);
     response
 }

@@ -12,9 +12,6 @@ use tower::{ServiceExt, service_fn};
 use crate::layer::{Inner, Name};
 use crate::request_id::{HEADER, given};
 
-/// As many are remembered.
-const REMEMBERED: usize = 1_000;
-
 /// A request enters a layer, or the layer gives an answer.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Event {
@@ -55,7 +52,7 @@ impl Recent {
     fn keep(&self, id: String, trail: Trail) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         recent.push_back((id, trail));
-        if recent.len() > REMEMBERED {
+        if recent.len() > 1_000 {
             recent.pop_front();
         }
     }
@@ -67,9 +64,10 @@ pub fn probe(layer: Name, inner: Inner) -> Inner {
     Inner::new(service_fn(move |request: Request| {
         let (inner, trail) = (inner.clone(), request.extensions().get::<Trail>().cloned());
         async move {
-            trail.iter().for_each(|trail| trail.note(layer, "in"));
+            let note = |event| trail.as_ref().map(|trail| trail.note(layer, event));
+            note("in");
             let response = inner.oneshot(request).await;
-            trail.iter().for_each(|trail| trail.note(layer, "out"));
+            note("out");
             response
         }
     }))

@@ -83,13 +83,15 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let first = strict.get("slow?ms=0").await?;
         let limited: Asks = ("rate-limit", 429, |target| target.request(Method::GET, "/slow?ms=0"));
         for round in 0..params.rounds {
-            lab.progress(round.into(), params.rounds.into(), &format!("errors, {form}"));
+            lab.progress(round.into(), params.rounds.into(), format!("errors, {form}"));
             let all = ERRORS.map(|error| (&target, error));
             for (at, (who, status, ask)) in all.into_iter().chain([(&strict, limited)]) {
                 let sent = at.send(ask(at).header("origin", "http://a.example")).await;
                 let Ok(answer) = sent else {
                     // The connection was closed, and that is no problem document either.
-                    wrong.values_mut().for_each(|count| *count += 1);
+                    for count in wrong.values_mut() {
+                        *count += 1;
+                    }
                     continue;
                 };
                 let named = !header(&answer, "x-request-id").is_empty();

@@ -120,7 +120,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         columns.push(format!("{framework:?}"));
         let target = &running.target;
         for round in 0..params.rounds {
-            lab.progress(round.into(), params.rounds.into(), &format!("{framework:?}"));
+            lab.progress(round.into(), params.rounds.into(), format!("{framework:?}"));
             for (row, (_, request)) in same.iter_mut().zip(SAME) {
                 let seen = ask(target, request(target)).await?;
                 differing += u32::from(seen != row[1]);

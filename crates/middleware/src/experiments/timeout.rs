@@ -94,7 +94,7 @@ impl Bank {
         let (mut limit, mut other) = (LIMIT, 0);
         let mut server = self.behind(limit).await?;
         while self.half_done() < transfers && limit < Duration::from_secs(10) {
-            lab.progress(self.half_done(), transfers, &format!("cut transfers: {kind}"));
+            lab.progress(self.half_done(), transfers, format!("cut transfers: {kind}"));
             let (before, clients) = (self.half_done(), Pool::of(&server.host));
             let pairs = stream::iter(0..CLIENTS)
                 .map(async |pair| clients.post(&format!("/{kind}/{pair}"), "{}").await);

@@ -40,7 +40,7 @@ impl Secret {
     pub fn new(secret: &str) -> Self {
         // HMAC takes keys of any length.
         let mac = Hmac::new_from_slice(secret.as_bytes());
-        Self(mac.unwrap_or_else(|_| Hmac::new(&Default::default())))
+        Self(mac.unwrap_or_else(|_| Hmac::new(&hmac::digest::Key::<Hmac<Sha256>>::default())))
     }
 
     /// The signature of a body.
@@ -108,7 +108,7 @@ pub async fn signed_stream(State(secret): State<Secret>, request: Request, next:
 /// of them first, so it does not suit a long stream.
 pub async fn digested(request: Request, next: Next) -> Response {
     let (mut parts, body) = next.run(request).await.into_parts();
-    let Ok(bytes) = body.collect().await.map(|body| body.to_bytes()) else {
+    let Ok(bytes) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
         return Problem::internal().into_response();
     };
     if let Ok(value) = HeaderValue::try_from(digest(&bytes)) {
