@@ -114,3 +114,31 @@ pub fn picture(events: &[Event]) -> String {
         r#"viewBox="0 0 860 400" font-family="sans-serif" font-size="13" fill="currentColor""#;
     format!("<svg xmlns=\"http://www.w3.org/2000/svg\" {size}>\n{bars}</svg>\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_of_a_thousand_and_one_is_forgotten() {
+        let recent = Recent::default();
+        let trail = Trail(Instant::now(), Arc::default());
+        trail.note(Name::Auth, "in");
+        for n in 0..=1_000 {
+            recent.keep(n.to_string(), trail.clone());
+        }
+        assert!(recent.find("0").is_none());
+        assert_eq!(recent.find("1").unwrap().len(), 1);
+        assert_eq!(recent.find("1000").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_layer_that_was_never_left_is_drawn_as_cut_off() {
+        let event = |layer, event, at| Event { layer, event, at };
+        let (timeout, auth) = (Name::Timeout, Name::Auth);
+        let events = [event(timeout, "in", 0), event(auth, "in", 1), event(timeout, "out", 9)];
+        let svg = picture(&events);
+        assert_eq!((svg.matches("<rect").count(), svg.matches("#b5524a").count()), (2, 1), "{svg}");
+        assert!(picture(&[]).starts_with("<svg"));
+    }
+}

@@ -17,7 +17,7 @@ use super::{
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
     /// Times that each error is asked for, in each of the three forms
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rounds: u32,
 }
 
@@ -78,7 +78,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         formats.insert(format);
     }
     for form in ["from-fn", "by-hand", "library"] {
-        let (_child, target) = fixture.start(&["--form", form, "--timeout", "200"]).await?;
+        let (_child, target) = fixture.start(&["--form", form, "--timeout", "400"]).await?;
         let (_strict, strict) = fixture.start(&["--form", form, "--rate", "1"]).await?;
         let first = strict.get("slow?ms=0").await?;
         let limited: Asks = ("rate-limit", 429, |target| target.request(Method::GET, "/slow?ms=0"));

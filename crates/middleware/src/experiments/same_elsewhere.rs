@@ -4,6 +4,7 @@ use conform::{
     http::header,
     target::{Target, eventually},
 };
+use futures_util::future::join_all;
 use lab::{Experiment, Lab, Sabotage, skip};
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
@@ -17,7 +18,7 @@ use crate::request_id::HEADER;
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
     /// Times that each request is sent
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
 }
 
@@ -40,6 +41,9 @@ pub fn experiment() -> Experiment {
 
 type Ask = (&'static str, fn(&Target) -> RequestBuilder);
 
+/// In milliseconds. More than a busy machine needs for anything but `GET /slow`.
+const LIMIT: u32 = 1_000;
+
 /// What all agree on.
 const SAME: [Ask; 14] = [
     ("GET /healthz", |it| it.request(Method::GET, "/healthz")),
@@ -59,7 +63,7 @@ const SAME: [Ask; 14] = [
     ("GET /nothing", |it| it.request(Method::GET, "/nothing")),
     ("POST /panic", |it| it.request(Method::POST, "/panic")),
     ("GET /slow?ms=10", |it| it.request(Method::GET, "/slow?ms=10")),
-    ("GET /slow?ms=2000", |it| it.request(Method::GET, "/slow?ms=2000")),
+    ("GET /slow?ms=3000", |it| it.request(Method::GET, "/slow?ms=3000")),
 ];
 
 /// What each reads in its own way.
@@ -95,7 +99,8 @@ async fn ask(target: &Target, request: RequestBuilder) -> anyhow::Result<String>
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     let stack = "request-id,trace,catch-panic,timeout,auth";
-    let (_child, ours) = fixture.start(&["--stack", stack, "--timeout", "400"]).await?;
+    let (_child, ours) =
+        fixture.start(&["--stack", stack, "--timeout", &LIMIT.to_string()]).await?;
     let mut columns = vec!["request".to_owned(), "axum".to_owned()];
     let mut same: Vec<Vec<String>> = Vec::new();
     for (name, request) in SAME {
@@ -109,8 +114,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // The future is dropped, and there is nothing that could end later.
     let mut ended = vec!["handlers that go on after the time-out".to_owned(), "none".to_owned()];
     let mut differing = 0;
-    for framework in ALL {
-        let running = match framework.start(400).await? {
+    let started = join_all(ALL.map(|framework| framework.start(LIMIT))).await;
+    for (framework, started) in ALL.into_iter().zip(started) {
+        let running = match started? {
             Ok(running) => running,
             Err(why) => {
                 lab.text(format!("skipped: {why}"));

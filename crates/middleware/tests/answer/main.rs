@@ -3,13 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::ensure;
+use conform::expect::{json_of, list};
 use conform::http::{header, lives_and_is_ready, problem};
+use conform::run::Tried;
 use conform::target::Target;
 use lab::{
     fault::{Fault, Proxy},
     harness::{Outcome, Served, run},
 };
-use middleware::experiments::fixture::{ADA, Fixture};
+use middleware::experiments::fixture::{ADA, Fixture, ours, written};
 use reqwest::Method;
 
 fn main() -> ExitCode {
@@ -25,6 +27,8 @@ async fn serve_for_cases() -> anyhow::Result<Served> {
 lab::tests![
     a_database_that_is_away_is_told_and_the_next_request_works,
     a_note_is_nobody_elses,
+    the_other_two_forms_pass_the_same_cases,
+    any_order_and_any_part_of_it_starts,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
 
@@ -66,6 +70,39 @@ async fn a_note_is_nobody_elses() -> Outcome {
     ensure!(ask(Method::GET, &path, "a").await?.status() == 200, "Bob has deleted Ada's note");
     let list = ask(Method::GET, "notes", "b").await?.text().await?;
     ensure!(!list.contains("of Ada"), "{list}");
+    Ok(())
+}
+
+async fn the_other_two_forms_pass_the_same_cases() -> Outcome {
+    let suite = middleware::answer().suite;
+    let tried = Tried { load: false, restart: false };
+    let pass = async |form| {
+        let fixture = Fixture::fresh().await?;
+        let (_child, target) = fixture.start(&["--form", form, "--timeout", "1000"]).await?;
+        for result in conform::run::run(&suite.cases, &target, tried, |_| {}).await? {
+            ensure!(result.wrong.is_none(), "{form}: {}: {:?}", result.case, result.wrong);
+        }
+        Ok(())
+    };
+    tokio::try_join!(pass("from-fn"), pass("library")).map(drop)
+}
+
+async fn any_order_and_any_part_of_it_starts() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let mut backwards = ours();
+    backwards.reverse();
+    for (stack, warnings) in
+        [(written(&backwards), 12), ("cors".into(), 3), ("auth,auth".into(), 2)]
+    {
+        let (_child, target) = fixture.start(&["--stack", &stack]).await?;
+        ensure!(target.get("healthz").await?.status() == 200, "{stack}");
+        let seen = json_of(target.get("stack").await?, 200).await?;
+        ensure!(list(&seen, "warnings")?.len() == warnings, "{stack}: {seen}");
+    }
+    // Nothing at all: the bare handlers.
+    let (_child, target) = fixture.start(&["--stack"]).await?;
+    let answer = target.get("notes").await?;
+    ensure!(answer.status() == 200 && header(&answer, "x-request-id").is_empty(), "{answer:?}");
     Ok(())
 }
 

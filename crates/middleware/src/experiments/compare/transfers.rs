@@ -24,6 +24,8 @@ pub struct Transfers {
     pool: PgPool,
     /// Whether the other service answers.
     answers: watch::Sender<bool>,
+    /// How many have begun.
+    pub begun: Arc<AtomicU64>,
     /// How many have made their first update and wait.
     pub half_done: Arc<AtomicU64>,
     /// How many have made both.
@@ -40,7 +42,8 @@ impl Transfers {
     /// Between the rows `2n` and `2n + 1` of `accounts`.
     pub fn new(pool: PgPool) -> Self {
         let answers = watch::Sender::new(false);
-        Self { pool, answers, half_done: Arc::default(), finished: Arc::default() }
+        let [begun, half_done, finished] = [(); 3].map(|()| Arc::default());
+        Self { pool, answers, begun, half_done, finished }
     }
 
     /// The other service answers from now on.
@@ -71,6 +74,7 @@ async fn update(to: &mut PgConnection, id: i32, by: i64) -> Result<(), StatusCod
 }
 
 async fn two_statements(State(this): State<Transfers>, Path(pair): Path<i32>) -> Done {
+    this.begun.fetch_add(1, Ordering::SeqCst);
     let mut first = this.pool.acquire().await.map_err(failed)?;
     update(&mut first, 2 * pair, -1).await?;
     drop(first);
