@@ -25,7 +25,7 @@ use crate::{database::Database, executable, open_files, port, whiteboard};
 /// Set in a child's environment.
 const MARK: &str = "LAB_CHILD";
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How many of a child's last lines are kept for an error message.
+/// How many of a child's last lines are kept for an error message, unless somebody wants more.
 const LINES: usize = 40;
 
 /// Prepares one of our programs to run as a child: it ends when its standard input is closed. Its arguments begin with
@@ -62,6 +62,7 @@ pub struct ChildBuilder {
     serves: Option<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
+    lines: Option<usize>,
 }
 
 impl ChildBuilder {
@@ -81,6 +82,11 @@ impl ChildBuilder {
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
+    }
+
+    /// Keeps so many of its last lines, for an experiment that reads them.
+    pub fn keep_lines(self, lines: usize) -> Self {
+        Self { lines: Some(lines), ..self }
     }
 
     /// Gives it this database.
@@ -105,7 +111,7 @@ impl ChildBuilder {
             .spawn()
             .context("cannot start a child of this executable")?;
         let stdin = process.stdin.take();
-        let log = Log::default();
+        let log = Log::keeping(self.lines.unwrap_or(LINES));
         let said = log.follow(process.stderr.take().context("its standard error is piped")?);
         let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
         let listening = async {
@@ -224,18 +230,25 @@ impl Child {
 }
 
 /// The last lines of a child's output.
-#[derive(Clone, Debug, Default)]
-struct Log(Arc<Mutex<VecDeque<String>>>);
+#[derive(Clone, Debug)]
+struct Log {
+    kept: Arc<Mutex<VecDeque<String>>>,
+    most: usize,
+}
 
 impl Log {
+    fn keeping(most: usize) -> Self {
+        Self { kept: Arc::default(), most }
+    }
+
     /// Reads until the child closes its end, which it does when it dies.
     fn follow(&self, output: impl AsyncRead + Send + Unpin + 'static) -> JoinHandle<()> {
         let log = self.clone();
         tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                let mut kept = log.0.lock().unwrap_or_else(PoisonError::into_inner);
-                if kept.len() == LINES {
+                let mut kept = log.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.len() == log.most {
                     kept.pop_front();
                 }
                 kept.push_back(line);
@@ -244,7 +257,19 @@ impl Log {
     }
 
     fn text(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn as_many_of_the_last_lines_are_kept_as_somebody_wants() {
+        let log = Log::keeping(2);
+        log.follow(&b"one\ntwo\nthree\n"[..]).await.unwrap();
+        assert_eq!(log.text(), "two\nthree");
     }
 }

@@ -1,0 +1,148 @@
+//! Does what a layer learned stay with its request? In the handler, in a task of its own, and in a call to another service.
+
+use std::{
+    cell::Cell,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use axum::{Router, extract::State, http::HeaderMap, routing::post};
+use conform::http::header;
+use futures_util::future::{join_all, try_join_all};
+use lab::{Experiment, Lab, Sabotage, harness::eventually, serve::here};
+use serde_json::{Value, json};
+
+use super::fixture::Fixture;
+use crate::request_id::HEADER;
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Params {
+    /// Users that ask at the same moment
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=200))]
+    users: u32,
+    /// How often all of them ask
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "context",
+        "What the layers learned (who asks, and the request's id) reaches the handler, the log lines of tasks and calls to \
+         other services. A hundred parallel requests never see each other's. In a thread-local they do",
+        &["--users", "40", "--rounds", "1"],
+        run,
+    )
+    .sabotage(Sabotage {
+        file: "src/context.rs",
+        replace: "tokio::spawn(CONTEXT.scope(Context::current(), work).in_current_span())",
+        with: "tokio::spawn(work)",
+        check: "calls to the other service without the right id and user",
+    })
+}
+
+/// What the other service was told: the id in the header, and the body.
+type Told = Arc<Mutex<Vec<(String, String)>>>;
+
+async fn audit(State(told): State<Told>, headers: HeaderMap, body: String) {
+    let id = headers.get(HEADER).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    told.lock().unwrap_or_else(PoisonError::into_inner).push((id.to_owned(), body));
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let fixture = Fixture::of(&lab).await?;
+    let told = Told::default();
+    let other = here(Router::new().route("/", post(audit)).with_state(Arc::clone(&told))).await?;
+    let keys: Vec<_> =
+        (0..params.users).flat_map(|n| ["--key".into(), format!("user-{n}=key-{n}")]).collect();
+    let keys: Vec<_> = keys.iter().map(String::as_str).collect();
+    let lines = 10 * (params.users * params.rounds) as usize;
+    let audit = format!("http://{}/", other.host);
+    let child = fixture.serve().args(&keys).args(&["--audit", &audit]).keep_lines(lines);
+    let child = child.start().await?;
+    let target = conform::target::Target::new(child.url(), None)?;
+    let (mut owners, mut ids) = (0, 0);
+    for round in 0..params.rounds {
+        lab.progress(round.into(), params.rounds.into(), "all users at once");
+        let asks = (0..params.users).map(async |n| {
+            let (id, note) = (format!("r{round}-{n}"), json!({ "text": format!("note {n}") }));
+            let request = || target.request(reqwest::Method::POST, "/notes").json(&note);
+            let request = || request().bearer_auth(format!("key-{n}")).header(HEADER, &id);
+            anyhow::Ok(target.send_patiently(request).await?.0)
+        });
+        for (n, answer) in try_join_all(asks).await?.into_iter().enumerate() {
+            ids += u32::from(header(&answer, HEADER.as_str()) != format!("r{round}-{n}"));
+            let note: Value = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
+            owners += u32::from(note["owner"] != format!("user-{n}"));
+        }
+    }
+    lab.check_eq("answers with another request's id", 0, ids);
+    lab.check_eq("handlers that took the request for another user's", 0, owners);
+    let all = params.users * params.rounds;
+    let told = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let right = |(id, body): &(String, String)| {
+        let n = id.rsplit('-').next().unwrap_or_default();
+        (!n.is_empty() && *body == format!("user-{n}: note {n}")).then(|| id.clone())
+    };
+    let wrong = missing(all, told.iter().map(right));
+    lab.check_eq("calls to the other service without the right id and user", 0, wrong);
+    logged(&lab, &child, all).await?;
+    let mixed = thread_local(params.users).await;
+    lab.check(
+        "with a thread-local: requests that saw another's user",
+        "1 or more",
+        mixed,
+        mixed > 0,
+    );
+    Ok(())
+}
+
+/// The lines that tasks of their own have written.
+async fn logged(lab: &Lab, child: &lab::child::Child, all: u32) -> anyhow::Result<()> {
+    // The log comes on another way than the answers.
+    let last = eventually("the last lines of the log", async || {
+        let log = child.log();
+        let lines = log.lines().filter(|line| line.contains("answered status=")).count();
+        Ok((lines >= all as usize).then_some(log))
+    });
+    let log = last.await.unwrap_or_else(|_| child.log());
+    let written = log.lines().filter(|line| line.contains("the audit was told"));
+    let right = |line: &str| {
+        let part = |from: &str| line.split(from).nth(1).and_then(|it| it.split('"').next());
+        let id = part("id=\"")?;
+        (id.rsplit('-').next() == part("user=\"user-")).then(|| id.to_owned())
+    };
+    let wrong = missing(all, written.map(right));
+    lab.check_eq("log lines of tasks without the right id and user", 0, wrong);
+    Ok(())
+}
+
+/// How many of so many requests have left no right mark, and how many marks are wrong. A request that was sent again after a
+/// 503 may have left two.
+fn missing(all: u32, marks: impl Iterator<Item = Option<String>>) -> usize {
+    let (mut right, mut wrong) = (BTreeSet::new(), 0);
+    for mark in marks {
+        match mark {
+            Some(id) => drop(right.insert(id)),
+            None => wrong += 1,
+        }
+    }
+    (all as usize).saturating_sub(right.len()) + wrong
+}
+
+thread_local! {
+    static USER: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The same with a variable of the thread, as in a server that has a thread for each request.
+async fn thread_local(users: u32) -> usize {
+    let requests = (0..users).map(|n| async move {
+        USER.set(n);
+        // Here a handler waits for the database, and the thread does something else.
+        tokio::task::yield_now().await;
+        USER.get() != n
+    });
+    // All of them on this thread.
+    join_all(requests).await.into_iter().filter(|mixed| *mixed).count()
+}
