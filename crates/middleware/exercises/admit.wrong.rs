@@ -1,6 +1,6 @@
 // caught by: auth::
 /// Notes the user in the request. The answer to a request that must not go on is returned.
-fn refuse(&self, request: &mut Request) -> Option<Response> {
+pub fn refuse(&self, request: &mut Request) -> Option<Response> {
     // The mistake: what is guarded is compared as a whole, so all that is below it is open.
     if request.uri().path() != "/notes" {
         return None;
