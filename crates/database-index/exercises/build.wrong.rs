@@ -12,6 +12,5 @@
         if built.is_err() {
             let _ = drop_invalid(&mut alone, name).await;
         }
-        let _ = alone.close().await;
         built.map(drop)
     }
