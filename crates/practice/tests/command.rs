@@ -98,7 +98,7 @@ fn an_exercise_that_a_pull_renames_stands_in_nobodys_way() {
     checkout.git(&["mv", "crates/sums/exercises/add.md", "crates/sums/exercises/plus.md"]);
     for words in [&["check"][..], &["hint"], &["solution"]] {
         let refused = checkout.refuses(words);
-        assert!(refused.contains("no such exercise") && refused.contains("reset"), "{refused}");
+        assert!(refused.contains("no longer exists") && refused.contains("reset"), "{refused}");
     }
     checkout.says(&[]);
     checkout.says(&["start", "sums/double"]);
