@@ -35,8 +35,8 @@ async fn fifty_want_one_url(target: &Target, time: usize) -> Outcome {
     let answers = target.post_together("links", &vec![link; 50]).await?;
     one_wins(&answers, 201, 200)?;
     let links = try_join_all(answers.into_iter().map(|(response, _)| json(response))).await?;
-    let codes = links.iter().map(|link| link["code"].clone());
-    codes.map(|code| equal("the code for each of them", code, links[0]["code"].clone())).collect()
+    let mut codes = links.iter().map(|link| link["code"].clone());
+    codes.try_for_each(|code| equal("the code for each of them", code, links[0]["code"].clone()))
 }
 
 async fn an_alias_that_fifty_want_has_one_owner(target: &Target) -> Outcome {
