@@ -27,7 +27,7 @@ pub fn experiment() -> Experiment {
         file: "src/advice.rs",
         replace: "const NEEDED: f64 = 1.2;",
         with: "const NEEDED: f64 = 0.9;",
-        check: "indexes that are proposed",
+        check: "indexes that are superfluous",
     })
 }
 

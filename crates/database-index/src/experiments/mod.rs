@@ -7,7 +7,7 @@ pub mod fixture;
 pub mod ignored;
 pub mod lookup;
 pub mod order;
-pub mod partial;
+pub mod partial_and_expression;
 
 use lab::Experiment;
 
@@ -18,7 +18,7 @@ pub fn all() -> Vec<Experiment> {
         ignored::experiment(),
         order::experiment(),
         covering::experiment(),
-        partial::experiment(),
+        partial_and_expression::experiment(),
         building::experiment(),
         advice::experiment(),
     ]
