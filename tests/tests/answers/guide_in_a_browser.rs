@@ -222,7 +222,7 @@ async fn fits_every_screen(guide: &Guide, page: &Client) -> Outcome {
             let over = page.execute(script, vec![]).await?;
             ensure!(over == 0, "{path} at {width}: too wide by {over}");
             // What is too wide would be seen.
-            let wide = "document.querySelector('main').style.width = '3000px';";
+            let wide = "document.querySelector('main').style.minWidth = '3000px';";
             let over = page.execute(&format!("{wide}{script}"), vec![]).await?;
             ensure!(over.as_u64() > Some(0), "3,000 pixels are not too wide");
         }

@@ -1,13 +1,17 @@
 //! How does each layer say no? The client reads one format, or several.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use conform::{
     http::{header, problem},
     target::Target,
 };
+use futures_util::stream;
 use lab::{Experiment, Lab, Sabotage, serve::here};
-use reqwest::{Method, RequestBuilder, Response};
+use reqwest::{Body, Method, RequestBuilder, Response};
 
 use super::{
     compare::usual,
@@ -45,8 +49,11 @@ const ERRORS: [Asks; 9] = [
     ("auth", 401, |target| target.request(Method::GET, "/notes")),
     ("timeout", 503, |target| target.request(Method::GET, "/slow?ms=30000")),
     ("body-limit", 413, |target| {
-        let long = target.request(Method::POST, "/echo").body("x".repeat(1_100_000));
-        long.header("connection", "close").header("expect", "100-continue")
+        // It says how long its body is, and sends nothing of it. What a server leaves unread when it closes the connection
+        // may take the answer with it.
+        let nothing = stream::pending::<io::Result<Vec<u8>>>();
+        let long = target.request(Method::POST, "/echo").body(Body::wrap_stream(nothing));
+        long.header("content-length", "1100000").header("connection", "close")
     }),
     ("catch-panic", 500, |target| target.request(Method::POST, "/panic")),
     ("handler: no note", 404, |target| {
