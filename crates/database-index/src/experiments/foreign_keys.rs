@@ -38,7 +38,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let Params { rows, deletions } = params;
     let fixture = Fixture::of(&lab, rows).await?;
     // Each of these was referred by one of the first hundred. The last ones are referred to by nobody.
-    fixture.sql("update users set referred_by = id % 100 + 1 where id > 100 and id % 10 = 0").await?;
+    fixture
+        .sql("update users set referred_by = id % 100 + 1 where id > 100 and id % 10 = 0")
+        .await?;
     fixture.sql("vacuum analyze users").await?;
     let mut seen = Vec::new();
     for (n, way) in ["without an index", "with an index"].into_iter().enumerate() {
@@ -53,7 +55,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let table = ["without an index", "with an index"].into_iter().zip(&seen);
     let table = table.map(|(way, seen)| [vec![way.to_owned()], cells(seen)].concat());
     let columns = ["way", "rows that were read in turn", "ms while the locks were held"];
-    lab.table(format!("{deletions} users to whom nobody refers are deleted"), &columns, table.collect());
+    lab.table(
+        format!("{deletions} users to whom nobody refers are deleted"),
+        &columns,
+        table.collect(),
+    );
     let [(scanned, slow), (searched, quick)] = seen[..] else { return Ok(()) };
     let all = deletions * (rows - deletions);
     let check = "without an index: rows that are read for the deletions";
@@ -68,7 +74,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 async fn delete(fixture: &Fixture, after: i64, last: i64) -> anyhow::Result<(i64, f64)> {
     let mut tx = fixture.pool.begin().await?;
     let read = "select seq_tup_read from pg_stat_xact_user_tables where relname = 'users'";
-    let sql = format!("explain (analyze, format json) delete from users where id > {after} and id <= {last}");
+    let sql = format!(
+        "explain (analyze, format json) delete from users where id > {after} and id <= {last}"
+    );
     let Json(plan): Json<Value> =
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut *tx).await?;
     let read: i64 = sqlx::query_scalar(read).fetch_one(&mut *tx).await?;

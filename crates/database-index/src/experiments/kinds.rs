@@ -86,7 +86,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let used = plan.reads(&name);
         let cells = [size.to_string(), format!("{milliseconds:.0}"), plan.pages().to_string()];
         let what = if it.good { "made for it" } else { "not made for it" };
-        rows.push([vec![kind.clone(), it.wanted.to_owned(), what.to_owned()], cells.to_vec()].concat());
+        rows.push(
+            [vec![kind.clone(), it.wanted.to_owned(), what.to_owned()], cells.to_vec()].concat(),
+        );
         if it.kind == Kind::Brin && !it.good {
             let check = "BRIN on the day, which is in no order: pages that are read";
             lab.check(check, format!("all {table}"), plan.pages(), plan.pages() >= table);
@@ -96,13 +98,18 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         sizes.push((kind, size as f64, plan.pages()));
         fixture.drop(&name).await?;
     }
-    let columns = ["index", "rows that are wanted", "", "pages of it", "ms to build it", "pages read"];
+    let columns =
+        ["index", "rows that are wanted", "", "pages of it", "ms to build it", "pages read"];
     lab.table(format!("Kinds of index, in a table of {table} pages"), &columns, rows);
     let of = |name: &str| sizes.iter().find(|(kind, ..)| kind == name).map_or(f64::NAN, |it| it.1);
     let brin = of("Brin on CreatedAt") / of("Btree on CreatedAt");
     let check = "BRIN on the time: its pages, against those of a B-tree";
     lab.check(check, "a tenth at most", format!("{brin:.4}"), brin <= 0.1);
     lab.figure("pages: B-tree ÷ BRIN, on the time", 1.0 / brin, "");
-    lab.figure("pages: hash ÷ B-tree, on the address", of("Hash on Email") / of("Btree on Email"), "");
+    lab.figure(
+        "pages: hash ÷ B-tree, on the address",
+        of("Hash on Email") / of("Btree on Email"),
+        "",
+    );
     Ok(())
 }

@@ -4,10 +4,15 @@ pub mod advice;
 pub mod building;
 pub mod covering;
 pub mod fixture;
+pub mod foreign_keys;
 pub mod ignored;
+pub mod kinds;
 pub mod lookup;
 pub mod order;
 pub mod partial;
+pub mod space;
+pub mod unique;
+pub mod write_cost;
 
 use lab::Experiment;
 
@@ -18,8 +23,13 @@ pub fn all() -> Vec<Experiment> {
         ignored::experiment(),
         order::experiment(),
         covering::experiment(),
+        kinds::experiment(),
         partial::experiment(),
+        write_cost::experiment(),
+        space::experiment(),
         building::experiment(),
+        unique::experiment(),
+        foreign_keys::experiment(),
         advice::experiment(),
     ]
 }

@@ -37,19 +37,29 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // Version 7 of UUIDs begins with the time, so its keys come in order.
     let ordered = "lpad(to_hex(n), 12, '0') || '70008000000000000000'";
     let mut pages = Vec::new();
-    for (table, key) in [("random_keys", "gen_random_uuid()"), ("ordered_keys", &format!("({ordered})::uuid"))] {
+    for (table, key) in
+        [("random_keys", "gen_random_uuid()"), ("ordered_keys", &format!("({ordered})::uuid"))]
+    {
         fixture.sql(&format!("create table {table} (id uuid primary key)")).await?;
-        let insert = format!("insert into {table} select {key} from generate_series(1, {rows}) as n");
+        let insert =
+            format!("insert into {table} select {key} from generate_series(1, {rows}) as n");
         let plan = fixture.explain("", "wal", &insert).await?;
         let size = fixture.pages(&format!("{table}_pkey")).await?;
         pages.push((size, plan.number("WAL Bytes"), plan.milliseconds()));
     }
-    let [(random, random_log, slow), (ordered, ordered_log, quick)] = pages[..] else { return Ok(()) };
+    let [(random, random_log, slow), (ordered, ordered_log, quick)] = pages[..] else {
+        return Ok(());
+    };
     let ratio = random as f64 / ordered as f64;
     lab.figure("random UUIDs ÷ ordered ones: pages of the index", ratio, "");
     lab.figure("random UUIDs ÷ ordered ones: bytes in the log", random_log / ordered_log, "");
     lab.figure("random UUIDs ÷ ordered ones: time", slow / quick, "");
-    lab.check("random keys make a larger index", "1.15 times as large at least", format!("{ratio:.2}"), ratio >= 1.15);
+    lab.check(
+        "random keys make a larger index",
+        "1.15 times as large at least",
+        format!("{ratio:.2}"),
+        ratio >= 1.15,
+    );
 
     lab.progress(1, 3, "equal keys");
     fixture.build("idx_city", &Index::on(&[Column::City])).await?;
@@ -57,7 +67,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (once, each) = (fixture.pages("idx_city").await?, fixture.pages("every_key").await?);
     let ratio = each as f64 / once as f64;
     lab.figure("equal keys: every one ÷ kept once, pages", ratio, "");
-    lab.check("equal keys that are kept once make a smaller index", "2 times as small at least", format!("{ratio:.2}"), ratio >= 2.0);
+    lab.check(
+        "equal keys that are kept once make a smaller index",
+        "2 times as small at least",
+        format!("{ratio:.2}"),
+        ratio >= 2.0,
+    );
     fixture.sql("drop index every_key").await?;
 
     lab.progress(2, 3, "half of the rows are deleted");
@@ -66,7 +81,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let before = fixture.pages("idx_email").await?;
     lab.figure("an index on the address ÷ the table, pages", before as f64 / table as f64, "");
     let full = bloat(&fixture).await?;
-    lab.check("the part of a new index that is found to be empty", "less than 0.15", format!("{full:.2}"), full < 0.15);
+    lab.check(
+        "the part of a new index that is found to be empty",
+        "less than 0.15",
+        format!("{full:.2}"),
+        full < 0.15,
+    );
     fixture.sql("delete from users where id % 2 = 0").await?;
     fixture.sql("vacuum analyze users").await?;
     let after = fixture.pages("idx_email").await?;

@@ -98,7 +98,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let others = u32::from(params.rounds) * u32::from(params.clients - 1);
     lab.check_eq("by a unique index: clients that were told of a conflict", others, conflicts);
     let columns = ["way", "addresses that two users have", "attempts that had to be made again"];
-    lab.table(format!("{} addresses, each wanted by {} clients", params.rounds, params.clients), &columns, rows);
+    lab.table(
+        format!("{} addresses, each wanted by {} clients", params.rounds, params.clients),
+        &columns,
+        rows,
+    );
     Ok(())
 }
 
@@ -148,7 +152,8 @@ async fn attempt(
     all_looked: &Barrier,
     first: bool,
 ) -> sqlx::Result<()> {
-    let begin = if way == Way::Serializable { "begin isolation level serializable" } else { "begin" };
+    let begin =
+        if way == Way::Serializable { "begin isolation level serializable" } else { "begin" };
     sqlx::query(begin).execute(&mut *client).await?;
     if way == Way::Lock {
         let lock = sqlx::query("select pg_advisory_xact_lock(hashtextextended($1, 0))");
@@ -161,7 +166,8 @@ async fn attempt(
         all_looked.wait().await;
     }
     if !taken {
-        let insert = "insert into users (email, name, city, born) values ($1, 'Ada', 'Rome', '2001-12-31')";
+        let insert =
+            "insert into users (email, name, city, born) values ($1, 'Ada', 'Rome', '2001-12-31')";
         sqlx::query(insert).bind(email).execute(&mut *client).await?;
     }
     sqlx::query("commit").execute(&mut *client).await.map(drop)

@@ -67,18 +67,26 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let insert = fixture.explain("", "wal", &fill.join("\n")).await?;
         // Not the same rows twice, and an indexed column.
         let (from, to) = (step as i64 * writes / 5, (step as i64 + 1) * writes / 5);
-        let update = format!("update users set email = email || 'x' where id > {from} and id <= {to}");
+        let update =
+            format!("update users set email = email || 'x' where id > {from} and id <= {to}");
         let update = fixture.explain("", "wal", &update).await?;
-        for (line, plan, count_of) in [("inserts", &insert, writes), ("updates", &update, writes / 5)] {
+        for (line, plan, count_of) in
+            [("inserts", &insert, writes), ("updates", &update, writes / 5)]
+        {
             let rate = count_of as f64 / plan.milliseconds() * 1_000.0;
             lab.point(TITLE, AXES, line, (count as f64, rate));
         }
-        let row = [log(&insert, "Records", writes), log(&insert, "Bytes", writes), log(&update, "Records", writes / 5)];
+        let row = [
+            log(&insert, "Records", writes),
+            log(&insert, "Bytes", writes),
+            log(&update, "Records", writes / 5),
+        ];
         let cells = row.map(|it| format!("{it:.1}"));
         table.push([vec![count.to_string()], cells.to_vec()].concat());
         inserts.push((row, insert.milliseconds()));
     }
-    let columns = ["indexes", "records for an insert", "bytes for an insert", "records for an update"];
+    let columns =
+        ["indexes", "records for an insert", "bytes for an insert", "records for an update"];
     lab.table("What PostgreSQL writes into its log, for each row", &columns, table);
     let ((none, quick), (eight, slow)) = (&inserts[0], &inserts[4]);
     let more = eight[0] - none[0];
@@ -99,7 +107,11 @@ async fn heap_only(lab: &Lab, rows: i64) -> anyhow::Result<()> {
     let fixture = Fixture::of(lab, rows).await?;
     fixture.build("idx_city", &Index::on(&[Column::City])).await?;
     let (full, of) = hot(&fixture, 0).await?;
-    lab.figure("an update of the name, on full pages: updates that touch no index", full as f64 / of as f64 * 100.0, "%");
+    lab.figure(
+        "an update of the name, on full pages: updates that touch no index",
+        full as f64 / of as f64 * 100.0,
+        "%",
+    );
     // A fifth of each page stays free for new versions of its rows.
     fixture.sql("alter table users set (fillfactor = 80)").await?;
     fixture.sql("vacuum full users").await?;
@@ -119,7 +131,8 @@ async fn hot(fixture: &Fixture, turn: i64) -> anyhow::Result<(i64, i64)> {
     let mut tx = fixture.pool.begin().await?;
     let update = "update users set name = name || '.' where id % 50 = $1";
     sqlx::query(update).bind(turn).execute(&mut *tx).await?;
-    let counted = "select n_tup_hot_upd, n_tup_upd from pg_stat_xact_user_tables where relname = 'users'";
+    let counted =
+        "select n_tup_hot_upd, n_tup_upd from pg_stat_xact_user_tables where relname = 'users'";
     let counted = sqlx::query_as(counted).fetch_one(&mut *tx).await?;
     tx.commit().await?;
     Ok(counted)
