@@ -108,7 +108,7 @@ pub fn wrap(calls: Router, settings: &Settings, seen: (Recent, Metrics), others:
         let layer = layer(*name, settings, &metrics, service);
         service = probe(*name, layer.unwrap_or_else(|inner| others(*name, settings, inner)));
     }
-    // Around the router, so that they see what has no route too.
+    // Around the router: `Router::layer` would give each route a copy, with a limit of its own.
     Router::new().fallback_service(record(recent, service))
 }
 // ANCHOR_END: wrap
@@ -145,7 +145,10 @@ fn any_origin() -> cors::CorsLayer {
 
 #[cfg(test)]
 mod tests {
+    use axum::{body::Body, extract::Request, routing::get};
     use clap::ValueEnum;
+    use futures_util::FutureExt;
+    use tower::ServiceExt;
 
     use super::*;
 
@@ -172,5 +175,22 @@ mod tests {
     #[test]
     fn what_is_missing_is_told() {
         assert_eq!(warnings(&[RequestId]).len(), 3);
+    }
+    #[test]
+    fn each_route_of_a_router_has_a_copy_of_its_layer_and_ours_is_one_for_all() {
+        let calls = || {
+            let forever = get(std::future::pending::<()>);
+            Router::new().route("/first", forever).route("/second", get(async || ()))
+        };
+        let limit = ConcurrencyLimitLayer::new(1);
+        let copies = calls().layer(limit.clone());
+        let ours = Router::new().fallback_service(around(&limit, Inner::new(calls())));
+        for (router, lets_the_second_in) in [(copies, true), (ours, false)] {
+            let ask =
+                |path| router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
+            let mut first = Box::pin(ask("/first"));
+            assert!((&mut first).now_or_never().is_none());
+            assert_eq!(ask("/second").now_or_never().is_some(), lets_the_second_in);
+        }
     }
 }

@@ -117,7 +117,12 @@ async fn kinds(params: Params, lab: &Lab) -> anyhow::Result<()> {
         let one = (medians[n] - medians[0]) / 10.0;
         rows.push(vec![(*name).to_owned(), format!("{:.0}", medians[n]), format!("{one:.0}")]);
         if n > 0 {
-            lab.figure_with_target(format!("a layer: {name}"), one / 1e3, "µs", Target::AtMost(1.0));
+            lab.figure_with_target(
+                format!("a layer: {name}"),
+                one / 1e3,
+                "µs",
+                Target::AtMost(1.0),
+            );
         }
     }
     lab.table("A call through ten layers", &["kind", "ns", "for each layer"], rows);
