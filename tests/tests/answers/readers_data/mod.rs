@@ -29,8 +29,8 @@ async fn run(reader: &Reader, words: &[&str]) -> anyhow::Result<Output> {
     let mut process = command(reader, words)?.spawn()?;
     // The child ends when this pipe closes.
     let _stdin = process.stdin.take();
-    // A child that wrongly serves would never end.
-    let ended = timeout(Duration::from_mins(3), process.wait_with_output()).await;
+    // A child that wrongly serves would never end; three nodes of RabbitMQ take minutes to start on a busy machine.
+    let ended = timeout(Duration::from_mins(10), process.wait_with_output()).await;
     Ok(ended.with_context(|| format!("{words:?} does not end"))??)
 }
 
