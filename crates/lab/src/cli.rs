@@ -12,6 +12,7 @@ use crate::{
     child, database, environment, executable,
     experiment::Experiment,
     open_files,
+    report::terminal,
     serve::Serving,
     stack::{self, Service},
     whiteboard,
@@ -98,8 +99,7 @@ pub fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCod
 
 /// Logs to standard error, as much as `RUST_LOG` asks for. Colour on a terminal, unless `NO_COLOR` is set.
 pub fn log(default: &str) {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let colour = std::io::stderr().is_terminal() && !refused;
+    let colour = std::io::stderr().is_terminal() && !terminal::no_color();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|_| default.into()))

@@ -232,10 +232,14 @@ impl Param {
 fn is_number(parser: &ValueParser) -> bool {
     use std::any::TypeId;
     let numbers = [
+        TypeId::of::<u8>(),
         TypeId::of::<u16>(),
         TypeId::of::<u32>(),
         TypeId::of::<u64>(),
         TypeId::of::<usize>(),
+        TypeId::of::<i32>(),
+        TypeId::of::<i64>(),
+        TypeId::of::<f32>(),
         TypeId::of::<f64>(),
     ];
     numbers.iter().any(|number| parser.type_id() == *number)

@@ -194,7 +194,11 @@ async fn accept(
     // Dropped with this task, and with it every connection.
     let mut connections = JoinSet::new();
     loop {
-        let Ok((client, _)) = listener.accept().await else { continue };
+        let Ok((client, _)) = listener.accept().await else {
+            // Usually because no more files may be open: others first have to close some.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
         state.connections.fetch_add(1, Ordering::Relaxed);
         connections.spawn(connection(client, server.clone(), fault.clone(), state.clone()));
         while connections.try_join_next().is_some() {}

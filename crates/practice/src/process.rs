@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// How often we check whether a program has ended, or has to be stopped.
@@ -78,9 +78,13 @@ pub fn run(
     let out = read_all(child.stdout.take().context("it is piped")?);
     let err = read_all(child.stderr.take().context("it is piped")?);
     let deadline = patience.map(|patience| Instant::now() + patience);
+    // We do not yet wait for it, because until then nobody else can get the number of its group.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
+        if waitid(WaitId::Pid(group), look)?.is_some() {
+            // What it left running would keep the pipes open. Fails only if nothing is left.
+            let _ = kill_process_group(group, Signal::KILL);
+            break child.wait()?;
         }
         let late = deadline.is_some_and(|deadline| Instant::now() > deadline);
         if late || stop.is_wanted() {
@@ -103,4 +107,22 @@ fn read_all(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> 
         let _ = pipe.read_to_end(&mut text);
         String::from_utf8_lossy(&text).into_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_left_running_does_not_hold_us_up() -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 60 & echo done; exit 3"]);
+        let Ended::Itself { status, out, .. } = run(&mut command, None, &Stop::default())? else {
+            anyhow::bail!("it was killed");
+        };
+        assert_eq!((status.code(), out.as_str()), (Some(3), "done\n"));
+        assert!(begun.elapsed() < Duration::from_secs(30), "it took {:?}", begun.elapsed());
+        Ok(())
+    }
 }

@@ -81,9 +81,13 @@ fn verdict(report: &Report) -> String {
     }
 }
 
-/// Colour on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
+/// Whether `NO_COLOR` is set to something (<https://no-color.org>).
+pub(crate) fn no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 fn colour(text: &str, code: &str) -> String {
-    if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+    if std::io::stdout().is_terminal() && !no_color() {
         return format!("\x1b[{code}m{text}\x1b[0m");
     }
     text.to_owned()

@@ -27,6 +27,7 @@ lab::tests![
     a_worker_that_is_stopped_while_the_database_is_slow_is_no_death,
     a_worker_that_alone_cannot_reach_the_database_gives_back_what_it_has_begun,
     a_worker_that_cannot_reach_the_database_for_long_loses_its_queue,
+    a_worker_that_cannot_reach_the_database_and_has_begun_nothing_leaves_its_queue_at_once,
     overload_is_no_death,
     a_panic_in_a_delivery_costs_an_attempt_and_no_queue,
     a_statement_that_fails_costs_an_attempt_and_no_lane,
@@ -136,6 +137,31 @@ async fn a_worker_that_cannot_reach_the_database_for_long_loses_its_queue() -> O
     let progress = cut_off.client.until("begun", "delivered").await?;
     ensure!(progress["attempts"] == 2, "{progress}");
     ensure!(crashes(&cut_off.fixture).await? == 1, "it counts as a death");
+    Ok(())
+}
+
+async fn a_worker_that_cannot_reach_the_database_and_has_begun_nothing_leaves_its_queue_at_once()
+-> Outcome {
+    let [fcm, others] =
+        [FakeFcm::start(|_| Fate::TAKEN).await?, FakeFcm::start(|_| Fate::TAKEN).await?];
+    let (fixture, _server, client) = start(&["--role", "api"]).await?;
+    let users = users_with_phones(&fixture, &client).await?;
+    let url = fixture.database.url();
+    let proxy = Proxy::to_url(url).await?;
+    let lease = ["--lease-ms", "2000"];
+    let worker = fixture.worker(&fcm).args(&lease).env("DATABASE_URL", proxy.url(url)?);
+    let (_worker, _other) =
+        tokio::try_join!(worker.start(), fixture.worker(&others).args(&lease).start())?;
+    both_live(&fixture).await?;
+    proxy.set(Fault::BlackHole);
+    // Longer than the lease and two statements, and far less than thirty leases.
+    sleep(Duration::from_secs(7)).await;
+    for user in &users {
+        client.push(&format!("for-{user}"), user).await?;
+        client.until(&format!("for-{user}"), "delivered").await?;
+    }
+    let rang = (fcm.sent().len(), others.sent().len());
+    ensure!(rang == (0, 2), "the phones rang {rang:?} times");
     Ok(())
 }
 
