@@ -41,7 +41,10 @@ use crate::{
     take_over, why_skipped,
 };
 
-pub use conform::{case::Outcome, target::eventually};
+pub use conform::{
+    case::Outcome,
+    target::{eventually, within},
+};
 
 /// How many tests of an answer run at once for each core. Most of them wait for servers most of the time; with more,
 /// experiments about time-outs find a machine that is too busy.

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -78,15 +78,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for n in 0..8 {
         client.add_device(&format!("user-{n}"), &format!("device-{n}")).await?;
     }
-    // Side by side: what a busy machine sends before the alarm is not left for it.
-    let (client, all) = (&client, params.pushes);
-    let posting = (0..8).map(|user| async move {
-        for n in (user..all).step_by(8) {
+    // As many as are sent before the alarm on a busy machine come on top.
+    let (client, posted, wanted) = (&client, AtomicUsize::new(0), usize::from(params.pushes));
+    let posting = (0..8).map(async |user| {
+        while posted.load(Ordering::Relaxed) < wanted + fcm.sent().len() {
+            let n = posted.fetch_add(1, Ordering::Relaxed);
             client.push(&format!("push-{n}"), &format!("user-{user}")).await?;
         }
         anyhow::Ok(())
     });
     try_join_all(posting).await?;
+    let wanted = posted.into_inner();
     lab.progress(1, 3, "the alarm");
     let limit = async |limit| {
         let words = ["set_vm_memory_high_watermark", limit];
@@ -96,7 +98,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (before, begun) = (fcm.sent().len(), Instant::now());
     begins.store(true, Ordering::Relaxed);
     let refused = seconds_until(client, 503).await?;
-    let wanted = usize::from(params.pushes);
     let drained = fcm.until("the queues are empty", PATIENCE, |sent| sent.len() >= wanted).await;
     let took = begun.elapsed();
     let sent = drained.map_or_else(|_| fcm.sent().len(), |sent| sent.len());

@@ -64,7 +64,7 @@ type Accepted = Arc<Mutex<Vec<(u16, &'static str, String)>>>;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, Options { shards: 4, backoff_ms: 100, attempts: 8 }).await?;
-    let fcm = FakeFcm::start(|_| Fate::slow(Duration::from_millis(5))).await?;
+    let fcm = FakeFcm::start(|_| Fate::slow(Duration::from_millis(25))).await?;
     let (_server, client) = fixture.start(&["--role", "api"]).await?;
     let worker = || fixture.worker(&fcm).args(&["--lease-ms", "500"]);
     let mut workers = Vec::new();
