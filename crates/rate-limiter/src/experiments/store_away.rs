@@ -50,7 +50,7 @@ pub fn experiment() -> Experiment {
     .sabotage(Sabotage {
         file: "src/connection.rs",
         replace: "const PAUSE: Duration = Duration::from_millis(100);",
-        with: "const PAUSE: Duration = Duration::from_mins(5);",
+        with: "const PAUSE: Duration = Duration::from_secs(14);",
         check: "under load: the network is whole again after a black hole, and Redis decides nine of ten requests",
     })
 }
@@ -58,7 +58,7 @@ pub fn experiment() -> Experiment {
 /// Requests that Redis has counted before it goes.
 const BEFORE: u64 = 3;
 /// On a busy machine. How long it takes is a figure.
-const COMES_BACK: Duration = Duration::from_secs(30);
+const COMES_BACK: Duration = Duration::from_secs(10);
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // Half of what comes at once, so that the local limiter has something to refuse.
@@ -92,7 +92,7 @@ async fn under_load(lab: &Lab, params: &Params) -> anyhow::Result<()> {
         async move { pool.get("/api/hello").await.map(|_| ()) }
     };
     // It ends with the wait for Redis.
-    let load = load::open(params.rate, COMES_BACK * 2, 8_192, hello);
+    let load = load::open(params.rate, COMES_BACK * 3, 8_192, hello);
     let story = async {
         sleep(Duration::from_millis(500)).await;
         proxy.set(Fault::BlackHole);
