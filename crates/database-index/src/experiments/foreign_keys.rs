@@ -43,12 +43,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         .await?;
     fixture.sql("vacuum analyze users").await?;
     let mut seen = Vec::new();
-    for (n, way) in ["without an index", "with an index"].into_iter().enumerate() {
-        lab.progress(n as u64, 2, way);
+    for (n, way) in (0_u32..).zip(["without an index", "with an index"]) {
+        lab.progress(n.into(), 2, way);
         if n == 1 {
             fixture.build("idx_referred_by", &Index::on(&[Column::ReferredBy])).await?;
         }
-        let last = rows - n as i64 * deletions;
+        let last = rows - i64::from(n) * deletions;
         seen.push(delete(&fixture, last - deletions, last).await?);
     }
     let cells = |(read, ms): &(i64, f64)| vec![read.to_string(), format!("{ms:.2}")];

@@ -82,11 +82,13 @@ async fn orders(lab: &Lab, fixture: &Fixture, rows: i64) -> anyhow::Result<()> {
     lab.figure("random UUIDs ÷ ordered ones: bytes in the log", random.bytes / ordered.bytes, "");
     let slower = random.milliseconds / ordered.milliseconds;
     lab.figure("random UUIDs ÷ ordered ones: time", slower, "");
+    // All pages of a random index fill and split at about the same time, so they are now half full, now almost full. On average
+    // they are 69 % full, against 90 % for keys in order.
     lab.check(
         "random keys make a larger index",
-        "1.15 times as large at least",
+        "1.1 times as large at least",
         format!("{ratio:.2}"),
-        ratio >= 1.15,
+        ratio >= 1.1,
     );
     let misses = random.read_again / rows as f64 * 1_000.0;
     lab.figure("random UUIDs: pages read again for 1,000 rows", misses, "");
@@ -100,7 +102,9 @@ async fn orders(lab: &Lab, fixture: &Fixture, rows: i64) -> anyhow::Result<()> {
 }
 
 async fn keys(fixture: &Fixture, table: &str, key: &str, rows: i64) -> anyhow::Result<Keys> {
-    fixture.sql(&format!("create table {table} (id uuid primary key) with (autovacuum_enabled = off)")).await?;
+    fixture
+        .sql(&format!("create table {table} (id uuid primary key) with (autovacuum_enabled = off)"))
+        .await?;
     let rows_of = format!("select {key} from generate_series(1, {rows}) as n");
     let plan = fixture.explain("", "wal", &format!("insert into {table} {rows_of}")).await?;
     // The log has a record for each row, and one for its key, perhaps as a part of a page split. A split brings another
