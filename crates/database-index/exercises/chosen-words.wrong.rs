@@ -8,6 +8,7 @@
         let keys = expression.into_iter().chain(columns.map(quoted));
         let (method, class) = match self.kind {
             Kind::Trigram => ("gin".to_owned(), " gin_trgm_ops"),
+            Kind::Gist => (word(Kind::Gist), " gist_trgm_ops"),
             kind => (word(kind), ""),
         };
         let keys: Vec<_> = keys.map(|key| key + class).collect();

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::{http::StatusCode, response::IntoResponse, response::Response};
 use edge::{FieldError, Problem, database::is_away};
 use sqlx::error::DatabaseError;
 

@@ -57,8 +57,10 @@ pub enum Kind {
     Hash,
     /// From each word of a list to its rows.
     Gin,
-    /// From each three letters of a text to its rows: `like '%x%'`.
+    /// From each three letters of a text to its rows: `like '%xyz%'`.
     Trigram,
+    /// The three letters of texts in a tree, whose pages sum up those below: the most similar text.
+    Gist,
     /// The least and the greatest value of each run of pages: for columns in the order of the table.
     Brin,
 }
@@ -128,7 +130,9 @@ impl Index {
             Kind::Btree | Kind::Hash | Kind::Brin if tags => ("columns", "for tags take gin"),
             Kind::Hash if keys > 1 => ("columns", "a hash index has one"),
             Kind::Gin if keys > 1 || !tags => ("columns", "gin is for tags"),
-            Kind::Trigram if !texts || self.expression.is_some() => ("columns", "must be texts"),
+            Kind::Trigram | Kind::Gist if !texts || self.expression.is_some() => {
+                ("columns", "must be texts")
+            }
             _ => return Ok(self),
         };
         Err(Error::invalid(field, message))
@@ -143,6 +147,7 @@ impl Index {
         let keys = expression.into_iter().chain(self.columns.iter().map(quoted));
         let (method, class) = match self.kind {
             Kind::Trigram => ("gin".to_owned(), " gin_trgm_ops"),
+            Kind::Gist => (word(Kind::Gist), " gist_trgm_ops"),
             kind => (word(kind), ""),
         };
         let keys: Vec<_> = keys.map(|key| key + class).collect();
@@ -237,6 +242,8 @@ mod tests {
             (json!({ "kind": "gin", "columns": ["email"] }), "columns"),
             (json!({ "kind": "hash", "columns": ["email", "city"] }), "columns"),
             (json!({ "kind": "trigram", "columns": ["born"] }), "columns"),
+            (json!({ "kind": "gist", "columns": ["born"] }), "columns"),
+            (json!({ "kind": "gist", "columns": ["name"], "unique": true }), "unique"),
             (json!({ "kind": "hash", "columns": ["email"], "unique": true }), "unique"),
             (json!({ "kind": "hash", "columns": ["email"], "include": ["name"] }), "include"),
             (json!({ "columns": ["email"], "include": ["email"] }), "include"),

@@ -109,6 +109,7 @@ async fn an_index_that_no_query_could_use_is_refused(target: &Target) -> Outcome
         (json!({ "columns": ["tags"] }), "columns"),
         (json!({ "columns": ["born"], "kind": "gin" }), "columns"),
         (json!({ "columns": ["born"], "kind": "trigram" }), "columns"),
+        (json!({ "columns": ["born"], "kind": "gist" }), "columns"),
         (json!({ "columns": ["city", "born"], "kind": "hash" }), "columns"),
         (json!({ "columns": ["city"], "kind": "hash", "unique": true }), "unique"),
         (json!({ "columns": ["city"], "kind": "brin", "include": ["name"] }), "include"),

@@ -7,7 +7,7 @@ use lab::{
     child::{Child, ChildBuilder},
     database::Database,
 };
-use sqlx::{AssertSqlSafe, PgPool, types::Json};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, types::Json};
 
 use crate::{
     MIGRATIONS,
@@ -34,7 +34,15 @@ pub struct Fixture {
 impl Fixture {
     /// For a test, and for the cases.
     pub async fn fresh(rows: i64) -> anyhow::Result<Self> {
-        let database = Database::fresh(NAME, &MIGRATIONS).await?;
+        Self::with(Database::fresh(NAME, &MIGRATIONS).await?, rows).await
+    }
+
+    /// On a server of the test's own.
+    pub async fn on(server: &str, rows: i64) -> anyhow::Result<Self> {
+        Self::with(Database::fresh_on(server, NAME, &MIGRATIONS).await?, rows).await
+    }
+
+    async fn with(database: Database, rows: i64) -> anyhow::Result<Self> {
         let pool = database.pool().await?;
         let store = Store::new(database.url())?;
         let fixture = Self { database, pool, store };
@@ -145,6 +153,13 @@ impl Deref for Reading {
     fn deref(&self) -> &Plan {
         &self.0
     }
+}
+
+/// What this session has counted of the users, within a transaction. An earlier transaction's may be in it, which is not yet
+/// handed over to the others, so only a difference says something.
+pub async fn counted(tx: &mut PgConnection, what: &str) -> sqlx::Result<i64> {
+    let sql = format!("select {what} from pg_stat_xact_user_tables where relname = 'users'");
+    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(tx).await
 }
 
 /// A parameter.

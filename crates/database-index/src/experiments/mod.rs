@@ -4,10 +4,15 @@ pub mod advice;
 pub mod building;
 pub mod covering;
 pub mod fixture;
+pub mod foreign_keys;
 pub mod ignored;
+pub mod kinds;
 pub mod lookup;
 pub mod order;
 pub mod partial_and_expression;
+pub mod space;
+pub mod unique;
+pub mod write_cost;
 
 use lab::Experiment;
 
@@ -19,6 +24,11 @@ pub fn all() -> Vec<Experiment> {
         order::experiment(),
         covering::experiment(),
         partial_and_expression::experiment(),
+        kinds::experiment(),
+        write_cost::experiment(),
+        space::experiment(),
+        unique::experiment(),
+        foreign_keys::experiment(),
         building::experiment(),
         advice::experiment(),
     ]

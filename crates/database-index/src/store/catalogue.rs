@@ -9,8 +9,7 @@ use time::{OffsetDateTime, serde::rfc3339};
 use tokio::time::sleep;
 
 use super::Store;
-use crate::error::Result;
-use crate::index::{Index, Kind, Name};
+use crate::{error::Result, index::Index, index::Kind, index::Name};
 
 /// Between two attempts to become the only one who builds or drops.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -73,7 +72,7 @@ impl Store {
     /// also what this one leaves if it fails: an invalid index serves no query, and costs every write.
     pub async fn build(&self, name: &Name, index: &Index) -> sqlx::Result<()> {
         let mut alone = self.alone().await?;
-        if index.kind == Kind::Trigram {
+        if matches!(index.kind, Kind::Trigram | Kind::Gist) {
             sqlx::query("create extension if not exists pg_trgm").execute(&mut alone).await?;
         }
         drop_invalid(&mut alone, name).await?;

@@ -1,6 +1,11 @@
 //! What needs a fault, or a look inside. It also runs the experiments, with quick parameters, and the cases.
 
-use std::process::ExitCode;
+use std::{
+    env, fs,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    process::{Command, ExitCode, id},
+};
 
 use anyhow::ensure;
 use conform::http::{header, lives_and_is_ready, problem};
@@ -10,10 +15,14 @@ use database_index::{
     experiments::fixture::Fixture,
 };
 use lab::{
+    Need, Service,
     fault::{Fault, Proxy},
     harness::{Outcome, Served, run},
+    skip,
+    stack::own::OwnServer,
 };
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 
 fn main() -> ExitCode {
     run(database_index::answer(), || Box::pin(serve_for_cases()), tests())
@@ -28,6 +37,7 @@ async fn serve_for_cases() -> anyhow::Result<Served> {
 lab::tests![
     the_catalogue_says_of_an_index_what_its_statement_says,
     a_value_that_fits_into_no_index_is_told_and_nothing_is_left,
+    a_full_disk_is_told_and_nothing_is_left,
     a_table_is_filled_once_however_many_processes_start,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
@@ -47,6 +57,7 @@ async fn the_catalogue_says_of_an_index_what_its_statement_says() -> Outcome {
         json!({ "kind": "hash", "columns": ["city"] }),
         json!({ "kind": "gin", "columns": ["tags"] }),
         json!({ "kind": "trigram", "columns": ["email", "name"] }),
+        json!({ "kind": "gist", "columns": ["name"] }),
         json!({ "kind": "brin", "columns": ["created_at"] }),
         json!({ "columns": ["notes", "referred_by"] }),
     ]
@@ -76,6 +87,62 @@ async fn a_value_that_fits_into_no_index_is_told_and_nothing_is_left() -> Outcom
     fixture.sql("delete from users where notes is not null").await?;
     client.build("idx_notes", &index).await?;
     Ok(())
+}
+
+async fn a_full_disk_is_told_and_nothing_is_left() -> Outcome {
+    for need in [Need::Linux, Need::Root] {
+        if let Some(why) = need.obstacle() {
+            return Err(skip(why));
+        }
+    }
+    let server = OwnServer::start(Service::Postgres).await?;
+    let mut session = PgConnection::connect(&server.url()?).await?;
+    let data: String = sqlx::query_scalar("show data_directory").fetch_one(&mut session).await?;
+    let disk = SmallDisk::mount(&data)?;
+    let fixture = Fixture::on(&server.url()?, 50_000).await?;
+    let small = format!("create tablespace small location '{}'", disk.0.display());
+    fixture.sql(&small).await?;
+    let database = fixture.database.name();
+    fixture.sql(&format!("alter database \"{database}\" set default_tablespace = small")).await?;
+    let (_child, client) = fixture.start().await?;
+    let index = json!({ "columns": ["email"] });
+    ensure!(client.put("idx_email", &index).await?.status() == 202);
+    let ended = client.ended("idx_email").await?;
+    ensure!(ended["state"] == "failed" && ended["error"] == "the disk is full", "{ended}");
+    ensure!(fixture.number("select count(*) from pg_index where not indisvalid").await? == 0);
+    client.sign_up("ada").await?;
+    fixture.sql(&format!("alter database \"{database}\" reset default_tablespace")).await?;
+    client.build("idx_email", &index).await?;
+    Ok(())
+}
+
+/// A file system of one megabyte, until this is dropped. Only root can have one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// For the owner of this file.
+    fn mount(owned: &str) -> anyhow::Result<Self> {
+        let owner = fs::metadata(owned)?;
+        let disk = Self(env::temp_dir().join(format!("worked-answers-disk-{}", id())));
+        fs::create_dir(&disk.0)?;
+        let options = format!("size=1m,mode=700,uid={},gid={}", owner.uid(), owner.gid());
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&disk.0)
+            .output()?;
+        if !mount.status.success() {
+            return Err(skip("root may not mount anything here"));
+        }
+        Ok(disk)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The server may have files open in it.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+        let _ = fs::remove_dir(&self.0);
+    }
 }
 
 async fn a_table_is_filled_once_however_many_processes_start() -> Outcome {
