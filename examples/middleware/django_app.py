@@ -17,6 +17,7 @@ from django.urls import path
 port, limit = (int(word) for word in (sys.argv[1:] + ["3001", "2000"])[:2])
 threads = ThreadPoolExecutor(32)
 finished = 0
+behind_next = 0
 
 
 def problem(status, title, headers=None):
@@ -37,9 +38,12 @@ def request_id(get_response):
 
 def log(get_response):
     def middleware(request):
+        global behind_next
         begun = time.perf_counter()
         response = get_response(request)
         took = (time.perf_counter() - begun) * 1e3
+        if request.path == "/slow":
+            behind_next = took
         line = f"{request.method} {request.path} {response.status_code} {took:.1f} ms"
         print(f'id="{request.id}" {line}', file=sys.stderr)
         return response
@@ -98,6 +102,7 @@ urlpatterns = [
     path("forgotten", lambda request: JsonResponse({"handler": "was reached"})),
     path("notes", lambda request: JsonResponse({"items": [], "owner": getattr(request, "user", "nobody")})),
     path("finished", lambda request: JsonResponse({"finished": finished})),
+    path("behind-next", lambda request: JsonResponse({"ms": behind_next})),
     path("slow", slow),
     path("panic", panic),
 ]

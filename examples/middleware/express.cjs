@@ -22,6 +22,7 @@ app.use((request, response, next) => {
 });
 
 // Log. What stands behind `next()` runs before an asynchronous handler has answered, so the way back is an event.
+let behindNext = 0;
 app.use((request, response, next) => {
   const begun = performance.now();
   response.on('finish', () => {
@@ -29,6 +30,7 @@ app.use((request, response, next) => {
     console.error(`id="${request.id}" ${request.method} ${request.path} ${response.statusCode} ${took} ms`);
   });
   next();
+  if (request.path === '/slow') behindNext = performance.now() - begun;
 });
 
 // Time-out: it can answer, and it cannot stop the handler.
@@ -58,6 +60,7 @@ app.get('/healthz', (request, response) => response.json({ status: 'alive' }));
 app.get('/forgotten', (request, response) => response.json({ handler: 'was reached' }));
 app.get('/notes', (request, response) => response.json({ items: [], owner: request.user ?? 'nobody' }));
 app.get('/finished', (request, response) => response.json({ finished }));
+app.get('/behind-next', (request, response) => response.json({ ms: behindNext }));
 app.get('/slow', async (request, response) => {
   await new Promise((resolve) => setTimeout(resolve, Number(request.query.ms)));
   finished += 1;
@@ -65,6 +68,12 @@ app.get('/slow', async (request, response) => {
 });
 app.post('/panic', async () => {
   throw new Error('POST /panic asks for it');
+});
+// Thrown outside of the handler's promise, where Express cannot catch it.
+app.post('/crash', () => {
+  setTimeout(() => {
+    throw new Error('POST /crash asks for it');
+  });
 });
 app.use((request, response) => problem(response, 404, 'Not Found'));
 

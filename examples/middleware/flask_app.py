@@ -14,6 +14,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 port, limit = (int(word) for word in (sys.argv[1:] + ["3001", "2000"])[:2])
 app = Flask(__name__)
 finished = 0
+behind_next = 0
 
 
 def document(status, title):
@@ -54,7 +55,11 @@ class Log:
             print(f'id="{environ["HTTP_X_REQUEST_ID"]}" {line}', file=sys.stderr)
             return start_response(status, headers, exc_info)
 
-        return self.inner(environ, logged)
+        body = self.inner(environ, logged)
+        if environ["PATH_INFO"] == "/slow":
+            global behind_next
+            behind_next = (time.perf_counter() - begun) * 1e3
+        return body
 
 
 class TimeLimit:
@@ -118,6 +123,11 @@ def notes():
 @app.get("/finished")
 def count():
     return jsonify(finished=finished)
+
+
+@app.get("/behind-next")
+def behind():
+    return jsonify(ms=behind_next)
 
 
 @app.get("/slow")

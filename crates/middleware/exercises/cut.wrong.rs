@@ -1,8 +1,7 @@
 // caught by: timeout
 fn call(&mut self, request: Request) -> Self::Future {
-    let next = timeout(self.limit, self.inner.call(request));
-    // The mistake: 408 says that the client was too slow, and asks it to send the same again at once.
-    Box::pin(async {
-        next.await.unwrap_or_else(|_| Ok(StatusCode::REQUEST_TIMEOUT.into_response()))
-    })
+    // The mistake: a task of its own goes on when nobody waits for it any more.
+    let task = tokio::spawn(self.inner.clone().oneshot(request));
+    let next = timeout(self.limit, async { task.await.unwrap_or_else(|_| Ok(too_slow())) });
+    Box::pin(async { next.await.unwrap_or_else(|_| Ok(too_slow())) })
 }

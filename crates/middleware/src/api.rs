@@ -6,8 +6,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderName, StatusCode, header::CONTENT_TYPE, header::LOCATION};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Extension, Router, body::Body};
+use axum::{Extension, Router, body::Body, routing::get, routing::post};
 use edge::frame::{alive, method_not_allowed, not_found};
 use edge::{Json, text::is_line};
 use futures_util::{StreamExt, stream};
@@ -16,13 +15,12 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::auth::User;
 use crate::context::{Audit, spawn};
 use crate::error::{Error, Result};
-use crate::metrics::Metrics;
 use crate::onion::{Event, Recent, picture};
 use crate::stack::{Others, Settings, warnings, wrap};
 use crate::store::{Note, Store};
+use crate::{auth::User, metrics::Metrics};
 
 /// Where the handlers find everything.
 #[derive(Clone)]
@@ -84,7 +82,8 @@ async fn create(
     }
     let note = app.store.create(name(&owner), &text).await?;
     if let Some(audit) = app.audit {
-        // In a task of its own, which is not cut off with the request. It has a time limit itself.
+        // In a task of its own, which is not cut off with the request. It has a time limit itself. If the process ends
+        // first, the audit does not hear of this note.
         let told = spawn(async move { audit.tell(text).await });
         let _ = told.await;
     }
@@ -98,7 +97,7 @@ async fn list(State(app): State<App>, owner: Owner) -> Result<Json<Value>> {
 }
 
 /// What cannot be an id is not found.
-type Id = result::Result<Path<Uuid>, PathRejection>;
+type Id<T = Uuid> = result::Result<Path<T>, PathRejection>;
 
 async fn show(State(app): State<App>, owner: Owner, id: Id) -> Result<Json<Note>> {
     let Path(id) = id.map_err(|_| Error::NotFound)?;
@@ -113,27 +112,27 @@ async fn delete(State(app): State<App>, owner: Owner, id: Id) -> Result<StatusCo
 
 async fn stack(State(app): State<App>) -> Json<Value> {
     let Settings { stack, form, .. } = &app.settings;
-    Json(json!({ "layers": stack, "form": form, "warnings": warnings(stack) }))
+    Json(json!({ "layers": stack, "form": form, "warnings": warnings(&app.settings) }))
 }
 
 const SVG: [(HeaderName, &str); 1] = [(CONTENT_TYPE, "image/svg+xml")];
 
 /// The onion: each layer is around those that follow it.
 async fn stack_picture(State(app): State<App>) -> impl IntoResponse {
-    let stack = app.settings.stack.iter().copied().zip(0..);
+    let (stack, end) = (app.settings.stack.iter().copied().zip(0..), app.settings.stack.len());
     let come = stack.clone().map(|(layer, at)| Event { layer, event: "in", at });
-    let go = stack.map(|(layer, at)| Event { layer, event: "out", at: 30 - at });
+    let go = stack.map(|(layer, at)| Event { layer, event: "out", at: 2 * end as u64 - at });
     (SVG, picture(&come.chain(go).collect::<Vec<_>>()))
 }
 
-/// The way of a request, as JSON, or drawn if the path ends with `.svg`.
-async fn trail(State(app): State<App>, Path(id): Path<String>) -> Result<Response> {
-    let drawn = id.strip_suffix(".svg");
-    let events = app.recent.find(drawn.unwrap_or(&id)).ok_or(Error::NotFound)?;
-    Ok(match drawn {
-        Some(_) => (SVG, picture(&events)).into_response(),
-        None => Json(json!({ "request_id": id, "events": events })).into_response(),
-    })
+/// The way of a request, as JSON; or drawn, if the path is its id and `.svg`.
+async fn trail(State(app): State<App>, id: Id<String>) -> Result<Response> {
+    let Path(id) = id.map_err(|_| Error::NotFound)?;
+    if let Some(events) = app.recent.find(&id) {
+        return Ok(Json(json!({ "request_id": id, "events": events })).into_response());
+    }
+    let events = id.strip_suffix(".svg").and_then(|id| app.recent.find(id));
+    Ok((SVG, picture(&events.ok_or(Error::NotFound)?)).into_response())
 }
 
 #[derive(Deserialize)]

@@ -1,9 +1,7 @@
 //! Who asks? A layer that lets a request in with its user, or answers it, and then the handler never hears of it.
 
-use std::collections::HashMap;
-use std::convert::Infallible;
-use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
@@ -59,10 +57,8 @@ fn digest(key: &str) -> [u8; 32] {
 
 /// Parses `USER=KEY`.
 pub fn parse_key(text: &str) -> Result<(String, String), &'static str> {
-    match text.split_once('=') {
-        Some((user, key)) if !user.is_empty() && !key.is_empty() => Ok((user.into(), key.into())),
-        _ => Err("write USER=KEY"),
-    }
+    let both = text.split_once('=').filter(|(user, key)| !user.is_empty() && !key.is_empty());
+    both.map(|(user, key)| (user.into(), key.into())).ok_or("write USER=KEY")
 }
 
 /// The layer, written in one of our two ways.

@@ -2,8 +2,7 @@
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::{http::StatusCode, response::IntoResponse, response::Response};
 use edge::{FieldError, Problem, database::is_away, json::JsonRejection};
 
 /// Everything that can go wrong in a handler. What it displays is what the client may read.

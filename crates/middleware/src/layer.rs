@@ -1,7 +1,7 @@
 //! What is a layer? Something that takes a service and gives back another one. It has the request before the service
 //! inside it does, and the answer after it.
 //!
-//! It has to give an answer of its own or that of the next one. Who forgets both has nothing to return:
+//! It has to give an answer of its own or that of the next one. A layer that forgets both has nothing to return:
 //!
 //! ```compile_fail,E0308
 //! use axum::{extract::Request, middleware::Next, response::Response};
@@ -36,7 +36,7 @@
 use std::{convert::Infallible, fmt, time::Duration};
 
 use axum::extract::Request;
-use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::http::{StatusCode, header::CONTENT_LENGTH, header::CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use clap::ValueEnum;
 use edge::Problem;
@@ -68,7 +68,7 @@ pub enum Name {
     Compress,
     /// Gives up on what takes too long
     Timeout,
-    /// Lets so many requests in at the same time, and the others wait
+    /// Limits the requests at the same time; further ones wait
     ConcurrencyLimit,
     /// Refuses a client that asks too often
     RateLimit,
@@ -115,9 +115,10 @@ where
 // ANCHOR_END: around
 
 // ANCHOR: problems
-/// Libraries answer in words of their own, or without any. Their errors become problem documents, like ours.
+/// Libraries answer in words of their own, or without any. Their errors become problem documents, like ours, and keep
+/// their other headers.
 pub fn with_problems(inner: Inner) -> Inner {
-    Inner::new(inner.map_response(|response| {
+    Inner::new(inner.map_response(|mut response: Response| {
         let status = response.status();
         let is_error = status.is_client_error() || status.is_server_error();
         let kind = response.headers().get(CONTENT_TYPE);
@@ -127,7 +128,35 @@ pub fn with_problems(inner: Inner) -> Inner {
         let problem = Problem::new(status, status.canonical_reason().unwrap_or("it was refused"));
         // Our own slowness passes.
         let again = status == StatusCode::SERVICE_UNAVAILABLE;
-        if again { problem.retry_after(Duration::from_secs(1)) } else { problem }.into_response()
+        let problem = if again { problem.retry_after(Duration::from_secs(1)) } else { problem };
+        let (parts, body) = problem.into_response().into_parts();
+        response.headers_mut().remove(CONTENT_LENGTH);
+        response.headers_mut().extend(parts.headers);
+        response.map(|_| body)
     }))
 }
 // ANCHOR_END: problems
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, body::to_bytes, routing::get};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_error_of_a_library_becomes_a_problem_and_keeps_its_headers() {
+        let busy = (StatusCode::SERVICE_UNAVAILABLE, [("via", "a")], "the text of a library");
+        let service = with_problems(Inner::new(Router::new().route("/", get(async move || busy))));
+        let answer = service.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(answer.status(), 503);
+        let headers = [("content-type", "application/problem+json"), ("retry-after", "1")];
+        for (name, value) in headers.into_iter().chain([("via", "a")]) {
+            assert_eq!(answer.headers()[name], value);
+        }
+        let length = answer.headers().get(CONTENT_LENGTH).cloned();
+        let body = to_bytes(answer.into_body(), 1_000).await.unwrap();
+        assert!(
+            body.starts_with(b"{") && length.is_none_or(|it| it == body.len().to_string().as_str())
+        );
+    }
+}

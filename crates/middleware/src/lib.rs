@@ -49,7 +49,10 @@ pub fn answer() -> Answer {
 }
 
 async fn serve(settings: Settings, serving: Serving) -> anyhow::Result<()> {
-    for warning in stack::warnings(&settings.stack) {
+    let stack = &settings.stack;
+    let twice = stack.iter().enumerate().find(|(n, name)| stack[..*n].contains(name));
+    anyhow::ensure!(twice.is_none(), "--stack names a layer twice: name each once");
+    for warning in stack::warnings(&settings) {
         tracing::warn!("{warning}");
     }
     let store = Store::new(&serving.database().await?)?;

@@ -1,14 +1,11 @@
 //! How much may one client ask for? A limit by address needs the address, and the limit of a body needs no reading of it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::StatusCode;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::{body::Body, http};
+use axum::{body::Body, http, http::StatusCode, middleware::Next};
 use edge::Problem;
 use edge::client_address::{TrustedProxies, one_client};
 use governor::clock::{Clock, DefaultClock};
@@ -42,7 +39,7 @@ pub async fn client_address(
 /// A budget for each address.
 pub type Rates = Arc<DefaultKeyedRateLimiter<IpAddr>>;
 
-/// So many requests a minute for each address, and as many at once.
+/// At most this many requests a minute for each address, in one burst or spread out.
 pub fn rates(a_minute: NonZeroU32) -> Rates {
     Arc::new(DefaultKeyedRateLimiter::keyed(Quota::per_minute(a_minute)))
 }

@@ -1,16 +1,12 @@
 //! How many requests, how they were answered, and how long they took: counted around everything that may answer.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::{collections::BTreeMap, fmt::Write, time::Instant};
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::{extract::Request, extract::State, middleware::Next, response::Response};
 
-/// How many answers of each status there were since the start, and how long they took in all. Paths would be better to know,
-/// and each stranger can think of new ones.
+/// How many answers of each status there were since the start, and how long they took in all. Not by path: a stranger
+/// could make the table grow with invented paths.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(Arc<Mutex<BTreeMap<u16, (u64, f64)>>>);
 

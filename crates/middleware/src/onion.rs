@@ -1,9 +1,7 @@
 //! What did a request pass, and when? Each layer has a probe around it, and the last 1,000 requests can be drawn.
 
-use std::collections::VecDeque;
-use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::{collections::VecDeque, fmt::Write, time::Instant};
 
 use axum::extract::Request;
 use serde::Serialize;
@@ -38,7 +36,7 @@ impl Trail {
     }
 }
 
-/// The requests that were answered last, with their ids.
+/// The requests that were answered last, with their ids; the last one first.
 #[derive(Clone, Debug, Default)]
 pub struct Recent(Arc<Mutex<VecDeque<(String, Trail)>>>);
 
@@ -46,15 +44,13 @@ impl Recent {
     /// The way of the last request with this id.
     pub fn find(&self, id: &str) -> Option<Vec<Event>> {
         let recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.iter().rev().find(|(of, _)| of == id).map(|(_, trail)| trail.lock().clone())
+        recent.iter().find(|(of, _)| of == id).map(|(_, trail)| trail.lock().clone())
     }
 
     fn keep(&self, id: String, trail: Trail) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.push_back((id, trail));
-        if recent.len() > 1_000 {
-            recent.pop_front();
-        }
+        recent.push_front((id, trail));
+        recent.truncate(1_000);
     }
 }
 
@@ -97,17 +93,15 @@ pub fn picture(events: &[Event]) -> String {
     let end = events.iter().map(|it| it.at).max().unwrap_or(0).max(1);
     let scale = |at: u64| 600.0 * at as f64 / end as f64;
     let mut bars = String::new();
-    for (row, from) in events.iter().filter(|it| it.event == "in").enumerate() {
-        let left = events.iter().find(|it| it.event == "out" && it.layer == from.layer);
+    let entered = events.iter().filter(|it| it.event == "in");
+    for (row, Event { layer, at, .. }) in entered.enumerate() {
+        let left = events.iter().find(|it| it.event == "out" && it.layer == *layer);
         let (to, colour) = left.map_or((end, "#b5524a"), |left| (left.at, "#4a7fb5"));
-        let (y, x, width) = (26 * row, scale(from.at), scale(to - from.at).max(1.0));
+        let (y, x, width) = (26 * row, scale(*at), scale(to - at).max(1.0));
         let _ = writeln!(
             bars,
             r#"<rect x="{x:.1}" y="{y}" width="{width:.1}" height="20" fill="{colour}"/>
-            <text x="610" y="{}">{} {}–{to}</text>"#,
-            y + 15,
-            from.layer,
-            from.at
+            <text x="610" y="{y}" dy="15">{layer} {at}–{to}</text>"#
         );
     }
     let size =

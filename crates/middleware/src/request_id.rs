@@ -1,13 +1,13 @@
 //! Which request does a log line belong to? Each request has an id, which the client may choose, and each answer names it.
 
+use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::{Next, from_fn};
-use axum::{extract::Request, response::Response};
+use axum::{extract::Request, middleware::Next, middleware::from_fn, response::Response};
 use edge::header::only;
 use futures_util::future::BoxFuture;
-use tower::{Layer, Service};
+use tower::{Service, layer::layer_fn};
 use tower_http::request_id::RequestId;
 use uuid::Uuid;
 
@@ -18,7 +18,8 @@ pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The layer, written in one of our two ways.
 pub fn layer(form: Form, inner: Inner) -> Inner {
-    if form == Form::FromFn { around(&from_fn(with_id), inner) } else { around(&WithId, inner) }
+    let by_hand = layer_fn(WithIdService);
+    if form == Form::FromFn { around(&from_fn(with_id), inner) } else { around(&by_hand, inner) }
 }
 
 /// The id of a request; `-` if no layer gave it one.
@@ -29,7 +30,7 @@ pub fn id(extensions: &Extensions) -> &str {
 
 // ANCHOR: given
 /// The id that the client chose. It goes into log lines and into headers of other services, so it is short and plain, and
-/// there is one: anything else is as good as none.
+/// there is one: any other value is ignored.
 pub fn given(headers: &HeaderMap) -> Option<HeaderValue> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let id = only(headers, HEADER.as_str())?;
@@ -59,31 +60,17 @@ async fn with_id(mut request: Request, next: Next) -> Response {
 }
 // ANCHOR_END: from_fn
 
-/// By hand: makes a [`WithIdService`] of any service.
-#[derive(Clone, Copy, Debug)]
-struct WithId;
-
-#[derive(Clone, Debug)]
-struct WithIdService<S>(S);
-
-impl<S> Layer<S> for WithId {
-    type Service = WithIdService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        WithIdService(inner)
-    }
-}
-
 // ANCHOR: by_hand
-impl<S> Service<Request> for WithIdService<S>
-where
-    S: Service<Request, Response = Response, Future: Send + 'static>,
-{
-    type Response = Response;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Response, S::Error>>;
+/// By hand: a service around a service. `layer_fn` makes a layer of its constructor.
+#[derive(Clone, Debug)]
+struct WithIdService(Inner);
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+impl Service<Request> for WithIdService {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.0.poll_ready(context)
     }
 

@@ -2,12 +2,11 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use axum::Router;
-use axum::http::{HeaderName, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::{Router, extract::Request, http::Method, http::header};
 use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy};
 use edge::frame::panicked;
-use tower::limit::ConcurrencyLimitLayer;
+use tower::{ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, cors};
 
 use crate::auth::{self, Keys, parse_key};
@@ -25,42 +24,62 @@ const DEFAULT: &str = "request-id,trace,metrics,cors,catch-panic,compress,timeou
                        concurrency-limit,rate-limit,body-limit,auth";
 
 // ANCHOR: traps
-/// The first has to stand outside the second. Otherwise this is what a client or an operator sees.
-pub const TRAPS: [(Name, Name, &str); 12] = [
+/// These tell of answers, to the client or to us. Each has to stand outside of all that give one.
+pub const TELLS: [(Name, &str); 4] = [
+    (RequestId, "has no id"),
+    (Trace, "has no line in the log"),
+    (Name::Metrics, "is not counted"),
+    (Cors, "cannot be read by a page of another origin"),
+];
+
+/// These may answer instead of the handler.
+pub const GIVES: [(Name, &str); 6] = [
+    (CatchPanic, "the 500 after a panic"),
+    (Timeout, "the 503 of the time-out"),
+    (RateLimit, "the 429 of the rate limit"),
+    (BodyLimit, "the 413 of the body limit"),
+    (Auth, "the 401 of auth"),
+    (Signature, "the 401 for a bad signature"),
+];
+
+/// The first has to stand outside the second as well. Otherwise this is what a client or an operator sees.
+pub const TRAPS: [(Name, Name, &str); 8] = [
     (RequestId, Trace, "the log lines have no id"),
-    (RequestId, Timeout, "a 503 of the time-out has no id"),
     (ClientAddress, RateLimit, "all clients of one proxy share one limit"),
-    (Trace, CatchPanic, "a panic has no line in the log"),
-    (Name::Metrics, Timeout, "what is cut off is not counted"),
-    (Cors, Timeout, "a page cannot read the 503 of the time-out"),
     (Cors, Auth, "a preflight gets 401"),
     (Digest, Compress, "the digest is not that of the bytes that are sent"),
-    (Timeout, ConcurrencyLimit, "a request waits for its turn for ever"),
+    (Timeout, ConcurrencyLimit, "nothing limits the wait for a turn"),
     (RateLimit, Auth, "a stranger may guess keys as fast as they can"),
     (BodyLimit, Signature, "the limit comes when the whole body has been read"),
-    (Auth, Signature, "strangers make us read their bodies"),
+    (Auth, Signature, "a stranger's note is read before it is refused"),
 ];
 // ANCHOR_END: traps
 
-/// Without these, something else breaks, whatever the order.
-const MISSED: [(Name, &str, &str); 3] = [
-    (CatchPanic, "a panic ends the connection", "panic"),
-    (Timeout, "a request may take for ever", "timeout"),
-    (Auth, "everybody may read and write all notes", "order"),
-];
+/// All 32: what has to stand outside of what, and what breaks otherwise.
+pub fn traps() -> Vec<(Name, Name, String)> {
+    let mut traps = Vec::from(TRAPS.map(|(outer, inner, breaks)| (outer, inner, breaks.into())));
+    for (inner, answer) in GIVES {
+        traps.extend(TELLS.map(|(outer, lacks)| (outer, inner, format!("{answer} {lacks}"))));
+    }
+    traps
+}
 
-/// What somebody should know who serves this stack.
-pub fn warnings(stack: &[Name]) -> Vec<String> {
-    let place = |name| stack.iter().position(|it| *it == name);
-    let swapped = TRAPS.iter().filter_map(|(outer, inner, breaks)| {
-        let is_trap = place(*outer)? > place(*inner)?;
+/// Warnings for the operator of this stack.
+pub fn warnings(to: &Settings) -> Vec<String> {
+    let place = |name| to.stack.iter().position(|it| *it == name);
+    let swapped = traps().into_iter().filter_map(|(outer, inner, breaks)| {
+        let is_trap = place(outer)? > place(inner)?;
         is_trap.then(|| format!("{inner} is outside {outer}: {breaks} (experiment order)"))
     });
-    let missed = MISSED
-        .iter()
-        .filter(|(name, ..)| place(*name).is_none())
-        .map(|(name, breaks, experiment)| format!("no {name}: {breaks} (experiment {experiment})"));
-    swapped.chain(missed).collect()
+    let needed = [
+        (true, CatchPanic, "a panic ends the connection (experiment panic)"),
+        (true, Timeout, "a request may take for ever (experiment timeout)"),
+        (true, Auth, "everybody shares the notes of nobody"),
+        (place(Signature).is_some(), BodyLimit, "one signed body may take all memory"),
+        (!to.proxies.is_empty(), ClientAddress, "--trusted-proxy has no effect"),
+    ];
+    let missed = needed.iter().filter(|(is_needed, name, _)| *is_needed && place(*name).is_none());
+    swapped.chain(missed.map(|(_, name, breaks)| format!("no {name}: {breaks}"))).collect()
 }
 
 /// What `serve` understands.
@@ -72,12 +91,12 @@ pub struct Settings {
     /// How request-id, trace, auth and timeout are written
     #[arg(long, value_enum, default_value_t)]
     pub form: Form,
-    /// Milliseconds that a request may take
-    #[arg(long, default_value_t = 2_000)]
+    /// Milliseconds until an answer has to begin
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: u64,
     /// Requests at the same time
-    #[arg(long, default_value_t = 200)]
-    pub concurrency: usize,
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
+    pub concurrency: u16,
     /// Requests a minute from one address
     #[arg(long, default_value = "60000")]
     pub rate: NonZeroU32,
@@ -87,7 +106,7 @@ pub struct Settings {
     /// A user and their key, USER=KEY; may be repeated
     #[arg(long = "key", value_parser = parse_key, default_value = "ada=let-ada-in")]
     pub keys: Vec<(String, String)>,
-    /// The network of a proxy whose X-Forwarded-For is believed; may be repeated
+    /// The network of a proxy whose X-Forwarded-For is believed, if client-address is in the stack; may be repeated
     #[arg(long = "trusted-proxy")]
     pub proxies: Vec<TrustedProxy>,
     /// The service that is told of each new note
@@ -108,7 +127,7 @@ pub fn wrap(calls: Router, settings: &Settings, seen: (Recent, Metrics), others:
         let layer = layer(*name, settings, &metrics, service);
         service = probe(*name, layer.unwrap_or_else(|inner| others(*name, settings, inner)));
     }
-    // Around the router, so that they see what has no route too.
+    // Around the router: `Router::layer` would build each layer once for each method of each route.
     Router::new().fallback_service(record(recent, service))
 }
 // ANCHOR_END: wrap
@@ -122,11 +141,11 @@ fn layer(name: Name, to: &Settings, metrics: &Metrics, inner: Inner) -> Result<I
         ClientAddress => around(&from_fn_with_state(proxies(), client_address), inner),
         Trace if is_ours => timing::layer(form, inner),
         Name::Metrics => around(&from_fn_with_state(metrics.clone(), counted), inner),
-        Cors => around(&any_origin(), inner),
+        Cors => any_origin(inner),
         CatchPanic => around(&CatchPanicLayer::custom(panicked), inner),
         Compress => around(&CompressionLayer::new(), inner),
         Timeout if is_ours => timeout::layer(form, Duration::from_millis(to.timeout), inner),
-        ConcurrencyLimit => around(&ConcurrencyLimitLayer::new(to.concurrency), inner),
+        ConcurrencyLimit => around(&ConcurrencyLimitLayer::new(to.concurrency.into()), inner),
         RateLimit => around(&from_fn_with_state(rates(to.rate), rate_limit), inner),
         BodyLimit => body_limit(to.body_limit, inner),
         Auth if is_ours => auth::layer(form, Keys::new(&to.keys), inner),
@@ -134,28 +153,49 @@ fn layer(name: Name, to: &Settings, metrics: &Metrics, inner: Inner) -> Result<I
     })
 }
 
-/// Pages of any origin may ask. Their readers' cookies are not sent, and no call here knows any.
-fn any_origin() -> cors::CorsLayer {
-    cors::CorsLayer::new()
+/// Pages of any origin may ask. Their readers' cookies are not sent, and no call here knows any. The library answers
+/// every `OPTIONS`, so it does not get those that are no preflight.
+fn any_origin(inner: Inner) -> Inner {
+    let any = cors::CorsLayer::new()
         .allow_origin(cors::Any)
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, request_id::HEADER])
-        .expose_headers([request_id::HEADER, HeaderName::from_static("retry-after")])
+        .expose_headers([request_id::HEADER, header::LOCATION, header::RETRY_AFTER])
+        .max_age(Duration::from_hours(1));
+    let with_cors = around(&any, inner.clone());
+    Inner::new(service_fn(move |request: Request| {
+        let has = |name| request.headers().contains_key(name);
+        let is_preflight = has(header::ORIGIN) && has(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let passes = request.method() == Method::OPTIONS && !is_preflight;
+        let service = if passes { &inner } else { &with_cors };
+        service.clone().oneshot(request)
+    }))
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum;
+    use clap::{Args, Command, FromArgMatches, ValueEnum};
 
     use super::*;
 
+    fn settings(words: &[&str]) -> Settings {
+        let command = Settings::augment_args(Command::new("serve").no_binary_name(true));
+        Settings::from_arg_matches(&command.try_get_matches_from(words).unwrap()).unwrap()
+    }
+
+    fn warned(stack: &[Name], more: &[&str]) -> Vec<String> {
+        let mut settings = settings(more);
+        settings.stack = stack.to_vec();
+        warnings(&settings)
+    }
+
     #[test]
     fn our_order_is_no_trap_and_each_swap_of_two_is_the_one_that_it_is_listed_as() {
-        let ours = Name::value_variants().to_vec();
-        assert_eq!(warnings(&ours), [""; 0]);
-        for (outer, inner, breaks) in TRAPS {
-            let words = warnings(&[inner, outer, CatchPanic, Timeout, Auth]);
-            assert!(words.iter().any(|it| it.contains(breaks)), "{words:?}");
+        assert_eq!(warned(Name::value_variants(), &["--trusted-proxy", "127.0.0.1"]), [""; 0]);
+        assert_eq!(traps().len(), 32);
+        for (outer, inner, breaks) in traps() {
+            let words = warned(&[inner, outer, CatchPanic, Timeout, Auth, BodyLimit], &[]);
+            assert!(words.iter().any(|it| it.contains(&breaks)), "{words:?}");
         }
     }
 
@@ -171,6 +211,19 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_told() {
-        assert_eq!(warnings(&[RequestId]).len(), 3);
+        assert_eq!(warned(&[RequestId], &[]).len(), 3);
+        let stack = [CatchPanic, Timeout, Auth, Signature];
+        assert_eq!(warned(&stack, &[]), ["no body-limit: one signed body may take all memory"]);
+        let proxies = ["--trusted-proxy", "127.0.0.1"];
+        let words = ["no client-address: --trusted-proxy has no effect"];
+        assert_eq!(warned(&settings(&[]).stack, &proxies), words);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_refused() {
+        for words in [["--timeout", "0"], ["--concurrency", "0"], ["--rate", "0"]] {
+            let command = Settings::augment_args(Command::new("serve").no_binary_name(true));
+            assert!(command.try_get_matches_from(words).is_err(), "{words:?}");
+        }
     }
 }

@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 
-/// The schema. Whoever starts the service has run it.
+/// The schema. `lab` runs it before the service starts.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// For one call of the database; leaves room for an answer within the request's two seconds.
+/// For one call of the database. It leaves room for an answer within the request's two seconds, but not for a slow audit.
 const LIMITS: Limits = Limits {
     connections: 16,
     timeout: Duration::from_millis(1_500),

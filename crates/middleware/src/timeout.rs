@@ -1,18 +1,16 @@
-//! How long may a request take? When its time is over its future is dropped: the handler stops at its next `await`,
-//! whatever it had half done.
+//! How long may it take until the answer begins? When the time is over the request's future is dropped: the handler stops
+//! at its next `await`, whatever it had half done. The body of the answer may take longer, a stream for example.
 
-use std::convert::Infallible;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{extract::Request, extract::State, http::StatusCode};
 use edge::Problem;
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
-use tower::{Service, layer::layer_fn};
+use tower::{Service, ServiceExt, layer::layer_fn};
 
 use crate::layer::{Form, Inner, around};
 
@@ -26,11 +24,13 @@ pub fn layer(form: Form, limit: Duration, inner: Inner) -> Inner {
 
 /// 503, and not 408: it is us who were too slow.
 fn too_slow() -> Response {
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this took too long; try again");
+    let words = "this took too long; it may have been done";
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, words);
     problem.retry_after(Duration::from_secs(1)).into_response()
 }
 
 // ANCHOR: from_fn
+/// `next` is ready already, so a wait for that is not limited.
 async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     timeout(limit, next.run(request)).await.unwrap_or_else(|_| too_slow())
 }
@@ -48,14 +48,38 @@ impl Service<Request> for InTimeService {
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
+    /// Always, so that what is inside is waited for within the time limit.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
     // ANCHOR: call
     fn call(&mut self, request: Request) -> Self::Future {
-        let next = timeout(self.limit, self.inner.call(request));
+        let next = timeout(self.limit, self.inner.clone().oneshot(request));
         Box::pin(async { next.await.unwrap_or_else(|_| Ok(too_slow())) })
     }
     // ANCHOR_END: call
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use axum::{Router, body::Body, routing::get};
+    use tower::limit::ConcurrencyLimitLayer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn by_hand_the_wait_for_a_turn_is_limited_too() {
+        let calls = Router::new().route("/", get(pending::<StatusCode>));
+        let one_at_a_time = around(&ConcurrencyLimitLayer::new(1), Inner::new(calls));
+        let request = || Request::new(Body::empty());
+        let first = tokio::spawn(one_at_a_time.clone().oneshot(request()));
+        tokio::task::yield_now().await;
+        let service = layer(Form::ByHand, Duration::from_millis(20), one_at_a_time);
+        let second = timeout(Duration::from_secs(20), service.oneshot(request())).await;
+        assert_eq!(second.unwrap().unwrap().status(), 503);
+        assert!(!first.is_finished());
+    }
 }

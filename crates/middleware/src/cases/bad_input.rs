@@ -26,7 +26,7 @@ cases! {
     Plain a_line_break_in_an_id_never_comes_back: "An X-Request-Id with CR LF, raw or encoded: 400, or another id; and no header of the client's making in the answer", "Otherwise a stranger writes our headers and our log.";
     Plain a_body_that_is_no_note_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
     Plain a_text_that_cannot_be_is_named: "A text that is blank, of more than 1,000 characters or lines, or not printable: 422 that names it", "A form wants to show what is wrong.";
-    Plain a_body_that_is_too_long_is_refused: "POST /echo of more than a megabyte, announced or not: 413", "Somebody has to pay for the memory.";
+    Plain a_body_that_is_too_long_is_refused: "POST /echo of more than a megabyte: 413 if its length is announced; otherwise 413, or the answer breaks off", "Somebody has to pay for the memory.";
     Plain who_asks_before_sending_hears_no_before_sending: "POST with Expect: 100-continue: `100` only if the body is wanted; 401 and 413 without it", "Ten megabytes for a no are ten megabytes too many.";
     Plain a_client_that_goes_away_harms_nobody: "A connection that is closed in the middle of a head or a body: the next requests are answered", "Phones go into tunnels.";
     Plain a_time_that_cannot_be_is_named: "GET /slow without `ms`, twice, negative, too large, no number: 422 that names it", "A query is input too.";

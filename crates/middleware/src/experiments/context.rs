@@ -4,13 +4,23 @@ use std::{
     cell::Cell,
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use axum::{Router, extract::State, http::HeaderMap, routing::post};
-use conform::http::header;
-use futures_util::future::{join_all, try_join_all};
+use axum::{
+    Router,
+    extract::{Query, Request, State},
+    http::HeaderMap,
+    middleware::{Next, from_fn},
+    response::Response,
+    routing::{get, post},
+};
+use conform::{http::header, target::Target};
+use futures_util::future::try_join_all;
 use lab::{Experiment, Lab, Sabotage, harness::eventually, serve::here};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::fixture::Fixture;
 use crate::request_id::HEADER;
@@ -61,7 +71,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let audit = format!("http://{}/", other.host);
     let child = fixture.serve().args(&keys).args(&["--audit", &audit]).keep_lines(lines);
     let child = child.start().await?;
-    let target = conform::target::Target::new(child.url(), None)?;
+    let target = Target::new(child.url(), None)?;
     let (mut owners, mut ids) = (0, 0);
     for round in 0..params.rounds {
         lab.progress(round.into(), params.rounds.into(), "all users at once");
@@ -88,7 +98,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let wrong = missing(all, told.iter().map(right));
     lab.check_eq("calls to the other service without the right id and user", 0, wrong);
     logged(&lab, &child, all).await?;
-    let mixed = thread_local(params.users).await;
+    let mixed = thread_local(params.users).await?;
     lab.check(
         "with a thread-local: requests that saw another's user",
         "1 or more",
@@ -135,14 +145,30 @@ thread_local! {
     static USER: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The same with a variable of the thread, as in a server that has a thread for each request.
-async fn thread_local(users: u32) -> usize {
-    let requests = (0..users).map(|n| async move {
-        USER.set(n);
-        // Here a handler waits for the database, and the thread does something else.
-        tokio::task::yield_now().await;
-        USER.get() != n
+#[derive(Deserialize)]
+struct Who {
+    user: u32,
+}
+
+/// A layer that keeps the user in a variable of the thread, as in a server that has a thread for each request.
+async fn remembers(Query(Who { user }): Query<Who>, request: Request, next: Next) -> Response {
+    USER.set(user);
+    next.run(request).await
+}
+
+/// A handler that waits, as for a database. Meanwhile its thread works for others.
+async fn whose() -> String {
+    sleep(Duration::from_millis(20)).await;
+    USER.get().to_string()
+}
+
+/// How many of so many requests at once saw the user of another one.
+async fn thread_local(users: u32) -> anyhow::Result<usize> {
+    let here = here(Router::new().route("/", get(whose)).layer(from_fn(remembers))).await?;
+    let target = Target::new(&format!("http://{}", here.host), None)?;
+    let asks = (0..users).map(async |n| {
+        let seen = target.get(&format!("?user={n}")).await?.text().await?;
+        anyhow::Ok(seen.parse::<u32>()? != n)
     });
-    // All of them on this thread.
-    join_all(requests).await.into_iter().filter(|mixed| *mixed).count()
+    Ok(try_join_all(asks).await?.into_iter().filter(|mixed| *mixed).count())
 }

@@ -5,6 +5,7 @@ use std::{
     io,
 };
 
+use anyhow::ensure;
 use conform::{
     http::{header, problem},
     target::Target,
@@ -45,7 +46,7 @@ pub fn experiment() -> Experiment {
 /// Each error: who answers, with which status, and what asks for it.
 type Asks = (&'static str, u16, fn(&Target) -> RequestBuilder);
 
-const ERRORS: [Asks; 9] = [
+const ERRORS: [Asks; 10] = [
     ("auth", 401, |target| target.request(Method::GET, "/notes")),
     ("timeout", 503, |target| target.request(Method::GET, "/slow?ms=30000")),
     ("body-limit", 413, |target| {
@@ -60,6 +61,7 @@ const ERRORS: [Asks; 9] = [
         target.request(Method::GET, "/notes/none").header("authorization", ADA)
     }),
     ("router: no path", 404, |target| target.request(Method::GET, "/nothing")),
+    ("router: no text in a path", 404, |target| target.request(Method::GET, "/stack/%ff")),
     ("router: no method", 405, |target| target.request(Method::DELETE, "/slow")),
     ("extractor: no JSON", 415, |target| {
         target.request(Method::POST, "/notes").header("authorization", ADA).body("{}")
@@ -87,7 +89,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for form in ["from-fn", "by-hand", "library"] {
         let (_child, target) = fixture.start(&["--form", form, "--timeout", "400"]).await?;
         let (_strict, strict) = fixture.start(&["--form", form, "--rate", "1"]).await?;
-        let first = strict.get("slow?ms=0").await?;
+        let first = strict.get("slow?ms=0").await?.status();
+        ensure!(first == 200, "the first of a minute was answered with {first}");
         let limited: Asks = ("rate-limit", 429, |target| target.request(Method::GET, "/slow?ms=0"));
         for round in 0..params.rounds {
             lab.progress(round.into(), params.rounds.into(), format!("errors, {form}"));
@@ -121,7 +124,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
                 }
             }
         }
-        let _ = first;
     }
     lab.table("Each error", &["who answers", "the usual set-up", "ours"], rows);
     lab.check_eq("errors that are no problem document", 0, wrong["no problem"]);

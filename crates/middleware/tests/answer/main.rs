@@ -12,7 +12,7 @@ use lab::{
     harness::{Outcome, Served, run},
 };
 use middleware::experiments::fixture::{ADA, Fixture, ours, written};
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 
 fn main() -> ExitCode {
     run(middleware::answer(), || Box::pin(serve_for_cases()), tests())
@@ -29,6 +29,8 @@ lab::tests![
     a_note_is_nobody_elses,
     the_other_two_forms_pass_the_same_cases,
     any_order_and_any_part_of_it_starts,
+    an_options_that_is_no_preflight_meets_the_router,
+    an_id_that_ends_like_a_picture_is_found,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
 
@@ -92,17 +94,54 @@ async fn any_order_and_any_part_of_it_starts() -> Outcome {
     let mut backwards = ours();
     backwards.reverse();
     for (stack, warnings) in
-        [(written(&backwards), 12), ("cors".into(), 3), ("auth,auth".into(), 2)]
+        [(written(&backwards), 32), ("cors".into(), 3), ("auth,catch-panic".into(), 1)]
     {
         let (_child, target) = fixture.start(&["--stack", &stack]).await?;
         ensure!(target.get("healthz").await?.status() == 200, "{stack}");
         let seen = json_of(target.get("stack").await?, 200).await?;
         ensure!(list(&seen, "warnings")?.len() == warnings, "{stack}: {seen}");
     }
+    ensure!(
+        fixture.start(&["--stack", "auth,cors,auth"]).await.is_err(),
+        "auth stands there twice"
+    );
     // Nothing at all: the bare handlers.
     let (_child, target) = fixture.start(&["--stack"]).await?;
     let answer = target.get("notes").await?;
     ensure!(answer.status() == 200 && header(&answer, "x-request-id").is_empty(), "{answer:?}");
+    Ok(())
+}
+
+async fn an_options_that_is_no_preflight_meets_the_router() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, target) = fixture.start(&[]).await?;
+    let origin = ("origin", "http://a.example");
+    let asks = ("access-control-request-method", "GET");
+    for headers in [&[][..], &[origin], &[asks]] {
+        for (path, expected) in [("nothing", 404), ("slow", 405), ("notes", 401)] {
+            let request = target.request(Method::OPTIONS, path);
+            let with = |request: RequestBuilder, (name, value)| request.header(name, value);
+            let request = headers.iter().copied().fold(request, with);
+            problem(target.send(request).await?, expected).await?;
+        }
+    }
+    let request = target.request(Method::OPTIONS, "nothing").header(origin.0, origin.1);
+    let answer = target.send(request.header(asks.0, asks.1)).await?;
+    ensure!(answer.status() == 200 && header(&answer, "access-control-max-age") == "3600");
+    Ok(())
+}
+
+async fn an_id_that_ends_like_a_picture_is_found() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, target) = fixture.start(&[]).await?;
+    for id in ["a.svg", "b"] {
+        let request = target.request(Method::GET, "healthz").header("x-request-id", id);
+        target.send(request).await?;
+        let way = json_of(target.get(&format!("stack/{id}")).await?, 200).await?;
+        ensure!(way["request_id"] == id, "{way}");
+        let drawn = target.get(&format!("stack/{id}.svg")).await?;
+        ensure!(header(&drawn, "content-type") == "image/svg+xml", "{drawn:?}");
+    }
     Ok(())
 }
 

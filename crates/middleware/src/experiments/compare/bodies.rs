@@ -17,7 +17,7 @@ use crate::layer::{Inner, Name, around};
 /// The header with the signature of a body: Base64 of its HMAC with SHA-256.
 const SIGNATURE: &str = "x-signature";
 
-/// What everybody who signs bodies knows.
+/// The secret that signers share with us.
 pub const SECRET: &str = "a-secret-for-signatures";
 
 /// Puts one of the layers that read bodies around a service.
@@ -78,8 +78,8 @@ pub async fn signed(State(secret): State<Secret>, request: Request, next: Next) 
 // ANCHOR_END: whole
 
 // ANCHOR: stream
-/// The same, while it passes. The handler has the body before anybody knows whether it is the right one: where it is not,
-/// the stream ends with an error, and the handler has to take back what it did.
+/// The same, while it passes. The handler has the body before anybody knows whether it is the right one. Where it is not,
+/// the stream ends with an error, so a handler has to read to the end, and to take back what it did.
 pub async fn signed_stream(State(secret): State<Secret>, request: Request, next: Next) -> Response {
     let Some(claimed) = claimed(request.headers(), request.body()) else {
         return next.run(request).await;

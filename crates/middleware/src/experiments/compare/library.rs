@@ -66,7 +66,7 @@ fn auth(keys: Keys, inner: Inner) -> Inner {
 }
 
 // ANCHOR: timeout
-/// Its answer has no body, and any status that one likes.
+/// Its answer has no body, and any status that one likes. A wait in `poll_ready` is not limited.
 pub fn timeout(limit: Duration, inner: Inner) -> Inner {
     let layer = TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limit);
     with_problems(around(&layer, inner))

@@ -30,6 +30,24 @@ pub struct Transfers {
     pub half_done: Arc<AtomicU64>,
     /// How many have made both.
     pub finished: Arc<AtomicU64>,
+    /// How many are neither finished nor dropped.
+    pub alive: Arc<AtomicU64>,
+}
+
+/// Counts a transfer for as long as its future is there.
+struct Alive(Arc<AtomicU64>);
+
+impl Alive {
+    fn among(count: &Arc<AtomicU64>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 type Done = Result<StatusCode, StatusCode>;
@@ -42,8 +60,8 @@ impl Transfers {
     /// Between the rows `2n` and `2n + 1` of `accounts`.
     pub fn new(pool: PgPool) -> Self {
         let answers = watch::Sender::new(false);
-        let [begun, half_done, finished] = [(); 3].map(|()| Arc::default());
-        Self { pool, answers, begun, half_done, finished }
+        let [begun, half_done, finished, alive] = [(); 4].map(|()| Arc::default());
+        Self { pool, answers, begun, half_done, finished, alive }
     }
 
     /// The other service answers from now on.
@@ -74,6 +92,7 @@ async fn update(to: &mut PgConnection, id: i32, by: i64) -> Result<(), StatusCod
 }
 
 async fn two_statements(State(this): State<Transfers>, Path(pair): Path<i32>) -> Done {
+    let _alive = Alive::among(&this.alive);
     this.begun.fetch_add(1, Ordering::SeqCst);
     let mut first = this.pool.acquire().await.map_err(failed)?;
     update(&mut first, 2 * pair, -1).await?;
@@ -86,6 +105,7 @@ async fn two_statements(State(this): State<Transfers>, Path(pair): Path<i32>) ->
 }
 
 async fn transaction(State(this): State<Transfers>, Path(pair): Path<i32>) -> Done {
+    let _alive = Alive::among(&this.alive);
     let mut tx = this.pool.begin().await.map_err(failed)?;
     update(&mut tx, 2 * pair, -1).await?;
     this.between().await;
