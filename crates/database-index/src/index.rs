@@ -105,11 +105,6 @@ impl Name {
 }
 
 impl Index {
-    /// A B-tree on these columns.
-    pub fn on(columns: &[Column]) -> Self {
-        Self { columns: columns.to_vec(), ..Self::default() }
-    }
-
     // ANCHOR: check
     /// Refuses an index that PostgreSQL would refuse, or that no query could use, with words for the field.
     pub fn check(self) -> Result<Self> {

@@ -1,5 +1,7 @@
 //! What if the one who was thought dead wakes up and goes on?
 
+use std::fmt::Display;
+
 use anyhow::Context;
 use conform::target::within;
 use lab::{
@@ -12,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     books::{Books, effects},
-    fixture::{ALL, Fixture, PARTICIPANTS, book_order, ended, soon, start},
+    fixture::{ALL, Fixture, book_order, ended, soon, start},
 };
 use crate::cases::client::PATIENCE;
 
@@ -48,13 +50,11 @@ const STOCK: i64 = 1_000;
 const STEPS: [(&str, usize, u64); 4] =
     [("reserve", 0, 1), ("charge", 1, 1), ("book", 2, 1), ("sell", 0, 2)];
 
-/// How an orchestrator is started that will be paused, with a proxy before each participant, and how another one.
+/// What each pause begins with.
 struct Scene {
-    /// A new one for each pause: on a busy machine one that claims an order twice goes on when its pause is over, and the
-    /// next message that is caught would be of the order before.
-    sleeper: ChildBuilder,
-    proxies: Vec<Proxy>,
-    other: ChildBuilder,
+    /// Where the participants are.
+    participants: String,
+    lease_ms: String,
     fixture: Fixture,
 }
 
@@ -71,7 +71,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     fixture.parts.stock(STOCK).await?;
     let participants = fixture.serve_only(ALL).start().await?;
-    let scene = Scene::new(fixture, &participants, params.lease_ms).await?;
+    let lease_ms = params.lease_ms.to_string();
+    let scene = Scene { participants: participants.address().to_owned(), lease_ms, fixture };
     let (mut rows, mut broken) = (Vec::new(), Vec::new());
     let (mut confirmed, mut fenced) = (0, 0);
     let total = params.rounds * STEPS.len() as u64 * 2;
@@ -119,17 +120,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 impl Scene {
-    async fn new(fixture: Fixture, participants: &Child, lease_ms: u64) -> anyhow::Result<Self> {
+    /// How an orchestrator is started that reaches the participants at these addresses.
+    fn orchestrator(&self, addresses: [impl Display; 3]) -> ChildBuilder {
         // New orders are seen at once, and those left behind when their lease ends: there is no need to poll.
-        let (poll, lease) = (["--poll-ms", "60000"], ["--lease-ms", &lease_ms.to_string()]);
-        let other = fixture.orchestrator([participants.address(); 3]).args(&poll).args(&lease);
-        let mut proxies = Vec::new();
-        for _ in PARTICIPANTS {
-            proxies.push(Proxy::to(participants.address()).await?);
-        }
-        let sleeper = fixture.orchestrator([0, 1, 2].map(|number| proxies[number].address()));
-        let sleeper = sleeper.args(&poll).args(&lease);
-        Ok(Self { sleeper, proxies, other, fixture })
+        let waits = ["--poll-ms", "60000", "--lease-ms", &self.lease_ms];
+        self.fixture.orchestrator(addresses).args(&waits)
     }
 
     /// Pauses it in the middle of a step, lets another finish the order, and wakes it up.
@@ -139,9 +134,13 @@ impl Scene {
         (step, server, message): (&str, usize, u64),
         late: bool,
     ) -> anyhow::Result<Paused> {
-        let (sleeper, client) = start(self.sleeper.clone()).await?;
-        let proxy = &self.proxies[server];
-        let caught = proxy.at_message(proxy.messages() + message, Side::Before);
+        // New ones for each pause: on a busy machine a sleeper may claim an order twice, and a message that it still has
+        // under way when it is dropped would be caught in the place of one of the next sleeper.
+        let to = || Proxy::to(&self.participants);
+        let proxies = [to().await?, to().await?, to().await?];
+        let addresses = [0, 1, 2].map(|number| proxies[number].address());
+        let (sleeper, client) = start(self.orchestrator(addresses)).await?;
+        let caught = proxies[server].at_message(message, Side::Before);
         let key = format!("{step} {round} {late}");
         // In every second round shipping sends the order back, unless it has to come to the last step.
         let (country, expected) = if round % 2 == 1 && step != "sell" {
@@ -154,7 +153,7 @@ impl Scene {
         sleeper.pause()?;
         // Either the request arrives while its sender sleeps, or only when everything is over.
         let held = Some(held).filter(|_| late);
-        let heir = self.other.clone().start().await?;
+        let heir = self.orchestrator([&self.participants; 3]).start().await?;
         let mut direct = PgConnection::connect(self.fixture.orders.url()).await?;
         let (_, end) = ended(&mut direct, &key).await?;
         drop(heir);
