@@ -1,0 +1,134 @@
+//! What do tests, experiments and cases start from? A fresh database, and shops on it.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use lab::{
+    Lab, Service,
+    child::{Child, ChildBuilder},
+    database::Database,
+    fault::{Fault, Proxy},
+    harness::eventually,
+    load::{self, Stop},
+};
+use serde_json::Value;
+use sqlx::PgPool;
+
+pub use super::clients::{Clients, Seen, at_rate, percentile, share};
+use crate::MIGRATIONS;
+
+const NAME: &str = "concurrent-requests";
+
+/// Products 1 to this.
+pub const PRODUCTS: i64 = 100;
+
+/// A fresh database. It is dropped with this value, so this has to outlive its shops.
+#[derive(Debug)]
+pub struct Fixture {
+    /// With the schema, and nothing in it.
+    pub database: Database,
+    /// The experiment's own way to look into it.
+    pub pool: PgPool,
+}
+
+impl Fixture {
+    /// For a test, and for the cases.
+    pub async fn fresh() -> anyhow::Result<Self> {
+        let database = Database::fresh(NAME, &MIGRATIONS).await?;
+        let pool = database.pool().await?;
+        Ok(Self { database, pool })
+    }
+
+    /// For an experiment, whose report names the server; with products.
+    pub async fn of(lab: &Lab, stock: i32) -> anyhow::Result<Self> {
+        lab.server(Service::Postgres).await?;
+        let fixture = Self::fresh().await?;
+        fixture.fill(stock).await?;
+        Ok(fixture)
+    }
+
+    /// Puts up the products, so many of each.
+    pub async fn fill(&self, stock: i32) -> anyhow::Result<()> {
+        let fill = "insert into products (id, name, cents, stock)
+                    select n, 'product ' || n, 1000, $2 from generate_series(1, $1) as n";
+        sqlx::query(fill).bind(PRODUCTS).bind(stock).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Prepares a shop on this database.
+    pub fn serve(&self) -> ChildBuilder {
+        Child::serve(NAME).database(&self.database)
+    }
+
+    /// Starts a shop with so many connections to a database that is far away: each statement takes twice the delay, however
+    /// busy this machine is. So the connections set the capacity, and the clients do not compete with the shop.
+    pub async fn far(
+        &self,
+        connections: u32,
+        delay: Duration,
+        words: &[&str],
+    ) -> anyhow::Result<Far> {
+        let proxy = Proxy::to_url(self.database.url()).await?;
+        let url = proxy.url(self.database.url())?;
+        let shop = self.serve().env("DATABASE_URL", url).args(words);
+        let shop = shop.args(&["--connections", &connections.to_string()]).start().await?;
+        let clients = Arc::new(Clients::of(shop.address()));
+        // All connections are made, and know the statement, before anything is measured.
+        proxy.set(Fault::Delay(Duration::from_millis(2)));
+        eventually("all connections are made", async || {
+            join_all((0..4 * connections).map(|_| clients.get("/products/1"))).await;
+            Ok((proxy.connections() >= connections.into()).then_some(()))
+        })
+        .await?;
+        for _ in 0..2 {
+            join_all((0..4 * connections).map(|_| clients.get("/products/1"))).await;
+        }
+        proxy.set(Fault::Delay(delay));
+        Ok(Far { shop, proxy, clients })
+    }
+
+    /// How many items were sold.
+    pub async fn sold(&self) -> anyhow::Result<i64> {
+        let sold = "select coalesce(sum(quantity), 0)::bigint from orders";
+        Ok(sqlx::query_scalar(sold).fetch_one(&self.pool).await?)
+    }
+
+    /// How many of a product are left.
+    pub async fn stock(&self, product: i64) -> anyhow::Result<i64> {
+        let stock = "select stock::bigint from products where id = $1";
+        Ok(sqlx::query_scalar(stock).bind(product).fetch_one(&self.pool).await?)
+    }
+}
+
+/// A shop far from its database.
+#[derive(Debug)]
+pub struct Far {
+    /// The shop.
+    pub shop: Child,
+    /// What is between it and its database.
+    pub proxy: Proxy,
+    /// Its clients.
+    pub clients: Arc<Clients>,
+}
+
+impl Far {
+    /// How many requests a second it answers, measured with as many clients as it has connections.
+    pub async fn capacity(&self, connections: u32) -> anyhow::Result<f64> {
+        let clients = (0..connections).map(|_| Arc::clone(&self.clients)).collect();
+        let stop = Stop::After(Duration::from_millis(400));
+        let outcome = load::closed(clients, stop, |clients: &mut Arc<Clients>| {
+            Box::pin(async { clients.must_get("/products/1").await })
+        });
+        Ok(outcome.await?.throughput())
+    }
+
+    /// What the shop says of itself.
+    pub async fn pressure(&self) -> anyhow::Result<Value> {
+        Ok(reqwest::get(format!("{}/pressure", self.shop.url())).await?.json().await?)
+    }
+}
+
+/// The product that the nth request asks for.
+pub fn product(n: u64) -> String {
+    format!("/products/{}", 1 + n % PRODUCTS.unsigned_abs())
+}
