@@ -51,8 +51,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (name, more) in [("finished", &["--finish-abandoned"][..]), ("dropped", &[])] {
         lab.progress(rows.len() as u64, 3, name);
-        let words = [&["--in-flight", "2", "--waiting", "100000", "--timeout-ms", "60000"], more];
-        let far = fixture.far(CONNECTIONS, DELAY, &words.concat()).await?;
+        let words = ["--in-flight", "2", "--waiting", "100000", "--timeout-ms", "60000"];
+        let words = [&words[..], more].concat();
+        let far = fixture.far(CONNECTIONS, DELAY, &words).await?;
         let (before, connected) = (far.proxy.messages(), far.proxy.connections());
         let answered = burst(&far, params.requests).await?;
         let statements = far.proxy.messages() - before;
@@ -111,12 +112,7 @@ async fn orders(lab: &Lab, fixture: &Fixture, orders: u32) -> anyhow::Result<()>
         let _ = timeout(patience, far.clients.order(BOUGHT, key)).await;
     }
     rests(&far).await?;
-    // PostgreSQL may still be at the statement of a connection that was closed.
-    let books = async || {
-        let (left, sold) = (fixture.stock(BOUGHT).await?, fixture.sold().await?);
-        anyhow::Ok((i64::from(STOCK) - left - sold, sold))
-    };
-    let (missing, sold) = books().await?;
+    let (missing, sold) = fixture.books(BOUGHT, STOCK).await?;
     lab.check_eq("given up at any moment: items that were taken without an order", 0, missing);
     lab.figure("orders that were made although their clients had gone", sold as f64, "");
     let mut again = 0;
@@ -124,7 +120,7 @@ async fn orders(lab: &Lab, fixture: &Fixture, orders: u32) -> anyhow::Result<()>
         again += u32::from(far.clients.order(BOUGHT, key).await? == 201);
     }
     lab.check_eq("sent again with their keys: orders answered with 201", orders, again);
-    let (missing, sold) = books().await?;
+    let (missing, sold) = fixture.books(BOUGHT, STOCK).await?;
     lab.check_eq("and items that were sold, one for each key", i64::from(orders), sold);
     lab.check_eq("and items that were taken without an order", 0, missing);
     Ok(())

@@ -93,6 +93,16 @@ impl Fixture {
         Ok(sqlx::query_scalar(sold).fetch_one(&self.pool).await?)
     }
 
+    /// How many items of a product are neither there nor in an order, and how many are in orders. In one statement, since
+    /// orders may still be made.
+    pub async fn books(&self, product: i64, before: i32) -> anyhow::Result<(i64, i64)> {
+        let books = "select $2 - stock - sold, sold
+                     from products, (select coalesce(sum(quantity), 0)::bigint as sold from orders) as all_orders
+                     where id = $1";
+        let books = sqlx::query_as(books).bind(product).bind(i64::from(before));
+        Ok(books.fetch_one(&self.pool).await?)
+    }
+
     /// How many of a product are left.
     pub async fn stock(&self, product: i64) -> anyhow::Result<i64> {
         let stock = "select stock::bigint from products where id = $1";

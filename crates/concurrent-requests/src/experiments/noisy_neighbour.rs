@@ -43,6 +43,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for (name, places) in [("without a bulkhead", "100"), ("with a bulkhead", "1")] {
         lab.progress(rows.len() as u64, 2, name);
         let words = ["--connections", CONNECTIONS, "--report-connections", places];
+        let words = [&words[..], &["--timeout-ms", "30000"]].concat();
         let shop = fixture.serve().args(&words).start().await?;
         let clients = Arc::new(Clients::of(shop.address()));
         clients.must_get(&product(0)).await?;

@@ -17,9 +17,9 @@ use crate::cases::client::new_key;
 const CONNECTIONS: u32 = 8;
 /// Each way to the database and back.
 const DELAY: Duration = Duration::from_millis(5);
-const CHECKOUTS_PER_SECOND: f64 = 200.0;
+const CHECKOUTS_PER_SECOND: f64 = 150.0;
 /// Of the shop's capacity for reading.
-const BROWSING: f64 = 0.8;
+const BROWSING: f64 = 0.4;
 /// What is on sale.
 const ON_SALE: i64 = 100;
 
@@ -39,7 +39,7 @@ pub fn experiment() -> Experiment {
         "sale-day",
         "Two thousand clients want one of a hundred items, and half of them send their order twice. A hundred items are sold, \
          none twice; and those who look around are refused before those who buy",
-        &["--clients", "240", "--items", "12"],
+        &["--clients", "225", "--items", "12"],
         run,
     )
     .sabotage(Sabotage {
