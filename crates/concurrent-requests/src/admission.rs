@@ -119,9 +119,10 @@ impl Admission {
             }
         };
         // The first error is a deadline that has passed. The second is a request that was taken out of the queue.
-        place.map_err(|_| Error::TOO_LATE).and_then(|place| place.map_err(|_| Error::BUSY)).inspect_err(
-            |_| self.state().shed[priority as usize] += 1,
-        )
+        place
+            .map_err(|_| Error::TOO_LATE)
+            .and_then(|place| place.map_err(|_| Error::BUSY))
+            .inspect_err(|_| self.state().shed[priority as usize] += 1)
     }
 
     // ANCHOR: line_up

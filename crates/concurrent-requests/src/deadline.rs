@@ -51,7 +51,9 @@ mod tests {
     fn the_clients_deadline_counts_unless_it_is_later_than_ours() {
         let soon = left(&[&from_now(time::Duration::seconds(3))]).unwrap();
         assert!((Duration::from_secs(1)..=Duration::from_secs(3)).contains(&soon), "{soon:?}");
-        for long in [&[][..], &[from_now(time::Duration::days(1)).as_str()], &["9999-12-31T23:59:59Z"]] {
+        for long in
+            [&[][..], &[from_now(time::Duration::days(1)).as_str()], &["9999-12-31T23:59:59Z"]]
+        {
             let left = left(long).unwrap();
             assert!(left > Duration::from_secs(3) && left <= LONGEST, "{long:?}: {left:?}");
         }

@@ -46,7 +46,8 @@ impl Error {
     /// Everybody who may work works, and everybody who may wait waits.
     pub const BUSY: Self = Self::NotNow("too many requests are under way");
     /// As many reports are being made as may be.
-    pub const REPORTS_BUSY: Self = Self::NotNow("too many reports are being made: POST makes a job");
+    pub const REPORTS_BUSY: Self =
+        Self::NotNow("too many reports are being made: POST makes a job");
     /// The queue of jobs is full.
     pub const JOBS_FULL: Self = Self::NotNow("too many jobs wait");
     /// The database does not answer, or not in time. Whether it did what it was asked is unknown.

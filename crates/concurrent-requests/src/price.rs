@@ -98,7 +98,11 @@ mod tests {
         let product = Product { id: 7, name: "tea".to_owned(), cents: 1_000, stock: 1 };
         for threads in Threads::value_variants() {
             let engine = Engine::new(*threads, 10_000);
-            assert_eq!(engine.price(&product).await.unwrap(), quote(1_000, 7, 10_000), "{threads:?}");
+            assert_eq!(
+                engine.price(&product).await.unwrap(),
+                quote(1_000, 7, 10_000),
+                "{threads:?}"
+            );
         }
     }
 }

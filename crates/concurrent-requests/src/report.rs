@@ -63,7 +63,9 @@ mod tests {
     #[test]
     fn a_string_that_can_be_no_day_is_not_found() {
         assert_eq!(Day::parse("2028-02-29").unwrap().date().to_string(), "2028-02-29");
-        for text in ["", "today", "2026-02-29", "2026-1-1", "-001-01-01", "0000-01-01", "2026-01-01T"] {
+        for text in
+            ["", "today", "2026-02-29", "2026-1-1", "-001-01-01", "0000-01-01", "2026-01-01T"]
+        {
             assert!(Day::parse(text).is_err(), "{text}");
         }
     }

@@ -111,8 +111,7 @@ async fn order(
 async fn report(State(shop): State<Shop>, Path(day): Path<Date>) -> Result<Json<Value>, Failed> {
     let select = "select count(*), coalesce(sum(quantity), 0)::bigint from orders
                   where (created_at at time zone 'UTC')::date = $1";
-    let (orders, items): (i64, i64) =
-        sqlx::query_as(select).bind(day).fetch_one(&shop.db).await?;
+    let (orders, items): (i64, i64) = sqlx::query_as(select).bind(day).fetch_one(&shop.db).await?;
     Ok(Json(json!({ "day": day.to_string(), "orders": orders, "items": items })))
 }
 

@@ -84,8 +84,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.figure(format!("{way}: longest wait of the route that does nothing"), longest, "ms");
         if way == "inline" {
             let least = f64::from(params.price_ms);
-            let check = "inline: longest wait of the route that does nothing, that of a price or more";
-            lab.check(check, format!("{least:.0} ms or more"), format!("{longest:.1} ms"), longest >= least);
+            let check =
+                "inline: longest wait of the route that does nothing, that of a price or more";
+            lab.check(
+                check,
+                format!("{least:.0} ms or more"),
+                format!("{longest:.1} ms"),
+                longest >= least,
+            );
             let named = seen.log.contains("GET /products/{id}/price held its thread");
             lab.check_eq("inline: the log names the handler that holds its thread", true, named);
         } else if way == "pool" {

@@ -59,7 +59,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let statements = far.proxy.messages() - before;
         let connections = far.proxy.connections() - connected;
         let for_a_hundred = statements as f64 * 100.0 / f64::from(params.requests);
-        rows.push([u64::from(params.requests), answered, statements, connections].map(|it| it.to_string()));
+        rows.push(
+            [u64::from(params.requests), answered, statements, connections]
+                .map(|it| it.to_string()),
+        );
         let check = format!("{name}: statements for 100 requests, half of which were given up");
         let seen = format!("{for_a_hundred:.0}");
         lab.figure(&check, for_a_hundred, "");
@@ -70,7 +73,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     let rows = ["finished", "dropped"].iter().zip(rows);
     let rows = rows.map(|(name, cells)| [vec![(*name).to_owned()], cells.to_vec()].concat());
-    let columns = ["abandoned requests are", "requests", "answered", "messages to the database", "new connections"];
+    let columns = [
+        "abandoned requests are",
+        "requests",
+        "answered",
+        "messages to the database",
+        "new connections",
+    ];
     lab.table("Requests at the same moment", &columns, rows.collect());
     orders(&lab, &fixture, params.orders).await
 }

@@ -16,15 +16,8 @@ const DELAY: Duration = Duration::from_millis(10);
 
 /// Everybody is let in, and goes on although the client has gone: behind a proxy that says nothing of it, or in a framework
 /// that does not look.
-const WITHOUT: [&str; 7] = [
-    "--in-flight",
-    "1000000",
-    "--waiting",
-    "0",
-    "--finish-abandoned",
-    "--timeout-ms",
-    "30000",
-];
+const WITHOUT: [&str; 7] =
+    ["--in-flight", "1000000", "--waiting", "0", "--finish-abandoned", "--timeout-ms", "30000"];
 /// As many at work as there are connections, and a queue that is worked off in a tenth of a second.
 const WITH: [&str; 4] = ["--in-flight", "4", "--waiting", "16"];
 
@@ -87,7 +80,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let check = "with limits: after the overload, requests that are answered in time";
     lab.check(check, "80 % or more", format!("{:.0} %", with.after * 100.0), with.after >= 0.8);
     let check = "without limits: after the overload, requests that are answered in time";
-    lab.check(check, "50 % or less", format!("{:.0} %", without.after * 100.0), without.after <= 0.5);
+    lab.check(
+        check,
+        "50 % or less",
+        format!("{:.0} %", without.after * 100.0),
+        without.after <= 0.5,
+    );
     let peak = |whole: &Whole| whole.goodput.iter().copied().fold(0.0, f64::max);
     let name = "with limits: answers in time at three times the capacity ÷ the peak";
     lab.figure_with_target(name, kept / peak(&with), "", Target::AtLeast(0.9));
@@ -100,7 +98,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     match without.recovered {
         Some(seconds) => lab.text(format!("Without limits it recovered after {seconds:.1} s.")),
-        None => lab.text(format!("Without limits it had not recovered after {:.1} s.", params.after)),
+        None => {
+            lab.text(format!("Without limits it had not recovered after {:.1} s.", params.after))
+        }
     }
     Ok(())
 }
@@ -116,8 +116,7 @@ async fn load(
     let capacity = far.capacity(CONNECTIONS).await?;
     lab.figure(format!("{name}: capacity"), capacity, "requests/s");
     let patience = Duration::from_millis(params.patience);
-    let mut whole =
-        Whole { goodput: Vec::new(), p99: f64::NAN, after: 0.0, recovered: None };
+    let mut whole = Whole { goodput: Vec::new(), p99: f64::NAN, after: 0.0, recovered: None };
     let steps = LOADS.map(|load| (load, params.seconds)).into_iter().chain([(AFTER, params.after)]);
     for (n, (load, seconds)) in steps.enumerate() {
         lab.progress(n as u64, LOADS.len() as u64 + 1, name);

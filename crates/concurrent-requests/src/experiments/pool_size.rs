@@ -77,7 +77,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let warm = Params { seconds: 0.1, ..params };
         ask(&clients, warm).await?;
         let outcome = ask(&clients, params).await?;
-        lab.point("Requests a second by connections, database nearby", axes, "nearby", (connections.into(), outcome.throughput()));
+        lab.point(
+            "Requests a second by connections, database nearby",
+            axes,
+            "nearby",
+            (connections.into(), outcome.throughput()),
+        );
         near.push(outcome.throughput());
         rows.push([vec!["near".to_owned(), count], outcome.cells()].concat());
     }
@@ -86,7 +91,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let best = near.iter().copied().fold(0.0, f64::max);
     let at = near.iter().position(|it| *it >= 0.95 * best).unwrap_or(0);
     lab.figure("near: the smallest pool with 95 % of the best rate", NEAR[at].into(), "");
-    lab.figure("near: requests a second with 64 connections ÷ the best", near[NEAR.len() - 1] / best, "");
+    lab.figure(
+        "near: requests a second with 64 connections ÷ the best",
+        near[NEAR.len() - 1] / best,
+        "",
+    );
     lab.figure("near: requests a second, best", best, "requests/s");
     Ok(())
 }
@@ -166,7 +175,8 @@ async fn little(lab: &Lab, clients: &Arc<Clients>, params: Params) -> anyhow::Re
     );
     lab.figure_with_target("Little's law is off by", off * 100.0, "%", Target::AtMost(10.0));
     // A sampler that is late on a busy machine counts less well.
-    let check = "Little's law: what it says of the requests under way, against the count, within a quarter";
+    let check =
+        "Little's law: what it says of the requests under way, against the count, within a quarter";
     lab.check(check, "0.25 or less", format!("{off:.3}"), off <= 0.25);
     Ok(())
 }

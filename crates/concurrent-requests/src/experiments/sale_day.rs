@@ -81,8 +81,16 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let count = |it: &AtomicU64| it.load(Ordering::Relaxed);
     lab.check_eq("items sold", i64::from(params.items), fixture.sold().await?);
     lab.check_eq("items left", 0, fixture.stock(ON_SALE).await?);
-    lab.check_eq("clients who were told that they have one", i64::from(params.items).unsigned_abs(), count(&buyers.bought));
-    lab.check_eq("orders that were sent twice and answered differently", 0, count(&buyers.differently));
+    lab.check_eq(
+        "clients who were told that they have one",
+        i64::from(params.items).unsigned_abs(),
+        count(&buyers.bought),
+    );
+    lab.check_eq(
+        "orders that were sent twice and answered differently",
+        0,
+        count(&buyers.differently),
+    );
     let given_up = buying.iter().filter(|it| !it.good).count();
     lab.check_eq("clients who heard neither yes nor no", 0, given_up);
     let looked = looking.len() as f64;
