@@ -231,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn door(in_flight: usize, waiting: usize, order: Order) -> Arc<Admission> {
         Admission::new(Limits { in_flight, waiting, order })

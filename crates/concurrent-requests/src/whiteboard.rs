@@ -1,4 +1,5 @@
 //! The shop as one writes it in the interview: async handlers, a pool of connections, and a task for what takes long.
+#![allow(clippy::unused_async, reason = "handlers are")]
 
 use std::{
     collections::HashMap,

@@ -106,16 +106,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 /// So many rules that a price takes this long here.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is bounded")]
 fn rules_for(milliseconds: u32) -> u32 {
     const SOME: u32 = 200_000;
     let begun = Instant::now();
     std::hint::black_box(quote(1_000, 7, std::hint::black_box(SOME)));
     let each = begun.elapsed().as_secs_f64() / f64::from(SOME);
     let rules = f64::from(milliseconds) / 1e3 / each;
-    // Between the two bounds nothing is lost.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is bounded")]
-    let rules = rules.clamp(1_000.0, 1e9) as u32;
-    rules
+    rules.clamp(1_000.0, 1e9) as u32
 }
 
 async fn once(fixture: &Fixture, way: &str, prices: u32, rules: u32) -> anyhow::Result<Seen> {

@@ -9,7 +9,6 @@ use lab::{
     database::Database,
     fault::{Fault, Proxy},
     harness::eventually,
-    load::{self, Stop},
 };
 use serde_json::Value;
 use sqlx::PgPool;
@@ -122,16 +121,6 @@ pub struct Far {
 }
 
 impl Far {
-    /// How many requests a second it answers, measured with as many clients as it has connections.
-    pub async fn capacity(&self, connections: u32) -> anyhow::Result<f64> {
-        let clients = (0..connections).map(|_| Arc::clone(&self.clients)).collect();
-        let stop = Stop::After(Duration::from_millis(400));
-        let outcome = load::closed(clients, stop, |clients: &mut Arc<Clients>| {
-            Box::pin(async { clients.must_get("/products/1").await })
-        });
-        Ok(outcome.await?.throughput())
-    }
-
     /// What the shop says of itself.
     pub async fn pressure(&self) -> anyhow::Result<Value> {
         Ok(reqwest::get(format!("{}/pressure", self.shop.url())).await?.json().await?)
@@ -141,4 +130,9 @@ impl Far {
 /// The product that the nth request asks for.
 pub fn product(n: u64) -> String {
     format!("/products/{}", 1 + n % PRODUCTS.unsigned_abs())
+}
+
+/// The most requests of one statement that so many connections can serve in a second, if each statement goes there and back.
+pub fn capacity(connections: u32, delay: Duration) -> f64 {
+    f64::from(connections) / (2.0 * delay.as_secs_f64())
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use lab::{Experiment, Lab, Sabotage, harness::eventually};
 use tokio::task::JoinSet;
 
@@ -11,12 +12,12 @@ const CONNECTIONS: &str = "4";
 /// Clients that ask for reports.
 const REPORTERS: u64 = 8;
 /// A client waits for a product as long.
-const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
     /// Products that are read while the reports hang
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(3..=100))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=10))]
     reads: u32,
 }
 
@@ -26,7 +27,7 @@ pub fn experiment() -> Experiment {
         "noisy-neighbour",
         "Reports that hang take every connection, and no product can be read any more. With a bulkhead they take one, and \
          the others do not notice",
-        &["--reads", "3"],
+        &["--reads", "2"],
         run,
     )
     .sabotage(Sabotage {
@@ -46,7 +47,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let words = [&words[..], &["--timeout-ms", "30000"]].concat();
         let shop = fixture.serve().args(&words).start().await?;
         let clients = Arc::new(Clients::of(shop.address()));
-        clients.must_get(&product(0)).await?;
+        // The connections are made before anything hangs.
+        let get = async |n| clients.get(&product(n)).await;
+        join_all((0..32).map(get)).await;
         // As a migration would that changes the table: whoever reads orders waits.
         let mut locked = fixture.pool.begin().await?;
         sqlx::query("lock table orders in access exclusive mode").execute(&mut *locked).await?;

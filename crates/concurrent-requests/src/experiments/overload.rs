@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use lab::{Experiment, Lab, Sabotage, Target};
 
-use super::fixture::{Clients, Fixture, Seen, at_rate, percentile, product, share};
+use super::fixture::{Clients, Fixture, Seen, at_rate, capacity, percentile, product, share};
 
 /// As parts of the capacity.
 const LOADS: [f64; 5] = [0.2, 0.6, 1.0, 2.0, 3.0];
@@ -18,8 +18,8 @@ const DELAY: Duration = Duration::from_millis(10);
 /// that does not look.
 const WITHOUT: [&str; 7] =
     ["--in-flight", "1000000", "--waiting", "0", "--finish-abandoned", "--timeout-ms", "30000"];
-/// As many at work as there are connections, and a queue that is worked off in a tenth of a second.
-const WITH: [&str; 4] = ["--in-flight", "4", "--waiting", "16"];
+/// As many at work as there are connections, and a queue that is worked off in some hundredths of a second.
+const WITH: [&str; 4] = ["--in-flight", "4", "--waiting", "8"];
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -30,8 +30,11 @@ struct Params {
     #[arg(long, default_value_t = 2.0, value_parser = lab::experiment::seconds)]
     after: f64,
     /// Milliseconds after which a client hangs up, and tries once more
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(100..=5_000))]
+    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u64).range(100..=5_000))]
     patience: u64,
+    /// How many of the five loads are tried, from the largest down
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=5))]
+    loads: u32,
 }
 
 /// The experiment.
@@ -40,7 +43,7 @@ pub fn experiment() -> Experiment {
         "overload",
         "At three times the capacity, a service that takes everybody in answers next to nobody in time, also after the \
          overload has ended. With limits, a short queue and deadlines it goes on answering as many as it can",
-        &["--seconds", "0.3", "--after", "0.8"],
+        &["--seconds", "0.6", "--after", "1", "--loads", "2"],
         run,
     )
     .sabotage(Sabotage {
@@ -70,7 +73,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let with = load(&lab, &fixture, params, ("with limits", &WITH), &mut rows).await?;
     let columns = ["service", "load ÷ capacity", "in time ÷ capacity", "p99 of those (ms)"];
     lab.table("Answers in time", &columns, rows);
-    let last = LOADS.len() - 1;
+    let last = params.loads as usize - 1;
     let check = "with limits: answers in time at three times the capacity ÷ the capacity";
     let kept = with.goodput[last];
     lab.check(check, "0.5 or more", format!("{kept:.2}"), kept >= 0.5);
@@ -96,12 +99,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let name = "with limits: seconds until 18 of 20 are answered again";
         lab.figure_with_target(name, seconds, "s", Target::AtMost(2.0));
     }
-    match without.recovered {
-        Some(seconds) => lab.text(format!("Without limits it recovered after {seconds:.1} s.")),
-        None => {
-            lab.text(format!("Without limits it had not recovered after {:.1} s.", params.after))
-        }
-    }
+    let end = params.after;
+    lab.text(match without.recovered {
+        Some(seconds) => format!("Without limits it recovered after {seconds:.1} s."),
+        None => format!("Without limits it had not recovered after {end:.1} s."),
+    });
     Ok(())
 }
 
@@ -113,13 +115,13 @@ async fn load(
     rows: &mut Vec<Vec<String>>,
 ) -> anyhow::Result<Whole> {
     let far = fixture.far(CONNECTIONS, DELAY, words).await?;
-    let capacity = far.capacity(CONNECTIONS).await?;
-    lab.figure(format!("{name}: capacity"), capacity, "requests/s");
+    let capacity = capacity(CONNECTIONS, DELAY);
     let patience = Duration::from_millis(params.patience);
     let mut whole = Whole { goodput: Vec::new(), p99: f64::NAN, after: 0.0, recovered: None };
-    let steps = LOADS.map(|load| (load, params.seconds)).into_iter().chain([(AFTER, params.after)]);
+    let loads = &LOADS[LOADS.len() - params.loads as usize..];
+    let steps = loads.iter().map(|load| (*load, params.seconds)).chain([(AFTER, params.after)]);
     for (n, (load, seconds)) in steps.enumerate() {
-        lab.progress(n as u64, LOADS.len() as u64 + 1, name);
+        lab.progress(n as u64, loads.len() as u64 + 1, name);
         let time = Duration::from_secs_f64(seconds);
         let seen = at_rate(load * capacity, time, |number| {
             let clients = Arc::clone(&far.clients);
@@ -127,7 +129,7 @@ async fn load(
         });
         let seen = seen.await?;
         let goodput = share(&seen) * load;
-        let is_after = n == LOADS.len();
+        let is_after = n == loads.len();
         let label = if is_after { format!("{load} (after)") } else { load.to_string() };
         let cells = [label, format!("{goodput:.2}"), format!("{:.0}", percentile(&seen, 99))];
         rows.push([vec![name.to_owned()], cells.to_vec()].concat());

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use lab::{Experiment, Lab, Sabotage};
 
-use super::fixture::{Fixture, Seen, at_rate, percentile, product, share};
+use super::fixture::{Fixture, Seen, at_rate, capacity, percentile, product, share};
 
 const CONNECTIONS: u32 = 4;
 /// Each way to the database and back.
@@ -55,7 +55,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let words = ["--in-flight", "4", "--waiting", "100000", "--finish-abandoned"];
         let words = [&words[..], &["--order", order, "--timeout-ms", "30000"]].concat();
         let far = fixture.far(CONNECTIONS, DELAY, &words).await?;
-        let rate = LOAD * far.capacity(CONNECTIONS).await?;
+        let rate = LOAD * capacity(CONNECTIONS, DELAY);
         let seen = at_rate(rate, Duration::from_secs_f64(params.seconds), |number| {
             let clients = Arc::clone(&far.clients);
             let patience = PATIENCE[usize::from(number % 2 == 1)];

@@ -11,7 +11,7 @@ use std::{
 use lab::{Experiment, Lab, Sabotage};
 use tokio::time::sleep;
 
-use super::fixture::{Clients, Fixture, at_rate, percentile, product};
+use super::fixture::{Clients, Fixture, at_rate, capacity, percentile, product};
 use crate::cases::client::new_key;
 
 const CONNECTIONS: u32 = 8;
@@ -65,7 +65,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.items).await?;
     let words = ["--in-flight", "8", "--waiting", "64"];
     let far = fixture.far(CONNECTIONS, DELAY, &words).await?;
-    let capacity = far.capacity(CONNECTIONS).await?;
+    let capacity = capacity(CONNECTIONS, DELAY);
     let time = Duration::from_secs_f64(f64::from(params.clients) / CHECKOUTS_PER_SECOND);
     lab.progress(0, 1, "the sale");
     let buyers = Arc::new(Buyers::default());
@@ -128,7 +128,7 @@ async fn buy(clients: &Clients, buyers: &Buyers, number: u64) -> anyhow::Result<
     if first == Some(201) {
         buyers.bought.fetch_add(1, Ordering::Relaxed);
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         let second = answered(clients, buyers, &key, number + 1).await?;
         buyers.differently.fetch_add(u64::from(first != second), Ordering::Relaxed);
     }
