@@ -125,3 +125,25 @@ fn note(known: &Mutex<BTreeMap<Uuid, Job>>, job: Job) {
 fn lock(known: &Mutex<BTreeMap<Uuid, Job>>) -> MutexGuard<'_, BTreeMap<Uuid, Job>> {
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_that_are_done_are_forgotten_and_none_that_waits() {
+        let known = Mutex::default();
+        let id = |n: usize| Uuid::from_u128(n.try_into().unwrap());
+        let job = |n, state| Job { id: id(n), state, report: None };
+        for n in 0..REMEMBERED + 50 {
+            note(&known, job(n, if n % 2 == 0 { State::Done } else { State::Failed }));
+        }
+        for n in 0..3 {
+            note(&known, job(REMEMBERED + 50 + n, State::Queued));
+        }
+        let known = lock(&known);
+        assert_eq!(known.len(), REMEMBERED + 3);
+        assert!(!known.contains_key(&id(49)) && known.contains_key(&id(50)));
+        assert!((0..3).all(|n| known.contains_key(&id(REMEMBERED + 50 + n))));
+    }
+}
