@@ -48,8 +48,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let shop = fixture.serve().args(&words).start().await?;
         let clients = Arc::new(Clients::of(shop.address()));
         // The connections are made before anything hangs.
-        let get = async |n| clients.get(&product(n)).await;
-        join_all((0..32).map(get)).await;
+        let warm = (0..32).map(|n| {
+            let clients = Arc::clone(&clients);
+            async move { clients.get(&product(n)).await }
+        });
+        join_all(warm).await;
         // As a migration would that changes the table: whoever reads orders waits.
         let mut locked = fixture.pool.begin().await?;
         sqlx::query("lock table orders in access exclusive mode").execute(&mut *locked).await?;
