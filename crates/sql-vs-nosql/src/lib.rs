@@ -52,9 +52,9 @@ pub fn answer() -> Answer {
         migrations: Some(&MIGRATIONS),
         try_it: &[
             r#"curl -i -X PUT {url}/customers/ada -H 'content-type: application/json' -d '{"name":"Ada","country":"GB","favourite":{"tea":"green"}}'"#,
-            r#"curl -s {url}/customers/ada/deposits -H 'content-type: application/json' -d '{"many":5000}'"#,
+            r#"curl -s {url}/customers/ada/deposits -H 'content-type: application/json' -d '{"amount":5000}'"#,
             r#"curl -s -X PUT {url}/products/tea -H 'content-type: application/json' -d '{"name":"Tea","price_cents":250,"colour":"green"}'"#,
-            r#"curl -s {url}/products/tea/deliveries -H 'content-type: application/json' -d '{"many":10}'"#,
+            r#"curl -s {url}/products/tea/deliveries -H 'content-type: application/json' -d '{"amount":10}'"#,
             r#"curl -i {url}/orders -H 'content-type: application/json' -d '{"customer":"ada","lines":{"tea":2}}'"#,
             "curl -s '{url}/products?colour=green&max_price=500'",
             "curl -s '{url}/reports/revenue?by=country,month'",

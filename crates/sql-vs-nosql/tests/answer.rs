@@ -84,7 +84,6 @@ async fn a_document_that_is_not_as_we_read_it_is_our_own_fault() -> Outcome {
     let body = json!({ "name": 7, "balance_cents": 0 });
     sqlx::query(insert).bind(body).execute(&fixture.pool).await?;
     problem(client.target.get("customers/ada").await?, 500).await?;
-    // A PUT does not look at what it replaces, but at its amount: it cannot either.
     Ok(())
 }
 
