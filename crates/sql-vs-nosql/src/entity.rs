@@ -1,13 +1,11 @@
 //! What is kept about a customer and a product? A few fields that every reader knows, and whatever else a client sends.
 
 use edge::{Mistakes, text::is_line};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::schema;
-
-/// The fields of a customer or a product.
-pub type Fields = Map<String, Value>;
+pub use crate::schema::Fields;
+use crate::schema::today;
 
 /// 2⁵³ − 1: the largest whole number that every reader of JSON reads exactly.
 pub const MOST: i64 = 9_007_199_254_740_991;
@@ -50,7 +48,7 @@ impl Kind {
     /// The fields as today's program wants them, if they are right. Fields that it does not know are kept. All mistakes
     /// are told at once.
     pub fn checked(self, fields: Fields) -> Result<Fields> {
-        let fields = if self == Self::Customer { schema::today(fields)? } else { fields };
+        let fields = if self == Self::Customer { today(fields)? } else { fields };
         let mut mistakes = Mistakes::default();
         for &(name, holds, says) in self.rules() {
             mistakes.note(name, fields.get(name).filter(|it| holds(it)).ok_or(says));

@@ -160,7 +160,7 @@ impl Postgres {
         let select = sqlx::query_as(self.sql.search);
         let select = select.bind(Json(&search.attributes)).bind(search.max_price);
         let found: Vec<_> = self.primary.within(async |it| select.fetch_all(it).await).await?;
-        let readable = |(id, body)| Ok((id, self.readable(Kind::Product, body)?));
+        let readable = |(id, body)| self.readable(Kind::Product, body).map(|body| (id, body));
         found.into_iter().map(readable).collect()
     }
 
@@ -175,12 +175,12 @@ impl Postgres {
                 products.extend(product.map(|fields| (id.clone(), fields)));
             }
             let order = request.priced(customer.as_ref(), &products)?;
-            let add = |kind, id, many: i64| {
-                sqlx::query(self.sql.add[kind as usize]).bind(id).bind(-many)
-            };
-            add(Kind::Customer, &order.customer, order.total_cents).execute(&mut *tx).await?;
+            let [pay, take] = self.sql.add;
+            let pay = sqlx::query(pay);
+            pay.bind(&order.customer).bind(-order.total_cents).execute(&mut *tx).await?;
             for (product, quantity) in &request.lines {
-                add(Kind::Product, product, *quantity).execute(&mut *tx).await?;
+                let take = sqlx::query(take);
+                take.bind(product).bind(-quantity).execute(&mut *tx).await?;
             }
             sqlx::query(self.sql.keep_order).bind(Json(&order)).execute(tx).await?;
             Ok(order)

@@ -3,10 +3,12 @@
 //!
 //! Version 1 knew one `phone`. Version 2, today's, has a list `phones`.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::entity::Fields;
 use crate::error::{Error, Result};
+
+/// The fields of a customer or a product.
+pub type Fields = Map<String, Value>;
 
 // ANCHOR: versions
 /// A customer as today's program wants it, whichever version wrote it.

@@ -119,7 +119,7 @@ async fn load(
         clients.spawn(async move {
             let mut ordered = BTreeSet::new();
             for round in n.. {
-                if over.load(Ordering::Relaxed) || ordered.len() >= MOST - 5 {
+                if over.load(Ordering::Relaxed) || ordered.len() >= MOST - 25 {
                     break;
                 }
                 // Two products in turn: the scarce one, and one of the others.

@@ -182,7 +182,7 @@ async fn by_hand(lab: &Lab, fixture: &Fixture) -> anyhow::Result<()> {
 async fn by_script(lab: &Lab, fixture: &Fixture) -> anyhow::Result<()> {
     let (url, looker) = (fixture.keys.url(), fixture.store(Model::KeyValue)?);
     let (mut cuts, mut disagree) = (0, 0);
-    for message in 1..=3 {
+    for message in 1..=2 {
         for side in [Side::Before, Side::After] {
             let proxy = Proxy::to_url(url).await?;
             let through = proxy.url(url)?;
