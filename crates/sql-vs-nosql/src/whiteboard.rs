@@ -57,8 +57,9 @@ impl Shop {
 }
 
 type Thing = Path<(String, String)>;
+type Answer = Result<Json<Value>, Failed>;
 
-async fn show(shop: State<Shop>, Path((kind, id)): Thing) -> Result<Json<Value>, Failed> {
+async fn show(shop: State<Shop>, Path((kind, id)): Thing) -> Answer {
     let mut value = shop.read(&kind, &id).await?;
     if kind == "customers" {
         value["balance_cents"] = json!(shop.balance(&id).await?);
@@ -66,11 +67,7 @@ async fn show(shop: State<Shop>, Path((kind, id)): Thing) -> Result<Json<Value>,
     Ok(Json(value))
 }
 
-async fn put(
-    shop: State<Shop>,
-    Path((kind, id)): Thing,
-    Json(mut value): Json<Value>,
-) -> Result<Json<Value>, Failed> {
+async fn put(shop: State<Shop>, Path((kind, id)): Thing, Json(mut value): Json<Value>) -> Answer {
     value["id"] = json!(id);
     if kind == "products" {
         value["stock"] = shop.read(&kind, &id).await.map_or(json!(0), |old| old["stock"].clone());
@@ -79,14 +76,14 @@ async fn put(
     Ok(Json(value))
 }
 
-async fn deposit(shop: State<Shop>, id: Path<String>, body: Json<Value>) -> Result<Json<Value>, Failed> {
+async fn deposit(shop: State<Shop>, id: Path<String>, body: Json<Value>) -> Answer {
     let insert = "insert into accounts values ($1, $2) on conflict (customer) do update \
                   set balance_cents = accounts.balance_cents + $2";
     sqlx::query(insert).bind(&*id).bind(body["amount"].as_i64()).execute(&shop.sql).await?;
     Ok(Json(json!({ "balance_cents": shop.balance(&id).await? })))
 }
 
-async fn deliver(shop: State<Shop>, id: Path<String>, body: Json<Value>) -> Result<Json<Value>, Failed> {
+async fn deliver(shop: State<Shop>, id: Path<String>, body: Json<Value>) -> Answer {
     let mut product = shop.read("products", &id).await?;
     let stock = product["stock"].as_i64().unwrap_or(0) + body["amount"].as_i64().unwrap_or(0);
     product["stock"] = json!(stock);
@@ -99,8 +96,9 @@ async fn order(shop: State<Shop>, Json(mut order): Json<Value>) -> Result<Respon
     let (mut total, mut products, mut lines) = (0, Vec::new(), Vec::new());
     for (id, quantity) in order["lines"].as_object().ok_or(BAD)? {
         let mut product = shop.read("products", id).await?;
-        let (stock, price) = (product["stock"].as_i64().unwrap_or(0), product["price_cents"].as_i64());
-        let (quantity, price) = (quantity.as_i64().ok_or(BAD)?, price.ok_or(BAD)?);
+        let number = |value: &Value| value.as_i64().ok_or(BAD);
+        let (stock, price) = (number(&product["stock"])?, number(&product["price_cents"])?);
+        let quantity = number(quantity)?;
         if stock < quantity {
             return Err(CONFLICT);
         }
@@ -109,7 +107,8 @@ async fn order(shop: State<Shop>, Json(mut order): Json<Value>) -> Result<Respon
         product["stock"] = json!(stock - quantity);
         products.push((id.clone(), product));
     }
-    (order["lines"], order["total_cents"], order["id"]) = (json!(lines), json!(total), json!(Uuid::now_v7()));
+    (order["lines"], order["total_cents"]) = (json!(lines), json!(total));
+    order["id"] = json!(Uuid::now_v7());
     let mut tx = shop.sql.begin().await?;
     let pay = "update accounts set balance_cents = balance_cents - $2 where customer = $1 and balance_cents >= $2";
     let paid = sqlx::query(pay).bind(&customer).bind(total).execute(&mut *tx).await?;
@@ -125,7 +124,7 @@ async fn order(shop: State<Shop>, Json(mut order): Json<Value>) -> Result<Respon
     Ok((StatusCode::CREATED, Json(order)).into_response())
 }
 
-async fn orders(shop: State<Shop>, id: Path<String>) -> Result<Json<Value>, Failed> {
+async fn orders(shop: State<Shop>, id: Path<String>) -> Answer {
     let select = "select body from payments where customer = $1 order by number desc";
     let items: Vec<Value> = sqlx::query_scalar(select).bind(&*id).fetch_all(&shop.sql).await?;
     Ok(Json(json!({ "items": items })))

@@ -194,8 +194,9 @@ async fn a_string_that_cannot_be_an_id_is_not_found(target: &Target) -> Outcome 
         ] {
             problem(client.put(&path, &body).await?, 404).await.context(path)?;
         }
-        let deposit = target.post(&format!("customers/{id}/deposits"), &json!({ "amount": 1 }));
-        problem(deposit.await?, 404).await.context(id.to_owned())?;
+        let path = format!("customers/{id}/deposits");
+        let deposit = target.post(&path, &json!({ "amount": 1 })).await?;
+        problem(deposit, 404).await.context(path)?;
     }
     // Bytes that are no text: nobody has to make sense of them.
     refused(target.get("customers/%ff%fe").await?, &[400, 404]).await
