@@ -13,17 +13,17 @@ pub const SQL: Statements = Statements {
     // The amount stays what it is: it is not the client's.
     put: [
         r#"
-        insert into customer_documents as old (id, body)
+        insert into customer_documents as kept (id, body)
         values ($1, $2 || '{"balance_cents": 0}')
         on conflict (id) do update
-        set body = $2 || jsonb_build_object('balance_cents', old.body -> 'balance_cents')
+        set body = $2 || jsonb_build_object('balance_cents', kept.body -> 'balance_cents')
         returning body
         "#,
         r#"
-        insert into product_documents as old (id, body)
+        insert into product_documents as kept (id, body)
         values ($1, $2 || '{"stock": 0}')
         on conflict (id) do update
-        set body = $2 || jsonb_build_object('stock', old.body -> 'stock')
+        set body = $2 || jsonb_build_object('stock', kept.body -> 'stock')
         returning body
         "#,
     ],
