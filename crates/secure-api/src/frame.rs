@@ -50,6 +50,11 @@ impl RequestId {
     pub fn of(extensions: &Extensions) -> Uuid {
         extensions.get::<Self>().map_or(Uuid::nil(), |id| id.0)
     }
+
+    /// As a UUID.
+    pub fn id(self) -> Uuid {
+        self.0
+    }
 }
 
 /// These calls, with all that surrounds them. Pages of these origins may read the answers.

@@ -88,15 +88,12 @@ impl Passwords {
         let turn = turn.map_err(|_| Error::NotNow("too many logins at once"))?;
         let turn = turn.map_err(Error::internal)?;
         let known = PasswordHash::new(hash.unwrap_or(&self.dummy)).map_err(Error::internal)?;
-        let (argon2, known) = (self.argon2.clone(), known.to_string());
-        let matches = spawn_blocking(move || {
-            // The turn goes with the work: a client that hangs up gives its place to nobody while the hash is computed.
-            let _turn = turn;
-            let known = PasswordHash::new(&known).ok()?;
-            argon2.verify_password(password.expose().as_bytes(), &known).ok()
-        });
-        let matches = matches.await.map_err(Error::internal)?.is_some();
-        Ok(matches && hash.is_some())
+        let argon2 = self.argon2.clone();
+        // The turn goes with the work: a client that hangs up gives its place to nobody while the hash is computed.
+        let matches = move || {
+            (argon2.verify_password(password.expose().as_bytes(), &known).is_ok(), turn).0
+        };
+        Ok(spawn_blocking(matches).await.map_err(Error::internal)? && hash.is_some())
     }
     // ANCHOR_END: verify
 }

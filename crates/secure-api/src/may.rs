@@ -23,11 +23,10 @@ use axum::handler::Handler;
 use axum::http::{Method, request::Parts};
 use axum::routing::{MethodFilter, on};
 use edge::header::bearer;
-use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::frame::RequestId;
-use crate::token::{Caller, Role, Tokens};
+use crate::token::{By, Role, Tokens};
 
 /// Something that roles may do.
 pub trait Permission: Send + Sync + 'static {
@@ -63,10 +62,8 @@ impl Permission for Administer {
 /// The caller, who may do this.
 #[derive(Debug)]
 pub struct May<P> {
-    /// Who asks.
-    pub who: Caller,
-    /// The request's id, for the audit.
-    pub request_id: Uuid,
+    /// Who asks, and in which request.
+    pub by: By,
     permission: PhantomData<fn() -> P>,
 }
 
@@ -85,7 +82,8 @@ where
         if !P::ROLES.contains(&who.role) {
             return Err(Error::FORBIDDEN);
         }
-        Ok(Self { who, request_id: RequestId::of(&parts.extensions), permission: PhantomData })
+        let by = By { who, request_id: RequestId::of(&parts.extensions) };
+        Ok(Self { by, permission: PhantomData })
     }
 }
 // ANCHOR_END: may

@@ -44,6 +44,15 @@ pub struct Caller {
     pub role: Role,
 }
 
+/// Who asks, and in which request: what the audit keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct By {
+    /// Who asks.
+    pub who: Caller,
+    /// The request's id.
+    pub request_id: Uuid,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Claims {

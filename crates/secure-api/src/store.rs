@@ -1,0 +1,341 @@
+//! What is kept? Every SQL statement of the service.
+//!
+//! Invariant: a statement for a customer runs as a role that sees this customer's rows only, and its `where` names the
+//! customer too. Either lock is enough. What a client wrote is bound, and never a part of the text.
+
+use std::time::Duration;
+
+use edge::database::{Database, Limits};
+use serde::Serialize;
+use sqlx::{PgConnection as Tx, Postgres, QueryBuilder, migrate::Migrator, query, query_as, query_scalar};
+use time::{OffsetDateTime, serde::rfc3339};
+use uuid::Uuid;
+
+use crate::attachment::Attachment;
+use crate::error::{Error, Result};
+use crate::invoice::{Invoice, NewInvoice, NewText};
+use crate::login::Count;
+use crate::page::PageQuery;
+use crate::token::{By, Caller, Role};
+
+/// The schema. Whoever starts the service has run it.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// For one call of the database; leaves room for an answer within the request's eight seconds.
+const LIMITS: Limits =
+    Limits { connections: 16, timeout: Duration::from_secs(4), pause: Duration::from_secs(2) };
+
+/// Everything that is kept.
+#[derive(Clone, Debug)]
+pub struct Store(Database<Error>);
+
+/// A customer, for an administrator.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Customer {
+    /// Ours.
+    pub id: Uuid,
+    /// Its own.
+    pub name: String,
+}
+
+/// An entry of the audit.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub struct Entry {
+    /// Without gaps.
+    pub seq: i64,
+    /// When.
+    #[serde(with = "rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who; nobody, if a login failed that is nobody's.
+    pub actor: Uuid,
+    /// What.
+    pub action: String,
+    /// To what: an id, and never a text of the client's.
+    pub object: String,
+    /// By which the log knows it.
+    pub request_id: Uuid,
+    /// Of this entry and the hash before it.
+    pub hash: String,
+    /// Whether the hash is right, and no entry is missing before this one.
+    pub intact: bool,
+}
+
+impl Store {
+    /// Connects when it is first asked something. The error is a malformed URL.
+    pub fn new(url: &str) -> sqlx::Result<Self> {
+        Ok(Self(Database::new(url, LIMITS)?))
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        self.0.ping().await
+    }
+
+    // ANCHOR: tenant
+    /// Does the work for this customer, as one transaction: as a role that sees no other rows and may do little to these,
+    /// whatever the statements say.
+    pub async fn tenant<T>(
+        &self,
+        who: Caller,
+        work: impl AsyncFnOnce(&mut Tx) -> Result<T>,
+    ) -> Result<T> {
+        // Both settings end with the transaction. The next customer on this connection begins with neither.
+        const AS_TENANT: &str = "select set_config('app.customer', $1, true),
+            set_config('role', 'worked_answers_secure_api', true)";
+        self.0
+            .transaction(async |tx| {
+                query(AS_TENANT).bind(who.customer.to_string()).execute(&mut *tx).await?;
+                Ok(work(tx).await)
+            })
+            .await?
+    }
+    // ANCHOR_END: tenant
+
+    /// A new invoice.
+    pub async fn create(&self, by: By, new: &NewInvoice) -> Result<Invoice> {
+        self.tenant(by.who, async |tx| {
+            let id = Uuid::now_v7();
+            let insert = "insert into invoices (id, customer_id, title, note, amount_cents, corrects)
+                          values ($1, $2, $3, $4, $5, $6)
+                          returning id, title, note, amount_cents, corrects, paid, created_at";
+            let insert = query_as(insert).bind(id).bind(by.who.customer).bind(&new.title);
+            let insert = insert.bind(&new.note).bind(new.amount_cents).bind(new.corrects);
+            let invoice = insert.fetch_one(&mut *tx).await?;
+            audit(tx, by, "invoice created", id).await?;
+            Ok(invoice)
+        })
+        .await
+    }
+
+    // ANCHOR: find
+    /// An invoice of this customer. Somebody else's is not found.
+    pub async fn find(&self, who: Caller, id: Uuid) -> Result<Invoice> {
+        self.tenant(who, async |tx| {
+            let find = "select id, title, note, amount_cents, corrects, paid, created_at
+                        from invoices where customer_id = $1 and id = $2";
+            let found = query_as(find).bind(who.customer).bind(id).fetch_optional(tx).await?;
+            found.ok_or(Error::NOT_FOUND)
+        })
+        .await
+    }
+    // ANCHOR_END: find
+
+    // ANCHOR: list
+    /// The invoices of a page, and the id after which the next page begins.
+    pub async fn list(&self, who: Caller, page: &PageQuery) -> Result<(Vec<Invoice>, Option<Uuid>)> {
+        let (column, limit) = (page.column, usize::from(page.limit));
+        let (than, order) = if page.descending { ("<", "desc") } else { (">", "asc") };
+        let mut select = QueryBuilder::<Postgres>::new(
+            "select id, title, note, amount_cents, corrects, paid, created_at
+             from invoices where customer_id = ",
+        );
+        select.push_bind(who.customer);
+        if let Some(search) = &page.search {
+            // It takes any text: what is no query for it finds nothing.
+            select.push(" and words @@ websearch_to_tsquery('simple', ").push_bind(search).push(")");
+        }
+        if let Some(after) = page.after {
+            select.push(format!(" and ({column}, id) {than} (select {column}, id from invoices"));
+            select.push(" where customer_id = ").push_bind(who.customer);
+            select.push(" and id = ").push_bind(after).push(")");
+        }
+        select.push(format!(" order by {column} {order}, id {order} limit {}", limit + 1));
+        let mut invoices: Vec<Invoice> = self
+            .tenant(who, async |tx| Ok(select.build_query_as().fetch_all(tx).await?))
+            .await?;
+        let more = invoices.len() > limit;
+        invoices.truncate(limit);
+        let next = invoices.last().filter(|_| more).map(|invoice| invoice.id);
+        Ok((invoices, next))
+    }
+    // ANCHOR_END: list
+
+    /// Changes the texts of an invoice.
+    pub async fn change(&self, by: By, id: Uuid, new: &NewText) -> Result<Invoice> {
+        self.tenant(by.who, async |tx| {
+            let update = "update invoices set title = coalesce($3, title), note = coalesce($4, note)
+                          where customer_id = $1 and id = $2
+                          returning id, title, note, amount_cents, corrects, paid, created_at";
+            let update = query_as(update).bind(by.who.customer).bind(id);
+            let update = update.bind(&new.title).bind(&new.note);
+            let found = update.fetch_optional(&mut *tx).await?.ok_or(Error::NOT_FOUND)?;
+            audit(tx, by, "invoice changed", id).await?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Deletes an invoice, with its attachments.
+    pub async fn delete(&self, by: By, id: Uuid) -> Result<()> {
+        self.tenant(by.who, async |tx| {
+            let delete = "delete from invoices where customer_id = $1 and id = $2";
+            let done = query(delete).bind(by.who.customer).bind(id).execute(&mut *tx).await?;
+            if done.rows_affected() == 0 {
+                return Err(Error::NOT_FOUND);
+            }
+            audit(tx, by, "invoice deleted", id).await
+        })
+        .await
+    }
+
+    /// Keeps a file with an invoice of this customer: the foreign key says so.
+    pub async fn attach(&self, by: By, invoice: Uuid, file: &Attachment) -> Result<Uuid> {
+        self.tenant(by.who, async |tx| {
+            let id = Uuid::now_v7();
+            let insert = "insert into attachments (id, customer_id, invoice_id, name, media_type, content)
+                          values ($1, $2, $3, $4, $5, $6)";
+            let insert = query(insert).bind(id).bind(by.who.customer).bind(invoice);
+            let insert = insert.bind(&file.name).bind(file.media_type).bind(&file.content);
+            insert.execute(&mut *tx).await?;
+            audit(tx, by, "attachment added", id).await?;
+            Ok(id)
+        })
+        .await
+    }
+
+    /// The name, the type and the bytes of an attachment of this customer.
+    pub async fn attachment(&self, who: Caller, id: Uuid) -> Result<(String, String, Vec<u8>)> {
+        self.tenant(who, async |tx| {
+            let find = "select name, media_type, content from attachments
+                        where customer_id = $1 and id = $2";
+            let found = query_as(find).bind(who.customer).bind(id).fetch_optional(tx).await?;
+            found.ok_or(Error::NOT_FOUND)
+        })
+        .await
+    }
+
+    /// A new webhook.
+    pub async fn add_webhook(&self, by: By, url: &str) -> Result<Uuid> {
+        self.tenant(by.who, async |tx| {
+            let id = Uuid::now_v7();
+            let insert = query("insert into webhooks (id, customer_id, url) values ($1, $2, $3)");
+            insert.bind(id).bind(by.who.customer).bind(url).execute(&mut *tx).await?;
+            audit(tx, by, "webhook added", id).await?;
+            Ok(id)
+        })
+        .await
+    }
+
+    /// The address of a webhook of this customer.
+    pub async fn webhook(&self, who: Caller, id: Uuid) -> Result<String> {
+        self.tenant(who, async |tx| {
+            let find = query_scalar("select url from webhooks where customer_id = $1 and id = $2");
+            let found = find.bind(who.customer).bind(id).fetch_optional(tx).await?;
+            found.ok_or(Error::NOT_FOUND)
+        })
+        .await
+    }
+
+    /// All customers.
+    pub async fn customers(&self, by: By) -> Result<Vec<Customer>> {
+        let select = query_as("select id, name from customers order by name limit 1000");
+        let read = async |tx: &mut Tx| {
+            append(tx, by.who.user, "customers read", "all", by.request_id).await?;
+            select.fetch_all(tx).await
+        };
+        self.0.transaction(read).await
+    }
+
+    // ANCHOR: attempt
+    /// Counts a login before its password is looked at: of a thousand at once, none has failed yet.
+    pub async fn attempt(&self, counts: &[Count]) -> Result<()> {
+        let count = r#"
+            insert into attempts (window_start, key, count)
+            values (date_bin('15 minutes', now(), 'epoch'), $1, 1)
+            on conflict (window_start, key) do update set count = attempts.count + 1
+            returning count, extract(epoch from window_start + interval '15 minutes' - now())::float8
+        "#;
+        let attempt = async |tx: &mut Tx| {
+            let old = query("delete from attempts where window_start < now() - interval '1 hour'");
+            old.execute(&mut *tx).await?;
+            let mut wait = None;
+            for (key, most) in counts {
+                let counted = query_as(count).bind(key).fetch_one(&mut *tx).await?;
+                let (count, seconds): (i32, f64) = counted;
+                wait = wait.or((count > *most).then_some(seconds));
+            }
+            Ok(wait)
+        };
+        match self.0.transaction(attempt).await? {
+            Some(seconds) => Err(Error::TooMany(Duration::from_secs_f64(seconds.max(1.0)))),
+            None => Ok(()),
+        }
+    }
+    // ANCHOR_END: attempt
+
+    /// Forgets the attempts on an account, after a login that succeeded. The client's count stays: otherwise somebody with
+    /// one account could guess at all others for ever.
+    pub async fn forget(&self, [_, both, account]: &[Count; 3]) -> Result<()> {
+        let forget = query("delete from attempts where key in ($1, $2)");
+        self.0.execute(forget.bind(&both.0).bind(&account.0)).await.map(drop)
+    }
+
+    /// Whose address this is, and the hash of the password.
+    pub async fn account(&self, email: &str) -> Result<Option<(Caller, String)>> {
+        let find = "select id, customer_id, role, password_hash from users where email = $1";
+        let find = query_as::<_, (Uuid, Uuid, Role, String)>(find).bind(email);
+        let found = self.0.within(async |it| find.fetch_optional(it).await).await?;
+        Ok(found.map(|(user, customer, role, hash)| (Caller { user, customer, role }, hash)))
+    }
+
+    /// Makes an account, or gives it another password.
+    pub async fn seed(&self, email: &str, customer: &str, role: Role, hash: &str) -> Result<()> {
+        let seed = r#"
+            with customer as (
+                insert into customers (id, name) values ($1, $2)
+                on conflict (name) do update set name = excluded.name
+                returning id
+            )
+            insert into users (id, customer_id, email, role, password_hash)
+            select $3, id, $4, $5, $6 from customer
+            on conflict (email) do update set password_hash = excluded.password_hash
+        "#;
+        let seed = query(seed).bind(Uuid::now_v7()).bind(customer).bind(Uuid::now_v7());
+        self.0.execute(seed.bind(email).bind(role).bind(hash)).await.map(drop)
+    }
+
+    /// Writes down a login.
+    pub async fn audit_login(&self, user: Uuid, action: &'static str, request: Uuid) -> Result<()> {
+        self.0.transaction(async |tx| append(tx, user, action, "login", request).await).await
+    }
+
+    // ANCHOR: audit_page
+    /// A thousand entries after this one, each compared with the hash before it.
+    pub async fn audit_page(&self, after: i64) -> Result<Vec<Entry>> {
+        let select = r#"
+            select seq, at, actor, action, object, request_id, encode(hash, 'hex') as hash,
+                seq = lag(seq, 1, 0::bigint) over entries + 1
+                and hash = audit_hash(lag(hash, 1, '\x'::bytea) over entries,
+                    seq, at, actor, action, object, request_id) as intact
+            from (
+                select seq, at, actor, action, object, request_id, hash
+                from audit where seq >= $1 order by seq limit 1001
+            ) as some_entries
+            window entries as (order by seq)
+            order by seq
+        "#;
+        let select = query_as(select).bind(after);
+        let mut entries: Vec<Entry> =
+            self.0.within(async |it| select.fetch_all(it).await).await?;
+        // It is here for its hash.
+        entries.retain(|entry| entry.seq != after);
+        Ok(entries)
+    }
+    // ANCHOR_END: audit_page
+}
+
+/// Writes down, in the transaction of the change itself, who made it.
+async fn audit(tx: &mut Tx, by: By, action: &'static str, object: Uuid) -> Result<()> {
+    Ok(append(tx, by.who.user, action, &object.to_string(), by.request_id).await?)
+}
+
+async fn append(
+    tx: &mut Tx,
+    actor: Uuid,
+    action: &'static str,
+    object: &str,
+    request: Uuid,
+) -> sqlx::Result<()> {
+    let append = query("select audit_append($1, $2, $3, $4)");
+    append.bind(actor).bind(action).bind(object).bind(request).execute(tx).await.map(drop)
+}
