@@ -3,13 +3,19 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Extension, FromRef, FromRequestParts, Path, State};
+use axum::extract::{
+    ConnectInfo, DefaultBodyLimit, Extension, FromRef, FromRequestParts, Path, State,
+};
 use axum::handler::Handler;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LINK, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, request::Parts};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, body::Bytes, routing::get};
-use edge::{Json, client_address::TrustedProxies, email::Email, json::JsonRejection};
+use edge::{
+    Json, client_address::TrustedProxies, email::Email, json::JsonRejection, password::Passwords,
+    secret::Secret,
+};
+use jsonwebtoken::get_current_timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -20,11 +26,10 @@ use crate::attachment::{Attachment, MAX_FILE};
 use crate::error::{Error, Result};
 use crate::frame::{RequestId, secured};
 use crate::invoice::{Change, Invoice, InvoiceInput};
-use crate::login::{Limits, Passwords};
+use crate::login::Limits;
 use crate::may::{Administer, May, ReadInvoices, Route, Routes, WriteInvoices};
 use crate::page::PageQuery;
 use crate::render::{CSV_HEAD, csv_line, pdf};
-use crate::secret::Secret;
 use crate::store::Store;
 use crate::token::{LIFE, Tokens};
 use crate::webhook::Webhooks;
@@ -59,7 +64,8 @@ type Reply = Result<Response>;
 // ANCHOR: calls
 /// Every call, with what it needs.
 pub fn routes() -> Routes<Api> {
-    Routes::default()
+    let attach = attach.layer(DefaultBodyLimit::max(MAX_FILE));
+    Routes::new()
         .open("POST", "/login", login)
         .open("GET", "/readyz", ready)
         .guarded("GET", "/invoices", list)
@@ -68,7 +74,7 @@ pub fn routes() -> Routes<Api> {
         .guarded("PATCH", "/invoices/{id}", change)
         .guarded("DELETE", "/invoices/{id}", delete)
         .guarded("POST", "/invoices/{id}/pdf", document)
-        .guarded("POST", "/invoices/{id}/attachments", attach.layer(DefaultBodyLimit::max(MAX_FILE)))
+        .guarded("POST", "/invoices/{id}/attachments", attach)
         .guarded("GET", "/attachments/{id}", attachment)
         .guarded("GET", "/exports", export)
         .guarded("POST", "/webhooks", add_webhook)
@@ -93,12 +99,10 @@ fn describe(table: &[Route]) -> Value {
         "info": { "title": "Invoices", "version": "1" },
         "components": { "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } } },
     });
-    for Route { method, path, needs } in table {
-        let call = &mut document["paths"][path][method.to_lowercase()];
-        *call = json!({ "responses": { "default": { "description": "as in the table of calls" } } });
-        if let Some((permission, _)) = needs {
-            call["security"] = json!([{ "token": [permission] }]);
-        }
+    for Route { method, path, roles } in table {
+        let roles: Value = roles.iter().map(|roles| json!({ "token": roles })).collect();
+        document["paths"][path][method.to_lowercase()] =
+            json!({ "security": roles, "responses": { "default": { "description": "" } } });
     }
     document
 }
@@ -134,7 +138,7 @@ struct Credentials {
 async fn login(
     api: State<Api>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Extension(request): Extension<RequestId>,
+    Extension(RequestId(request)): Extension<RequestId>,
     headers: HeaderMap,
     Json(body): Json<Credentials>,
 ) -> Result<Json<Value>> {
@@ -147,12 +151,12 @@ async fn login(
     let user = account.as_ref().map_or(Uuid::nil(), |(who, _)| who.user);
     let Some((who, _)) = account.filter(|_| matches) else {
         // Not the address that was typed: some type their password there.
-        api.store.audit_login(user, "login refused", request.id()).await?;
+        api.store.audit_login(user, "login refused", request).await?;
         return Err(Error::LOGIN_FAILED);
     };
     api.store.forget(&counts).await?;
-    api.store.audit_login(user, "logged in", request.id()).await?;
-    let token = api.tokens.sign(who)?;
+    api.store.audit_login(user, "logged in", request).await?;
+    let token = api.tokens.sign(who, get_current_timestamp())?;
     Ok(Json(json!({ "access_token": token, "token_type": "Bearer", "expires_in": LIFE })))
 }
 // ANCHOR_END: login
@@ -164,7 +168,7 @@ async fn list(may: May<ReadInvoices>, api: State<Api>, uri: Uri) -> Result<Json<
 }
 
 async fn create(may: May<WriteInvoices>, api: State<Api>, Json(body): Json<InvoiceInput>) -> Reply {
-    let invoice = api.store.create(may.by, &body.parse()?).await?;
+    let invoice = api.store.create(may.by, &body).await?;
     let location = [(LOCATION, format!("/invoices/{}", invoice.id))];
     Ok((StatusCode::CREATED, location, Json(invoice)).into_response())
 }
@@ -180,7 +184,7 @@ async fn change(
     Id(id): Id,
     Json(body): Json<Change>,
 ) -> Result<Json<Invoice>> {
-    Ok(Json(api.store.change(may.by, id, &body.parse()?).await?))
+    Ok(Json(api.store.change(may.by, id, &body).await?))
 }
 // ANCHOR_END: handlers
 
@@ -191,7 +195,7 @@ async fn delete(may: May<WriteInvoices>, api: State<Api>, Id(id): Id) -> Result<
 
 /// What is asked for while so many are made is refused at once. In a queue, the clients of a flood would hold memory.
 fn turn(api: &Api) -> Result<tokio::sync::SemaphorePermit<'_>> {
-    api.documents.try_acquire().map_err(|_| Error::NotNow("too many documents at once"))
+    api.documents.try_acquire().map_err(|_| Error::busy("too many documents at once"))
 }
 
 async fn document(may: May<ReadInvoices>, api: State<Api>, Id(id): Id) -> Reply {
@@ -206,7 +210,8 @@ async fn export(may: May<ReadInvoices>, api: State<Api>, uri: Uri) -> Reply {
     let (invoices, next) = api.store.list(may.by.who, &page).await?;
     let lines = invoices.iter().map(csv_line).collect::<String>();
     let next = next.map(|id| [(LINK, format!("</exports?after={id}>; rel=\"next\""))]);
-    Ok((next, file("text/csv; charset=utf-8", "invoices.csv", format!("{CSV_HEAD}{lines}"))).into_response())
+    Ok((next, file("text/csv; charset=utf-8", "invoices.csv", format!("{CSV_HEAD}{lines}")))
+        .into_response())
 }
 
 async fn attach(
@@ -239,37 +244,33 @@ fn file(media_type: &str, name: &str, content: impl IntoResponse) -> Response {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with `url`")]
-struct WebhookInput {
+struct Hook {
     url: String,
 }
 
-async fn add_webhook(
-    may: May<WriteInvoices>,
-    api: State<Api>,
-    Json(body): Json<WebhookInput>,
-) -> Reply {
+async fn add_webhook(may: May<WriteInvoices>, api: State<Api>, Json(body): Json<Hook>) -> Reply {
     let url = api.webhooks.parse(&body.url).map_err(|wrong| Error::invalid("url", wrong))?;
     let id = api.store.add_webhook(may.by, url.as_str()).await?;
     Ok((StatusCode::CREATED, Json(json!({ "id": id, "url": url.as_str() }))).into_response())
 }
 
 async fn test_webhook(may: May<WriteInvoices>, api: State<Api>, Id(id): Id) -> Result<Json<Value>> {
-    let url = api.store.webhook(may.by.who, id).await?;
+    let (url,) = api.store.webhook(may.by.who, id).await?;
     let status = api.webhooks.deliver(&url, json!({ "event": "test" }).to_string()).await;
     Ok(Json(json!({ "delivered": status.is_some_and(|it| it < 300), "status": status })))
 }
 
 async fn customers(may: May<Administer>, api: State<Api>) -> Result<Json<Value>> {
-    Ok(Json(json!({ "items": api.store.customers(may.by).await? })))
+    let customers = api.store.customers(may.by).await?.into_iter();
+    let items: Value = customers.map(|(id, name)| json!({ "id": id, "name": name })).collect();
+    Ok(Json(json!({ "items": items })))
 }
 
 async fn audit(_: May<Administer>, api: State<Api>, uri: Uri) -> Result<Json<Value>> {
-    let after = match uri.query() {
-        None => Some(0),
-        Some(query) => query.strip_prefix("after=").and_then(|seq| seq.parse().ok()),
-    };
-    let after = after.filter(|seq| *seq >= 0).ok_or_else(|| Error::invalid("after", "is no number"))?;
-    let items = api.store.audit_page(after).await?;
+    let after = uri.query().map_or(Some("0"), |query| query.strip_prefix("after="));
+    let after = after.and_then(|after| after.parse::<u32>().ok());
+    let after = after.ok_or_else(|| Error::invalid("after", "is no number"))?;
+    let items = api.store.audit_page(after.into()).await?;
     let broken_at = items.iter().find(|entry| !entry.intact).map(|entry| entry.seq);
     Ok(Json(json!({ "items": items, "broken_at": broken_at })))
 }

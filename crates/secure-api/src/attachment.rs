@@ -49,7 +49,11 @@ fn kind(content: &[u8]) -> Option<(&'static str, &'static [&'static str])> {
 fn is_file_name(name: &str) -> bool {
     let usual = |c: char| c.is_alphanumeric() || " -_.".contains(c);
     let length = (1..=100).contains(&name.chars().count());
-    length && is_line(name) && name.chars().all(usual) && !name.starts_with('.') && !name.contains("..")
+    length
+        && is_line(name)
+        && name.chars().all(usual)
+        && !name.starts_with('.')
+        && !name.contains("..")
 }
 // ANCHOR_END: kind
 
@@ -68,7 +72,9 @@ mod tests {
         assert_eq!(taken("scan.png", PNG), Some("image/png"));
         assert_eq!(taken("Scan 2.JPEG", b"\xff\xd8\xff\xe0"), Some("image/jpeg"));
         assert_eq!(taken("a.pdf", b"%PDF-1.7"), Some("application/pdf"));
-        for content in [&b""[..], b"<svg onload=alert(1)>", b"<html>", b"MZ", b"PK\x03\x04", b" %PDF-"] {
+        for content in
+            [&b""[..], b"<svg onload=alert(1)>", b"<html>", b"MZ", b"PK\x03\x04", b" %PDF-"]
+        {
             assert_eq!(taken("a.pdf", content), None, "{content:?}");
         }
     }
@@ -76,8 +82,19 @@ mod tests {
     #[test]
     fn a_name_is_no_path_and_no_header() {
         for name in [
-            "", "a", "a.pdf", ".png", "../a.png", "a/b.png", "a\\b.png", "a..png", "a\".png",
-            "a\r\n.png", "a\0.png", "a;x.png", "a.png.html",
+            "",
+            "a",
+            "a.pdf",
+            ".png",
+            "../a.png",
+            "a/b.png",
+            "a\\b.png",
+            "a..png",
+            "a\".png",
+            "a\r\n.png",
+            "a\0.png",
+            "a;x.png",
+            "a.png.html",
         ] {
             assert_eq!(taken(name, PNG), None, "{name:?}");
         }

@@ -4,7 +4,7 @@ use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use axum::http::{HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 use axum::response::{IntoResponse, Response};
-use edge::{FieldError, Problem, database::is_away, json::JsonRejection};
+use edge::{FieldError, Problem, database::is_away, json::JsonRejection, password::Refusal};
 use sqlx::error::DatabaseError;
 
 /// Everything that can go wrong. What it displays is what the client may read.
@@ -13,18 +13,12 @@ pub enum Error {
     /// 400, 413, 415 or 422: the body is not what it should be.
     #[error("{0}")]
     Body(#[from] JsonRejection),
-    /// 422: well-formed, but not something that we do.
-    #[error("this cannot be done as it was asked for")]
-    Invalid(Vec<FieldError>),
     /// A refusal, with its status and words: one of the constants below.
     #[error("{1}")]
     Refused(u16, &'static str),
-    /// 429: try again after this time.
-    #[error("too many attempts; try again later")]
-    TooMany(Duration),
-    /// 503: try again soon.
-    #[error("{0}; try again")]
-    NotNow(&'static str),
+    /// 429 or 503: it may go well after this time.
+    #[error("{1}; try again later")]
+    NotNow(u16, &'static str, Duration),
     /// 500: our own fault. The cause goes to the log, and never to the client.
     #[error("something went wrong on our side")]
     Internal(Arc<dyn StdError + Send + Sync>),
@@ -47,14 +41,19 @@ impl Error {
     pub const FILE_TYPE: Self = Self::Refused(415, "send a PDF, a PNG or a JPEG");
     // ANCHOR_END: refusals
 
-    /// One field is wrong.
+    /// 422: this field, or this parameter, is wrong.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Invalid(vec![FieldError::new(field, message)])
+        JsonRejection::Invalid(FieldError::new(field, message)).into()
+    }
+
+    /// 503: try again in a second.
+    pub const fn busy(words: &'static str) -> Self {
+        Self::NotNow(503, words, Duration::from_secs(1))
     }
 
     /// Our own fault.
-    pub fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Internal(Arc::from(cause.into()))
+    pub fn internal(cause: impl StdError + Send + Sync + 'static) -> Self {
+        Self::Internal(Arc::new(cause))
     }
 }
 
@@ -67,13 +66,11 @@ impl IntoResponse for Error {
         };
         match &self {
             Self::Body(rejection) => return rejection.clone().into_response(),
-            Self::Invalid(errors) => problem(422).errors(errors.clone()),
             Self::Refused(401, _) => {
                 problem(401).header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
             }
             Self::Refused(status, _) => problem(*status),
-            Self::TooMany(after) => problem(429).retry_after(*after),
-            Self::NotNow(_) => problem(503).retry_after(Duration::from_secs(1)),
+            Self::NotNow(status, _, after) => problem(*status).retry_after(*after),
             Self::Internal(cause) => {
                 tracing::error!(error = cause.as_ref(), "answered 500");
                 problem(500)
@@ -84,13 +81,22 @@ impl IntoResponse for Error {
 }
 // ANCHOR_END: error_response
 
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Busy => Self::busy("too many logins at once"),
+            Refusal::Internal(_) => Self::internal(refusal),
+        }
+    }
+}
+
 impl From<sqlx::Error> for Error {
     /// A constraint that refuses a statement has a name, and the name says what the client did.
     fn from(error: sqlx::Error) -> Self {
         match error.as_database_error().and_then(DatabaseError::constraint) {
             Some("invoices_corrects") => Self::invalid("corrects", "is no invoice of yours"),
             Some("attachments_invoice") => Self::NOT_FOUND,
-            _ if is_away(&error) => Self::NotNow("the database is away"),
+            _ if is_away(&error) => Self::busy("the database is away"),
             _ => Self::Internal(Arc::new(error)),
         }
     }

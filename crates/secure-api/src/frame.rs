@@ -43,17 +43,12 @@ const HEADERS: [(HeaderName, &str); 5] = [
 
 /// What the log and the audit call a request. Ours, and never the client's: two clients could choose the same.
 #[derive(Clone, Copy, Debug)]
-pub struct RequestId(Uuid);
+pub struct RequestId(pub Uuid);
 
 impl RequestId {
     /// The one that [`logged`] gave.
     pub fn of(extensions: &Extensions) -> Uuid {
         extensions.get::<Self>().map_or(Uuid::nil(), |id| id.0)
-    }
-
-    /// As a UUID.
-    pub fn id(self) -> Uuid {
-        self.0
     }
 }
 
@@ -77,12 +72,12 @@ async fn logged(mut request: Request, next: Next) -> Response {
     let id = Uuid::now_v7();
     request.extensions_mut().insert(RequestId(id));
     let method = request.method().clone();
-    let path = request.extensions().get::<MatchedPath>().cloned();
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let span = info_span!("request", %id, user = Empty);
     let begun = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
-    let path = path.as_ref().map_or("-", MatchedPath::as_str);
+    let path = path.unwrap_or_else(|| "-".to_owned());
     info!(parent: &span, %method, path, status, ms = begun.elapsed().as_millis(), "answered");
     let headers = response.headers_mut();
     for (name, value) in HEADERS {

@@ -1,11 +1,9 @@
 //! What may a client write, and what does it see? Types that have just these fields, and no others.
 
-use edge::{Mistakes, text::is_line};
+use edge::text::is_line;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
 use uuid::Uuid;
-
-use crate::error::{Error, Result};
 
 /// An invoice as its customer sees it. The row has more columns, and a new one is shown only when it is added here.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
@@ -32,120 +30,105 @@ pub struct Invoice {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with `title` and `amount_cents`")]
 pub struct InvoiceInput {
-    title: String,
-    amount_cents: i64,
-    #[serde(default)]
-    note: String,
-    #[serde(default)]
-    corrects: Option<Uuid>,
-}
-
-/// All that a client may change of one.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with `title` or `note`")]
-pub struct Change {
-    title: Option<String>,
-    note: Option<String>,
-}
-// ANCHOR_END: input
-
-/// A new invoice, checked.
-#[derive(Debug)]
-pub struct NewInvoice {
-    /// One line.
-    pub title: String,
-    /// One line.
-    pub note: String,
+    /// One line, and not blank.
+    pub title: Line<1, 200>,
     /// At least one.
-    pub amount_cents: i64,
+    pub amount_cents: Cents,
+    /// One line.
+    #[serde(default)]
+    pub note: Line<0, 2_000>,
     /// Whether it is the customer's own, the database says.
+    #[serde(default)]
     pub corrects: Option<Uuid>,
 }
 
-/// A change, checked. What is not there stays.
-#[derive(Debug)]
-pub struct NewText {
+/// All that a client may change of one. What is not there stays.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object with `title` or `note`")]
+pub struct Change {
+    /// One line, and not blank.
+    pub title: Option<Line<1, 200>>,
     /// One line.
-    pub title: Option<String>,
-    /// One line.
-    pub note: Option<String>,
+    pub note: Option<Line<0, 2_000>>,
 }
+// ANCHOR_END: input
 
-impl InvoiceInput {
-    /// Parses all fields, so that the client hears of all mistakes at once.
-    pub fn parse(self) -> Result<NewInvoice> {
-        let mut mistakes = Mistakes::default();
-        let title = mistakes.note("title", title(self.title));
-        let note = mistakes.note("note", note(self.note));
-        let amount = (1..=100_000_000_000).contains(&self.amount_cents);
-        let amount = amount.then_some(self.amount_cents).ok_or("must be from 1 to 10¹¹");
-        let amount = mistakes.note("amount_cents", amount);
-        let corrects = self.corrects;
-        let new = title.zip(note).zip(amount);
-        let new = new.map(|((title, note), amount_cents)| NewInvoice {
-            title,
-            note,
-            amount_cents,
-            corrects,
-        });
-        mistakes.finish(new).map_err(Error::Invalid)
+// ANCHOR: line
+/// One printable line, of so many characters. A value of this type was checked: there is no other way to make one.
+#[derive(Debug, Default, Deserialize, sqlx::Type)]
+#[serde(try_from = "String")]
+#[sqlx(transparent)]
+pub struct Line<const LEAST: usize, const MOST: usize>(String);
+
+impl<const LEAST: usize, const MOST: usize> TryFrom<String> for Line<LEAST, MOST> {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let fits = (LEAST..=MOST).contains(&text.chars().count()) && is_line(&text);
+        if fits && (LEAST == 0 || !text.trim().is_empty()) {
+            return Ok(Self(text));
+        }
+        Err(format!("must be {LEAST} to {MOST} characters on one line, and not blank"))
     }
 }
+// ANCHOR_END: line
 
-impl Change {
-    /// Parses all fields that are there.
-    pub fn parse(self) -> Result<NewText> {
-        let mut mistakes = Mistakes::default();
-        let title = self.title.map(|text| mistakes.note("title", title(text)));
-        let note = self.note.map(|text| mistakes.note("note", note(text)));
-        let new = NewText { title: title.flatten(), note: note.flatten() };
-        mistakes.finish(Some(new)).map_err(Error::Invalid)
+/// An amount of money: something, and not more than there is.
+#[derive(Clone, Copy, Debug, Deserialize, sqlx::Type)]
+#[serde(try_from = "i64")]
+#[sqlx(transparent)]
+pub struct Cents(i64);
+
+impl TryFrom<i64> for Cents {
+    type Error = &'static str;
+
+    fn try_from(cents: i64) -> Result<Self, &'static str> {
+        let fits = (1..=100_000_000_000).contains(&cents);
+        fits.then_some(Self(cents)).ok_or("must be from 1 to 10¹¹")
     }
-}
-
-fn title(text: String) -> std::result::Result<String, &'static str> {
-    let good = !text.trim().is_empty() && text.chars().count() <= 200 && is_line(&text);
-    good.then_some(text).ok_or("must be 1 to 200 characters on one line")
-}
-
-fn note(text: String) -> std::result::Result<String, &'static str> {
-    let good = text.chars().count() <= 2_000 && is_line(&text);
-    good.then_some(text).ok_or("must be at most 2,000 characters on one line")
 }
 
 #[cfg(test)]
 mod tests {
-    use edge::json::parse;
+    use edge::json::{JsonRejection, parse};
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn wrong(error: Error) -> Vec<String> {
-        match error {
-            Error::Invalid(errors) => errors.into_iter().map(|error| error.field).collect(),
-            other => vec![other.to_string()],
+    /// The field that is wrong.
+    fn wrong<T: serde::de::DeserializeOwned>(body: &Value) -> String {
+        match parse::<T>(body.to_string().as_bytes()) {
+            Err(JsonRejection::Invalid(error)) => error.field,
+            Err(other) => other.to_string(),
+            Ok(_) => String::new(),
         }
     }
 
-    fn create(body: &Value) -> Vec<String> {
-        let input: InvoiceInput = parse(body.to_string().as_bytes()).unwrap();
-        input.parse().err().map(wrong).unwrap_or_default()
-    }
-
     #[test]
-    fn all_mistakes_are_told_at_once() {
-        assert_eq!(create(&json!({ "title": "Tea", "amount_cents": 1 })), [""; 0]);
-        let bad = json!({ "title": " ", "note": "a\nb", "amount_cents": 0 });
-        assert_eq!(create(&bad), ["title", "note", "amount_cents"]);
+    fn a_value_that_cannot_be_is_named() {
+        let create = |field: &str, value: Value| {
+            let mut body = json!({ "title": "Tea", "amount_cents": 1 });
+            body[field] = value;
+            wrong::<InvoiceInput>(&body)
+        };
+        assert_eq!(create("title", json!("ü".repeat(200))), "");
+        assert_eq!(create("note", json!("")), "");
+        for title in ["", " ", "a\nb", "a\0b", "a\u{2028}b", &"x".repeat(201)] {
+            assert_eq!(create("title", json!(title)), "title", "{title:?}");
+        }
+        assert_eq!(create("note", json!("a\rb")), "note");
+        for cents in [json!(0), json!(-1), json!(1.5), json!("1"), json!(100_000_000_001_i64)] {
+            assert_eq!(create("amount_cents", cents), "amount_cents");
+        }
+        assert_eq!(create("corrects", json!("x")), "corrects");
     }
 
     #[test]
     fn a_field_that_may_not_be_written_is_no_field() {
         for field in ["paid", "customer_id", "margin_cents", "id", "created_at", "role"] {
-            let body = json!({ "title": "Tea", "amount_cents": 1, field: 1 }).to_string();
-            assert!(parse::<InvoiceInput>(body.as_bytes()).is_err(), "{field}");
-            let body = json!({ "title": "Tea", field: 1 }).to_string();
-            assert!(parse::<Change>(body.as_bytes()).is_err(), "{field}");
+            let create = json!({ "title": "Tea", "amount_cents": 1, field: 1 });
+            assert_eq!(wrong::<InvoiceInput>(&create), field);
+            assert_eq!(wrong::<Change>(&json!({ "title": "Tea", field: 1 })), field);
         }
     }
 }

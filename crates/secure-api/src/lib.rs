@@ -3,12 +3,11 @@
 //! Invoices of several customers. Nothing can be reached without a check that its handler names; each statement is locked
 //! twice to the rows of one customer; and what comes in is parsed into types that cannot hold what is not allowed.
 //!
-//! In reading order: the naive version ([`whiteboard`]); secrets ([`secret`]) and who asks ([`token`], [`login`]); what
-//! surrounds a call ([`frame`]) and who may make it ([`may`]); what comes in and goes out ([`invoice`], [`page`],
-//! [`render`], [`attachment`], [`webhook`]); what is kept ([`store`]); and how it speaks HTTP ([`error`], [`api`]).
+//! In reading order: the naive version ([`whiteboard`]); who asks ([`token`], [`login`]); what surrounds a call
+//! ([`frame`]) and who may make it ([`may`]); what comes in and goes out ([`invoice`], [`page`], [`render`],
+//! [`attachment`], [`webhook`]); what is kept ([`store`]); and how it speaks HTTP ([`error`], [`api`]).
 
 pub mod whiteboard;
-pub mod secret;
 pub mod token;
 pub mod login;
 pub mod frame;
@@ -24,25 +23,23 @@ pub mod api;
 pub mod cases;
 pub mod experiments;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, ensure};
 use axum::http::HeaderValue;
-use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy};
-use lab::{Answer, Serve, Service, Serving};
-use tokio::sync::Semaphore;
-use tokio_rustls::rustls::{
-    ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+use edge::{
+    client_address::{ProxyHeader, TrustedProxies, TrustedProxy},
+    password::Passwords,
+    secret::Secret,
 };
-use url::Host;
+use lab::{Answer, Serve, Service, Serving};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::{
     api::Api,
-    login::{Limits, Passwords},
-    secret::Secret,
+    login::Limits,
     store::Store,
     token::{Role, Tokens},
     webhook::{Webhooks, system_lookup},
@@ -64,12 +61,6 @@ pub const ACCOUNTS: [(&str, &str, Role); 4] = [
 struct Options {
     #[command(flatten)]
     limits: Limits,
-    /// A file with the accounts' password; else it is in $SECURE_API_PASSWORD, or a random one that is printed
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
-    /// A file with the key that signs tokens, 64 hexadecimal digits; else it is in $SECURE_API_KEY, or random
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
     /// An origin whose pages may read answers, such as https://app.example
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     origins: Vec<HeaderValue>,
@@ -79,12 +70,6 @@ struct Options {
     /// A proxy that ends TLS for us, and whose `X-Forwarded-For` tells the client's address
     #[arg(long = "trusted-proxy", value_name = "NETWORK")]
     trusted_proxies: Vec<TrustedProxy>,
-    /// A file with our certificate and those above it, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_certificate: Option<PathBuf>,
-    /// A file with the certificate's private key, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
-    tls_key: Option<PathBuf>,
 }
 
 /// This answer, for the command line, the guide and the tests.
@@ -114,67 +99,48 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         allowed.is_none_or(|address| address.ip().is_loopback()),
         "--webhook-allow is for a receiver on this machine: name a loopback address"
     );
-    let has_tls = options.tls_certificate.is_some() || !options.trusted_proxies.is_empty();
     ensure!(
-        has_tls || is_loopback(&serving),
-        "without TLS others read all that is sent: give --tls-certificate and --tls-key, or name the proxy that ends TLS \
-         with --trusted-proxy"
+        is_loopback(&serving) || !options.trusted_proxies.is_empty(),
+        "without TLS others read all that is sent: name the proxy that ends TLS with --trusted-proxy"
     );
-    let (password, shown) = password(options.password_file.as_deref())?;
+    let (password, shown) = password()?;
     let passwords = Passwords::new()?;
     let store = Store::new(&serving.database().await?)?;
     seed(&store, &passwords.hash(&password)?).await?;
     let api = Api {
         store,
-        tokens: Arc::new(Tokens::new(key(options.key_file.as_deref())?)?),
+        tokens: Arc::new(Tokens::new(key()?)?),
         passwords: Arc::new(passwords),
         limits: options.limits,
         proxies: TrustedProxies::new(options.trusted_proxies, ProxyHeader::XForwardedFor).into(),
         webhooks: Webhooks::new(allowed, system_lookup()),
         documents: Arc::new(Semaphore::new(DOCUMENTS)),
     };
-    let (router, serving) = (api::router(api, options.origins), serving.word("password", shown));
-    match (options.tls_certificate, options.tls_key) {
-        (Some(certificate), Some(key)) => {
-            let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?;
-            let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-            let config = config.with_safe_default_protocol_versions()?.with_no_client_auth();
-            let config = config.with_single_cert(chain, PrivateKeyDer::from_pem_file(key)?)?;
-            serving.run_tls(router, config).await
-        }
-        _ => serving.run(router).await,
-    }
+    serving.word("password", shown).run(api::router(api, options.origins)).await
 }
 
 async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
-    ensure!(is_loopback(&serving), "this version can be broken into: it is served on loopback only");
-    eprintln!("THIS IS THE CARELESS VERSION: every attack of the chapter works on it. Give it no real data.");
+    ensure!(is_loopback(&serving), "this version can be broken into: serve it on loopback");
+    eprintln!("THIS IS THE CARELESS VERSION. Every attack works on it: give it no real data.");
     let database = serving.database().await?;
-    let (password, shown) = password(None)?;
+    let (password, shown) = password()?;
     seed(&Store::new(&database)?, &whiteboard::hash(password.expose())).await?;
     let router = whiteboard::router(&database)?;
     serving.word("password", shown).run(router).await
 }
 
 fn is_loopback(serving: &Serving) -> bool {
-    match serving.url().host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        _ => false,
-    }
+    matches!(serving.url().host_str(), Some("127.0.0.1" | "[::1]" | "localhost"))
 }
 
 /// The password of the accounts, and how the lines to try spell it: a given one is not printed.
-fn password(file: Option<&std::path::Path>) -> anyhow::Result<(Secret, String)> {
-    const VARIABLE: &str = "SECURE_API_PASSWORD";
-    let given = Secret::load(file, VARIABLE).context("the password cannot be read")?;
-    Ok(given.map_or_else(
-        || {
-            let random = Uuid::new_v4().simple().to_string();
-            (Secret::new(&*random), random.clone())
-        },
-        |given| (given, format!("${VARIABLE}")),
-    ))
+fn password() -> anyhow::Result<(Secret, String)> {
+    let given = Secret::load("SECURE_API_PASSWORD").context("the password cannot be read")?;
+    let random = Uuid::new_v4().simple().to_string();
+    Ok(match given {
+        Some(given) => (given, "$SECURE_API_PASSWORD".to_owned()),
+        None => (Secret::new(&*random), random),
+    })
 }
 
 async fn seed(store: &Store, hash: &str) -> anyhow::Result<()> {
@@ -184,19 +150,10 @@ async fn seed(store: &Store, hash: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The key that signs tokens.
-fn key(file: Option<&std::path::Path>) -> anyhow::Result<[u8; 32]> {
-    let mut seed = [0; 32];
-    let Some(given) = Secret::load(file, "SECURE_API_KEY").context("the key cannot be read")? else {
-        getrandom::fill(&mut seed)?;
-        return Ok(seed);
-    };
-    // Errors do not show what is wrong with it.
-    let digits = given.expose().as_bytes();
-    ensure!(digits.len() == 64 && digits.is_ascii(), "the key must be 64 hexadecimal digits");
-    for (byte, pair) in seed.iter_mut().zip(digits.chunks(2)) {
-        let digits = std::str::from_utf8(pair).context("the key must be hexadecimal")?;
-        *byte = u8::from_str_radix(digits, 16).context("the key must be hexadecimal")?;
-    }
-    Ok(seed)
+/// The key that signs tokens: a digest of the secret, which is as hard to guess as that.
+fn key() -> anyhow::Result<[u8; 32]> {
+    let given = Secret::load("SECURE_API_KEY").context("the key cannot be read")?;
+    let given = given.unwrap_or_else(|| Secret::new(Uuid::new_v4().simple().to_string()));
+    ensure!(given.expose().len() >= 32, "the key must have 32 characters at least, all random");
+    Ok(Sha256::digest(given.expose()).into())
 }

@@ -5,14 +5,14 @@
 //!
 //! ```
 //! use secure_api::may::{May, ReadInvoices, Routes};
-//! async fn list(_: May<ReadInvoices>) {}
-//! Routes::<secure_api::api::Api>::default().guarded("GET", "/invoices", list);
+//! async fn list(_: May<ReadInvoices>, _: axum::http::Uri) {}
+//! Routes::<secure_api::api::Api>::new().guarded("GET", "/invoices", list);
 //! ```
 //!
 //! ```compile_fail
 //! use secure_api::may::{May, ReadInvoices, Routes};
-//! async fn list() {}
-//! Routes::<secure_api::api::Api>::default().guarded("GET", "/invoices", list);
+//! async fn list(_: axum::http::Uri) {}
+//! Routes::<secure_api::api::Api>::new().guarded("GET", "/invoices", list);
 //! ```
 
 use std::{marker::PhantomData, sync::Arc};
@@ -30,8 +30,6 @@ use crate::token::{By, Role, Tokens};
 
 /// Something that roles may do.
 pub trait Permission: Send + Sync + 'static {
-    /// Its name in the document of the calls.
-    const NAME: &'static str;
     /// Who has it. Nobody else.
     const ROLES: &'static [Role];
 }
@@ -40,21 +38,18 @@ pub trait Permission: Send + Sync + 'static {
 /// Sees the invoices of the caller's own customer.
 pub struct ReadInvoices;
 impl Permission for ReadInvoices {
-    const NAME: &'static str = "read-invoices";
     const ROLES: &'static [Role] = &[Role::Viewer, Role::Clerk];
 }
 
 /// Changes them, and says who is told of changes.
 pub struct WriteInvoices;
 impl Permission for WriteInvoices {
-    const NAME: &'static str = "write-invoices";
     const ROLES: &'static [Role] = &[Role::Clerk];
 }
 
 /// Sees who the customers are, and who did what.
 pub struct Administer;
 impl Permission for Administer {
-    const NAME: &'static str = "administer";
     const ROLES: &'static [Role] = &[Role::Admin];
 }
 // ANCHOR_END: permissions
@@ -91,22 +86,20 @@ where
 // ANCHOR: routes
 /// The parameters of a handler whose first one is [`May`]. `M` is axum's own mark.
 pub trait Guarded {
-    /// What the first parameter asks for.
-    const NEEDS: (&'static str, &'static [Role]);
+    /// Who has the permission that the first parameter asks for.
+    const ROLES: &'static [Role];
 }
 
-impl<M, P: Permission> Guarded for (M, May<P>) {
-    const NEEDS: (&'static str, &'static [Role]) = (P::NAME, P::ROLES);
-}
 impl<M, P: Permission, A> Guarded for (M, May<P>, A) {
-    const NEEDS: (&'static str, &'static [Role]) = (P::NAME, P::ROLES);
+    const ROLES: &'static [Role] = P::ROLES;
 }
 impl<M, P: Permission, A, B> Guarded for (M, May<P>, A, B) {
-    const NEEDS: (&'static str, &'static [Role]) = (P::NAME, P::ROLES);
+    const ROLES: &'static [Role] = P::ROLES;
 }
 impl<M, P: Permission, A, B, C> Guarded for (M, May<P>, A, B, C) {
-    const NEEDS: (&'static str, &'static [Role]) = (P::NAME, P::ROLES);
+    const ROLES: &'static [Role] = P::ROLES;
 }
+// ANCHOR_END: routes
 
 /// One call.
 #[derive(Clone, Copy, Debug)]
@@ -115,8 +108,8 @@ pub struct Route {
     pub method: &'static str,
     /// `/invoices/{id}`
     pub path: &'static str,
-    /// The permission and its roles; nothing if the call is open.
-    pub needs: Option<(&'static str, &'static [Role])>,
+    /// Who may; nothing if everybody may.
+    pub roles: Option<&'static [Role]>,
 }
 
 /// The calls, as a router and as a table. There is no way to add to one of them only.
@@ -128,13 +121,19 @@ pub struct Routes<S> {
 }
 
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    /// None yet.
+    #[expect(clippy::new_without_default, reason = "nobody needs it")]
+    pub fn new() -> Self {
+        Self { router: Router::new(), table: Vec::new() }
+    }
+
     /// Adds a call for those who may.
     pub fn guarded<H, T>(self, method: &'static str, path: &'static str, handler: H) -> Self
     where
         H: Handler<T, S>,
         T: Guarded + 'static,
     {
-        self.add(Route { method, path, needs: Some(T::NEEDS) }, handler)
+        self.add(Route { method, path, roles: Some(T::ROLES) }, handler)
     }
 
     /// Adds a call for everybody.
@@ -143,9 +142,8 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         H: Handler<T, S>,
         T: 'static,
     {
-        self.add(Route { method, path, needs: None }, handler)
+        self.add(Route { method, path, roles: None }, handler)
     }
-    // ANCHOR_END: routes
 
     fn add<H: Handler<T, S>, T: 'static>(mut self, route: Route, handler: H) -> Self {
         let method = Method::from_bytes(route.method.as_bytes()).ok();
@@ -155,11 +153,5 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self.router = self.router.route(route.path, on(filter, handler));
         self.table.push(route);
         self
-    }
-}
-
-impl<S: Clone + Send + Sync + 'static> Default for Routes<S> {
-    fn default() -> Self {
-        Self { router: Router::new(), table: Vec::new() }
     }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 
 /// Which invoices, in which order, from where, and how many.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PageQuery {
     /// At most this many.
     pub limit: u16,
@@ -26,13 +26,8 @@ impl PageQuery {
     /// Parses a query string, for at most `most` invoices. A parameter that is unknown, or there twice, is a mistake:
     /// `?customer_id=…` that is ignored looks like one that is obeyed.
     pub fn parse(query: &str, most: u16) -> Result<Self> {
-        let mut page = Self {
-            limit: 20,
-            column: "created_at",
-            descending: false,
-            search: None,
-            after: None,
-        };
+        let mut page =
+            Self { limit: 20, column: "created_at", descending: false, search: None, after: None };
         let mut seen = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let wrong = |message: &str| Error::invalid(&*name, message);
@@ -45,14 +40,16 @@ impl PageQuery {
                 "sort" => {
                     page.descending = value.starts_with('-');
                     let column = value.strip_prefix('-').unwrap_or(&value);
-                    let column = ["created_at", "amount_cents"].into_iter().find(|it| *it == column);
+                    let column =
+                        ["created_at", "amount_cents"].into_iter().find(|it| *it == column);
                     page.column = column.ok_or_else(|| wrong("is no order of ours"))?;
                 }
                 "search" => {
                     let good = value.len() <= 200 && is_line(&value);
-                    page.search = Some(good.then(|| value.to_string()).ok_or_else(|| {
-                        wrong("must be at most 200 bytes on one line")
-                    })?);
+                    page.search = Some(
+                        good.then(|| value.to_string())
+                            .ok_or_else(|| wrong("must be at most 200 bytes on one line"))?,
+                    );
                 }
                 "after" => {
                     page.after = Some(value.parse().map_err(|_| wrong("is no id of an invoice"))?);
@@ -68,11 +65,13 @@ impl PageQuery {
 
 #[cfg(test)]
 mod tests {
+    use edge::json::JsonRejection;
+
     use super::*;
 
     fn wrong(query: &str) -> String {
         match PageQuery::parse(query, 100) {
-            Err(Error::Invalid(errors)) => errors[0].field.clone(),
+            Err(Error::Body(JsonRejection::Invalid(error))) => error.field,
             _ => String::new(),
         }
     }

@@ -16,7 +16,8 @@ pub fn csv_line(invoice: &Invoice) -> String {
 /// A text in quotes. Spreadsheets take a text that begins like this for a formula, and run it: `=HYPERLINK(…)`. With an
 /// apostrophe before it, it is a text.
 fn cell(text: &str) -> String {
-    let formula = text.trim_start().starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']);
+    let formula =
+        text.trim_start().starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']);
     let mark = if formula { "'" } else { "" };
     format!("\"{mark}{}\"", text.replace('"', "\"\""))
 }

@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use edge::database::{Database, Limits};
 use serde::Serialize;
-use sqlx::{PgConnection as Tx, Postgres, QueryBuilder, migrate::Migrator, query, query_as, query_scalar};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::QueryAs;
+use sqlx::{
+    PgConnection as Tx, Postgres, QueryBuilder, migrate::Migrator, query, query_as, query_scalar,
+};
 use time::{OffsetDateTime, serde::rfc3339};
 use uuid::Uuid;
 
 use crate::attachment::Attachment;
 use crate::error::{Error, Result};
-use crate::invoice::{Invoice, NewInvoice, NewText};
+use crate::invoice::{Change, Invoice, InvoiceInput};
 use crate::login::Count;
 use crate::page::PageQuery;
 use crate::token::{By, Caller, Role};
@@ -29,14 +33,8 @@ const LIMITS: Limits =
 #[derive(Clone, Debug)]
 pub struct Store(Database<Error>);
 
-/// A customer, for an administrator.
-#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
-pub struct Customer {
-    /// Ours.
-    pub id: Uuid,
-    /// Its own.
-    pub name: String,
-}
+/// Some invoices, and the id after which the next page begins.
+pub type Page = (Vec<Invoice>, Option<Uuid>);
 
 /// An entry of the audit.
 #[derive(Clone, Debug, Serialize, sqlx::FromRow)]
@@ -92,27 +90,80 @@ impl Store {
     // ANCHOR_END: tenant
 
     /// A new invoice.
-    pub async fn create(&self, by: By, new: &NewInvoice) -> Result<Invoice> {
+    pub async fn create(&self, by: By, new: &InvoiceInput) -> Result<Invoice> {
+        let insert = "insert into invoices (id, customer_id, title, note, amount_cents, corrects)
+                      values ($2, $1, $3, $4, $5, $6)
+                      returning id, title, note, amount_cents, corrects, paid, created_at";
+        let id = Uuid::now_v7();
+        let insert = query_as(insert).bind(by.who.customer).bind(id).bind(&new.title);
+        let insert = insert.bind(&new.note).bind(new.amount_cents).bind(new.corrects);
+        self.write(by, "invoice created", id, insert).await
+    }
+
+    // ANCHOR: change
+    /// Changes the texts of an invoice.
+    pub async fn change(&self, by: By, id: Uuid, new: &Change) -> Result<Invoice> {
+        let update = "update invoices set title = coalesce($3, title), note = coalesce($4, note)
+                      where customer_id = $1 and id = $2
+                      returning id, title, note, amount_cents, corrects, paid, created_at";
+        let update = query_as(update).bind(by.who.customer).bind(id);
+        self.write(by, "invoice changed", id, update.bind(&new.title).bind(&new.note)).await
+    }
+
+    /// Runs a statement that returns the row it has written, and writes down who did it: both or neither. Another
+    /// customer's row is not found.
+    async fn write<T: Row>(
+        &self,
+        by: By,
+        action: &'static str,
+        id: Uuid,
+        statement: QueryAs<'_, Postgres, T, PgArguments>,
+    ) -> Result<T> {
         self.tenant(by.who, async |tx| {
-            let id = Uuid::now_v7();
-            let insert = "insert into invoices (id, customer_id, title, note, amount_cents, corrects)
-                          values ($1, $2, $3, $4, $5, $6)
-                          returning id, title, note, amount_cents, corrects, paid, created_at";
-            let insert = query_as(insert).bind(id).bind(by.who.customer).bind(&new.title);
-            let insert = insert.bind(&new.note).bind(new.amount_cents).bind(new.corrects);
-            let invoice = insert.fetch_one(&mut *tx).await?;
-            audit(tx, by, "invoice created", id).await?;
-            Ok(invoice)
+            let row = statement.fetch_optional(&mut *tx).await?.ok_or(Error::NOT_FOUND)?;
+            append(tx, [by.who.user, by.request_id], action, &id.to_string()).await?;
+            Ok(row)
         })
         .await
+    }
+    // ANCHOR_END: change
+
+    /// Deletes an invoice, with its attachments.
+    pub async fn delete(&self, by: By, id: Uuid) -> Result<()> {
+        let delete = "delete from invoices where customer_id = $1 and id = $2 returning id";
+        let delete = query_as::<_, (Uuid,)>(delete).bind(by.who.customer).bind(id);
+        self.write(by, "invoice deleted", id, delete).await.map(drop)
+    }
+
+    /// Keeps a file with an invoice of this customer: the foreign key says so.
+    pub async fn attach(&self, by: By, invoice: Uuid, file: &Attachment) -> Result<Uuid> {
+        let insert = "insert into attachments
+                          (id, customer_id, invoice_id, name, media_type, content)
+                      values ($2, $1, $3, $4, $5, $6) returning id";
+        let id = Uuid::now_v7();
+        let insert = query_as(insert).bind(by.who.customer).bind(id).bind(invoice);
+        let insert = insert.bind(&file.name).bind(file.media_type).bind(&file.content);
+        self.write::<(Uuid,)>(by, "attachment added", id, insert).await.map(|row| row.0)
+    }
+
+    /// A new webhook.
+    pub async fn add_webhook(&self, by: By, url: &str) -> Result<Uuid> {
+        let insert = "insert into webhooks (id, customer_id, url) values ($2, $1, $3) returning id";
+        let id = Uuid::now_v7();
+        let insert = query_as(insert).bind(by.who.customer).bind(id).bind(url);
+        self.write::<(Uuid,)>(by, "webhook added", id, insert).await.map(|row| row.0)
     }
 
     // ANCHOR: find
     /// An invoice of this customer. Somebody else's is not found.
     pub async fn find(&self, who: Caller, id: Uuid) -> Result<Invoice> {
+        let find = "select id, title, note, amount_cents, corrects, paid, created_at
+                    from invoices where customer_id = $1 and id = $2";
+        self.read(who, find, id).await
+    }
+
+    async fn read<T: Row>(&self, who: Caller, find: &'static str, id: Uuid) -> Result<T> {
         self.tenant(who, async |tx| {
-            let find = "select id, title, note, amount_cents, corrects, paid, created_at
-                        from invoices where customer_id = $1 and id = $2";
             let found = query_as(find).bind(who.customer).bind(id).fetch_optional(tx).await?;
             found.ok_or(Error::NOT_FOUND)
         })
@@ -120,9 +171,22 @@ impl Store {
     }
     // ANCHOR_END: find
 
+    /// The name, the type and the bytes of an attachment of this customer.
+    pub async fn attachment(&self, who: Caller, id: Uuid) -> Result<(String, String, Vec<u8>)> {
+        const FIND: &str = "select name, media_type, content
+                            from attachments where customer_id = $1 and id = $2";
+        self.read(who, FIND, id).await
+    }
+
+    /// The address of a webhook of this customer.
+    pub async fn webhook(&self, who: Caller, id: Uuid) -> Result<(String,)> {
+        self.read(who, "select url from webhooks where customer_id = $1 and id = $2", id).await
+    }
+
     // ANCHOR: list
-    /// The invoices of a page, and the id after which the next page begins.
-    pub async fn list(&self, who: Caller, page: &PageQuery) -> Result<(Vec<Invoice>, Option<Uuid>)> {
+    /// The invoices of a page.
+    pub async fn list(&self, who: Caller, page: &PageQuery) -> Result<Page> {
+        const SEARCH: &str = " and words @@ websearch_to_tsquery('simple', ";
         let (column, limit) = (page.column, usize::from(page.limit));
         let (than, order) = if page.descending { ("<", "desc") } else { (">", "asc") };
         let mut select = QueryBuilder::<Postgres>::new(
@@ -132,7 +196,7 @@ impl Store {
         select.push_bind(who.customer);
         if let Some(search) = &page.search {
             // It takes any text: what is no query for it finds nothing.
-            select.push(" and words @@ websearch_to_tsquery('simple', ").push_bind(search).push(")");
+            select.push(SEARCH).push_bind(search).push(")");
         }
         if let Some(after) = page.after {
             select.push(format!(" and ({column}, id) {than} (select {column}, id from invoices"));
@@ -140,9 +204,8 @@ impl Store {
             select.push(" and id = ").push_bind(after).push(")");
         }
         select.push(format!(" order by {column} {order}, id {order} limit {}", limit + 1));
-        let mut invoices: Vec<Invoice> = self
-            .tenant(who, async |tx| Ok(select.build_query_as().fetch_all(tx).await?))
-            .await?;
+        let mut invoices: Vec<Invoice> =
+            self.tenant(who, async |tx| Ok(select.build_query_as().fetch_all(tx).await?)).await?;
         let more = invoices.len() > limit;
         invoices.truncate(limit);
         let next = invoices.last().filter(|_| more).map(|invoice| invoice.id);
@@ -150,87 +213,11 @@ impl Store {
     }
     // ANCHOR_END: list
 
-    /// Changes the texts of an invoice.
-    pub async fn change(&self, by: By, id: Uuid, new: &NewText) -> Result<Invoice> {
-        self.tenant(by.who, async |tx| {
-            let update = "update invoices set title = coalesce($3, title), note = coalesce($4, note)
-                          where customer_id = $1 and id = $2
-                          returning id, title, note, amount_cents, corrects, paid, created_at";
-            let update = query_as(update).bind(by.who.customer).bind(id);
-            let update = update.bind(&new.title).bind(&new.note);
-            let found = update.fetch_optional(&mut *tx).await?.ok_or(Error::NOT_FOUND)?;
-            audit(tx, by, "invoice changed", id).await?;
-            Ok(found)
-        })
-        .await
-    }
-
-    /// Deletes an invoice, with its attachments.
-    pub async fn delete(&self, by: By, id: Uuid) -> Result<()> {
-        self.tenant(by.who, async |tx| {
-            let delete = "delete from invoices where customer_id = $1 and id = $2";
-            let done = query(delete).bind(by.who.customer).bind(id).execute(&mut *tx).await?;
-            if done.rows_affected() == 0 {
-                return Err(Error::NOT_FOUND);
-            }
-            audit(tx, by, "invoice deleted", id).await
-        })
-        .await
-    }
-
-    /// Keeps a file with an invoice of this customer: the foreign key says so.
-    pub async fn attach(&self, by: By, invoice: Uuid, file: &Attachment) -> Result<Uuid> {
-        self.tenant(by.who, async |tx| {
-            let id = Uuid::now_v7();
-            let insert = "insert into attachments (id, customer_id, invoice_id, name, media_type, content)
-                          values ($1, $2, $3, $4, $5, $6)";
-            let insert = query(insert).bind(id).bind(by.who.customer).bind(invoice);
-            let insert = insert.bind(&file.name).bind(file.media_type).bind(&file.content);
-            insert.execute(&mut *tx).await?;
-            audit(tx, by, "attachment added", id).await?;
-            Ok(id)
-        })
-        .await
-    }
-
-    /// The name, the type and the bytes of an attachment of this customer.
-    pub async fn attachment(&self, who: Caller, id: Uuid) -> Result<(String, String, Vec<u8>)> {
-        self.tenant(who, async |tx| {
-            let find = "select name, media_type, content from attachments
-                        where customer_id = $1 and id = $2";
-            let found = query_as(find).bind(who.customer).bind(id).fetch_optional(tx).await?;
-            found.ok_or(Error::NOT_FOUND)
-        })
-        .await
-    }
-
-    /// A new webhook.
-    pub async fn add_webhook(&self, by: By, url: &str) -> Result<Uuid> {
-        self.tenant(by.who, async |tx| {
-            let id = Uuid::now_v7();
-            let insert = query("insert into webhooks (id, customer_id, url) values ($1, $2, $3)");
-            insert.bind(id).bind(by.who.customer).bind(url).execute(&mut *tx).await?;
-            audit(tx, by, "webhook added", id).await?;
-            Ok(id)
-        })
-        .await
-    }
-
-    /// The address of a webhook of this customer.
-    pub async fn webhook(&self, who: Caller, id: Uuid) -> Result<String> {
-        self.tenant(who, async |tx| {
-            let find = query_scalar("select url from webhooks where customer_id = $1 and id = $2");
-            let found = find.bind(who.customer).bind(id).fetch_optional(tx).await?;
-            found.ok_or(Error::NOT_FOUND)
-        })
-        .await
-    }
-
-    /// All customers.
-    pub async fn customers(&self, by: By) -> Result<Vec<Customer>> {
+    /// The names of all customers, with their ids.
+    pub async fn customers(&self, by: By) -> Result<Vec<(Uuid, String)>> {
         let select = query_as("select id, name from customers order by name limit 1000");
         let read = async |tx: &mut Tx| {
-            append(tx, by.who.user, "customers read", "all", by.request_id).await?;
+            append(tx, [by.who.user, by.request_id], "customers read", "all").await?;
             select.fetch_all(tx).await
         };
         self.0.transaction(read).await
@@ -256,10 +243,8 @@ impl Store {
             }
             Ok(wait)
         };
-        match self.0.transaction(attempt).await? {
-            Some(seconds) => Err(Error::TooMany(Duration::from_secs_f64(seconds.max(1.0)))),
-            None => Ok(()),
-        }
+        let Some(seconds) = self.0.transaction(attempt).await? else { return Ok(()) };
+        Err(Error::NotNow(429, "too many logins", Duration::from_secs_f64(seconds.max(1.0))))
     }
     // ANCHOR_END: attempt
 
@@ -296,7 +281,7 @@ impl Store {
 
     /// Writes down a login.
     pub async fn audit_login(&self, user: Uuid, action: &'static str, request: Uuid) -> Result<()> {
-        self.0.transaction(async |tx| append(tx, user, action, "login", request).await).await
+        self.0.transaction(async |tx| append(tx, [user, request], action, "login").await).await
     }
 
     // ANCHOR: audit_page
@@ -315,8 +300,7 @@ impl Store {
             order by seq
         "#;
         let select = query_as(select).bind(after);
-        let mut entries: Vec<Entry> =
-            self.0.within(async |it| select.fetch_all(it).await).await?;
+        let mut entries: Vec<Entry> = self.0.within(async |it| select.fetch_all(it).await).await?;
         // It is here for its hash.
         entries.retain(|entry| entry.seq != after);
         Ok(entries)
@@ -324,18 +308,12 @@ impl Store {
     // ANCHOR_END: audit_page
 }
 
-/// Writes down, in the transaction of the change itself, who made it.
-async fn audit(tx: &mut Tx, by: By, action: &'static str, object: Uuid) -> Result<()> {
-    Ok(append(tx, by.who.user, action, &object.to_string(), by.request_id).await?)
-}
+/// What a statement for a customer returns.
+trait Row: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin {}
+impl<T: for<'r> sqlx::FromRow<'r, PgRow> + Send + Unpin> Row for T {}
 
-async fn append(
-    tx: &mut Tx,
-    actor: Uuid,
-    action: &'static str,
-    object: &str,
-    request: Uuid,
-) -> sqlx::Result<()> {
-    let append = query("select audit_append($1, $2, $3, $4)");
-    append.bind(actor).bind(action).bind(object).bind(request).execute(tx).await.map(drop)
+/// Writes down which user did this to that, in which request.
+async fn append(tx: &mut Tx, by: [Uuid; 2], action: &str, object: &str) -> sqlx::Result<()> {
+    let append = query("select audit_append($1, $2, $3, $4)").bind(by[0]);
+    append.bind(action).bind(object).bind(by[1]).execute(tx).await.map(drop)
 }

@@ -20,6 +20,7 @@ use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo},
 };
+use ipnet::IpNet;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -82,23 +83,23 @@ impl Webhooks {
 
     /// Sends the body, and returns the status. Nothing if it did not arrive: why not would draw a map of our network.
     pub async fn deliver(&self, url: &str, body: String) -> Option<u16> {
-        match timeout(TIMEOUT, self.try_to(url, body)).await {
-            Ok(Ok(status)) => Some(status),
-            Ok(Err(error)) => {
-                tracing::info!(error, "a webhook was not delivered");
-                None
-            }
-            Err(_) => None,
-        }
+        let sent = timeout(TIMEOUT, self.try_to(url, body)).await.ok()?;
+        sent.inspect_err(|error| tracing::info!(error, "a webhook was not delivered")).ok()
     }
 
     // ANCHOR: deliver
-    async fn try_to(&self, url: &str, body: String) -> Result<u16, Box<dyn StdError + Send + Sync>> {
+    async fn try_to(
+        &self,
+        url: &str,
+        body: String,
+    ) -> Result<u16, Box<dyn StdError + Send + Sync>> {
         let url = self.parse(url)?;
         let address = self.address(&url).await?;
         // The TLS above it still checks the certificate for the name.
         let connect =
-            service_fn(move |_: Uri| async move { TcpStream::connect(address).await.map(TokioIo::new) });
+            service_fn(
+                move |_: Uri| async move { TcpStream::connect(address).await.map(TokioIo::new) },
+            );
         let https = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http();
         let client = Client::builder(TokioExecutor::new());
         let client = client.build(https.enable_http1().wrap_connector(connect));
@@ -136,36 +137,16 @@ fn literal(url: &Url) -> Option<SocketAddr> {
 }
 
 // ANCHOR: is_public
-/// Whether this address is somebody's on the internet: not ours, not nobody's, and no tunnel to either (IANA's registries
-/// of special-purpose addresses).
+/// What is nobody's on the internet: ours, no machine's, or a tunnel to either (IANA's registries of special-purpose
+/// addresses). Of IPv6, only 2000::/3 has been given out.
+const NOT_PUBLIC: &str = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 \
+    192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3 \
+    ::/3 4000::/2 8000::/1 2001::/23 2001:db8::/32 2002::/16 3fff::/20";
+
+/// Whether this address is somebody's on the internet. An IPv4 address is one also when it is written as IPv6.
 fn is_public(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            !matches!(
-                (a, b, c),
-                (0 | 10 | 127 | 224..=255, _, _)
-                    | (100, 64..=127, _)
-                    | (169, 254, _)
-                    | (172, 16..=31, _)
-                    | (192, 0, 0 | 2)
-                    | (192, 88, 99)
-                    | (192, 168, _)
-                    | (198, 18..=19, _)
-                    | (198, 51, 100)
-                    | (203, 0, 113)
-            )
-        }
-        IpAddr::V6(ip) => {
-            let [a, b, ..] = ip.segments();
-            // Only 2000::/3 has been given out. In it: 2001::/23, 2001:db8::/32, 2002::/16 and 3fff::/20.
-            matches!(a, 0x2000..=0x3fff)
-                && !matches!(
-                    (a, b),
-                    (0x2001, 0..=0x1ff | 0xdb8) | (0x2002, _) | (0x3fff, 0..=0xfff)
-                )
-        }
-    }
+    let mut networks = NOT_PUBLIC.split(' ').filter_map(|network| network.parse::<IpNet>().ok());
+    !networks.any(|network| network.contains(&ip.to_canonical()))
 }
 // ANCHOR_END: is_public
 
@@ -175,19 +156,61 @@ mod tests {
 
     #[test]
     fn an_address_is_public_or_not() {
+        assert!(NOT_PUBLIC.split(' ').all(|network| network.parse::<IpNet>().is_ok()));
         for ip in [
-            "1.1.1.1", "8.8.8.8", "100.63.0.1", "100.128.0.1", "172.15.0.1", "172.32.0.1", "192.0.1.1",
-            "198.17.0.1", "198.20.0.1", "223.255.255.255", "2606:4700::1111", "2001:4860::1", "2a00::1",
+            "1.1.1.1",
+            "8.8.8.8",
+            "100.63.0.1",
+            "100.128.0.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.17.0.1",
+            "198.20.0.1",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "2001:4860::1",
+            "2a00::1",
         ] {
             assert!(is_public(ip.parse().unwrap()), "{ip}");
         }
         for ip in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.255.255.255", "169.254.169.254",
-            "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.2.1", "192.88.99.1", "192.168.0.1",
-            "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.1",
-            "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1",
-            "64:ff9b::7f00:1", "100::1", "2001::1", "2001:db8::1", "2002:7f00:1::", "3fff::1", "fc00::1",
-            "fd00::1", "fe80::1", "fec0::1", "ff02::1", "4000::1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.255.255.255",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
+            "100::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "fc00::1",
+            "fd00::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+            "4000::1",
         ] {
             assert!(!is_public(ip.parse().unwrap()), "{ip}");
         }
@@ -200,9 +223,25 @@ mod tests {
     #[test]
     fn a_spelling_does_not_change_an_address() {
         for host in [
-            "127.0.0.1", "127.1", "0x7f.1", "0177.0.0.1", "2130706433", "017700000001", "0x7f000001", "[::1]",
-            "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0", "127.0.0.1.", "１２７.0.0.1", "127%2e0.0.1",
-            "①②⑦.0.0.1", "169.254.169.254", "0xa9fea9fe", "[fe80::1]", "[64:ff9b::a00:1]",
+            "127.0.0.1",
+            "127.1",
+            "0x7f.1",
+            "0177.0.0.1",
+            "2130706433",
+            "017700000001",
+            "0x7f000001",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "0",
+            "127.0.0.1.",
+            "１２７.0.0.1",
+            "127%2e0.0.1",
+            "①②⑦.0.0.1",
+            "169.254.169.254",
+            "0xa9fea9fe",
+            "[fe80::1]",
+            "[64:ff9b::a00:1]",
         ] {
             assert!(webhooks().parse(&format!("https://{host}/")).is_err(), "{host}");
         }
@@ -219,10 +258,23 @@ mod tests {
             assert!(webhooks().parse(url).is_ok(), "{url}");
         }
         for url in [
-            "http://example.com/", "file:///etc/passwd", "ftp://example.com/", "gopher://example.com/",
-            "https://ada@example.com/", "https://ada:secret@example.com/", "https://:x@example.com/",
-            "https://example.com/#x", "https://", "//example.com", "/x", "", "example.com",
-            "javascript:alert(1)", "http://127.0.0.1/", "http://127.0.0.1:9001/", "http://127.0.0.2:9000/",
+            "http://example.com/",
+            "file:///etc/passwd",
+            "ftp://example.com/",
+            "gopher://example.com/",
+            "https://ada@example.com/",
+            "https://ada:secret@example.com/",
+            "https://:x@example.com/",
+            "https://example.com/#x",
+            "https://",
+            "//example.com",
+            "/x",
+            "",
+            "example.com",
+            "javascript:alert(1)",
+            "http://127.0.0.1/",
+            "http://127.0.0.1:9001/",
+            "http://127.0.0.2:9000/",
         ] {
             assert!(webhooks().parse(url).is_err(), "{url}");
         }

@@ -153,8 +153,20 @@ async fn a_file_that_is_none_of_ours_is_refused(target: &Target) -> Outcome {
     for file in [&b""[..], b"<svg onload=alert(1)>", b"<html>", b"MZ\x90", b"PK\x03\x04", b"%PD"] {
         problem(ada.upload(&id, "scan.png", file).await?, 415).await?;
     }
-    for name in ["", "scan", "scan.html", "../scan.png", "a/b.png", "a\\b.png", "a\0.png", "a\r\nx: y.png", ".png"] {
-        invalid(ada.upload(&id, name, PNG).await?, "name").await.with_context(|| format!("{name:?}"))?;
+    for name in [
+        "",
+        "scan",
+        "scan.html",
+        "../scan.png",
+        "a/b.png",
+        "a\\b.png",
+        "a\0.png",
+        "a\r\nx: y.png",
+        ".png",
+    ] {
+        invalid(ada.upload(&id, name, PNG).await?, "name")
+            .await
+            .with_context(|| format!("{name:?}"))?;
     }
     let long = [PNG, &vec![0; 10_000_000]].concat();
     let request = ada.request(Method::POST, &format!("invoices/{id}/attachments?name=a.png"));
@@ -165,11 +177,27 @@ async fn a_file_that_is_none_of_ours_is_refused(target: &Target) -> Outcome {
 async fn an_address_inside_the_network_is_refused(target: &Target) -> Outcome {
     let ada = Client::login(target, ADA).await?;
     for url in [
-        "https://127.0.0.1/", "https://127.1/", "https://0x7f.1/", "https://2130706433/", "https://[::1]/",
-        "https://[::ffff:127.0.0.1]/", "https://0/", "https://10.0.0.1/", "https://192.168.1.1/",
-        "https://172.16.0.1/", "https://169.254.169.254/latest/meta-data/", "https://[fe80::1]/",
-        "https://[fc00::1]/", "https://[64:ff9b::a00:1]/", "http://hooks.example.com/", "http://127.0.0.1:10/",
-        "file:///etc/passwd", "ftp://hooks.example.com/", "https://ada:x@hooks.example.com/", "x", "",
+        "https://127.0.0.1/",
+        "https://127.1/",
+        "https://0x7f.1/",
+        "https://2130706433/",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://0/",
+        "https://10.0.0.1/",
+        "https://192.168.1.1/",
+        "https://172.16.0.1/",
+        "https://169.254.169.254/latest/meta-data/",
+        "https://[fe80::1]/",
+        "https://[fc00::1]/",
+        "https://[64:ff9b::a00:1]/",
+        "http://hooks.example.com/",
+        "http://127.0.0.1:10/",
+        "file:///etc/passwd",
+        "ftp://hooks.example.com/",
+        "https://ada:x@hooks.example.com/",
+        "x",
+        "",
     ] {
         let response = ada.post("webhooks", &json!({ "url": url })).await?;
         invalid(response, "url").await.with_context(|| format!("for {url}"))?;
@@ -193,6 +221,7 @@ async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
 async fn an_unknown_path_is_not_found(target: &Target) -> Outcome {
     let id = "01900000-0000-7000-8000-000000000000";
     let old = format!("v0/invoices/{id}");
-    let paths = ["nothing", "invoices/", &old, ".env", ".git/config", "admin", "actuator/env", "metrics"];
+    let paths =
+        ["nothing", "invoices/", &old, ".env", ".git/config", "admin", "actuator/env", "metrics"];
     not_found(target, &paths).await
 }

@@ -85,7 +85,8 @@ impl Client {
     pub async fn upload(&self, invoice: &str, name: &str, file: &[u8]) -> anyhow::Result<Response> {
         let path = format!("invoices/{invoice}/attachments");
         let request = self.request(Method::POST, &path).query(&[("name", name)]);
-        self.send(request.header("content-type", "application/octet-stream").body(file.to_vec())).await
+        self.send(request.header("content-type", "application/octet-stream").body(file.to_vec()))
+            .await
     }
 
     /// Creates an invoice with this title, which must not be refused, and returns its id.
@@ -103,6 +104,7 @@ pub fn invoice(title: &str) -> Value {
 
 /// A word of letters that no other text has.
 pub fn new_word() -> String {
-    let letter = |digit: char| char::from(b'a' + u8::try_from(digit.to_digit(16).unwrap_or(0)).unwrap_or(0));
+    let letter =
+        |digit: char| char::from(b'a' + u8::try_from(digit.to_digit(16).unwrap_or(0)).unwrap_or(0));
     Uuid::new_v4().simple().to_string().chars().map(letter).collect()
 }

@@ -87,7 +87,9 @@ async fn without_a_token_there_is_nothing(target: &Target) -> Outcome {
     // {"alg":"none"} and {"sub":"…","role":"admin"}, without a signature.
     let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiIwMTkwMDAwMC0wMDAwLTcwMDAtODAwMC0wMDAwMDAwMDAwMDAiLCJyb2xlIjoiYWRtaW4ifQ.";
     for (method, path) in calls {
-        for authorization in [None, Some("Bearer"), Some("Bearer x"), Some("Basic YTpi"), Some(unsigned)] {
+        for authorization in
+            [None, Some("Bearer"), Some("Bearer x"), Some("Basic YTpi"), Some(unsigned)]
+        {
             let request = target.request(method.clone(), &path);
             let request = match authorization {
                 Some(value) => request.header("authorization", value),
@@ -104,7 +106,8 @@ async fn without_a_token_there_is_nothing(target: &Target) -> Outcome {
 
 async fn an_invoice_is_created_read_changed_and_deleted(target: &Target) -> Outcome {
     let ada = Client::login(target, ADA).await?;
-    for title in ["Tea", "Łukasz & Søn", "'; drop table invoices; --", "<script>alert(1)</script>"] {
+    for title in ["Tea", "Łukasz & Søn", "'; drop table invoices; --", "<script>alert(1)</script>"]
+    {
         let mut new = invoice(title);
         new["note"] = json!("früh");
         let created = ada.post("invoices", &new).await?;
@@ -133,7 +136,8 @@ async fn an_invoice_has_just_these_fields(target: &Target) -> Outcome {
     let one = json_of(ada.get(&format!("invoices/{id}")).await?, 200).await?;
     let page = json_of(ada.get(&format!("invoices?search={word}")).await?, 200).await?;
     for seen in [&one, &list(&page, "items")?[0]] {
-        let mut names: Vec<_> = seen.as_object().into_iter().flatten().map(|(name, _)| name).collect();
+        let mut names: Vec<_> =
+            seen.as_object().into_iter().flatten().map(|(name, _)| name).collect();
         names.sort();
         let names = json!(names);
         let fields = ["amount_cents", "corrects", "created_at", "id", "note", "paid", "title"];
@@ -157,8 +161,16 @@ async fn another_customers_invoice_is_not_there(target: &Target) -> Outcome {
     conform::http::invalid(gil.post("invoices", &corrects).await?, "corrects").await?;
     let own = json_of(ada.post("invoices", &corrects).await?, 201).await?;
     equal("the field `corrects`", own["corrects"].clone(), id)?;
-    let page = json_of(gil.get(&format!("invoices?after={}", before["id"].as_str().unwrap_or_default())).await?, 200).await?;
-    expect(!page.to_string().contains(text(&before, "id")?), "no invoice of another customer", &page)?;
+    let page = json_of(
+        gil.get(&format!("invoices?after={}", before["id"].as_str().unwrap_or_default())).await?,
+        200,
+    )
+    .await?;
+    expect(
+        !page.to_string().contains(text(&before, "id")?),
+        "no invoice of another customer",
+        &page,
+    )?;
     equal("the invoice", json_of(ada.get(&path).await?, 200).await?, before)
 }
 
@@ -172,7 +184,8 @@ async fn a_viewer_reads_and_does_not_write(target: &Target) -> Outcome {
     problem(vic.patch(&path, &json!({ "title": "Mine" })).await?, 403).await?;
     problem(vic.ask(Method::DELETE, &path).await?, 403).await?;
     problem(vic.upload(&id, "scan.png", PNG).await?, 403).await?;
-    problem(vic.post("webhooks", &json!({ "url": "https://hooks.example.com/" })).await?, 403).await?;
+    problem(vic.post("webhooks", &json!({ "url": "https://hooks.example.com/" })).await?, 403)
+        .await?;
     equal("the invoice", json_of(ada.get(&path).await?, 200).await?, before)
 }
 
@@ -319,7 +332,9 @@ async fn every_answer_has_the_headers(target: &Target) -> Outcome {
 }
 
 async fn an_origin_that_is_not_listed_reads_nothing(target: &Target) -> Outcome {
-    for origin in ["https://evil.example", "null", "http://localhost", "https://acme.example.evil.example"] {
+    for origin in
+        ["https://evil.example", "null", "http://localhost", "https://acme.example.evil.example"]
+    {
         for answer in three(target, Some(origin)).await? {
             header_is(&answer, "access-control-allow-origin", "")?;
             header_is(&answer, "access-control-allow-credentials", "")?;

@@ -20,8 +20,8 @@ const NAME: &str = "secure-api";
 
 /// A receiver of webhooks where nobody listens.
 pub const NOBODY: &str = "127.0.0.1:9";
-/// The seed of the key that signs tokens, as the servers are given it.
-pub const KEY: [u8; 32] = [0x11; 32];
+/// The secret of the key that signs tokens, as the servers are given it.
+pub const KEY: &str = "only for experiments on this machine";
 
 /// A fresh database. It is dropped with this value, so this has to outlive its servers.
 #[derive(Debug)]
@@ -48,11 +48,10 @@ impl Fixture {
 
     /// Prepares a server on this database, which takes every number of logins.
     pub fn serve(&self) -> ChildBuilder {
-        let key: String = KEY.iter().map(|byte| format!("{byte:02x}")).collect();
         Child::serve(NAME)
             .database(&self.database)
             .env("SECURE_API_PASSWORD", PASSWORD)
-            .env("SECURE_API_KEY", key)
+            .env("SECURE_API_KEY", KEY)
             .args(&["--logins-per-client", "1000000", "--logins-per-account", "100000"])
     }
 

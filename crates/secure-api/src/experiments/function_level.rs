@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use lab::{Experiment, Lab, Sabotage};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::fixture::{Fixture, KEY, NOBODY};
 use crate::api::routes;
@@ -74,9 +75,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let everybody = [
         Client::nobody(&target),
         // An administrator, says a token that is signed with another key.
-        with(Tokens::new([0x22; 32])?.sign(olga)?),
+        with(Tokens::new([0x22; 32])?.sign(olga, now)?),
         // It was ours, and has ended.
-        with(Tokens::new(KEY)?.sign_at(olga, now - LIFE - 1)?),
+        with(Tokens::new(Sha256::digest(KEY).into())?.sign(olga, now - LIFE - 1)?),
         Client::login(&target, VIC).await?,
         Client::login(&target, ADA).await?,
         Client::login(&target, OLGA).await?,

@@ -25,8 +25,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/store.rs",
-        replace: "select.push(\" and words @@ websearch_to_tsquery('simple', \").push_bind(search).push(\")\");",
-        with: "select.push(format!(\" and words @@ websearch_to_tsquery('simple', '{search}')\"));",
+        replace: "select.push(SEARCH).push_bind(search).push(\")\");",
+        with: "select.push(format!(\"{SEARCH}'{search}')\"));",
         check: "answers of 500",
     })
 }
@@ -100,14 +100,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let answer = ada.post("invoices", &new).await?;
         let status = answer.status().as_u16();
         let body: Value = serde_json::from_str(&answer.text().await?).unwrap_or_default();
-        changed += u32::from(status == 201 && (body["title"] != new["title"] || body["note"] != new["note"]));
+        changed += u32::from(
+            status == 201 && (body["title"] != new["title"] || body["note"] != new["note"]),
+        );
         errors += u32::from(status == 500);
         // A search sees what has these words, and never what it should not.
         let search = ada.request(Method::GET, "invoices").query(&[("search", &text)]);
         let answer = ada.send(search).await?;
         errors += u32::from(answer.status() == 500);
         let body = answer.text().await?;
-        more += u32::from(["of the other customer", "password", "margin"].iter().any(|it| body.contains(it)) && !text.contains("password") && !text.contains("margin"));
+        let never = ["of the other customer", "$argon2", "\"margin_cents\":"];
+        more += u32::from(never.iter().any(|it| body.contains(it)));
         // An order is one of ours, or none.
         let sort = ada.request(Method::GET, "invoices").query(&[("sort", &text)]);
         let status = ada.send(sort).await?.status().as_u16();

@@ -110,7 +110,10 @@ impl Attack<'_> {
         let mut requests = vec![
             ("in the path of GET", get(format!("invoices/{id}"))),
             ("in the path of GET, in capitals", get(format!("invoices/{}", id.to_uppercase()))),
-            ("in the path of GET, without dashes", get(format!("invoices/{}", id.replace('-', "")))),
+            (
+                "in the path of GET, without dashes",
+                get(format!("invoices/{}", id.replace('-', ""))),
+            ),
             ("in the path of PATCH", patch(format!("invoices/{id}"))),
             ("in the path of the PDF", post(format!("invoices/{id}/pdf"))),
             (
@@ -118,7 +121,10 @@ impl Attack<'_> {
                 post(format!("invoices/{id}/attachments?name=a.png")).body(PNG),
             ),
             ("in the query of the list", get(format!("invoices?after={id}&limit=100"))),
-            ("in the query of the list, the customer's", get(format!("invoices?customer_id={}", self.acme))),
+            (
+                "in the query of the list, the customer's",
+                get(format!("invoices?customer_id={}", self.acme)),
+            ),
             ("in the query of the export", get(format!("exports?after={id}"))),
             (
                 "as a reference in the body",
@@ -138,13 +144,17 @@ impl Attack<'_> {
             ),
         ];
         for neighbour in neighbours {
-            requests.push(("in the path of GET, a neighbour's", get(format!("invoices/{neighbour}"))));
+            requests
+                .push(("in the path of GET, a neighbour's", get(format!("invoices/{neighbour}"))));
         }
         if let Some(file) = file {
             requests.push(("in the path of an attachment", get(format!("attachments/{file}"))));
         }
         if let Some(hook) = hook {
-            requests.push(("as a reference in a webhook's test", post(format!("webhooks/{hook}/test"))));
+            requests.push((
+                "as a reference in a webhook's test",
+                post(format!("webhooks/{hook}/test")),
+            ));
         }
         // Last, since afterwards there is nothing to ask for.
         let delete = self.gil.request(Method::DELETE, &format!("invoices/{id}"));

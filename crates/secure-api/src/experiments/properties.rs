@@ -79,7 +79,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             leaks(&answer.text().await?, &mut leaked);
         }
     }
-    let changed = "select count(*) from invoices where paid or margin_cents <> 0 or customer_id <> $1";
+    let changed =
+        "select count(*) from invoices where paid or margin_cents <> 0 or customer_id <> $1";
     let changed: i64 =
         sqlx::query_scalar(changed).bind(acme.customer).fetch_one(&fixture.pool).await?;
     lab.text(format!("{sent} requests with one of {} fields.", forbidden.len()));

@@ -158,7 +158,9 @@ async fn flips(params: Params, lab: &Lab) -> anyhow::Result<()> {
     let inside = match Receiver::at(&format!("127.0.0.2:{port}"), "200 OK").await {
         Ok(inside) => inside,
         Err(error) => {
-            lab.text(format!("Without a second address on this machine, names were not tried: {error}."));
+            lab.text(format!(
+                "Without a second address on this machine, names were not tried: {error}."
+            ));
             return Ok(());
         }
     };
@@ -177,7 +179,11 @@ async fn flips(params: Params, lab: &Lab) -> anyhow::Result<()> {
     }
     lab.check_eq("questions for the name", params.flips, questions.load(Ordering::SeqCst));
     let half = params.flips.div_ceil(2);
-    lab.check_eq("calls of a changing name that came to the allowed address", half, allowed.connections());
+    lab.check_eq(
+        "calls of a changing name that came to the allowed address",
+        half,
+        allowed.connections(),
+    );
     let check = "calls of a changing name that came to the address that was not allowed";
     lab.check_eq(check, 0, inside.connections());
     Ok(())
