@@ -22,9 +22,8 @@ impl Attachment {
     /// Parses an upload.
     pub fn parse(name: &str, content: &[u8]) -> Result<Self> {
         let (media_type, endings) = kind(content).ok_or(Error::FILE_TYPE)?;
-        let lower = name.to_lowercase();
-        let good = is_file_name(name) && endings.iter().any(|end| lower.ends_with(end));
-        if !good {
+        let ends = |end: &&str| name.to_lowercase().ends_with(*end);
+        if !is_file_name(name) || !endings.iter().any(ends) {
             let message = "must be 1 to 100 letters, digits, blanks, '-', '_' and '.', with the ending of its type";
             return Err(Error::invalid("name", message));
         }

@@ -45,9 +45,6 @@ use crate::{
     webhook::{Webhooks, system_lookup},
 };
 
-/// Documents that are made at once.
-const DOCUMENTS: usize = 4;
-
 /// The accounts of the demonstration: an address, its customer, its role. All have one password.
 pub const ACCOUNTS: [(&str, &str, Role); 4] = [
     ("ada@acme.example", "Acme", Role::Clerk),
@@ -114,7 +111,8 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
         limits: options.limits,
         proxies: TrustedProxies::new(options.trusted_proxies, ProxyHeader::XForwardedFor).into(),
         webhooks: Webhooks::new(allowed, system_lookup()),
-        documents: Arc::new(Semaphore::new(DOCUMENTS)),
+        // More at once would make each slower, and take memory.
+        documents: Arc::new(Semaphore::new(4)),
     };
     serving.word("password", shown).run(api::router(api, options.origins)).await
 }
@@ -125,8 +123,7 @@ async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     let database = serving.database().await?;
     let (password, shown) = password()?;
     seed(&Store::new(&database)?, &whiteboard::hash(password.expose())).await?;
-    let router = whiteboard::router(&database)?;
-    serving.word("password", shown).run(router).await
+    serving.word("password", shown).run(whiteboard::router(&database)?).await
 }
 
 fn is_loopback(serving: &Serving) -> bool {

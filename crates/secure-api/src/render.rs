@@ -18,8 +18,7 @@ pub fn csv_line(invoice: &Invoice) -> String {
 fn cell(text: &str) -> String {
     let formula =
         text.trim_start().starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']);
-    let mark = if formula { "'" } else { "" };
-    format!("\"{mark}{}\"", text.replace('"', "\"\""))
+    format!("\"{}{}\"", if formula { "'" } else { "" }, text.replace('"', "\"\""))
 }
 // ANCHOR_END: cell
 

@@ -206,9 +206,8 @@ impl Store {
         select.push(format!(" order by {column} {order}, id {order} limit {}", limit + 1));
         let mut invoices: Vec<Invoice> =
             self.tenant(who, async |tx| Ok(select.build_query_as().fetch_all(tx).await?)).await?;
-        let more = invoices.len() > limit;
+        let next = invoices.get(limit).map(|_| invoices[limit - 1].id);
         invoices.truncate(limit);
-        let next = invoices.last().filter(|_| more).map(|invoice| invoice.id);
         Ok((invoices, next))
     }
     // ANCHOR_END: list
@@ -237,9 +236,8 @@ impl Store {
             old.execute(&mut *tx).await?;
             let mut wait = None;
             for (key, most) in counts {
-                let counted = query_as(count).bind(key).fetch_one(&mut *tx).await?;
-                let (count, seconds): (i32, f64) = counted;
-                wait = wait.or((count > *most).then_some(seconds));
+                let row: (i32, f64) = query_as(count).bind(key).fetch_one(&mut *tx).await?;
+                wait = wait.or((row.0 > *most).then_some(row.1));
             }
             Ok(wait)
         };
