@@ -8,7 +8,8 @@ fn kind(content: &[u8]) -> Option<(&'static str, &'static [&'static str])> {
     ];
     // The mistake: the mark may be anywhere in the first bytes, so a page that has it in a comment is a picture.
     let begin = &content[..content.len().min(16)];
-    let known = KINDS.into_iter().find(|(magic, ..)| begin.windows(magic.len()).any(|it| it == *magic));
+    let known =
+        KINDS.into_iter().find(|(magic, ..)| begin.windows(magic.len()).any(|it| it == *magic));
     known.map(|(_, media_type, endings)| (media_type, endings))
 }
 

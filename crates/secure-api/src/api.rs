@@ -239,7 +239,8 @@ async fn attachment(may: May<ReadInvoices>, api: State<Api>, Id(id): Id) -> Repl
 fn file(media_type: &str, name: &str, content: impl IntoResponse) -> Response {
     let name: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
     let disposition = format!("attachment; filename*=UTF-8''{name}");
-    ([(CONTENT_TYPE, media_type), (CONTENT_DISPOSITION, &disposition)], content).into_response()
+    ([(CONTENT_TYPE, media_type), (CONTENT_DISPOSITION, disposition.as_str())], content)
+        .into_response()
 }
 
 #[derive(Deserialize)]

@@ -9,9 +9,7 @@ use edge::database::{Database, Limits};
 use serde::Serialize;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::QueryAs;
-use sqlx::{
-    PgConnection as Tx, Postgres, QueryBuilder, migrate::Migrator, query, query_as, query_scalar,
-};
+use sqlx::{PgConnection as Tx, Postgres, QueryBuilder, migrate::Migrator, query, query_as};
 use time::{OffsetDateTime, serde::rfc3339};
 use uuid::Uuid;
 

@@ -7,6 +7,7 @@ use conform::{
 };
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
+use url::form_urlencoded::Serializer;
 use uuid::Uuid;
 
 /// Everybody's password here.
@@ -83,8 +84,8 @@ impl Client {
 
     /// An upload to an invoice.
     pub async fn upload(&self, invoice: &str, name: &str, file: &[u8]) -> anyhow::Result<Response> {
-        let path = format!("invoices/{invoice}/attachments");
-        let request = self.request(Method::POST, &path).query(&[("name", name)]);
+        let path = with_query(&format!("invoices/{invoice}/attachments"), "name", name);
+        let request = self.request(Method::POST, &path);
         self.send(request.header("content-type", "application/octet-stream").body(file.to_vec()))
             .await
     }
@@ -95,6 +96,12 @@ impl Client {
         let invoice = json_of(invoice, 201).await.context("an invoice")?;
         Ok(text(&invoice, "id")?.to_owned())
     }
+}
+
+/// The path with this parameter, whatever its value is.
+pub fn with_query(path: &str, name: &str, value: &str) -> String {
+    let query = Serializer::new(String::new()).append_pair(name, value).finish();
+    format!("{path}?{query}")
 }
 
 /// A good invoice.

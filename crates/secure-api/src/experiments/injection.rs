@@ -5,7 +5,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use super::fixture::{Fixture, NOBODY};
-use crate::cases::client::{ADA, Client, GIL, PNG, new_word};
+use crate::cases::client::{ADA, Client, GIL, PNG, new_word, with_query};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -105,14 +105,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         );
         errors += u32::from(status == 500);
         // A search sees what has these words, and never what it should not.
-        let search = ada.request(Method::GET, "invoices").query(&[("search", &text)]);
+        let search = ada.request(Method::GET, &with_query("invoices", "search", &text));
         let answer = ada.send(search).await?;
         errors += u32::from(answer.status() == 500);
         let body = answer.text().await?;
         let never = ["of the other customer", "$argon2", "\"margin_cents\":"];
         more += u32::from(never.iter().any(|it| body.contains(it)));
         // An order is one of ours, or none.
-        let sort = ada.request(Method::GET, "invoices").query(&[("sort", &text)]);
+        let sort = ada.request(Method::GET, &with_query("invoices", "sort", &text));
         let status = ada.send(sort).await?.status().as_u16();
         errors += u32::from(status == 500);
         orders += u32::from(status == 200);
@@ -137,15 +137,16 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 fn others(ada: &Client, id: &str, text: &str) -> Vec<RequestBuilder> {
     let login = json!({ "email": format!("{text}@acme.example"), "password": text });
     let path: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
-    let upload = ada.request(Method::POST, &format!("invoices/{id}/attachments"));
+    let upload = format!("invoices/{id}/attachments");
+    let upload = with_query(&upload, "name", &format!("{text}.png"));
     vec![
         ada.request(Method::PATCH, &format!("invoices/{id}")).json(&json!({ "note": text })),
         ada.request(Method::GET, &format!("invoices/{path}")),
-        ada.request(Method::GET, "invoices").query(&[("after", text)]),
-        ada.request(Method::GET, "exports").query(&[("limit", text)]),
+        ada.request(Method::GET, &with_query("invoices", "after", text)),
+        ada.request(Method::GET, &with_query("exports", "limit", text)),
         ada.request(Method::POST, "webhooks")
             .json(&json!({ "url": format!("https://hooks.example.com/{text}") })),
-        upload.query(&[("name", format!("{text}.png"))]).body(PNG),
+        ada.request(Method::POST, &upload).body(PNG),
         ada.target.request(Method::POST, "login").json(&login),
     ]
 }

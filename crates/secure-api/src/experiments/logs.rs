@@ -81,7 +81,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let lost = ids.iter().filter(|id| !log.contains(*id)).count();
     lab.check_eq("attacks that are not in the log", 0, lost);
     let tokens = [&ada, &vic, &olga].map(|client| client.token.clone().unwrap_or_default());
-    let secrets = [&secret, card, PASSWORD].into_iter().chain(tokens.iter().map(String::as_str));
+    let secrets =
+        [secret.as_str(), card, PASSWORD].into_iter().chain(tokens.iter().map(String::as_str));
     let found = secrets.filter(|secret| log.contains(*secret)).count();
     lab.check_eq("secrets in the log", 0, found);
     let forged = log.lines().filter(|line| line.starts_with("FORGED")).count();
