@@ -1,6 +1,7 @@
 //! Which claims does this answer make, and what could refute each? Each is an attack, and only on a server of the reader's.
 
 mod receiver;
+pub mod authentication;
 pub mod fixture;
 pub mod function_level;
 pub mod injection;
@@ -15,6 +16,7 @@ use lab::Experiment;
 pub fn all() -> Vec<Experiment> {
     vec![
         object_level::experiment(),
+        authentication::experiment(),
         properties::experiment(),
         function_level::experiment(),
         ssrf::experiment(),
