@@ -52,10 +52,9 @@ const LIMITS: [&str; 6] =
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
-    // The last option of a name counts.
-    let child = fixture.serve().args(&LIMITS).start().await?;
+    let child = fixture.serve_with(&LIMITS).start().await?;
     let target = conform::target::Target::new(child.url(), None)?;
-    let (mut tried, mut guessed) = (0, 0);
+    let (mut tried, mut guessed, begun) = (0, 0, quarter());
     for n in 0..params.pairs {
         lab.progress(n.into(), u64::from(params.pairs) * 2, "pairs from a list, by one client");
         let email = format!("{}@acme.example", new_word());
@@ -70,10 +69,20 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let answer = login(&target, ADA, "a guess", &client).await?;
         guessed += u32::from(answer.status() != 429);
     }
-    lab.check_eq("pairs that one client could try", 20, tried);
-    lab.check_eq("guesses at one account from as many addresses, that were looked at", 20, guessed);
+    // A run may begin in one quarter of an hour and end in the next.
+    let most = 20 * u32::try_from(1 + quarter() - begun)?;
+    let expected = format!("20 to {most}");
+    let held = |seen| (20..=most).contains(&seen);
+    lab.check("pairs that one client could try", &expected, tried, held(tried));
+    let name = "guesses at one account from as many addresses, that were looked at";
+    lab.check(name, &expected, guessed, held(guessed));
     forgeries(&lab, &fixture).await?;
     who_is_there(params, &lab, &fixture).await
+}
+
+/// The quarter of an hour in which logins are counted now.
+fn quarter() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp() / 900
 }
 
 async fn login(
@@ -103,6 +112,10 @@ async fn forgeries(lab: &Lab, fixture: &Fixture) -> anyhow::Result<()> {
         for (name, value) in change {
             claims[*name] = value.clone();
         }
+        // What is null is left out.
+        if let Some(claims) = claims.as_object_mut() {
+            claims.retain(|_, value| !value.is_null());
+        }
         claims
     };
     let with = |algorithm, typ: &str, key: &EncodingKey, change: &[(&str, Value)]| {
@@ -124,7 +137,7 @@ async fn forgeries(lab: &Lab, fixture: &Fixture) -> anyhow::Result<()> {
         ("one letter of the claims", format!("{}.A{}.{}", parts[0], &parts[1][1..], parts[2])),
         ("a key of somebody else's", Tokens::new([0x22; 32])?.sign(olga, now)?),
         ("HMAC with our public key", with(hmac, "at+jwt", &secret(&public), &[])?),
-        ("HMAC with \"secret\"", with(hmac, "JWT", &secret(b"secret"), &[])?),
+        ("HMAC with \"secret\"", with(hmac, "JWT", &secret(b"secret"), &[("aud", Value::Null)])?),
         ("it has ended", ours.sign(olga, now - LIFE - 1)?),
         (
             "of another issuer",

@@ -48,11 +48,13 @@ impl Fixture {
 
     /// Prepares a server on this database, which takes every number of logins.
     pub fn serve(&self) -> ChildBuilder {
-        Child::serve(NAME)
-            .database(&self.database)
-            .env("SECURE_API_PASSWORD", PASSWORD)
-            .env("SECURE_API_KEY", KEY)
-            .args(&["--logins-per-client", "1000000", "--logins-per-account", "100000"])
+        self.serve_with(&["--logins-per-client", "1000000", "--logins-per-account", "100000"])
+    }
+
+    /// Prepares one with these options.
+    pub fn serve_with(&self, options: &[&str]) -> ChildBuilder {
+        let child = Child::serve(NAME).database(&self.database).args(options);
+        child.env("SECURE_API_PASSWORD", PASSWORD).env("SECURE_API_KEY", KEY)
     }
 
     /// Starts a server that lets webhooks through to this address; and the way to it.

@@ -39,10 +39,9 @@ lab::tests![
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
 
-/// A server with these options beside those of the fixture. The last one of a kind counts.
+/// A server with these options.
 async fn start(fixture: &Fixture, options: &[&str]) -> anyhow::Result<(Child, Target)> {
-    let child = Child::serve("secure-api").database(&fixture.database).args(options);
-    let child = child.env("SECURE_API_PASSWORD", PASSWORD).start().await?;
+    let child = fixture.serve_with(options).start().await?;
     let target = Target::new(child.url(), None)?;
     Ok((child, target))
 }
