@@ -32,7 +32,7 @@ lab::tests![
     guesses_at_one_account_have_to_wait_and_other_clients_do_not,
     a_client_that_tries_many_accounts_has_to_wait,
     a_listed_origin_reads_answers_and_no_other_does,
-    secrets_are_in_no_argument_and_in_no_line_of_the_log,
+    secrets_are_in_no_line_of_the_log,
     it_is_not_served_to_others_without_tls_or_a_proxy_that_is_named,
     a_receiver_elsewhere_cannot_be_allowed,
     a_database_that_is_away_is_told_and_the_next_request_works,
@@ -106,7 +106,7 @@ async fn a_listed_origin_reads_answers_and_no_other_does() -> Outcome {
     Ok(())
 }
 
-async fn secrets_are_in_no_argument_and_in_no_line_of_the_log() -> Outcome {
+async fn secrets_are_in_no_line_of_the_log() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let (child, target) = fixture.start(NOBODY).await?;
     let ada = Client::login(&target, ADA).await?;
