@@ -10,15 +10,21 @@ use lab::{
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, types::Json};
 
 use crate::{
-    MIGRATIONS,
     cases::client::Client,
-    index::{Index, Name},
+    index::{Column, Index, Name},
     plan::Plan,
     query::Query,
-    store::Store,
+    store::{MIGRATIONS, Store},
 };
 
 const NAME: &str = "database-index";
+
+impl Index {
+    /// A B-tree on these columns.
+    pub fn on(columns: &[Column]) -> Self {
+        Self { columns: columns.to_vec(), ..Self::default() }
+    }
+}
 
 /// A fresh database. It is dropped with this value, so this has to outlive its servers.
 #[derive(Debug)]
