@@ -185,6 +185,17 @@ impl State {
     }
 }
 
+/// The next one that connects. If that fails it is usually because no more files may be open, and others first have to
+/// close some.
+pub(crate) async fn next_client(listener: &TcpListener) -> TcpStream {
+    loop {
+        if let Ok((client, _)) = listener.accept().await {
+            return client;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 async fn accept(
     listener: TcpListener,
     server: String,
@@ -194,11 +205,7 @@ async fn accept(
     // Dropped with this task, and with it every connection.
     let mut connections = JoinSet::new();
     loop {
-        let Ok((client, _)) = listener.accept().await else {
-            // Usually because no more files may be open: others first have to close some.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
+        let client = next_client(&listener).await;
         state.connections.fetch_add(1, Ordering::Relaxed);
         connections.spawn(connection(client, server.clone(), fault.clone(), state.clone()));
         while connections.try_join_next().is_some() {}

@@ -4,7 +4,7 @@
 //! A cut link holds its bytes, as if they were lost and sent again: they arrive when it heals. No connection is reset,
 //! so a node that waits for an answer has to notice the cut by itself.
 
-use std::{collections::HashSet, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, bail, ensure};
 use tokio::{
@@ -16,6 +16,8 @@ use tokio::{
     sync::watch,
     task::JoinSet,
 };
+
+use crate::fault::next_client;
 
 /// The sender and the receiver.
 type Link = (usize, usize);
@@ -85,11 +87,7 @@ async fn accept(
 ) {
     let mut connections = JoinSet::new();
     loop {
-        let Ok((client, _)) = listener.accept().await else {
-            // Usually because no more files may be open: others first have to close some.
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            continue;
-        };
+        let client = next_client(&listener).await;
         let (nodes, cut) = (nodes.clone(), cut.clone());
         connections.spawn(async move {
             if let Err(error) = connection(client, from, &nodes, cut).await {
