@@ -2,8 +2,8 @@
 /// Adds every index that could serve a query that was seen.
 pub async fn advise(store: &Store, seen: &Seen) -> Result<Value> {
     let statements: Vec<_> = seen.lock().values().cloned().collect();
-    let existing = store.indexes().await?;
     let mut trial = store.trial().await?;
+    let existing = store.indexes().await?;
     let now = trial.costs(&statements).await?;
     let mut missing = Vec::new();
     // The mistake: each index is tried alone, and proposed if it helps. So both (city) and (city, born) are, and every write
@@ -27,5 +27,6 @@ pub async fn advise(store: &Store, seen: &Seen) -> Result<Value> {
         json!({ "query": query.name, "runs": runs, "cost_now": now, "cost_then": now })
     });
     let costs: Vec<_> = costs.collect();
-    Ok(json!({ "statements": costs, "missing": missing, "superfluous": [] }))
+    let seconds = seen.1.get().map(|first| first.elapsed().as_secs());
+    Ok(json!({ "statements": costs, "seconds": seconds, "missing": missing, "not_missed": [] }))
 }

@@ -19,8 +19,6 @@ use crate::{
 
 /// For a whole request and its answer. Advice may build indexes to try them.
 const TIMEOUT: Duration = Duration::from_mins(1);
-/// Many times the largest user.
-const MAX_BODY: usize = 64 * 1_024;
 
 /// What the handlers work with.
 #[derive(Debug)]
@@ -44,18 +42,14 @@ pub fn router(workbench: Arc<Workbench>) -> Router {
         .route("/queries/{name}", get(async |name: Segment| Query::find(&name.0).map(Json)))
         .route("/queries/{name}/run", post(run))
         .route("/queries/{name}/plan.svg", get(plan))
-        .route("/indexes", get(indexes))
+        .route("/indexes", get(async |it: Bench| shown(&it).await.map(listed)))
         .route("/indexes/{name}", get(show_index).put(put_index).delete(drop_index))
         .route("/advice", get(async |it: Bench| advise(&it.store, &it.seen).await.map(Json)))
         .route("/users", get(users).post(create))
         .route("/users/{id}", get(show))
-        .route("/readyz", get(ready));
-    framed(calls, TIMEOUT, MAX_BODY).with_state(workbench)
-}
-
-async fn ready(bench: Bench) -> Result<Json<Value>> {
-    bench.store.ping().await?;
-    Ok(Json(json!({ "status": "ready" })))
+        .route("/readyz", get(async |it: Bench| it.store.ping().await.map(|()| "ready")));
+    // A body may be many times the largest user.
+    framed(calls, TIMEOUT, 64 * 1_024).with_state(workbench)
 }
 
 #[derive(Deserialize)]
@@ -74,11 +68,10 @@ async fn run(bench: Bench, name: Segment, how: RawQuery, Json(body): Json<RunInp
     bench.seen.note(query, values);
     let mut answer = json!({ "query": query.name, "nodes": plan.nodes(), "plan": plan });
     if run {
-        let [rows, hit, read] =
-            ["Actual Rows", "Shared Hit Blocks", "Shared Read Blocks"].map(|it| plan.number(it));
-        answer["rows"] = rows.into();
+        let pages = |what| plan.number(&format!("Shared {what} Blocks"));
+        answer["rows"] = plan.number("Actual Rows").into();
         answer["milliseconds"] = plan.milliseconds().into();
-        answer["buffers"] = json!({ "hit": hit, "read": read });
+        answer["buffers"] = json!({ "hit": pages("Hit"), "read": pages("Read") });
     }
     Ok(Json(answer).into_response())
 }
@@ -115,9 +108,8 @@ async fn shown(workbench: &Workbench) -> Result<BTreeMap<String, Value>> {
     Ok(shown)
 }
 
-async fn indexes(bench: Bench) -> Reply {
-    let items: Vec<_> = shown(&bench).await?.into_values().collect();
-    Ok(Json(json!({ "items": items })).into_response())
+fn listed(indexes: BTreeMap<String, Value>) -> Json<Value> {
+    Json(json!({ "items": indexes.into_values().collect::<Vec<_>>() }))
 }
 
 async fn show_index(bench: Bench, name: Segment) -> Result<Json<Value>> {

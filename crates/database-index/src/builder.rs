@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::mpsc;
 
 use crate::error::{Error, Result, why_not_built};
 use crate::{index::Index, index::Name, store::Store};
@@ -23,13 +23,13 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Starts the task that builds. It ends when the builder is dropped, after the build that is under way; the handle is
-    /// for whoever waits for that.
-    pub fn start(store: Store) -> (Self, JoinHandle<()>) {
+    /// Starts the task that builds. It ends with the process; PostgreSQL finishes the build that is under way also without us,
+    /// and those that wait are lost.
+    pub fn start(store: Store) -> Self {
         let (queue, mut asked) = mpsc::channel::<(Name, Index)>(QUEUE);
         let builder = Self { store: store.clone(), builds: Arc::default(), queue };
         let builds = builder.builds.clone();
-        let task = tokio::spawn(async move {
+        tokio::spawn(async move {
             while let Some((name, index)) = asked.recv().await {
                 match store.build(&name, &index).await {
                     // From here on the catalogue knows it.
@@ -41,7 +41,7 @@ impl Builder {
                 }
             }
         });
-        (builder, task)
+        builder
     }
 
     // ANCHOR: ask
@@ -69,7 +69,8 @@ impl Builder {
         lock(&self.builds).clone()
     }
 
-    /// Drops the index. One whose build has failed is only forgotten, if nothing of it is left.
+    /// Drops the index. One whose build has failed is only forgotten, if nothing of it is left. A build that was asked for while
+    /// the drop waited stays, and comes after it.
     pub async fn drop_index(&self, name: &Name) -> Result<()> {
         let build = self.builds().remove(name);
         let existing = self.store.indexes().await?;
@@ -81,7 +82,7 @@ impl Builder {
             (None, None) => return Err(Error::NOT_FOUND),
             (None, Some(_)) => {}
         }
-        lock(&self.builds).remove(name);
+        lock(&self.builds).retain(|it, (_, error)| it != name || error.is_none());
         Ok(())
     }
 }

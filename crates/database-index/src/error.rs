@@ -75,7 +75,7 @@ impl From<sqlx::Error> for Error {
             "54000" => Self::invalid("notes", "an index on it takes 2704 bytes at most"),
             "55P03" => Self::BUSY,
             "22021" => Self::invalid("notes", "holds NUL, which no text of PostgreSQL may"),
-            "22007" | "22008" | "22P02" => Self::invalid("params", "a value has another type"),
+            "22003" | "22007" | "22008" | "22P02" => Self::invalid("params", "a value has another type"),
             _ if is_away(&error) => Self::DATABASE_AWAY,
             _ => {
                 tracing::error!(%error, "answered 500");
@@ -92,6 +92,7 @@ pub fn why_not_built(error: &sqlx::Error) -> &'static str {
         "23505" => "two rows have the same values, so no unique index can be built",
         "54000" => "a value is longer than an index takes: 2704 bytes in a B-tree",
         "0A000" | "42704" | "58P01" | "42501" => "this server has no index of this kind",
+        "42P07" => "another index has this name",
         "53100" => "the disk is full",
         "57014" | "57P01" => "somebody ended the build",
         _ => "the build broke off; the log says why",

@@ -114,6 +114,7 @@ impl Index {
         let all = [&self.columns[..], &self.include].concat();
         let tags = self.columns.contains(&Tags);
         let texts = self.columns.iter().all(|it| [City, Email, Name, Notes].contains(it));
+        let texts = texts && self.expression.is_none();
         let btree = self.kind == Kind::Btree;
         let (field, message) = match self.kind {
             _ if keys == 0 => ("columns", "name a column, or an expression"),
@@ -125,9 +126,7 @@ impl Index {
             Kind::Btree | Kind::Hash | Kind::Brin if tags => ("columns", "for tags take gin"),
             Kind::Hash if keys > 1 => ("columns", "a hash index has one"),
             Kind::Gin if keys > 1 || !tags => ("columns", "gin is for tags"),
-            Kind::Trigram | Kind::Gist if !texts || self.expression.is_some() => {
-                ("columns", "must be texts")
-            }
+            Kind::Trigram | Kind::Gist if !texts => ("columns", "must be texts"),
             _ => return Ok(self),
         };
         Err(Error::invalid(field, message))
@@ -175,7 +174,8 @@ impl Index {
     pub fn name(&self) -> String {
         let kind = (self.kind != Kind::Btree).then(|| word(self.kind));
         let ends = kind.into_iter().chain(self.condition.map(word));
-        let words = self.expression.map(word).into_iter().chain(self.columns.iter().map(word));
+        let columns = self.columns.iter().chain(&self.include).map(word);
+        let words = self.expression.map(word).into_iter().chain(columns);
         let words = words.chain(ends).collect::<Vec<_>>().join("_");
         let parts = words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|it| !it.is_empty());
         format!("idx_{}", parts.collect::<Vec<_>>().join("_"))
@@ -211,7 +211,7 @@ mod tests {
             index.statement("concurrently", &Name::parse("idx").unwrap()),
             r#"create unique index concurrently "idx" on users using btree ((lower(email)), "city", "created_at") include ("name") where status = 'blocked'"#
         );
-        assert_eq!(index.name(), "idx_lower_email_city_created_at_status_blocked");
+        assert_eq!(index.name(), "idx_lower_email_city_created_at_name_status_blocked");
     }
 
     #[test]

@@ -31,8 +31,6 @@ use lab::{Answer, Serve, Service, Serving};
 
 use crate::{advice::Seen, api::Workbench, builder::Builder, store::Store};
 
-pub use store::MIGRATIONS;
-
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Options {
@@ -48,7 +46,7 @@ pub fn answer() -> Answer {
         question: "What is a database index and why use it?",
         folder: env!("CARGO_MANIFEST_DIR"),
         needs: &[Service::Postgres],
-        migrations: Some(&MIGRATIONS),
+        migrations: Some(&store::MIGRATIONS),
         try_it: &[
             r#"curl -s {url}/queries/by_email/run -H 'content-type: application/json' -d '{"params":{"email":"user777@example.org"}}'"#,
             r#"curl -i -X PUT {url}/indexes/idx_email -H 'content-type: application/json' -d '{"columns":["email"]}'"#,
@@ -64,13 +62,9 @@ pub fn answer() -> Answer {
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let store = Store::new(&serving.database().await?)?;
     store.fill_if_empty(options.rows).await?;
-    let (builder, builds) = Builder::start(store.clone());
+    let builder = Builder::start(store.clone());
     let workbench = Workbench { store, builder, seen: Seen::default() };
-    serving.run(api::router(Arc::new(workbench))).await?;
-    // The router has gone, and with it the last sender: the task ends after the build that is under way. PostgreSQL
-    // finishes that build also without us.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), builds).await;
-    Ok(())
+    serving.run(api::router(Arc::new(workbench))).await
 }
 
 async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {

@@ -10,12 +10,11 @@ use lab::{
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, types::Json};
 
 use crate::{
-    MIGRATIONS,
     cases::client::Client,
     index::{Column, Index, Name},
     plan::Plan,
     query::Query,
-    store::Store,
+    store::{MIGRATIONS, Store},
 };
 
 const NAME: &str = "database-index";

@@ -11,9 +11,6 @@ use tokio::time::sleep;
 use super::Store;
 use crate::{error::Result, index::Index, index::Kind, index::Name};
 
-/// Between two attempts to become the only one who builds or drops.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// An index, as the catalogue has it.
 #[derive(Clone, Debug, Default, Serialize, sqlx::FromRow)]
 pub struct Existing {
@@ -25,6 +22,8 @@ pub struct Existing {
     pub kind: String,
     /// In its order, as they are written.
     pub keys: Vec<String>,
+    /// Carried along, not searched.
+    pub include: Vec<String>,
     /// The condition of a partial index.
     #[serde(rename = "where")]
     pub condition: Option<String>,
@@ -33,6 +32,9 @@ pub struct Existing {
     /// Whether a constraint needs it.
     #[serde(skip)]
     pub of_constraint: bool,
+    /// Whether it is needed also if no query uses it: it keeps a rule, or deletions look there whether somebody refers to the row.
+    #[serde(skip)]
+    pub needed: bool,
     /// `building`, `ready`, or `invalid`: no query uses it, and it is written to all the same.
     pub state: String,
     /// How far a build is that is under way, in this process or in another.
@@ -49,7 +51,7 @@ pub struct Existing {
 }
 
 impl Store {
-    /// Every index of the table, by name.
+    /// Every index of the table; those with fewer keys come first.
     pub async fn indexes(&self) -> Result<Vec<Existing>> {
         let indexes = sqlx::query_as(include_str!("indexes.sql"));
         self.database.within(async |it| indexes.fetch_all(it).await).await
@@ -62,7 +64,7 @@ impl Store {
         let mut connection = self.connect().await?;
         let lock = "select pg_try_advisory_lock(hashtext('indexes of users'))";
         while !sqlx::query_scalar(lock).fetch_one(&mut connection).await? {
-            sleep(PAUSE).await;
+            sleep(Duration::from_millis(100)).await;
         }
         Ok(connection)
     }
@@ -75,12 +77,18 @@ impl Store {
         if matches!(index.kind, Kind::Trigram | Kind::Gist) {
             sqlx::query("create extension if not exists pg_trgm").execute(&mut alone).await?;
         }
-        drop_invalid(&mut alone, name).await?;
+        // It may have become ready between the request and now.
+        if drop_invalid(&mut alone, name).await?.is_some_and(|it| index.is_defined_by(&it)) {
+            return Ok(());
+        }
         let create = AssertSqlSafe(index.statement("concurrently", name));
         let built = sqlx::query(create).execute(&mut alone).await;
         if built.is_err() {
-            // If we are cut off too, the next build of this name does it.
-            let _ = drop_invalid(&mut alone, name).await;
+            // What broke may be the connection. If there is no other one, the next build of this name does it.
+            drop(alone);
+            if let Ok(mut alone) = self.alone().await {
+                let _ = drop_invalid(&mut alone, name).await;
+            }
         }
         built.map(drop)
     }
@@ -95,11 +103,13 @@ impl Store {
     }
 }
 
-async fn drop_invalid(connection: &mut PgConnection, name: &Name) -> sqlx::Result<()> {
-    let invalid = sqlx::query(include_str!("invalid.sql")).bind(name.as_str());
-    if invalid.fetch_optional(&mut *connection).await?.is_some() {
+/// Drops what a broken build has left. If there is a valid index of this name, it stays, and this is its definition.
+async fn drop_invalid(connection: &mut PgConnection, name: &Name) -> sqlx::Result<Option<String>> {
+    let named = sqlx::query_as(include_str!("named.sql")).bind(name.as_str());
+    let named: Option<(bool, String)> = named.fetch_optional(&mut *connection).await?;
+    if let Some((false, _)) = named {
         let drop = format!(r#"drop index concurrently "{}""#, name.as_str());
         sqlx::query(AssertSqlSafe(drop)).execute(connection).await?;
     }
-    Ok(())
+    Ok(named.and_then(|(valid, definition)| valid.then_some(definition)))
 }

@@ -8,9 +8,17 @@ with indexes as materialized (
             select coalesce(pg_get_indexdef(class.oid, n, true), '')
             from generate_series(1, pg_index.indnkeyatts) as n
         ) as keys,
+        array(
+            select coalesce(pg_get_indexdef(class.oid, n, true), '')
+            from generate_series(pg_index.indnkeyatts + 1, pg_index.indnatts) as n
+        ) as include,
         pg_get_expr(indpred, indrelid, true) as condition,
         indisunique as unique,
         exists (select from pg_constraint where conindid = class.oid and contype in ('p', 'u')) as of_constraint,
+        -- PostgreSQL finds those that refer to a deleted row by an index that begins with the column, and has all rows.
+        indisunique or indpred is null and exists (
+            select from pg_constraint where contype = 'f' and conrelid = indrelid and conkey[1] = indkey[0]
+        ) as needed,
         progress,
         case when progress is not null then 'building' when indisvalid then 'ready' else 'invalid' end as state,
         coalesce(pg_relation_size(class.oid), 0) as bytes,
@@ -38,7 +46,9 @@ with indexes as materialized (
     ) as build on true
     where indrelid = 'users'::regclass
 )
-select name, definition, kind, keys, condition, "unique", of_constraint, progress, state, bytes, scans, last_use, bloat
+select
+    name, definition, kind, keys, include, condition, "unique", of_constraint, needed, progress, state, bytes, scans, last_use,
+    bloat
 from indexes
 where definition <> ''
-order by name
+order by cardinality(keys), name

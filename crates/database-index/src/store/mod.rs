@@ -23,8 +23,6 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 /// For one call of the database.
 const LIMITS: Limits =
     Limits { connections: 16, timeout: Duration::from_secs(4), pause: Duration::from_secs(2) };
-/// For a connection of its own, to build or to fill, which takes as long as it takes.
-const CONNECT: Duration = Duration::from_secs(2);
 
 /// The users, and the indexes on them.
 #[derive(Clone, Debug)]
@@ -47,7 +45,7 @@ impl Store {
     /// A connection of its own, without a limit for a statement.
     async fn connect(&self) -> sqlx::Result<Tx> {
         let connection = Tx::connect_with(&self.options);
-        timeout(CONNECT, connection).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        timeout(LIMITS.pause, connection).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// Makes this many users, if there are none.
@@ -56,12 +54,10 @@ impl Store {
         let mut tx = connection.begin().await?;
         // Of two processes that start at once, the second waits, and finds them.
         sqlx::query("lock table users in exclusive mode").execute(&mut *tx).await?;
-        let filled = "select exists (select from users)";
-        if !sqlx::query_scalar(filled).fetch_one(&mut *tx).await? {
-            tracing::info!(rows, "the table is empty: users are made");
-            let fill = sqlx::query(include_str!("fill.sql")).bind(1_i64).bind(rows);
-            fill.execute(&mut *tx).await?;
-        }
+        let last = "select case when exists (select from users) then 0 else $1::bigint end";
+        let last: i64 = sqlx::query_scalar(last).bind(rows).fetch_one(&mut *tx).await?;
+        let fill = sqlx::query(include_str!("fill.sql")).bind(1_i64).bind(last);
+        fill.execute(&mut *tx).await?;
         tx.commit().await?;
         // The planner knows only what `analyze` has counted; an index-only scan needs what `vacuum` has seen.
         sqlx::query("vacuum analyze users").execute(&mut connection).await.map(drop)
@@ -81,10 +77,9 @@ impl Store {
 
     /// A new user. A unique index, if somebody has made one, decides whether the address is free.
     pub async fn create(&self, new: &NewUser) -> Result<Value> {
-        let NewUser { email, name, city, born, notes, referred_by } = new;
-        let insert =
-            sqlx::query_scalar(include_str!("create.sql")).bind(email).bind(name).bind(city);
-        let insert = insert.bind(born).bind(notes).bind(referred_by);
+        let insert = sqlx::query_scalar(include_str!("create.sql")).bind(&new.email);
+        let insert = insert.bind(&new.name).bind(&new.city).bind(new.born);
+        let insert = insert.bind(&new.notes).bind(new.referred_by);
         self.database.within(async |it| insert.fetch_one(it).await).await
     }
 
