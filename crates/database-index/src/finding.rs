@@ -22,7 +22,6 @@ pub fn findings(index: &Existing, all: &[Existing]) -> Vec<&'static str> {
     }
     let covers = |other: &Existing| {
         let size = |it: &Existing| (it.keys.len(), it.include.len());
-        let longer = size(other) > size(index);
         let first = size(other) == size(index) && other.name < index.name;
         let has = |it: &String| other.keys.contains(it) || other.include.contains(it);
         other.state == "ready"
@@ -30,7 +29,7 @@ pub fn findings(index: &Existing, all: &[Existing]) -> Vec<&'static str> {
             && other.condition == index.condition
             && other.keys.starts_with(&index.keys)
             && index.include.iter().all(has)
-            && (longer || first || other.unique)
+            && (size(other) > size(index) || first || other.unique)
             && other.name != index.name
     };
     if !index.unique && all.iter().any(covers) {

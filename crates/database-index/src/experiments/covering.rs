@@ -74,7 +74,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.check_eq("rows looked up after VACUUM", 0.0, after.number("Heap Fetches"));
     let fetches = written.number("Heap Fetches");
-    lab.check("rows looked up after writes", "1 at least", fetches, fetches >= 1.0);
+    // Each row that was written is looked up twice, for its old and its new version; the others only stand on the same pages.
+    let updated = "select count(*) from users where city = 'City 7' and notes = 'x'";
+    let twice = fixture.number(updated).await? * 2;
+    let check = "rows looked up after writes";
+    lab.check(check, format!("more than {twice}"), fetches, fetches > twice as f64);
     lab.check_eq("rows looked up after another VACUUM", 0.0, again.number("Heap Fetches"));
     lab.figure(
         "pages: (city) ÷ (city) with the name, after VACUUM",

@@ -8,8 +8,9 @@ use std::{
 };
 
 use anyhow::ensure;
+use conform::expect::json_of;
 use conform::http::{header, lives_and_is_ready, problem};
-use conform::target::Target;
+use conform::target::{Target, eventually};
 use database_index::{
     cases::client::{Client, long_text},
     experiments::fixture::Fixture,
@@ -21,7 +22,7 @@ use lab::{
     skip,
     stack::own::OwnServer,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 fn main() -> ExitCode {
@@ -40,6 +41,12 @@ lab::tests![
     a_full_disk_is_told_and_nothing_is_left,
     a_table_is_filled_once_however_many_processes_start,
     a_database_that_is_away_is_told_and_the_next_request_works,
+    an_index_that_a_foreign_key_needs_is_not_called_superfluous,
+    advice_proposes_trigrams_in_a_fresh_database,
+    an_index_that_is_dropped_before_the_trial_begins_is_no_error,
+    an_index_that_has_become_ready_meanwhile_is_not_built_again,
+    a_build_whose_connection_is_ended_leaves_nothing,
+    a_build_that_was_asked_for_during_a_drop_comes_after_it,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
 
@@ -174,6 +181,134 @@ async fn a_database_that_is_away_is_told_and_the_next_request_works() -> Outcome
         client.build("idx_after", &json!({ "columns": ["city"] })).await?;
         client.dropped("idx_after").await?;
     }
+    Ok(())
+}
+
+/// What the adviser says, when the table is free for a trial.
+async fn advice(client: &Client) -> anyhow::Result<Value> {
+    json_of(client.target.get("advice").await?, 200).await
+}
+
+async fn an_index_that_a_foreign_key_needs_is_not_called_superfluous() -> Outcome {
+    let fixture = Fixture::fresh(5_000).await?;
+    let (_child, client) = fixture.start().await?;
+    client.build("idx_referred_by", &json!({ "columns": ["referred_by"] })).await?;
+    client.build("idx_born", &json!({ "columns": ["born"] })).await?;
+    client.run("by_email", json!({ "email": "user777@example.org" })).await?;
+    let advice = advice(&client).await?;
+    ensure!(advice["not_missed"] == json!(["idx_born"]), "{advice}");
+    let index = client.ended("idx_referred_by").await?;
+    ensure!(index["scans"] == 0 && index["findings"] == json!([]), "{index}");
+    Ok(())
+}
+
+async fn advice_proposes_trigrams_in_a_fresh_database() -> Outcome {
+    let fixture = Fixture::fresh(5_000).await?;
+    let available = "select count(*) from pg_available_extensions where name = 'pg_trgm'";
+    if fixture.number(available).await? == 0 {
+        return Err(skip("this server has no pg_trgm"));
+    }
+    let (_child, client) = fixture.start().await?;
+    client.run("by_end_of_email", json!({ "end": "r777@example.org" })).await?;
+    let advice = advice(&client).await?;
+    ensure!(advice["missing"][0]["index"]["kind"] == "trigram", "{advice}");
+    Ok(())
+}
+
+/// A connection that keeps the program from building, dropping and trying, as another process would.
+async fn alone(fixture: &Fixture) -> anyhow::Result<PgConnection> {
+    let mut other = PgConnection::connect(fixture.database.url()).await?;
+    let lock = "select pg_advisory_lock(hashtext('indexes of users'))";
+    sqlx::query(lock).execute(&mut other).await?;
+    Ok(other)
+}
+
+/// Waits until the program has tried to take that lock.
+async fn tries(fixture: &Fixture) -> anyhow::Result<()> {
+    eventually("the program tries to take the lock", async || {
+        let tries = "select count(*) from pg_stat_activity
+            where datname = current_database() and query like 'select pg_try_advisory_lock%'";
+        Ok((fixture.number(tries).await? > 0).then_some(()))
+    })
+    .await
+}
+
+async fn an_index_that_is_dropped_before_the_trial_begins_is_no_error() -> Outcome {
+    let fixture = Fixture::fresh(1_000).await?;
+    let (_child, client) = fixture.start().await?;
+    client.build("idx_born", &json!({ "columns": ["born"] })).await?;
+    client.run("by_email", json!({ "email": "user777@example.org" })).await?;
+    let other = alone(&fixture).await?;
+    let dropped = async {
+        tries(&fixture).await?;
+        fixture.sql("drop index idx_born").await?;
+        Ok(other.close().await?)
+    };
+    let (advice, ()) = tokio::try_join!(advice(&client), dropped)?;
+    ensure!(advice["not_missed"] == json!([]), "{advice}");
+    Ok(())
+}
+
+async fn an_index_that_has_become_ready_meanwhile_is_not_built_again() -> Outcome {
+    let fixture = Fixture::fresh(1_000).await?;
+    let (_child, client) = fixture.start().await?;
+    for (name, column, error) in
+        [("idx_same", "city", json!(null)), ("idx_other", "name", json!("another index has this name"))]
+    {
+        let other = alone(&fixture).await?;
+        let index = json!({ "columns": ["city"] });
+        ensure!(client.put(name, &index).await?.status() == 202);
+        tries(&fixture).await?;
+        fixture.sql(&format!("create index {name} on users ({column})")).await?;
+        other.close().await?;
+        let ended = client.ended(name).await?;
+        ensure!(ended["state"] == "ready" && ended["error"] == error, "{ended}");
+    }
+    Ok(())
+}
+
+async fn a_build_whose_connection_is_ended_leaves_nothing() -> Outcome {
+    let fixture = Fixture::fresh(1_000).await?;
+    let (_child, client) = fixture.start().await?;
+    let mut reader = fixture.pool.begin().await?;
+    sqlx::query("set transaction isolation level repeatable read").execute(&mut *reader).await?;
+    sqlx::query("select id from users limit 1").execute(&mut *reader).await?;
+    ensure!(client.put("idx_born", &json!({ "columns": ["born"] })).await?.status() == 202);
+    let pid = eventually("the build waits for the reader", async || {
+        let builds = "select coalesce(max(pid), 0)::bigint from pg_stat_activity where datname = current_database()
+            and query ilike 'create index%' and wait_event_type = 'Lock'";
+        let pid = fixture.number(builds).await?;
+        Ok((pid > 0).then_some(pid))
+    })
+    .await?;
+    fixture.number(&format!("select pg_terminate_backend({pid}, 5000)::int::bigint")).await?;
+    reader.rollback().await?;
+    let ended = client.ended("idx_born").await?;
+    ensure!(ended["state"] == "failed" && ended["error"] == "somebody ended the build", "{ended}");
+    ensure!(fixture.number("select count(*) from pg_index where not indisvalid").await? == 0);
+    Ok(())
+}
+
+async fn a_build_that_was_asked_for_during_a_drop_comes_after_it() -> Outcome {
+    let fixture = Fixture::fresh(1_000).await?;
+    let (_child, client) = fixture.start().await?;
+    let index = json!({ "columns": ["born"] });
+    client.build("idx_born", &index).await?;
+    // The drop waits for this one.
+    let mut reader = fixture.pool.begin().await?;
+    sqlx::query("select id from users limit 1").execute(&mut *reader).await?;
+    let asked = async {
+        eventually("the drop has begun", async || {
+            let begun = "select count(*) from pg_index where indexrelid = 'idx_born'::regclass and not indisvalid";
+            Ok((fixture.number(begun).await? == 1).then_some(()))
+        })
+        .await?;
+        ensure!(client.put("idx_born", &index).await?.status() == 202);
+        Ok(reader.rollback().await?)
+    };
+    tokio::try_join!(client.dropped("idx_born"), asked)?;
+    let ended = client.ended("idx_born").await?;
+    ensure!(ended["state"] == "ready", "{ended}");
     Ok(())
 }
 
