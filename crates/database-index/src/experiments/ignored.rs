@@ -153,6 +153,7 @@ async fn crossover(lab: &Lab, fixture: &Fixture, rows: i64) -> anyhow::Result<()
         }
         lab.point(TITLE, AXES, "by index", (share, plans[0].milliseconds()));
         lab.point(TITLE, AXES, "by scan", (share, plans[1].milliseconds()));
+        lab.point(TITLE, AXES, "as the planner does it", (share, plans[2].milliseconds()));
         seen.push((share, plans));
     }
     let (least, most) = (&seen[0].1, &seen[seen.len() - 1].1);

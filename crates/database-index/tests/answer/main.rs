@@ -203,7 +203,7 @@ async fn an_index_that_a_foreign_key_needs_is_not_called_superfluous() -> Outcom
 }
 
 async fn advice_proposes_trigrams_in_a_fresh_database() -> Outcome {
-    let fixture = Fixture::fresh(5_000).await?;
+    let fixture = Fixture::fresh(50_000).await?;
     let available = "select count(*) from pg_available_extensions where name = 'pg_trgm'";
     if fixture.number(available).await? == 0 {
         return Err(skip("this server has no pg_trgm"));
@@ -242,7 +242,8 @@ async fn an_index_that_is_dropped_before_the_trial_begins_is_no_error() -> Outco
     let dropped = async {
         tries(&fixture).await?;
         fixture.sql("drop index idx_born").await?;
-        Ok(other.close().await?)
+        other.close().await?;
+        anyhow::Ok(())
     };
     let (advice, ()) = tokio::try_join!(advice(&client), dropped)?;
     ensure!(advice["not_missed"] == json!([]), "{advice}");
@@ -252,9 +253,10 @@ async fn an_index_that_is_dropped_before_the_trial_begins_is_no_error() -> Outco
 async fn an_index_that_has_become_ready_meanwhile_is_not_built_again() -> Outcome {
     let fixture = Fixture::fresh(1_000).await?;
     let (_child, client) = fixture.start().await?;
-    for (name, column, error) in
-        [("idx_same", "city", json!(null)), ("idx_other", "name", json!("another index has this name"))]
-    {
+    for (name, column, error) in [
+        ("idx_same", "city", json!(null)),
+        ("idx_other", "name", json!("another index has this name")),
+    ] {
         let other = alone(&fixture).await?;
         let index = json!({ "columns": ["city"] });
         ensure!(client.put(name, &index).await?.status() == 202);
@@ -304,7 +306,8 @@ async fn a_build_that_was_asked_for_during_a_drop_comes_after_it() -> Outcome {
         })
         .await?;
         ensure!(client.put("idx_born", &index).await?.status() == 202);
-        Ok(reader.rollback().await?)
+        reader.rollback().await?;
+        anyhow::Ok(())
     };
     tokio::try_join!(client.dropped("idx_born"), asked)?;
     let ended = client.ended("idx_born").await?;
