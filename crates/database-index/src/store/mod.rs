@@ -45,7 +45,7 @@ impl Store {
     /// A connection of its own, without a limit for a statement.
     async fn connect(&self) -> sqlx::Result<Tx> {
         let connection = Tx::connect_with(&self.options);
-        timeout(LIMITS.pause, connection).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        timeout(Duration::from_secs(2), connection).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// Makes this many users, if there are none.
