@@ -11,8 +11,8 @@ use crate::{error::Result, index::Name, query::Query, store::Statement, store::S
 /// An index is needed if, without it, some query that was seen costs this many times as much.
 const NEEDED: f64 = 1.2;
 
-/// The queries that this process has seen, and when it saw the first. The lock is held for a line or two, and never while anything is
-/// awaited.
+/// The queries that this process has seen, and when it saw the first. The lock is held for a line or two, and never while
+/// anything is awaited.
 #[derive(Debug, Default)]
 pub struct Seen(Mutex<BTreeMap<&'static str, Statement>>, OnceLock<Instant>);
 

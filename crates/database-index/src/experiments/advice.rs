@@ -115,7 +115,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     costs_less(&lab, &client, &workload[..2]).await
 }
 
-/// An older transaction keeps the trial waiting when it takes away the first index. How many requests for a user wait behind it?
+/// An older transaction keeps the trial waiting when it takes away the first index. How many requests for a user wait behind
+/// it?
 async fn reader_waits(fixture: &Fixture, client: &Client) -> anyhow::Result<i64> {
     let mut old = fixture.pool.begin().await?;
     sqlx::query("select id from users limit 1").execute(&mut *old).await?;

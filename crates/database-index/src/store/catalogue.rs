@@ -32,7 +32,8 @@ pub struct Existing {
     /// Whether a constraint needs it.
     #[serde(skip)]
     pub of_constraint: bool,
-    /// Whether it is needed also if no query uses it: it keeps a rule, or deletions look there whether somebody refers to the row.
+    /// Whether it is needed also if no query uses it: it keeps a rule, or deletions look there whether somebody refers to the
+    /// row.
     #[serde(skip)]
     pub needed: bool,
     /// `building`, `ready`, or `invalid`: no query uses it, and it is written to all the same.
