@@ -75,7 +75,7 @@ impl From<sqlx::Error> for Error {
             "54000" => Self::invalid("notes", "an index on it takes 2704 bytes at most"),
             "55P03" => Self::BUSY,
             "22021" => Self::invalid("notes", "holds NUL, which no text of PostgreSQL may"),
-            "22003" | "22007" | "22008" | "22P02" => Self::invalid("params", "a value has another type"),
+            "22003" | "22007" | "22008" | "22P02" => Self::invalid("params", "has a wrong value"),
             _ if is_away(&error) => Self::DATABASE_AWAY,
             _ => {
                 tracing::error!(%error, "answered 500");

@@ -159,7 +159,8 @@ async fn plain(fixture: &Fixture, users: usize) -> anyhow::Result<usize> {
     sqlx::query("set lock_timeout = '50ms'").execute(&mut *connection).await?;
     let mut created = 0;
     for n in 0..users {
-        let insert = "insert into users (email, name, city, born) values ($1, 'Ada', 'Rome', '2001-12-31')";
+        let insert =
+            "insert into users (email, name, city, born) values ($1, 'Ada', 'Rome', '2001-12-31')";
         let insert = sqlx::query(insert).bind(format!("plain{n}@example.org"));
         match insert.execute(&mut *connection).await {
             Ok(_) => created += 1,
