@@ -1,0 +1,363 @@
+//! Who may begin, who waits, and who is told to come back later?
+//!
+//! Invariant: at most `in_flight` requests are at work and at most `waiting` wait. A place that becomes free goes to the
+//! first in the queue who will still have an answer in time, and nobody keeps a place after its request was dropped.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use tokio::{sync::oneshot, time::timeout_at};
+
+use crate::error::{Error, Result};
+
+/// Who begins first, of those with one priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Order {
+    /// Who has waited longest: fair, and everybody waits
+    Fifo,
+    /// Who came last: who is begun is answered soon, and the others run out of time
+    Lifo,
+    /// Whose deadline is next
+    Deadline,
+}
+
+/// Whose requests go first. The order of the variants is the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody wants to buy.
+    Checkout,
+    /// Somebody looks around.
+    Browsing,
+}
+
+/// How much is let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests at work.
+    pub in_flight: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// In which order they begin.
+    pub order: Order,
+}
+
+/// Where a request stands in the queue: the smallest is first.
+type Rank = (Priority, u128, u64);
+
+/// A request in the queue.
+#[derive(Debug)]
+struct Waiter {
+    deadline: Instant,
+    turn: oneshot::Sender<Place>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    in_flight: usize,
+    waiting: BTreeMap<Rank, Waiter>,
+    arrived: u64,
+    /// How long a request usually keeps its place: a moving average.
+    usual: Duration,
+    /// How many checkouts and others were refused.
+    shed: [u64; 2],
+}
+
+/// The door. Nothing in it waits while it holds the lock.
+#[derive(Debug)]
+pub struct Admission {
+    limits: Limits,
+    opened: Instant,
+    state: Mutex<State>,
+}
+
+/// The right to be at work. It goes to the next when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    admission: Arc<Admission>,
+    begun: Instant,
+}
+
+/// A request that waits. When it is dropped, because its time is over or its client has gone, it leaves the queue.
+struct Ticket<'a> {
+    admission: &'a Admission,
+    rank: Rank,
+    /// Dropped after `drop`, and with it a place that came too late.
+    turn: oneshot::Receiver<Place>,
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.admission.state().waiting.remove(&self.rank);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.admission.leave(self.begun.elapsed());
+    }
+}
+
+impl Admission {
+    /// Nobody is in.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, opened: Instant::now(), state: Mutex::default() })
+    }
+
+    /// Lets the request in, now or when it is its turn. An error if it should not wait, or has waited for nothing.
+    pub async fn enter(self: &Arc<Self>, priority: Priority, deadline: Instant) -> Result<Place> {
+        let place = match self.line_up(priority, deadline) {
+            Ok(None) => return Ok(self.place()),
+            Ok(Some(mut ticket)) => timeout_at(deadline.into(), &mut ticket.turn).await,
+            Err(error) => {
+                self.state().shed[priority as usize] += 1;
+                return Err(error);
+            }
+        };
+        // The first error is a deadline that has passed. The second is a request that was taken out of the queue.
+        place
+            .map_err(|_| Error::TOO_LATE)
+            .and_then(|place| place.map_err(|_| Error::BUSY))
+            .inspect_err(|_| self.state().shed[priority as usize] += 1)
+    }
+
+    // ANCHOR: line_up
+    /// Nothing if there is a place. Otherwise a ticket, if the queue has room, or if somebody in it stands behind the new
+    /// request: then the last one is sent away in its place.
+    fn line_up(&self, priority: Priority, deadline: Instant) -> Result<Option<Ticket<'_>>> {
+        let mut state = self.state();
+        if state.in_flight < self.limits.in_flight {
+            state.in_flight += 1;
+            return Ok(None);
+        }
+        state.arrived += 1;
+        let by = match self.limits.order {
+            Order::Fifo => state.arrived.into(),
+            Order::Lifo => u128::MAX - u128::from(state.arrived),
+            Order::Deadline => deadline.saturating_duration_since(self.opened).as_nanos(),
+        };
+        let rank = (priority, by, state.arrived);
+        if state.waiting.len() >= self.limits.waiting {
+            let last = state.waiting.last_entry().filter(|last| *last.key() > rank);
+            // Its sender is dropped, which tells it.
+            last.ok_or(Error::BUSY)?.remove();
+        }
+        let (turn, receiver) = oneshot::channel();
+        state.waiting.insert(rank, Waiter { deadline, turn });
+        Ok(Some(Ticket { admission: self, rank, turn: receiver }))
+    }
+    // ANCHOR_END: line_up
+
+    // ANCHOR: leave
+    /// Somebody has left after so long. The place goes to the next who will have an answer in time: who is begun shortly
+    /// before its deadline is work for nobody, and makes all who stand behind it late too.
+    fn leave(self: &Arc<Self>, kept: Duration) {
+        let mut state = self.state();
+        state.usual = (state.usual * 7 + kept) / 8;
+        let in_time = Instant::now() + 2 * state.usual;
+        while let Some((_, next)) = state.waiting.pop_first() {
+            if next.deadline > in_time {
+                // Who stands in the queue can still receive: it leaves the queue first, under this lock.
+                let _ = next.turn.send(self.place());
+                return;
+            }
+        }
+        state.in_flight -= 1;
+    }
+    // ANCHOR_END: leave
+
+    fn place(self: &Arc<Self>) -> Place {
+        Place { admission: Arc::clone(self), begun: Instant::now() }
+    }
+
+    /// What is let in, and how many were not.
+    pub fn pressure(&self) -> Pressure {
+        let state = self.state();
+        let [checkout, browsing] = state.shed;
+        let Limits { in_flight, waiting, .. } = self.limits;
+        Pressure {
+            in_flight: state.in_flight,
+            waiting: state.waiting.len(),
+            shed: Shed { checkout, browsing },
+            limits: At { in_flight, waiting },
+        }
+    }
+
+    /// Nothing panics while it holds the lock, so poison is ignored.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How full the service is.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Pressure {
+    /// Requests at work.
+    pub in_flight: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Requests that were refused since the start.
+    pub shed: Shed,
+    /// As much as may be.
+    pub limits: At,
+}
+
+/// Refused requests by priority.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Shed {
+    /// Of those who wanted to buy.
+    pub checkout: u64,
+    /// Of all others.
+    pub browsing: u64,
+}
+
+/// The limits of now.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct At {
+    /// Requests at work.
+    pub in_flight: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::task::{JoinHandle, yield_now};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    fn door(in_flight: usize, waiting: usize, order: Order) -> Arc<Admission> {
+        Admission::new(Limits { in_flight, waiting, order })
+    }
+
+    /// A request that waits, once it stands in the queue or was refused.
+    async fn comes(
+        door: &Arc<Admission>,
+        priority: Priority,
+        patience: Duration,
+    ) -> JoinHandle<Result<Place>> {
+        let door = Arc::clone(door);
+        let deadline = Instant::now() + patience;
+        let waits = tokio::spawn(async move { door.enter(priority, deadline).await });
+        yield_now().await;
+        waits
+    }
+
+    async fn browses(door: &Arc<Admission>) -> JoinHandle<Result<Place>> {
+        comes(door, Priority::Browsing, LONG).await
+    }
+
+    /// Whether it is in. The place is kept.
+    async fn is_in(waits: &mut JoinHandle<Result<Place>>) -> bool {
+        yield_now().await;
+        waits.is_finished()
+    }
+
+    #[tokio::test]
+    async fn as_many_are_in_as_may_be_and_as_many_wait() {
+        let door = door(2, 1, Order::Fifo);
+        let (one, _two) = (browses(&door).await, browses(&door).await);
+        let mut three = browses(&door).await;
+        assert!(!is_in(&mut three).await);
+        assert!(matches!(browses(&door).await.await.unwrap(), Err(Error::NotNow(_))));
+        let seen = door.pressure();
+        assert_eq!((seen.in_flight, seen.waiting, seen.shed.browsing), (2, 1, 1));
+        drop(one.await.unwrap().unwrap());
+        assert!(three.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_came_first_begins_first_or_last() {
+        for (order, first) in [(Order::Fifo, 0), (Order::Lifo, 2)] {
+            let door = door(1, 3, order);
+            let at_work = browses(&door).await.await.unwrap().unwrap();
+            let mut waiting = Vec::new();
+            for _ in 0..3 {
+                waiting.push(browses(&door).await);
+            }
+            drop(at_work);
+            yield_now().await;
+            let begun = waiting.iter().position(JoinHandle::is_finished);
+            assert_eq!(begun, Some(first), "{order:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_deadline_begins_first() {
+        let door = door(1, 3, Order::Deadline);
+        let at_work = browses(&door).await.await.unwrap().unwrap();
+        let patient = comes(&door, Priority::Browsing, LONG).await;
+        let hurried = comes(&door, Priority::Browsing, LONG / 2).await;
+        drop(at_work);
+        yield_now().await;
+        assert!(hurried.is_finished() && !patient.is_finished());
+    }
+
+    #[tokio::test]
+    async fn a_checkout_takes_the_place_of_the_last_who_only_looks() {
+        for order in [Order::Fifo, Order::Lifo, Order::Deadline] {
+            let door = door(1, 2, order);
+            let at_work = browses(&door).await.await.unwrap().unwrap();
+            let looks = [browses(&door).await, browses(&door).await];
+            let buys = comes(&door, Priority::Checkout, LONG).await;
+            yield_now().await;
+            let sent_away = looks.iter().filter(|it| it.is_finished()).count();
+            assert_eq!(sent_away, 1, "{order:?}");
+            drop(at_work);
+            assert!(buys.await.unwrap().is_ok(), "{order:?}");
+            // Nobody who looks takes the place of one who buys.
+            let buys = [
+                comes(&door, Priority::Checkout, LONG).await,
+                comes(&door, Priority::Checkout, LONG).await,
+            ];
+            assert!(browses(&door).await.await.unwrap().is_err(), "{order:?}");
+            drop(buys);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_would_have_no_answer_in_time_is_not_begun() {
+        let door = door(1, 3, Order::Fifo);
+        let at_work = browses(&door).await.await.unwrap().unwrap();
+        // A request usually takes a minute.
+        door.state().usual = LONG;
+        let late = comes(&door, Priority::Browsing, LONG).await;
+        let in_time = comes(&door, Priority::Browsing, 10 * LONG).await;
+        drop(at_work);
+        assert!(late.await.unwrap().is_err());
+        assert!(in_time.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_waits_until_the_deadline_is_told() {
+        let door = door(1, 1, Order::Fifo);
+        let _at_work = browses(&door).await.await.unwrap().unwrap();
+        let late = comes(&door, Priority::Checkout, Duration::from_millis(5)).await;
+        assert!(matches!(late.await.unwrap(), Err(Error::NotNow(_))));
+        assert_eq!((door.pressure().waiting, door.pressure().shed.checkout), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_keeps_no_place() {
+        let door = door(1, 2, Order::Fifo);
+        let at_work = browses(&door).await.await.unwrap().unwrap();
+        let mut gone = Box::pin(door.enter(Priority::Browsing, Instant::now() + LONG));
+        assert!((&mut gone).now_or_never().is_none());
+        assert_eq!(door.pressure().waiting, 1);
+        drop(gone);
+        assert_eq!(door.pressure().waiting, 0);
+        // Gone when the place was already on its way.
+        let mut gone = Box::pin(door.enter(Priority::Browsing, Instant::now() + LONG));
+        assert!((&mut gone).now_or_never().is_none());
+        drop(at_work);
+        drop(gone);
+        assert_eq!((door.pressure().in_flight, door.pressure().waiting), (0, 0));
+    }
+}

@@ -1,0 +1,137 @@
+//! Half of the clients hang up. For whom does the service work?
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use lab::{Experiment, Lab, Sabotage, harness::eventually};
+use tokio::time::timeout;
+
+use super::fixture::{Far, Fixture, product};
+use crate::cases::client::new_key;
+
+const CONNECTIONS: u32 = 2;
+/// Each way to the database and back.
+const DELAY: Duration = Duration::from_millis(10);
+/// The impatient hang up after this.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// The product that is bought.
+const BOUGHT: i64 = 100;
+/// So many are there at first.
+const STOCK: i32 = 1_000;
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Params {
+    /// Requests at the same moment; every second one is given up
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(100..=2_000))]
+    requests: u32,
+    /// Orders that are given up at some moment, and sent again later
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=500))]
+    orders: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "cancelled",
+        "Half of the clients hang up. A service that drops their requests asks its database for next to nobody but those who \
+         wait. An order that is dropped at any moment is made whole or not at all, and can be sent again",
+        &["--requests", "200", "--orders", "30"],
+        run,
+    )
+    .sabotage(Sabotage {
+        file: "src/api.rs",
+        replace: "if shop.options.finish_abandoned {",
+        with: "if shop.options.timeout_ms > 0 {",
+        check: "dropped: statements for 100 requests, half of which were given up",
+    })
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let fixture = Fixture::of(&lab, STOCK).await?;
+    let mut rows = Vec::new();
+    for (name, more) in [("finished", &["--finish-abandoned"][..]), ("dropped", &[])] {
+        lab.progress(rows.len() as u64, 3, name);
+        let words = ["--in-flight", "2", "--waiting", "100000", "--timeout-ms", "60000"];
+        let words = [&words[..], more].concat();
+        let far = fixture.far(CONNECTIONS, DELAY, &words).await?;
+        let (before, connected) = (far.proxy.messages(), far.proxy.connections());
+        let answered = burst(&far, params.requests).await?;
+        let statements = far.proxy.messages() - before;
+        let connections = far.proxy.connections() - connected;
+        let for_a_hundred = statements as f64 * 100.0 / f64::from(params.requests);
+        rows.push(
+            [u64::from(params.requests), answered, statements, connections]
+                .map(|it| it.to_string()),
+        );
+        let check = format!("{name}: statements for 100 requests, half of which were given up");
+        let seen = format!("{for_a_hundred:.0}");
+        lab.figure(&check, for_a_hundred, "");
+        if name == "finished" {
+            lab.check(check, "95 or more", seen, for_a_hundred >= 95.0);
+        } else {
+            lab.check(check, "80 or less", seen, for_a_hundred <= 80.0);
+        }
+    }
+    let rows = ["finished", "dropped"].iter().zip(rows);
+    let rows = rows.map(|(name, cells)| [vec![(*name).to_owned()], cells.to_vec()].concat());
+    let columns = [
+        "abandoned requests are",
+        "requests",
+        "answered",
+        "messages to the database",
+        "new connections",
+    ];
+    lab.table("Requests at the same moment", &columns, rows.collect());
+    orders(&lab, &fixture, params.orders).await
+}
+
+/// Sends all at once, and returns how many were answered, when the service has nothing left to do.
+async fn burst(far: &Far, requests: u32) -> anyhow::Result<u64> {
+    let one = |n: u32| {
+        let clients = Arc::clone(&far.clients);
+        async move {
+            let path = product(n.into());
+            let patience = if n.is_multiple_of(2) { PATIENCE } else { Duration::from_mins(1) };
+            clients.get_in_time(&path, patience, false).await.is_ok_and(|it| it == Some(200))
+        }
+    };
+    let answers = join_all((0..requests).map(|n| tokio::spawn(one(n)))).await;
+    rests(far).await?;
+    Ok(answers.into_iter().filter(|it| matches!(it, Ok(true))).count() as u64)
+}
+
+/// Waits until nobody is at work or waits.
+async fn rests(far: &Far) -> anyhow::Result<()> {
+    eventually("the shop has nothing to do", async || {
+        let pressure = far.pressure().await?;
+        let idle = pressure["in_flight"] == 0 && pressure["waiting"] == 0;
+        Ok(idle.then_some(()))
+    })
+    .await
+}
+
+/// Orders are given up one after another, each a little later than the one before: in the queue, before the statement, during
+/// it and after it.
+async fn orders(lab: &Lab, fixture: &Fixture, orders: u32) -> anyhow::Result<()> {
+    lab.progress(2, 3, "orders that are given up");
+    let words = ["--in-flight", "4", "--waiting", "100000"];
+    let far = fixture.far(4, DELAY, &words).await?;
+    let keys: Vec<_> = (0..orders).map(|_| new_key()).collect();
+    for (n, key) in (0..).zip(&keys) {
+        let patience = Duration::from_millis(1 + n % 40);
+        let _ = timeout(patience, far.clients.order(BOUGHT, key)).await;
+    }
+    rests(&far).await?;
+    let (missing, sold) = fixture.books(BOUGHT, STOCK).await?;
+    lab.check_eq("given up at any moment: items that were taken without an order", 0, missing);
+    lab.figure("orders that were made although their clients had gone", sold as f64, "");
+    let mut again = 0;
+    for key in &keys {
+        again += u32::from(far.clients.order(BOUGHT, key).await? == 201);
+    }
+    lab.check_eq("sent again with their keys: orders answered with 201", orders, again);
+    let (missing, sold) = fixture.books(BOUGHT, STOCK).await?;
+    lab.check_eq("and items that were sold, one for each key", i64::from(orders), sold);
+    lab.check_eq("and items that were taken without an order", 0, missing);
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Which claims does this answer make, and what could refute each?
+
+mod clients;
+pub mod blocking;
+pub mod cancelled;
+pub mod fixture;
+pub mod noisy_neighbour;
+pub mod overload;
+pub mod pool_size;
+pub mod queue;
+pub mod sale_day;
+
+use lab::Experiment;
+
+/// Every experiment, in the order of the chapter.
+pub fn all() -> Vec<Experiment> {
+    vec![
+        blocking::experiment(),
+        pool_size::experiment(),
+        overload::experiment(),
+        queue::experiment(),
+        cancelled::experiment(),
+        noisy_neighbour::experiment(),
+        sale_day::experiment(),
+    ]
+}

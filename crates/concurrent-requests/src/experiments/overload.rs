@@ -1,0 +1,163 @@
+//! Three times as many come as can be served. How many get an answer in time, and how is it afterwards?
+
+use std::{sync::Arc, time::Duration};
+
+use lab::{Experiment, Lab, Sabotage, Target};
+
+use super::fixture::{Clients, Fixture, Seen, at_rate, capacity, percentile, product, share};
+
+/// As parts of the capacity.
+const LOADS: [f64; 5] = [0.2, 0.6, 1.0, 2.0, 3.0];
+/// After the overload.
+const AFTER: f64 = 0.5;
+const CONNECTIONS: u32 = 4;
+/// Each way to the database and back.
+const DELAY: Duration = Duration::from_millis(10);
+
+/// Everybody is let in, and goes on although the client has gone: behind a proxy that says nothing of it, or in a framework
+/// that does not look.
+const WITHOUT: [&str; 7] =
+    ["--in-flight", "1000000", "--waiting", "0", "--finish-abandoned", "--timeout-ms", "30000"];
+/// As many at work as there are connections, and a queue that is worked off in some hundredths of a second.
+const WITH: [&str; 4] = ["--in-flight", "4", "--waiting", "8"];
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Params {
+    /// Seconds at each load
+    #[arg(long, default_value_t = 0.7, value_parser = lab::experiment::seconds)]
+    seconds: f64,
+    /// Seconds after the overload
+    #[arg(long, default_value_t = 2.0, value_parser = lab::experiment::seconds)]
+    after: f64,
+    /// Milliseconds after which a client hangs up, and tries once more
+    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u64).range(100..=5_000))]
+    patience: u64,
+    /// How many of the five loads are tried, from the largest down
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=5))]
+    loads: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "overload",
+        "At three times the capacity, a service that takes everybody in answers next to nobody in time, also after the \
+         overload has ended. With limits, a short queue and deadlines it goes on answering as many as it can",
+        &["--seconds", "0.6", "--after", "1", "--loads", "2"],
+        run,
+    )
+    .sabotage(Sabotage {
+        file: "src/admission.rs",
+        replace: "if state.in_flight < self.limits.in_flight {",
+        with: "if state.in_flight < usize::MAX {",
+        check: "with limits: answers in time at three times the capacity ÷ the capacity",
+    })
+}
+
+/// What clients saw of one service.
+struct Whole {
+    /// Answers in time per second at each load, as parts of the capacity.
+    goodput: Vec<f64>,
+    /// At three times the capacity, of those that were answered, in milliseconds.
+    p99: f64,
+    /// After the overload, the share that was answered in time.
+    after: f64,
+    /// Seconds until 18 of 20 were answered in time again, if they were.
+    recovered: Option<f64>,
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let fixture = Fixture::of(&lab, 1).await?;
+    let mut rows = Vec::new();
+    let without = load(&lab, &fixture, params, ("without limits", &WITHOUT), &mut rows).await?;
+    let with = load(&lab, &fixture, params, ("with limits", &WITH), &mut rows).await?;
+    let columns = ["service", "load ÷ capacity", "in time ÷ capacity", "p99 of those (ms)"];
+    lab.table("Answers in time", &columns, rows);
+    let last = params.loads as usize - 1;
+    let check = "with limits: answers in time at three times the capacity ÷ the capacity";
+    let kept = with.goodput[last];
+    lab.check(check, "0.5 or more", format!("{kept:.2}"), kept >= 0.5);
+    let check = "without limits: the same ÷ that with limits";
+    let ratio = without.goodput[last] / kept;
+    lab.check(check, "0.5 or less", format!("{ratio:.2}"), ratio <= 0.5);
+    let check = "with limits: after the overload, requests that are answered in time";
+    lab.check(check, "80 % or more", format!("{:.0} %", with.after * 100.0), with.after >= 0.8);
+    let check = "without limits: after the overload, requests that are answered in time";
+    lab.check(
+        check,
+        "50 % or less",
+        format!("{:.0} %", without.after * 100.0),
+        without.after <= 0.5,
+    );
+    let peak = |whole: &Whole| whole.goodput.iter().copied().fold(0.0, f64::max);
+    let name = "with limits: answers in time at three times the capacity ÷ the peak";
+    lab.figure_with_target(name, kept / peak(&with), "", Target::AtLeast(0.9));
+    let name = "without limits: answers in time at three times the capacity ÷ the peak";
+    lab.figure(name, without.goodput[last] / peak(&without), "");
+    lab.figure("with limits: p99 of the answers at three times the capacity", with.p99, "ms");
+    if let Some(seconds) = with.recovered {
+        let name = "with limits: seconds until 18 of 20 are answered again";
+        lab.figure_with_target(name, seconds, "s", Target::AtMost(2.0));
+    }
+    let end = params.after;
+    lab.text(match without.recovered {
+        Some(seconds) => format!("Without limits it recovered after {seconds:.1} s."),
+        None => format!("Without limits it had not recovered after {end:.1} s."),
+    });
+    Ok(())
+}
+
+async fn load(
+    lab: &Lab,
+    fixture: &Fixture,
+    params: Params,
+    (name, words): (&str, &[&str]),
+    rows: &mut Vec<Vec<String>>,
+) -> anyhow::Result<Whole> {
+    let far = fixture.far(CONNECTIONS, DELAY, words).await?;
+    let capacity = capacity(CONNECTIONS, DELAY);
+    let patience = Duration::from_millis(params.patience);
+    let mut whole = Whole { goodput: Vec::new(), p99: f64::NAN, after: 0.0, recovered: None };
+    let loads = &LOADS[LOADS.len() - params.loads as usize..];
+    let steps = loads.iter().map(|load| (*load, params.seconds)).chain([(AFTER, params.after)]);
+    for (n, (load, seconds)) in steps.enumerate() {
+        lab.progress(n as u64, loads.len() as u64 + 1, name);
+        let time = Duration::from_secs_f64(seconds);
+        let seen = at_rate(load * capacity, time, |number| {
+            let clients = Arc::clone(&far.clients);
+            async move { persistent(&clients, &product(number), patience).await }
+        });
+        let seen = seen.await?;
+        let goodput = share(&seen) * load;
+        let is_after = n == loads.len();
+        let label = if is_after { format!("{load} (after)") } else { load.to_string() };
+        let cells = [label, format!("{goodput:.2}"), format!("{:.0}", percentile(&seen, 99))];
+        rows.push([vec![name.to_owned()], cells.to_vec()].concat());
+        if is_after {
+            whole.after = share(&seen);
+            whole.recovered = recovered(&seen).map(|number| number / (load * capacity));
+            continue;
+        }
+        let axes = ("load ÷ capacity", "in time ÷ capacity");
+        lab.point("Answers in time by load", axes, name, (load, goodput));
+        whole.p99 = percentile(&seen, 99);
+        whole.goodput.push(goodput);
+    }
+    Ok(whole)
+}
+
+/// A client that hangs up when its patience is over, and tries once more. One that is told to come back later does not.
+async fn persistent(clients: &Clients, path: &str, patience: Duration) -> anyhow::Result<bool> {
+    for _ in 0..2 {
+        if let Some(status) = clients.get_in_time(path, patience, true).await? {
+            return Ok(status == 200);
+        }
+    }
+    Ok(false)
+}
+
+/// The number of the first request from which on 18 of 20 were good.
+fn recovered(seen: &[Seen]) -> Option<f64> {
+    let good = |some: &[Seen]| some.iter().filter(|it| it.good).count() >= 18;
+    seen.windows(20).position(good).map(|number| number as f64)
+}
