@@ -2,18 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
-use lab::{Experiment, Lab, Sabotage, harness::eventually};
-use tokio::time::timeout;
+use lab::{Experiment, Lab, Sabotage, fault::Fault, harness::eventually};
+use tokio::{task::JoinSet, time::timeout};
 
 use super::fixture::{Far, Fixture, product};
 use crate::cases::client::new_key;
 
-const CONNECTIONS: u32 = 2;
+const CONNECTIONS: u32 = 4;
 /// Each way to the database and back.
 const DELAY: Duration = Duration::from_millis(10);
-/// The impatient hang up after this.
-const PATIENCE: Duration = Duration::from_millis(100);
 /// The product that is bought.
 const BOUGHT: i64 = 100;
 /// So many are there at first.
@@ -51,11 +48,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (name, more) in [("finished", &["--finish-abandoned"][..]), ("dropped", &[])] {
         lab.progress(rows.len() as u64, 3, name);
-        let words = ["--in-flight", "2", "--waiting", "100000", "--timeout-ms", "60000"];
+        let words = ["--in-flight", "4", "--waiting", "100000", "--timeout-ms", "60000"];
         let words = [&words[..], more].concat();
         let far = fixture.far(CONNECTIONS, DELAY, &words).await?;
         let (before, connected) = (far.proxy.messages(), far.proxy.connections());
-        let answered = burst(&far, params.requests).await?;
+        let answered = burst(&far, params.requests).await? as u64;
         let statements = far.proxy.messages() - before;
         let connections = far.proxy.connections() - connected;
         let for_a_hundred = statements as f64 * 100.0 / f64::from(params.requests);
@@ -85,19 +82,28 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     orders(&lab, &fixture, params.orders).await
 }
 
-/// Sends all at once, and returns how many were answered, when the service has nothing left to do.
-async fn burst(far: &Far, requests: u32) -> anyhow::Result<u64> {
-    let one = |n: u32| {
+/// All ask, half of them hang up, and then the database answers; how many were answered, when the service has nothing left to
+/// do. Nobody hangs up before all have come, so that a slow machine changes nothing.
+async fn burst(far: &Far, requests: u32) -> anyhow::Result<usize> {
+    far.proxy.set(Fault::BlackHole);
+    let (mut patient, mut impatient) = (JoinSet::new(), JoinSet::new());
+    for n in 0..requests {
+        let all = if n.is_multiple_of(2) { &mut impatient } else { &mut patient };
         let clients = Arc::clone(&far.clients);
-        async move {
-            let path = product(n.into());
-            let patience = if n.is_multiple_of(2) { PATIENCE } else { Duration::from_mins(1) };
-            clients.get_in_time(&path, patience, false).await.is_ok_and(|it| it == Some(200))
-        }
-    };
-    let answers = join_all((0..requests).map(|n| tokio::spawn(one(n)))).await;
+        all.spawn(async move { clients.get(&product(n.into())).await });
+    }
+    eventually("all have come", async || {
+        let pressure = far.pressure().await?;
+        let here = pressure["in_flight"].as_u64().zip(pressure["waiting"].as_u64());
+        Ok(here.filter(|(in_flight, waiting)| in_flight + waiting >= requests.into()))
+    })
+    .await?;
+    // Dropping a request closes its connection.
+    impatient.shutdown().await;
+    far.proxy.set(Fault::Delay(DELAY));
+    let answers = patient.join_all().await;
     rests(far).await?;
-    Ok(answers.into_iter().filter(|it| matches!(it, Ok(true))).count() as u64)
+    Ok(answers.into_iter().filter(|it| matches!(it, Ok(200))).count())
 }
 
 /// Waits until nobody is at work or waits.

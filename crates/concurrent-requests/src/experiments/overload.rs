@@ -8,17 +8,17 @@ use super::fixture::{Clients, Fixture, Seen, at_rate, capacity, percentile, prod
 
 /// As parts of the capacity.
 const LOADS: [f64; 5] = [0.2, 0.6, 1.0, 2.0, 3.0];
-/// After the overload.
-const AFTER: f64 = 0.5;
+/// After the overload. Before it, this load is no difficulty; with a retry from each client it is more than the capacity.
+const AFTER: f64 = 0.6;
 const CONNECTIONS: u32 = 4;
 /// Each way to the database and back.
-const DELAY: Duration = Duration::from_millis(10);
+const DELAY: Duration = Duration::from_millis(20);
 
 /// Everybody is let in, and goes on although the client has gone: behind a proxy that says nothing of it, or in a framework
 /// that does not look.
 const WITHOUT: [&str; 7] =
     ["--in-flight", "1000000", "--waiting", "0", "--finish-abandoned", "--timeout-ms", "30000"];
-/// As many at work as there are connections, and a queue that is worked off in some hundredths of a second.
+/// As many at work as there are connections, and a queue that is worked off in a tenth of a second.
 const WITH: [&str; 4] = ["--in-flight", "4", "--waiting", "8"];
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -30,7 +30,7 @@ struct Params {
     #[arg(long, default_value_t = 2.0, value_parser = lab::experiment::seconds)]
     after: f64,
     /// Milliseconds after which a client hangs up, and tries once more
-    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u64).range(100..=5_000))]
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=5_000))]
     patience: u64,
     /// How many of the five loads are tried, from the largest down
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=5))]
@@ -41,16 +41,16 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "overload",
-        "At three times the capacity, a service that takes everybody in answers next to nobody in time, also after the \
-         overload has ended. With limits, a short queue and deadlines it goes on answering as many as it can",
-        &["--seconds", "0.6", "--after", "1", "--loads", "2"],
+        "At three times the capacity, a service that takes everybody in answers next to nobody in time, and stays so at a \
+         load that it could serve, since clients retry. With limits and a short queue it goes on answering as many as it can",
+        &["--seconds", "0.4", "--after", "0.8", "--loads", "2"],
         run,
     )
     .sabotage(Sabotage {
         file: "src/admission.rs",
         replace: "if state.in_flight < self.limits.in_flight {",
         with: "if state.in_flight < usize::MAX {",
-        check: "with limits: answers in time at three times the capacity ÷ the capacity",
+        check: "with limits: answers in time at three times the capacity ÷ the most at any load",
     })
 }
 
@@ -74,26 +74,28 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let columns = ["service", "load ÷ capacity", "in time ÷ capacity", "p99 of those (ms)"];
     lab.table("Answers in time", &columns, rows);
     let last = params.loads as usize - 1;
-    let check = "with limits: answers in time at three times the capacity ÷ the capacity";
+    let peak = |whole: &Whole| whole.goodput.iter().copied().fold(0.0, f64::max);
     let kept = with.goodput[last];
-    lab.check(check, "0.5 or more", format!("{kept:.2}"), kept >= 0.5);
+    let check = "with limits: answers in time at three times the capacity ÷ the most at any load";
+    let of_peak = kept / peak(&with);
+    lab.check(check, "0.5 or more", format!("{of_peak:.2}"), of_peak >= 0.5);
     let check = "without limits: the same ÷ that with limits";
     let ratio = without.goodput[last] / kept;
     lab.check(check, "0.5 or less", format!("{ratio:.2}"), ratio <= 0.5);
-    let check = "with limits: after the overload, requests that are answered in time";
-    lab.check(check, "80 % or more", format!("{:.0} %", with.after * 100.0), with.after >= 0.8);
-    let check = "without limits: after the overload, requests that are answered in time";
-    lab.check(
-        check,
-        "50 % or less",
-        format!("{:.0} %", without.after * 100.0),
-        without.after <= 0.5,
-    );
-    let peak = |whole: &Whole| whole.goodput.iter().copied().fold(0.0, f64::max);
-    let name = "with limits: answers in time at three times the capacity ÷ the peak";
-    lab.figure_with_target(name, kept / peak(&with), "", Target::AtLeast(0.9));
-    let name = "without limits: answers in time at three times the capacity ÷ the peak";
-    lab.figure(name, without.goodput[last] / peak(&without), "");
+    let check = "after the overload, answered in time: without limits ÷ with limits";
+    let ratio = without.after / with.after;
+    lab.check(check, "0.5 or less", format!("{ratio:.2}"), ratio <= 0.5);
+    for (name, whole) in [("with limits", &with), ("without limits", &without)] {
+        let figure = format!("{name}: answers in time at three times the capacity ÷ the peak");
+        let of_peak = whole.goodput[last] / peak(whole);
+        if name == "with limits" {
+            lab.figure_with_target(figure, of_peak, "", Target::AtLeast(0.9));
+        } else {
+            lab.figure(figure, of_peak, "");
+        }
+        let figure = format!("{name}: after the overload, requests that are answered in time");
+        lab.figure(figure, whole.after * 100.0, "%");
+    }
     lab.figure("with limits: p99 of the answers at three times the capacity", with.p99, "ms");
     if let Some(seconds) = with.recovered {
         let name = "with limits: seconds until 18 of 20 are answered again";

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::try_join_all;
 use lab::{Experiment, Lab, Sabotage};
 
 use super::fixture::{Fixture, Seen, at_rate, capacity, percentile, product, share};
 
-const CONNECTIONS: u32 = 4;
+const CONNECTIONS: u32 = 2;
 /// Each way to the database and back.
-const DELAY: Duration = Duration::from_millis(10);
+const DELAY: Duration = Duration::from_millis(20);
 /// As a part of the capacity.
 const LOAD: f64 = 2.0;
 /// Every second client hangs up after the first, the others after the second.
@@ -24,8 +25,8 @@ const WAYS: [(&str, &str, bool); 4] = [
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
-    /// Seconds for each way
-    #[arg(long, default_value_t = 2.5, value_parser = lab::experiment::seconds)]
+    /// Seconds of overload
+    #[arg(long, default_value_t = 5.0, value_parser = lab::experiment::seconds)]
     seconds: f64,
 }
 
@@ -34,7 +35,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "queue",
         "In an overload, a long queue in the order of arrival answers next to nobody in time, unless the service knows the \
-         deadlines and does not begin what will be late. With LIFO those who are answered have hardly waited",
+         deadlines and does not begin what will be late. LIFO answers about as many, and those have waited less",
         &["--seconds", "1.5"],
         run,
     )
@@ -48,49 +49,56 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, 1).await?;
-    let (mut rows, mut shares, mut medians) = (Vec::new(), Vec::new(), Vec::new());
-    for (n, (name, order, told)) in WAYS.into_iter().enumerate() {
-        lab.progress(n as u64, WAYS.len() as u64, name);
-        // The queue has room for everybody, and the service does not see that a client hangs up.
-        let words = ["--in-flight", "4", "--waiting", "100000", "--finish-abandoned"];
-        let words = [&words[..], &["--order", order, "--timeout-ms", "30000"]].concat();
-        let far = fixture.far(CONNECTIONS, DELAY, &words).await?;
-        let rate = LOAD * capacity(CONNECTIONS, DELAY);
-        let seen = at_rate(rate, Duration::from_secs_f64(params.seconds), |number| {
-            let clients = Arc::clone(&far.clients);
-            let patience = PATIENCE[usize::from(number % 2 == 1)];
-            async move {
-                let answer = clients.get_in_time(&product(number), patience, told).await?;
-                Ok(answer == Some(200))
-            }
-        });
-        let seen = seen.await?;
+    // All at the same time: each has a proxy of its own, whose delay sets the capacity, and they hardly use the processor.
+    lab.progress(0, 1, "all four ways");
+    let all = try_join_all(WAYS.map(|way| overloaded(&fixture, way, params))).await?;
+    let percent = |seen: &[Seen]| format!("{:.0} %", share(seen) * 100.0);
+    let rows = WAYS.iter().zip(&all).map(|((name, ..), seen)| {
         let half = |odd: bool| -> Vec<Seen> {
             seen.iter().copied().filter(|it| (it.number % 2 == 1) == odd).collect()
         };
-        let percent = |seen: &[Seen]| format!("{:.0} %", share(seen) * 100.0);
-        rows.push(vec![
-            name.to_owned(),
-            percent(&seen),
-            percent(&half(false)),
-            percent(&half(true)),
-            format!("{:.0}", percentile(&seen, 50)),
-        ]);
-        lab.figure(format!("{name}: answered in time"), share(&seen) * 100.0, "%");
-        lab.figure(format!("{name}: median wait of those"), percentile(&seen, 50), "ms");
-        shares.push(share(&seen));
-        medians.push(percentile(&seen, 50));
-    }
+        let shares = [percent(seen), percent(&half(false)), percent(&half(true))];
+        let median = format!("{:.0}", percentile(seen, 50));
+        [vec![(*name).to_owned()], shares.to_vec(), vec![median]].concat()
+    });
     let columns = ["first is", "in time", "of the hurried", "of the patient", "their p50 (ms)"];
-    lab.table("At twice the capacity", &columns, rows);
-    for (way, least) in [(1, 1.25), (2, 1.25)] {
-        let ratio = shares[way] / shares[0].max(0.01);
+    lab.table("At twice the capacity", &columns, rows.collect());
+    for ((name, ..), seen) in WAYS.iter().zip(&all) {
+        lab.figure(format!("{name}: answered in time"), share(seen) * 100.0, "%");
+        lab.figure(format!("{name}: median wait of those"), percentile(seen, 50), "ms");
+    }
+    for way in [1, 2] {
+        let ratio = share(&all[way]) / share(&all[0]).max(0.01);
         let name = WAYS[way].0;
         let check = format!("{name}: answered in time ÷ the same with deadlines that are not told");
-        lab.check(check, format!("{least} or more"), format!("{ratio:.2}"), ratio >= least);
+        lab.check(check, "1.25 or more", format!("{ratio:.2}"), ratio >= 1.25);
     }
+    let check = "LIFO: answered in time ÷ those of FIFO";
+    let ratio = share(&all[2]) / share(&all[1]);
+    lab.check(check, "0.7 or more", format!("{ratio:.2}"), ratio >= 0.7);
     let check = "LIFO: median wait of those who are answered ÷ that of FIFO";
-    let ratio = medians[2] / medians[1];
+    let ratio = percentile(&all[2], 50) / percentile(&all[1], 50);
     lab.check(check, "0.8 or less", format!("{ratio:.2}"), ratio <= 0.8);
     Ok(())
+}
+
+/// What clients see of a shop whose queue has room for everybody, and which does not see that a client hangs up.
+async fn overloaded(
+    fixture: &Fixture,
+    (_, order, told): (&str, &str, bool),
+    params: Params,
+) -> anyhow::Result<Vec<Seen>> {
+    let words = ["--in-flight", "2", "--waiting", "100000", "--finish-abandoned"];
+    let words = [&words[..], &["--order", order, "--timeout-ms", "30000"]].concat();
+    let far = fixture.far(CONNECTIONS, DELAY, &words).await?;
+    let rate = LOAD * capacity(CONNECTIONS, DELAY);
+    at_rate(rate, Duration::from_secs_f64(params.seconds), |number| {
+        let clients = Arc::clone(&far.clients);
+        let patience = PATIENCE[usize::from(number % 2 == 1)];
+        async move {
+            let answer = clients.get_in_time(&product(number), patience, told).await?;
+            Ok(answer == Some(200))
+        }
+    })
+    .await
 }

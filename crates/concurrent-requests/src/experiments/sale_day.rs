@@ -16,10 +16,10 @@ use crate::cases::client::new_key;
 
 const CONNECTIONS: u32 = 8;
 /// Each way to the database and back.
-const DELAY: Duration = Duration::from_millis(5);
+const DELAY: Duration = Duration::from_millis(10);
 const CHECKOUTS_PER_SECOND: f64 = 150.0;
-/// Of the shop's capacity for reading.
-const BROWSING: f64 = 0.4;
+/// Those who look around would fill the shop by themselves.
+const BROWSING: f64 = 1.0;
 /// What is on sale.
 const ON_SALE: i64 = 100;
 
