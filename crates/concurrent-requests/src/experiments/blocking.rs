@@ -119,6 +119,8 @@ fn rules_for(milliseconds: u32) -> u32 {
 async fn once(fixture: &Fixture, way: &str, prices: u32, rules: u32) -> anyhow::Result<Seen> {
     let rules = rules.to_string();
     let words = ["--price", way, "--price-rules", &rules, "--in-flight", "1000"];
+    // A busy machine may take long over the last of them.
+    let words = [&words[..], &["--timeout-ms", "600000"]].concat();
     let shop = fixture.serve().args(&words).env("TOKIO_WORKER_THREADS", WORKERS);
     let shop = shop.env("RUST_LOG", "warn").keep_lines(1_000).start().await?;
     let clients = Clients::of(shop.address());

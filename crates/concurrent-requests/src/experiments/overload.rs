@@ -24,10 +24,10 @@ const WITH: [&str; 4] = ["--in-flight", "4", "--waiting", "8"];
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
     /// Seconds at each load
-    #[arg(long, default_value_t = 0.7, value_parser = lab::experiment::seconds)]
+    #[arg(long, default_value_t = 0.5, value_parser = lab::experiment::seconds)]
     seconds: f64,
     /// Seconds after the overload
-    #[arg(long, default_value_t = 2.0, value_parser = lab::experiment::seconds)]
+    #[arg(long, default_value_t = 1.5, value_parser = lab::experiment::seconds)]
     after: f64,
     /// Milliseconds after which a client hangs up, and tries once more
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=5_000))]
@@ -133,7 +133,10 @@ async fn load(
         let goodput = share(&seen) * load;
         let is_after = n == loads.len();
         let label = if is_after { format!("{load} (after)") } else { load.to_string() };
-        let cells = [label, format!("{goodput:.2}"), format!("{:.0}", percentile(&seen, 99))];
+        let p99 = percentile(&seen, 99);
+        // Nobody was answered: there is nothing to take a percentile of.
+        let shown = if p99.is_nan() { "-".to_owned() } else { format!("{p99:.0}") };
+        let cells = [label, format!("{goodput:.2}"), shown];
         rows.push([vec![name.to_owned()], cells.to_vec()].concat());
         if is_after {
             whole.after = share(&seen);
@@ -142,7 +145,7 @@ async fn load(
         }
         let axes = ("load ÷ capacity", "in time ÷ capacity");
         lab.point("Answers in time by load", axes, name, (load, goodput));
-        whole.p99 = percentile(&seen, 99);
+        whole.p99 = p99;
         whole.goodput.push(goodput);
     }
     Ok(whole)

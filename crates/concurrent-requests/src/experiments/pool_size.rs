@@ -26,7 +26,7 @@ const REQUESTS: u64 = 25;
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
     /// Seconds for each measurement
-    #[arg(long, default_value_t = 1.0, value_parser = lab::experiment::seconds)]
+    #[arg(long, default_value_t = 0.7, value_parser = lab::experiment::seconds)]
     seconds: f64,
     /// Clients, each of which asks without a pause
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(16..=256))]

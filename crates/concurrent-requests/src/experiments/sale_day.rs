@@ -14,12 +14,13 @@ use tokio::time::sleep;
 use super::fixture::{Clients, Fixture, at_rate, capacity, percentile, product};
 use crate::cases::client::new_key;
 
-const CONNECTIONS: u32 = 8;
+const CONNECTIONS: u32 = 16;
 /// Each way to the database and back.
 const DELAY: Duration = Duration::from_millis(10);
-const CHECKOUTS_PER_SECOND: f64 = 150.0;
-/// Those who look around would fill the shop by themselves.
-const BROWSING: f64 = 1.0;
+/// Half of them are sent twice, and most need three statements: the order, its key, and the product.
+const CHECKOUTS_PER_SECOND: f64 = 120.0;
+/// Of the capacity for one statement each: more than the checkouts leave.
+const BROWSING: f64 = 0.5;
 /// What is on sale.
 const ON_SALE: i64 = 100;
 
@@ -39,7 +40,7 @@ pub fn experiment() -> Experiment {
         "sale-day",
         "Two thousand clients want one of a hundred items, and half of them send their order twice. A hundred items are sold, \
          none twice; and those who look around are refused before those who buy",
-        &["--clients", "225", "--items", "12"],
+        &["--clients", "180", "--items", "12"],
         run,
     )
     .sabotage(Sabotage {
@@ -63,7 +64,7 @@ struct Buyers {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.items).await?;
-    let words = ["--in-flight", "8", "--waiting", "64"];
+    let words = ["--in-flight", "16", "--waiting", "64"];
     let far = fixture.far(CONNECTIONS, DELAY, &words).await?;
     let capacity = capacity(CONNECTIONS, DELAY);
     let time = Duration::from_secs_f64(f64::from(params.clients) / CHECKOUTS_PER_SECOND);
@@ -142,7 +143,7 @@ async fn answered(
     key: &str,
     number: u64,
 ) -> anyhow::Result<Option<u16>> {
-    for _ in 0..20 {
+    for attempt in 0..20 {
         let begun = std::time::Instant::now();
         let status = clients.order(ON_SALE, key).await?;
         buyers.sent.fetch_add(1, Ordering::Relaxed);
@@ -152,8 +153,8 @@ async fn answered(
             return Ok(Some(status));
         }
         buyers.refused.fetch_add(1, Ordering::Relaxed);
-        // As told, and not all at once.
-        sleep(Duration::from_millis(1_000 + number % 10 * 50)).await;
+        // As told, then longer each time, and not all at once.
+        sleep(Duration::from_millis((1_000 << attempt.min(3)) + number % 10 * 50)).await;
     }
     Ok(None)
 }
