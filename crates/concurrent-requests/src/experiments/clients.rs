@@ -127,3 +127,9 @@ pub fn percentile(seen: &[Seen], percentage: usize) -> f64 {
     good.sort_by(f64::total_cmp);
     good.get(good.len().saturating_sub(1) * percentage / 100).copied().unwrap_or(f64::NAN)
 }
+
+/// The number of the first request from which on 18 of 20 were good.
+pub fn recovered(seen: &[Seen]) -> Option<f64> {
+    let good = |some: &[Seen]| some.iter().filter(|it| it.good).count() >= 18;
+    seen.windows(20).position(good).map(|number| number as f64)
+}

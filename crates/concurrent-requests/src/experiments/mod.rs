@@ -8,6 +8,7 @@ pub mod noisy_neighbour;
 pub mod overload;
 pub mod pool_size;
 pub mod queue;
+pub mod retries;
 pub mod sale_day;
 
 use lab::Experiment;
@@ -19,6 +20,7 @@ pub fn all() -> Vec<Experiment> {
         pool_size::experiment(),
         overload::experiment(),
         queue::experiment(),
+        retries::experiment(),
         cancelled::experiment(),
         noisy_neighbour::experiment(),
         sale_day::experiment(),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use lab::{Experiment, Lab, Sabotage, Target};
 
-use super::fixture::{Clients, Fixture, Seen, at_rate, capacity, percentile, product, share};
+use super::fixture::{Clients, Fixture, at_rate, capacity, percentile, product, recovered, share};
 
 /// As parts of the capacity.
 const LOADS: [f64; 5] = [0.2, 0.6, 1.0, 2.0, 3.0];
@@ -159,10 +159,4 @@ async fn persistent(clients: &Clients, path: &str, patience: Duration) -> anyhow
         }
     }
     Ok(false)
-}
-
-/// The number of the first request from which on 18 of 20 were good.
-fn recovered(seen: &[Seen]) -> Option<f64> {
-    let good = |some: &[Seen]| some.iter().filter(|it| it.good).count() >= 18;
-    seen.windows(20).position(good).map(|number| number as f64)
 }
