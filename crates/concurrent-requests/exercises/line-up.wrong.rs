@@ -2,7 +2,7 @@
     /// Nothing if there is a place. Otherwise a ticket, if the queue has room.
     fn line_up(&self, priority: Priority, deadline: Instant) -> Result<Option<Ticket<'_>>> {
         let mut state = self.state();
-        if state.in_flight < self.limits.in_flight {
+        if state.in_flight < state.limit.now() {
             state.in_flight += 1;
             return Ok(None);
         }

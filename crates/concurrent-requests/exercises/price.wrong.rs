@@ -6,9 +6,9 @@
             Threads::Inline => Ok(quote(cents, id, rules)),
             Threads::Blocking => on_another_thread(move || quote(cents, id, rules)).await,
             Threads::Pool => {
-                // The mistake: an async function is not another thread. It computes within a poll, on this one.
-                let _core = self.cores.acquire().await;
-                async move { Ok(quote(cents, id, rules)) }.await
+                // The mistake: a task is not a thread. It computes within a poll, on one of those that answer requests.
+                let work = tokio::spawn(async move { quote(cents, id, rules) });
+                work.await.map_err(|error| Error::Internal(Arc::new(error)))
             }
         }
     }

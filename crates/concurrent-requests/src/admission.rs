@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::{sync::oneshot, time::timeout_at};
 
 use crate::error::{Error, Result};
+use crate::limit::Limit;
 
 /// Who begins first, of those with one priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -40,6 +41,8 @@ pub enum Priority {
 pub struct Limits {
     /// Requests at work.
     pub in_flight: usize,
+    /// Whether fewer are let in as long as the latency says so.
+    pub adaptive: bool,
     /// Requests that wait.
     pub waiting: usize,
     /// In which order they begin.
@@ -56,8 +59,9 @@ struct Waiter {
     turn: oneshot::Sender<Place>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    limit: Limit,
     in_flight: usize,
     waiting: BTreeMap<Rank, Waiter>,
     arrived: u64,
@@ -105,7 +109,15 @@ impl Drop for Place {
 impl Admission {
     /// Nobody is in.
     pub fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, opened: Instant::now(), state: Mutex::default() })
+        let state = State {
+            limit: Limit::new(limits.in_flight, limits.adaptive),
+            in_flight: 0,
+            waiting: BTreeMap::new(),
+            arrived: 0,
+            usual: Duration::ZERO,
+            shed: [0; 2],
+        };
+        Arc::new(Self { limits, opened: Instant::now(), state: Mutex::new(state) })
     }
 
     /// Lets the request in, now or when it is its turn. An error if it should not wait, or has waited for nothing.
@@ -130,7 +142,7 @@ impl Admission {
     /// request: then the last one is sent away in its place.
     fn line_up(&self, priority: Priority, deadline: Instant) -> Result<Option<Ticket<'_>>> {
         let mut state = self.state();
-        if state.in_flight < self.limits.in_flight {
+        if state.in_flight < state.limit.now() {
             state.in_flight += 1;
             return Ok(None);
         }
@@ -153,20 +165,23 @@ impl Admission {
     // ANCHOR_END: line_up
 
     // ANCHOR: leave
-    /// Somebody has left after so long. The place goes to the next who will have an answer in time: who is begun shortly
+    /// Somebody has left after so long. Free places go to the next who will have an answer in time: who is begun shortly
     /// before its deadline is work for nobody, and makes all who stand behind it late too.
     fn leave(self: &Arc<Self>, kept: Duration) {
         let mut state = self.state();
         state.usual = (state.usual * 7 + kept) / 8;
+        let at_work = state.in_flight;
+        state.limit.learn(kept, at_work);
+        state.in_flight -= 1;
         let in_time = Instant::now() + 2 * state.usual;
-        while let Some((_, next)) = state.waiting.pop_first() {
+        while state.in_flight < state.limit.now() {
+            let Some((_, next)) = state.waiting.pop_first() else { return };
             if next.deadline > in_time {
+                state.in_flight += 1;
                 // Who stands in the queue can still receive: it leaves the queue first, under this lock.
                 let _ = next.turn.send(self.place());
-                return;
             }
         }
-        state.in_flight -= 1;
     }
     // ANCHOR_END: leave
 
@@ -178,12 +193,11 @@ impl Admission {
     pub fn pressure(&self) -> Pressure {
         let state = self.state();
         let [checkout, browsing] = state.shed;
-        let Limits { in_flight, waiting, .. } = self.limits;
         Pressure {
             in_flight: state.in_flight,
             waiting: state.waiting.len(),
             shed: Shed { checkout, browsing },
-            limits: At { in_flight, waiting },
+            limits: At { in_flight: state.limit.now(), waiting: self.limits.waiting },
         }
     }
 
@@ -234,7 +248,7 @@ mod tests {
     const LONG: Duration = Duration::from_mins(1);
 
     fn door(in_flight: usize, waiting: usize, order: Order) -> Arc<Admission> {
-        Admission::new(Limits { in_flight, waiting, order })
+        Admission::new(Limits { in_flight, adaptive: false, waiting, order })
     }
 
     /// A request that waits, once it stands in the queue or was refused.

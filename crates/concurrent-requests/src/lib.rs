@@ -4,15 +4,16 @@
 //! a lock. What comes beyond that waits in a short queue or is refused at once, so that the rest gets an answer in time.
 //!
 //! In reading order: the naive version ([`whiteboard`]); what is sold ([`order`]) and reported ([`report`]); until when an
-//! answer is wanted ([`deadline`]), who may begin ([`admission`]), where CPU work runs ([`price`]) and who blocks a thread
-//! ([`watchdog`]), what a slow dependency may take ([`bulkhead`]), what happens to work that nobody waits for ([`cancel`])
-//! and to work that takes long ([`jobs`]); what is kept ([`store`]); how the parts are put together ([`service`]) and speak
-//! HTTP ([`error`], [`api`]).
+//! answer is wanted ([`deadline`]), how many may be at work ([`limit`]) and who begins ([`admission`]), where CPU work runs
+//! ([`price`]) and who blocks a thread ([`watchdog`]), what a slow dependency may take ([`bulkhead`]), what happens to work
+//! that nobody waits for ([`cancel`]) and to work that takes long ([`jobs`]); what is kept ([`store`]); how the parts are put
+//! together ([`service`]) and speak HTTP ([`error`], [`api`]).
 
 pub mod whiteboard;
 pub mod order;
 pub mod report;
 pub mod deadline;
+pub mod limit;
 pub mod admission;
 pub mod price;
 pub mod watchdog;

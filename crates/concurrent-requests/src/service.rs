@@ -17,6 +17,9 @@ pub struct Options {
     /// Requests that may be at work at once
     #[arg(long, default_value_t = 32)]
     pub in_flight: usize,
+    /// Let in as many as the database can do, judged by the latency, and `--in-flight` at the most
+    #[arg(long)]
+    pub adaptive: bool,
     /// Requests that may wait to begin; the next is answered with 503
     #[arg(long, default_value_t = 64)]
     pub waiting: usize,
@@ -69,13 +72,14 @@ impl Shop {
         // Leaves room for an answer within the time of the request.
         let timeout = Duration::from_millis(options.timeout_ms) * 4 / 5;
         let store = Store::new(database_url, options.connections, timeout)?;
-        let Options { in_flight, waiting, order, .. } = options;
+        let Options { in_flight, adaptive, waiting, order, .. } = options;
+        let limits = Limits { in_flight, adaptive, waiting, order };
         let reports = Bulkhead::of(options.report_connections);
         let (jobs, worker) = Jobs::start(options.jobs, store.clone(), reports.clone());
         let shop = Self {
             store,
             engine: Engine::new(options.price, options.price_rules),
-            admission: Admission::new(Limits { in_flight: in_flight.max(1), waiting, order }),
+            admission: Admission::new(limits),
             reports,
             jobs,
             options: Arc::new(options),

@@ -1,6 +1,8 @@
 //! Which claims does this answer make, and what could refute each?
 
 mod clients;
+mod echo;
+pub mod adaptive;
 pub mod blocking;
 pub mod cancelled;
 pub mod fixture;
@@ -10,6 +12,7 @@ pub mod pool_size;
 pub mod queue;
 pub mod retries;
 pub mod sale_day;
+pub mod threads;
 
 use lab::Experiment;
 
@@ -17,10 +20,12 @@ use lab::Experiment;
 pub fn all() -> Vec<Experiment> {
     vec![
         blocking::experiment(),
+        threads::experiment(),
         pool_size::experiment(),
         overload::experiment(),
         queue::experiment(),
         retries::experiment(),
+        adaptive::experiment(),
         cancelled::experiment(),
         noisy_neighbour::experiment(),
         sale_day::experiment(),

@@ -48,7 +48,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/admission.rs",
-        replace: "if state.in_flight < self.limits.in_flight {",
+        replace: "if state.in_flight < state.limit.now() {",
         with: "if state.in_flight < usize::MAX {",
         check: "with limits: answers in time at three times the capacity ÷ the most at any load",
     })

@@ -58,7 +58,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/admission.rs",
-        replace: "if state.in_flight < self.limits.in_flight {",
+        replace: "if state.in_flight < state.limit.now() {",
         with: "if state.in_flight < usize::MAX {",
         check: "at the end, answered in time: at once, shop with limits ÷ with a budget",
     })
