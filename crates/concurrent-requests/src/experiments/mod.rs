@@ -8,6 +8,7 @@ pub mod cancelled;
 pub mod fixture;
 pub mod noisy_neighbour;
 pub mod overload;
+pub mod pgbouncer;
 pub mod pool_size;
 pub mod queue;
 pub mod retries;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Experiment> {
         blocking::experiment(),
         threads::experiment(),
         pool_size::experiment(),
+        pgbouncer::experiment(),
         overload::experiment(),
         queue::experiment(),
         retries::experiment(),

@@ -41,8 +41,9 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "threads",
-        "A server with a thread for each connection has as many threads as idle connections; one with tasks has two. The shop uses at most 64 KiB for each, and \
-         answers others while thousands are open and a hundred clients have sent half an order",
+        "A server with a thread for each connection has as many threads as idle connections; one with tasks has two. The shop \
+         uses at most 64 KiB for each, and answers others while thousands are open and a hundred clients have sent half an \
+         order",
         &["--idle", "300", "--messages", "50"],
         run,
     )
