@@ -1,22 +1,15 @@
 //! One handler computes for some milliseconds. What does everybody else notice?
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use anyhow::Context;
 use futures_util::future::try_join_all;
 use lab::{Experiment, Lab, Sabotage};
-use tokio::time::sleep;
 
-use super::fixture::{Clients, Fixture, at_rate, percentile, product};
+use super::fixture::{Clients, Fixture, Stall, percentile, product, stall};
 use crate::price::quote;
 
 /// Threads that answer requests, on whatever machine.
 const WORKERS: &str = "2";
-/// Requests a second of the client of the route that does nothing.
-const TRIVIAL: f64 = 100.0;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -48,15 +41,6 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// What clients have seen while prices were computed.
-struct Seen {
-    /// Those of `/healthz`.
-    trivial: Vec<super::fixture::Seen>,
-    /// How long the first price took, in milliseconds.
-    price: f64,
-    log: String,
-}
-
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, 1).await?;
     let rules = rules_for(params.price_ms);
@@ -64,7 +48,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (n, way) in ["inline", "blocking", "pool"].into_iter().enumerate() {
         lab.progress(n as u64, 3, way);
-        let seen = once(&fixture, way, params, rules).await?;
+        let (seen, log) = once(&fixture, way, (params.prices, params.seconds), rules).await?;
         let [p50, p99, longest] = [50, 99, 100].map(|it| percentile(&seen.trivial, it));
         let milliseconds = [p50, p99, longest, seen.price].map(|it| format!("{it:.1}"));
         rows.push([vec![way.to_owned()], milliseconds.to_vec()].concat());
@@ -75,7 +59,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             format!("{way}: longest wait of the route that does nothing ÷ time of the first price");
         if way == "inline" {
             lab.check(check, "0.5 or more", format!("{part:.2}"), part >= 0.5);
-            let named = seen.log.contains("GET /products/{id}/price held its thread");
+            let named = log.contains("GET /products/{id}/price held its thread");
             lab.check_eq("inline: the log names the handler that holds its thread", true, named);
         } else if way == "pool" {
             lab.check(check, "0.5 or less", format!("{part:.2}"), part <= 0.5);
@@ -88,7 +72,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
 /// So many rules that a price takes this long here.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is bounded")]
-fn rules_for(milliseconds: u32) -> u32 {
+pub fn rules_for(milliseconds: u32) -> u32 {
     const SOME: u32 = 200_000;
     // The best of some: in the others, another process had the core.
     let times = (0..10).map(|_| {
@@ -101,7 +85,13 @@ fn rules_for(milliseconds: u32) -> u32 {
     rules.clamp(1_000.0, 1e9) as u32
 }
 
-async fn once(fixture: &Fixture, way: &str, params: Params, rules: u32) -> anyhow::Result<Seen> {
+/// The shop with this way of computing prices, and so many prices at once while a client asks for so many seconds; with its log.
+pub async fn once(
+    fixture: &Fixture,
+    way: &str,
+    (prices, seconds): (u32, f64),
+    rules: u32,
+) -> anyhow::Result<(Stall, String)> {
     let rules = rules.to_string();
     // A busy machine may take long over the last of them.
     let words = ["--price", way, "--price-rules", &rules, "--timeout-ms", "600000"];
@@ -110,25 +100,12 @@ async fn once(fixture: &Fixture, way: &str, params: Params, rules: u32) -> anyho
     let shop = shop.keep_lines(1_000).start().await?;
     let clients = Arc::new(Clients::of(shop.address()));
     // The connections of all are open, and the database's too.
-    let warm = (0..params.prices + 8).map(|n| {
+    let warm = (0..prices + 8).map(|n| {
         let clients = &clients;
         async move { clients.must_get(&product(n.into())).await }
     });
     try_join_all(warm).await?;
-    let trivial = at_rate(TRIVIAL, Duration::from_secs_f64(params.seconds), |_| {
-        let clients = Arc::clone(&clients);
-        async move { Ok(clients.get("/healthz").await? == 200) }
-    });
-    let prices = async {
-        sleep(Duration::from_millis(50)).await;
-        let begun = Instant::now();
-        let ask = |n: u32| {
-            let (clients, path) = (&clients, format!("{}/price", product(n.into())));
-            async move { clients.must_get(&path).await.map(|()| begun.elapsed().as_secs_f64() * 1e3) }
-        };
-        try_join_all((0..params.prices).map(ask)).await
-    };
-    let (trivial, prices) = tokio::try_join!(trivial, prices)?;
-    let price = prices.into_iter().reduce(f64::min).context("no price")?;
-    Ok(Seen { trivial, price, log: shop.log() })
+    let prices: Vec<_> = (0..prices).map(|n| format!("{}/price", product(n.into()))).collect();
+    let seen = stall(&clients, &prices, seconds).await?;
+    Ok((seen, shop.log()))
 }

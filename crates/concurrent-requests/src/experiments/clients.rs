@@ -2,13 +2,14 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use futures_util::future::try_join_all;
 use lab::load::{self, http::Connection};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Clients of one server. Each request takes a free connection, or opens one.
 #[derive(Debug)]
@@ -132,4 +133,39 @@ pub fn percentile(seen: &[Seen], percentage: usize) -> f64 {
 pub fn recovered(seen: &[Seen]) -> Option<f64> {
     let good = |some: &[Seen]| some.iter().filter(|it| it.good).count() >= 18;
     seen.windows(20).position(good).map(|number| number as f64)
+}
+
+/// What clients have seen while prices were computed.
+#[derive(Debug)]
+pub struct Stall {
+    /// Those of `/healthz`, a hundred times a second.
+    pub trivial: Vec<Seen>,
+    /// How long the first price took, in milliseconds.
+    pub price: f64,
+    /// And all of them.
+    pub prices: f64,
+}
+
+/// Asks for all prices at once, while others ask for a route that does nothing.
+pub async fn stall(
+    clients: &Arc<Clients>,
+    prices: &[String],
+    seconds: f64,
+) -> anyhow::Result<Stall> {
+    let trivial = at_rate(100.0, Duration::from_secs_f64(seconds), |_| {
+        let clients = Arc::clone(clients);
+        async move { Ok(clients.get("/healthz").await? == 200) }
+    });
+    let prices = async {
+        sleep(Duration::from_millis(50)).await;
+        let begun = Instant::now();
+        let ask = |path| async move {
+            clients.must_get(path).await.map(|()| begun.elapsed().as_secs_f64() * 1e3)
+        };
+        try_join_all(prices.iter().map(|path| ask(path))).await
+    };
+    let (trivial, mut prices) = tokio::try_join!(trivial, prices)?;
+    prices.sort_by(f64::total_cmp);
+    let (first, last) = prices.first().zip(prices.last()).context("no price")?;
+    Ok(Stall { trivial, price: *first, prices: *last })
 }

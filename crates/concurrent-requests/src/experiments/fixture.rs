@@ -12,7 +12,7 @@ use lab::{
 use serde_json::Value;
 use sqlx::PgPool;
 
-pub use super::clients::{Clients, Seen, at_rate, percentile, recovered, share};
+pub use super::clients::{Clients, Seen, Stall, at_rate, percentile, recovered, share, stall};
 use crate::MIGRATIONS;
 
 const NAME: &str = "concurrent-requests";

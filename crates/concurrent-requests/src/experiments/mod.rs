@@ -5,6 +5,8 @@ mod echo;
 pub mod adaptive;
 pub mod blocking;
 pub mod cancelled;
+pub mod cost;
+pub mod event_loop;
 pub mod fixture;
 pub mod noisy_neighbour;
 pub mod overload;
@@ -21,6 +23,7 @@ use lab::Experiment;
 pub fn all() -> Vec<Experiment> {
     vec![
         blocking::experiment(),
+        event_loop::experiment(),
         threads::experiment(),
         pool_size::experiment(),
         pgbouncer::experiment(),
@@ -31,5 +34,6 @@ pub fn all() -> Vec<Experiment> {
         cancelled::experiment(),
         noisy_neighbour::experiment(),
         sale_day::experiment(),
+        cost::experiment(),
     ]
 }

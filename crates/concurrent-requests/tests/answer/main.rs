@@ -1,6 +1,6 @@
 //! What needs a fault, or a look inside. It also runs the experiments, with quick parameters, and the cases.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, ensure};
 use concurrent_requests::{
@@ -18,6 +18,7 @@ use reqwest::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 
 fn main() -> ExitCode {
@@ -35,6 +36,8 @@ async fn serve_for_cases() -> anyhow::Result<Served> {
 lab::tests![
     clients_that_send_slowly_keep_no_place,
     requests_that_come_together_on_one_connection_are_answered_in_their_order,
+    clients_that_do_not_read_keep_no_place,
+    clients_that_vanish_without_a_word_keep_no_place,
     a_client_that_hangs_up_gives_its_place_to_the_next,
     jobs_that_wait_are_bounded_and_done_before_the_end,
     a_database_that_is_away_is_told_and_the_next_request_works,
@@ -60,6 +63,55 @@ async fn clients_that_send_slowly_keep_no_place() -> Outcome {
         ensure!(answer.status() == 200, "{answer:?}");
     }
     Ok(())
+}
+
+/// Many requests on each connection, and nobody reads the answers until the buffers are full.
+async fn clients_that_do_not_read_keep_no_place() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    fixture.fill(1).await?;
+    let shop = fixture.serve().args(&["--in-flight", "2", "--waiting", "0"]).start().await?;
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(shop.address()).await?;
+        let many = "GET /products/1 HTTP/1.1\r\nhost: a\r\n\r\n".repeat(50_000);
+        // The shop stops reading when it can write no more, and then so do we.
+        let _ = timeout(Duration::from_secs(2), stream.write_all(many.as_bytes())).await;
+        slow.push(stream);
+    }
+    let client = Client::at(shop.url())?;
+    eventually("others are answered", async || {
+        Ok((client.target.get("products/1").await?.status() == 200).then_some(()))
+    })
+    .await
+}
+
+/// Their machines have lost the network: the shop hears no end of the connection.
+async fn clients_that_vanish_without_a_word_keep_no_place() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    fixture.fill(1).await?;
+    let shop = fixture.serve().args(&["--in-flight", "2", "--waiting", "0"]).start().await?;
+    let network = Proxy::to(shop.address()).await?;
+    let mut locked = fixture.pool.begin().await?;
+    sqlx::query("lock table orders in access exclusive mode").execute(&mut *locked).await?;
+    let mut gone = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(network.address()).await?;
+        stream.write_all(b"GET /reports/2026-01-31 HTTP/1.1\r\nhost: a\r\n\r\n").await?;
+        gone.push(stream);
+    }
+    let client = Client::at(shop.url())?;
+    eventually("both are at work", async || {
+        let pressure = json_of(client.get("pressure").await?, 200).await?;
+        Ok((pressure["in_flight"] == 2).then_some(()))
+    })
+    .await?;
+    network.set(Fault::BlackHole);
+    problem(client.target.get("products/1").await?, 503).await?;
+    locked.rollback().await?;
+    eventually("their places are free", async || {
+        Ok((client.target.get("products/1").await?.status() == 200).then_some(()))
+    })
+    .await
 }
 
 async fn requests_that_come_together_on_one_connection_are_answered_in_their_order() -> Outcome {
