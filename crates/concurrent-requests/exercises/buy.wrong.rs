@@ -30,7 +30,7 @@
             "#,
         );
         let take = take.bind(Uuid::now_v7()).bind(new.product).bind(new.quantity).bind(&new.key);
-        let order = self.0.lend(async |it| match take.fetch_optional(it).await {
+        let order = self.database.lend(async |it| match take.fetch_optional(it).await {
             Err(error) if is_repeated(&error) => Ok(None),
             order => Ok(order?),
         });

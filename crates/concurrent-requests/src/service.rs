@@ -38,6 +38,9 @@ pub struct Options {
     /// Rules for each price: a million take some milliseconds
     #[arg(long, default_value_t = 1_000_000)]
     pub price_rules: u32,
+    /// Let reads of one product that come at the same moment share a statement
+    #[arg(long)]
+    pub share_reads: bool,
     /// A handler that holds its thread for longer is named in the log, in milliseconds
     #[arg(long, default_value_t = 20)]
     pub watchdog_ms: u64,
@@ -71,7 +74,7 @@ impl Shop {
     pub fn open(database_url: &str, options: Options) -> anyhow::Result<(Self, Worker)> {
         // Leaves room for an answer within the time of the request.
         let timeout = Duration::from_millis(options.timeout_ms) * 4 / 5;
-        let store = Store::new(database_url, options.connections, timeout)?;
+        let store = Store::new(database_url, options.connections, timeout, options.share_reads)?;
         let Options { in_flight, adaptive, waiting, order, .. } = options;
         let limits = Limits { in_flight, adaptive, waiting, order };
         let reports = Bulkhead::of(options.report_connections);

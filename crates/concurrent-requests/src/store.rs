@@ -3,9 +3,17 @@
 //! Invariant: taking stock and making the order are one statement. So a request may be dropped at any moment, and the row
 //! of a product that everybody wants is locked for no longer than that statement takes.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use edge::database::{Database, Limits};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, WeakShared},
+};
 use sqlx::{error::DatabaseError, migrate::Migrator, query, query_as};
 use uuid::Uuid;
 
@@ -16,21 +24,29 @@ use crate::report::{Day, Hour, Report};
 /// The schema. Whoever starts the service has run it.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
+/// A read that is under way, as long as somebody waits for it.
+type Flight = WeakShared<BoxFuture<'static, Result<Product>>>;
+
 /// The shop's database.
 #[derive(Clone, Debug)]
-pub struct Store(Database<Error>);
+pub struct Store {
+    database: Database<Error>,
+    /// The reads that are under way, by product, if equal ones share a statement.
+    flights: Option<Arc<Mutex<HashMap<i64, Flight>>>>,
+}
 
 impl Store {
     /// Connects when it is first asked something. The error is a malformed URL. `timeout` is for a call, from its waiting
     /// for a connection to the last row.
-    pub fn new(url: &str, connections: u32, timeout: Duration) -> sqlx::Result<Self> {
+    pub fn new(url: &str, connections: u32, timeout: Duration, shared: bool) -> sqlx::Result<Self> {
         let limits = Limits { connections, timeout, pause: Duration::from_secs(2) };
-        Ok(Self(Database::new(url, limits)?))
+        let database = Database::new(url, limits)?;
+        Ok(Self { database, flights: shared.then(Arc::default) })
     }
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
-        self.0.ping().await
+        self.database.ping().await
     }
 
     /// Puts a product up for sale, or changes it.
@@ -43,13 +59,34 @@ impl Store {
             on conflict (id) do update set name = $2, cents = $3, stock = $4
             "#,
         );
-        self.0.execute(put.bind(id).bind(name).bind(cents).bind(stock)).await.map(drop)
+        self.database.execute(put.bind(id).bind(name).bind(cents).bind(stock)).await.map(drop)
     }
 
-    /// The product.
+    // ANCHOR: find
+    /// The product. If equal reads share a statement, whoever comes while one is under way waits for its answer. That answer
+    /// may be older than the question: it knows nothing of what was written since its statement began.
     pub async fn find(&self, id: i64) -> Result<Product> {
+        let Some(flights) = &self.flights else { return self.read(id).await };
+        let flight = {
+            // Nothing panics while it holds the lock, so poison is ignored.
+            let mut flights = flights.lock().unwrap_or_else(PoisonError::into_inner);
+            let under_way = flights.get(&id).and_then(WeakShared::upgrade);
+            under_way.filter(|it| it.peek().is_none()).unwrap_or_else(|| {
+                flights.retain(|_, it| it.upgrade().is_some());
+                let store = self.clone();
+                let flight = async move { store.read(id).await }.boxed().shared();
+                flights.extend(flight.downgrade().map(|it| (id, it)));
+                flight
+            })
+        };
+        // If all who wait are dropped, so is the statement.
+        flight.await
+    }
+    // ANCHOR_END: find
+
+    async fn read(&self, id: i64) -> Result<Product> {
         let find = query_as("select id, name, cents, stock from products where id = $1").bind(id);
-        let product = self.0.within(async |it| find.fetch_optional(it).await).await?;
+        let product = self.database.within(async |it| find.fetch_optional(it).await).await?;
         product.ok_or(Error::NOT_FOUND)
     }
 
@@ -85,7 +122,7 @@ impl Store {
             "#,
         );
         let take = take.bind(Uuid::now_v7()).bind(new.product).bind(new.quantity).bind(&new.key);
-        let order = self.0.lend(async |it| match take.fetch_optional(it).await {
+        let order = self.database.lend(async |it| match take.fetch_optional(it).await {
             // An answer like another: the connection is as good as before.
             Err(error) if is_repeated(&error) => Ok(None),
             order => Ok(order?),
@@ -97,14 +134,14 @@ impl Store {
     async fn order_of(&self, key: &str) -> Result<Option<Order>> {
         let find = "select id, product, quantity, created_at from orders where key = $1";
         let find = query_as(find).bind(key);
-        self.0.within(async |it| find.fetch_optional(it).await).await
+        self.database.within(async |it| find.fetch_optional(it).await).await
     }
 
     /// The order.
     pub async fn find_order(&self, id: Uuid) -> Result<Order> {
         let find = "select id, product, quantity, created_at from orders where id = $1";
         let find = query_as(find).bind(id);
-        let order = self.0.within(async |it| find.fetch_optional(it).await).await?;
+        let order = self.database.within(async |it| find.fetch_optional(it).await).await?;
         order.ok_or(Error::NOT_FOUND)
     }
 
@@ -123,7 +160,7 @@ impl Store {
             "#,
         );
         let read = read.bind(day.date());
-        let hours = self.0.within(async |it| read.fetch_all(it).await).await?;
+        let hours = self.database.within(async |it| read.fetch_all(it).await).await?;
         Ok(Report::of(day, hours))
     }
 }

@@ -48,7 +48,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (n, way) in ["inline", "blocking", "pool"].into_iter().enumerate() {
         lab.progress(n as u64, 3, way);
-        let (seen, log) = once(&fixture, way, (params.prices, params.seconds), rules).await?;
+        let (seen, log) =
+            once(&fixture, (way, WORKERS), (params.prices, params.seconds), rules).await?;
         let [p50, p99, longest] = [50, 99, 100].map(|it| percentile(&seen.trivial, it));
         let milliseconds = [p50, p99, longest, seen.price].map(|it| format!("{it:.1}"));
         rows.push([vec![way.to_owned()], milliseconds.to_vec()].concat());
@@ -85,10 +86,10 @@ pub fn rules_for(milliseconds: u32) -> u32 {
     rules.clamp(1_000.0, 1e9) as u32
 }
 
-/// The shop with this way of computing prices, and so many prices at once while a client asks for so many seconds; with its log.
+/// The shop with this way of computing prices, on so many threads, and so many prices at once while a client asks for so many seconds; with its log.
 pub async fn once(
     fixture: &Fixture,
-    way: &str,
+    (way, workers): (&str, &str),
     (prices, seconds): (u32, f64),
     rules: u32,
 ) -> anyhow::Result<(Stall, String)> {
@@ -96,7 +97,7 @@ pub async fn once(
     // A busy machine may take long over the last of them.
     let words = ["--price", way, "--price-rules", &rules, "--timeout-ms", "600000"];
     let shop = fixture.serve().args(&words).args(&["--in-flight", "1000"]);
-    let shop = shop.env("TOKIO_WORKER_THREADS", WORKERS).env("RUST_LOG", "warn");
+    let shop = shop.env("TOKIO_WORKER_THREADS", workers).env("RUST_LOG", "warn");
     let shop = shop.keep_lines(1_000).start().await?;
     let clients = Arc::new(Clients::of(shop.address()));
     // The connections of all are open, and the database's too.

@@ -23,6 +23,8 @@ const ELSEWHERE: [(&str, &str, &str, bool); 5] = [
     ("asyncio_app.py", "python3", "thread", false),
     ("asyncio_app.py", "python3", "process", false),
 ];
+/// The shop has one thread that answers, like the others.
+const WORKERS: &str = "1";
 /// Prices that are asked for at once.
 const PRICES: u32 = 2;
 
@@ -59,7 +61,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let rules = rules_for(params.price_ms);
     for (way, stalls) in [("inline", true), ("pool", false)] {
         lab.progress(0, 1, "the shop");
-        let (seen, _) = blocking::once(&fixture, way, (PRICES, params.seconds), rules).await?;
+        let (seen, _) =
+            blocking::once(&fixture, (way, WORKERS), (PRICES, params.seconds), rules).await?;
         note(&lab, &mut rows, &format!("the shop, {way}"), stalls, &seen);
     }
     for (file, interpreter, way, stalls) in ELSEWHERE {

@@ -15,6 +15,7 @@ pub mod pool_size;
 pub mod queue;
 pub mod retries;
 pub mod sale_day;
+pub mod single_flight;
 pub mod threads;
 
 use lab::Experiment;
@@ -32,6 +33,7 @@ pub fn all() -> Vec<Experiment> {
         retries::experiment(),
         adaptive::experiment(),
         cancelled::experiment(),
+        single_flight::experiment(),
         noisy_neighbour::experiment(),
         sale_day::experiment(),
         cost::experiment(),

@@ -39,6 +39,7 @@ lab::tests![
     clients_that_do_not_read_keep_no_place,
     clients_that_vanish_without_a_word_keep_no_place,
     a_client_that_hangs_up_gives_its_place_to_the_next,
+    a_shared_read_goes_on_for_those_who_still_wait,
     jobs_that_wait_are_bounded_and_done_before_the_end,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
@@ -148,6 +149,38 @@ async fn a_client_that_hangs_up_gives_its_place_to_the_next() -> Outcome {
     })
     .await?;
     locked.rollback().await?;
+    Ok(())
+}
+
+async fn a_shared_read_goes_on_for_those_who_still_wait() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    fixture.fill(1).await?;
+    let proxy = Proxy::to_url(fixture.database.url()).await?;
+    let url = proxy.url(fixture.database.url())?;
+    let shop = fixture.serve().env("DATABASE_URL", url).args(&["--share-reads"]).start().await?;
+    let client = Client::at(shop.url())?;
+    client.get("products/1").await?;
+    let at_work = async |count: u64| {
+        eventually("so many are at work", async || {
+            let pressure = json_of(client.get("pressure").await?, 200).await?;
+            Ok((pressure["in_flight"] == count).then_some(()))
+        })
+        .await
+    };
+    proxy.set(Fault::BlackHole);
+    let before = proxy.messages();
+    let mut began = TcpStream::connect(shop.address()).await?;
+    began.write_all(b"GET /products/1 HTTP/1.1\r\nhost: a\r\n\r\n").await?;
+    at_work(1).await?;
+    let (joined, ()) = tokio::try_join!(client.get("products/1"), async {
+        at_work(2).await?;
+        drop(began);
+        at_work(1).await?;
+        proxy.heal();
+        anyhow::Ok(())
+    })?;
+    json_of(joined, 200).await?;
+    ensure!(proxy.messages() <= before + 1, "one statement for both");
     Ok(())
 }
 
