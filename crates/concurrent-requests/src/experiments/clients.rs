@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
-use lab::load::{self, http::Connection};
+use lab::load::{self, http::Connection, median};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{sleep, timeout};
 
@@ -135,12 +135,20 @@ pub fn recovered(seen: &[Seen]) -> Option<f64> {
     seen.windows(20).position(good).map(|number| number as f64)
 }
 
+/// Requests a second for a route that does nothing.
+const TRIVIAL: f64 = 100.0;
+/// They begin so long before the prices.
+const BEFORE: Duration = Duration::from_millis(50);
+
 /// What clients have seen while prices were computed.
 #[derive(Debug)]
 pub struct Stall {
     /// Those of `/healthz`, a hundred times a second.
     pub trivial: Vec<Seen>,
-    /// How long the first price took, in milliseconds.
+    /// The median wait of those that came while the first price was computed, in milliseconds. It does not tell of a single
+    /// moment at which the machine did something else.
+    pub wait: f64,
+    /// How long the first price took.
     pub price: f64,
     /// And all of them.
     pub prices: f64,
@@ -152,12 +160,12 @@ pub async fn stall(
     prices: &[String],
     seconds: f64,
 ) -> anyhow::Result<Stall> {
-    let trivial = at_rate(100.0, Duration::from_secs_f64(seconds), |_| {
+    let trivial = at_rate(TRIVIAL, Duration::from_secs_f64(seconds), |_| {
         let clients = Arc::clone(clients);
         async move { Ok(clients.get("/healthz").await? == 200) }
     });
     let prices = async {
-        sleep(Duration::from_millis(50)).await;
+        sleep(BEFORE).await;
         let begun = Instant::now();
         let ask = |path| async move {
             clients.must_get(path).await.map(|()| begun.elapsed().as_secs_f64() * 1e3)
@@ -167,5 +175,9 @@ pub async fn stall(
     let (trivial, mut prices) = tokio::try_join!(trivial, prices)?;
     prices.sort_by(f64::total_cmp);
     let (first, last) = prices.first().zip(prices.last()).context("no price")?;
-    Ok(Stall { trivial, price: *first, prices: *last })
+    let price = *first;
+    let due = |it: &Seen| it.number as f64 * 1e3 / TRIVIAL - BEFORE.as_secs_f64() * 1e3;
+    let meanwhile = trivial.iter().filter(|it| (0.0..price).contains(&due(it)));
+    let wait = median(meanwhile.map(|it| it.took).collect());
+    Ok(Stall { trivial, wait, price, prices: *last })
 }
