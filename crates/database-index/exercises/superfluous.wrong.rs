@@ -7,7 +7,7 @@ pub fn findings(index: &Existing, all: &[Existing]) -> Vec<&'static str> {
         return vec![INVALID];
     }
     // The mistake: an index that keeps a rule is called unused where no query uses it, and its rule would go with it.
-    if index.scans == 0 {
+    if index.state == "ready" && index.scans == 0 {
         findings.push(NEVER_USED);
     }
     let covers = |other: &Existing| {

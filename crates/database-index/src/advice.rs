@@ -40,7 +40,9 @@ pub async fn advise(store: &Store, seen: &Seen) -> Result<Value> {
     let statements: Vec<_> = seen.lock().values().cloned().collect();
     let mut trial = store.trial().await?;
     // From now on nobody else builds or drops one.
-    let existing = store.indexes().await?;
+    let mut existing = store.indexes().await?;
+    // An invalid one serves no query, so it may be missing.
+    existing.retain(|it| it.state == "ready");
     let now = trial.costs(&statements).await?;
     let mut doubtful = Vec::new();
     let mut new: Vec<_> = statements.iter().flat_map(|(query, ..)| query.candidates()).collect();
@@ -53,9 +55,8 @@ pub async fn advise(store: &Store, seen: &Seen) -> Result<Value> {
             doubtful.push((name, Some(index)));
         }
     }
-    let old = existing.iter().filter(|it| it.state == "ready" && !it.needed);
     // Where no query was seen, none is missed.
-    let old = old.filter(|_| !statements.is_empty());
+    let old = existing.iter().filter(|it| !it.needed && !statements.is_empty());
     doubtful.extend(old.filter_map(|it| Some((Name::parse(&it.name).ok()?, None))));
     let all = trial.costs(&statements).await?;
     let (mut missing, mut others) = (Vec::new(), Vec::new());

@@ -73,9 +73,9 @@ impl From<sqlx::Error> for Error {
             "23503" => Self::invalid("referred_by", "is the id of nobody"),
             // Of all that a client sends, only the notes can be longer than an entry of an index.
             "54000" => Self::invalid("notes", "an index on it takes 2704 bytes at most"),
-            "55P03" => Self::BUSY,
+            "55P03" | "40P01" => Self::BUSY,
             "22021" => Self::invalid("notes", "holds NUL, which no text of PostgreSQL may"),
-            "22003" | "22007" | "22008" | "22P02" => Self::invalid("params", "a value has another type"),
+            code if code.starts_with("22") => Self::invalid("params", "has a wrong value"),
             _ if is_away(&error) => Self::DATABASE_AWAY,
             _ => {
                 tracing::error!(%error, "answered 500");

@@ -17,7 +17,7 @@ pub fn findings(index: &Existing, all: &[Existing]) -> Vec<&'static str> {
     if index.state == "invalid" {
         return vec![INVALID];
     }
-    if index.scans == 0 && !index.needed {
+    if index.state == "ready" && index.scans == 0 && !index.needed {
         findings.push(NEVER_USED);
     }
     let covers = |other: &Existing| {
@@ -82,6 +82,8 @@ mod tests {
         let unused = Existing { scans: 0, ..index("a", &["city"]) };
         assert_eq!(findings(&unused, &[]), [NEVER_USED]);
         assert!(findings(&Existing { needed: true, ..unused.clone() }, &[]).is_empty());
+        let building = Existing { state: "building".to_owned(), ..unused.clone() };
+        assert!(findings(&building, &[]).is_empty());
         let invalid = Existing { state: "invalid".to_owned(), ..unused };
         assert_eq!(findings(&invalid, &[]), [INVALID]);
     }

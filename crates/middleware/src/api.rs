@@ -143,7 +143,7 @@ struct Slow {
 /// Does nothing for so long.
 async fn slow(query: result::Result<Query<Slow>, QueryRejection>) -> Result<Json<Value>> {
     let query = query.ok().filter(|query| query.ms <= 60_000);
-    let Query(Slow { ms }) = query.ok_or(Error::invalid("ms", "must be up to 60000, and once"))?;
+    let Query(Slow { ms }) = query.ok_or(Error::invalid("ms", "must be one number up to 60000"))?;
     sleep(Duration::from_millis(ms)).await;
     Ok(Json(json!({ "slept_ms": ms })))
 }

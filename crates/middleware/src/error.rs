@@ -15,7 +15,7 @@ pub enum Error {
     #[error("there is nothing here")]
     NotFound,
     /// 503: the database does not answer, or not in time. Whether it did what it was asked is unknown.
-    #[error("the database is away; try again")]
+    #[error("the database is away; what was asked may have been done")]
     DatabaseAway,
     /// 500: our own fault. The cause goes to the log, and never to the client.
     #[error("something went wrong on our side")]

@@ -32,7 +32,7 @@ pub const TELLS: [(Name, &str); 4] = [
     (Cors, "cannot be read by a page of another origin"),
 ];
 
-/// These may answer instead of the handler.
+/// These may answer with an error instead of the handler. (`cors` answers preflights too; no trap is listed for that.)
 pub const GIVES: [(Name, &str); 6] = [
     (CatchPanic, "the 500 after a panic"),
     (Timeout, "the 503 of the time-out"),
@@ -75,8 +75,8 @@ pub fn warnings(to: &Settings) -> Vec<String> {
         (true, CatchPanic, "a panic ends the connection (experiment panic)"),
         (true, Timeout, "a request may take for ever (experiment timeout)"),
         (true, Auth, "everybody shares the notes of nobody"),
-        (place(Signature).is_some(), BodyLimit, "one signed body may take all memory"),
-        (!to.proxies.is_empty(), ClientAddress, "--trusted-proxy has no effect"),
+        (place(Signature).is_some(), BodyLimit, "a body may fill memory (experiment early-body)"),
+        (!to.proxies.is_empty(), ClientAddress, "--trusted-proxy has no effect (experiment order)"),
     ];
     let missed = needed.iter().filter(|(is_needed, name, _)| *is_needed && place(*name).is_none());
     swapped.chain(missed.map(|(_, name, breaks)| format!("no {name}: {breaks}"))).collect()
@@ -213,9 +213,12 @@ mod tests {
     fn what_is_missing_is_told() {
         assert_eq!(warned(&[RequestId], &[]).len(), 3);
         let stack = [CatchPanic, Timeout, Auth, Signature];
-        assert_eq!(warned(&stack, &[]), ["no body-limit: one signed body may take all memory"]);
+        assert_eq!(
+            warned(&stack, &[]),
+            ["no body-limit: a body may fill memory (experiment early-body)"]
+        );
         let proxies = ["--trusted-proxy", "127.0.0.1"];
-        let words = ["no client-address: --trusted-proxy has no effect"];
+        let words = ["no client-address: --trusted-proxy has no effect (experiment order)"];
         assert_eq!(warned(&settings(&[]).stack, &proxies), words);
     }
 

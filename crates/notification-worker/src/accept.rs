@@ -14,7 +14,7 @@ use crate::{broker::Broker, error::Error, notification::NewNotification, store::
 /// A retry may come later by this.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_BATCH: i64 = 200;
-/// Old jobs that are deleted by one statement. There are as many statements as it takes.
+/// Old jobs that are deleted in each sweep: up to 5,000 a second. Retries do not wait for more.
 const FORGET_BATCH: i64 = 500;
 
 // ANCHOR: accept
@@ -30,10 +30,10 @@ pub async fn accept(store: &Store, broker: &Broker, new: &NewNotification) -> Re
     // harm; a promise that the broker has not made would.
     match broker.publish(&new.message()).await {
         Ok(()) => Ok(is_new),
-        // Nothing was accepted, so nothing may be sent: unless a worker has it already, because only the confirm was
-        // lost, or another call was told that it is accepted.
-        Err(_) if is_new && !store.withdraw(&new.job_id).await? => Ok(true),
-        Err(error) => Err(error),
+        // Nothing was accepted, and nothing is left of it.
+        Err(error) if is_new && store.withdraw(&new.job_id).await? => Err(error),
+        // Only the confirm was lost, and a worker has it; or another call has recorded it too, and may still be confirmed.
+        Err(_) => Err(Error::Away("the broker did not confirm it; it may be sent all the same")),
     }
 }
 // ANCHOR_END: accept
@@ -56,7 +56,7 @@ async fn sweep_once(store: &Store, broker: &Broker) -> Result<(), Error> {
             tracing::debug!(?message, ?published, "it was due");
         }
     }
-    while store.forget(FORGET_BATCH).await? > 0 {}
+    store.forget(FORGET_BATCH).await?;
     Ok(())
 }
 // ANCHOR_END: sweep

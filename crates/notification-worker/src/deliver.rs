@@ -145,8 +145,8 @@ impl Worker {
 }
 
 // ANCHOR: patiently
-/// Asks until the server behind it answers. What was done outside has to be written down, however long the database
-/// takes: a message that is given back would only come again, out of its place, and ring the phone again. A worker that
+/// Asks until the server behind it answers. What was done outside has to be written down, also by a slow
+/// database: a message that is given back would only come again, out of its place, and ring the phone again. A worker that
 /// has to go on drops this: see `consume`.
 async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, Error>
 where

@@ -17,7 +17,7 @@ use crate::{
 /// The schema. Whoever starts the service has run it.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// For one call, from waiting for a connection to the last row. With the broker's, a client has its answer within five
+/// For one call, from waiting for a connection to the last row. With the broker's, a client has its answer within six
 /// seconds.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const LIMITS: Limits = Limits { connections: 12, timeout: TIMEOUT, pause: TIMEOUT };
@@ -49,7 +49,7 @@ impl Store {
 
     // ANCHOR: record
     /// The primary key decides who records a job: of two calls at once one waits for the other. The second finds it, and
-    /// notes that it was told so: from then on the first cannot take the job back. If it is another user's, nothing is
+    /// notes that it may be told so: from then on the first cannot take the job back. If it is another user's, nothing is
     /// returned.
     pub const RECORD: &str = r#"
         insert into notifications (job_id, user_id, channel, title, body, sweep_at)
@@ -74,7 +74,7 @@ impl Store {
     // ANCHOR_END: record
 
     /// Takes back a job that the broker did not take; whether that was possible. It is not, once a worker has begun,
-    /// or another call was told that it is accepted: then the broker has it after all.
+    /// or another call may be told that it is accepted.
     pub async fn withdraw(&self, job_id: &JobId) -> Result<bool, Error> {
         let query = "delete from notifications where job_id = $1 and attempts = 0 and not promised";
         Ok(self.database.execute(sqlx::query(query).bind(job_id)).await? > 0)

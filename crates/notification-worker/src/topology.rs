@@ -23,7 +23,7 @@ const MOST_DEAD: i64 = 100_000;
 /// Names, numbers and limits.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Topology {
-    /// What the names of queues begin with
+    /// What the names of queues begin with; two databases on one broker need two
     #[arg(long = "queue-prefix", default_value = "worked-answers.notifications")]
     pub prefix: String,
     /// How many shards there are; the same for all processes

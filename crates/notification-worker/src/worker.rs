@@ -70,6 +70,8 @@ impl Worker {
     /// Works until it is told to stop, and finishes what it has begun.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut links = self.broker.consuming.subscribe();
+        // The link may be there already.
+        links.mark_changed();
         while let Some(Ok(())) = stop.run_until_cancelled(links.changed()).await {
             let link = links.borrow_and_update().clone();
             if let Some(link) = link {

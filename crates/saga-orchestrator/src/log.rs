@@ -105,7 +105,11 @@ impl Log {
         if self.ended.is_some() {
             return self.damaged("it comes after the end");
         }
-        let is_done = |step: &Step| self.of(step.action).outcome == Some(Outcome::Done);
+        let was_done = |call| self.of(call).outcome == Some(Outcome::Done);
+        let is_done = |step: &Step| was_done(step.action);
+        let is_undone = |step: &Step| {
+            !self.may_have_been_done(step.action) || step.compensation.is_none_or(was_done)
+        };
         match record {
             Record::Asked { call } if !self.asked.contains(call) => {
                 self.asked.push(*call);
@@ -150,7 +154,9 @@ impl Log {
             Record::Confirmed if STEPS.iter().all(is_done) => {
                 self.ended = Some(Status::Confirmed);
             }
-            Record::Cancelled if self.compensates() => self.ended = Some(Status::Cancelled),
+            Record::Cancelled if self.compensates() && STEPS.iter().all(is_undone) => {
+                self.ended = Some(Status::Cancelled);
+            }
             _ => self.damaged("it cannot follow those before it"),
         }
     }

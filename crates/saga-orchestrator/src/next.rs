@@ -61,7 +61,7 @@ impl Log {
 
     // ANCHOR: undo
     /// A refusal is certain only if every answer was heard: an attempt before it may have been carried out.
-    fn may_have_been_done(&self, call: Call) -> bool {
+    pub(crate) fn may_have_been_done(&self, call: Call) -> bool {
         let progress = self.of(call);
         match progress.outcome {
             Some(Outcome::Done) => true,
@@ -222,6 +222,19 @@ mod tests {
             log.push(&parked, START);
             log.push(&Record::Resumed, START);
         }
+    }
+
+    #[test]
+    fn a_cancelled_order_whose_charge_still_stands_is_parked() {
+        let refused = Record::Refused { call: Call::Book, reason: "no".to_owned() };
+        let steps = [Call::Reserve, Call::Charge].map(|call| [asked(call), done(call)]);
+        let records = [steps.concat(), vec![asked(Call::Book), refused]].concat();
+        let Next::Write(Record::Parked { reason }) =
+            after(&[records, vec![Record::Cancelled]].concat()).next(ENOUGH)
+        else {
+            panic!("the money would be lost");
+        };
+        assert!(reason.starts_with("record 7 of the log"), "{reason}");
     }
 
     #[test]

@@ -133,6 +133,12 @@ async fn a_parameter_that_is_none_is_refused(target: &Target) -> Outcome {
         ("by_id_as_number", json!({ "id": "1e200000" }), "params"),
         ("by_city_born_since", json!({ "city": "a", "born": "soon" }), "params"),
         ("by_city_born_since", json!({ "city": "a", "born": "2001-02-30" }), "params"),
+        ("by_city_born_since", json!({ "city": "a", "born": "2000-01-01 00:00+99" }), "params"),
+        (
+            "by_city_born_since",
+            json!({ "city": "a", "born": "2000-01-01 00:00 No/Where" }),
+            "params",
+        ),
     ] {
         let answer = client.ask(query, params.clone()).await?;
         invalid(answer, field).await.with_context(|| params.to_string())?;

@@ -16,8 +16,8 @@ use super::client::Client;
 cases! {
     Load two_builds_of_one_name_at_once_are_one_index: "Of twenty PUTs of one name with two definitions at the same moment, those of one definition get 202, the others 409", "Two builds of one name would be an error of the database, after the fact.";
     Load one_address_wanted_by_fifty_has_one_owner: "With a unique index: of fifty POSTs with one address at the same moment, one gets 201 and the others 409", "Nobody looks first: the index decides.";
-    Load users_are_created_while_an_index_is_built: "While indexes are built and dropped, every POST gets 201", "A table in use stays in use.";
-    Restart a_build_that_is_killed_can_be_asked_for_again: "After SIGKILL in a build: PUT of the same again, and the index is ready", "A build takes minutes, and a deployment may come in between.";
+    Load users_are_created_while_an_index_is_built: "While indexes are built and dropped, every POST gets 201 in the end", "A table in use stays in use; whether anybody waits, `building` shows.";
+    Restart a_build_that_is_killed_can_be_asked_for_again: "After SIGKILL just after a PUT: PUT of the same again, and the index is ready", "A build takes minutes, and a deployment may come in between.";
     Restart what_was_answered_with_201_is_there_after_a_kill: "After SIGKILL, every user that was answered with 201 is there, once", "An answer is a promise.";
 }
 
@@ -36,7 +36,8 @@ async fn two_builds_of_one_name_at_once_are_one_index(target: &Target) -> Outcom
     }
     let won = statuses[..2].iter().filter(|seen| **seen != 409).count();
     equal("the number of definitions that were accepted", won, 1)?;
-    equal("the state", client.ended(&name).await?["state"].clone(), "ready")
+    equal("the state", client.ended(&name).await?["state"].clone(), "ready")?;
+    client.dropped(&name).await
 }
 
 async fn one_address_wanted_by_fifty_has_one_owner(target: &Target) -> Outcome {
@@ -52,7 +53,8 @@ async fn one_address_wanted_by_fifty_has_one_owner(target: &Target) -> Outcome {
     let right = won + lost == 50 && (won == 1 || (unsure && won == 0));
     expect(right, "one 201 and 49 times 409", format!("{won} and {lost}"))?;
     let there = client.with_email(user["email"].as_str().unwrap_or_default()).await?;
-    equal("users with this address", there, 1)
+    equal("users with this address", there, 1)?;
+    client.dropped(&name).await
 }
 
 async fn users_are_created_while_an_index_is_built(target: &Target) -> Outcome {

@@ -121,20 +121,20 @@ async fn reader_waits(fixture: &Fixture, client: &Client) -> anyhow::Result<i64>
     let mut old = fixture.pool.begin().await?;
     sqlx::query("select id from users limit 1").execute(&mut *old).await?;
     // Which lock somebody waits for on the table.
-    let waiting = async |mode: &str| {
+    let waiting = async |mode: &str, patience: Duration| {
         let sql = format!(
             "select count(*) from pg_locks where relation = 'users'::regclass and mode = '{mode}' and not granted"
         );
-        within(PATIENCE, "a session waits", async || {
+        within(patience, "a session waits", async || {
             let count = fixture.number(&sql).await?;
             Ok((count > 0).then_some(count))
         })
         .await
     };
     let read = async {
-        waiting("AccessExclusiveLock").await?;
+        waiting("AccessExclusiveLock", Duration::from_secs(40)).await?;
         let behind = async {
-            let count = waiting("AccessShareLock").await.unwrap_or_default();
+            let count = waiting("AccessShareLock", PATIENCE).await.unwrap_or_default();
             old.rollback().await?;
             anyhow::Ok(count)
         };

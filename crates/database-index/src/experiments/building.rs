@@ -38,6 +38,12 @@ pub fn experiment() -> Experiment {
         with: r#"AssertSqlSafe(index.statement("", name))"#,
         check: "users who were created while the index was built",
     })
+    .sabotage(Sabotage {
+        file: "src/store/mod.rs",
+        replace: "select pg_advisory_xact_lock(hashtext('fill'))",
+        with: "lock table users in exclusive mode",
+        check: "a program that starts while that build waits lets others write",
+    })
 }
 
 /// For users to be created. Nobody has to be quick: those who are blocked are blocked until the build ends.
@@ -89,8 +95,15 @@ async fn without_us(lab: &Lab, fixture: &Fixture, child: &mut Child) -> anyhow::
     client.put("idx_name", &json!({ "columns": ["name"] })).await?;
     waits(fixture).await?;
     child.kill().await?;
+    // The next one must be ready, and its users written, while that build still waits.
+    let next = async {
+        child.restart().await?;
+        Client::at(child.url())?.sign_up("next").await
+    };
+    let check = "a program that starts while that build waits lets others write";
+    lab.check_eq(check, true, next.await.is_ok());
     sqlx::query("rollback").execute(&mut *reader).await?;
-    let valid = within(PATIENCE, "the index is valid", async || {
+    let valid = within(PATIENCE * 10, "the index is valid", async || {
         let valid = "select count(*) from pg_index where indexrelid = to_regclass('idx_name') and indisvalid";
         Ok((fixture.number(valid).await? == 1).then_some(()))
     });
@@ -113,7 +126,7 @@ const BUILDS: &str = "select coalesce(max(pid), 0)::bigint from pg_stat_activity
     where datname = current_database() and query ilike 'create index%' and wait_event_type = 'Lock'";
 
 async fn waits(fixture: &Fixture) -> anyhow::Result<i64> {
-    within(PATIENCE, "the build waits for the transaction", async || {
+    within(PATIENCE * 10, "the build waits for the transaction", async || {
         let pid = fixture.number(BUILDS).await?;
         Ok((pid > 0).then_some(pid))
     })
@@ -142,7 +155,7 @@ async fn meanwhile(fixture: &Fixture, client: &Client, users: usize) -> anyhow::
     // A program that builds within the request answers only now.
     let (_, created) = tokio::try_join!(put, create)?;
     // What has a URL for its build says there when it has ended; what has none has answered.
-    within(PATIENCE, "the build ends", async || {
+    within(PATIENCE * 10, "the build ends", async || {
         let builds = "select count(*) from pg_stat_activity where datname = current_database() and query ilike 'create index%' and state = 'active'";
         Ok((fixture.number(builds).await? == 0).then_some(()))
     })
@@ -159,7 +172,8 @@ async fn plain(fixture: &Fixture, users: usize) -> anyhow::Result<usize> {
     sqlx::query("set lock_timeout = '50ms'").execute(&mut *connection).await?;
     let mut created = 0;
     for n in 0..users {
-        let insert = "insert into users (email, name, city, born) values ($1, 'Ada', 'Rome', '2001-12-31')";
+        let insert =
+            "insert into users (email, name, city, born) values ($1, 'Ada', 'Rome', '2001-12-31')";
         let insert = sqlx::query(insert).bind(format!("plain{n}@example.org"));
         match insert.execute(&mut *connection).await {
             Ok(_) => created += 1,

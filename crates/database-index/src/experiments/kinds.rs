@@ -70,7 +70,12 @@ const TRIALS: [Trial; 9] = [
     Trial {
         kind: Kind::Btree,
         column: Column::Email,
-        queries: &[(ADDRESS, Use::Serves), (RANGE, Use::Serves), (END, Use::Nothing)],
+        queries: &[
+            (ADDRESS, Use::Serves),
+            (RANGE, Use::Serves),
+            ("where email like 'user777%'", Use::Serves),
+            (END, Use::Nothing),
+        ],
     },
     Trial {
         kind: Kind::Hash,

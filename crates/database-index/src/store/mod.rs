@@ -34,7 +34,9 @@ pub struct Store {
 impl Store {
     /// Connects when it is first asked something. The error is a malformed URL.
     pub fn new(url: &str) -> sqlx::Result<Self> {
-        Ok(Self { database: Database::new(url, LIMITS)?, options: FromStr::from_str(url)? })
+        // A build says nothing for minutes, and firewalls forget such connections.
+        let options = PgConnectOptions::from_str(url)?.options([("tcp_keepalives_idle", "30")]);
+        Ok(Self { database: Database::new(url, LIMITS)?, options })
     }
 
     /// Whether the database answers.
@@ -52,15 +54,15 @@ impl Store {
     pub async fn fill_if_empty(&self, rows: i64) -> sqlx::Result<()> {
         let mut connection = self.connect().await?;
         let mut tx = connection.begin().await?;
-        // Of two processes that start at once, the second waits, and finds them.
-        sqlx::query("lock table users in exclusive mode").execute(&mut *tx).await?;
+        // Of two processes that start at once, the second waits, and finds them. A lock on the table would wait for a build
+        // that is under way, and all writers behind it.
+        sqlx::query("select pg_advisory_xact_lock(hashtext('fill'))").execute(&mut *tx).await?;
         let last = "select case when exists (select from users) then 0 else $1::bigint end";
         let last: i64 = sqlx::query_scalar(last).bind(rows).fetch_one(&mut *tx).await?;
-        let fill = sqlx::query(include_str!("fill.sql")).bind(1_i64).bind(last);
-        fill.execute(&mut *tx).await?;
+        sqlx::query(include_str!("fill.sql")).bind(1_i64).bind(last).execute(&mut *tx).await?;
         tx.commit().await?;
         // The planner knows only what `analyze` has counted; an index-only scan needs what `vacuum` has seen.
-        sqlx::query("vacuum analyze users").execute(&mut connection).await.map(drop)
+        sqlx::query("vacuum (skip_locked, analyze) users").execute(&mut connection).await.map(drop)
     }
 
     // ANCHOR: run

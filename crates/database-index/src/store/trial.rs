@@ -18,7 +18,7 @@ impl Store {
     /// Begins a trial, when no index is being built: the two would wait for each other.
     pub async fn trial(&self) -> Result<Trial> {
         let mut trial = Trial(self.alone().await?);
-        trial.say("begin; set local lock_timeout = '2s'; lock table users in share mode").await?;
+        trial.say(include_str!("trial.sql")).await?;
         Ok(trial)
     }
 }

@@ -43,6 +43,7 @@ lab::tests![
     a_database_that_is_away_is_told_and_the_next_request_works,
     an_index_that_a_foreign_key_needs_is_not_called_superfluous,
     advice_proposes_trigrams_in_a_fresh_database,
+    advice_proposes_what_is_there_and_invalid,
     an_index_that_is_dropped_before_the_trial_begins_is_no_error,
     an_index_that_has_become_ready_meanwhile_is_not_built_again,
     a_build_whose_connection_is_ended_leaves_nothing,
@@ -212,6 +213,23 @@ async fn advice_proposes_trigrams_in_a_fresh_database() -> Outcome {
     client.run("by_end_of_email", json!({ "end": "r777@example.org" })).await?;
     let advice = advice(&client).await?;
     ensure!(advice["missing"][0]["index"]["kind"] == "trigram", "{advice}");
+    Ok(())
+}
+
+async fn advice_proposes_what_is_there_and_invalid() -> Outcome {
+    let fixture = Fixture::fresh(5_000).await?;
+    let (_child, client) = fixture.start().await?;
+    let mut writer = fixture.pool.begin().await?;
+    sqlx::query("update users set notes = 'x' where id = 1").execute(&mut *writer).await?;
+    let mut build = PgConnection::connect(fixture.database.url()).await?;
+    sqlx::query("set lock_timeout = '50ms'").execute(&mut build).await?;
+    let create = "create index concurrently idx_email on users (email)";
+    ensure!(sqlx::query(create).execute(&mut build).await.is_err(), "it must wait for the writer");
+    writer.rollback().await?;
+    ensure!(fixture.number("select count(*) from pg_index where not indisvalid").await? == 1);
+    client.run("by_email", json!({ "email": "user777@example.org" })).await?;
+    let advice = advice(&client).await?;
+    ensure!(advice["missing"][0]["name"] == "idx_email", "{advice}");
     Ok(())
 }
 

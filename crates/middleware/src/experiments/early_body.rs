@@ -116,7 +116,7 @@ async fn settled(child: &Child, most: &AtomicU64) -> anyhow::Result<()> {
         let now = child.memory().await?;
         let grows = now > most.fetch_max(now, Ordering::SeqCst);
         still.store(if grows { 0 } else { still.load(Ordering::SeqCst) + 1 }, Ordering::SeqCst);
-        Ok((still.load(Ordering::SeqCst) >= 5).then_some(()))
+        Ok((still.load(Ordering::SeqCst) >= 10).then_some(()))
     })
     .await
 }

@@ -35,8 +35,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "order",
-        "Each of 32 swaps of two layers breaks something that a request can show: of 24, a layer that tells of answers stands \
-         inside one that gives them. Our order breaks none of it",
+        "Each of 32 swaps of two layers breaks something that a request can show: in 24 of them, a layer that tells of answers \
+         stands inside one that gives them. Our order breaks none of it",
         &["--rounds", "1"],
         run,
     )

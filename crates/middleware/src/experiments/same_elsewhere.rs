@@ -28,8 +28,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "same-elsewhere",
         "Request id, log, authentication and time-out in Express, Flask and Django give the same answers to the same fourteen \
-         requests. /NOTES gets past Express's guard that compares request.path. After a 503 their handlers go on, and ours does \
-         not. In Express, what stands behind next() runs before an asynchronous handler has answered",
+         requests. /NOTES gets past Express's guard that compares request.path. After a 503 their handlers go on. \
+         In Express, what stands behind next() runs before an asynchronous handler has answered",
         &["--rounds", "1"],
         run,
     )
@@ -117,9 +117,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let status = ours.send(request(&ours)).await?.status().as_u16();
         different.push(vec![name.into(), status.to_string()]);
     }
-    // The experiment `timeout` shows that.
-    let mut ended = vec!["handlers that go on after the time-out".to_owned(), "none".to_owned()];
-    let mut behind = vec!["ms behind next for a handler of 300 ms".to_owned(), "300".to_owned()];
+    let mut ended =
+        vec!["handlers that go on after the time-out".to_owned(), "see timeout".to_owned()];
+    let mut behind =
+        vec!["ms behind next for a handler of 300 ms".to_owned(), "not asked".to_owned()];
     let (mut differing, mut skipped) = (0, 0);
     let started = join_all(ALL.map(|framework| framework.start(LIMIT))).await;
     for (framework, started) in ALL.into_iter().zip(started) {

@@ -44,8 +44,8 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Own(Service::RabbitMq)])
     .sabotage(Sabotage {
         file: "src/accept.rs",
-        replace: "Err(_) if is_new && !store.withdraw(&new.job_id).await? => Ok(true)",
-        with: "Err(_) if is_new => Ok(true)",
+        replace: "Err(error) if is_new && store.withdraw(&new.job_id).await? => Err(error)",
+        with: "Err(_) if is_new => return Ok(true)",
         check: "accepted notifications that did not arrive",
     })
 }

@@ -32,7 +32,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "fan-out",
         "Five thousand open sockets in one process on this machine: each gets what is its own and nothing \
-         else, at tens of kibibytes for a socket",
+         else, at less than 64 KiB for a socket",
         &["--sockets", "300", "--rate", "200"],
         run,
     )

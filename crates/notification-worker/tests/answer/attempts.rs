@@ -36,6 +36,7 @@ lab::tests![
     a_job_whose_message_the_broker_lost_is_published_again,
     jobs_for_a_full_shard_do_not_keep_the_sweep_from_the_others,
     old_jobs_are_deleted_as_fast_as_they_come,
+    a_dead_job_comes_back_by_the_update_of_the_chapter,
 ];
 
 async fn a_database_that_is_slow_after_the_push_is_no_death_and_the_phone_rings_once() -> Outcome {
@@ -419,4 +420,22 @@ async fn messages(fixture: &Fixture, queue: &str) -> anyhow::Result<u32> {
     let count = queue.await?.message_count();
     connection.close(200, "goodbye".into()).await?;
     Ok(count)
+}
+
+async fn a_dead_job_comes_back_by_the_update_of_the_chapter() -> Outcome {
+    let (fixture, _server, client) = start(&[]).await?;
+    run(
+        &fixture,
+        "insert into notifications (job_id, user_id, channel, title, body, status, failures, crashes, sweep_at) \
+         values ('dead', 'ann', 'websocket', 't', 'b', 'dead', 9, 9, null)",
+    )
+    .await?;
+    run(
+        &fixture,
+        "update notifications set status = 'queued', failures = 0, crashes = 0, due_at = now(), sweep_at = now() \
+         where status = 'dead'",
+    )
+    .await?;
+    client.until("dead", "delivered").await?;
+    Ok(())
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use conform::http::{header, problem};
+use futures_util::future::try_join_all;
 use lab::{
     Service,
     fault::{Fault, Proxy},
@@ -81,6 +82,11 @@ async fn a_full_queue_is_503_and_nothing_is_kept() -> Outcome {
     let refused = refused.context("a queue of five took a hundred")?;
     ensure!(accepted.len() >= 5, "{accepted:?}");
     problem(client.target.get(&format!("notifications/{refused}")).await?, 404).await?;
+    // Fifty calls for one new job, of which none can be confirmed.
+    let together = (0..50).map(|_| client.try_notify("together", "ann", "websocket"));
+    for answer in try_join_all(together).await? {
+        ensure!(answer.status() == 503, "{} for what the broker did not take", answer.status());
+    }
     let _worker = fixture.serve().args(&["--role", "worker", "--max-queue", "5"]).start().await?;
     for job in accepted {
         client.until(&job, "delivered").await?;
@@ -165,7 +171,10 @@ async fn a_redis_that_became_a_replica_is_left() -> Outcome {
     let process = fixture.serve().args(&["--role", "api"]).env("REDIS_URL", proxy.url(&url)?);
     let (_child, client) = fixture::start(process).await?;
     let ticket = async || client.target.ask(Method::POST, "users/ann/stream-tickets").await;
-    ensure!(ticket().await?.status() == 201);
+    let gets_one = async || {
+        eventually("a ticket", async || Ok((ticket().await?.status() == 201).then_some(()))).await
+    };
+    gets_one().await?;
     eventually("the subscription is there: it connects by itself", async || {
         let mut redis = redis.clone();
         let channels: Vec<String> =
@@ -183,7 +192,7 @@ async fn a_redis_that_became_a_replica_is_left() -> Outcome {
     })
     .await?;
     redis::cmd("REPLICAOF").arg("NO").arg("ONE").exec_async(&mut redis).await?;
-    ensure!(ticket().await?.status() == 201);
+    gets_one().await?;
     Ok(())
 }
 

@@ -61,8 +61,10 @@ async fn a_dead_letter_queue_that_was_deleted_blocks_no_lane() -> Outcome {
         client.notify(&job, &user).await?;
         client.until(&job, "delivered").await?;
     }
-    // Whoever asks whether it is ready has it declared again.
-    ensure!(client.target.get("readyz").await?.status() == 200);
+    eventually("whoever asks whether it is ready has it declared again", async || {
+        Ok((client.target.get("readyz").await?.status() == 200).then_some(()))
+    })
+    .await?;
     garbage().await?;
     for _ in 0..2 {
         ensure!(fixture.buried().await? == b"garbage");
@@ -72,7 +74,10 @@ async fn a_dead_letter_queue_that_was_deleted_blocks_no_lane() -> Outcome {
 
 async fn a_service_that_cannot_declare_its_queues_is_not_ready() -> Outcome {
     let (fixture, _child, client) = start(&["--role", "api"]).await?;
-    ensure!(client.target.get("readyz").await?.status() == 200);
+    eventually("it is ready", async || {
+        Ok((client.target.get("readyz").await?.status() == 200).then_some(()))
+    })
+    .await?;
     let (_open, channel) = channel(&fixture).await?;
     let queue = fixture.topology.queue(0);
     delete(&channel, &queue).await?;

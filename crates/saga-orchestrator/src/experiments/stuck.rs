@@ -32,7 +32,7 @@ pub fn experiment() -> Experiment {
         file: "src/next.rs",
         replace: "_ => return self.park(undo),",
         with: "_ => {}",
-        check: "the order with a refund that fails is",
+        check: "after the cause is mended, one retry later it is",
     })
 }
 
