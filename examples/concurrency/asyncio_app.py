@@ -5,7 +5,10 @@ to hold the GIL like every other, or in another process (`process`).
 """
 
 import asyncio
+import multiprocessing
+import os
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -23,11 +26,18 @@ def timed(count):
     return time.perf_counter() - begun
 
 
+def end_with_parent():
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(0)), daemon=True).start()
+
+
 async def main(port, way, milliseconds):
     some = 20_000
     # The best of some: in the others, another process had the core.
     count = round(some * milliseconds / 1e3 / min(timed(some) for _ in range(10)))
-    executor = {"inline": None, "thread": ThreadPoolExecutor(2), "process": ProcessPoolExecutor(2)}[way]
+    processes = ProcessPoolExecutor(2, initializer=end_with_parent)
+    executor = {"inline": None, "thread": ThreadPoolExecutor(2), "process": processes}[way]
     loop = asyncio.get_running_loop()
     if way == "process":
         # Processes start when they are first needed, which is not to be measured.

@@ -1,6 +1,9 @@
 // caught by: admission::
     /// Nothing if there is a place. Otherwise a ticket, if the queue has room.
     fn line_up(&self, priority: Priority, deadline: Instant) -> Result<Option<Ticket<'_>>> {
+        if deadline <= Instant::now() {
+            return Err(Error::TOO_LATE);
+        }
         let mut state = self.state();
         if state.in_flight < state.limit.now() {
             state.in_flight += 1;

@@ -56,7 +56,7 @@ type Rank = (Priority, u128, u64);
 #[derive(Debug)]
 struct Waiter {
     deadline: Instant,
-    turn: oneshot::Sender<Place>,
+    turn: oneshot::Sender<Result<Place>>,
 }
 
 #[derive(Debug)]
@@ -84,6 +84,8 @@ pub struct Admission {
 pub struct Place {
     admission: Arc<Admission>,
     begun: Instant,
+    /// Whether the time until now says how long requests take. A request that was refused, or dropped, says nothing.
+    pub teaches: bool,
 }
 
 /// A request that waits. When it is dropped, because its time is over or its client has gone, it leaves the queue.
@@ -91,7 +93,7 @@ struct Ticket<'a> {
     admission: &'a Admission,
     rank: Rank,
     /// Dropped after `drop`, and with it a place that came too late.
-    turn: oneshot::Receiver<Place>,
+    turn: oneshot::Receiver<Result<Place>>,
 }
 
 impl Drop for Ticket<'_> {
@@ -102,7 +104,7 @@ impl Drop for Ticket<'_> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.admission.leave(self.begun.elapsed());
+        self.admission.leave(self.teaches.then(|| self.begun.elapsed()));
     }
 }
 
@@ -124,23 +126,24 @@ impl Admission {
     pub async fn enter(self: &Arc<Self>, priority: Priority, deadline: Instant) -> Result<Place> {
         let place = match self.line_up(priority, deadline) {
             Ok(None) => return Ok(self.place()),
-            Ok(Some(mut ticket)) => timeout_at(deadline.into(), &mut ticket.turn).await,
-            Err(error) => {
-                self.state().shed[priority as usize] += 1;
-                return Err(error);
-            }
+            Ok(Some(mut ticket)) => match timeout_at(deadline.into(), &mut ticket.turn).await {
+                Ok(Ok(turn)) => turn,
+                // Another request has taken its place in the queue.
+                Ok(Err(_)) => Err(Error::BUSY),
+                Err(_) => Err(Error::TOO_LATE),
+            },
+            Err(error) => Err(error),
         };
-        // The first error is a deadline that has passed. The second is a request that was taken out of the queue.
-        place
-            .map_err(|_| Error::TOO_LATE)
-            .and_then(|place| place.map_err(|_| Error::BUSY))
-            .inspect_err(|_| self.state().shed[priority as usize] += 1)
+        place.inspect_err(|_| self.state().shed[priority as usize] += 1)
     }
 
     // ANCHOR: line_up
     /// Nothing if there is a place. Otherwise a ticket, if the queue has room, or if somebody in it stands behind the new
-    /// request: then the last one is sent away in its place.
+    /// request: then the last one is sent away in its place. The deadline may have passed while the body was read.
     fn line_up(&self, priority: Priority, deadline: Instant) -> Result<Option<Ticket<'_>>> {
+        if deadline <= Instant::now() {
+            return Err(Error::TOO_LATE);
+        }
         let mut state = self.state();
         if state.in_flight < state.limit.now() {
             state.in_flight += 1;
@@ -165,28 +168,35 @@ impl Admission {
     // ANCHOR_END: line_up
 
     // ANCHOR: leave
-    /// Somebody has left after so long. Free places go to the next who will have an answer in time: who is begun shortly
-    /// before its deadline is work for nobody, and makes all who stand behind it late too.
-    fn leave(self: &Arc<Self>, kept: Duration) {
+    /// A request has left after so long. Free places go to the next requests that can still be answered in time. One that
+    /// begins just before its deadline is work for nobody, and makes those behind it late.
+    fn leave(self: &Arc<Self>, kept: Option<Duration>) {
         let mut state = self.state();
-        state.usual = (state.usual * 7 + kept) / 8;
-        let at_work = state.in_flight;
-        state.limit.learn(kept, at_work);
+        if let Some(kept) = kept {
+            // A single report takes as long as a thousand products. With all of its time, everybody who waits would be late.
+            let seen = if state.usual.is_zero() { kept } else { kept.min(8 * state.usual) };
+            state.usual = (state.usual * 7 + seen) / 8;
+            let at_work = state.in_flight;
+            state.limit.learn(kept, at_work);
+        }
         state.in_flight -= 1;
         let in_time = Instant::now() + 2 * state.usual;
         while state.in_flight < state.limit.now() {
             let Some((_, next)) = state.waiting.pop_first() else { return };
-            if next.deadline > in_time {
+            let turn = if next.deadline > in_time {
                 state.in_flight += 1;
-                // Who stands in the queue can still receive: it leaves the queue first, under this lock.
-                let _ = next.turn.send(self.place());
-            }
+                Ok(self.place())
+            } else {
+                Err(Error::TOO_LATE)
+            };
+            // A waiter in the queue still has its receiver: `Ticket::drop` removes it from the queue first, under this lock.
+            let _ = next.turn.send(turn);
         }
     }
     // ANCHOR_END: leave
 
     fn place(self: &Arc<Self>) -> Place {
-        Place { admission: Arc::clone(self), begun: Instant::now() }
+        Place { admission: Arc::clone(self), begun: Instant::now(), teaches: false }
     }
 
     /// What is let in, and how many were not.
@@ -268,6 +278,17 @@ mod tests {
         comes(door, Priority::Browsing, LONG).await
     }
 
+    /// A request that was answered after so long.
+    fn took(mut place: Place, time: Duration) {
+        place.begun = Instant::now().checked_sub(time).unwrap();
+        place.teaches = true;
+    }
+
+    /// What a request that is not let in is told.
+    fn told(entered: Result<Place>) -> String {
+        entered.unwrap_err().to_string()
+    }
+
     /// Whether it is in. The place is kept.
     async fn is_in(waits: &mut JoinHandle<Result<Place>>) -> bool {
         yield_now().await;
@@ -345,8 +366,48 @@ mod tests {
         let late = comes(&door, Priority::Browsing, LONG).await;
         let in_time = comes(&door, Priority::Browsing, 10 * LONG).await;
         drop(at_work);
-        assert!(late.await.unwrap().is_err());
+        assert_eq!(told(late.await.unwrap()), Error::TOO_LATE.to_string());
         assert!(in_time.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_slow_request_makes_nobody_late() {
+        let door = door(1, 1, Order::Fifo);
+        for _ in 0..20 {
+            took(browses(&door).await.await.unwrap().unwrap(), Duration::from_millis(5));
+        }
+        let report = browses(&door).await.await.unwrap().unwrap();
+        let waits = comes(&door, Priority::Browsing, Duration::from_millis(400)).await;
+        took(report, Duration::from_secs(4));
+        assert!(waits.await.unwrap().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_hundred_that_teach_nothing_leave_the_limit_as_it_was() {
+        let limits = Limits { in_flight: 16, adaptive: true, waiting: 0, order: Order::Fifo };
+        let door = Admission::new(limits);
+        while door.pressure().limits.in_flight < 8 {
+            let mut at_work = Vec::new();
+            for _ in 0..door.pressure().limits.in_flight {
+                at_work.push(browses(&door).await.await.unwrap().unwrap());
+            }
+            at_work.into_iter().for_each(|place| took(place, Duration::from_millis(20)));
+        }
+        let learned = || (door.pressure().limits.in_flight, door.state().usual);
+        let before = learned();
+        for _ in 0..100 {
+            drop(browses(&door).await.await.unwrap().unwrap());
+        }
+        assert_eq!(learned(), before);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_passed_before_the_door_is_told() {
+        let door = door(1, 1, Order::Fifo);
+        let late = door.enter(Priority::Browsing, Instant::now()).await;
+        assert_eq!(told(late), Error::TOO_LATE.to_string());
+        let seen = door.pressure();
+        assert_eq!((seen.in_flight, seen.waiting, seen.shed.browsing), (0, 0, 1));
     }
 
     #[tokio::test]

@@ -1,10 +1,10 @@
 //! What does the shop say, and to whom? The table of calls as handlers, behind the door that lets requests in.
 #![allow(clippy::unused_async, reason = "handlers are")]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
@@ -55,15 +55,20 @@ pub fn router(shop: Shop) -> Router {
 
 // ANCHOR: admitted
 /// Lets a request in, keeps its place until it is answered, and refuses it if there is none. All of the body is read
-/// before: a client that sends it slowly keeps no place.
+/// before: a client that sends it slowly keeps no place. Only an answer that took the work of one teaches the limit: a 404
+/// may have asked nobody.
 async fn admitted(State(shop): Here, request: Request, next: Next) -> Result<Response> {
     let deadline = deadline(request.headers(), shop.timeout())?;
     let buys = request.method() == Method::POST && request.uri().path() == "/orders";
     let priority = if buys { Priority::Checkout } else { Priority::Browsing };
     let (head, body) = request.into_parts();
-    let body = to_bytes(body, MAX_BODY).await.map_err(|_| JsonRejection::TooLarge)?;
-    let _place = shop.admission.enter(priority, deadline).await?;
-    Ok(next.run(Request::from_parts(head, Body::from(body))).await)
+    let mut body = Request::new(body);
+    DefaultBodyLimit::max(MAX_BODY).apply(&mut body);
+    let body = Bytes::from_request(body, &()).await.map_err(JsonRejection::from)?;
+    let mut place = shop.admission.enter(priority, deadline).await?;
+    let answer = next.run(Request::from_parts(head, Body::from(body))).await;
+    place.teaches = matches!(answer.status(), StatusCode::OK | StatusCode::CREATED);
+    Ok(answer)
 }
 // ANCHOR_END: admitted
 
@@ -118,11 +123,17 @@ async fn show_order(State(shop): Here, part: Segment) -> Result<Json<Order>> {
     Ok(Json(shop.store.find_order(id(&part)?).await?))
 }
 
-/// A day's report, for somebody who waits for it.
+/// A day's report, for somebody who waits for it. If the client hangs up, PostgreSQL works on, and so the bulkhead's place
+/// stays taken: otherwise a client that asks and hangs up would get any number of connections. The time-out of the store
+/// ends the task.
 async fn report(State(shop): Here, part: Segment) -> Result<Json<Report>> {
     let day = Day::parse(&part.0)?;
-    let _place = shop.reports.enter()?;
-    Ok(Json(shop.store.report(day).await?))
+    let place = shop.reports.enter()?;
+    let work = tokio::spawn(async move {
+        let _place = place;
+        shop.store.report(day).await
+    });
+    work.await.map_err(|error| Error::Internal(Arc::new(error)))?.map(Json)
 }
 
 /// The same, for somebody who comes back for it.
@@ -159,7 +170,9 @@ async fn metrics(State(shop): Here) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
+/// Whether the database answers, on a connection for this alone: behind the requests, an overload would make the balancer
+/// take this process out, and give its load to the others.
 async fn ready(State(shop): Here) -> Result<Json<Value>> {
-    shop.store.ping().await?;
+    shop.probe.ping().await?;
     Ok(Json(json!({ "status": "ready" })))
 }

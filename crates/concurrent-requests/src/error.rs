@@ -42,7 +42,7 @@ impl Error {
     /// The key came with another order before.
     pub const KEY_REUSED: Self = Self::Refused(422, "this Idempotency-Key came with another body");
     /// The client does not wait any more, or will not when we are done.
-    pub const TOO_LATE: Self = Self::NotNow("the deadline has passed");
+    pub const TOO_LATE: Self = Self::NotNow("the deadline has passed, or is too near");
     /// Everybody who may work works, and everybody who may wait waits.
     pub const BUSY: Self = Self::NotNow("too many requests are under way");
     /// As many reports are being made as may be.

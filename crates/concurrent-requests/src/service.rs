@@ -11,11 +11,12 @@ use crate::store::Store;
 /// What `serve` understands. The threads that answer requests are the runtime's: `TOKIO_WORKER_THREADS` sets how many.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Connections to the database
+    /// Connections to the database; `/readyz` has one more
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub connections: u32,
-    /// Requests that may be at work at once
-    #[arg(long, default_value_t = 32)]
+    /// Requests that may be at work at once. Those beyond the connections wait for one in order of arrival, whatever their
+    /// priority and deadline
+    #[arg(long, default_value_t = 12)]
     pub in_flight: usize,
     /// Let in as many as the database can do, judged by the latency, and `--in-flight` at the most
     #[arg(long)]
@@ -57,6 +58,8 @@ pub struct Options {
 pub struct Shop {
     /// Products and orders.
     pub store: Store,
+    /// The same database, on one connection for `/readyz`, which must not wait behind requests.
+    pub probe: Store,
     /// Their prices.
     pub engine: Engine,
     /// Who may begin.
@@ -75,12 +78,14 @@ impl Shop {
         // Leaves room for an answer within the time of the request.
         let timeout = Duration::from_millis(options.timeout_ms) * 4 / 5;
         let store = Store::new(database_url, options.connections, timeout, options.share_reads)?;
+        let probe = Store::new(database_url, 1, timeout.min(Duration::from_secs(1)), false)?;
         let Options { in_flight, adaptive, waiting, order, .. } = options;
         let limits = Limits { in_flight, adaptive, waiting, order };
         let reports = Bulkhead::of(options.report_connections);
         let (jobs, worker) = Jobs::start(options.jobs, store.clone(), reports.clone());
         let shop = Self {
             store,
+            probe,
             engine: Engine::new(options.price, options.price_rules),
             admission: Admission::new(limits),
             reports,

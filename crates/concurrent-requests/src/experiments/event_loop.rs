@@ -1,9 +1,9 @@
 //! The same mistake in Node and in Python's asyncio: what does one handler that computes do to an event loop?
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{fs::read_to_string, process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Sabotage, stack::workspace};
+use lab::{Experiment, Lab, Sabotage, harness::eventually, stack::workspace};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
@@ -65,7 +65,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for (file, interpreter, way, stalls) in ELSEWHERE {
         lab.progress(0, 1, file);
         let started = started(file, interpreter, way, params.price_ms).await?;
-        let Some((_process, address)) = started else {
+        let Some((process, address)) = started else {
             lab.text(format!("skipped: {file} {way}, since {interpreter} is not installed"));
             continue;
         };
@@ -75,6 +75,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         note(&lab, &mut rows, &format!("{interpreter}, {way}"), stalls, &seen);
         if interpreter == "python3" {
             in_python.push(seen.prices);
+        }
+        let workers = workers_of(&process);
+        drop(process);
+        // Only Linux tells which they are.
+        if !workers.is_empty() {
+            let ended = eventually("the workers have ended", async || {
+                Ok((!workers.iter().any(|worker| is_running(worker))).then_some(()))
+            })
+            .await;
+            let check = format!("{interpreter}, {way}: its workers end when it is killed");
+            lab.check_eq(check, true, ended.is_ok());
         }
     }
     let columns =
@@ -101,6 +112,18 @@ fn note(lab: &Lab, rows: &mut Vec<Vec<String>>, name: &str, stalls: bool, seen: 
     } else {
         lab.check(check, "0.25 or less", format!("{part:.2}"), part <= 0.25);
     }
+}
+
+/// The numbers of the processes that this one has started.
+fn workers_of(process: &Child) -> Vec<String> {
+    let id = process.id().unwrap_or_default();
+    let children = read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    children.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A process that has ended, and that nobody has waited for, has no command line any more.
+fn is_running(process: &str) -> bool {
+    read_to_string(format!("/proc/{process}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 /// A program from `examples/concurrency/` and its address. Nothing if this machine cannot run it.

@@ -105,6 +105,13 @@ impl Fixture {
         Ok(books.fetch_one(&self.pool).await?)
     }
 
+    /// How many sessions wait for a lock.
+    pub async fn waiters(&self) -> anyhow::Result<i64> {
+        let waiters = "select count(*) from pg_stat_activity
+                       where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0";
+        Ok(sqlx::query_scalar(waiters).fetch_one(&self.pool).await?)
+    }
+
     /// How many of a product are left.
     pub async fn stock(&self, product: i64) -> anyhow::Result<i64> {
         let stock = "select stock::bigint from products where id = $1";

@@ -73,9 +73,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         }
         let hang = if places == "1" { 1 } else { 4 };
         let hanging = eventually("the reports hang", async || {
-            let waiting = "select count(*) from pg_stat_activity
-                           where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0";
-            let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&fixture.pool).await?;
+            let waiting = fixture.waiters().await?;
             Ok((waiting >= hang).then_some(waiting))
         })
         .await?;

@@ -162,13 +162,16 @@ async fn persistent(
     budget: Option<&Budget>,
     sent: &Mutex<u64>,
 ) -> anyhow::Result<bool> {
+    if let Some(budget) = budget {
+        budget.earn();
+    }
     for attempt in 0..ATTEMPTS {
         *sent.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         if clients.get_in_time(path, PATIENCE, true).await? == Some(200) {
             return Ok(true);
         }
         if let Some(budget) = budget {
-            if !budget.allows(attempt == 0) {
+            if attempt + 1 == ATTEMPTS || !budget.allows() {
                 return Ok(false);
             }
             // Full jitter: anywhere up to twice as long each time.
@@ -178,17 +181,38 @@ async fn persistent(
     Ok(false)
 }
 
-/// One retry for ten requests, over all requests of a client process.
+/// One retry for ten requests, over all requests of a client process; in tenths of a retry.
 #[derive(Debug, Default)]
 struct Budget(Mutex<u32>);
 
 impl Budget {
-    /// Whether a request may be sent again. Each that failed for the first time adds a tenth.
-    fn allows(&self, is_first: bool) -> bool {
+    /// Each request adds a tenth, whether or not it goes well. At most ten retries are saved.
+    fn earn(&self) {
         let mut tenths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *tenths += u32::from(is_first);
+        *tenths = (*tenths + 1).min(100);
+    }
+
+    /// Whether a request may be sent again.
+    fn allows(&self) -> bool {
+        let mut tenths = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let allowed = *tenths >= 10;
         *tenths -= if allowed { 10 } else { 0 };
         allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_requests_pay_for_one_retry_also_when_none_has_failed() {
+        let budget = Budget::default();
+        (0..9).for_each(|_| budget.earn());
+        assert!(!budget.allows());
+        budget.earn();
+        assert!(budget.allows() && !budget.allows());
+        (0..1_000).for_each(|_| budget.earn());
+        assert_eq!((0..20).filter(|_| budget.allows()).count(), 10);
     }
 }

@@ -50,10 +50,10 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Linux])
     .sabotage(Sabotage {
         file: "src/api.rs",
-        replace: "let body = to_bytes(body, MAX_BODY).await.map_err(|_| JsonRejection::TooLarge)?;\n    let _place = \
+        replace: "let body = Bytes::from_request(body, &()).await.map_err(JsonRejection::from)?;\n    let mut place = \
                   shop.admission.enter(priority, deadline).await?;",
-        with: "let _place = shop.admission.enter(priority, deadline).await?;\n    let body = to_bytes(body, \
-               MAX_BODY).await.map_err(|_| JsonRejection::TooLarge)?;",
+        with: "let mut place = shop.admission.enter(priority, deadline).await?;\n    let body = \
+               Bytes::from_request(body, &()).await.map_err(JsonRejection::from)?;",
         check: "shop: products read beside idle connections and half-sent orders",
     })
 }

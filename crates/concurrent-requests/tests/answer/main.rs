@@ -38,7 +38,10 @@ lab::tests![
     requests_that_come_together_on_one_connection_are_answered_in_their_order,
     clients_that_do_not_read_keep_no_place,
     clients_that_vanish_without_a_word_keep_no_place,
+    a_body_that_cannot_be_read_is_not_called_too_long,
     a_client_that_hangs_up_gives_its_place_to_the_next,
+    reports_of_clients_that_hang_up_stay_within_their_bulkhead,
+    a_shop_whose_connections_are_all_taken_is_ready,
     a_shared_read_goes_on_for_those_who_still_wait,
     jobs_that_wait_are_bounded_and_done_before_the_end,
     a_database_that_is_away_is_told_and_the_next_request_works,
@@ -149,6 +152,74 @@ async fn a_client_that_hangs_up_gives_its_place_to_the_next() -> Outcome {
     })
     .await?;
     locked.rollback().await?;
+    Ok(())
+}
+
+/// They ask for a report and go, again and again. PostgreSQL does not hear of it, and works on.
+async fn reports_of_clients_that_hang_up_stay_within_their_bulkhead() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let words = ["--report-connections", "1", "--timeout-ms", "60000"];
+    let shop = fixture.serve().args(&words).start().await?;
+    let client = Client::at(shop.url())?;
+    let mut locked = fixture.pool.begin().await?;
+    sqlx::query("lock table orders in access exclusive mode").execute(&mut *locked).await?;
+    for n in 0..5 {
+        let mut gone = TcpStream::connect(shop.address()).await?;
+        gone.write_all(b"GET /reports/2026-01-31 HTTP/1.1\r\nhost: a\r\n\r\n").await?;
+        if n == 0 {
+            somebody_waits("the report waits", &fixture.database).await?;
+        } else {
+            // It is refused, or waits in PostgreSQL too.
+            let _ = timeout(Duration::from_secs(1), gone.read(&mut [0])).await;
+        }
+        drop(gone);
+        eventually("its place at the door is free", async || {
+            let pressure = json_of(client.get("pressure").await?, 200).await?;
+            Ok((pressure["in_flight"] == 0).then_some(()))
+        })
+        .await?;
+    }
+    let waiting = fixture.waiters().await?;
+    ensure!(waiting == 1, "{waiting} reports wait in PostgreSQL, and one may");
+    locked.rollback().await?;
+    eventually("the bulkhead has its place again", async || {
+        let report = client.target.get("reports/2026-01-31").await?;
+        Ok((report.status() == 200).then_some(()))
+    })
+    .await
+}
+
+/// A balancer that asks must not take an overloaded process out: the others would get its load too.
+async fn a_shop_whose_connections_are_all_taken_is_ready() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let words = ["--connections", "1", "--timeout-ms", "60000"];
+    let shop = fixture.serve().args(&words).start().await?;
+    let client = Client::at(shop.url())?;
+    let mut locked = fixture.pool.begin().await?;
+    sqlx::query("lock table orders in access exclusive mode").execute(&mut *locked).await?;
+    let mut slow = TcpStream::connect(shop.address()).await?;
+    slow.write_all(b"GET /reports/2026-01-31 HTTP/1.1\r\nhost: a\r\n\r\n").await?;
+    somebody_waits("the report has the only connection", &fixture.database).await?;
+    eventually("it is ready", async || {
+        let ready = timeout(Duration::from_secs(5), client.target.get("readyz")).await;
+        Ok(matches!(ready, Ok(Ok(answer)) if answer.status() == 200).then_some(()))
+    })
+    .await?;
+    locked.rollback().await?;
+    Ok(())
+}
+
+/// The second chunk has a length that is no number.
+async fn a_body_that_cannot_be_read_is_not_called_too_long() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let shop = fixture.serve().start().await?;
+    let mut stream = TcpStream::connect(shop.address()).await?;
+    let request = "POST /orders HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+                   idempotency-key: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\nzz\r\n";
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = [0; 12];
+    timeout(Duration::from_secs(20), stream.read_exact(&mut head)).await??;
+    ensure!(&head == b"HTTP/1.1 400", "{}", String::from_utf8_lossy(&head));
     Ok(())
 }
 
