@@ -26,7 +26,7 @@ cases! {
     Plain a_report_counts_the_orders_of_its_day: "GET /reports/{day}: all orders and items of the day", "It is what the shop is run by.";
     Plain a_report_can_be_a_job: "POST /reports/{day}: 202 and Location; GET there: done, with the report, after a while", "Nobody has to wait with an open connection.";
     Plain the_pressure_is_told: "GET /pressure and GET /metrics: 200, with what is at work, waits, was refused and may be", "Whoever is woken at night looks here first.";
-    Plain a_deadline_in_the_future_is_taken: "X-Request-Deadline in a second, or in the year 9999: 200", "A client may wait for as long as it likes; it gets no more than others.";
+    Plain a_deadline_in_the_future_is_taken: "X-Request-Deadline in twenty seconds, or in the year 9999: 200", "A client may wait for as long as it likes; it gets no more than others.";
     Plain a_deadline_that_has_passed_is_told: "X-Request-Deadline in the past: 503, and nothing is done", "Work that nobody waits for makes others wait.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and GET /readyz: 200", "A load balancer asks this before it sends clients.";
 }

@@ -2,15 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lab::{Experiment, Lab, Sabotage, fault::Fault, harness::eventually};
+use anyhow::ensure;
+use lab::{
+    Experiment, Lab, Sabotage,
+    fault::{Fault, Proxy},
+    harness::{eventually, within},
+    serve::here,
+};
 use tokio::{task::JoinSet, time::timeout};
 
-use super::fixture::{Far, Fixture, product};
-use crate::cases::client::new_key;
+use super::fixture::{Clients, Far, Fixture, product};
+use crate::{cases::client::new_key, whiteboard};
 
 const CONNECTIONS: u32 = 4;
 /// Each way to the database and back.
 const DELAY: Duration = Duration::from_millis(10);
+/// So long may it take until the shop has heard that clients have hung up.
+const HEARD: Duration = Duration::from_secs(5);
 /// The product that is bought.
 const BOUGHT: i64 = 100;
 /// So many are there at first.
@@ -31,7 +39,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "cancelled",
         "Half of the clients hang up. A service that drops their requests asks its database for next to nobody but those who \
-         wait. An order that is dropped at any moment is made whole or not at all, and can be sent again",
+         wait. An order that is dropped at any moment is made whole or not at all, and can be sent again: it is one statement. \
+         With two, items are taken without an order",
         &["--requests", "200", "--orders", "30"],
         run,
     )
@@ -52,7 +61,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let words = [&words[..], more].concat();
         let far = fixture.far(CONNECTIONS, DELAY, &words).await?;
         let (before, connected) = (far.proxy.messages(), far.proxy.connections());
-        let answered = burst(&far, params.requests).await? as u64;
+        let answered = burst(&far, params.requests, name == "dropped").await? as u64;
         let statements = far.proxy.messages() - before;
         let connections = far.proxy.connections() - connected;
         let for_a_hundred = statements as f64 * 100.0 / f64::from(params.requests);
@@ -84,7 +93,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 
 /// All ask, half of them hang up, and then the database answers; how many were answered, when the service has nothing left to
 /// do. Nobody hangs up before all have come, so that a slow machine changes nothing.
-async fn burst(far: &Far, requests: u32) -> anyhow::Result<usize> {
+async fn burst(far: &Far, requests: u32, dropped: bool) -> anyhow::Result<usize> {
     far.proxy.set(Fault::BlackHole);
     let (mut patient, mut impatient) = (JoinSet::new(), JoinSet::new());
     for n in 0..requests {
@@ -92,14 +101,17 @@ async fn burst(far: &Far, requests: u32) -> anyhow::Result<usize> {
         let clients = Arc::clone(&far.clients);
         all.spawn(async move { clients.get(&product(n.into())).await });
     }
-    eventually("all have come", async || {
-        let pressure = far.pressure().await?;
-        let here = pressure["in_flight"].as_u64().zip(pressure["waiting"].as_u64());
-        Ok(here.filter(|(in_flight, waiting)| in_flight + waiting >= requests.into()))
-    })
-    .await?;
+    eventually("all have come", async || Ok((far.inside().await? >= requests.into()).then_some(())))
+        .await?;
     // Dropping a request closes its connection.
     impatient.shutdown().await;
+    if dropped {
+        // The shop may hear of it later. If it never does, the statements tell.
+        let _ = within(HEARD, "the others are gone", async || {
+            Ok((far.inside().await? <= u64::from(requests / 2)).then_some(()))
+        })
+        .await;
+    }
     far.proxy.set(Fault::Delay(DELAY));
     let answers = patient.join_all().await;
     rests(far).await?;
@@ -108,16 +120,12 @@ async fn burst(far: &Far, requests: u32) -> anyhow::Result<usize> {
 
 /// Waits until nobody is at work or waits.
 async fn rests(far: &Far) -> anyhow::Result<()> {
-    eventually("the shop has nothing to do", async || {
-        let pressure = far.pressure().await?;
-        let idle = pressure["in_flight"] == 0 && pressure["waiting"] == 0;
-        Ok(idle.then_some(()))
-    })
-    .await
+    eventually("the shop has nothing to do", async || Ok((far.inside().await? == 0).then_some(())))
+        .await
 }
 
-/// Orders are given up one after another, each a little later than the one before: in the queue, before the statement, during
-/// it and after it.
+/// Orders are given up one after another, each a little later than the one before: before the statement, during it and after
+/// it.
 async fn orders(lab: &Lab, fixture: &Fixture, orders: u32) -> anyhow::Result<()> {
     lab.progress(2, 3, "orders that are given up");
     let words = ["--in-flight", "4", "--waiting", "100000"];
@@ -139,5 +147,26 @@ async fn orders(lab: &Lab, fixture: &Fixture, orders: u32) -> anyhow::Result<()>
     let (missing, sold) = fixture.books(BOUGHT, STOCK).await?;
     lab.check_eq("and items that were sold, one for each key", i64::from(orders), sold);
     lab.check_eq("and items that were taken without an order", 0, missing);
+    two_statements(lab).await
+}
+
+/// The whiteboard's shop takes the stock with one statement, and makes the order with another. Its clients hang up a little
+/// later each time, until some are answered.
+async fn two_statements(lab: &Lab) -> anyhow::Result<()> {
+    let fixture = Fixture::of(lab, STOCK).await?;
+    let proxy = Proxy::to_url(fixture.database.url()).await?;
+    let shop = here(whiteboard::router(&proxy.url(fixture.database.url())?).await?).await?;
+    let clients = Clients::of(&shop.host);
+    // The connection is there, and knows the statements.
+    let status = clients.order(BOUGHT, &new_key()).await?;
+    ensure!(status == 201, "{status}");
+    proxy.set(Fault::Delay(DELAY / 2));
+    for n in 1..=30 {
+        let patience = Duration::from_millis(3 * n);
+        let _ = timeout(patience, clients.order(BOUGHT, &new_key())).await;
+    }
+    let (missing, _) = fixture.books(BOUGHT, STOCK).await?;
+    let check = "two statements: items that were taken without an order";
+    lab.check(check, "1 or more", missing, missing >= 1);
     Ok(())
 }

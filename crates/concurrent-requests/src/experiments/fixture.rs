@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use anyhow::Context;
 use futures_util::future::join_all;
 use lab::{
     Lab, Service,
@@ -134,6 +135,13 @@ impl Far {
     /// What the shop says of itself.
     pub async fn pressure(&self) -> anyhow::Result<Value> {
         Ok(reqwest::get(format!("{}/pressure", self.shop.url())).await?.json().await?)
+    }
+
+    /// How many requests are at work or wait.
+    pub async fn inside(&self) -> anyhow::Result<u64> {
+        let pressure = self.pressure().await?;
+        let inside = pressure["in_flight"].as_u64().zip(pressure["waiting"].as_u64());
+        inside.map(|(in_flight, waiting)| in_flight + waiting).context("no pressure")
     }
 }
 

@@ -75,7 +75,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check(check, format!("{POOL} or fewer"), sessions, sessions <= POOL.into());
     lab.table("Clients at the same time", &["clients", "served", "sessions"], rows);
     lab.progress(2, 4, "what breaks in transaction mode");
-    breaks(&lab, &pooled).await?;
+    breaks(&lab, &direct, &pooled).await?;
     lab.progress(3, 4, "what connections and statements cost");
     let mut costs = Vec::new();
     for (name, url) in [("direct", &direct), ("through PgBouncer", &pooled)] {
@@ -123,11 +123,22 @@ async fn shop(lab: &Lab, clients: u32) -> anyhow::Result<(usize, i64)> {
     Ok((served, sessions - i64::from(fixture.pool.size())))
 }
 
-/// What a client of a pooler that lends connections for a transaction does not find again in its next one. Between the two,
-/// another client holds the connection on which the first was done.
-async fn breaks(lab: &Lab, url: &str) -> anyhow::Result<()> {
+/// What a client of a pooler that lends connections for a transaction does not find again in its next one, and a client of
+/// PostgreSQL does. Between the two, another client holds the connection on which the first was done.
+async fn breaks(lab: &Lab, direct: &str, pooled: &str) -> anyhow::Result<()> {
     let mut rows = Vec::new();
-    for (what, first, then, kept) in [
+    for (way, url, kept) in [("direct", direct, true), ("through PgBouncer", pooled, false)] {
+        rows.extend(keeps(lab, way, url, kept).await?);
+    }
+    let columns = ["clients", "what", "first", "then", "answer"];
+    lab.table("What the next transaction finds", &columns, rows);
+    Ok(())
+}
+
+/// What each kind of session state becomes on this way, which keeps it or not.
+async fn keeps(lab: &Lab, way: &str, url: &str, kept: bool) -> anyhow::Result<Vec<Vec<String>>> {
+    let mut rows = Vec::new();
+    for (what, first, then, left) in [
         ("PREPARE", "prepare one as select 'found'", "execute one", "found"),
         ("SET", "set statement_timeout = '7s'", "show statement_timeout", "7s"),
         (
@@ -157,12 +168,14 @@ async fn breaks(lab: &Lab, url: &str) -> anyhow::Result<()> {
         other.execute(raw_sql("rollback")).await?;
         // What was left behind on the connection would reach the next one who gets it.
         other.execute(raw_sql("discard all")).await?;
-        let check = format!("{what}: the next transaction finds what the one before it left");
-        lab.check_eq(check, false, seen == kept);
-        rows.push(vec![what.to_owned(), first.to_owned(), then.to_owned(), seen]);
+        // With it go its locks.
+        one.close().await?;
+        let check =
+            format!("{way}, {what}: the next transaction finds what the one before it left");
+        lab.check_eq(check, kept, seen == left);
+        rows.push([way, what, first, then, &seen].map(str::to_owned).to_vec());
     }
-    lab.table("In transaction mode", &["what", "first", "then", "answer"], rows);
-    Ok(())
+    Ok(rows)
 }
 
 /// New connections a second, one after another, and statements a second on one that stays.
