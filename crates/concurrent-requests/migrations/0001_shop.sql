@@ -9,7 +9,7 @@ create table products (
 
 create table orders (
     id uuid primary key,
-    -- One order for each key of a client, however often and from wherever it is sent.
+    -- One order for each key, whoever sends it. With users, the key is unique together with the user.
     key text collate "C" not null constraint orders_key unique,
     product bigint not null,
     quantity int not null,

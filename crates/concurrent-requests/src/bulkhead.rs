@@ -17,8 +17,8 @@ impl Bulkhead {
     }
 
     // ANCHOR: bulkhead
-    /// A place, or a refusal. Who waited here would keep a place among all requests at work: soon all of these places
-    /// would be kept by requests that wait for one slow dependency.
+    /// A place, or a refusal. A report that waited here would keep its place at the door. Soon reports would hold all places
+    /// there.
     pub fn enter(&self) -> Result<OwnedSemaphorePermit> {
         Arc::clone(&self.0).try_acquire_owned().map_err(|_| Error::REPORTS_BUSY)
     }

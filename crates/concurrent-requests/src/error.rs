@@ -33,7 +33,7 @@ impl Error {
     // ANCHOR: refusals
     /// An `X-Request-Deadline` that is no time, or two.
     pub const BAD_DEADLINE: Self = Self::Refused(400, "write X-Request-Deadline in RFC 3339");
-    /// An `Idempotency-Key` that is none, or two.
+    /// None, two, or a bad `Idempotency-Key`.
     pub const BAD_KEY: Self = Self::Refused(400, "send an Idempotency-Key of 1 to 255 characters");
     /// Nothing is here, or not any more.
     pub const NOT_FOUND: Self = Self::Refused(404, "there is nothing here");

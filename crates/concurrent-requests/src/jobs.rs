@@ -69,8 +69,10 @@ impl Jobs {
             while let Some((id, day)) = waiting.recv().await {
                 note(&known, Job { id, state: State::Running, report: None });
                 let place = reports.wait().await;
-                let report = store.report(day).await.ok();
+                let report = store.report(day).await;
                 drop(place);
+                let report =
+                    report.inspect_err(|error| tracing::warn!(?error, %id, "a job failed")).ok();
                 let state = if report.is_some() { State::Done } else { State::Failed };
                 note(&known, Job { id, state, report });
             }

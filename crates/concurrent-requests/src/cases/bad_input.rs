@@ -15,17 +15,17 @@ use serde_json::json;
 use super::client::{Client, new_key, new_number};
 
 cases! {
-    Plain a_number_that_is_none_is_not_found: "A product, order, day or job that cannot be: 404", "Paths are input too.";
-    Plain a_body_that_is_no_product_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
-    Plain a_body_that_is_no_order_is_refused: "The same for POST /orders", "Every call that takes a body is attacked.";
+    Plain a_bad_number_is_not_found: "A product, order, day or job that cannot be: 404", "Paths are input too.";
+    Plain a_bad_product_body_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
+    Plain a_bad_order_body_is_refused: "The same for POST /orders", "Every call that takes a body is attacked.";
     Plain an_order_that_cannot_be_is_refused: "A quantity of 0, 11 or 1.5: 422 that names it; no such product: 404", "A quantity below zero would fill the stock.";
-    Plain a_key_that_is_none_is_refused: "No Idempotency-Key, two, or a bad one: 400", "Without a key, whoever asks again buys twice.";
-    Plain a_deadline_that_is_none_is_refused: "X-Request-Deadline that is no time, or is there twice: 400", "A deadline that is not understood would be taken for none.";
+    Plain a_bad_key_is_refused: "No Idempotency-Key, two, or a bad one: 400", "Without a key, whoever asks again buys twice.";
+    Plain a_bad_deadline_is_refused: "X-Request-Deadline that is no time, or is there twice: 400", "A deadline that is not understood would be taken for none.";
     Plain a_wrong_method_is_not_allowed: "A method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
     Plain an_unknown_path_is_not_found: "A path that there is not: 404", "An everyday event, and no error of the server.";
 }
 
-async fn a_number_that_is_none_is_not_found(target: &Target) -> Outcome {
+async fn a_bad_number_is_not_found(target: &Target) -> Outcome {
     let long = "9".repeat(5_000);
     for shape in ["0", "-1", "x", "%20", "%00", "1e3", "01", "99999999999999999999", "'--", &long] {
         for path in ["products/{}", "products/{}/price", "orders/{}", "reports/{}", "jobs/{}"] {
@@ -42,7 +42,7 @@ async fn a_number_that_is_none_is_not_found(target: &Target) -> Outcome {
     refused(target.get("products/%ff%fe").await?, &[400, 404]).await
 }
 
-async fn a_body_that_is_no_product_is_refused(target: &Target) -> Outcome {
+async fn a_bad_product_body_is_refused(target: &Target) -> Outcome {
     let path = format!("products/{}", new_number());
     let request = || target.request(Method::PUT, &path);
     let good = json!({ "name": "tea", "cents": 1_000, "stock": 3 });
@@ -63,7 +63,7 @@ async fn a_body_that_is_no_product_is_refused(target: &Target) -> Outcome {
     Ok(())
 }
 
-async fn a_body_that_is_no_order_is_refused(target: &Target) -> Outcome {
+async fn a_bad_order_body_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let id = client.put_up(1_000, 10).await?;
     let request = || target.request(Method::POST, "orders").header("idempotency-key", new_key());
@@ -84,7 +84,7 @@ async fn an_order_that_cannot_be_is_refused(target: &Target) -> Outcome {
     equal("the stock", client.stock(id).await?, 10)
 }
 
-async fn a_key_that_is_none_is_refused(target: &Target) -> Outcome {
+async fn a_bad_key_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let id = client.put_up(1_000, 10).await?;
     let long = "k".repeat(256);
@@ -103,7 +103,7 @@ async fn a_key_that_is_none_is_refused(target: &Target) -> Outcome {
     equal("the stock after one good order", client.stock(id).await?, 9)
 }
 
-async fn a_deadline_that_is_none_is_refused(target: &Target) -> Outcome {
+async fn a_bad_deadline_is_refused(target: &Target) -> Outcome {
     let id = Client::of(target).put_up(1_000, 1).await?;
     let get = || target.request(Method::GET, &format!("products/{id}"));
     for deadline in ["", "soon", "3", "2026-13-01T00:00:00Z", "2026-01-01"] {

@@ -101,7 +101,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.figure("the shop: requests a second, median", shop_rate, "requests/s");
     let name = "the shop ÷ a bare handler, medians";
     lab.figure_with_target(name, shop_rate / bare_rate, "", Target::AtLeast(0.8));
-    lab.figure("the shop ÷ the query alone, medians", shop_rate / alone, "");
+    // Without HTTP the query alone has an advantage, so this target may be missed, and the report says so.
+    let name = "the shop ÷ the query alone, medians";
+    lab.figure_with_target(name, shop_rate / alone, "", Target::AtLeast(0.8));
     lab.figure("a bare handler ÷ the query alone, medians", bare_rate / alone, "");
     lab.check_eq("requests that failed or were refused", 0, failed);
     // All who can send jobs have to be gone.

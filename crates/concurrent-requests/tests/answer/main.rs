@@ -219,7 +219,7 @@ async fn a_body_that_cannot_be_read_is_not_called_too_long() -> Outcome {
     stream.write_all(request.as_bytes()).await?;
     let mut head = [0; 12];
     timeout(Duration::from_secs(20), stream.read_exact(&mut head)).await??;
-    ensure!(&head == b"HTTP/1.1 400", "{}", String::from_utf8_lossy(&head));
+    ensure!(head == *b"HTTP/1.1 400", "{}", String::from_utf8_lossy(&head));
     Ok(())
 }
 
