@@ -55,8 +55,8 @@ pub fn router(shop: Shop) -> Router {
 
 // ANCHOR: admitted
 /// Lets a request in, keeps its place until it is answered, and refuses it if there is none. All of the body is read
-/// before: a client that sends it slowly keeps no place. Only an answer that took the work of one teaches the limit: a 404
-/// may have asked nobody.
+/// before: a client that sends it slowly keeps no place. Only 200 and 201 teach the limit: the others may have asked the
+/// database nothing.
 async fn admitted(State(shop): Here, request: Request, next: Next) -> Result<Response> {
     let deadline = deadline(request.headers(), shop.timeout())?;
     let buys = request.method() == Method::POST && request.uri().path() == "/orders";
