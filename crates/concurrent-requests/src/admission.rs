@@ -391,7 +391,9 @@ mod tests {
             for _ in 0..door.pressure().limits.in_flight {
                 at_work.push(browses(&door).await.await.unwrap().unwrap());
             }
-            at_work.into_iter().for_each(|place| took(place, Duration::from_millis(20)));
+            for place in at_work {
+                took(place, Duration::from_millis(20));
+            }
         }
         let learned = || (door.pressure().limits.in_flight, door.state().usual);
         let before = learned();

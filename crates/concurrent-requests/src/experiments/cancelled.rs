@@ -101,7 +101,7 @@ async fn burst(far: &Far, requests: u32, dropped: bool) -> anyhow::Result<usize>
         let clients = Arc::clone(&far.clients);
         all.spawn(async move { clients.get(&product(n.into())).await });
     }
-    eventually("all have come", async || Ok((far.inside().await? >= requests.into()).then_some(())))
+    eventually("all are in", async || Ok((far.inside().await? >= requests.into()).then_some(())))
         .await?;
     // Dropping a request closes its connection.
     impatient.shutdown().await;
