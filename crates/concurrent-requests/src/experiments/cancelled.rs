@@ -157,12 +157,12 @@ async fn two_statements(lab: &Lab) -> anyhow::Result<()> {
     let proxy = Proxy::to_url(fixture.database.url()).await?;
     let shop = here(whiteboard::router(&proxy.url(fixture.database.url())?).await?).await?;
     let clients = Clients::of(&shop.host);
-    // The connection is there, and knows the statements.
-    let status = clients.order(BOUGHT, &new_key()).await?;
-    ensure!(status == 201, "{status}");
     proxy.set(Fault::Delay(DELAY / 2));
-    for n in 1..=30 {
-        let patience = Duration::from_millis(3 * n);
+    for n in 1..=22 {
+        // Somebody waits, so that the next one finds a connection that knows the statements.
+        let status = clients.order(BOUGHT, &new_key()).await?;
+        ensure!(status == 201, "{status}");
+        let patience = Duration::from_millis(4 * n);
         let _ = timeout(patience, clients.order(BOUGHT, &new_key())).await;
     }
     let (missing, _) = fixture.books(BOUGHT, STOCK).await?;
