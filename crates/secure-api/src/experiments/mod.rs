@@ -1,0 +1,26 @@
+//! Which claims does this answer make, and what could refute each? Each is an attack, and only on a server of the reader's.
+
+mod receiver;
+pub mod authentication;
+pub mod fixture;
+pub mod function_level;
+pub mod injection;
+pub mod logs;
+pub mod object_level;
+pub mod properties;
+pub mod ssrf;
+
+use lab::Experiment;
+
+/// Every experiment, in the order of the chapter.
+pub fn all() -> Vec<Experiment> {
+    vec![
+        object_level::experiment(),
+        authentication::experiment(),
+        properties::experiment(),
+        function_level::experiment(),
+        ssrf::experiment(),
+        injection::experiment(),
+        logs::experiment(),
+    ]
+}

@@ -1,0 +1,165 @@
+//! What needs options, a fault, or a look inside. It also runs the experiments, with quick parameters, and the cases.
+
+use std::process::ExitCode;
+
+use anyhow::ensure;
+use conform::expect::json_of;
+use conform::http::{header, lives_and_is_ready, problem};
+use conform::target::Target;
+use lab::{
+    child::Child,
+    fault::{Fault, Proxy},
+    harness::{Outcome, Served, run},
+};
+use secure_api::{
+    cases::client::{ADA, Client, GIL, PASSWORD},
+    experiments::fixture::{Fixture, KEY, NOBODY},
+};
+use serde_json::json;
+
+fn main() -> ExitCode {
+    run(secure_api::answer(), || Box::pin(serve_for_cases()), tests())
+}
+
+/// The program as its cases want it.
+async fn serve_for_cases() -> anyhow::Result<Served> {
+    let fixture = Fixture::fresh().await?;
+    let (child, _) = fixture.start(NOBODY).await?;
+    Ok(Served::new(child, fixture).word("password", PASSWORD))
+}
+
+lab::tests![
+    guesses_at_one_account_have_to_wait_and_other_clients_do_not,
+    a_client_that_tries_many_accounts_has_to_wait,
+    a_listed_origin_reads_answers_and_no_other_does,
+    secrets_are_in_no_line_of_the_log,
+    it_is_not_served_to_others_without_tls_or_a_proxy_that_is_named,
+    a_receiver_elsewhere_cannot_be_allowed,
+    a_database_that_is_away_is_told_and_the_next_request_works,
+    the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
+];
+
+/// A server with these options.
+async fn start(fixture: &Fixture, options: &[&str]) -> anyhow::Result<(Child, Target)> {
+    let child = fixture.serve_with(options).start().await?;
+    let target = Target::new(child.url(), None)?;
+    Ok((child, target))
+}
+
+async fn guess(target: &Target, email: &str, client: &str) -> anyhow::Result<u16> {
+    let body = json!({ "email": email, "password": "wrong" });
+    let request = target.request(reqwest::Method::POST, "login").json(&body);
+    let response = target.send(request.header("x-forwarded-for", client)).await?;
+    let status = response.status().as_u16();
+    if status == 429 {
+        ensure!(!header(&response, "retry-after").is_empty(), "{response:?}");
+    }
+    problem(response, status).await?;
+    Ok(status)
+}
+
+async fn guesses_at_one_account_have_to_wait_and_other_clients_do_not() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let options = ["--logins-per-account", "3", "--trusted-proxy", "127.0.0.0/8"];
+    let (_child, target) = start(&fixture, &options).await?;
+    for _ in 0..3 {
+        ensure!(guess(&target, ADA, "192.0.2.1").await? == 401);
+    }
+    ensure!(guess(&target, ADA, "192.0.2.1").await? == 429);
+    ensure!(guess(&target, ADA, "192.0.2.2").await? == 401, "another client");
+    ensure!(guess(&target, GIL, "192.0.2.1").await? == 401, "another account");
+    Ok(())
+}
+
+async fn a_client_that_tries_many_accounts_has_to_wait() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, target) = start(&fixture, &["--logins-per-client", "5"]).await?;
+    for n in 0..5 {
+        // A header that no proxy wrote makes nobody another client.
+        let client = format!("192.0.2.{n}");
+        ensure!(guess(&target, &format!("n{n}@acme.example"), &client).await? == 401);
+    }
+    ensure!(guess(&target, "n5@acme.example", "192.0.2.5").await? == 429);
+    Ok(())
+}
+
+async fn a_listed_origin_reads_answers_and_no_other_does() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let listed = "https://app.example";
+    let (_child, target) = start(&fixture, &["--allow-origin", listed]).await?;
+    for (origin, expected) in [
+        (listed, listed),
+        ("https://app.example.evil.example", ""),
+        ("http://app.example", ""),
+        ("null", ""),
+    ] {
+        for method in [reqwest::Method::GET, reqwest::Method::OPTIONS] {
+            let request = target.request(method, "invoices").header("origin", origin);
+            let request = request.header("access-control-request-method", "GET");
+            let response = target.send(request).await?;
+            let seen = header(&response, "access-control-allow-origin");
+            ensure!(seen == expected, "{origin}: {seen}");
+            let credentials = header(&response, "access-control-allow-credentials");
+            ensure!(credentials.is_empty(), "{credentials}");
+        }
+    }
+    Ok(())
+}
+
+async fn secrets_are_in_no_line_of_the_log() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (child, target) = fixture.start(NOBODY).await?;
+    let ada = Client::login(&target, ADA).await?;
+    let log = child.log();
+    ensure!(!log.contains(PASSWORD) && !log.contains(KEY), "{log}");
+    ensure!(!log.contains(&ada.token.unwrap_or_default()), "{log}");
+    Ok(())
+}
+
+async fn it_is_not_served_to_others_without_tls_or_a_proxy_that_is_named() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let refused =
+        start(&fixture, &["--host", "0.0.0.0"]).await.err().map(|error| error.to_string());
+    ensure!(refused.as_ref().is_some_and(|words| words.contains("without TLS")), "{refused:?}");
+    start(&fixture, &["--host", "0.0.0.0", "--trusted-proxy", "10.0.0.0/8"]).await?;
+    Ok(())
+}
+
+async fn a_receiver_elsewhere_cannot_be_allowed() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let refused = start(&fixture, &["--webhook-allow", "10.0.0.1:80"]).await.err();
+    let refused = refused.map(|error| error.to_string());
+    ensure!(refused.as_ref().is_some_and(|words| words.contains("loopback")), "{refused:?}");
+    Ok(())
+}
+
+async fn a_database_that_is_away_is_told_and_the_next_request_works() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let proxy = Proxy::to_url(fixture.database.url()).await?;
+    let url = proxy.url(fixture.database.url())?;
+    let child = fixture.serve().env("DATABASE_URL", url).start().await?;
+    let target = Target::new(child.url(), None)?;
+    let ada = Client::login(&target, ADA).await?;
+    let path = format!("invoices/{}", ada.invoice("Tea").await?);
+    for fault in [Fault::Cut, Fault::BlackHole] {
+        proxy.set(fault);
+        for path in [path.as_str(), "invoices", "readyz"] {
+            let response = target.send(ada.request(reqwest::Method::GET, path)).await?;
+            ensure!(header(&response, "retry-after") == "1", "{fault:?}: {response:?}");
+            problem(response, 503).await?;
+        }
+        ensure!(target.get("healthz").await?.status() == 200);
+        proxy.heal();
+        json_of(ada.get(&path).await?, 200).await?;
+    }
+    Ok(())
+}
+
+async fn the_service_says_that_it_lives_and_is_ready_and_stops_cleanly() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (mut child, target) = fixture.start(NOBODY).await?;
+    lives_and_is_ready(&target).await?;
+    let status = child.stop().await?;
+    ensure!(status.success(), "SIGTERM should end in exit status 0: {status}");
+    Ok(())
+}
