@@ -87,7 +87,7 @@ create function audit_hash(
         jsonb_build_array(seq, extract(epoch from at), actor, action, object, request_id)::text, 'UTF8'))
 $$;
 
--- The only way to write into the log, also for somebody who can make us run a statement: it appends, and nothing else.
+-- The only way to write into the log that the role for customers has: it appends, and nothing else.
 create function audit_append(actor uuid, action text, object text, request_id uuid)
 returns void language plpgsql security definer set search_path = public, pg_temp as $$
 declare
@@ -104,35 +104,21 @@ end $$;
 -- ANCHOR_END: audit
 
 -- ANCHOR: tenant
--- The role as which all work for a customer is done. Roles belong to the whole server: this one cannot log in, and may do
--- nothing but what is granted below.
-do $$
-begin
-    if not exists (select from pg_roles where rolname = 'worked_answers_secure_api') then
-        create role worked_answers_secure_api nologin;
-        comment on role worked_answers_secure_api is 'made by worked-answers, for secure-api';
-    end if;
-exception when duplicate_object or unique_violation then
-    -- Another database's migration made it at this moment.
-    null;
-end $$;
-do $$
-begin
-    if not pg_has_role(current_user, 'worked_answers_secure_api', 'member') then
-        grant worked_answers_secure_api to current_user;
-    end if;
-end $$;
-
--- Column by column: `paid` and `margin_cents` cannot be written, and `margin_cents` cannot even be read.
+-- All work for a customer is done as the role `pg_database_owner`. PostgreSQL brings it, and in each database it means the
+-- owner of that database: so the program may become it, and nothing is added to the server. It cannot log in, and may do
+-- nothing but what is granted here, since the schema is no longer its own.
+alter schema public owner to current_user;
+revoke create on schema public from public;
+grant usage on schema public to pg_database_owner;
 revoke execute on function audit_append from public;
-grant usage on schema public to worked_answers_secure_api;
-grant execute on function audit_append to worked_answers_secure_api;
+grant execute on function audit_append to pg_database_owner;
+-- Column by column: `paid` and `margin_cents` cannot be written, and `margin_cents` cannot even be read.
 grant select (id, customer_id, title, note, amount_cents, corrects, paid, created_at, words),
     insert (id, customer_id, title, note, amount_cents, corrects), update (title, note), delete
-    on invoices to worked_answers_secure_api;
-grant select, insert, delete on attachments, webhooks to worked_answers_secure_api;
+    on invoices to pg_database_owner;
+grant select, insert, delete on attachments, webhooks to pg_database_owner;
 
--- The second lock: whatever statement comes, it sees the rows of one customer. Of nobody, if nobody was named.
+-- The second lock: whatever a statement forgets, it sees the rows of one customer. Of nobody, if nobody was named.
 alter table invoices enable row level security;
 alter table attachments enable row level security;
 alter table webhooks enable row level security;

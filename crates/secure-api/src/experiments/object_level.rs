@@ -29,8 +29,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/store.rs",
-        replace: "set_config('role', 'worked_answers_secure_api', true)\"",
-        with: "set_config('app.role', 'worked_answers_secure_api', true)\"",
+        replace: "set_config('role', 'pg_database_owner', true)\"",
+        with: "set_config('app.role', 'pg_database_owner', true)\"",
         check: "invoices that a statement without any check sees",
     })
 }
