@@ -81,7 +81,7 @@ pub fn panicked(_: Box<dyn Any + Send>) -> Response {
 #[cfg(test)]
 mod tests {
     use std::{
-        io::{self, Write as _},
+        io,
         sync::{Arc, Mutex},
     };
 

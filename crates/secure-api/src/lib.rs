@@ -58,7 +58,7 @@ pub const ACCOUNTS: [(&str, &str, Role); 4] = [
 struct Options {
     #[command(flatten)]
     limits: Limits,
-    /// An origin whose pages may read answers, such as https://app.example
+    /// An origin whose pages may read answers, such as `https://app.example`
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     origins: Vec<HeaderValue>,
     /// The one receiver of webhooks on this machine that may be called

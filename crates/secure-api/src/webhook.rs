@@ -138,7 +138,7 @@ fn literal(url: &Url) -> Option<SocketAddr> {
 
 // ANCHOR: is_public
 /// What is nobody's on the internet: ours, no machine's, or a tunnel to either (IANA's registries of special-purpose
-/// addresses). Of IPv6, only 2000::/3 has been given out.
+/// addresses). Of IPv6, only `2000::/3` has been given out.
 const NOT_PUBLIC: &str = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 \
     192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/3 \
     ::/3 4000::/2 8000::/1 2001::/23 2001:db8::/32 2002::/16 3fff::/20";
