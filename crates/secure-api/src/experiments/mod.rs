@@ -2,13 +2,16 @@
 
 mod receiver;
 pub mod authentication;
+pub mod consumption;
 pub mod fixture;
 pub mod function_level;
 pub mod injection;
 pub mod logs;
+pub mod misconfiguration;
 pub mod object_level;
 pub mod properties;
 pub mod ssrf;
+pub mod upstream;
 
 use lab::Experiment;
 
@@ -18,8 +21,11 @@ pub fn all() -> Vec<Experiment> {
         object_level::experiment(),
         authentication::experiment(),
         properties::experiment(),
+        consumption::experiment(),
         function_level::experiment(),
         ssrf::experiment(),
+        misconfiguration::experiment(),
+        upstream::experiment(),
         injection::experiment(),
         logs::experiment(),
     ]
