@@ -9,7 +9,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::fixture::{Fixture, KEY};
+use super::fixture::{Fixture, KEY, quarter};
 use crate::cases::client::{ADA, Client, OLGA, new_word};
 use crate::token::{LIFE, Tokens};
 
@@ -78,11 +78,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check(name, &expected, guessed, held(guessed));
     forgeries(&lab, &fixture).await?;
     who_is_there(params, &lab, &fixture).await
-}
-
-/// The quarter of an hour in which logins are counted now.
-fn quarter() -> i64 {
-    time::OffsetDateTime::now_utc().unix_timestamp() / 900
 }
 
 async fn login(

@@ -100,3 +100,8 @@ pub fn id_of(body: &str) -> Option<String> {
     let body: Value = serde_json::from_str(body).ok()?;
     body["id"].as_str().map(str::to_owned)
 }
+
+/// The quarter of an hour in which attempts are counted now.
+pub fn quarter() -> i64 {
+    time::OffsetDateTime::now_utc().unix_timestamp() / 900
+}

@@ -1,8 +1,12 @@
 //! Which claims does this answer make, and what could refute each? Each is an attack, and only on a server of the reader's.
 
+pub mod compare;
 mod receiver;
 pub mod authentication;
+pub mod business_flow;
 pub mod consumption;
+pub mod cors;
+pub mod cost;
 pub mod fixture;
 pub mod function_level;
 pub mod injection;
@@ -23,10 +27,13 @@ pub fn all() -> Vec<Experiment> {
         properties::experiment(),
         consumption::experiment(),
         function_level::experiment(),
+        business_flow::experiment(),
         ssrf::experiment(),
         misconfiguration::experiment(),
         upstream::experiment(),
         injection::experiment(),
+        cors::experiment(),
         logs::experiment(),
+        cost::experiment(),
     ]
 }
