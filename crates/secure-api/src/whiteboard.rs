@@ -33,6 +33,7 @@ pub fn router(database_url: &str) -> Result<Router, sqlx::Error> {
         .route("/login", post(login))
         .route("/invoices", get(list).post(create))
         .route("/invoices/{id}", get(show).patch(change).delete(delete))
+        .route("/v0/invoices/{id}", get(show).delete(delete))
         .route("/exports", get(list))
         .route("/webhooks", post(add_webhook))
         .route("/webhooks/{id}/test", post(test_webhook))

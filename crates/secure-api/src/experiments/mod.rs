@@ -10,6 +10,7 @@ pub mod cost;
 pub mod fixture;
 pub mod function_level;
 pub mod injection;
+pub mod inventory;
 pub mod logs;
 pub mod misconfiguration;
 pub mod object_level;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Experiment> {
         business_flow::experiment(),
         ssrf::experiment(),
         misconfiguration::experiment(),
+        inventory::experiment(),
         upstream::experiment(),
         injection::experiment(),
         cors::experiment(),
