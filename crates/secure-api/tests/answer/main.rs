@@ -35,6 +35,7 @@ lab::tests![
     secrets_are_in_no_line_of_the_log,
     it_is_not_served_to_others_without_tls_or_a_proxy_that_is_named,
     a_receiver_elsewhere_cannot_be_allowed,
+    work_for_a_customer_is_done_as_a_role_that_every_server_has,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
@@ -130,6 +131,22 @@ async fn a_receiver_elsewhere_cannot_be_allowed() -> Outcome {
     let refused = start(&fixture, &["--webhook-allow", "10.0.0.1:80"]).await.err();
     let refused = refused.map(|error| error.to_string());
     ensure!(refused.as_ref().is_some_and(|words| words.contains("loopback")), "{refused:?}");
+    Ok(())
+}
+
+async fn work_for_a_customer_is_done_as_a_role_that_every_server_has() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, target) = fixture.start(NOBODY).await?;
+    Client::login(&target, ADA).await?.invoice("Tea").await?;
+    // PostgreSQL keeps the numbers below 16384 for what it brings itself.
+    let role = "select rolname, oid::int8 < 16384, rolsuper or rolbypassrls or rolcanlogin
+                from pg_roles where rolname = current_user";
+    let ada = fixture.caller(ADA).await?;
+    let (name, of_every_server, may_more): (String, bool, bool) = fixture
+        .store()?
+        .tenant(ada, async |tx| Ok(sqlx::query_as(role).fetch_one(tx).await?))
+        .await?;
+    ensure!(name == "pg_database_owner" && of_every_server && !may_more, "{name}");
     Ok(())
 }
 
