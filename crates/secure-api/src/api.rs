@@ -99,10 +99,13 @@ fn describe(table: &[Route]) -> Value {
         "info": { "title": "Invoices", "version": "1" },
         "components": { "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } } },
     });
+    let id = json!({ "name": "id", "in": "path", "required": true, "schema": {} });
     for Route { method, path, roles } in table {
+        let parameters: Value = path.matches("{id}").map(|_| id.clone()).collect();
         let roles: Value = roles.iter().map(|roles| json!({ "token": roles })).collect();
+        let responses = json!({ "default": { "description": "" } });
         document["paths"][path][method.to_lowercase()] =
-            json!({ "security": roles, "responses": { "default": { "description": "" } } });
+            json!({ "parameters": parameters, "security": roles, "responses": responses });
     }
     document
 }

@@ -13,7 +13,7 @@ use std::{
 
 use axum::body::Bytes;
 use axum::http::{Request, Uri, header::CONTENT_TYPE};
-use futures_util::future::BoxFuture;
+use futures_util::{TryFutureExt, future::BoxFuture};
 use http_body_util::Full;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
@@ -96,13 +96,10 @@ impl Webhooks {
         let url = self.parse(url)?;
         let address = self.address(&url).await?;
         // The TLS above it still checks the certificate for the name.
-        let connect =
-            service_fn(
-                move |_: Uri| async move { TcpStream::connect(address).await.map(TokioIo::new) },
-            );
+        let connect = move |_: Uri| TcpStream::connect(address).map_ok(TokioIo::new);
         let https = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http();
         let client = Client::builder(TokioExecutor::new());
-        let client = client.build(https.enable_http1().wrap_connector(connect));
+        let client = client.build(https.enable_http1().wrap_connector(service_fn(connect)));
         let request = Request::post(url.as_str()).header(CONTENT_TYPE, "application/json");
         let answer = client.request(request.body(Full::new(Bytes::from(body)))?).await?;
         // The body is not read. It is as long as somebody else likes.
