@@ -1,11 +1,11 @@
 //! What surrounds every call of a service? A time-out, and an answer even when the handler panics.
 
-use std::{any::Any, time::Duration};
+use std::{any::Any, net::Ipv4Addr, time::Duration};
 
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::StatusCode,
+    http::{StatusCode, header::HOST},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -71,6 +71,22 @@ pub async fn in_time(State(limit): State<Duration>, request: Request, next: Next
     }
 }
 
+/// 403 for a request that a browser sends for a page of another site: `layer(from_fn(no_foreign_pages))`. For versions that
+/// are careless on purpose: loopback alone keeps out neither such a page nor a name of its own that somebody lets stand for
+/// 127.0.0.1 (DNS rebinding).
+pub async fn no_foreign_pages(request: Request, next: Next) -> Response {
+    let header = |name| request.headers().get(name).map(|value| value.as_bytes());
+    // No page can set or remove either header. A browser leaves out the first one if it does not trust the host.
+    let is_foreign = header("sec-fetch-site") == Some(&b"cross-site"[..]);
+    let host = String::from_utf8_lossy(header(HOST.as_str()).unwrap_or_default());
+    let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
+    if is_foreign || name.contains('.') && name.parse::<Ipv4Addr>().is_err() {
+        let words = "this version is not for pages of other sites";
+        return Problem::new(StatusCode::FORBIDDEN, words).into_response();
+    }
+    next.run(request).await
+}
+
 /// 500 for a handler that panicked: `layer(CatchPanicLayer::custom(panicked))`. The panic hook has logged the message;
 /// the client does not see it.
 pub fn panicked(_: Box<dyn Any + Send>) -> Response {
@@ -85,7 +101,7 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    use axum::{body::Body, routing::post};
+    use axum::{body::Body, middleware::from_fn, routing::post};
     use tower::ServiceExt;
     use tracing::Level;
 
@@ -109,6 +125,31 @@ mod tests {
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], "1");
         assert_eq!(ask("GET", "/healthz").await.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_page_of_another_site_is_refused_and_other_clients_are_not() {
+        for (host, site, status) in [
+            ("127.0.0.1:3000", None, 200),
+            ("127.0.0.1", Some("none"), 200),
+            ("localhost:3000", Some("same-origin"), 200),
+            ("[::1]:3000", Some("same-site"), 200),
+            ("localhost:3000", Some("cross-site"), 403),
+            // A name of somebody's own, which stands for this machine now.
+            ("rebound.evil.example:3000", None, 403),
+            ("evil.example", Some("same-origin"), 403),
+            ("127.0.0.1.evil.example:3000", None, 403),
+            ("127.0.0.1.:3000", None, 403),
+        ] {
+            let calls = Router::new().route("/healthz", get(alive));
+            let mut request = Request::builder().uri("/healthz").header("host", host);
+            if let Some(site) = site {
+                request = request.header("sec-fetch-site", site);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            let response = calls.layer(from_fn(no_foreign_pages)).oneshot(request).await.unwrap();
+            assert_eq!(response.status(), status, "{host} {site:?}");
+        }
     }
 
     #[tokio::test]

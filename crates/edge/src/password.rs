@@ -34,7 +34,7 @@ fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Refusal {
 /// Hashes and compares, a few at a time.
 pub struct Passwords {
     argon2: Argon2<'static>,
-    /// As many as there are cores: more would only make each slower, and take 19 MiB each.
+    /// Half as many as there are cores: the other half answers everybody else. Each takes 19 MiB.
     turns: Arc<Semaphore>,
     /// For accounts that nobody has.
     dummy: String,
@@ -46,7 +46,7 @@ impl Passwords {
         let params = Params::new(COST.0, COST.1, 1, None).map_err(internal)?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let turns = Arc::new(Semaphore::new(cores));
+        let turns = Arc::new(Semaphore::new(cores.div_ceil(2)));
         let mut this = Self { argon2, turns, dummy: String::new() };
         this.dummy = this.hash(&Secret::new("the password of nobody"))?;
         Ok(this)
@@ -96,8 +96,8 @@ mod tests {
     async fn for_nobody_a_hash_is_computed_too() {
         let passwords = Passwords::new().unwrap();
         let hash = passwords.hash(&Secret::new("seven quiet otters")).unwrap();
-        let cores = u32::try_from(passwords.turns.available_permits()).unwrap();
-        let all = passwords.turns.acquire_many(cores).await.unwrap();
+        let turns = u32::try_from(passwords.turns.available_permits()).unwrap();
+        let all = passwords.turns.acquire_many(turns).await.unwrap();
         // Whoever has an answer while no hash can be computed has not computed one.
         for known in [Some(hash.as_str()), None] {
             let answer = pin!(passwords.verify(Secret::new("seven quiet otters"), known));

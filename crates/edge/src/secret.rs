@@ -3,7 +3,7 @@
 //!
 //! Never from an argument: `/proc/…/cmdline` shows the arguments of a process to every user of the machine.
 
-use std::{env, fmt, fs, io};
+use std::{env, ffi::OsString, fmt, fs, io};
 
 /// A password, or a key. It is neither displayed nor serialised, and its `Debug` says only that it is there.
 #[derive(Clone)]
@@ -16,12 +16,24 @@ impl Secret {
     }
 
     /// From the file that the variable `NAME_FILE` names, or else from the variable `NAME`; nothing if there is neither.
+    /// An empty one is an error: somebody believes that there is a secret.
     pub fn load(name: &str) -> io::Result<Option<Self>> {
-        let text = match env::var_os(format!("{name}_FILE")) {
-            Some(file) => Some(fs::read_to_string(file)?),
-            None => env::var(name).ok(),
+        Self::of(name, env::var_os(format!("{name}_FILE")), env::var_os(name))
+    }
+
+    fn of(name: &str, file: Option<OsString>, text: Option<OsString>) -> io::Result<Option<Self>> {
+        let invalid = |what: &str| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("the secret {name} {what}"))
         };
-        Ok(text.map(|text| Self(text.trim_end_matches(['\r', '\n']).to_owned())))
+        let text = match (file, text) {
+            (Some(file), _) => fs::read_to_string(file)?,
+            (None, Some(text)) => text.into_string().map_err(|_| invalid("is no text"))?,
+            (None, None) => return Ok(None),
+        };
+        match text.trim_end_matches(['\r', '\n']) {
+            "" => Err(invalid("is empty")),
+            text => Ok(Some(Self(text.to_owned()))),
+        }
     }
 
     /// The text. Each call of this is a place where it may leak: search for them.
@@ -38,6 +50,8 @@ impl fmt::Debug for Secret {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     #[test]
@@ -53,5 +67,18 @@ mod tests {
         let secret = Secret::load("CARGO_PKG_NAME").unwrap();
         assert_eq!(secret.unwrap().expose(), "edge");
         assert!(Secret::load("NO_SUCH_VARIABLE").unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_empty_or_no_text_is_an_error_and_not_no_secret() {
+        let of = |text: &[u8]| Secret::of("KEY", None, Some(OsString::from_vec(text.to_vec())));
+        assert_eq!(of(b"hunter2\r\n").unwrap().unwrap().expose(), "hunter2");
+        for text in [&b""[..], b"\n", b"\xff\xfe"] {
+            let error = of(text).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        }
+        let file = Some(OsString::from("/dev/null"));
+        let error = Secret::of("KEY", file, Some(OsString::from("hunter2"))).unwrap_err();
+        assert_eq!(error.to_string(), "the secret KEY is empty");
     }
 }

@@ -86,13 +86,15 @@ pub fn routes() -> Routes<Api> {
 
 /// All of the service, to be served with the client's address as `ConnectInfo<SocketAddr>` in each request.
 pub fn router(api: Api, origins: Vec<HeaderValue>) -> Router {
-    let Routes { router, table } = routes();
+    let Routes { router, mut table } = routes();
+    let others = ["/healthz", "/openapi.json"];
+    table.extend(others.map(|path| Route { method: "GET", path, roles: None }));
     let document = describe(&table);
     let router = router.route("/openapi.json", get(async || Json(document)));
     secured(router, origins).with_state(api)
 }
 
-/// The document of the calls, made of the same table as the router.
+/// The document of the calls, made of the table that the router was made with.
 fn describe(table: &[Route]) -> Value {
     let mut document = json!({
         "openapi": "3.1.0",
@@ -212,9 +214,17 @@ async fn export(may: May<ReadInvoices>, api: State<Api>, uri: Uri) -> Reply {
     let page = PageQuery::parse(uri.query().unwrap_or_default(), 1_000)?;
     let (invoices, next) = api.store.list(may.by.who, &page).await?;
     let lines = invoices.iter().map(csv_line).collect::<String>();
-    let next = next.map(|id| [(LINK, format!("</exports?after={id}>; rel=\"next\""))]);
+    let next = next.map(|id| [(LINK, format!("</exports?{}>; rel=\"next\"", after(&uri, id)))]);
     Ok((next, file("text/csv; charset=utf-8", "invoices.csv", format!("{CSV_HEAD}{lines}")))
         .into_response())
+}
+
+/// The same query, for what comes after this invoice.
+fn after(uri: &Uri, id: Uuid) -> String {
+    let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let query = query.filter(|(name, _)| name != "after");
+    let mut next = form_urlencoded::Serializer::new(String::new());
+    next.extend_pairs(query).append_pair("after", &id.to_string()).finish()
 }
 
 async fn attach(
@@ -261,7 +271,8 @@ async fn add_webhook(may: May<WriteInvoices>, api: State<Api>, Json(body): Json<
 async fn test_webhook(may: May<WriteInvoices>, api: State<Api>, Id(id): Id) -> Result<Json<Value>> {
     let (url,) = api.store.webhook(may.by.who, id).await?;
     let status = api.webhooks.deliver(&url, json!({ "event": "test" }).to_string()).await;
-    Ok(Json(json!({ "delivered": status.is_some_and(|it| it < 300), "status": status })))
+    let delivered = status.is_some_and(|it| (200..300).contains(&it));
+    Ok(Json(json!({ "delivered": delivered, "status": status })))
 }
 
 async fn customers(may: May<Administer>, api: State<Api>) -> Result<Json<Value>> {

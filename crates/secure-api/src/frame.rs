@@ -73,11 +73,15 @@ async fn logged(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(RequestId(id));
     let method = request.method().clone();
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let path = path.unwrap_or_else(|| "-".to_owned());
     let span = info_span!("request", %id, user = Empty);
+    // For whoever learns who asks. The current span may be another one, within this.
+    request.extensions_mut().insert(span.clone());
+    // The only line of a client that hangs up before its answer.
+    info!(parent: &span, %method, path, "asked");
     let begun = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
-    let path = path.unwrap_or_else(|| "-".to_owned());
     info!(parent: &span, %method, path, status, ms = begun.elapsed().as_millis(), "answered");
     let headers = response.headers_mut();
     for (name, value) in HEADERS {

@@ -26,24 +26,19 @@ pub mod experiments;
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, ensure};
-use axum::http::HeaderValue;
-use edge::{
-    client_address::{ProxyHeader, TrustedProxies, TrustedProxy},
-    password::Passwords,
-    secret::Secret,
-};
+use axum::{http::HeaderValue, middleware::from_fn};
+use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy};
+use edge::{frame::no_foreign_pages, lookup::system_lookup, password::Passwords, secret::Secret};
 use lab::{Answer, Serve, Service, Serving};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::{
-    api::Api,
-    login::Limits,
-    store::Store,
-    token::{Role, Tokens},
-    webhook::{Webhooks, system_lookup},
-};
+use crate::api::Api;
+use crate::login::Limits;
+use crate::store::Store;
+use crate::token::{Role, Tokens};
+use crate::webhook::Webhooks;
 
 /// The accounts of the demonstration: an address, its customer, its role. All have one password.
 pub const ACCOUNTS: [(&str, &str, Role); 4] = [
@@ -78,8 +73,8 @@ pub fn answer() -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&store::MIGRATIONS),
         try_it: &[
-            r#"ada=$(curl -s {url}/login -H 'content-type: application/json' -d "{\"email\":\"ada@acme.example\",\"password\":\"{password}\"}" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')"#,
-            r#"gil=$(curl -s {url}/login -H 'content-type: application/json' -d "{\"email\":\"gil@globex.example\",\"password\":\"{password}\"}" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')"#,
+            r#"ada=$(printf '{"email":"ada@acme.example","password":"%s"}' "{password}" | curl -s {url}/login -H 'content-type: application/json' -d @- | sed 's/.*"access_token":"\([^"]*\)".*/\1/')"#,
+            r#"gil=$(printf '{"email":"gil@globex.example","password":"%s"}' "{password}" | curl -s {url}/login -H 'content-type: application/json' -d @- | sed 's/.*"access_token":"\([^"]*\)".*/\1/')"#,
             r#"invoice=$(curl -si {url}/invoices -H "authorization: Bearer $ada" -H 'content-type: application/json' -d '{"title":"Tea","amount_cents":1200}' | tr -d '\r' | sed -n 's/^location: //p')"#,
             r#"curl -so /dev/null -w '%{http_code}\n' {url}$invoice -H "authorization: Bearer $gil"   # 404: it is another customer's"#,
             r#"curl -i {url}$invoice -H "authorization: Bearer $ada""#,
@@ -92,14 +87,10 @@ pub fn answer() -> Answer {
 
 async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let allowed = options.webhook_allow;
-    ensure!(
-        allowed.is_none_or(|address| address.ip().is_loopback()),
-        "--webhook-allow is for a receiver on this machine: name a loopback address"
-    );
-    ensure!(
-        is_loopback(&serving) || !options.trusted_proxies.is_empty(),
-        "without TLS others read all that is sent: name the proxy that ends TLS with --trusted-proxy"
-    );
+    let is_here = allowed.is_none_or(|address| address.ip().is_loopback());
+    ensure!(is_here, "--webhook-allow is for this machine: name a loopback address");
+    let is_private = is_loopback(&serving) || !options.trusted_proxies.is_empty();
+    ensure!(is_private, "without TLS others read all: name the proxy with TLS by --trusted-proxy");
     let (password, shown) = password()?;
     let passwords = Passwords::new()?;
     let store = Store::new(&serving.database().await?)?;
@@ -120,10 +111,12 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
 async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     ensure!(is_loopback(&serving), "this version can be broken into: serve it on loopback");
     eprintln!("THIS IS THE CARELESS VERSION. Every attack works on it: give it no real data.");
-    let database = serving.database().await?;
+    // Not the answer's own: its hashes would be overwritten.
+    let database = serving.database_named("whiteboard", &store::MIGRATIONS).await?;
     let (password, shown) = password()?;
     seed(&Store::new(&database)?, &whiteboard::hash(password.expose())).await?;
-    serving.word("password", shown).run(whiteboard::router(&database)?).await
+    let router = whiteboard::router(&database)?.layer(from_fn(no_foreign_pages));
+    serving.word("password", shown).run(router).await
 }
 
 fn is_loopback(serving: &Serving) -> bool {
@@ -133,6 +126,8 @@ fn is_loopback(serving: &Serving) -> bool {
 /// The password of the accounts, and how the lines to try spell it: a given one is not printed.
 fn password() -> anyhow::Result<(Secret, String)> {
     let given = Secret::load("SECURE_API_PASSWORD").context("the password cannot be read")?;
+    let is_long = given.as_ref().is_none_or(|given| given.expose().chars().count() >= 15);
+    ensure!(is_long, "the password must have 15 characters at least");
     let random = Uuid::new_v4().simple().to_string();
     Ok(match given {
         Some(given) => (given, "$SECURE_API_PASSWORD".to_owned()),

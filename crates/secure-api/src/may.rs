@@ -73,7 +73,9 @@ where
         let tokens: Arc<Tokens> = FromRef::from_ref(state);
         let token = bearer(&parts.headers).ok_or(Error::UNAUTHENTICATED)?;
         let who = tokens.caller(token)?;
-        tracing::Span::current().record("user", tracing::field::display(who.user));
+        if let Some(span) = parts.extensions.get::<tracing::Span>() {
+            span.record("user", tracing::field::display(who.user));
+        }
         if !P::ROLES.contains(&who.role) {
             return Err(Error::FORBIDDEN);
         }
@@ -112,7 +114,7 @@ pub struct Route {
     pub roles: Option<&'static [Role]>,
 }
 
-/// The calls, as a router and as a table. There is no way to add to one of them only.
+/// The calls, as a router and as a table. What is added here is in both.
 pub struct Routes<S> {
     /// What answers.
     pub router: Router<S>,

@@ -14,11 +14,16 @@ pub fn csv_line(invoice: &Invoice) -> String {
 
 // ANCHOR: cell
 /// A text in quotes. Spreadsheets take a text that begins like this for a formula, and run it: `=HYPERLINK(…)`. With an
-/// apostrophe before it, it is a text.
+/// apostrophe before it, it is a text. Where lists are separated by `;`, or the quotes are ignored, each part is a cell.
 fn cell(text: &str) -> String {
-    let formula =
-        text.trim_start().starts_with(['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠']);
-    format!("\"{}{}\"", if formula { "'" } else { "" }, text.replace('"', "\"\""))
+    let is_formula = |part: &str| {
+        let begin = part.trim_start_matches(|c: char| c.is_whitespace() || c == '"');
+        begin.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠'])
+    };
+    let mark = |part| if is_formula(part) { "'" } else { "" };
+    let parts = text.split_inclusive([';', '\t', '\r', '\n']);
+    let safe = parts.map(|part| format!("{}{part}", mark(part))).collect::<String>();
+    format!("\"{}\"", safe.replace('"', "\"\""))
 }
 // ANCHOR_END: cell
 
@@ -80,9 +85,18 @@ mod tests {
         for formula in ["=1+1", "+1", "-1", "@SUM(A1)", " =1", "＝1+1", "\u{a0}=1"] {
             assert_eq!(cell(formula), format!("\"'{formula}\""));
         }
-        for text in ["tea", "1=1", ""] {
+        for text in ["tea", "1=1", "a;b", "a;1=1;", ""] {
             assert_eq!(cell(text), format!("\"{text}\""));
         }
+    }
+
+    #[test]
+    fn a_formula_behind_a_separator_becomes_a_text_too() {
+        assert_eq!(cell("x;=1"), "\"x;'=1\"");
+        assert_eq!(cell("-1;;\u{a0}+2;x"), "\"'-1;;'\u{a0}+2;x\"");
+        // A cell that begins with two quotation marks goes on after them.
+        assert_eq!(cell("x;\"=1"), "\"x;'\"\"=1\"");
+        assert_eq!(cell("a\n=1\t@b"), "\"a\n'=1\t'@b\"");
     }
 
     #[test]

@@ -79,9 +79,9 @@ impl Store {
         const AS_TENANT: &str = "select set_config('app.customer', $1, true),
             set_config('role', 'pg_database_owner', true)";
         self.0
-            .transaction(async |tx| {
+            .transaction_or_refusal(async |tx| {
                 query(AS_TENANT).bind(who.customer.to_string()).execute(&mut *tx).await?;
-                Ok(work(tx).await)
+                work(tx).await
             })
             .await?
     }
@@ -235,7 +235,11 @@ impl Store {
             let mut wait = None;
             for (key, most) in counts {
                 let row: (i32, f64) = query_as(count).bind(key).fetch_one(&mut *tx).await?;
-                wait = wait.or((row.0 > *most).then_some(row.1));
+                wait = (row.0 > *most).then_some(row.1);
+                // What one count refuses does not use up the next: else one stranger keeps an owner out.
+                if wait.is_some() {
+                    break;
+                }
             }
             Ok(wait)
         };

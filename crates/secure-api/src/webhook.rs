@@ -3,44 +3,25 @@
 //! Invariant: a connection is opened only to an address that was checked, since the name is looked up once, and what was
 //! found is both checked and called. There are no redirects and no proxies to lead elsewhere.
 
-use std::{
-    error::Error as StdError,
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::error::Error as StdError;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::{Request, Uri, header::CONTENT_TYPE};
-use futures_util::{TryFutureExt, future::BoxFuture};
+use edge::lookup::Lookup;
+use futures_util::TryFutureExt;
 use http_body_util::Full;
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioIo},
-};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use ipnet::IpNet;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use tokio::{net::TcpStream, time::timeout};
 use tower::service_fn;
 use url::{Host, Url};
 
 /// From the look-up of the name to the status.
 const TIMEOUT: Duration = Duration::from_secs(3);
-
-/// What a name stands for at this moment.
-pub type Lookup =
-    Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
-
-/// By the resolver of this machine.
-pub fn system_lookup() -> Lookup {
-    Arc::new(|name, port| {
-        Box::pin(async move { Ok(lookup_host((name.as_str(), port)).await?.collect()) })
-    })
-}
 
 /// Calls the addresses of customers.
 #[derive(Clone)]
@@ -149,6 +130,10 @@ fn is_public(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use edge::lookup::system_lookup;
+
     use super::*;
 
     #[test]

@@ -242,7 +242,9 @@ async fn others(
         slow.push(stream);
     }
     let held = grown(before, child.memory().await?);
-    lab.text(format!("{} slow clients take {held} MB.", params.slow));
+    let most = 64 + u64::from(params.slow) / 25;
+    let check = "memory that slow clients took, in MB";
+    lab.check(check, &format!("{most} at most"), held, held <= most);
     let flood = async || {
         loop {
             let _ = ada.target.send(ada.request(Method::GET, "exports")).await;

@@ -14,6 +14,7 @@ use conform::target::Target;
 use edge::{
     client_address::{ProxyHeader, TrustedProxies},
     database::{Database, Limits},
+    lookup::system_lookup,
     password::Passwords,
 };
 use jsonwebtoken::get_current_timestamp;
@@ -35,7 +36,7 @@ use crate::invoice::Invoice;
 use crate::login;
 use crate::store::Store;
 use crate::token::{Caller, Tokens};
-use crate::webhook::{Webhooks, system_lookup};
+use crate::webhook::Webhooks;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -59,7 +60,7 @@ pub fn experiment() -> Experiment {
         file: "src/api.rs",
         replace: "    Ok(Json(api.store.find(may.by.who, id).await?))\n",
         with: "    api.store.find(may.by.who, id).await?;\n    Ok(Json(api.store.find(may.by.who, id).await?))\n",
-        check: "messages to PostgreSQL for a hundred requests",
+        check: "messages to PostgreSQL for a hundred requests, the least of three times",
     })
 }
 
@@ -189,12 +190,17 @@ async fn statements(lab: &Lab, fixture: &Fixture, path: &str) -> anyhow::Result<
     let mut connection = Connection::open(child.address()).await?;
     let request = request(child.address(), path, &token);
     connection.send(&request).await?;
-    let before = proxy.messages();
-    for _ in 0..100 {
-        ensure!(connection.send(&request).await.context("no answer")? == 200, "no 200");
+    let mut hundreds = Vec::new();
+    for _ in 0..3 {
+        let before = proxy.messages();
+        for _ in 0..100 {
+            ensure!(connection.send(&request).await.context("no answer")? == 200, "no 200");
+        }
+        hundreds.push(proxy.messages() - before);
     }
-    let messages = proxy.messages() - before;
-    let check = "messages to PostgreSQL for a hundred requests";
-    lab.check(check, "400 to 500", messages, (400..=500).contains(&messages));
+    // On a busy machine a connection rests more often, and is pinged.
+    let messages = hundreds.into_iter().min().unwrap_or_default();
+    let check = "messages to PostgreSQL for a hundred requests, the least of three times";
+    lab.check(check, "400 to 440", messages, (400..=440).contains(&messages));
     Ok(())
 }

@@ -88,10 +88,14 @@ impl Fixture {
         Ok(sqlx::query_scalar(digest).bind(customer).fetch_one(&self.pool).await?)
     }
 
-    /// How many invoices this customer has.
-    pub async fn invoices(&self, customer: Uuid) -> anyhow::Result<i64> {
-        let count = sqlx::query_scalar("select count(*) from invoices where customer_id = $1");
-        Ok(count.bind(customer).fetch_one(&self.pool).await?)
+    /// How many invoices, attachments and webhooks this customer has.
+    pub async fn rows(&self, customer: Uuid) -> anyhow::Result<i64> {
+        let count = r#"
+            select (select count(*) from invoices where customer_id = $1)
+                + (select count(*) from attachments where customer_id = $1)
+                + (select count(*) from webhooks where customer_id = $1)
+        "#;
+        Ok(sqlx::query_scalar(count).bind(customer).fetch_one(&self.pool).await?)
     }
 }
 

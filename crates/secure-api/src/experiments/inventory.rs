@@ -113,6 +113,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let documented = documented(&document);
     let missing = ours.difference(&documented).count();
     lab.check_eq("calls of the router that openapi.json does not have", 0, missing);
+    let open = ["/healthz", "/openapi.json"].map(|path| ("GET".to_owned(), path.to_owned()));
+    let open = open.iter().filter(|call| documented.contains(*call)).count();
+    lab.check_eq("calls beside the router's that openapi.json has", 2, open);
     let (mut dead, mut undescribed) = (0, 0);
     for (method, path) in &documented {
         // Without it, a tool that reads the document refuses the call.

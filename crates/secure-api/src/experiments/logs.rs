@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use conform::target::within;
-use lab::{Experiment, Lab, Sabotage};
+use lab::{Experiment, Lab, Sabotage, child::Child};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+use uuid::Uuid;
 
 use super::fixture::{Fixture, NOBODY};
 use crate::cases::client::{ADA, Client, OLGA, PASSWORD, VIC, invoice, new_word};
@@ -23,8 +25,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "logs",
         "After the attacks the log holds no secret and no line that a client wrote, each attack is found by its request id, \
-         and the audit shows an entry that was edited, removed or moved; that its end was cut off shows only the last hash, \
-         kept elsewhere",
+         and the audit shows an entry that was edited, removed or moved; that its end was cut off, and its \
+         head mended, shows only a hash that was kept elsewhere",
         &["--rounds", "2"],
         run,
     )
@@ -33,6 +35,12 @@ pub fn experiment() -> Experiment {
         replace: "request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());",
         with: "Some(request.uri().to_string());",
         check: "secrets in the log",
+    })
+    .sabotage(Sabotage {
+        file: "src/frame.rs",
+        replace: "info!(parent: &span, %method, path, \"asked\");",
+        with: "",
+        check: "the request of a client that hung up is in the log",
     })
     .sabotage(Sabotage {
         file: "src/store.rs",
@@ -87,7 +95,30 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("secrets in the log", 0, found);
     let forged = log.lines().filter(|line| line.starts_with("FORGED")).count();
     lab.check_eq("lines in the log that a client wrote", 0, forged);
+    hang_up(&lab, &fixture, &child, &ada).await?;
     audit(&lab, &fixture, &olga, &secret).await
+}
+
+/// A client that asks for something and does not wait for the answer. Is there a line?
+async fn hang_up(lab: &Lab, fixture: &Fixture, child: &Child, ada: &Client) -> anyhow::Result<()> {
+    let id = ada.invoice("Tea").await?;
+    let mut lock = fixture.pool.begin().await?;
+    sqlx::query("lock table invoices in access exclusive mode").execute(&mut *lock).await?;
+    let mut stream = TcpStream::connect(child.address()).await?;
+    let token = ada.token.as_deref().unwrap_or_default();
+    let head = format!(
+        "DELETE /invoices/{id} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    // Less than the answer takes, which is 503 in the end. Without a line, the check says so.
+    let seen = within(Duration::from_secs(2), "a line of the DELETE", async || {
+        Ok(child.log().lines().any(|line| line.contains("DELETE")).then_some(()))
+    });
+    let seen = seen.await.is_ok();
+    drop(stream);
+    lock.rollback().await?;
+    lab.check_eq("the request of a client that hung up is in the log", true, seen);
+    Ok(())
 }
 
 /// Requests that have something which must not be written down, or try to write a line.
@@ -133,6 +164,10 @@ async fn audit(lab: &Lab, fixture: &Fixture, olga: &Client, secret: &str) -> any
         "null".to_owned(),
         page["broken_at"].to_string(),
     );
+    if entries < 10 {
+        // There is nothing to touch.
+        return Ok(());
+    }
     let touches = [
         (
             "an entry that was edited",
@@ -148,31 +183,41 @@ async fn audit(lab: &Lab, fixture: &Fixture, olga: &Client, secret: &str) -> any
             true,
         ),
         ("the first entries that were removed", "delete from audit where seq < 5", true),
-        // The chain that is left is whole.
-        ("the last entries that were removed", "delete from audit where seq > 5", false),
+        // The next entry leaves a gap.
+        ("the last entries that were removed", "delete from audit where seq > 5", true),
+        // The chain that is left is whole, and goes on.
+        (
+            "the last entries that were removed, and the head mended",
+            "delete from audit where seq > 5; \
+             update audit_head set (seq, hash) = (select seq, hash from audit where seq = 5)",
+            false,
+        ),
     ];
     let store = fixture.store()?;
-    let hashes = |entries: &[crate::store::Entry]| entries.last().map(|entry| entry.hash.clone());
-    let kept = hashes(&store.audit_page(0).await?);
+    let kept = store.audit_page(0).await?.last().map(|entry| (entry.seq, entry.hash.clone()));
     let mut rows = Vec::new();
     for (touch, statement, shows) in touches {
         // Each on the same log.
         let keep = "create table kept as select seq, at, actor, action, object, request_id, hash from audit";
         let back = "delete from audit; insert into audit select seq, at, actor, action, object, request_id, hash from kept; \
-                    drop table kept";
+                    drop table kept; \
+                    update audit_head set (seq, hash) = (select seq, hash from audit order by seq desc limit 1)";
         sqlx::raw_sql(keep).execute(&fixture.pool).await?;
         sqlx::raw_sql(statement).execute(&fixture.pool).await?;
+        // Somebody logs in afterwards.
+        store.audit_login(Uuid::nil(), "logged in", Uuid::nil()).await?;
         let entries = store.audit_page(0).await?;
         let broken = entries.iter().any(|entry| !entry.intact);
-        let other_end = hashes(&entries) != kept;
+        let kept = kept.as_ref();
+        let gone = !entries.iter().any(|entry| kept == Some(&(entry.seq, entry.hash.clone())));
         sqlx::raw_sql(back).execute(&fixture.pool).await?;
-        rows.push(vec![touch.to_owned(), broken.to_string(), other_end.to_string()]);
+        rows.push(vec![touch.to_owned(), broken.to_string(), gone.to_string()]);
         lab.check_eq(touch, shows, broken);
         if !shows {
-            lab.check_eq("the last hash, kept elsewhere, is another one then", true, other_end);
+            lab.check_eq("the hash that was kept elsewhere is not in the log then", true, gone);
         }
     }
-    let columns = ["what was done to the log", "the chain is broken", "the last hash is another"];
+    let columns = ["what was done to the log", "the chain is broken", "the kept hash is gone"];
     lab.table("The audit, touched", &columns, rows);
     Ok(())
 }

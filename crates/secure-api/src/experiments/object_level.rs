@@ -31,7 +31,7 @@ pub fn experiment() -> Experiment {
         file: "src/store.rs",
         replace: "set_config('role', 'pg_database_owner', true)\"",
         with: "set_config('app.role', 'pg_database_owner', true)\"",
-        check: "invoices that a statement without any check sees",
+        check: "rows that a statement without any check sees",
     })
 }
 
@@ -72,17 +72,27 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.table("Where the id was, and the answer", &["place", "status", "times"], rows.collect());
     lab.check_eq("answers with a text of the other customer", 0, leaks);
     lab.check_eq("references to what is the other customer's that were accepted", 0, accepted);
-    let after = fixture.digest(acme.customer).await?;
-    lab.check_eq("digest of the other customer's rows", before, after);
-    // The other lock: a statement that has forgotten the check, as the attacker's customer.
-    let store = fixture.store()?;
+    // The other lock: statements that have forgotten the check, as the attacker's customer.
+    let (store, own) = (fixture.store()?, fixture.rows(globex.customer).await?);
+    let sees = "select (select count(*) from invoices) + (select count(*) from attachments)
+                    + (select count(*) from webhooks)";
+    let writes = [
+        "update invoices set title = 'stolen'",
+        "delete from attachments",
+        "delete from webhooks",
+    ];
     let seen = store
         .tenant(globex, async |tx| {
-            Ok(sqlx::query_scalar::<_, i64>("select count(*) from invoices").fetch_one(tx).await?)
+            let seen: i64 = sqlx::query_scalar(sees).fetch_one(&mut *tx).await?;
+            for write in writes {
+                sqlx::query(write).execute(&mut *tx).await?;
+            }
+            Ok(seen)
         })
         .await?;
-    let own = fixture.invoices(globex.customer).await?;
-    lab.check_eq("invoices that a statement without any check sees", own, seen);
+    lab.check_eq("rows that a statement without any check sees", own, seen);
+    let after = fixture.digest(acme.customer).await?;
+    lab.check_eq("digest of the other customer's rows", before, after);
     Ok(())
 }
 

@@ -1,10 +1,11 @@
-//! API7: a customer names an address inside our network, in forty ways, and lets us call it.
+//! API7: a customer names an address inside our network, in dozens of ways, and lets us call it.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
 };
 
+use edge::lookup::Lookup;
 use lab::{Experiment, Lab, Sabotage};
 use reqwest::Method;
 use serde_json::json;
@@ -14,7 +15,7 @@ use super::{
     receiver::Receiver,
 };
 use crate::cases::client::{ADA, Client};
-use crate::webhook::{Lookup, Webhooks};
+use crate::webhook::Webhooks;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -44,36 +45,41 @@ pub fn experiment() -> Experiment {
         with: "if found.is_empty() {",
         check: "calls of a changing name that came to the address that was not allowed",
     })
+    .sabotage(Sabotage {
+        file: "src/webhook.rs",
+        replace: "self.allowed == Some(address) || is_public(address.ip())",
+        with: "self.allowed.is_some() || is_public(address.ip())",
+        check: "connections to a service inside, by spelling",
+    })
 }
 
-/// Spellings of this machine, with the port of a service inside for `{}`.
-const LOOPBACK: [&str; 26] = [
-    "http://127.0.0.1:{}/",
-    "http://localhost:{}/",
-    "http://LOCALHOST:{}/",
-    "http://localhost.:{}/",
-    "http://127.0.0.1.:{}/",
-    "http://127.1:{}/",
-    "http://127.0.1:{}/",
-    "http://0x7f.0.0.1:{}/",
-    "http://0x7f000001:{}/",
-    "http://0177.0.0.1:{}/",
-    "http://017700000001:{}/",
-    "http://2130706433:{}/",
-    "http://0:{}/",
-    "http://0.0.0.0:{}/",
-    "http://[::1]:{}/",
-    "http://[::]:{}/",
-    "http://[::ffff:127.0.0.1]:{}/",
-    "http://[::ffff:7f00:1]:{}/",
-    "http://[0:0:0:0:0:ffff:127.0.0.1]:{}/",
-    "http://１２７.０.０.１:{}/",
-    "http://①②⑦.0.0.1:{}/",
-    "http://127%2e0%2e0%2e1:{}/",
-    "http://ada:secret@127.0.0.1:{}/",
-    "http://127.0.0.1:{}/#@hooks.example.com",
+/// Spellings of this machine, with the port of a service inside for `{}`. With `https`, so that not the scheme is refused.
+const LOOPBACK: [&str; 25] = [
+    "https://127.0.0.1:{}/",
     "https://localhost:{}/",
+    "https://LOCALHOST:{}/",
     "https://localhost.:{}/",
+    "https://127.0.0.1.:{}/",
+    "https://127.1:{}/",
+    "https://127.0.1:{}/",
+    "https://0x7f.0.0.1:{}/",
+    "https://0x7f000001:{}/",
+    "https://0177.0.0.1:{}/",
+    "https://017700000001:{}/",
+    "https://2130706433:{}/",
+    "https://0:{}/",
+    "https://0.0.0.0:{}/",
+    "https://[::1]:{}/",
+    "https://[::]:{}/",
+    "https://[::ffff:127.0.0.1]:{}/",
+    "https://[::ffff:7f00:1]:{}/",
+    "https://[0:0:0:0:0:ffff:127.0.0.1]:{}/",
+    "https://１２７.０.０.１:{}/",
+    "https://①②⑦.0.0.1:{}/",
+    "https://127%2e0%2e0%2e1:{}/",
+    "https://ada:secret@127.0.0.1:{}/",
+    "https://127.0.0.1:{}/#@hooks.example.com",
+    "http://127.0.0.1:{}/",
 ];
 
 /// Addresses elsewhere inside. They are offered and, if they are accepted, not called: nothing here leaves this machine.

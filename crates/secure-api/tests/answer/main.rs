@@ -1,11 +1,11 @@
 //! What needs options, a fault, or a look inside. It also runs the experiments, with quick parameters, and the cases.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::ensure;
 use conform::expect::json_of;
 use conform::http::{header, lives_and_is_ready, problem};
-use conform::target::Target;
+use conform::target::{Target, within};
 use lab::{
     child::Child,
     fault::{Fault, Proxy},
@@ -13,6 +13,7 @@ use lab::{
 };
 use secure_api::{
     cases::client::{ADA, Client, GIL, PASSWORD},
+    error::Error,
     experiments::fixture::{Fixture, KEY, NOBODY},
 };
 use serde_json::json;
@@ -35,6 +36,11 @@ lab::tests![
     secrets_are_in_no_line_of_the_log,
     it_is_not_served_to_others_without_tls_or_a_proxy_that_is_named,
     a_receiver_elsewhere_cannot_be_allowed,
+    a_short_password_is_refused,
+    a_page_of_another_site_does_not_reach_the_careless_version,
+    the_log_names_the_user_also_when_it_says_more,
+    the_next_page_of_an_export_is_of_the_same_query,
+    work_that_is_refused_leaves_nothing_behind,
     work_for_a_customer_is_done_as_a_role_that_every_server_has,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
@@ -69,6 +75,14 @@ async fn guesses_at_one_account_have_to_wait_and_other_clients_do_not() -> Outco
     ensure!(guess(&target, ADA, "192.0.2.1").await? == 429);
     ensure!(guess(&target, ADA, "192.0.2.2").await? == 401, "another client");
     ensure!(guess(&target, GIL, "192.0.2.1").await? == 401, "another account");
+    // More than all clients together may: a stranger who goes on keeps nobody else out.
+    for _ in 0..40 {
+        ensure!(guess(&target, ADA, "192.0.2.1").await? == 429);
+    }
+    let body = json!({ "email": ADA, "password": PASSWORD });
+    let owner = target.request(reqwest::Method::POST, "login").json(&body);
+    let owner = target.send(owner.header("x-forwarded-for", "192.0.2.3")).await?;
+    ensure!(owner.status() == 200, "the owner, elsewhere: {owner:?}");
     Ok(())
 }
 
@@ -131,6 +145,80 @@ async fn a_receiver_elsewhere_cannot_be_allowed() -> Outcome {
     let refused = start(&fixture, &["--webhook-allow", "10.0.0.1:80"]).await.err();
     let refused = refused.map(|error| error.to_string());
     ensure!(refused.as_ref().is_some_and(|words| words.contains("loopback")), "{refused:?}");
+    Ok(())
+}
+
+async fn a_short_password_is_refused() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let refused = fixture.serve().env("SECURE_API_PASSWORD", "fourteen chars").start().await.err();
+    let refused = refused.map(|error| error.to_string());
+    ensure!(refused.as_ref().is_some_and(|words| words.contains("15 characters")), "{refused:?}");
+    Ok(())
+}
+
+async fn a_page_of_another_site_does_not_reach_the_careless_version() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, target) = start(&fixture, &["--whiteboard"]).await?;
+    ensure!(target.get("healthz").await?.status() == 200);
+    for (name, value) in [("sec-fetch-site", "cross-site"), ("host", "rebound.evil.example")] {
+        for (method, path) in [
+            (reqwest::Method::GET, "healthz"),
+            (reqwest::Method::POST, "login"),
+            (reqwest::Method::OPTIONS, "login"),
+        ] {
+            let request = target.request(method, path).header(name, value);
+            problem(target.send(request).await?, 403).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn the_log_names_the_user_also_when_it_says_more() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let child = fixture.serve().env("RUST_LOG", "debug").start().await?;
+    let target = Target::new(child.url(), None)?;
+    let ada = Client::login(&target, ADA).await?;
+    ensure!(ada.get("invoices").await?.status() == 200);
+    let user = format!("user={}", fixture.caller(ADA).await?.user);
+    // Another task reads the lines.
+    within(Duration::from_secs(5), "a line with the user", async || {
+        let log = child.log();
+        let named = |line: &str| line.contains("answered") && line.contains(&user);
+        Ok(log.lines().any(named).then_some(()))
+    })
+    .await
+}
+
+async fn the_next_page_of_an_export_is_of_the_same_query() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, target) = fixture.start(NOBODY).await?;
+    let ada = Client::login(&target, ADA).await?;
+    let mut ids = Vec::new();
+    for title in ["green tea", "coffee", "green tea", "green tea"] {
+        ids.push(ada.invoice(title).await?);
+    }
+    let first = ada.get("exports?sort=-created_at&search=green+tea&limit=1").await?;
+    let link = header(&first, "link").to_owned();
+    let id = &ids[3];
+    let next = format!("/exports?sort=-created_at&search=green+tea&limit=1&after={id}");
+    ensure!(link == format!("<{next}>; rel=\"next\""), "{link}");
+    let second = ada.get(next.trim_start_matches('/')).await?;
+    let link = header(&second, "link").to_owned();
+    ensure!(link == format!("<{}>; rel=\"next\"", next.replace(id, &ids[2])), "{link}");
+    Ok(())
+}
+
+async fn work_that_is_refused_leaves_nothing_behind() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, target) = fixture.start(NOBODY).await?;
+    let id = Client::login(&target, ADA).await?.invoice("Tea").await?;
+    let (store, ada) = (fixture.store()?, fixture.caller(ADA).await?);
+    let refused = store.tenant(ada, async |tx| {
+        sqlx::query("update invoices set title = 'half done'").execute(tx).await?;
+        Err::<(), _>(Error::NOT_FOUND)
+    });
+    ensure!(refused.await.is_err());
+    ensure!(store.find(ada, id.parse()?).await?.title == "Tea");
     Ok(())
 }
 
