@@ -5,7 +5,7 @@ use std::{any::Any, net::Ipv4Addr, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{StatusCode, header::HOST},
+    http::{HeaderMap, HeaderValue, StatusCode},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -75,16 +75,20 @@ pub async fn in_time(State(limit): State<Duration>, request: Request, next: Next
 /// are careless on purpose: loopback alone keeps out neither such a page nor a name of its own that somebody lets stand for
 /// 127.0.0.1 (DNS rebinding).
 pub async fn no_foreign_pages(request: Request, next: Next) -> Response {
-    let header = |name| request.headers().get(name).map(|value| value.as_bytes());
-    // No page can set or remove either header. A browser leaves out the first one if it does not trust the host.
-    let is_foreign = header("sec-fetch-site") == Some(&b"cross-site"[..]);
-    let host = String::from_utf8_lossy(header(HOST.as_str()).unwrap_or_default());
-    let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
-    if is_foreign || name.contains('.') && name.parse::<Ipv4Addr>().is_err() {
+    if is_foreign(request.headers()) {
         let words = "this version is not for pages of other sites";
         return Problem::new(StatusCode::FORBIDDEN, words).into_response();
     }
     next.run(request).await
+}
+
+/// No page can set or remove these headers. A browser leaves out the first one if it does not trust the host.
+fn is_foreign(headers: &HeaderMap) -> bool {
+    let value = |name: &str| headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+    let host = String::from_utf8_lossy(value("host"));
+    let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
+    let is_a_name = name.contains('.') && name.parse::<Ipv4Addr>().is_err();
+    is_a_name || value("sec-fetch-site") == b"cross-site"
 }
 
 /// 500 for a handler that panicked: `layer(CatchPanicLayer::custom(panicked))`. The panic hook has logged the message;

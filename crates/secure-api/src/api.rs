@@ -94,7 +94,7 @@ pub fn router(api: Api, origins: Vec<HeaderValue>) -> Router {
     secured(router, origins).with_state(api)
 }
 
-/// The document of the calls, made of the table that the router was made with.
+/// The document of the calls of this table.
 fn describe(table: &[Route]) -> Value {
     let mut document = json!({
         "openapi": "3.1.0",
