@@ -244,7 +244,7 @@ async fn others(
     let held = grown(before, child.memory().await?);
     let most = 64 + u64::from(params.slow) / 25;
     let check = "memory that slow clients took, in MB";
-    lab.check(check, &format!("{most} at most"), held, held <= most);
+    lab.check(check, format!("{most} at most"), held, held <= most);
     let flood = async || {
         loop {
             let _ = ada.target.send(ada.request(Method::GET, "exports")).await;
