@@ -76,11 +76,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (store, own) = (fixture.store()?, fixture.rows(globex.customer).await?);
     let sees = "select (select count(*) from invoices) + (select count(*) from attachments)
                     + (select count(*) from webhooks)";
-    let writes = [
-        "update invoices set title = 'stolen'",
-        "delete from attachments",
-        "delete from webhooks",
-    ];
+    let writes =
+        ["update invoices set title = 'stolen'", "delete from attachments", "delete from webhooks"];
     let seen = store
         .tenant(globex, async |tx| {
             let seen: i64 = sqlx::query_scalar(sees).fetch_one(&mut *tx).await?;
