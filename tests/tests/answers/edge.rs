@@ -116,7 +116,8 @@ async fn a_transaction_that_refuses_is_undone_and_keeps_its_connection() -> Outc
     ensure!(words.as_deref() == Some("refused"), "{words:?}");
     ensure!(backend(&pool).await? == first, "it was no failure of the database");
     let gone = sqlx::query_scalar("select to_regclass('pg_temp.half_done') is null");
-    ensure!(pool.within(async |c| gone.fetch_one(c).await).await?, "it is not undone");
+    let gone: bool = pool.within(async |c| gone.fetch_one(c).await).await?;
+    ensure!(gone, "it is not undone");
     Ok(())
 }
 
