@@ -27,7 +27,7 @@ pub struct Patient {
     /// Whether the order of the rows is a part of the answer.
     #[serde(default)]
     pub ordered: bool,
-    /// Why it is slow; nothing if it is as fast as it can be.
+    /// What is wrong with its plan; nothing if nothing is.
     pub cause: Option<Kind>,
     /// What people propose.
     pub remedies: Vec<Remedy>,
@@ -93,9 +93,9 @@ mod tests {
                 assert_eq!(ways.iter().filter(|way| **way).count(), 1, "{} {}", patient.name, remedy.name);
             }
             let helped = patient.remedies.iter().any(|remedy| remedy.effect == Effect::Helps);
-            assert_eq!(helped, patient.cause.is_some(), "{}", patient.name);
+            assert!(helped || patient.cause.is_none(), "{}", patient.name);
         }
         let ill = PATIENTS.iter().filter(|patient| patient.cause.is_some()).count();
-        assert_eq!((ill, PATIENTS.len() - ill), (13, 5));
+        assert_eq!((ill, PATIENTS.len() - ill), (13, 7));
     }
 }

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 pub struct Tally {
     /// How many there are.
     pub rows: u64,
-    /// Bytes of their values, as text.
+    /// Bytes that are sent to the caller, of all columns.
     pub bytes: u64,
     /// Equal for equal rows.
     #[serde(serialize_with = "hex")]
@@ -28,7 +28,6 @@ impl Tally {
             let length = value.map_or(-1, |value| value.len() as i64);
             row.update(length.to_be_bytes());
             row.update(value.unwrap_or_default());
-            self.bytes += value.map_or(0, <[u8]>::len) as u64;
         }
         let mut first = [0; 16];
         first.copy_from_slice(&row.finalize()[..16]);

@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use crate::finding::{Finding, findings};
 use crate::{plan::Plan, tally::Tally, waits::Waits};
 
+/// Bytes of a page.
+const PAGE: u64 = 8_192;
+
 /// What one run of a query has shown.
 #[derive(Clone, Debug, Default)]
 pub struct Examination {
@@ -25,9 +28,11 @@ impl Examination {
         findings(&self.plan.clone().unwrap_or_default(), &self.waits)
     }
 
-    /// Pages of tables, of indexes and of temporary files.
+    /// Pages of tables, of indexes and of temporary files, and those that the result would fill on its way to the caller. A plan
+    /// does not count the latter: `explain` throws the rows away.
     pub fn pages(&self) -> f64 {
-        self.plan.as_ref().map_or(0.0, |plan| plan.root.pages())
+        let read = self.plan.as_ref().map_or(0.0, |plan| plan.root.pages());
+        read + (self.tally.bytes / PAGE) as f64
     }
 
     /// As the client reads it.
@@ -36,7 +41,8 @@ impl Examination {
         if let Some(plan) = &self.plan {
             let (hit, read) = plan.root.shared();
             shown["milliseconds"] = plan.execution.into();
-            shown["pages"] = self.pages().into();
+            shown["pages"] = plan.root.pages().into();
+            shown["pages_sent"] = (self.tally.bytes / PAGE).into();
             shown["buffers"] = json!({ "hit": hit, "read": read, "temp": plan.root.temp() });
             shown["rows"] = self.tally.rows.into();
             shown["result"] = json!(self.tally);
@@ -49,7 +55,7 @@ impl Examination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    /// Half of the pages at most, or an end of the waiting.
+    /// Half of the pages at most, read and sent, or an end of the waiting.
     Helps,
     /// Anything between.
     DoesNothing,

@@ -4,6 +4,7 @@ pub mod diagnosis;
 pub mod fixture;
 pub mod index;
 pub mod limit;
+pub mod select_star;
 pub mod statistics;
 pub mod subqueries;
 pub mod waiting;
@@ -17,6 +18,7 @@ pub fn all() -> Vec<Experiment> {
     vec![
         diagnosis::experiment(),
         index::experiment(),
+        select_star::experiment(),
         subqueries::experiment(),
         limit::experiment(),
         statistics::experiment(),

@@ -134,6 +134,8 @@ impl Store {
         let mut rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch(tx);
         while let Some(row) = rows.try_next().await? {
             tally.add(patient.ordered, values(&row, &patient.uses)?.into_iter());
+            let all = values(&row, &[])?;
+            tally.bytes += all.into_iter().flatten().map(<[u8]>::len).sum::<usize>() as u64;
         }
         Ok(Examination { plan: Some(plan), raw, waits, tally })
     }
@@ -163,7 +165,7 @@ impl Store {
     // ANCHOR_END: watched
 }
 
-/// The values of the columns that count.
+/// The values of these columns; of all, if none is named.
 fn values<'a>(row: &'a PgRow, uses: &[String]) -> sqlx::Result<Vec<Option<&'a [u8]>>> {
     let value = |value: sqlx::postgres::PgValueRef<'a>| value.as_bytes().ok();
     if uses.is_empty() {
