@@ -4,6 +4,8 @@ pub mod diagnosis;
 pub mod fixture;
 pub mod index;
 pub mod limit;
+pub mod memory;
+pub mod partitions;
 pub mod select_star;
 pub mod statistics;
 pub mod subqueries;
@@ -21,6 +23,8 @@ pub fn all() -> Vec<Experiment> {
         select_star::experiment(),
         subqueries::experiment(),
         limit::experiment(),
+        partitions::experiment(),
+        memory::experiment(),
         statistics::experiment(),
         waiting::experiment(),
     ]
