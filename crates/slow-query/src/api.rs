@@ -9,7 +9,7 @@ use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Router, extract::rejection::QueryRejection};
-use edge::{FieldError, Json, Problem, frame::framed, path::Segment};
+use edge::{Json, frame::framed, path::Segment};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -37,6 +37,7 @@ pub fn router(store: Store) -> Router {
         .route("/patients/{name}/remedies/{remedy}", post(treat).delete(undo))
         .route("/patients/{name}/plan.svg", get(plan))
         .route("/diagnosis", post(read))
+        .route("/slow", get(slow))
         .route("/readyz", get(async |it: Clinic| it.ping().await.map(|()| "ready")));
     // A plan of a thousand nodes has half a megabyte.
     framed(calls, TIMEOUT, 1_024 * 1_024).with_state(store)
@@ -60,6 +61,12 @@ async fn diagnose(store: Clinic, name: Segment) -> Result<Json<Value>> {
     Ok(Json(shown))
 }
 // ANCHOR_END: diagnose
+
+/// Which query to treat first.
+async fn slow(store: Clinic) -> Result<Json<Value>> {
+    let items = store.slow().await?;
+    Ok(Json(json!({ "available": items.is_some(), "items": items.unwrap_or_default() })))
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object with `dry_run`")]
@@ -105,14 +112,10 @@ struct PlanParams {
 type PlanQuery = std::result::Result<Query<PlanParams>, QueryRejection>;
 
 /// The plan as a drawing; with a remedy, before and after. The remedy does not stay: a GET changes nothing.
-async fn plan(store: Clinic, name: Segment, params: PlanQuery) -> std::result::Result<Response, Response> {
-    let patient = Patient::find(&name.0).map_err(Error::into_response)?;
-    let Ok(Query(PlanParams { remedy })) = params else {
-        let wrong = FieldError::new("remedy", "is the only parameter");
-        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the parameters are wrong");
-        return Err(problem.errors(vec![wrong]).into_response());
-    };
-    let svg = drawn(&store, patient, remedy.as_deref()).await.map_err(Error::into_response)?;
+async fn plan(store: Clinic, name: Segment, params: PlanQuery) -> Result<Response> {
+    let patient = Patient::find(&name.0)?;
+    let Query(PlanParams { remedy }) = params.map_err(|_| Error::NO_PARAMETER)?;
+    let svg = drawn(&store, patient, remedy.as_deref()).await?;
     let safe = (CONTENT_SECURITY_POLICY, "default-src 'none'");
     Ok(([(CONTENT_TYPE, "image/svg+xml"), safe], svg).into_response())
 }

@@ -17,7 +17,9 @@ pub fn draw(plans: &[(&str, &Plan)]) -> String {
         let whole: f64 = steps.iter().map(|(_, node)| node.own_milliseconds()).sum();
         let deepest = steps.iter().map(|(depth, _)| *depth).max().unwrap_or_default();
         let pages = plan.root.pages();
-        columns += &format!(r#"<text x="{width}" y="24" font-weight="bold">{title}: {pages:.0} pages</text>"#);
+        columns += &format!(
+            r#"<text x="{width}" y="24" font-weight="bold">{title}: {pages:.0} pages</text>"#
+        );
         for (row, (depth, node)) in steps.iter().enumerate() {
             let share = if whole > 0.0 { node.own_milliseconds() / whole } else { 0.0 };
             columns += &boxed(width + INDENT * depth, 36 + ROW * row, node, share);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use edge::{Problem, database::is_away};
+use edge::{FieldError, Problem, database::is_away};
 use sqlx::error::DatabaseError;
 
 /// Everything that can go wrong: a refusal with its status and words, one of the constants below. What it displays is what the
@@ -12,6 +12,9 @@ use sqlx::error::DatabaseError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{1}")]
 pub struct Error(u16, &'static str);
+
+/// The parameter of a drawing.
+const PARAMETER: &str = "remedy";
 
 /// What can go wrong in all modules of this service.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -24,6 +27,8 @@ impl Error {
     /// Old statistics cannot be made again.
     pub const NO_WAY_BACK: Self =
         Self(409, "this cannot be taken back: serve with --reset to begin anew");
+    /// A drawing has one parameter.
+    pub const NO_PARAMETER: Self = Self(422, "`remedy` is the only parameter");
     /// The cause goes to the log, and never to the client.
     pub const OUR_FAULT: Self = Self(500, "something went wrong on our side");
     /// A lock did not come in time.
@@ -39,13 +44,23 @@ impl IntoResponse for Error {
         let status = StatusCode::from_u16(self.0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let problem = Problem::new(status, self.1);
         let pause = Duration::from_secs(1);
-        if self.0 == 503 { problem.retry_after(pause) } else { problem }.into_response()
+        match self.0 {
+            422 => problem.errors(vec![FieldError::new(PARAMETER, self.1)]),
+            503 => problem.retry_after(pause),
+            _ => problem,
+        }
+        .into_response()
     }
 }
 
 /// A lock did not come in time.
 pub fn is_locked(error: &sqlx::Error) -> bool {
     code(error) == "55P03"
+}
+
+/// The extension is there, and its library was not loaded when the server started.
+pub fn is_not_loaded(error: &sqlx::Error) -> bool {
+    code(error) == "55000"
 }
 
 /// PostgreSQL's five letters for an error.

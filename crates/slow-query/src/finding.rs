@@ -108,7 +108,8 @@ fn again(node: &Node, below: &Node) -> Option<Finding> {
         return None;
     }
     let outer = node.below.first().filter(|_| inner);
-    let expected = outer.map_or(f64::INFINITY, |outer| outer.estimated * outer.loops.max(1.0)).max(1.0);
+    let expected =
+        outer.map_or(f64::INFINITY, |outer| outer.estimated * outer.loops.max(1.0)).max(1.0);
     if loops >= expected * TENFOLD {
         let words = format!(
             "{name} was done {loops:.0} times, and the planner expected {expected:.0}: its estimate for the other side of the \
@@ -116,7 +117,9 @@ fn again(node: &Node, below: &Node) -> Option<Finding> {
         );
         return Some(finding(Kind::Misestimate, below, waste, words));
     }
-    let words = format!("{name} was done {loops:.0} times, for {waste:.0} rows in all. Do it once, or give it an index");
+    let words = format!(
+        "{name} was done {loops:.0} times, for {waste:.0} rows in all. Do it once, or give it an index"
+    );
     // A search by index for each row is what an index is for.
     (waste >= loops * TENFOLD).then(|| finding(Kind::Loops, below, waste, words))
 }
@@ -182,7 +185,10 @@ fn misestimate(node: &Node, place: Place) -> Option<Finding> {
     };
     let (expected, came) = (node.estimated, node.rows());
     let is = off(node) && expected.max(came) >= FEW && !node.below.iter().any(off);
-    let words = format!("{} was expected to return {expected:.0} rows, and returned {came:.0}", node.name());
+    let words = format!(
+        "{} was expected to return {expected:.0} rows, and returned {came:.0}",
+        node.name()
+    );
     is.then(|| finding(Kind::Misestimate, node, (expected - came).abs(), words))
 }
 // ANCHOR_END: misestimate
@@ -193,9 +199,13 @@ fn waiting(waits: &Waits) -> Option<Finding> {
     let who = waits.blocker.as_ref().map(|blocker| {
         let state = blocker.state.as_deref().unwrap_or("in an unknown state");
         let seconds = blocker.seconds.unwrap_or_default();
-        format!(" Process {} holds the lock; it is {state}, in a transaction of {seconds:.1} s", blocker.pid)
+        format!(
+            " Process {} holds the lock; it is {state}, in a transaction of {seconds:.1} s",
+            blocker.pid
+        )
     });
-    let words = format!("It waited for a lock for some {milliseconds} ms.{}", who.unwrap_or_default());
+    let words =
+        format!("It waited for a lock for some {milliseconds} ms.{}", who.unwrap_or_default());
     let node = String::new();
     waits.mostly().then_some(Finding { kind: Kind::Waits, words, node, waste: f64::MAX })
 }
@@ -225,8 +235,7 @@ mod tests {
     }
 
     fn node(kind: &str, rows: f64, estimated: f64, more: Value) -> Value {
-        let mut node =
-            json!({ "Node Type": kind, "Actual Rows": rows, "Plan Rows": estimated, "Actual Loops": 1 });
+        let mut node = json!({ "Node Type": kind, "Actual Rows": rows, "Plan Rows": estimated, "Actual Loops": 1 });
         for (name, value) in more.as_object().unwrap() {
             node[name] = value.clone();
         }
@@ -277,7 +286,10 @@ mod tests {
     fn a_subquery_that_is_run_for_each_row_is_found() {
         let more = json!({ "Parent Relationship": "SubPlan", "Actual Loops": 30, "Rows Removed by Filter": 5_000 });
         let below = node("Seq Scan", 10.0, 10.0, more);
-        assert_eq!(kinds(node("Index Scan", 30.0, 30.0, json!({ "Plans": [below] }))), [Kind::Loops]);
+        assert_eq!(
+            kinds(node("Index Scan", 30.0, 30.0, json!({ "Plans": [below] }))),
+            [Kind::Loops]
+        );
     }
 
     #[test]
@@ -311,13 +323,19 @@ mod tests {
     #[test]
     fn the_worst_comes_first_and_waiting_before_all() {
         let small = node("Seq Scan", 10.0, 10.0, json!({ "Rows Removed by Filter": 2_000 }));
-        let sort = node("Sort", 9_000.0, 9_000.0, json!({ "Sort Space Type": "Disk", "Plans": [small] }));
+        let sort =
+            node("Sort", 9_000.0, 9_000.0, json!({ "Sort Space Type": "Disk", "Plans": [small] }));
         let Pasted(plan) = serde_json::from_value(json!([{ "Plan": sort }])).unwrap();
         let mut waits = Waits::default();
-        let first = |waits: &Waits| findings(&plan, waits).iter().map(|it| it.kind).collect::<Vec<_>>();
+        let first =
+            |waits: &Waits| findings(&plan, waits).iter().map(|it| it.kind).collect::<Vec<_>>();
         assert_eq!(first(&waits), [Kind::Spills, Kind::FullScan]);
         for _ in 0..2 {
-            waits.note(Some(Blocker { pid: 7, state: Some("idle in transaction".to_owned()), seconds: Some(2.0) }));
+            waits.note(Some(Blocker {
+                pid: 7,
+                state: Some("idle in transaction".to_owned()),
+                seconds: Some(2.0),
+            }));
         }
         assert_eq!(first(&waits)[0], Kind::Waits);
         assert!(findings(&plan, &waits)[0].words.contains("Process 7"));
@@ -336,6 +354,9 @@ mod tests {
             findings(&plan, &Waits::default()).len()
         };
         assert_eq!((planned(30.0, None), planned(30.0, Some(5_000.0))), (1, 1));
-        assert_eq!((planned(30.0, Some(100.0)), planned(4.0, None), planned(19.0, None)), (0, 0, 0));
+        assert_eq!(
+            (planned(30.0, Some(100.0)), planned(4.0, None), planned(19.0, None)),
+            (0, 0, 0)
+        );
     }
 }

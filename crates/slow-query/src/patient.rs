@@ -65,8 +65,9 @@ pub struct Statements {
 }
 
 /// All of them. A test reads them, so a mistake in the file does not get far.
-pub static PATIENTS: LazyLock<Vec<Patient>> =
-    LazyLock::new(|| serde_json::from_str(include_str!("patients.json")).expect("our own patients"));
+pub static PATIENTS: LazyLock<Vec<Patient>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("patients.json")).expect("our own patients")
+});
 
 impl Patient {
     /// The patient of this name.
@@ -89,8 +90,18 @@ mod tests {
         for patient in PATIENTS.iter() {
             assert!(Patient::find(&patient.name).is_ok());
             for remedy in &patient.remedies {
-                let ways = [remedy.statements.is_some(), remedy.rewrite.is_some(), remedy.settings.is_some()];
-                assert_eq!(ways.iter().filter(|way| **way).count(), 1, "{} {}", patient.name, remedy.name);
+                let ways = [
+                    remedy.statements.is_some(),
+                    remedy.rewrite.is_some(),
+                    remedy.settings.is_some(),
+                ];
+                assert_eq!(
+                    ways.iter().filter(|way| **way).count(),
+                    1,
+                    "{} {}",
+                    patient.name,
+                    remedy.name
+                );
             }
             let helped = patient.remedies.iter().any(|remedy| remedy.effect == Effect::Helps);
             assert!(helped || patient.cause.is_none(), "{}", patient.name);

@@ -237,7 +237,8 @@ mod tests {
 
     #[test]
     fn what_is_no_plan_that_was_run_is_told() {
-        let node = |rows: f64| json!({ "Node Type": "Result", "Actual Rows": rows, "Actual Loops": 1 });
+        let node =
+            |rows: f64| json!({ "Node Type": "Result", "Actual Rows": rows, "Actual Loops": 1 });
         for (list, words) in [
             (json!([]), "empty"),
             (json!([{ "Plan": { "Node Type": "Result" } }]), "was not run"),
@@ -256,7 +257,8 @@ mod tests {
     fn a_node_has_its_own_time_and_its_own_temporary_pages() {
         let sort = Node { temp_written: 5.0, milliseconds: 2.0, loops: 1.0, ..Node::default() };
         let below = vec![sort];
-        let top = Node { temp_written: 5.0, milliseconds: 7.0, loops: 1.0, below, ..Node::default() };
+        let top =
+            Node { temp_written: 5.0, milliseconds: 7.0, loops: 1.0, below, ..Node::default() };
         assert!(!top.spills() && top.below[0].spills());
         assert!((top.own_milliseconds() - 5.0).abs() < 1e-9);
         assert_eq!(top.steps().iter().map(|(depth, _)| *depth).collect::<Vec<_>>(), [0, 1]);

@@ -63,7 +63,10 @@ async fn a_plan_of_another_database_is_refused(target: &Target) -> Outcome {
 async fn a_plan_that_is_cut_off_or_too_long_is_refused(target: &Target) -> Outcome {
     let text = json!({ "plan": good_plan() }).to_string();
     let send = |body: String| {
-        target.request(Method::POST, "diagnosis").header("content-type", "application/json").body(body)
+        target
+            .request(Method::POST, "diagnosis")
+            .header("content-type", "application/json")
+            .body(body)
     };
     for cut in [1, 20, text.len() / 2, text.len() - 1] {
         problem(target.send(send(text[..cut].to_owned())).await?, 400).await?;
@@ -87,7 +90,10 @@ async fn a_hostile_plan_harms_nobody(target: &Target) -> Outcome {
     }
     let (begin, end) = (r#"{"Node Type":"Limit","Plans":["#.repeat(1_000), "]}".repeat(1_000));
     let deep = format!(r#"{{"plan":[{{"Plan":{begin}{end}}}]}}"#);
-    let deep = target.request(Method::POST, "diagnosis").header("content-type", "application/json").body(deep);
+    let deep = target
+        .request(Method::POST, "diagnosis")
+        .header("content-type", "application/json")
+        .body(deep);
     problem(target.send(deep).await?, 400).await?;
     let mut plan = good_plan();
     let names = "events; drop table users; --<script>alert(1)</script>\n\u{1b}[31m\u{2028}";
@@ -111,12 +117,17 @@ async fn a_large_plan_is_read(target: &Target) -> Outcome {
 
 async fn nobody_and_nothing_are_not_found(target: &Target) -> Outcome {
     let client = Client::of(target);
-    not_found(target, &["patients/nobody", "patients/%ff", "patients/by-user%00", "patients/nobody/plan.svg"])
-        .await?;
+    not_found(
+        target,
+        &["patients/nobody", "patients/%ff", "patients/by-user%00", "patients/nobody/plan.svg"],
+    )
+    .await?;
     for path in ["patients/nobody/diagnosis", "patients/%ff/diagnosis"] {
         problem(target.ask(Method::POST, path).await?, 404).await?;
     }
-    for (patient, remedy) in [("nobody", "index-user"), ("by-user", "nothing"), ("by-user", "%ff"), ("%ff", "x")] {
+    for (patient, remedy) in
+        [("nobody", "index-user"), ("by-user", "nothing"), ("by-user", "%ff"), ("%ff", "x")]
+    {
         problem(client.ask(patient, remedy, true).await?, 404).await?;
         problem(client.undo(patient, remedy).await?, 404).await?;
     }
@@ -143,5 +154,9 @@ async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
 }
 
 async fn an_unknown_path_is_not_found(target: &Target) -> Outcome {
-    not_found(target, &["nothing", "patients/", "patients/by-user/remedies", "patients/by-user/plan"]).await
+    not_found(
+        target,
+        &["nothing", "patients/", "patients/by-user/remedies", "patients/by-user/plan"],
+    )
+    .await
 }

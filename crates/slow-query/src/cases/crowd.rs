@@ -94,11 +94,12 @@ async fn a_remedy_that_is_killed_is_there_as_a_whole_or_not_at_all(target: &Targ
         status(&client.undo("of-name", "two-indexes").await?, 204)?;
     }
     // PostgreSQL may need a moment to see that the killed program has gone.
-    let again = conform::target::eventually("the killed program's locks are released", async || {
-        let again = client.ask("of-name", "two-indexes", false).await?;
-        status_in(&again, &[200, 409, 503])?;
-        Ok((again.status() != 503).then_some(again))
-    });
+    let again =
+        conform::target::eventually("the killed program's locks are released", async || {
+            let again = client.ask("of-name", "two-indexes", false).await?;
+            status_in(&again, &[200, 409, 503])?;
+            Ok((again.status() != 503).then_some(again))
+        });
     let again = again.await?;
     if again.status() == 200 {
         return status(&client.undo("of-name", "two-indexes").await?, 204);

@@ -26,6 +26,7 @@ cases! {
     Plain a_dry_run_leaves_nothing: "After a dry run: not in effect, and the diagnosis is as before", "Trying has to be safe, or nobody tries.";
     Plain a_plan_can_be_drawn: "GET /patients/{name}/plan.svg, with and without a remedy: SVG", "A picture shows at once where the time goes.";
     Plain a_plan_from_elsewhere_is_read: "POST /diagnosis: findings for a plan of another server", "The slow query is on another machine, and its owner pastes the plan.";
+    Plain slow_statements_are_listed_by_total_time: "GET /slow: available, and items by total time", "The query to treat is the one that costs most in all.";
     Plain the_service_says_that_it_lives_and_is_ready: "GET /healthz and /readyz: 200", "A load balancer asks.";
 }
 
@@ -147,11 +148,21 @@ pub fn good_plan() -> Value {
 }
 
 async fn a_plan_from_elsewhere_is_read(target: &Target) -> Outcome {
-    let read = json_of(target.post("diagnosis", &json!({ "plan": good_plan() })).await?, 200).await?;
+    let read =
+        json_of(target.post("diagnosis", &json!({ "plan": good_plan() })).await?, 200).await?;
     equal("the findings", found(&read).join(", "), "full_scan")?;
     equal("the pages", read["pages"].clone(), 1_334.0)?;
     let words = text(&read["findings"][0], "words")?;
     expect(words.contains("orders"), "the name of the table in words", words)
+}
+
+async fn slow_statements_are_listed_by_total_time(target: &Target) -> Outcome {
+    let slow = json_of(target.get("slow").await?, 200).await?;
+    let items = list(&slow, "items")?;
+    expect(slow["available"].is_boolean(), "true or false in `available`", &slow["available"])?;
+    expect(slow["available"] == true || items.is_empty(), "no items without them", &slow)?;
+    let totals: Vec<_> = items.iter().filter_map(|item| item["total_ms"].as_f64()).collect();
+    expect(totals.is_sorted_by(|a, b| a >= b), "the items by total time", &slow)
 }
 
 async fn the_service_says_that_it_lives_and_is_ready(target: &Target) -> Outcome {

@@ -32,7 +32,15 @@ pub struct Fixture {
 impl Fixture {
     /// For a test, and for the cases.
     pub async fn fresh(events: i64) -> anyhow::Result<Self> {
-        let database = Database::fresh(NAME, &MIGRATIONS).await?;
+        Self::with(Database::fresh(NAME, &MIGRATIONS).await?, events).await
+    }
+
+    /// On a server of the experiment's own.
+    pub async fn on(server: &str, events: i64) -> anyhow::Result<Self> {
+        Self::with(Database::fresh_on(server, NAME, &MIGRATIONS).await?, events).await
+    }
+
+    async fn with(database: Database, events: i64) -> anyhow::Result<Self> {
         let pool = database.pool().await?;
         let store = Store::new(database.url())?;
         let fixture = Self { database, pool, store };
@@ -89,8 +97,7 @@ impl Fixture {
 }
 
 /// How many sessions of this database wait for a lock.
-pub const WAITING: &str =
-    "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+pub const WAITING: &str = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
 
 /// A program that locks the row of user 1 again and again, until this is dropped. It keeps the lock, idle in its transaction, until
 /// somebody waits for it, and then for a while.

@@ -34,7 +34,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.events).await?;
     let (_child, client) = fixture.start().await?;
     let latest = client.diagnose("latest").await?;
-    lab.check("pages of the latest twenty events", "at most 10", pages(&latest), pages(&latest) <= 10.0);
+    lab.check(
+        "pages of the latest twenty events",
+        "at most 10",
+        pages(&latest),
+        pages(&latest) <= 10.0,
+    );
     let remedies = [
         ("rare-latest", "index-kind", "does_nothing"),
         ("rare-latest", "index-kind-created", "helps"),
@@ -45,12 +50,24 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     ];
     let trials = try_out(&lab, &client, "LIMIT and OFFSET", &remedies).await?;
     let rare = client.diagnose("rare-latest").await?;
-    lab.check_eq("the first finding for the latest imports", "discards".to_owned(), found(&rare).concat());
+    lab.check_eq(
+        "the first finding for the latest imports",
+        "discards".to_owned(),
+        found(&rare).concat(),
+    );
     let plan = trials[0].after["plan"].to_string();
     let walks = plan.contains("events_created_at");
-    lab.check_eq("beside an index on kind, the planner still walks through all events", true, walks);
+    lab.check_eq(
+        "beside an index on kind, the planner still walks through all events",
+        true,
+        walks,
+    );
     let (walked, searched) = trials[1].pages();
-    lab.figure("pages of the latest imports: walked through ÷ by the right index", walked / searched, "");
+    lab.figure(
+        "pages of the latest imports: walked through ÷ by the right index",
+        walked / searched,
+        "",
+    );
     deeper(&lab, &fixture, params.events).await
 }
 
@@ -66,7 +83,8 @@ async fn deeper(lab: &Lab, fixture: &Fixture, events: i64) -> anyhow::Result<()>
     for tenths in [0, 1, 3, 6, 9] {
         let skipped = events * tenths / 10;
         let offset = format!("select id, kind from events order by id limit 20 offset {skipped}");
-        let keyset = format!("select id, kind from events where id > {skipped} order by id limit 20");
+        let keyset =
+            format!("select id, kind from events where id > {skipped} order by id limit 20");
         offsets.push(pages(&fixture.explain(&offset).await?));
         keysets.push(pages(&fixture.explain(&keyset).await?));
         let at = skipped as f64;

@@ -5,6 +5,7 @@ pub mod fixture;
 pub mod index;
 pub mod limit;
 pub mod memory;
+pub mod n_plus_one;
 pub mod partitions;
 pub mod select_star;
 pub mod statistics;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Experiment> {
         partitions::experiment(),
         memory::experiment(),
         statistics::experiment(),
+        n_plus_one::experiment(),
         waiting::experiment(),
     ]
 }

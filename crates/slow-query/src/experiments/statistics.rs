@@ -49,7 +49,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let rows = scanned(&diagnosis["plan"][0]["Plan"], table);
         let (expected, came) = rows.unwrap_or_default();
         let off = came / expected.max(1.0);
-        lab.check(format!("{patient}: rows that came ÷ rows that were expected"), "at least 10", off, off >= 10.0);
+        lab.check(
+            format!("{patient}: rows that came ÷ rows that were expected"),
+            "at least 10",
+            off,
+            off >= 10.0,
+        );
     }
     let remedies = [
         ("one-device", "statistics", "helps"),

@@ -61,15 +61,25 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let more = pages(&waited) - pages(&alone);
     lab.check("pages that it reads more than alone", "at most 10", more, more <= 10.0);
     let plan = waited["plan"].to_string();
-    lab.check_eq("the plan says that it waited", false, plan.contains("Wait") || plan.contains("wait"));
+    lab.check_eq(
+        "the plan says that it waited",
+        false,
+        plan.contains("Wait") || plan.contains("wait"),
+    );
     let time = |name: &serde_json::Value| name["milliseconds"].as_f64().unwrap_or(f64::NAN);
     lab.figure("time: while the row is locked ÷ alone", time(&waited) / time(&alone), "");
     lab.progress(2, 4, "remedies");
-    for (remedy, expected) in
-        [("index-again", "does_nothing"), ("plain-read", "helps"), ("skip-locked", "changes_the_answer")]
-    {
+    for (remedy, expected) in [
+        ("index-again", "does_nothing"),
+        ("plain-read", "helps"),
+        ("skip-locked", "changes_the_answer"),
+    ] {
         let effect = while_busy(&client, remedy, expected).await?;
-        lab.check_eq(format!("while the row is locked: what {remedy} does"), expected.to_owned(), effect);
+        lab.check_eq(
+            format!("while the row is locked: what {remedy} does"),
+            expected.to_owned(),
+            effect,
+        );
     }
     drop(busy);
     lab.progress(3, 4, "a lock on the table");
@@ -77,7 +87,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 /// What `alter table` does when it waits for a long transaction: it stops every reader behind it.
-async fn table_lock(lab: &Lab, fixture: &Fixture, client: &Client, hold: u64) -> anyhow::Result<()> {
+async fn table_lock(
+    lab: &Lab,
+    fixture: &Fixture,
+    client: &Client,
+    hold: u64,
+) -> anyhow::Result<()> {
     let mut holder = fixture.connect().await?;
     sqlx::raw_sql("begin; lock table users").execute(&mut holder).await?;
     let released = async {

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, types::Json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::error::{Error, Result, is_locked};
+use crate::error::{Error, Result, is_locked, is_not_loaded};
 use crate::plan::Pasted;
 use crate::waits::{Blocker, PAUSE, Waits};
 use crate::{patient::Patient, tally::Tally, treatment::Examination};
@@ -91,6 +91,26 @@ impl Store {
         say(&mut connection, "vacuum sessions").await
     }
 
+    // ANCHOR: slow
+    /// The statements that took most time in all; nothing if this server does not count them. It does if the library
+    /// `pg_stat_statements` was loaded when it started, and this database has the extension.
+    pub async fn slow(&self) -> Result<Option<Vec<Value>>> {
+        let there = "select exists (select from pg_extension where extname = 'pg_stat_statements')";
+        let there = sqlx::query_scalar(there);
+        let slow = sqlx::query_scalar(include_str!("slow.sql"));
+        let slow = async |it: &mut PgConnection| {
+            if !there.fetch_one(&mut *it).await? {
+                return Ok(None);
+            }
+            match slow.fetch_all(it).await {
+                Err(error) if is_not_loaded(&error) => Ok(None),
+                statements => statements.map(Some),
+            }
+        };
+        self.database.within(slow).await
+    }
+    // ANCHOR_END: slow
+
     /// Runs the patient's query, and changes nothing.
     pub async fn diagnose(&self, patient: &Patient) -> Result<Examination> {
         let mut bed = self.bed().await?;
@@ -98,7 +118,11 @@ impl Store {
     }
 
     /// Runs the patient's query in a transaction that is rolled back.
-    async fn examined(&self, connection: &mut PgConnection, patient: &Patient) -> sqlx::Result<Examination> {
+    async fn examined(
+        &self,
+        connection: &mut PgConnection,
+        patient: &Patient,
+    ) -> sqlx::Result<Examination> {
         let mut tx = connection.begin().await?;
         let examination = self.examine(&mut tx, patient, &patient.sql, None).await?;
         tx.rollback().await?;
@@ -119,17 +143,18 @@ impl Store {
         for settings in [session, patient.settings.as_deref(), settings].into_iter().flatten() {
             say(tx, settings).await?;
         }
-        let pid = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *tx).await?;
+        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *tx).await?;
         let explain = AssertSqlSafe(format!("explain (analyze, buffers, format json) {sql}"));
-        let explained = sqlx::query_scalar(explain).fetch_one(&mut *tx);
+        let explained = sqlx::query_scalar::<_, Json<Value>>(explain).fetch_one(&mut *tx);
         let (explained, waits) = self.watched(pid, explained).await;
         let raw = match explained {
             Err(error) if is_locked(&error) && waits.mostly() => {
                 return Ok(Examination { waits, ..Examination::default() });
             }
-            explained => explained.map(|Json(raw): Json<Value>| raw)?,
+            explained => explained.map(|Json(raw)| raw)?,
         };
-        let Pasted(plan) = serde_json::from_value(raw.clone()).map_err(|it| sqlx::Error::Decode(it.into()))?;
+        let Pasted(plan) =
+            serde_json::from_value(raw.clone()).map_err(|it| sqlx::Error::Decode(it.into()))?;
         let mut tally = Tally::default();
         let mut rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch(tx);
         while let Some(row) = rows.try_next().await? {
@@ -156,7 +181,8 @@ impl Store {
                 _ = looks.tick() => {}
             }
             let blocker = sqlx::query_as::<_, Blocker>(include_str!("waits.sql")).bind(pid);
-            let seen: Result<_> = self.database.within(async |it| blocker.fetch_optional(it).await).await;
+            let seen: Result<_> =
+                self.database.within(async |it| blocker.fetch_optional(it).await).await;
             if let Ok(seen) = seen {
                 waits.note(seen);
             }

@@ -42,7 +42,8 @@ async fn tables_are_filled_once_however_many_processes_start() -> Outcome {
 }
 
 /// Indexes and statistics, and the remedies that are noted.
-const OBJECTS: &str = "select (select count(*) from pg_index join pg_class on pg_class.oid = indrelid
+const OBJECTS: &str =
+    "select (select count(*) from pg_index join pg_class on pg_class.oid = indrelid
         where relnamespace = 'public'::regnamespace)
     + (select count(*) from pg_statistic_ext) + (select count(*) from treatments)";
 
@@ -143,9 +144,11 @@ async fn what_a_remedy_is_taken_back_from_is_as_before() -> Outcome {
     let fixture = Fixture::fresh(50_000).await?;
     let (_child, client) = fixture.start().await?;
     let objects = fixture.number(OBJECTS).await?;
-    for (patient, remedy) in
-        [("one-device", "statistics"), ("of-name", "two-indexes"), ("one-device", "statistics-target")]
-    {
+    for (patient, remedy) in [
+        ("one-device", "statistics"),
+        ("of-name", "two-indexes"),
+        ("one-device", "statistics-target"),
+    ] {
         let before = pages(&client.diagnose(patient).await?);
         client.treat(patient, remedy, false).await?;
         ensure!(fixture.number(OBJECTS).await? > objects);
