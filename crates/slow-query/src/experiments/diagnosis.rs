@@ -18,7 +18,7 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "diagnosis",
-        "For thirteen slow queries with a planted cause, the first finding names that cause. For nine queries whose plan has no \
+        "For sixteen slow queries with a planted cause, the first finding names that cause. For nine queries whose plan has no \
          fault there is no finding",
         &["--events", "50000"],
         run,
@@ -72,7 +72,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         &["patient", "planted cause", "findings", "the first in words"],
         rows,
     );
-    lab.check_eq("patients with a planted cause", 13, ill);
+    lab.check_eq("patients with a planted cause", 16, ill);
     lab.check_eq("patients whose first finding is the planted cause", ill, named);
     lab.check_eq("queries with a plan without a fault", 9, well);
     lab.check_eq("queries without a fault that have a finding", 0, false_alarms);

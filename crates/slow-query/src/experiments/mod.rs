@@ -1,5 +1,6 @@
 //! Which claims does this answer make, and what could refute each?
 
+pub mod conditions;
 pub mod diagnosis;
 pub mod fixture;
 pub mod index;
@@ -21,6 +22,7 @@ pub fn all() -> Vec<Experiment> {
     vec![
         diagnosis::experiment(),
         index::experiment(),
+        conditions::experiment(),
         select_star::experiment(),
         subqueries::experiment(),
         limit::experiment(),

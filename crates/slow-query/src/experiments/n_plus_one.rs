@@ -43,6 +43,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (_child, client) = fixture.start().await?;
     lab.check_eq("findings for one lookup", 0, found(&client.diagnose("by-id").await?).len());
     lab.progress(1, 2, "lookups");
+    fixture.sql("select pg_stat_statements_reset()").await?;
     let ids: Vec<i64> = (1..=params.lookups).collect();
     let begun = std::time::Instant::now();
     let one_by_one = one_by_one(&fixture.pool, &ids).await?;
