@@ -3,6 +3,7 @@
 pub mod conditions;
 pub mod diagnosis;
 pub mod fixture;
+pub mod generic_plan;
 pub mod index;
 pub mod limit;
 pub mod memory;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Experiment> {
         partitions::experiment(),
         memory::experiment(),
         statistics::experiment(),
+        generic_plan::experiment(),
         n_plus_one::experiment(),
         waiting::experiment(),
     ]
