@@ -85,7 +85,7 @@ async fn diagnose(
     Ok(Json(answer))
 }
 
-/// Before, the remedy, after: if it is faster, it helps.
+/// Before, the remedy, after: if the planner's cost is lower, it helps.
 async fn treat(
     State(db): State<PgPool>,
     Path((name, remedy)): Path<(String, String)>,
@@ -103,8 +103,8 @@ async fn treat(
         }
     }
     let after = explain(&db, remedy["rewrite"].as_str().unwrap_or(sql)).await?;
-    let time = |plan: &Value| plan[0]["Execution Time"].as_f64().unwrap_or_default();
-    let effect = if time(&after) < time(&before) { "helps" } else { "does_nothing" };
+    let cost = |plan: &Value| plan[0]["Plan"]["Total Cost"].as_f64().unwrap_or_default();
+    let effect = if cost(&after) < cost(&before) { "helps" } else { "does_nothing" };
     Ok(Json(json!({
         "patient": name,
         "remedy": remedy["name"],
