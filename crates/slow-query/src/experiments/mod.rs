@@ -9,6 +9,7 @@ pub mod limit;
 pub mod memory;
 pub mod n_plus_one;
 pub mod partitions;
+pub mod regression;
 pub mod select_star;
 pub mod statistics;
 pub mod subqueries;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<Experiment> {
         generic_plan::experiment(),
         n_plus_one::experiment(),
         waiting::experiment(),
+        regression::experiment(),
     ]
 }
 
