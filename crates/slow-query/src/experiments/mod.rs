@@ -1,5 +1,6 @@
 //! Which claims does this answer make, and what could refute each?
 
+pub mod bloat;
 pub mod conditions;
 pub mod diagnosis;
 pub mod fixture;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Experiment> {
         generic_plan::experiment(),
         n_plus_one::experiment(),
         waiting::experiment(),
+        bloat::experiment(),
         regression::experiment(),
     ]
 }
