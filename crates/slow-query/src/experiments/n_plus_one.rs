@@ -38,7 +38,7 @@ const ANY: &str = "select id, name from users where id = any($1)";
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut server = lab.own_server(Service::Postgres).await?;
     count_statements(&mut server).await?;
-    let fixture = Fixture::on(&server.url()?, 20_000.max(params.lookups * 10)).await?;
+    let fixture = Fixture::on(&server.url()?, i64::max(20_000, params.lookups * 10)).await?;
     fixture.sql("create extension pg_stat_statements").await?;
     let (_child, client) = fixture.start().await?;
     lab.check_eq("findings for one lookup", 0, found(&client.diagnose("by-id").await?).len());
