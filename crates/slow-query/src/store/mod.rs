@@ -96,8 +96,8 @@ impl Store {
     /// `pg_stat_statements` was loaded when it started, and this database has the extension.
     pub async fn slow(&self) -> Result<Option<Vec<Value>>> {
         let there = "select exists (select from pg_extension where extname = 'pg_stat_statements')";
-        let there = sqlx::query_scalar(there);
-        let slow = sqlx::query_scalar(include_str!("slow.sql"));
+        let there = sqlx::query_scalar::<_, bool>(there);
+        let slow = sqlx::query_scalar::<_, Value>(include_str!("slow.sql"));
         let slow = async |it: &mut PgConnection| {
             if !there.fetch_one(&mut *it).await? {
                 return Ok(None);
