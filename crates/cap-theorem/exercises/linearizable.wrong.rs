@@ -18,23 +18,29 @@
         Ok(())
     }
 
-    /// The first operation from `from` on that may come next and fits the value, and the value after it. It may come next
-    /// if it was called before any other that is left had returned.
+    /// An operation that may come next and fits the value, and the value after it. It may come next if it was called before
+    /// any other that is left had returned. One that only looks comes first, otherwise the first from `from` on.
     fn next(&self, from: usize, state: State<'a>) -> Option<(usize, State<'a>)> {
-        let mut first_return = u64::MAX;
-        for (number, (_, operation)) in self.operations.iter().enumerate() {
+        let (mut first_return, mut found) = (u64::MAX, None);
+        for (number, &(_, operation)) in self.operations.iter().enumerate() {
             if self.is_taken(number) {
                 continue;
             }
+            // The operations are in the order of their calls: all that follow were called later still.
             if operation.called > first_return {
-                return None;
+                break;
             }
-            if number >= from
-                && let Some(after) = apply(operation, state)
-            {
-                return Some((number, after));
+            if let Some(after) = apply(operation, state) {
+                if only_looks(operation) {
+                    return Some((number, after));
+                }
+                // An operation that need not have happened is of no use if it changes nothing.
+                let useful = operation.returned.is_some() || after != state;
+                if number >= from && useful && found.is_none() {
+                    found = Some((number, after));
+                }
             }
             first_return = first_return.min(operation.returned.unwrap_or(u64::MAX));
         }
-        None
+        found
     }

@@ -33,22 +33,19 @@ pub fn count(history: &[Operation]) -> Anomalies {
     for read in history.iter().filter(|it| matches!(it.action, Action::Read(_))) {
         let source = write_of(read);
         // It ended before the read began, and it is certainly newer than what was read.
-        let missed = |write: &&&Operation| {
-            write.key == read.key
-                && write.precedes(read)
-                && source.is_none_or(|source| source.precedes(write))
+        let is_newer = |write: &Operation| source.is_none_or(|source| source.precedes(write));
+        let missed =
+            |write: &Operation| write.key == read.key && write.precedes(read) && is_newer(write);
+        let own = |write: &Operation| write.client == read.client && missed(write);
+        let seen_newer = |earlier: &Operation| {
+            earlier.client == read.client
+                && earlier.key == read.key
+                && earlier.precedes(read)
+                && write_of(earlier).is_some_and(is_newer)
         };
-        anomalies.stale_reads += usize::from(writes.values().any(|write| missed(&write)));
-        let own = |write: &&&Operation| write.client == read.client && missed(write);
-        anomalies.own_writes_unread += usize::from(writes.values().any(|write| own(&write)));
-        let earlier = history.iter().filter(|it| it.client == read.client && it.precedes(read));
-        let newer = |earlier: &Operation| {
-            earlier.key == read.key
-                && write_of(earlier).is_some_and(|write| {
-                    source.is_none_or(|source| source.precedes(write))
-                })
-        };
-        anomalies.backward_reads += usize::from(earlier.into_iter().any(newer));
+        anomalies.stale_reads += usize::from(writes.values().copied().any(missed));
+        anomalies.own_writes_unread += usize::from(writes.values().copied().any(own));
+        anomalies.backward_reads += usize::from(history.iter().any(seen_newer));
     }
     anomalies
 }

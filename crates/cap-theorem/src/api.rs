@@ -124,7 +124,7 @@ async fn write(
     }
     let past = past(&node.signer, &slot, body.context.as_deref())?;
     let called = now();
-    let written = node.coordinator.write(&slot, &body.value, past.clone(), level).await;
+    let written = node.coordinator.write(&slot, &body.value, past, level).await;
     if matches!(written, Ok(_) | Err(Error::TooFew { .. })) {
         let returned = written.is_ok().then(now);
         remember(&node, &slot, &headers, Action::Write(body.value), (called, returned));
@@ -192,6 +192,7 @@ fn remember(
 }
 
 /// What this node alone knows of a key, with the vectors.
+#[expect(clippy::unused_async, reason = "handlers are")]
 async fn versions(
     State(node): State<Node>,
     Segment(key): Segment,
@@ -203,7 +204,9 @@ async fn versions(
         Record::Versions(versions) => json!(versions),
         Record::Newest(newest) => json!(newest.into_iter().collect::<Vec<_>>()),
     };
-    Ok(Json(json!({ "node": replica.node, "key": slot.key, "kind": slot.kind, "versions": versions })))
+    Ok(Json(
+        json!({ "node": replica.node, "key": slot.key, "kind": slot.kind, "versions": versions }),
+    ))
 }
 
 /// Who belongs to the cluster, and whom this node can reach.
@@ -225,12 +228,14 @@ async fn cluster(State(node): State<Node>) -> Json<Value> {
 
 /// The operations that this node has coordinated. `?key=lww/tea` shows one register. Only the histories of all nodes
 /// together say whether they are linearizable: a value may have been written through another node.
+#[expect(clippy::unused_async, reason = "handlers are")]
 async fn history(State(node): State<Node>, uri: Uri) -> Result<Json<Value>> {
     let operations = asked_for(&node, &uri)?;
     Ok(Json(json!({ "node": node.coordinator.replica.node, "operations": operations })))
 }
 
 /// The same as a drawing.
+#[expect(clippy::unused_async, reason = "handlers are")]
 async fn drawing(State(node): State<Node>, uri: Uri) -> Result<Response> {
     let svg = draw(&asked_for(&node, &uri)?, Marks::default());
     Ok(([(CONTENT_TYPE, "image/svg+xml")], svg + "\n").into_response())
@@ -247,6 +252,7 @@ fn asked_for(node: &Node, uri: &Uri) -> Result<Vec<Operation>> {
 }
 
 /// A node that runs can do something for its clients whatever happened to the others: it is ready.
+#[expect(clippy::unused_async, reason = "handlers are")]
 async fn ready() -> Json<Value> {
     Json(json!({ "status": "ready" }))
 }

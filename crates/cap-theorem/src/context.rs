@@ -27,7 +27,8 @@ impl Signer {
     // ANCHOR: context
     /// The vector as a client carries it, from a read to the next write: `0=3,2=1.SIGNATURE`.
     pub fn sign(&self, key: &Key, vector: &Vector) -> String {
-        let dots: Vec<_> = vector.0.iter().map(|(node, counter)| format!("{node}={counter}")).collect();
+        let dots: Vec<_> =
+            vector.0.iter().map(|(node, counter)| format!("{node}={counter}")).collect();
         let vector = dots.join(",");
         let mac = self.mac(key, &vector).finalize().into_bytes();
         format!("{vector}.{}", URL_SAFE_NO_PAD.encode(mac))

@@ -8,7 +8,7 @@ use crate::history::Operation;
 const LANE: usize = 34;
 const BAR: usize = 24;
 const LEFT: usize = 70;
-const STEP: usize = 46;
+const STEP: usize = 72;
 /// A drawing of more operations shows the last of them.
 const MOST: usize = 60;
 
@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_long_history_shows_its_end_and_an_empty_one_nothing() {
-        let long: Vec<_> = (0..200).map(|n| write(0, &n.to_string(), 2 * n, Some(2 * n + 1))).collect();
+        let long: Vec<_> =
+            (0..200).map(|n| write(0, &n.to_string(), 2 * n, Some(2 * n + 1))).collect();
         let svg = draw(&long, Marks { anomaly: Some(199), ..Marks::default() });
         assert!(svg.contains("write 199") && !svg.contains("write 139<"), "{svg}");
         assert!(svg.contains("#d0021b"));

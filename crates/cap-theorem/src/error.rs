@@ -19,10 +19,14 @@ pub enum Error {
     #[error("this key has no value")]
     NotFound,
     /// 409: so many concurrent values that the client has to read them first.
-    #[error("this key has too many concurrent values: read it, and send the context with the next write")]
+    #[error(
+        "this key has too many concurrent values: read it, and send the context with the next write"
+    )]
     Crowded,
     /// 503: fewer nodes answered than the client asked for. A write may or may not take effect, now or later.
-    #[error("{got} of the {needed} nodes that this needs have answered; a write may take effect all the same")]
+    #[error(
+        "{got} of the {needed} nodes that this needs have answered; a write may take effect all the same"
+    )]
     TooFew {
         /// How many answered, this one included.
         got: usize,
@@ -59,7 +63,9 @@ impl IntoResponse for Error {
             }
             Self::NotFound => problem(StatusCode::NOT_FOUND),
             Self::Crowded => problem(StatusCode::CONFLICT),
-            Self::TooFew { got, needed } => again().member("answered", *got).member("needed", *needed),
+            Self::TooFew { got, needed } => {
+                again().member("answered", *got).member("needed", *needed)
+            }
             Self::Disk(error) => {
                 tracing::error!(%error, "the log cannot be written");
                 again()

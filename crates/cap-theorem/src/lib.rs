@@ -30,19 +30,14 @@ pub mod experiments;
 
 use std::{fs, io, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
 use lab::{Answer, Serve, Serving, child::Child, port};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::{
-    api::Node,
-    clock::Clock,
-    context::Signer,
-    coordinator::Coordinator,
-    log::Owner,
-    peers::Peers,
+    api::Node, clock::Clock, context::Signer, coordinator::Coordinator, log::Owner, peers::Peers,
     replica::Replica,
 };
 
@@ -177,8 +172,7 @@ fn start_node(
         .with_context(|| format!("node {number} cannot use {}", folder.display()))?;
     let peers = peers.into_iter().filter(|(other, _)| *other != number).collect();
     let peers = Peers::new(peers, cluster_key, patience)?;
-    let coordinator =
-        Coordinator { replica: Arc::new(replica), peers, tasks: TaskTracker::new() };
+    let coordinator = Coordinator { replica: Arc::new(replica), peers, tasks: TaskTracker::new() };
     let node = Node { coordinator, signer: Signer::new(cluster_key), history: Arc::default() };
     // An atomic operation asks twice.
     let longest = 2 * patience + Duration::from_secs(2);
@@ -195,10 +189,18 @@ async fn stop(node: Node) {
 fn kept_key(home: &Path) -> anyhow::Result<String> {
     let path = home.join("cluster-key");
     let new = format!("{:032x}", rand::random::<u128>());
-    let written = fs::File::create_new(&path).and_then(|mut it| io::Write::write_all(&mut it, new.as_bytes()));
+    let written = fs::File::create_new(&path)
+        .and_then(|mut it| io::Write::write_all(&mut it, new.as_bytes()));
     match written {
         Ok(()) => Ok(new),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(fs::read_to_string(&path)?),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            {
+                let kept = fs::read_to_string(&path)?;
+                // Without a key, everybody would be a node of the cluster.
+                ensure!(!kept.is_empty(), "{} is empty: remove it", path.display());
+                Ok(kept)
+            }
+        }
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }

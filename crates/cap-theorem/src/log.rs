@@ -34,7 +34,9 @@ pub enum OpenError {
     #[error("this is the log of {0}: give each node a folder of its own")]
     NotOurs(String),
     /// A frame before the last one is damaged.
-    #[error("the log is damaged at byte {0}: remove the folder, and let the node join under a new number")]
+    #[error(
+        "the log is damaged at byte {0}: remove the folder, and let the node join under a new number"
+    )]
     Damaged(usize),
 }
 
@@ -130,8 +132,8 @@ fn records(bytes: &[u8]) -> Result<(Vec<Vec<u8>>, usize), usize> {
         end += HEAD + record.len();
     }
     // A complete frame behind a damaged one: this was no torn write, and something acknowledged is gone.
-    let behind = end + 1..bytes.len();
-    if behind.into_iter().any(|at| first(&bytes[at..]).is_some()) {
+    let mut behind = end + 1..bytes.len();
+    if behind.any(|at| first(&bytes[at..]).is_some()) {
         return Err(end);
     }
     Ok((records, end))

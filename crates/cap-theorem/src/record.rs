@@ -86,7 +86,9 @@ impl Record {
         match (self, other) {
             (Self::Versions(ours), Self::Versions(theirs)) => version::merge(ours, theirs),
             // `None` is less than every value.
-            (Self::Newest(ours), Self::Newest(theirs)) if *ours < *theirs => ours.clone_from(theirs),
+            (Self::Newest(ours), Self::Newest(theirs)) if *ours < *theirs => {
+                ours.clone_from(theirs)
+            }
             // A slot has one kind, so its records are of one kind too.
             _ => {}
         }

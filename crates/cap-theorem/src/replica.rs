@@ -39,12 +39,16 @@ struct Entry {
 
 impl Replica {
     /// Opens the log in this folder and reads it.
-    pub fn open(folder: &Path, owner: &Owner, clock: Clock) -> std::result::Result<Self, OpenError> {
+    pub fn open(
+        folder: &Path,
+        owner: &Owner,
+        clock: Clock,
+    ) -> std::result::Result<Self, OpenError> {
         let (log, lines) = Log::open(folder, owner)?;
         let mut records = HashMap::new();
         for line in lines {
-            let Entry { slot, record } = serde_json::from_slice(&line)
-                .map_err(|error| OpenError::Io(error.into()))?;
+            let Entry { slot, record } =
+                serde_json::from_slice(&line).map_err(|error| OpenError::Io(error.into()))?;
             records.insert(slot, record);
         }
         let (log, records) = (Mutex::new(log), RwLock::new(records));

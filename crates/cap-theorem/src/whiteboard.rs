@@ -122,7 +122,9 @@ async fn read(
     }
     let newest = answers.into_iter().flatten().reduce(|a, b| if a < b { b } else { a });
     match newest {
-        Some(Stamped { value, .. }) => Json(json!({ "key": key, "values": [value] })).into_response(),
+        Some(Stamped { value, .. }) => {
+            Json(json!({ "key": key, "values": [value] })).into_response()
+        }
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }

@@ -30,8 +30,20 @@ cases! {
 
 async fn a_key_may_be_any_printable_line(target: &Target) -> Outcome {
     let client = Client::of(target);
-    let names =
-        ["a b", "a/b", "/", "../healthz", "'--", "\"", "100%", "%2F", "ключ", "鍵", "👩‍🚀", "a?b#c&d=e"];
+    let names = [
+        "a b",
+        "a/b",
+        "/",
+        "../healthz",
+        "'--",
+        "\"",
+        "100%",
+        "%2F",
+        "ключ",
+        "鍵",
+        "👩‍🚀",
+        "a?b#c&d=e",
+    ];
     for name in names {
         let key = client.key(name);
         client.write(&key, "", name, None).await.with_context(|| name.to_owned())?;

@@ -62,7 +62,9 @@ async fn what_was_answered_with_200_is_there_after_a_kill(target: &Target) -> Ou
                 }
                 let key = client.key(&format!("kept-{number}-{n}"));
                 let kind = ["kind=siblings", "kind=lww", "kind=atomic"][n % 3];
-                let Ok(answer) = client.put(&key, kind, &json!({ "value": "v" })).await else { break };
+                let Ok(answer) = client.put(&key, kind, &json!({ "value": "v" })).await else {
+                    break;
+                };
                 if answer.status() == 200 {
                     killing.promised();
                     promised.push((key, kind));

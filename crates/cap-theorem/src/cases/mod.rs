@@ -49,7 +49,11 @@ async fn a_value_is_written_and_read(target: &Target) -> Outcome {
     let key = client.key("tea");
     let written = client.write(&key, "", "green", None).await?;
     same_fields(&written, &json!({ "key": key, "kind": "siblings" }), &["key", "kind"])?;
-    expect(integer(&written, "acknowledged")? >= 1, "one node at least in `acknowledged`", &written)?;
+    expect(
+        integer(&written, "acknowledged")? >= 1,
+        "one node at least in `acknowledged`",
+        &written,
+    )?;
     text(&written, "context")?;
     let read = json_of(client.get(&key, "").await?, 200).await?;
     equal("the values", read["values"].clone(), json!(["green"]))?;
@@ -161,7 +165,8 @@ async fn what_one_node_has_can_be_seen(target: &Target) -> Outcome {
         let path = format!("keys/{key}/versions?{kind}");
         let seen = json_of(target.get(&path).await?, 200).await?;
         integer(&seen, "node")?;
-        let values: Vec<_> = list(&seen, "versions")?.iter().map(|it| it["value"].clone()).collect();
+        let values: Vec<_> =
+            list(&seen, "versions")?.iter().map(|it| it["value"].clone()).collect();
         equal("the values of the versions", values, json!(["v"]))?;
     }
     let nobody = format!("keys/{}/versions", client.key("nobody"));
@@ -190,7 +195,8 @@ async fn the_history_has_what_was_asked(target: &Target) -> Outcome {
     let expected = json!({ "client": 7, "key": format!("lww/{key}"), "action": { "write": "v" } });
     same_fields(&operations[0], &expected, &["client", "key", "action"])?;
     equal("the second action", operations[1]["action"].clone(), json!({ "read": "v" }))?;
-    let (returned, called) = (integer(&operations[0], "returned")?, integer(&operations[1], "called")?);
+    let (returned, called) =
+        (integer(&operations[0], "returned")?, integer(&operations[1], "called")?);
     expect(returned <= called, "the read to be called after the write has returned", called)
 }
 

@@ -77,9 +77,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         }
         let agree = agree(&cluster, &keys, &r).await;
         lab.check_eq(format!("{kind}: after one read of each key, all nodes agree"), true, agree);
-        let check = format!("{kind}: acknowledged values that are gone");
+        let name = format!("{kind}: acknowledged values that are gone");
         let expected = if kind == "lww" { keys.len() } else { 0 };
-        lab.check_eq(check, expected, gone);
+        lab.check_eq(name, expected, gone);
         let counts = [2 * keys.len(), with_siblings, gone].map(|count| count.to_string());
         rows.push([vec![kind.to_owned()], counts.to_vec()].concat());
     }

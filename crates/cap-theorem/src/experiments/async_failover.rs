@@ -34,8 +34,8 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Group(PostgresGroup::GROUP)])
     .sabotage(Sabotage {
         file: "src/anomalies.rs",
-        replace: "let missed = |write: &&&Operation| {\n            write.key == read.key",
-        with: "let missed = |write: &&&Operation| {\n            source.is_some() && write.key == read.key",
+        replace: "let is_newer = |write: &Operation| source.is_none_or(",
+        with: "let is_newer = |write: &Operation| source.is_some_and(",
         check: "the asynchronous standby takes over: reads that miss an acknowledged write",
     })
 }
@@ -56,7 +56,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     until("the table on the asynchronous standby", PATIENCE, async || {
         let mut standby = PgConnection::connect(&group.members[ASYNCHRONOUS].url()?).await?;
         let table = sqlx::query_scalar("select to_regclass('register') is not null");
-        Ok(table.fetch_one(&mut standby).await?.then_some(()))
+        let is_there: bool = table.fetch_one(&mut standby).await?;
+        Ok(is_there.then_some(()))
     })
     .await?;
     // While it is down, it hears of nothing. The network could as well be slow for as long.
@@ -121,13 +122,18 @@ async fn pause_the_standby(
     };
     let pid: i32 = until("the commit to wait", PATIENCE, async || {
         let mut connection = PgConnection::connect(url).await?;
-        let pid = sqlx::query_scalar("select pid from pg_stat_activity where wait_event = 'SyncRep'");
+        let pid =
+            sqlx::query_scalar("select pid from pg_stat_activity where wait_event = 'SyncRep'");
         Ok(pid.fetch_optional(&mut connection).await?)
     })
     .await?;
     let count = "select count(*) from register where key = 'waits'";
     let before: i64 = sqlx::query_scalar(count).fetch_one(&mut *primary).await?;
-    lab.check_eq("the synchronous standby is paused: rows that others see of a commit that waits", 0, before);
+    lab.check_eq(
+        "the synchronous standby is paused: rows that others see of a commit that waits",
+        0,
+        before,
+    );
     sqlx::query("select pg_cancel_backend($1)").bind(pid).execute(&mut *primary).await?;
     let cancelled = if waiting.await?.is_ok() { "answered as committed" } else { "an error" };
     lab.check_eq("the wait is cancelled: the client is", "answered as committed", cancelled);

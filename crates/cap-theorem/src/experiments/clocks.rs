@@ -49,11 +49,46 @@ struct Way {
 }
 
 const WAYS: [Way; 5] = [
-    Way { name: "clocks", kind: "lww", hybrid: false, cut: false, reads_first: false, vanishes: true },
-    Way { name: "version vectors", kind: "siblings", hybrid: false, cut: false, reads_first: true, vanishes: false },
-    Way { name: "version vectors, blind", kind: "siblings", hybrid: false, cut: false, reads_first: false, vanishes: false },
-    Way { name: "hybrid clocks", kind: "lww", hybrid: true, cut: false, reads_first: false, vanishes: false },
-    Way { name: "hybrid clocks, cut off", kind: "lww", hybrid: true, cut: true, reads_first: false, vanishes: true },
+    Way {
+        name: "clocks",
+        kind: "lww",
+        hybrid: false,
+        cut: false,
+        reads_first: false,
+        vanishes: true,
+    },
+    Way {
+        name: "version vectors",
+        kind: "siblings",
+        hybrid: false,
+        cut: false,
+        reads_first: true,
+        vanishes: false,
+    },
+    Way {
+        name: "version vectors, blind",
+        kind: "siblings",
+        hybrid: false,
+        cut: false,
+        reads_first: false,
+        vanishes: false,
+    },
+    Way {
+        name: "hybrid clocks",
+        kind: "lww",
+        hybrid: true,
+        cut: false,
+        reads_first: false,
+        vanishes: false,
+    },
+    Way {
+        name: "hybrid clocks, cut off",
+        kind: "lww",
+        hybrid: true,
+        cut: true,
+        reads_first: false,
+        vanishes: true,
+    },
 ];
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
@@ -103,7 +138,8 @@ async fn write_twice(cluster: &Cluster, way: &Way, keys: u64) -> anyhow::Result<
     }
     let mut vanished = 0;
     for key in (0..keys).map(|n| format!("key-{n}")) {
-        let (values, _) = cluster.clients[RIGHT].read(&key, &format!("r=all&kind={}", way.kind)).await?;
+        let (values, _) =
+            cluster.clients[RIGHT].read(&key, &format!("r=all&kind={}", way.kind)).await?;
         vanished += u64::from(!values.iter().any(|value| value == "second"));
     }
     Ok((acknowledged, vanished))

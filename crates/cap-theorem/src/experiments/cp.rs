@@ -1,7 +1,10 @@
 //! What does a store do that is never wrong, while its network is cut? The side without a majority refuses. We cut the
 //! leader of an etcd off, again and again, and judge the history of all that its clients saw.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use lab::{
     Experiment, Lab, Need, Sabotage,
@@ -81,15 +84,15 @@ async fn cut_the_leader_off(
     let leader = until("a leader", PATIENCE, async || Ok(etcd.leader().await)).await?;
     let other = (leader + 1) % 3;
     let both = [strong, with_stale];
-    let mut attempts = 0;
-    write_until_done(etcd, leader, &key, &mut attempts, &both).await?;
+    let attempts = AtomicU32::new(0);
+    write_until_done(etcd, leader, &key, &attempts, &both).await?;
     let old = read(etcd, leader, &key, &both).await?;
     etcd.links.isolate(leader);
     // The minority. A write that is refused may have taken effect, and the checker knows that.
     counts.writes_refused += u64::from(!write(etcd, leader, &key, "refused", &both).await);
     counts.reads_refused += u64::from(read(etcd, leader, &key, &both).await.is_err());
     // The majority, with a new leader.
-    write_until_done(etcd, other, &key, &mut attempts, &both).await?;
+    write_until_done(etcd, other, &key, &attempts, &both).await?;
     let new = read(etcd, other, &key, &both).await?;
     counts.went_on += u64::from(new.is_some() && new != old);
     let called = with_stale.tick();
@@ -97,8 +100,11 @@ async fn cut_the_leader_off(
     counts.stale += u64::from(stale == old);
     with_stale.note(9, &key, Action::Read(stale), called, true);
     etcd.links.heal();
-    let read_again = async || Ok(Some(read(etcd, leader, &key, &both).await?));
-    until("the old leader to follow", PATIENCE, read_again).await.map(drop)
+    until("the old leader to follow", PATIENCE, async || {
+        Ok(Some(read(etcd, leader, &key, &both).await?))
+    })
+    .await
+    .map(drop)
 }
 
 /// Writes through this node until a write is acknowledged, each time another value.
@@ -106,13 +112,11 @@ async fn write_until_done(
     etcd: &EtcdGroup,
     node: usize,
     key: &str,
-    attempts: &mut u32,
+    attempts: &AtomicU32,
     recordings: &[&Recording; 2],
 ) -> anyhow::Result<()> {
-    let attempts = std::cell::Cell::from_mut(attempts);
     until("a write to be acknowledged", PATIENCE, async || {
-        attempts.set(attempts.get() + 1);
-        let value = format!("attempt {}", attempts.get());
+        let value = format!("attempt {}", attempts.fetch_add(1, Ordering::Relaxed));
         Ok(write(etcd, node, key, &value, recordings).await.then_some(()))
     })
     .await

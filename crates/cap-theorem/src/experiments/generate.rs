@@ -23,7 +23,8 @@ enum Doing {
 pub fn good(random: &mut StdRng, operations: usize) -> Vec<Operation> {
     let mut history: Vec<Operation> = Vec::new();
     let mut register: Option<String> = None;
-    let mut clients: Vec<(u32, Doing)> = (0..).take(CLIENTS).map(|it| (it, Doing::Nothing)).collect();
+    let mut clients: Vec<(u32, Doing)> =
+        (0..).take(CLIENTS).map(|it| (it, Doing::Nothing)).collect();
     let mut next_client = 100;
     for time in 0.. {
         let (number, doing) = &mut clients[random.random_range(0..CLIENTS)];
@@ -35,7 +36,13 @@ pub fn good(random: &mut StdRng, operations: usize) -> Vec<Operation> {
                 let action = if write { Action::Write(value) } else { Action::Read(None) };
                 let key = "x".to_owned();
                 *doing = Doing::Called(history.len());
-                history.push(Operation { client: *number, key, action, called: time, returned: None });
+                history.push(Operation {
+                    client: *number,
+                    key,
+                    action,
+                    called: time,
+                    returned: None,
+                });
             }
             Doing::Nothing => {}
             // Its write may take effect or not; and as a new client it goes on.
@@ -83,7 +90,9 @@ pub const PLANTS: [Plant; 5] = [
     }),
     ("a value that a later write had replaced", |history, read| {
         let replaced = |old: &&Operation| {
-            history.iter().any(|new| value(new).is_some() && old.precedes(new) && new.precedes(read))
+            history
+                .iter()
+                .any(|new| value(new).is_some() && old.precedes(new) && new.precedes(read))
         };
         history.iter().filter(replaced).filter_map(value).map(Some).collect()
     }),
@@ -93,7 +102,8 @@ pub const PLANTS: [Plant; 5] = [
                 value(new).is_some_and(|value| {
                     old.precedes(new)
                         && history.iter().any(|other| {
-                            other.precedes(read) && other.action == Action::Read(Some(value.clone()))
+                            other.precedes(read)
+                                && other.action == Action::Read(Some(value.clone()))
                         })
                 })
             })

@@ -9,6 +9,7 @@ pub mod fixture;
 pub mod generate;
 pub mod no_partition;
 pub mod per_operation;
+pub mod pick_two;
 pub mod published;
 pub mod quorum_is_not_enough;
 pub mod recording;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Experiment> {
         cp::experiment(),
         ap::experiment(),
         per_operation::experiment(),
+        pick_two::experiment(),
         no_partition::experiment(),
         quorum_is_not_enough::experiment(),
         async_failover::experiment(),

@@ -60,8 +60,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 async fn messages(lab: &Lab) -> anyhow::Result<()> {
     let cluster = Cluster::three().await?;
     let client = &cluster.clients[0];
-    client.write("key", "kind=atomic", "v", None).await?;
+    client.write("key", "kind=atomic", "first", None).await?;
     settled(&cluster, 4).await;
+    let mut written = "first";
     for (what, query, expected) in [
         ("an atomic write", "kind=atomic", 4),
         ("an atomic read of what all nodes have", "kind=atomic", 2),
@@ -70,11 +71,12 @@ async fn messages(lab: &Lab) -> anyhow::Result<()> {
     ] {
         // A node that lags would be written to once more.
         if query == "kind=atomic" {
-            cluster.everywhere("key", "atomic", "v").await;
+            cluster.everywhere("key", "atomic", written).await;
         }
         let before = cluster.messages();
         if what.contains("write") {
-            client.write("key", query, "v", None).await?;
+            client.write("key", query, what, None).await?;
+            written = what;
         } else {
             client.read("key", query).await?;
         }

@@ -53,10 +53,10 @@ async fn run(NoOptions {}: NoOptions, lab: Lab) -> anyhow::Result<()> {
         lab.check_eq(format!("the majority: a new value with {query}"), 200, status);
     }
     let stale = recording.read(1, alone, KEY, "r=1&kind=lww").await?.value.unwrap_or_default();
-    lab.check_eq("the node that is alone: the value that it reads with r=1", "old", &stale);
+    lab.check_eq("the node that is alone: the value that it reads with r=1", "old", stale.as_str());
     let newest = recording.read(2, majority, KEY, "r=quorum&kind=lww").await?.value;
     let newest = newest.unwrap_or_default();
-    lab.check_eq("the majority: the value that it reads with r=quorum", "new", &newest);
+    lab.check_eq("the majority: the value that it reads with r=quorum", "new", newest.as_str());
     let mut rows = Vec::new();
     for (method, query, expected_alone, expected_majority) in REQUESTS {
         let mut row = vec![format!("{method} {query}")];
@@ -76,6 +76,10 @@ async fn run(NoOptions {}: NoOptions, lab: Lab) -> anyhow::Result<()> {
     lab.table("One cut network", &["request", "the node that is alone", "the majority"], rows);
     cluster.heal().await?;
     let healed = alone.read(KEY, "r=quorum&kind=lww").await?.0.concat();
-    lab.check_eq("after healing: the value that the node reads that was alone", "new", &healed);
+    lab.check_eq(
+        "after healing: the value that the node reads that was alone",
+        "new",
+        healed.as_str(),
+    );
     Ok(())
 }

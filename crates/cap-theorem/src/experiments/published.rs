@@ -69,7 +69,7 @@ fn etcd(line: &str) -> anyhow::Result<Judged> {
         let (client, event) = word.split_at(digits);
         let client = client.parse()?;
         let (event, value) = event.split_at(1);
-        let called = match event {
+        let action = match event {
             "r" => Action::Read(None),
             "w" => Action::Write(value.to_owned()),
             "c" => {
@@ -78,7 +78,8 @@ fn etcd(line: &str) -> anyhow::Result<Judged> {
             }
             _ => {
                 let mut open = (0..history.len()).rev();
-                let last = open.find(|&n| history[n].client == client).context("nothing was called")?;
+                let last =
+                    open.find(|&n| history[n].client == client).context("nothing was called")?;
                 if event == "x" {
                     history.remove(last);
                     continue;
@@ -93,7 +94,7 @@ fn etcd(line: &str) -> anyhow::Result<Judged> {
                 continue;
             }
         };
-        history.push(operation(client, called, time, None));
+        history.push(operation(client, action, time, None));
     }
     Ok(Judged { name, linearizable, history })
 }

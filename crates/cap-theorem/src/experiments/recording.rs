@@ -88,9 +88,7 @@ impl Recording {
 }
 
 /// The status and the body, if there is one. That no answer came is a result too.
-async fn seen(
-    response: anyhow::Result<Response>,
-) -> anyhow::Result<(u16, serde_json::Value)> {
+async fn seen(response: anyhow::Result<Response>) -> anyhow::Result<(u16, serde_json::Value)> {
     match response {
         Ok(response) => {
             let status = response.status().as_u16();
