@@ -87,7 +87,7 @@ impl Record {
             (Self::Versions(ours), Self::Versions(theirs)) => version::merge(ours, theirs),
             // `None` is less than every value.
             (Self::Newest(ours), Self::Newest(theirs)) if *ours < *theirs => {
-                ours.clone_from(theirs)
+                ours.clone_from(theirs);
             }
             // A slot has one kind, so its records are of one kind too.
             _ => {}
