@@ -22,11 +22,9 @@ use crate::draw::{Marks, draw};
 use crate::error::{Error, Result};
 use crate::history::{Action, History, Operation};
 use crate::peers::Exchange;
-use crate::record::{Key, Kind, Record, Slot};
+use crate::record::{Change, Key, Kind, Record, Slot, within_limit};
 use crate::version::Vector;
 
-/// The longest value, in bytes.
-const LONGEST: usize = 16 * 1_024;
 /// A value in which every byte is escaped takes six times its length.
 const MAX_BODY: usize = 128 * 1_024;
 /// All siblings of a key, escaped.
@@ -60,7 +58,8 @@ impl Query {
             let place = match &*name {
                 "kind" => {
                     let found = Kind::ALL.iter().find(|(word, _)| *word == value);
-                    let found = found.ok_or_else(|| wrong("must be siblings, lww or atomic"))?;
+                    let found = found
+                        .ok_or_else(|| wrong("must be siblings, lww, atomic, counter or set"))?;
                     kind.replace(found.1).is_some()
                 }
                 name if Some(name) == level => {
@@ -90,7 +89,7 @@ pub fn router(node: Node, cluster_key: &str, longest: Duration) -> Router {
         .layer(DefaultBodyLimit::max(MAX_EXCHANGE))
         .layer(from_fn_with_state(ServiceKey::new(Some(cluster_key)), with_key));
     let calls = Router::new()
-        .route("/keys/{key}", get(read).put(write))
+        .route("/keys/{key}", get(read).put(put).post(change))
         .route("/keys/{key}/versions", get(versions))
         .route("/cluster", get(cluster))
         .route("/history", get(history))
@@ -109,9 +108,18 @@ struct NewValue {
     context: Option<String>,
 }
 
+/// The body of a change to a counter or a set: one of these.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Increment {
+    add: Option<i64>,
+    insert: Option<String>,
+    remove: Option<String>,
+}
+
 // ANCHOR: handlers
 /// Writes a value.
-async fn write(
+async fn put(
     State(node): State<Node>,
     Segment(key): Segment,
     uri: Uri,
@@ -119,26 +127,41 @@ async fn write(
     Json(body): Json<NewValue>,
 ) -> Result<Json<Value>> {
     let Query { slot, level } = Query::parse(key, &uri, Some("w"))?;
-    if body.value.len() > LONGEST {
-        return Err(Error::invalid("value", "must be at most 16 KiB long"));
-    }
     let past = past(&node.signer, &slot, body.context.as_deref())?;
+    let value = within_limit(body.value).map_err(|message| Error::invalid("value", message))?;
+    let change = Change::Put { value: value.clone(), past };
     let called = now();
-    let written = node.coordinator.write(&slot, &body.value, past, level).await;
+    let written = node.coordinator.write(&slot, change, level).await;
     if matches!(written, Ok(_) | Err(Error::TooFew { .. })) {
         let returned = written.is_ok().then(now);
-        remember(&node, &slot, &headers, Action::Write(body.value), (called, returned));
+        remember(&node, &slot, &headers, Action::Write(value), (called, returned));
     }
-    let (record, acknowledged) = written?;
-    Ok(Json(json!({
-        "key": slot.key,
-        "kind": slot.kind,
-        "acknowledged": acknowledged,
-        "context": signed(&node, &slot, &record),
-    })))
+    Ok(written_as(&node, &slot, &written?))
 }
 
-/// Reads the value, or all siblings.
+/// Changes a counter or a set.
+async fn change(
+    State(node): State<Node>,
+    Segment(key): Segment,
+    uri: Uri,
+    Json(body): Json<Increment>,
+) -> Result<Json<Value>> {
+    let Query { slot, level } = Query::parse(key, &uri, Some("w"))?;
+    let change = match (slot.kind, body.add, body.insert, body.remove) {
+        (Kind::Counter, Some(amount), None, None) => Change::Add(amount),
+        (Kind::Set, None, Some(item), None) => {
+            Change::Insert(within_limit(item).map_err(|it| Error::invalid("insert", it))?)
+        }
+        (Kind::Set, None, None, Some(item)) => Change::Remove(item),
+        (Kind::Counter, ..) => return Err(Error::invalid("add", "is needed, and nothing else")),
+        (Kind::Set, ..) => return Err(Error::invalid("insert", "send insert or remove, alone")),
+        _ => return Err(Error::invalid("kind", "must be counter or set; others take PUT")),
+    };
+    let written = node.coordinator.write(&slot, change, level).await?;
+    Ok(written_as(&node, &slot, &written))
+}
+
+/// Reads the value, or all siblings, or the items.
 async fn read(
     State(node): State<Node>,
     Segment(key): Segment,
@@ -149,15 +172,23 @@ async fn read(
     let called = now();
     let record = node.coordinator.read(&slot, level).await?;
     let values = record.values();
-    let first = values.first().map(|value| (*value).to_owned());
+    let first = values.iter().flatten().next().cloned();
     remember(&node, &slot, &headers, Action::Read(first), (called, Some(now())));
-    if values.is_empty() {
-        return Err(Error::NotFound);
-    }
+    let values = values.ok_or(Error::NotFound)?;
     let context = signed(&node, &slot, &record);
     Ok(Json(json!({ "key": slot.key, "kind": slot.kind, "values": values, "context": context })))
 }
 // ANCHOR_END: handlers
+
+/// What a write answers.
+fn written_as(node: &Node, slot: &Slot, (record, acknowledged): &(Record, usize)) -> Json<Value> {
+    Json(json!({
+        "key": slot.key,
+        "kind": slot.kind,
+        "acknowledged": acknowledged,
+        "context": signed(node, slot, record),
+    }))
+}
 
 /// What the client has read, according to the context that it sent.
 fn past(signer: &Signer, slot: &Slot, context: Option<&str>) -> Result<Vector> {
@@ -167,7 +198,7 @@ fn past(signer: &Signer, slot: &Slot, context: Option<&str>) -> Result<Vector> {
         (Some(context), Kind::Siblings) => signer
             .verify(&slot.key, context)
             .ok_or_else(|| wrong("is none that this cluster gave out for this key")),
-        (Some(_), Kind::Lww | Kind::Atomic) => Err(wrong("only a register with siblings takes it")),
+        (Some(_), _) => Err(wrong("only a register with siblings takes it")),
     }
 }
 
@@ -203,6 +234,8 @@ async fn versions(
     let versions = match replica.get(&slot) {
         Record::Versions(versions) => json!(versions),
         Record::Newest(newest) => json!(newest.into_iter().collect::<Vec<_>>()),
+        Record::Counter(counter) => json!([counter]),
+        Record::Set(set) => json!([set]),
     };
     Ok(Json(
         json!({ "node": replica.node, "key": slot.key, "kind": slot.kind, "versions": versions }),

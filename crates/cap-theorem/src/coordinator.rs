@@ -8,9 +8,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::{Error, Result};
 use crate::peers::Peers;
-use crate::record::{Kind, Record, Slot};
+use crate::record::{Change, Kind, Record, Slot};
 use crate::replica::Replica;
-use crate::version::{Node, Vector};
+use crate::version::Node;
 
 /// How many nodes have to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,21 +69,20 @@ impl Coordinator {
     pub async fn read(&self, slot: &Slot, level: Level) -> Result<Record> {
         match slot.kind {
             Kind::Atomic => self.read_atomic(slot).await,
-            Kind::Siblings | Kind::Lww => self.read_quorum(slot, level).await,
+            _ => self.read_quorum(slot, level).await,
         }
     }
 
-    /// Writes a register. Returns what this node knows then, and how many nodes have it.
+    /// Changes a register. Returns what this node knows then, and how many nodes have it.
     pub async fn write(
         &self,
         slot: &Slot,
-        value: &str,
-        past: Vector,
+        change: Change,
         level: Level,
     ) -> Result<(Record, usize)> {
         match slot.kind {
-            Kind::Atomic => self.write_atomic(slot, value).await,
-            Kind::Siblings | Kind::Lww => self.write_quorum(slot, value, past, level).await,
+            Kind::Atomic => self.write_atomic(slot, change).await,
+            _ => self.write_quorum(slot, change, level).await,
         }
     }
 
@@ -103,11 +102,10 @@ impl Coordinator {
     async fn write_quorum(
         &self,
         slot: &Slot,
-        value: &str,
-        past: Vector,
+        change: Change,
         level: Level,
     ) -> Result<(Record, usize)> {
-        let record = self.write_here(slot, value, past, 0).await?;
+        let record = self.write_here(slot, change, 0).await?;
         let acknowledged = self.tell(slot, &record, level).await?;
         Ok((record, acknowledged))
     }
@@ -116,11 +114,11 @@ impl Coordinator {
     // ANCHOR: atomic
     /// The register of Attiya, Bar-Noy and Dolev. First ask a majority which number is the greatest; then write with a
     /// greater one. Two majorities have a node in common, so every write that has ended is seen here.
-    async fn write_atomic(&self, slot: &Slot, value: &str) -> Result<(Record, usize)> {
+    async fn write_atomic(&self, slot: &Slot, change: Change) -> Result<(Record, usize)> {
         let seen = self.ask(slot, Level::Quorum).await?;
         let number = merged(slot, &seen.answers).number();
         self.finish(seen);
-        let record = self.write_here(slot, value, Vector::default(), number).await?;
+        let record = self.write_here(slot, change, number).await?;
         let acknowledged = self.tell(slot, &record, Level::Quorum).await?;
         Ok((record, acknowledged))
     }
@@ -204,15 +202,9 @@ impl Coordinator {
     }
     // ANCHOR_END: repair
 
-    async fn write_here(
-        &self,
-        slot: &Slot,
-        value: &str,
-        past: Vector,
-        seen: u64,
-    ) -> Result<Record> {
-        let (replica, slot, value) = (Arc::clone(&self.replica), slot.clone(), value.to_owned());
-        on_disk(move || replica.write(&slot, &value, &past, seen)).await
+    async fn write_here(&self, slot: &Slot, change: Change, seen: u64) -> Result<Record> {
+        let (replica, slot) = (Arc::clone(&self.replica), slot.clone());
+        on_disk(move || replica.write(&slot, &change, seen)).await
     }
 
     /// Takes in at this node what another one knows.

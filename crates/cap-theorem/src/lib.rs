@@ -4,15 +4,16 @@
 //! available. Nobody chooses whether networks are cut. The choice is made per operation: here each request says how many
 //! nodes must answer, and each key whether concurrent writes are kept, lost by a clock, or ordered by a majority.
 //!
-//! In reading order: the naive version ([`whiteboard`]); which write is newer ([`version`], [`clock`]), what a node keeps
+//! In reading order: the naive version ([`whiteboard`]); which write is newer ([`version`], [`clock`]), what needs
+//! no order ([`crdt`]), what a node keeps
 //! ([`record`]), what a client may say that it has read ([`context`]); what survives a kill ([`log`], [`replica`]); how
-//! nodes ask each other ([`peers`]) and how many have to answer ([`coordinator`]); what happened ([`history`]), whether it
-//! is linearizable ([`checker`]), what a client notices if not ([`anomalies`]), and how it looks ([`draw`]); and how a
-//! node speaks HTTP ([`error`], [`api`]).
+//! nodes ask each other ([`peers`]) and how many have to answer ([`coordinator`]); what happened, and what a client notices
+//! ([`history`]), whether it is linearizable ([`checker`]), and how it looks ([`draw`]); and how a node speaks HTTP ([`error`], [`api`]).
 
 pub mod whiteboard;
 pub mod version;
 pub mod clock;
+pub mod crdt;
 pub mod record;
 pub mod context;
 pub mod log;
@@ -21,7 +22,6 @@ pub mod peers;
 pub mod coordinator;
 pub mod history;
 pub mod checker;
-pub mod anomalies;
 pub mod draw;
 pub mod error;
 pub mod api;

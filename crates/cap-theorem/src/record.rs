@@ -4,6 +4,7 @@ use edge::text::is_line;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Tag;
+use crate::crdt::{Counter, Set};
 use crate::version::{self, Vector, Version};
 
 /// What kind of register a key is. The same key of another kind is another register.
@@ -16,12 +17,21 @@ pub enum Kind {
     Lww,
     /// Linearizable: every operation asks a majority, and a read writes back what it has seen.
     Atomic,
+    /// A number to which amounts are added.
+    Counter,
+    /// Items that are inserted and removed.
+    Set,
 }
 
 impl Kind {
     /// Each, with its name in a query.
-    pub const ALL: [(&str, Self); 3] =
-        [("siblings", Self::Siblings), ("lww", Self::Lww), ("atomic", Self::Atomic)];
+    pub const ALL: [(&str, Self); 5] = [
+        ("siblings", Self::Siblings),
+        ("lww", Self::Lww),
+        ("atomic", Self::Atomic),
+        ("counter", Self::Counter),
+        ("set", Self::Set),
+    ];
 }
 
 /// A name that a client gives to a value.
@@ -44,6 +54,14 @@ impl Key {
     }
 }
 
+/// The longest value, in bytes. Each node keeps it, and sends it whenever something of its key changes.
+const LONGEST: usize = 16 * 1_024;
+
+/// A value, or an item of a set, that is not too long.
+pub fn within_limit(text: String) -> Result<String, &'static str> {
+    if text.len() > LONGEST { Err("must be at most 16 KiB long") } else { Ok(text) }
+}
+
 /// A register: its kind and its key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Slot {
@@ -62,6 +80,24 @@ pub struct Newest {
     pub value: String,
 }
 
+/// What a client wants to do to a register.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Write a value, of a client that has read `past`.
+    Put {
+        /// The value.
+        value: String,
+        /// What it replaces, if the register keeps siblings.
+        past: Vector,
+    },
+    /// Add this amount to a counter.
+    Add(i64),
+    /// Insert this item into a set.
+    Insert(String),
+    /// Remove this item from a set.
+    Remove(String),
+}
+
 /// What a node knows of a register.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -70,6 +106,10 @@ pub enum Record {
     Versions(Vec<Version>),
     /// Of a register with one value, if it was written.
     Newest(Option<Newest>),
+    /// Of a counter.
+    Counter(Counter),
+    /// Of a set.
+    Set(Set),
 }
 
 impl Record {
@@ -78,6 +118,8 @@ impl Record {
         match kind {
             Kind::Siblings => Self::Versions(Vec::new()),
             Kind::Lww | Kind::Atomic => Self::Newest(None),
+            Kind::Counter => Self::Counter(Counter::default()),
+            Kind::Set => Self::Set(Set::default()),
         }
     }
 
@@ -89,17 +131,23 @@ impl Record {
             (Self::Newest(ours), Self::Newest(theirs)) if *ours < *theirs => {
                 ours.clone_from(theirs);
             }
+            (Self::Counter(ours), Self::Counter(theirs)) => ours.merge(theirs),
+            (Self::Set(ours), Self::Set(theirs)) => ours.merge(theirs),
             // A slot has one kind, so its records are of one kind too.
             _ => {}
         }
     }
 
-    /// Its values: one, unless there are siblings.
-    pub fn values(&self) -> Vec<&str> {
-        match self {
-            Self::Versions(versions) => versions.iter().map(|it| it.value.as_str()).collect(),
-            Self::Newest(newest) => newest.iter().map(|it| it.value.as_str()).collect(),
-        }
+    /// Its values: one, unless there are siblings, or the items of a set. `None` if it was never written.
+    pub fn values(&self) -> Option<Vec<String>> {
+        let values: Vec<_> = match self {
+            Self::Versions(versions) => versions.iter().map(|it| it.value.clone()).collect(),
+            Self::Newest(newest) => newest.iter().map(|it| it.value.clone()).collect(),
+            Self::Counter(counter) => counter.value().iter().map(ToString::to_string).collect(),
+            Self::Set(set) if set.is_new() => return None,
+            Self::Set(set) => return Some(set.items().into_iter().map(str::to_owned).collect()),
+        };
+        (!values.is_empty()).then_some(values)
     }
 
     /// The number in the tag of its value; 0 if it has none.
@@ -114,7 +162,7 @@ impl Record {
     pub fn context(&self) -> Vector {
         match self {
             Self::Versions(versions) => version::context(versions),
-            Self::Newest(_) => Vector::default(),
+            Self::Newest(_) | Self::Counter(_) | Self::Set(_) => Vector::default(),
         }
     }
 }
@@ -135,10 +183,10 @@ mod tests {
             order.iter().for_each(|&n| record.merge(&all[n]));
             record
         };
-        assert_eq!(merged(&[0, 1]).values(), ["b"]);
-        assert_eq!(merged(&[0, 1, 2]).values(), ["c"]);
+        assert_eq!(merged(&[0, 1]).values().unwrap(), ["b"]);
+        assert_eq!(merged(&[0, 1, 2]).values().unwrap(), ["c"]);
         for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 3, 2, 0]] {
-            assert_eq!(merged(&order).values(), ["d"], "{order:?}");
+            assert_eq!(merged(&order).values().unwrap(), ["d"], "{order:?}");
         }
     }
 

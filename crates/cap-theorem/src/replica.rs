@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Clock, Tag};
 use crate::error::{Error, Result};
 use crate::log::{Log, OpenError, Owner};
-use crate::record::{Kind, Newest, Record, Slot};
-use crate::version::{self, Node, Vector};
+use crate::record::{Change, Kind, Newest, Record, Slot};
+use crate::version::{self, Node};
 
 /// A client that writes without reading makes siblings. After this many it has to read first.
 const MOST_SIBLINGS: usize = 64;
@@ -80,22 +80,37 @@ impl Replica {
     }
 
     // ANCHOR: local_write
-    /// Writes a value at this node. `past` is what the client has read; `seen` is the greatest number that other nodes
-    /// know, for an atomic register.
-    pub fn write(&self, slot: &Slot, value: &str, past: &Vector, seen: u64) -> Result<Record> {
+    /// Changes a register at this node. `seen` is the greatest number that other nodes know, for an atomic register.
+    pub fn write(&self, slot: &Slot, change: &Change, seen: u64) -> Result<Record> {
+        let node = self.node;
         self.change(slot, |record| {
-            let number = match slot.kind {
-                Kind::Siblings => 0,
-                Kind::Lww => self.clock.stamp(record.number()),
-                // In the same step as the write, so two writes through this node have two numbers.
-                Kind::Atomic => seen.max(record.number()) + 1,
-            };
-            let tag = Tag { number, node: self.node };
-            if let Record::Versions(versions) = record {
-                version::write(versions, self.node, value.to_owned(), past.clone());
-                return if versions.len() > MOST_SIBLINGS { Err(Error::Crowded) } else { Ok(()) };
+            let known = record.number();
+            match (record, change) {
+                (Record::Versions(versions), Change::Put { value, past }) => {
+                    version::write(versions, node, value.clone(), past.clone());
+                    if versions.len() > MOST_SIBLINGS {
+                        return Err(Error::Crowded);
+                    }
+                }
+                (record @ Record::Newest(_), Change::Put { value, .. }) => {
+                    let number = match slot.kind {
+                        Kind::Lww => self.clock.stamp(known),
+                        // In the same step as the write, so two writes through this node have two numbers.
+                        _ => seen.max(known) + 1,
+                    };
+                    let (tag, value) = (Tag { number, node }, value.clone());
+                    record.merge(&Record::Newest(Some(Newest { tag, value })));
+                }
+                (Record::Counter(counter), Change::Add(amount)) => counter.add(node, *amount),
+                (Record::Set(set), Change::Insert(item)) => set.insert(node, item),
+                (Record::Set(set), Change::Remove(item)) => set.remove(item),
+                _ => {
+                    return Err(Error::invalid(
+                        "kind",
+                        "this kind of register takes another change",
+                    ));
+                }
             }
-            record.merge(&Record::Newest(Some(Newest { tag, value: value.to_owned() })));
             Ok(())
         })
     }
@@ -128,10 +143,14 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
-    use crate::record::Key;
+    use crate::{record::Key, version::Vector};
 
     fn slot(kind: Kind) -> Slot {
         Slot { kind, key: Key::parse("tea".to_owned()).unwrap() }
+    }
+
+    fn put(value: &str, past: &Vector) -> Change {
+        Change::Put { value: value.to_owned(), past: past.clone() }
     }
 
     fn open(folder: &Path, node: Node) -> Replica {
@@ -145,11 +164,13 @@ mod tests {
         for kind in [Kind::Siblings, Kind::Lww, Kind::Atomic] {
             let before = {
                 let replica = open(folder.path(), 0);
-                replica.write(&slot(kind), "green \0 \u{2028}", &Vector::default(), 7).unwrap()
+                replica
+                    .write(&slot(kind), &put("green \0 \u{2028}", &Vector::default()), 7)
+                    .unwrap()
             };
             let replica = open(folder.path(), 0);
             assert_eq!(replica.get(&slot(kind)), before, "{kind:?}");
-            assert_eq!(before.values(), ["green \0 \u{2028}"]);
+            assert_eq!(before.values().unwrap(), ["green \0 \u{2028}"]);
         }
         assert_eq!(open(folder.path(), 0).len(), 3);
     }
@@ -160,7 +181,7 @@ mod tests {
         let replica = open(folder.path(), 0);
         let slot = slot(Kind::Atomic);
         let numbers: Vec<_> = [0, 5, 3, 6]
-            .map(|seen| replica.write(&slot, "v", &Vector::default(), seen).unwrap().number())
+            .map(|seen| replica.write(&slot, &put("v", &Vector::default()), seen).unwrap().number())
             .into();
         assert_eq!(numbers, [1, 6, 7, 8]);
     }
@@ -171,11 +192,12 @@ mod tests {
         let replica = open(folder.path(), 0);
         let slot = slot(Kind::Siblings);
         for n in 0..MOST_SIBLINGS {
-            replica.write(&slot, &n.to_string(), &Vector::default(), 0).unwrap();
+            replica.write(&slot, &put(&n.to_string(), &Vector::default()), 0).unwrap();
         }
-        let refused = replica.write(&slot, "more", &Vector::default(), 0);
+        let refused = replica.write(&slot, &put("more", &Vector::default()), 0);
         assert!(matches!(refused, Err(Error::Crowded)), "{refused:?}");
         let past = replica.get(&slot).context();
-        assert_eq!(replica.write(&slot, "one", &past, 0).unwrap().values(), ["one"]);
+        let one = replica.write(&slot, &put("one", &past), 0).unwrap();
+        assert_eq!(one.values().unwrap(), ["one"]);
     }
 }

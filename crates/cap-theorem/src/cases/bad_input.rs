@@ -10,7 +10,7 @@ use conform::{
     target::Target,
 };
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::Client;
 
@@ -20,6 +20,7 @@ cases! {
     Plain a_value_may_be_any_text: "Values that are empty, long, or hold NUL, quotes and U+2028: read as they were written", "A store does not judge what it keeps.";
     Plain a_value_that_is_too_long_is_refused: "A value of more than 16 KiB: 422 that names value, or 413", "Each version is kept by every node.";
     Plain a_body_that_is_no_write_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
+    Plain a_change_that_does_not_fit_is_refused: "A PUT of a counter or a set, a POST of another kind, an amount that is no whole number, insert and remove together: 422", "An amount cannot be inserted.";
     Plain a_forged_context_is_refused: "A context that was changed, cut off, made up or given out for another key: 422 that names context", "With a context from the future, a client would swallow writes that are still to come.";
     Plain a_context_where_there_are_no_siblings_is_refused: "A context with kind=lww or kind=atomic: 422 that names context", "It would be ignored, and the client would believe in it.";
     Plain a_query_that_is_none_is_refused: "An unknown or repeated parameter, or a value that it does not have: 422 that names it", "`w=qourum` must not be taken for the default.";
@@ -95,6 +96,30 @@ async fn a_body_that_is_no_write_is_refused(target: &Target) -> Outcome {
     refuses_bad_bodies(target, request, &json!({ "value": "v" })).await?;
     let unknown = json!({ "value": "v", "contxt": "x" });
     invalid(client.put(&key, "", &unknown).await?, "contxt").await
+}
+
+async fn a_change_that_does_not_fit_is_refused(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let key = client.key("change");
+    let add = json!({ "add": 1 });
+    for kind in ["counter", "set"] {
+        let put = client.put(&key, &format!("kind={kind}"), &json!({ "value": "v" })).await?;
+        invalid(put, "kind").await.context(kind)?;
+    }
+    let post = async |kind: &str, body: &Value, field: &str| {
+        let request = client.request(Method::POST, &key, &format!("kind={kind}")).json(body);
+        invalid(target.send(request).await?, field).await.with_context(|| format!("{kind} {body}"))
+    };
+    for kind in ["siblings", "lww", "atomic"] {
+        post(kind, &add, "kind").await?;
+    }
+    for amount in [json!(1.5), json!("1"), json!(1e300), json!(9_223_372_036_854_775_808_u64)] {
+        post("counter", &json!({ "add": amount }), "add").await?;
+    }
+    post("counter", &json!({ "insert": "tea" }), "add").await?;
+    post("set", &add, "insert").await?;
+    post("set", &json!({ "insert": "tea", "remove": "milk" }), "insert").await?;
+    post("set", &json!({ "insert": "a".repeat(16 * 1_024 + 1) }), "insert").await
 }
 
 async fn a_forged_context_is_refused(target: &Target) -> Outcome {
@@ -180,7 +205,7 @@ async fn a_wrong_method_is_not_allowed(target: &Target) -> Outcome {
     not_allowed(
         target,
         &[
-            (Method::POST, "keys/tea"),
+            (Method::PATCH, "keys/tea"),
             (Method::DELETE, "keys/tea"),
             (Method::PUT, "keys/tea/versions"),
             (Method::POST, "cluster"),

@@ -40,6 +40,12 @@ impl Client {
         self.target.send(self.request(Method::PUT, key, query).json(body)).await
     }
 
+    /// A change to a counter or a set, which has to succeed.
+    pub async fn change(&self, key: &str, query: &str, body: &Value) -> anyhow::Result<Value> {
+        let response = self.target.send(self.request(Method::POST, key, query).json(body)).await?;
+        json_of(response, 200).await
+    }
+
     /// A read.
     pub async fn get(&self, key: &str, query: &str) -> anyhow::Result<Response> {
         self.target.get(&path(key, query)).await

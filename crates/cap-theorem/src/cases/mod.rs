@@ -25,6 +25,8 @@ cases! {
     Plain a_write_knows_its_own_context: "PUT with the context that the last PUT returned: only the new value is read", "A client need not read what it has just written.";
     Plain the_last_write_wins_where_it_was_asked_for: "PUT twice with kind=lww: the second value alone", "It is simple, and sometimes enough.";
     Plain an_atomic_register_has_one_value: "PUT twice with kind=atomic: the second value alone", "It behaves as if there were one copy.";
+    Plain a_counter_adds_up: "POST with kind=counter: the sum of all amounts", "Both sides of a cut can count, and nothing is lost.";
+    Plain a_set_has_what_was_inserted_and_not_removed: "POST with kind=set: its items, each once; an empty set is no 404", "A cart.";
     Plain the_same_key_of_another_kind_is_another_register: "One key, three kinds, three values", "Values of two kinds could not be merged.";
     Plain a_key_without_a_value_is_not_found: "GET of a key that nobody wrote: 404, at each level and of each kind", "An everyday event.";
     Plain what_one_node_has_can_be_seen: "GET …/versions: node, and versions with their values", "Siblings are hard to explain without them.";
@@ -136,6 +138,37 @@ async fn one_value(target: &Target, kind: &str) -> Outcome {
     Ok(())
 }
 
+async fn a_counter_adds_up(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let key = client.key("count");
+    let mut sum = 0;
+    for amount in [3, -5, 0, 1_000_000_000_000] {
+        client.change(&key, "kind=counter", &json!({ "add": amount })).await?;
+        sum += amount;
+        let read = client.read(&key, "kind=counter").await?;
+        equal("the values", read.0, vec![sum.to_string()])?;
+    }
+    Ok(())
+}
+
+async fn a_set_has_what_was_inserted_and_not_removed(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let key = client.key("cart");
+    for (change, expected) in [
+        (json!({ "insert": "tea" }), &["tea"][..]),
+        (json!({ "insert": "milk" }), &["milk", "tea"]),
+        (json!({ "insert": "tea" }), &["milk", "tea"]),
+        (json!({ "remove": "tea" }), &["milk"]),
+        (json!({ "remove": "sugar" }), &["milk"]),
+        (json!({ "remove": "milk" }), &[]),
+        (json!({ "insert": "tea" }), &["tea"]),
+    ] {
+        client.change(&key, "kind=set", &change).await?;
+        equal("the values", client.read(&key, "kind=set").await?.0, expected.to_vec())?;
+    }
+    Ok(())
+}
+
 async fn the_same_key_of_another_kind_is_another_register(target: &Target) -> Outcome {
     let client = Client::of(target);
     let key = client.key("kinds");
@@ -151,7 +184,8 @@ async fn the_same_key_of_another_kind_is_another_register(target: &Target) -> Ou
 async fn a_key_without_a_value_is_not_found(target: &Target) -> Outcome {
     let client = Client::of(target);
     let key = client.key("nobody");
-    for query in ["r=1", "r=quorum", "r=all", "kind=lww", "kind=atomic"] {
+    let others = ["kind=lww", "kind=atomic", "kind=counter", "kind=set"];
+    for query in ["r=1", "r=quorum", "r=all"].into_iter().chain(others) {
         problem(client.get(&key, query).await?, 404).await?;
     }
     Ok(())

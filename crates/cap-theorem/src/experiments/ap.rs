@@ -6,7 +6,7 @@ use conform::target::within;
 use lab::{Experiment, Lab, Sabotage};
 
 use super::{fixture::Cluster, recording::Recording};
-use crate::{anomalies, checker::check};
+use crate::{checker::check, history::count};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -64,7 +64,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let history = recording.history();
         let verdict = if check(&history).is_ok() { "linearizable" } else { "not linearizable" };
         lab.check_eq(format!("{kind}: the history"), "not linearizable", verdict);
-        let stale = anomalies::count(&history).stale_reads;
+        let stale = count(&history).stale_reads;
         lab.figure(format!("{kind}: stale reads"), stale as f64, "");
         cluster.heal().await?;
         let mut gone = 0;

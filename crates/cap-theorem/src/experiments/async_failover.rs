@@ -13,7 +13,10 @@ use lab::{
 use sqlx::{Connection, PgConnection};
 
 use super::recording::Recording;
-use crate::{anomalies, checker::check, history::Action};
+use crate::{
+    checker::check,
+    history::{Action, count},
+};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -33,7 +36,7 @@ pub fn experiment() -> Experiment {
     )
     .needs(&[Need::Group(PostgresGroup::GROUP)])
     .sabotage(Sabotage {
-        file: "src/anomalies.rs",
+        file: "src/history.rs",
         replace: "let is_newer = |write: &Operation| source.is_none_or(",
         with: "let is_newer = |write: &Operation| source.is_some_and(",
         check: "the asynchronous standby takes over: reads that miss an acknowledged write",
@@ -82,7 +85,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             reads.note(1, &key, Action::Read(value), called, true);
         }
         let history = reads.history();
-        let missed = u32::try_from(anomalies::count(&history).stale_reads)?;
+        let missed = u32::try_from(count(&history).stale_reads)?;
         let verdict = if check(&history).is_ok() { "linearizable" } else { "not linearizable" };
         let (lost, expected) = match member {
             SYNCHRONOUS => (0, "linearizable"),

@@ -5,6 +5,7 @@ pub mod async_failover;
 pub mod checker;
 pub mod clocks;
 pub mod cp;
+pub mod crdt;
 pub mod fixture;
 pub mod generate;
 pub mod no_partition;
@@ -22,6 +23,7 @@ pub fn all() -> Vec<Experiment> {
         checker::experiment(),
         cp::experiment(),
         ap::experiment(),
+        crdt::experiment(),
         per_operation::experiment(),
         pick_two::experiment(),
         no_partition::experiment(),

@@ -8,7 +8,7 @@ use lab::{Experiment, Lab, Sabotage, fault::Fault, load::median};
 use tokio::task::JoinSet;
 
 use super::{fixture::Cluster, recording::Recording};
-use crate::{anomalies, cases::client::Client, checker::check};
+use crate::{cases::client::Client, checker::check, history::count};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -126,7 +126,7 @@ async fn consistent_and_available(params: &Params, lab: &Lab) -> anyhow::Result<
     lab.check_eq("atomic: requests that were refused", 0, refused);
     let verdict = if check(&history).is_ok() { "linearizable" } else { "not linearizable" };
     lab.check_eq("atomic: the history", "linearizable", verdict);
-    let stale = anomalies::count(&history).stale_reads;
+    let stale = count(&history).stale_reads;
     lab.check_eq("atomic: stale reads", 0, stale);
     Ok(())
 }
