@@ -3,7 +3,8 @@
 use std::{
     fs::{self, File},
     io::Write,
-    process::ExitCode,
+    path::PathBuf,
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context, ensure};
@@ -22,6 +23,7 @@ use lab::{
     child::Child,
     fault::Fault,
     harness::{Outcome, Served, run},
+    skip,
 };
 use reqwest::Method;
 use serde_json::json;
@@ -44,6 +46,7 @@ lab::tests![
     a_torn_last_record_is_cut_off_and_a_damaged_log_is_refused,
     a_node_with_another_nodes_data_does_not_start,
     a_node_joins_once,
+    a_full_disk_is_told_and_takes_nothing_that_was_acknowledged,
     a_stranger_is_no_node,
     in_a_cluster_of_two_a_majority_is_both,
     one_direction_of_a_link_can_be_cut,
@@ -133,6 +136,60 @@ async fn a_node_joins_once() -> Outcome {
         .env("CAP_CLUSTER_KEY", "of an experiment");
     let error = second.start().await.err().context("it started")?.to_string();
     ensure!(error.contains("another process is this node already"), "{error}");
+    Ok(())
+}
+
+/// A small file system of memory, until this is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf) -> anyhow::Result<Self> {
+        fs::create_dir_all(&at)?;
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&at).output();
+        match mounted {
+            Ok(output) if output.status.success() => Ok(Self(at)),
+            _ => Err(skip("it needs the right to mount a small disk")),
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+async fn a_full_disk_is_told_and_takes_nothing_that_was_acknowledged() -> Outcome {
+    let home = tempfile::tempdir()?;
+    let _disk = SmallDisk::mount(home.path().join("node-0"))?;
+    let serve = Child::serve(NAME).args(&["--node", "0"]).arg("--home").arg(home.path());
+    let mut child = serve.start().await?;
+    let client = Client::at(child.url())?;
+    let value = "x".repeat(10_000);
+    let mut acknowledged = Vec::new();
+    let refused = loop {
+        let key = format!("key-{}", acknowledged.len());
+        let answer = client.put(&key, "w=1", &json!({ "value": value })).await?;
+        if answer.status() != 200 {
+            break answer;
+        }
+        acknowledged.push(key);
+        ensure!(acknowledged.len() < 100, "this disk is too large");
+    };
+    problem(refused, 503).await?;
+    for restart in [false, true] {
+        if restart {
+            child.kill().await?;
+            child.restart().await?;
+        }
+        ensure!(acknowledged.len() > 10, "{}", acknowledged.len());
+        for key in &acknowledged {
+            ensure!(client.read(key, "r=1").await?.0 == [value.as_str()], "{key}, {restart}");
+        }
+        let refused = format!("key-{}", acknowledged.len());
+        ensure!(client.read(&refused, "r=1").await?.0.is_empty(), "it was refused");
+    }
     Ok(())
 }
 
