@@ -114,7 +114,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     };
     let (router, node) = start_node(&options, number, options.peers.clone(), &home, &key)?;
     serving.run(router).await?;
-    stop(node).await;
+    stop(&node).await;
     Ok(())
 }
 
@@ -148,7 +148,7 @@ async fn serve_all(
     let children = try_join_all((1..options.nodes).map(start)).await?;
     let (router, node) = start_node(options, 0, others(0), home, key)?;
     serving.run(router).await?;
-    stop(node).await;
+    stop(&node).await;
     for mut child in children {
         child.stop().await?;
     }
@@ -180,7 +180,7 @@ fn start_node(
 }
 
 /// Waits for late calls and repairs. Each ends within the time that a peer may take.
-async fn stop(node: Node) {
+async fn stop(node: &Node) {
     node.coordinator.tasks.close();
     node.coordinator.tasks.wait().await;
 }

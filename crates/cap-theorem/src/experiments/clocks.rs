@@ -36,6 +36,7 @@ const FAST: usize = 1;
 const RIGHT: usize = 0;
 
 /// How the keys are written.
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that is tried")]
 struct Way {
     name: &'static str,
     kind: &'static str,
@@ -125,12 +126,12 @@ async fn write_twice(cluster: &Cluster, way: &Way, keys: u64) -> anyhow::Result<
     let mut acknowledged = 0;
     for key in (0..keys).map(|n| format!("key-{n}")) {
         cluster.clients[FAST].write(&key, &w, "first", None).await?;
-        let (_, context) = match way.reads_first {
-            true => cluster.clients[RIGHT].read(&key, &r).await?,
-            false => Default::default(),
-        };
-        let context = Some(context.as_str()).filter(|context| !context.is_empty());
-        let answer = cluster.clients[RIGHT].write(&key, &w, "second", context).await?;
+        let mut context = None;
+        if way.reads_first {
+            context = Some(cluster.clients[RIGHT].read(&key, &r).await?.1);
+        }
+        let second = cluster.clients[RIGHT].write(&key, &w, "second", context.as_deref());
+        let answer = second.await?;
         acknowledged += u64::from(answer["acknowledged"].as_u64() >= Some(1));
     }
     if way.cut {
