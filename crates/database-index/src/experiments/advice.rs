@@ -45,8 +45,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // One that is covered by what will be proposed, and one that nobody needs.
     client.build("idx_city", &json!({ "columns": ["city"] })).await?;
     client.build("idx_born", &json!({ "columns": ["born"] })).await?;
-    let available = "select count(*) from pg_available_extensions where name = 'pg_trgm'";
-    let trigrams = fixture.number(available).await? > 0;
+    let trigrams = fixture.has_trigrams().await?;
     let mut workload = vec![
         ("by_email", json!({ "email": "user777@example.org" })),
         ("by_email_in_any_case", json!({ "email": "User777@example.org" })),

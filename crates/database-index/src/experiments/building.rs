@@ -6,7 +6,6 @@ use conform::target::within;
 use futures_util::future::join_all;
 use lab::{Experiment, Lab, Sabotage, child::Child};
 use serde_json::{Value, json};
-use sqlx::{Postgres, pool::PoolConnection};
 use tokio::time::timeout;
 
 use super::fixture::Fixture;
@@ -83,17 +82,16 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     let plan = client.run("by_born", json!({ "born": "2000-01-01" })).await?;
     lab.check_eq("a query uses it now", true, plan.plan().contains("idx_born"));
-    let left = "select count(*) from pg_index where not indisvalid";
-    lab.check_eq("invalid indexes that are left", 0, fixture.number(left).await?);
+    lab.check_eq("invalid indexes that are left", 0, fixture.invalid().await?);
     without_us(&lab, &fixture, &mut child).await
 }
 
 /// The program is killed while it builds, and nobody ends the build.
 async fn without_us(lab: &Lab, fixture: &Fixture, child: &mut Child) -> anyhow::Result<()> {
-    let mut reader = old_reader(fixture).await?;
+    let reader = fixture.old_reader().await?;
     let client = Client::at(child.url())?;
     client.put("idx_name", &json!({ "columns": ["name"] })).await?;
-    waits(fixture).await?;
+    fixture.waiting_build().await?;
     child.kill().await?;
     // The next one must be ready, and its users written, while that build still waits.
     let next = async {
@@ -102,7 +100,7 @@ async fn without_us(lab: &Lab, fixture: &Fixture, child: &mut Child) -> anyhow::
     };
     let check = "a program that starts while that build waits lets others write";
     lab.check_eq(check, true, next.await.is_ok());
-    sqlx::query("rollback").execute(&mut *reader).await?;
+    reader.rollback().await?;
     let valid = within(PATIENCE * 10, "the index is valid", async || {
         let valid = "select count(*) from pg_index where indexrelid = to_regclass('idx_name') and indisvalid";
         Ok((fixture.number(valid).await? == 1).then_some(()))
@@ -112,27 +110,6 @@ async fn without_us(lab: &Lab, fixture: &Fixture, child: &mut Child) -> anyhow::
     Ok(())
 }
 
-/// A transaction with an old snapshot.
-async fn old_reader(fixture: &Fixture) -> anyhow::Result<PoolConnection<Postgres>> {
-    let mut reader = fixture.pool.acquire().await?;
-    let begin = "begin transaction isolation level repeatable read";
-    sqlx::query(begin).execute(&mut *reader).await?;
-    sqlx::query("select id from users limit 1").execute(&mut *reader).await?;
-    Ok(reader)
-}
-
-/// The process that builds an index, when it waits for another one.
-const BUILDS: &str = "select coalesce(max(pid), 0)::bigint from pg_stat_activity
-    where datname = current_database() and query ilike 'create index%' and wait_event_type = 'Lock'";
-
-async fn waits(fixture: &Fixture) -> anyhow::Result<i64> {
-    within(PATIENCE * 10, "the build waits for the transaction", async || {
-        let pid = fixture.number(BUILDS).await?;
-        Ok((pid > 0).then_some(pid))
-    })
-    .await
-}
-
 /// A transaction that has written keeps the build waiting, however fast the machine is. How many users get in meanwhile?
 async fn meanwhile(fixture: &Fixture, client: &Client, users: usize) -> anyhow::Result<usize> {
     let mut writer = fixture.pool.begin().await?;
@@ -140,7 +117,7 @@ async fn meanwhile(fixture: &Fixture, client: &Client, users: usize) -> anyhow::
     let index = json!({ "columns": ["city"] });
     let put = client.put("idx_city", &index);
     let create = async {
-        waits(fixture).await?;
+        fixture.waiting_build().await?;
         let created = join_all((0..users).map(|n| {
             let user = client.user(&format!("meanwhile{n}"));
             async move {
@@ -187,16 +164,16 @@ async fn plain(fixture: &Fixture, users: usize) -> anyhow::Result<usize> {
     Ok(created)
 }
 
-/// A reader with an old snapshot keeps the last step of the build waiting: the index is written to by then, and not valid.
+/// The server process is ended in the last step of the build.
 async fn ended_half_way(lab: &Lab, fixture: &Fixture, child: &mut Child) -> anyhow::Result<()> {
     let client = Client::at(child.url())?;
     let without = insert(fixture).await?;
-    let mut reader = old_reader(fixture).await?;
+    let reader = fixture.old_reader().await?;
     client.put("idx_born", &json!({ "columns": ["born"] })).await?;
-    let pid = waits(fixture).await?;
+    let pid = fixture.waiting_build().await?;
     child.kill().await?;
     fixture.number(&format!("select pg_terminate_backend({pid}, 5000)::int::bigint")).await?;
-    sqlx::query("rollback").execute(&mut *reader).await?;
+    reader.rollback().await?;
     child.restart().await?;
     let with = insert(fixture).await?;
     let check = "records in the log for 1,000 new users, more than without the invalid index";

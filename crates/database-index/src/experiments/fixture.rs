@@ -1,13 +1,14 @@
 //! What do tests, experiments and cases start from? A fresh database with users, and servers on it.
 
-use std::ops::Deref;
+use std::{ops::Deref, time::Duration};
 
+use conform::target::within;
 use lab::{
     Lab, Service,
     child::{Child, ChildBuilder},
     database::Database,
 };
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, types::Json};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction, types::Json};
 
 use crate::{
     cases::client::Client,
@@ -94,6 +95,38 @@ impl Fixture {
     /// One number.
     pub async fn number(&self, sql: &str) -> anyhow::Result<i64> {
         Ok(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool).await?)
+    }
+
+    /// Indexes that a broken build has left.
+    pub async fn invalid(&self) -> anyhow::Result<i64> {
+        self.number("select count(*) from pg_index where not indisvalid").await
+    }
+
+    /// Whether this server has trigrams.
+    pub async fn has_trigrams(&self) -> anyhow::Result<bool> {
+        let there = "select count(*) from pg_available_extensions where name = 'pg_trgm'";
+        Ok(self.number(there).await? > 0)
+    }
+
+    /// A transaction with an old snapshot. It keeps the last step of a build waiting: the index is written to by then, and not
+    /// valid.
+    pub async fn old_reader(&self) -> anyhow::Result<Transaction<'static, Postgres>> {
+        let mut reader = self.pool.begin().await?;
+        let old = "set transaction isolation level repeatable read";
+        sqlx::query(old).execute(&mut *reader).await?;
+        sqlx::query("select id from users limit 1").execute(&mut *reader).await?;
+        Ok(reader)
+    }
+
+    /// Waits until a build waits for another transaction; the process of PostgreSQL that builds.
+    pub async fn waiting_build(&self) -> anyhow::Result<i64> {
+        let builds = "select coalesce(max(pid), 0)::bigint from pg_stat_activity
+            where datname = current_database() and query ilike 'create index%' and wait_event_type = 'Lock'";
+        within(Duration::from_mins(1), "the build waits for a transaction", async || {
+            let pid = self.number(builds).await?;
+            Ok((pid > 0).then_some(pid))
+        })
+        .await
     }
 
     /// Pages of a table or an index.

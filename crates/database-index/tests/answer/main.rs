@@ -91,7 +91,7 @@ async fn a_value_that_fits_into_no_index_is_told_and_nothing_is_left() -> Outcom
     let ended = client.ended("idx_notes").await?;
     let error = ended["error"].as_str().unwrap_or_default();
     ensure!(ended["state"] == "failed" && error.contains("longer"), "{ended}");
-    ensure!(fixture.number("select count(*) from pg_index where not indisvalid").await? == 0);
+    ensure!(fixture.invalid().await? == 0);
     fixture.sql("delete from users where notes is not null").await?;
     client.build("idx_notes", &index).await?;
     Ok(())
@@ -117,7 +117,7 @@ async fn a_full_disk_is_told_and_nothing_is_left() -> Outcome {
     ensure!(client.put("idx_email", &index).await?.status() == 202);
     let ended = client.ended("idx_email").await?;
     ensure!(ended["state"] == "failed" && ended["error"] == "the disk is full", "{ended}");
-    ensure!(fixture.number("select count(*) from pg_index where not indisvalid").await? == 0);
+    ensure!(fixture.invalid().await? == 0);
     client.sign_up("ada").await?;
     fixture.sql(&format!("alter database \"{database}\" reset default_tablespace")).await?;
     client.build("idx_email", &index).await?;
@@ -205,8 +205,7 @@ async fn an_index_that_a_foreign_key_needs_is_not_called_superfluous() -> Outcom
 
 async fn advice_proposes_trigrams_in_a_fresh_database() -> Outcome {
     let fixture = Fixture::fresh(50_000).await?;
-    let available = "select count(*) from pg_available_extensions where name = 'pg_trgm'";
-    if fixture.number(available).await? == 0 {
+    if !fixture.has_trigrams().await? {
         return Err(skip("this server has no pg_trgm"));
     }
     let (_child, client) = fixture.start().await?;
@@ -226,7 +225,7 @@ async fn advice_proposes_what_is_there_and_invalid() -> Outcome {
     let create = "create index concurrently idx_email on users (email)";
     ensure!(sqlx::query(create).execute(&mut build).await.is_err(), "it must wait for the writer");
     writer.rollback().await?;
-    ensure!(fixture.number("select count(*) from pg_index where not indisvalid").await? == 1);
+    ensure!(fixture.invalid().await? == 1);
     client.run("by_email", json!({ "email": "user777@example.org" })).await?;
     let advice = advice(&client).await?;
     ensure!(advice["missing"][0]["name"] == "idx_email", "{advice}");
@@ -290,22 +289,14 @@ async fn an_index_that_has_become_ready_meanwhile_is_not_built_again() -> Outcom
 async fn a_build_whose_connection_is_ended_leaves_nothing() -> Outcome {
     let fixture = Fixture::fresh(1_000).await?;
     let (_child, client) = fixture.start().await?;
-    let mut reader = fixture.pool.begin().await?;
-    sqlx::query("set transaction isolation level repeatable read").execute(&mut *reader).await?;
-    sqlx::query("select id from users limit 1").execute(&mut *reader).await?;
+    let reader = fixture.old_reader().await?;
     ensure!(client.put("idx_born", &json!({ "columns": ["born"] })).await?.status() == 202);
-    let pid = eventually("the build waits for the reader", async || {
-        let builds = "select coalesce(max(pid), 0)::bigint from pg_stat_activity where datname = current_database()
-            and query ilike 'create index%' and wait_event_type = 'Lock'";
-        let pid = fixture.number(builds).await?;
-        Ok((pid > 0).then_some(pid))
-    })
-    .await?;
+    let pid = fixture.waiting_build().await?;
     fixture.number(&format!("select pg_terminate_backend({pid}, 5000)::int::bigint")).await?;
     reader.rollback().await?;
     let ended = client.ended("idx_born").await?;
     ensure!(ended["state"] == "failed" && ended["error"] == "somebody ended the build", "{ended}");
-    ensure!(fixture.number("select count(*) from pg_index where not indisvalid").await? == 0);
+    ensure!(fixture.invalid().await? == 0);
     Ok(())
 }
 

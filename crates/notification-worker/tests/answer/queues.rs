@@ -8,7 +8,7 @@ use lapin::{
     options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
-use notification_worker::{experiments::fixture::Fixture, worker::lane_of};
+use notification_worker::{cases::client::Client, experiments::fixture::Fixture, worker::lane_of};
 
 use crate::{start, user_of};
 
@@ -61,10 +61,7 @@ async fn a_dead_letter_queue_that_was_deleted_blocks_no_lane() -> Outcome {
         client.notify(&job, &user).await?;
         client.until(&job, "delivered").await?;
     }
-    eventually("whoever asks whether it is ready has it declared again", async || {
-        Ok((client.target.get("readyz").await?.status() == 200).then_some(()))
-    })
-    .await?;
+    readyz_says(&client, 200, "whoever asks whether it is ready has it declared again").await?;
     garbage().await?;
     for _ in 0..2 {
         ensure!(fixture.buried().await? == b"garbage");
@@ -72,29 +69,28 @@ async fn a_dead_letter_queue_that_was_deleted_blocks_no_lane() -> Outcome {
     Ok(())
 }
 
+/// Waits until `GET /readyz` gets this status.
+async fn readyz_says(client: &Client, status: u16, what: &str) -> Outcome {
+    eventually(what, async || {
+        Ok((client.target.get("readyz").await?.status() == status).then_some(()))
+    })
+    .await
+}
+
 async fn a_service_that_cannot_declare_its_queues_is_not_ready() -> Outcome {
     let (fixture, _child, client) = start(&["--role", "api"]).await?;
-    eventually("it is ready", async || {
-        Ok((client.target.get("readyz").await?.status() == 200).then_some(()))
-    })
-    .await?;
+    readyz_says(&client, 200, "it is ready").await?;
     let (_open, channel) = channel(&fixture).await?;
     let queue = fixture.topology.queue(0);
     delete(&channel, &queue).await?;
     // It is another kind of queue now, and publishing to it would succeed.
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare(queue.as_str().into(), durable, FieldTable::default()).await?;
-    eventually("it is not ready", async || {
-        Ok((client.target.get("readyz").await?.status() == 503).then_some(()))
-    })
-    .await?;
+    readyz_says(&client, 503, "it is not ready").await?;
     problem(client.try_notify("one", "ann", "websocket").await?, 503).await?;
     ensure!(client.target.get("healthz").await?.status() == 200);
     delete(&channel, &queue).await?;
-    eventually("it is ready again", async || {
-        Ok((client.target.get("readyz").await?.status() == 200).then_some(()))
-    })
-    .await
+    readyz_says(&client, 200, "it is ready again").await
 }
 
 async fn the_dead_letter_queue_forgets() -> Outcome {
