@@ -66,7 +66,9 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
 }
 
 async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
-    let home = std::env::var_os("HTTPS_SERVER_HOME").map_or_else(home, PathBuf::from);
+    // Not beside the answer's own authority: its certificate has the same name.
+    let home = std::env::var_os("HTTPS_SERVER_HOME")
+        .map_or_else(|| home().join("whiteboard"), PathBuf::from);
     let listener = listen(&serving, 0).await?;
     let port = listener.local_addr()?.port();
     let https = format!("https://localhost:{port}");

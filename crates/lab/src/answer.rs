@@ -103,8 +103,10 @@ impl Serve {
 
     /// Starts the answer, or its whiteboard version if there is one and the arguments ask for it.
     pub(crate) fn start(&self, matches: &ArgMatches, serving: Serving) -> anyhow::Result<Work> {
-        let whiteboard = self.whiteboard.as_ref().filter(|_| whiteboard::is_wanted(matches));
-        whiteboard.unwrap_or(&self.start)(matches, serving)
+        match self.whiteboard.as_ref().filter(|_| whiteboard::is_wanted(matches)) {
+            Some(start) => start(matches, serving.only_here()?),
+            None => (self.start)(matches, serving),
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 //! from the machine, [`sabotage`] is a mistake that a check must find, and [`report`] shows a report. [`stack`] finds
 //! or starts the real servers. [`database`], [`keys`] and [`queues`] give each test a part of PostgreSQL, Redis and
 //! RabbitMQ, `claim` deletes what a killed process left there, and [`group`] starts several servers that work as one.
-//! `whiteboard` says which version of an answer is tried, and [`mistakes`] reads what the naive version gets wrong.
+//! `whiteboard` says which version of an answer is tried, `foreign_page` who may call the naive version, and
+//! [`mistakes`] reads what that version gets wrong.
 //! Experiments start and kill programs with [`child`], break the network with [`fault`], and measure with [`load`].
 //! [`serve`] and [`cli`] run it all, and [`harness`] tests it all.
 
@@ -21,6 +22,7 @@ mod executable;
 pub mod experiment;
 mod farewell;
 pub mod fault;
+mod foreign_page;
 pub mod group;
 pub mod harness;
 pub mod keys;

@@ -3,8 +3,8 @@
 
 use std::{fmt::Display, io, pin::pin, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow};
-use axum::Router;
+use anyhow::{Context, anyhow, ensure};
+use axum::{Router, middleware::from_fn};
 use futures_util::FutureExt;
 use sqlx::migrate::Migrator;
 use tokio::{
@@ -19,7 +19,7 @@ use url::Url;
 
 use crate::{
     connection::Connections,
-    database, open_files,
+    database, foreign_page, open_files,
     stack::{self, Service},
     subject::Subject,
 };
@@ -40,6 +40,8 @@ pub struct Serving {
     listener: TcpListener,
     url: Url,
     reset: bool,
+    /// No other machine, and no page of another site, may call it.
+    only_here: bool,
 }
 
 impl Serving {
@@ -51,7 +53,18 @@ impl Serving {
         reset: bool,
     ) -> anyhow::Result<Self> {
         let (listener, url) = bind_or_name(host, port, "serve --port N").await?;
-        Ok(Self { answer: answer.into(), try_it, words: Words::default(), listener, url, reset })
+        let (answer, words) = (answer.into(), Words::default());
+        Ok(Self { answer, try_it, words, listener, url, reset, only_here: false })
+    }
+
+    /// For a version that trusts whoever calls it. It is an error if it listens where other machines can call it.
+    pub(crate) fn only_here(self) -> anyhow::Result<Self> {
+        let ip = self.listener.local_addr()?.ip();
+        ensure!(
+            ip.is_loopback(),
+            "the whiteboard version trusts whoever calls it, so it is not served on {ip}; leave out `--host`"
+        );
+        Ok(Self { only_here: true, ..self })
     }
 
     /// The address at which it will be served.
@@ -97,6 +110,7 @@ impl Serving {
         // Before the announcement: a program that reads it may send a signal at once.
         let stop = asked_to_stop();
         self.announce();
+        let router = self.guarded(router);
         serve(self.listener, router, stop).await
     }
 
@@ -105,7 +119,12 @@ impl Serving {
         self.url.set_scheme("https").map_err(|()| anyhow!("{} has no host", self.url))?;
         let stop = asked_to_stop();
         self.announce();
+        let router = self.guarded(router);
         serve_tls(self.listener, router, config, stop).await
+    }
+
+    fn guarded(&self, router: Router) -> Router {
+        if self.only_here { router.layer(from_fn(foreign_page::refuse)) } else { router }
     }
 
     fn announce(&self) {

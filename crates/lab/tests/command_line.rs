@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     process::{ExitCode, Output, Stdio},
     sync::LazyLock,
+    time::Duration,
 };
 
 use anyhow::{Context, ensure};
@@ -21,12 +22,14 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::TcpListener,
     process::Command,
+    time::timeout,
 };
 
 lab::tests![
     what_stack_env_prints_changes_nothing_when_it_is_set,
     an_experiment_that_is_interrupted_says_so_and_leaves_nothing,
     a_taken_port_is_an_error_that_names_words_which_the_program_knows,
+    a_whiteboard_version_is_served_only_to_this_machine,
 ];
 
 fn main() -> ExitCode {
@@ -48,7 +51,7 @@ fn answer(name: &'static str) -> Answer {
         needs: &[Service::Postgres],
         migrations: Some(&MIGRATIONS),
         try_it: &[],
-        serve: Serve::new(serve),
+        serve: Serve::new(serve).whiteboard(|serving| serve(NoOptions {}, serving)),
         suite: Suite { calls: "", cases: Vec::new() },
         experiments: vec![Experiment::new("waits", claim, &[], wait)],
     }
@@ -212,5 +215,29 @@ async fn a_taken_port_is_an_error_that_names_words_which_the_program_knows() -> 
     let output = ended(command(&["first", "serve", "--port", &port])?).await?;
     let said = text(&output.stderr);
     ensure!(!output.status.success() && said.contains("`serve --port N`"), "{said}");
+    Ok(())
+}
+
+async fn a_whiteboard_version_is_served_only_to_this_machine() -> Outcome {
+    let output =
+        ended(command(&["first", "serve", "--whiteboard", "--host", "0.0.0.0", "--port", "0"])?);
+    let output = timeout(Duration::from_secs(20), output).await.context("it serves")??;
+    let said = text(&output.stderr);
+    ensure!(!output.status.success() && said.contains("leave out `--host`"), "{said}");
+    for (words, rebound) in [(&["--whiteboard"][..], 403), (&[], 404)] {
+        let words = [&["first", "serve", "--port", "0"], words].concat();
+        let mut process = command(&words)?.spawn()?;
+        let _stdin = process.stdin.take();
+        let mut lines = BufReader::new(process.stdout.take().context("it is piped")?).lines();
+        let line = lines.next_line().await?.context("it ended before it listened")?;
+        let url = line.strip_prefix("listening on ").context("it does not say where")?.to_owned();
+        let ask = async |host: Option<&str>| {
+            let request = reqwest::Client::new().get(&url);
+            let request = host.into_iter().fold(request, |it, host| it.header("host", host));
+            anyhow::Ok(request.send().await?.status().as_u16())
+        };
+        let (own, other) = (ask(None).await?, ask(Some("rebound.evil.example")).await?);
+        ensure!((own, other) == (404, rebound), "{words:?}: {own}, and {other} by another name");
+    }
     Ok(())
 }

@@ -53,7 +53,7 @@ async fn a_thousand_slow_connections_keep_nobody_out(target: &Target) -> Outcome
     let host = target.url().trim_start_matches("http://").split('/').next().unwrap_or_default();
     let open = async |_| {
         let mut stream = TcpStream::connect(host).await?;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\nx-slow: ").await?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await?;
         std::io::Result::Ok(stream)
     };
     let held: Vec<_> = join_all((0..1_000).map(open)).await.into_iter().flatten().collect();
