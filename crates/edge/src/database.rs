@@ -137,6 +137,25 @@ impl<E: From<sqlx::Error>> Database<E> {
         .await
     }
 
+    /// The same for work that may also refuse. Its `Err` rolls the transaction back, and is no failure of the database: the
+    /// connection stays.
+    pub async fn transaction_or_refusal<T, R>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, R>,
+    ) -> Result<Result<T, R>, E> {
+        self.within(async |connection| {
+            let mut transaction = connection.begin().await?;
+            let done = work(&mut transaction).await;
+            if done.is_ok() {
+                transaction.commit().await?;
+            } else {
+                transaction.rollback().await?;
+            }
+            Ok(done)
+        })
+        .await
+    }
+
     /// The connection that was used last, if it still lives, or a new one.
     async fn connection(&self) -> Result<PooledConnection<'_, Connector>, sqlx::Error> {
         loop {

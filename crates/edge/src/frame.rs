@@ -12,6 +12,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
+use tracing::{Span, debug_span};
 
 use crate::{json::Json, problem::Problem};
 
@@ -30,8 +31,14 @@ pub fn framed<S: Clone + Send + Sync + 'static>(
         .layer(from_fn_with_state(longest, in_time))
         .layer(DefaultBodyLimit::max(largest))
         // The code that knows the cause of a failure logs it.
-        .layer(TraceLayer::new_for_http().on_failure(()))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(()))
         .layer(CatchPanicLayer::custom(panicked))
+}
+
+/// What the log says of a request. Not its query: clients put tokens and passwords there.
+fn span(request: &Request) -> Span {
+    let (method, path) = (request.method(), request.uri().path());
+    debug_span!("request", %method, path, version = ?request.version())
 }
 
 /// `GET /healthz`: the process is alive. It asks no database, so it says nothing about one.
@@ -73,8 +80,14 @@ pub fn panicked(_: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
     use axum::{body::Body, routing::post};
     use tower::ServiceExt;
+    use tracing::Level;
 
     use super::*;
 
@@ -104,6 +117,32 @@ mod tests {
         assert_eq!(response.status(), 405);
         assert_eq!(response.headers()["allow"], "GET,HEAD");
         assert_eq!(response.headers()["content-type"], "application/problem+json");
+    }
+
+    #[tokio::test]
+    async fn the_log_has_the_path_of_a_request_and_not_its_query() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let lines = tracing_subscriber::fmt().with_max_level(Level::TRACE).with_ansi(false);
+        let writer = Arc::clone(&log);
+        let lines = lines.with_writer(move || Lines(Arc::clone(&writer))).finish();
+        let _logging = tracing::subscriber::set_default(lines);
+        assert_eq!(ask("GET", "/healthz?token=hunter2").await.status(), 200);
+        let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+        assert!(log.contains("/healthz") && log.contains("status=200"), "{log}");
+        assert!(!log.contains("hunter2"), "{log}");
+    }
+
+    /// Where a test's log goes.
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ tests![
     a_call_that_is_dropped_takes_its_connection_with_it,
     a_call_that_fails_takes_its_connection_with_it,
     a_transaction_that_fails_is_undone,
+    a_transaction_that_refuses_is_undone_and_keeps_its_connection,
     calls_come_one_after_another_when_there_is_one_connection,
     a_refused_connection_is_told_at_once,
     a_connection_that_one_call_gave_up_serves_the_next,
@@ -100,6 +101,23 @@ async fn a_transaction_that_fails_is_undone() -> Outcome {
     ensure!(matches!(failed.await, Err(sqlx::Error::RowNotFound)));
     // Within the time limit of a call: nobody holds the lock any more.
     other.transaction(async |c| sqlx::query(lock).execute(c).await).await?;
+    Ok(())
+}
+
+async fn a_transaction_that_refuses_is_undone_and_keeps_its_connection() -> Outcome {
+    let pool = pool(1, TIMEOUT).await?;
+    let first = backend(&pool).await?;
+    let refused = pool.transaction_or_refusal(async |c| {
+        let made = sqlx::query("create temporary table half_done ()").execute(c).await;
+        ensure!(made.is_ok(), "{made:?}");
+        Err::<(), _>(anyhow::anyhow!("refused"))
+    });
+    let words = refused.await?.err().map(|error| error.to_string());
+    ensure!(words.as_deref() == Some("refused"), "{words:?}");
+    ensure!(backend(&pool).await? == first, "it was no failure of the database");
+    let gone = sqlx::query_scalar("select to_regclass('pg_temp.half_done') is null");
+    let gone: bool = pool.within(async |c| gone.fetch_one(c).await).await?;
+    ensure!(gone, "it is not undone");
     Ok(())
 }
 

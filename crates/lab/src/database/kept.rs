@@ -4,7 +4,7 @@
 //! If `DATABASE_URL` is set, we make a database beside the given one: `shop_url_shortener` beside `shop`. So
 //! every answer can be served beside the others, `--reset` drops only what we made, and the given database stays as it
 //! is. Two kinds of given databases are used directly, and both bear our mark: a fresh database, which a test or an
-//! experiment gives to its child, and the answer's own kept database.
+//! experiment gives to its child (also if that is the whiteboard version), and the answer's own kept database.
 
 use anyhow::{bail, ensure};
 use sqlx::migrate::Migrator;
@@ -19,6 +19,9 @@ use crate::{
     Service,
     stack::{self, Source},
 };
+
+/// The part of an answer for its whiteboard version, if that would do harm to what the answer keeps.
+const WHITEBOARD: &str = "whiteboard";
 
 /// The URL of the database that `serve` uses, made on first use and migrated. An answer of several services has one for
 /// each, named by `part`. `reset` drops it first and makes an empty one.
@@ -37,7 +40,9 @@ pub async fn kept(
     if server.source == Source::Given {
         let given = admin.current.clone();
         name = match admin.comment(&given).await? {
-            Some(Comment::Ours(mark)) if mark.kind == Kind::Fresh && part.is_none() => {
+            Some(Comment::Ours(mark))
+                if mark.kind == Kind::Fresh && (part.is_none() || part == Some(WHITEBOARD)) =>
+            {
                 ensure!(!reset, "--reset is not for the database of an experiment");
                 migrate(&server.url, migrations).await?;
                 return Ok(server.url);

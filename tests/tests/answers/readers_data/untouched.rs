@@ -16,6 +16,7 @@ use crate::support::{Outcome, eventually, tests};
 tests![
     nothing_of_a_readers_changes_when_answers_are_served_and_experiments_run,
     a_database_that_has_our_name_and_not_our_mark_is_left_alone,
+    a_careless_version_has_a_database_of_its_own,
     a_role_that_may_not_create_databases_is_told_what_to_grant,
     the_longest_name_of_an_answer_gets_databases_of_its_own,
 ];
@@ -108,6 +109,15 @@ async fn a_database_that_has_our_name_and_not_our_mark_is_left_alone() -> Outcom
     own.arg("--reset").start().await?.stop().await?;
     ensure!(reader.rows(&name, mine).await? == [""], "--reset did not start again");
     ensure!(reader.marked().await?.len() == 1, "{:?}", reader.marked().await?);
+    Ok(())
+}
+
+async fn a_careless_version_has_a_database_of_its_own() -> Outcome {
+    let reader = Reader::with(&[Service::Postgres]).await?;
+    reader.serve("secure-api", &["--whiteboard"]).await?.stop().await?;
+    let ours = "select datname::text from pg_database where datname like '%secure_api%'";
+    let ours = reader.rows("postgres", ours).await?;
+    ensure!(ours == [format!("{GIVEN}_secure_api_whiteboard")], "{ours:?}");
     Ok(())
 }
 

@@ -1,0 +1,23 @@
+// caught by: admission::
+    /// A request has left after so long.
+    fn leave(self: &Arc<Self>, kept: Option<Duration>) {
+        let mut state = self.state();
+        if let Some(kept) = kept {
+            let seen = if state.usual.is_zero() { kept } else { kept.min(8 * state.usual) };
+            state.usual = (state.usual * 7 + seen) / 8;
+            let at_work = state.in_flight;
+            state.limit.learn(kept, at_work);
+        }
+        state.in_flight -= 1;
+        while state.in_flight < state.limit.now() {
+            let Some((_, next)) = state.waiting.pop_first() else { return };
+            // The mistake: it is begun as long as its deadline has not passed, and is late when it is done.
+            let turn = if next.deadline > Instant::now() {
+                state.in_flight += 1;
+                Ok(self.place())
+            } else {
+                Err(Error::TOO_LATE)
+            };
+            let _ = next.turn.send(turn);
+        }
+    }

@@ -1,0 +1,80 @@
+//! How do cases, tests and experiments speak to the shop? As a client of its table of calls.
+
+use std::hash::{BuildHasher, RandomState};
+
+use conform::{
+    expect::{integer, json_of},
+    target::Target,
+};
+use reqwest::{Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+
+/// A client of one running shop.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The shop.
+    pub target: Target,
+}
+
+impl Client {
+    /// Speaks to this program.
+    pub fn of(target: &Target) -> Self {
+        Self { target: target.clone() }
+    }
+
+    /// Speaks to the program at this URL.
+    pub fn at(url: &str) -> anyhow::Result<Self> {
+        Ok(Self { target: Target::new(url, None)? })
+    }
+
+    /// Sends it, and again while the shop is too busy.
+    pub async fn send(&self, request: impl Fn() -> RequestBuilder) -> anyhow::Result<Response> {
+        Ok(self.target.send_patiently(request).await?.0)
+    }
+
+    /// A GET.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Response> {
+        self.send(|| self.target.request(Method::GET, path)).await
+    }
+
+    /// Puts up a product of this price and stock, and returns its number, which is new.
+    pub async fn put_up(&self, cents: i64, stock: i32) -> anyhow::Result<i64> {
+        let id = new_number();
+        let product = json!({ "name": "tea", "cents": cents, "stock": stock });
+        let put = || self.target.request(Method::PUT, &format!("products/{id}")).json(&product);
+        json_of(self.send(put).await?, 200).await?;
+        Ok(id)
+    }
+
+    /// A request for so many of a product, under this key.
+    pub fn order(&self, product: i64, quantity: i32, key: &str) -> RequestBuilder {
+        let order = json!({ "product": product, "quantity": quantity });
+        self.target.request(Method::POST, "orders").json(&order).header("idempotency-key", key)
+    }
+
+    /// Sends this order.
+    pub async fn buy(&self, product: i64, quantity: i32, key: &str) -> anyhow::Result<Response> {
+        self.send(|| self.order(product, quantity, key)).await
+    }
+
+    /// How many of a product are left.
+    pub async fn stock(&self, product: i64) -> anyhow::Result<i64> {
+        integer(&self.product(product).await?, "stock")
+    }
+
+    /// The product.
+    pub async fn product(&self, product: i64) -> anyhow::Result<Value> {
+        json_of(self.get(&format!("products/{product}")).await?, 200).await
+    }
+}
+
+/// A number that no other product has.
+pub fn new_number() -> i64 {
+    // Exact in every language, also where all numbers are floating.
+    1 + i64::try_from(RandomState::new().hash_one(()) >> 12).unwrap_or(0)
+}
+
+/// A key that no other request has.
+pub fn new_key() -> String {
+    format!("{:016x}", RandomState::new().hash_one(()))
+}
