@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::{Experiment, Lab, Sabotage};
+use lab::{Experiment, Lab, Sabotage, Target};
 use tokio::time::sleep;
 
 use super::fixture::{Clients, Fixture, at_rate, capacity, percentile, product};
@@ -124,8 +124,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (order, buyer) = (p99(&buyers.took), p99(&buyers.waited));
     lab.figure("an order: p99 of the attempt that was answered", order, "ms");
     let name = "a buyer: p99 from the wish to yes or no, with all attempts";
-    lab.figure(name, buyer, "ms");
-    lab.check(format!("{name}, in ms"), "5,000 or less", format!("{buyer:.0}"), buyer <= 5_000.0);
+    lab.figure_with_target(name, buyer, "ms", Target::AtMost(5_000.0));
     lab.figure("a look: p99 of those that were answered", percentile(&looking, 99), "ms");
     let row = |name: &str, sent: f64, shed: f64, p99: f64| {
         vec![name.to_owned(), format!("{sent:.0}"), percent(shed), format!("{p99:.0}")]
