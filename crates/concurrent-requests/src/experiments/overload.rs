@@ -7,7 +7,7 @@ use lab::{Experiment, Lab, Sabotage, Target};
 use super::fixture::{Clients, Fixture, at_rate, capacity, percentile, product, recovered, share};
 
 /// As parts of the capacity.
-const LOADS: [f64; 5] = [0.2, 0.6, 1.0, 2.0, 3.0];
+const LOADS: [f64; 4] = [0.5, 1.0, 2.0, 3.0];
 /// After the overload. Before it, this load is no difficulty; with a retry from each client it is more than the capacity.
 const AFTER: f64 = 0.6;
 /// Few, so that the computer itself is far from its limits: only the service is overloaded.
@@ -26,17 +26,17 @@ const WITH: [&str; 4] = ["--in-flight", "2", "--waiting", "4"];
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
-    /// Seconds at each load
-    #[arg(long, default_value_t = 0.5, value_parser = lab::experiment::seconds)]
+    /// Seconds at each load: several times the patience, since whoever comes first is answered in time without limits too
+    #[arg(long, default_value_t = 1.2, value_parser = lab::experiment::seconds)]
     seconds: f64,
     /// Seconds after the overload
-    #[arg(long, default_value_t = 4.0, value_parser = lab::experiment::seconds)]
+    #[arg(long, default_value_t = 3.0, value_parser = lab::experiment::seconds)]
     after: f64,
     /// Milliseconds after which a client hangs up, and tries once more
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=5_000))]
     patience: u64,
-    /// How many of the five loads are tried, from the largest down
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=5))]
+    /// How many of the four loads are tried, from the largest down
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4))]
     loads: u32,
 }
 
@@ -47,7 +47,6 @@ pub fn experiment() -> Experiment {
         "At three times the capacity, a service that takes everybody in and finishes what was abandoned answers next to \
          nobody in time, and stays so at a load that it could serve, since clients retry. With limits and a short queue it \
          goes on answering as many as it can",
-        // Much longer than the patience: whoever comes first is answered in time without limits too.
         &["--seconds", "1.2", "--after", "0.8", "--loads", "2"],
         run,
     )
