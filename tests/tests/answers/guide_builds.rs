@@ -224,19 +224,22 @@ async fn a_page_shows_the_code_as_it_is_now() -> Outcome {
 async fn a_result_of_other_code_is_marked() -> Outcome {
     let copy = Edited::new()?;
     let guide = Guide::with(copy.answers()?, Programs::This).await?;
-    ensure!(told(&guide).await?.contains("\"held\":true"));
-    let race = async || {
+    // No other test here runs this experiment: the guide shows the last result, whoever made it.
+    let quick = json!({ "clients": 4, "crowd": 16, "rounds": 1, "seconds": 0.2 });
+    let told = guide.run("creates", &quick).send().await?.text().await?;
+    ensure!(told.contains("\"held\":true"), "{told}");
+    let creates = async || {
         let page = guide.get("url-shortener.html").await?.text().await?;
-        Ok::<_, anyhow::Error>(element(&page, "race")?.to_owned())
+        Ok::<_, anyhow::Error>(element(&page, "creates")?.to_owned())
     };
-    let before = race().await?;
+    let before = creates().await?;
     ensure!(before.contains("verdict held") && !before.contains("before the code"), "{before}");
     copy.change("src/code.rs", "//! ", "//!  ")?;
-    let after = race().await?;
+    let after = creates().await?;
     ensure!(after.contains("Made before the code was changed"), "{after}");
     ensure!(!after.contains("verdict held"), "{after}");
     copy.change("src/code.rs", "//!  ", "//! ")?;
-    ensure!(race().await? == before, "what is undone has changed nothing");
+    ensure!(creates().await? == before, "what is undone has changed nothing");
     Ok(())
 }
 
