@@ -28,7 +28,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context, ensure};
 use axum::http::HeaderValue;
 use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy};
-use edge::{lookup::system_lookup, password::Passwords, secret::Secret};
+use edge::{header::is_origin, lookup::system_lookup, password::Passwords, secret::Secret};
 use lab::{Answer, Serve, Service, Serving};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -91,6 +91,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     ensure!(is_here, "--webhook-allow is for this machine: name a loopback address");
     let is_private = is_loopback(&serving) || !options.trusted_proxies.is_empty();
     ensure!(is_private, "without TLS others read all: name the proxy with TLS by --trusted-proxy");
+    ensure!(options.origins.iter().all(is_origin), "--allow-origin: write https://app.example");
     let (password, shown) = password()?;
     let passwords = Passwords::new()?;
     let store = Store::new(&serving.database().await?)?;
