@@ -282,7 +282,7 @@ mod tests {
         }
         client.write_all(&bytes).await.unwrap();
         // Whatever is too much is refused. The server has read it all when the last one is.
-        let last = [&[3, 0], &(4 * STREAMS - 1).to_be_bytes()[..]].concat();
+        let last = [&[3, 0][..], &(4 * STREAMS - 1).to_be_bytes()[..]].concat();
         let mut answers = Vec::new();
         let refused = async {
             while !answers.windows(last.len()).any(|window| window == last) {
