@@ -7,7 +7,7 @@
         remedy: &Remedy,
         dry_run: bool,
     ) -> Result<(Examination, Examination)> {
-        let mut bed = self.bed().await?;
+        let mut bed = self.alone().await?;
         let connection = &mut bed.connection;
         let before = self.examined(&mut *connection, patient).await?;
         if let Some(statements) = &remedy.statements {

@@ -22,8 +22,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// No such patient, remedy, or remedy in effect.
     pub const NOT_FOUND: Self = Self(404, "there is nothing here");
-    /// The remedy is in effect.
-    pub const APPLIED: Self = Self(409, "this remedy is in effect already: take it back first");
+    /// The remedy is in effect, or another one that makes the same index or moves the same table.
+    pub const APPLIED: Self =
+        Self(409, "this remedy, or a part of it, is in effect already: take it back first");
     /// Old statistics cannot be made again.
     pub const NO_WAY_BACK: Self =
         Self(409, "this cannot be taken back: serve with --reset to begin anew");

@@ -51,11 +51,11 @@ const PLANNING: (f64, f64) = (20.0, 1_000.0);
 /// What is wrong with this query; of each kind only the worst.
 pub fn findings(plan: &Plan, waits: &Waits) -> Vec<Finding> {
     let mut found = Vec::new();
-    found.extend(waiting(waits));
     found.extend(planning(plan));
     examine(&plan.root, Place::default(), &mut found);
     found.sort_by(|a, b| b.waste.total_cmp(&a.waste));
-    let mut worst: Vec<Finding> = Vec::new();
+    // Whoever waits does not work, so nothing in the plan is worse.
+    let mut worst: Vec<Finding> = waiting(waits).into_iter().collect();
     for finding in found {
         if worst.iter().all(|it| it.kind != finding.kind) {
             worst.push(finding);
@@ -193,7 +193,7 @@ fn misestimate(node: &Node, place: Place) -> Option<Finding> {
 }
 // ANCHOR_END: misestimate
 
-/// Whoever waits does not work, so nothing in the plan is worse.
+/// The plan does not say that it waited, so there is no node to name.
 fn waiting(waits: &Waits) -> Option<Finding> {
     let milliseconds = PAUSE.as_millis() * u128::from(waits.waiting);
     let who = waits.blocker.as_ref().map(|blocker| {
@@ -207,7 +207,7 @@ fn waiting(waits: &Waits) -> Option<Finding> {
     let words =
         format!("It waited for a lock for some {milliseconds} ms.{}", who.unwrap_or_default());
     let node = String::new();
-    waits.mostly().then_some(Finding { kind: Kind::Waits, words, node, waste: f64::MAX })
+    waits.mostly().then_some(Finding { kind: Kind::Waits, words, node, waste: 0.0 })
 }
 
 fn planning(plan: &Plan) -> Option<Finding> {

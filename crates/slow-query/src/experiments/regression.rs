@@ -27,7 +27,7 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/patients.json",
-        replace: r#""undo": "drop index by_user_index_user" "#,
+        replace: r#""undo": "drop index if exists by_user_index_user" "#,
         with: r#""undo": "select" "#,
         check: "by-user, index-user: queries that read other pages after it was taken back",
     })

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use conform::target::eventually;
-use lab::{Experiment, Lab, Sabotage};
+use lab::{Experiment, Lab, Sabotage, harness::somebody_waits};
 
-use super::fixture::{Busy, Fixture, WAITING};
+use super::fixture::{Busy, Fixture};
 use crate::cases::client::{Client, found, pages};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -96,10 +95,7 @@ async fn table_lock(
     let mut holder = fixture.connect().await?;
     sqlx::raw_sql("begin; lock table users").execute(&mut holder).await?;
     let released = async {
-        eventually("the read waits", async || {
-            Ok((fixture.number(WAITING).await? > 0).then_some(()))
-        })
-        .await?;
+        somebody_waits("the read waits", &fixture.database).await?;
         // The work of the transaction that holds the lock.
         tokio::time::sleep(Duration::from_millis(hold)).await;
         sqlx::raw_sql("commit").execute(&mut holder).await?;

@@ -77,8 +77,8 @@ impl Store {
         let mut connection = self.connect().await?;
         say(&mut connection, "set statement_timeout = 0; set lock_timeout = 0").await?;
         let mut tx = connection.begin().await?;
-        // Of two processes that start at once, the second waits, and finds them.
-        say(&mut tx, "lock table users in exclusive mode").await?;
+        // Of two processes that start at once, the second waits, and finds them. A lock on a table would wait for a remedy.
+        say(&mut tx, "select pg_advisory_xact_lock(hashtext('fill'))").await?;
         let empty = "select not exists (select from users)";
         if sqlx::query_scalar(empty).fetch_one(&mut *tx).await? {
             let fill = include_str!("fill.sql").replace(":events", &events.to_string());
@@ -86,9 +86,7 @@ impl Store {
         }
         tx.commit().await?;
         // Only this, and no `analyze`: the statistics on `loads` have to stay old.
-        say(&mut connection, "vacuum users").await?;
-        say(&mut connection, "vacuum events").await?;
-        say(&mut connection, "vacuum sessions").await
+        say(&mut connection, "vacuum (skip_locked) users, events, sessions").await
     }
 
     // ANCHOR: slow

@@ -2,12 +2,21 @@
 
 use sqlx::Connection;
 
-use super::{Store, say};
+use super::{Bed, Store, say};
 use crate::error::{Error, Result};
 use crate::patient::{Patient, Remedy};
 use crate::treatment::Examination;
 
 impl Store {
+    /// A connection that keeps other remedies out until it is dropped. A remedy that came between two runs would be in one of
+    /// them and not in the other.
+    async fn alone(&self) -> Result<Bed<'_>> {
+        let mut bed = self.bed().await?;
+        let alone = "set lock_timeout = '20s'; select pg_advisory_lock(hashtext('remedies')); set lock_timeout = '2s'";
+        say(&mut bed.connection, alone).await?;
+        Ok(bed)
+    }
+
     // ANCHOR: treat
     /// Runs the patient's query, applies the remedy, and runs it again; with `dry_run` nothing of it stays. All of this is in the
     /// answer's own database.
@@ -17,11 +26,8 @@ impl Store {
         remedy: &Remedy,
         dry_run: bool,
     ) -> Result<(Examination, Examination)> {
-        let mut bed = self.bed().await?;
+        let mut bed = self.alone().await?;
         let connection = &mut bed.connection;
-        // Otherwise a remedy that comes between would be in one run and not in the other. The lock ends with the connection.
-        let alone = "set lock_timeout = '20s'; select pg_advisory_lock(hashtext('remedies')); set lock_timeout = '2s'";
-        say(&mut *connection, alone).await?;
         let before = self.examined(&mut *connection, patient).await?;
         let mut tx = connection.begin().await?;
         if let Some(statements) = &remedy.statements {
@@ -45,7 +51,7 @@ impl Store {
 
     /// Takes a remedy back.
     pub async fn undo(&self, patient: &Patient, remedy: &Remedy) -> Result<()> {
-        let mut bed = self.bed().await?;
+        let mut bed = self.alone().await?;
         let mut tx = bed.connection.begin().await?;
         let forget = "delete from treatments where patient = $1 and remedy = $2";
         let forget = sqlx::query(forget).bind(&patient.name).bind(&remedy.name);
