@@ -46,7 +46,7 @@ pub struct Remedy {
     /// It changes the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub statements: Option<Statements>,
-    /// It is another query.
+    /// It is another query, perhaps of what its statements have made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<String>,
     /// It changes settings, for this query only.
@@ -86,27 +86,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_remedy_is_one_thing_and_every_patient_who_is_ill_has_one_that_helps() {
+    fn every_remedy_does_something_and_every_patient_who_is_ill_has_one_that_helps() {
         for patient in PATIENTS.iter() {
             assert!(Patient::find(&patient.name).is_ok());
             for remedy in &patient.remedies {
-                let ways = [
-                    remedy.statements.is_some(),
-                    remedy.rewrite.is_some(),
-                    remedy.settings.is_some(),
-                ];
-                assert_eq!(
-                    ways.iter().filter(|way| **way).count(),
-                    1,
-                    "{} {}",
-                    patient.name,
-                    remedy.name
-                );
+                let is_sql = remedy.statements.is_some() || remedy.rewrite.is_some();
+                // Settings alone: otherwise nobody would know which of the two has helped.
+                assert!(is_sql != remedy.settings.is_some(), "{} {}", patient.name, remedy.name);
             }
             let helped = patient.remedies.iter().any(|remedy| remedy.effect == Effect::Helps);
             assert!(helped || patient.cause.is_none(), "{}", patient.name);
         }
         let ill = PATIENTS.iter().filter(|patient| patient.cause.is_some()).count();
-        assert_eq!((ill, PATIENTS.len() - ill), (16, 9));
+        assert_eq!((ill, PATIENTS.len() - ill), (16, 10));
     }
 }

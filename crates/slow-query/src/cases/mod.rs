@@ -76,7 +76,7 @@ async fn a_diagnosis_names_the_cause_first(target: &Target) -> Outcome {
 
 async fn a_healthy_query_has_no_finding(target: &Target) -> Outcome {
     let client = Client::of(target);
-    for name in ["by-id", "latest", "views", "per-city", "few-sessions", "profiles"] {
+    for name in ["by-id", "latest", "views", "totals", "per-city", "few-sessions", "profiles"] {
         let found = found(&client.diagnose(name).await?);
         expect(found.is_empty(), format!("no finding for {name}"), found.join(", "))?;
     }

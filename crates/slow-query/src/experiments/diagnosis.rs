@@ -1,11 +1,11 @@
 //! Does the first finding name the cause?
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lab::{Experiment, Lab, Sabotage};
+use lab::{Experiment, Lab, Sabotage, load::median};
 
 use super::fixture::{Busy, Fixture};
-use crate::cases::client::found;
+use crate::cases::client::{Client, found};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -18,7 +18,7 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "diagnosis",
-        "For sixteen slow queries with a planted cause, the first finding names that cause. For nine queries whose plan has no \
+        "For sixteen slow queries with a planted cause, the first finding names that cause. For ten queries whose plan has no \
          fault there is no finding",
         &["--events", "50000"],
         run,
@@ -74,7 +74,26 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.check_eq("patients with a planted cause", 16, ill);
     lab.check_eq("patients whose first finding is the planted cause", ill, named);
-    lab.check_eq("queries with a plan without a fault", 9, well);
+    lab.check_eq("queries with a plan without a fault", 10, well);
     lab.check_eq("queries without a fault that have a finding", 0, false_alarms);
+    overhead(&lab, &fixture, &client).await
+}
+
+/// What it costs to be watched, and to be compared.
+async fn overhead(lab: &Lab, fixture: &Fixture, client: &Client) -> anyhow::Result<()> {
+    let patient = client.patient("views").await?;
+    let sql = patient["sql"].as_str().unwrap_or_default();
+    let (mut runs, mut diagnoses, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..9 {
+        let begun = Instant::now();
+        let diagnosis = client.diagnose("views").await?;
+        diagnoses.push(begun.elapsed().as_secs_f64() * 1_000.0);
+        runs.extend(diagnosis["milliseconds"].as_f64());
+        bare.extend(fixture.explain("", sql).await?["Execution Time"].as_f64());
+    }
+    let bare = median(bare);
+    lab.figure("time of a query: while it is watched ÷ by bare EXPLAIN", median(runs) / bare, "");
+    let whole = "time of a whole diagnosis ÷ bare EXPLAIN: it runs the query a second time, for its rows";
+    lab.figure(whole, median(diagnoses) / bare, "");
     Ok(())
 }

@@ -88,11 +88,15 @@ impl Fixture {
         Ok(sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&self.pool).await?)
     }
 
-    /// The root of the plan of a statement of the experiment's own, which is run.
-    pub async fn explain(&self, sql: &str) -> anyhow::Result<Value> {
+    /// The plan of a statement of the experiment's own, which is run as the answer runs its queries, under these settings.
+    pub async fn explain(&self, settings: &str, sql: &str) -> anyhow::Result<Value> {
+        let mut tx = self.pool.begin().await?;
+        let settings = format!("{};{settings}", include_str!("../store/session.sql"));
+        sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *tx).await?;
         let explain = AssertSqlSafe(format!("explain (analyze, buffers, format json) {sql}"));
-        let Json(plan): Json<Value> = sqlx::query_scalar(explain).fetch_one(&self.pool).await?;
-        Ok(plan[0]["Plan"].clone())
+        let Json(mut plan): Json<Value> = sqlx::query_scalar(explain).fetch_one(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(plan[0].take())
     }
 }
 

@@ -75,8 +75,8 @@ const TITLE: &str = "Twenty rows, further and further down";
 const AXES: (&str, &str) = ("rows skipped", "pages");
 
 async fn deeper(lab: &Lab, fixture: &Fixture, events: i64) -> anyhow::Result<()> {
-    let pages = |root: &Value| {
-        let number = |name: &str| root[name].as_f64().unwrap_or_default();
+    let pages = |plan: &Value| {
+        let number = |name: &str| plan["Plan"][name].as_f64().unwrap_or_default();
         number("Shared Hit Blocks") + number("Shared Read Blocks")
     };
     let (mut offsets, mut keysets) = (Vec::new(), Vec::new());
@@ -85,8 +85,8 @@ async fn deeper(lab: &Lab, fixture: &Fixture, events: i64) -> anyhow::Result<()>
         let offset = format!("select id, kind from events order by id limit 20 offset {skipped}");
         let keyset =
             format!("select id, kind from events where id > {skipped} order by id limit 20");
-        offsets.push(pages(&fixture.explain(&offset).await?));
-        keysets.push(pages(&fixture.explain(&keyset).await?));
+        offsets.push(pages(&fixture.explain("", &offset).await?));
+        keysets.push(pages(&fixture.explain("", &keyset).await?));
         let at = skipped as f64;
         lab.point(TITLE, AXES, "offset", (at, offsets[offsets.len() - 1]));
         lab.point(TITLE, AXES, "keyset", (at, keysets[keysets.len() - 1]));

@@ -1,8 +1,6 @@
 //! What happens to a sort that does not fit into memory, and what does more memory cost?
 
 use lab::{Experiment, Lab, Sabotage};
-use serde_json::Value;
-use sqlx::{AssertSqlSafe, types::Json};
 
 use super::{fixture::Fixture, try_out};
 use crate::cases::client::found;
@@ -33,6 +31,7 @@ pub fn experiment() -> Experiment {
 
 const TITLE: &str = "The same sort with more and more work_mem";
 const AXES: (&str, &str) = ("work_mem, kB", "temporary pages");
+const SORT: &str = "select id, url from events where id <= 20000 order by url, id";
 /// Connections of a usual server.
 const CONNECTIONS: f64 = 100.0;
 
@@ -46,11 +45,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     try_out(&lab, &client, "A sort that spills", &remedies).await?;
     let (mut temps, mut spaces, mut times) = (Vec::new(), Vec::new(), Vec::new());
     for kilobytes in [64, 256, 1_024, 4_096, 16_384] {
-        let root = sorted(&fixture, kilobytes).await?;
-        let number = |name: &str| root[name].as_f64().unwrap_or_default();
+        let settings = format!("set local work_mem = '{kilobytes}kB'");
+        let plan = fixture.explain(&settings, SORT).await?;
+        let number = |name: &str| plan["Plan"][name].as_f64().unwrap_or_default();
         temps.push(number("Temp Written Blocks") + number("Temp Read Blocks"));
         times.push(number("Actual Total Time"));
-        spaces.push((root["Sort Space Type"] == "Disk", number("Sort Space Used")));
+        spaces.push((plan["Plan"]["Sort Space Type"] == "Disk", number("Sort Space Used")));
         lab.point(TITLE, AXES, "temporary pages", (f64::from(kilobytes), temps[temps.len() - 1]));
     }
     let (least, most) = (temps[0], temps[temps.len() - 1]);
@@ -66,17 +66,4 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.figure("time of the sort: with 64 kB ÷ with 16 MB, temporary files in memory", slower, "");
     lab.figure("one such sort on each of a hundred connections", megabytes, "MiB");
     Ok(())
-}
-
-/// The root of the plan of the sort, with so much memory.
-async fn sorted(fixture: &Fixture, kilobytes: u32) -> anyhow::Result<Value> {
-    let mut tx = fixture.pool.begin().await?;
-    let settings = format!(
-        "set local max_parallel_workers_per_gather = 0; set local jit = off; set local work_mem = '{kilobytes}kB'"
-    );
-    sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *tx).await?;
-    let explain = "explain (analyze, buffers, format json) select id, url from events where id <= 20000 order by url, id";
-    let Json(plan): Json<Value> = sqlx::query_scalar(explain).fetch_one(&mut *tx).await?;
-    tx.commit().await?;
-    Ok(plan[0]["Plan"].clone())
 }

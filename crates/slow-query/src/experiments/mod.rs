@@ -11,6 +11,7 @@ pub mod memory;
 pub mod n_plus_one;
 pub mod partitions;
 pub mod regression;
+pub mod rollup;
 pub mod select_star;
 pub mod statistics;
 pub mod subqueries;
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Experiment> {
         n_plus_one::experiment(),
         waiting::experiment(),
         bloat::experiment(),
+        rollup::experiment(),
         regression::experiment(),
     ]
 }
