@@ -63,7 +63,6 @@ async fn a_diagnosis_names_the_cause_first(target: &Target) -> Outcome {
         ("deep-page", "discards"),
         ("count-per-user", "loops"),
         ("one-device", "misestimate"),
-        ("after-load", "misestimate"),
         ("big-sort", "spills"),
     ] {
         let diagnosis = client.diagnose(name).await?;
