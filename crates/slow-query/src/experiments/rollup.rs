@@ -2,6 +2,7 @@
 
 use lab::{Experiment, Lab, Sabotage};
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 
 use super::{fixture::Fixture, try_out};
 use crate::error::is_locked;
@@ -82,9 +83,9 @@ fn insert(first: i64, last: i64) -> String {
 /// Whether one new click has to wait for another one that is not committed yet.
 async fn waits(fixture: &Fixture) -> anyhow::Result<bool> {
     let (mut first, mut second) = (fixture.pool.begin().await?, fixture.pool.begin().await?);
-    sqlx::raw_sql(sqlx::AssertSqlSafe(insert(1, 1))).execute(&mut *first).await?;
+    sqlx::raw_sql(AssertSqlSafe(insert(1, 1))).execute(&mut *first).await?;
     sqlx::raw_sql("set local lock_timeout = '200ms'").execute(&mut *second).await?;
-    let inserted = sqlx::raw_sql(sqlx::AssertSqlSafe(insert(2, 2))).execute(&mut *second).await;
+    let inserted = sqlx::raw_sql(AssertSqlSafe(insert(2, 2))).execute(&mut *second).await;
     let waited = match inserted {
         Ok(_) => false,
         Err(error) if is_locked(&error) => true,
