@@ -7,7 +7,7 @@
             row.update(self.digest.to_be_bytes());
         }
         for value in values {
-            let length = value.map_or(-1, |value| value.len() as i64);
+            let length = value.map_or(u64::MAX, |value| value.len() as u64);
             row.update(length.to_be_bytes());
             row.update(value.unwrap_or_default());
         }

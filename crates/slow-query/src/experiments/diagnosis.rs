@@ -52,15 +52,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             if cause == Some("waits") { Some(Busy::start(&fixture, hold).await?) } else { None };
         let diagnosis = client.diagnose(name).await?;
         let found = found(&diagnosis);
-        match cause {
-            Some(cause) => {
-                ill += 1;
-                named += u32::from(found.first().is_some_and(|first| first == cause));
-            }
-            None => {
-                well += 1;
-                false_alarms += u32::from(!found.is_empty());
-            }
+        if let Some(cause) = cause {
+            ill += 1;
+            named += u32::from(found.first().is_some_and(|first| first == cause));
+        } else {
+            well += 1;
+            false_alarms += u32::from(!found.is_empty());
         }
         let words = diagnosis["findings"][0]["words"].as_str().unwrap_or("nothing is wrong");
         let all = found.join(", ");
@@ -94,7 +91,8 @@ async fn overhead(lab: &Lab, fixture: &Fixture, client: &Client) -> anyhow::Resu
     let bare = median(bare);
     let watched = "time of a query: while it is watched ÷ by bare EXPLAIN";
     lab.figure_with_target(watched, median(runs) / bare, "", Target::AtMost(1.05));
-    let whole = "time of a whole diagnosis ÷ bare EXPLAIN: it runs the query a second time, for its rows";
+    let whole =
+        "time of a whole diagnosis ÷ bare EXPLAIN: it runs the query a second time, for its rows";
     lab.figure(whole, median(diagnoses) / bare, "");
     Ok(())
 }
