@@ -80,6 +80,8 @@ async fn planned(lab: &Lab, fixture: &Fixture, partitions: i64) -> anyhow::Resul
         .await?;
     // The first query of a session has the catalogue read.
     let mut session = fixture.connect().await?;
+    let alone = "set max_parallel_workers_per_gather = 0; set jit = off";
+    sqlx::raw_sql(alone).execute(&mut session).await?;
     let mut plans = Vec::new();
     for _ in 0..2 {
         let Json(mut plan): Json<Value> = sqlx::query_scalar(DAY).fetch_one(&mut session).await?;
