@@ -8,7 +8,7 @@ use super::{fixture::Fixture, try_out};
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -17,7 +17,7 @@ pub fn experiment() -> Experiment {
         "conditions",
         "An index on the column does not serve a function, COALESCE or a cast around it, nor one side of an OR. A range, the right \
          type, an index on the expression, or an index for each side does. UNION without these indexes reads the table twice",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -29,7 +29,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [
         ("email-or-name", "index-email", "does_nothing"),

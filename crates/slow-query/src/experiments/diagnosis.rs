@@ -11,7 +11,7 @@ use crate::cases::client::{Client, found};
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -20,7 +20,7 @@ pub fn experiment() -> Experiment {
         "diagnosis",
         "For sixteen slow queries with a planted cause, the first finding names that cause. For ten queries whose plan has no \
          fault there is no finding",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -38,7 +38,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let patients = client.patients().await?;
     let (mut ill, mut named, mut well, mut false_alarms, mut rows) = (0, 0, 0, 0, Vec::new());
@@ -91,8 +91,7 @@ async fn overhead(lab: &Lab, fixture: &Fixture, client: &Client) -> anyhow::Resu
     let bare = median(bare);
     let watched = "time of a query: while it is watched ÷ by bare EXPLAIN";
     lab.figure_with_target(watched, median(runs) / bare, "", Target::AtMost(1.05));
-    let whole =
-        "time of a whole diagnosis ÷ bare EXPLAIN: it runs the query a second time, for its rows";
+    let whole = "time of a whole diagnosis ÷ bare EXPLAIN: it runs the query again, for its rows";
     lab.figure(whole, median(diagnoses) / bare, "");
     Ok(())
 }

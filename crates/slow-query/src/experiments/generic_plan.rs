@@ -12,7 +12,7 @@ use crate::cases::client::{found, pages};
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -22,7 +22,7 @@ pub fn experiment() -> Experiment {
         "A generic plan knows no value. For the user who has most events it reads many times the pages, and the clinic calls it a wrong \
          estimate. After five runs PostgreSQL takes it only if the plans for the values were not cheaper by estimate: for a key it \
          does, for this query it does not",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -38,7 +38,7 @@ const LATEST: &str = "prepare latest(bigint) as
 const BY_KEY: &str = "prepare by_key(bigint) as select id, kind from events where id = $1";
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     fixture.sql("create index events_user on events (user_id)").await?;
     fixture.sql("analyze events").await?;
@@ -48,7 +48,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     for user in 1..=10 {
         // Users who have a few events each.
-        say(&mut session, &format!("execute latest({})", params.events / 25 + user)).await?;
+        say(&mut session, &format!("execute latest({})", params.rows / 25 + user)).await?;
         say(&mut session, &format!("execute by_key({user})")).await?;
     }
     for (name, check, expected) in [

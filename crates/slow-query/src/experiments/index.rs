@@ -8,7 +8,7 @@ use super::{fixture::Fixture, try_out};
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -17,7 +17,7 @@ pub fn experiment() -> Experiment {
         "index",
         "An index on the column of the filter replaces a full scan by a few pages. For a value that nine of ten rows have, on \
          another column, under a function, or a second time, it does nothing",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -29,7 +29,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [
         ("by-user", "index-user", "helps"),

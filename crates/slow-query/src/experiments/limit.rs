@@ -10,7 +10,7 @@ use crate::cases::client::{found, pages};
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -19,7 +19,7 @@ pub fn experiment() -> Experiment {
         "limit",
         "LIMIT with an index in its order stops after a few pages. If the wanted rows are at the other end, the planner walks through \
          all others, also beside an index on the filter. An offset reads all that it skips; a keyset does not",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -31,7 +31,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let latest = client.diagnose("latest").await?;
     lab.check(
@@ -68,7 +68,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         walked / searched,
         "",
     );
-    deeper(&lab, &fixture, params.events).await
+    deeper(&lab, &fixture, params.rows).await
 }
 
 const TITLE: &str = "Twenty rows, further and further down";

@@ -9,7 +9,7 @@ use crate::cases::client::found;
 struct Params {
     /// Events in the tables; 20,000 of them are sorted
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -18,7 +18,7 @@ pub fn experiment() -> Experiment {
         "memory",
         "A sort that does not fit into work_mem writes its rows to temporary files and reads them again. More work_mem ends that; in \
          memory the same rows need more room than on disk, and each sort of each connection may take it",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -36,7 +36,7 @@ const SORT: &str = "select id, url from events where id <= 20000 order by url, i
 const CONNECTIONS: f64 = 100.0;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let first = found(&client.diagnose("big-sort").await?).into_iter().next().unwrap_or_default();
     lab.check_eq("the first finding for big-sort", "spills".to_owned(), first);

@@ -10,7 +10,7 @@ use super::{fixture::Fixture, try_out};
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
     /// Partitions of another table, which holds a row for each
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(10..=2_000))]
     partitions: i64,
@@ -22,7 +22,7 @@ pub fn experiment() -> Experiment {
         "partitions",
         "Partitions help a query whose filter is the partition key and has no index. Where there is an index on the key, and for other \
          filters, they do nothing. A lookup by another key asks each partition, and planning looks at each",
-        &["--events", "50000", "--partitions", "200"],
+        &["--rows", "50000", "--partitions", "200"],
         run,
     )
     .sabotage(Sabotage {
@@ -34,7 +34,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [
         ("buyers", "partitions", "helps"),

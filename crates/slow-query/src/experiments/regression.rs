@@ -13,7 +13,7 @@ use crate::cases::client::{Client, pages};
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -22,7 +22,7 @@ pub fn experiment() -> Experiment {
         "regression",
         "An index for one query helps some others, harms none that reads, and makes each insert write more. Partitions for one query \
          make others read more. Taken back, each query reads as many pages as before",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -58,7 +58,7 @@ async fn insert(fixture: &Fixture) -> anyhow::Result<f64> {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let before = all(&lab, &client, "before").await?;
     let writes = insert(&fixture).await?;

@@ -11,7 +11,7 @@ use crate::error::is_locked;
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -21,7 +21,7 @@ pub fn experiment() -> Experiment {
         "A total over all rows reads as many pages with workers as without. An index with all its columns, a materialised view or a \
          table that a trigger keeps reads few. A sample is another answer, the view an old one until it is refreshed, and with the \
          trigger writers wait for each other",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -36,7 +36,7 @@ pub fn experiment() -> Experiment {
 const NEW: i64 = 100;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [
         ("totals", "parallel", "does_nothing"),

@@ -10,7 +10,7 @@ use crate::cases::client::{found, kinds};
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -19,7 +19,7 @@ pub fn experiment() -> Experiment {
         "select-star",
         "Naming the columns does nothing for a lookup by key, and nothing for a scan. It helps where an index holds all that is named, \
          and where long values were sent for nothing; and the plan shows nothing of the latter",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -31,7 +31,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [
         ("by-id", "fewer-columns", "does_nothing"),

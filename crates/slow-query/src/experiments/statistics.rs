@@ -10,7 +10,7 @@ use crate::cases::client::{found, pages};
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -20,7 +20,7 @@ pub fn experiment() -> Experiment {
         "Where columns depend on each other, the planner multiplies their shares, expects one row where many come, and reads the other \
          table once for each of them. CREATE STATISTICS with ANALYZE mends it, a larger sample does not. After a load, ANALYZE alone \
          does",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -40,7 +40,7 @@ fn scanned(node: &Value, table: &str) -> Option<(f64, f64)> {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     for (patient, table) in [("one-device", "sessions"), ("after-load", "loads")] {
         let diagnosis = client.diagnose(patient).await?;

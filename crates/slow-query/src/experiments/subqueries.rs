@@ -10,7 +10,7 @@ use crate::cases::client::kinds;
 struct Params {
     /// Events in the tables
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    events: i64,
+    rows: i64,
 }
 
 /// The experiment.
@@ -20,7 +20,7 @@ pub fn experiment() -> Experiment {
         "IN, EXISTS and a join on a unique key have the same plan; a join on another column returns other rows. NOT IN is slow if its \
          list does not fit into memory, and returns nothing if there is a NULL in it. A correlated subquery in the select list is the \
          one to rewrite; a CTE changes nothing",
-        &["--events", "50000"],
+        &["--rows", "50000"],
         run,
     )
     .sabotage(Sabotage {
@@ -32,7 +32,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.events).await?;
+    let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [
         ("of-name", "exists", "does_nothing"),
