@@ -229,15 +229,16 @@ mod tests {
     use crate::{plan::Pasted, waits::Blocker};
 
     fn kinds(root: Value) -> Vec<Kind> {
-        let mut plan = json!([{ "Plan": root, "Planning Time": 30, "Execution Time": 40 }]);
-        let Pasted(plan) = serde_json::from_value(plan.take()).unwrap();
+        let mut plan = json!([{ "Planning Time": 30, "Execution Time": 40 }]);
+        plan[0]["Plan"] = root;
+        let Pasted(plan) = serde_json::from_value(plan).unwrap();
         findings(&plan, &Waits::default()).iter().map(|it| it.kind).collect()
     }
 
     fn node(kind: &str, rows: f64, estimated: f64, more: Value) -> Value {
         let mut node = json!({ "Node Type": kind, "Actual Rows": rows, "Plan Rows": estimated, "Actual Loops": 1 });
-        for (name, value) in more.as_object().unwrap() {
-            node[name] = value.clone();
+        if let Value::Object(more) = more {
+            node.as_object_mut().unwrap().extend(more);
         }
         node
     }
@@ -245,7 +246,8 @@ mod tests {
     fn nested(outer: Value, mut inner: Value, loops: u32) -> Value {
         inner["Parent Relationship"] = "Inner".into();
         inner["Actual Loops"] = loops.into();
-        node("Nested Loop", 5.0, 5.0, json!({ "Plans": [outer, inner] }))
+        let plans = vec![outer, inner];
+        node("Nested Loop", 5.0, 5.0, json!({ "Plans": plans }))
     }
 
     #[test]

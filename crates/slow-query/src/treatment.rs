@@ -101,7 +101,7 @@ mod tests {
         let mut run = Examination { plan: Some(plan), ..Examination::default() };
         run.tally.add(true, [Some(row)].into_iter());
         for _ in 0..3 {
-            run.waits.note(waiting.then(|| Blocker { pid: 1, state: None, seconds: None }));
+            run.waits.note(waiting.then_some(Blocker { pid: 1, state: None, seconds: None }));
         }
         run
     }
