@@ -130,7 +130,7 @@ impl Store {
     }
 
     // ANCHOR: examine
-    /// Runs a query twice in this transaction: for its plan, while somebody else looks what it waits for, and for its rows. The
+    /// Runs a query in this transaction: for its plan, while somebody else looks what it waits for, and again for its rows. The
     /// statements are those of our catalogue.
     async fn examine(
         &self,
