@@ -14,7 +14,7 @@ pub struct Waits {
     pub looks: u32,
     /// How often it waited for a lock.
     pub waiting: u32,
-    /// Who held the lock, when it was seen last.
+    /// Who held the lock, when it was seen first: in the end it is busy with giving the lock away.
     pub blocker: Option<Blocker>,
 }
 
@@ -35,7 +35,7 @@ impl Waits {
         self.looks += 1;
         if let Some(blocker) = blocker {
             self.waiting += 1;
-            self.blocker = Some(blocker);
+            self.blocker.get_or_insert(blocker);
         }
     }
 
