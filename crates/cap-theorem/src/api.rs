@@ -247,7 +247,7 @@ async fn cluster(State(node): State<Node>) -> Json<Value> {
     let Coordinator { replica, peers, .. } = &node.coordinator;
     let reachable = peers.reachable().await;
     let others = peers.all().map(|(number, url)| {
-        json!({ "node": number, "url": url, "reachable": reachable.contains(&number) })
+        json!({ "node": number, "url": url.as_str(), "reachable": reachable.contains(&number) })
     });
     let all = node.coordinator.nodes();
     Json(json!({

@@ -4,11 +4,11 @@
 //! available. Nobody chooses whether networks are cut. The choice is made per operation: here each request says how many
 //! nodes must answer, and each key whether concurrent writes are kept, lost by a clock, or ordered by a majority.
 //!
-//! In reading order: the naive version ([`whiteboard`]); which write is newer ([`version`], [`clock`]), what needs
-//! no order ([`crdt`]), what a node keeps
-//! ([`record`]), what a client may say that it has read ([`context`]); what survives a kill ([`log`], [`replica`]); how
-//! nodes ask each other ([`peers`]) and how many have to answer ([`coordinator`]); what happened, and what a client notices
-//! ([`history`]), whether it is linearizable ([`checker`]), and how it looks ([`draw`]); and how a node speaks HTTP ([`error`], [`api`]).
+//! In reading order: the naive version ([`whiteboard`]); which write is newer ([`version`], [`clock`]), what needs no order
+//! ([`crdt`]), what a node keeps ([`record`]), what a client may say that it has read ([`context`]); what survives a kill
+//! ([`log`], [`replica`]); how nodes ask each other ([`peers`]) and how many have to answer ([`coordinator`]); what happened,
+//! and what a client notices ([`history`]), whether it is linearizable ([`checker`]), and how it looks ([`draw`]); and how a
+//! node speaks HTTP ([`error`], [`api`]).
 
 pub mod whiteboard;
 pub mod version;
@@ -194,12 +194,10 @@ fn kept_key(home: &Path) -> anyhow::Result<String> {
     match written {
         Ok(()) => Ok(new),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            {
-                let kept = fs::read_to_string(&path)?;
-                // Without a key, everybody would be a node of the cluster.
-                ensure!(!kept.is_empty(), "{} is empty: remove it", path.display());
-                Ok(kept)
-            }
+            let kept = fs::read_to_string(&path)?;
+            // Without a key, everybody would be a node of the cluster.
+            ensure!(!kept.is_empty(), "{} is empty: remove it", path.display());
+            Ok(kept)
         }
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }

@@ -71,7 +71,11 @@ impl Log {
         log.cut_off()?;
         let ours = serde_json::to_vec(owner).map_err(io::Error::from)?;
         match records.first() {
-            None => log.append(&ours)?,
+            None => {
+                log.append(&ours)?;
+                // A power cut must not take the name of the new file: the node would begin again, and give its dots twice.
+                File::open(folder)?.sync_all()?;
+            }
             Some(first) if *first == ours => drop(records.remove(0)),
             Some(first) => {
                 return Err(OpenError::NotOurs(String::from_utf8_lossy(first).into_owned()));
@@ -85,6 +89,8 @@ impl Log {
     /// part of it would make the next record unreadable.
     pub fn append(&mut self, record: &[u8]) -> io::Result<()> {
         let frame = frame(record)?;
+        // Removes nothing, unless an earlier append failed and could not be taken back.
+        self.cut_off()?;
         let written = self.file.write_all(&frame).and_then(|()| self.file.sync_data());
         if written.is_err() {
             self.cut_off()?;

@@ -16,8 +16,9 @@ use crate::log::{Log, OpenError, Owner};
 use crate::record::{Change, Kind, Newest, Record, Slot};
 use crate::version::{self, Node};
 
-/// A client that writes without reading makes siblings. After this many it has to read first.
-const MOST_SIBLINGS: usize = 64;
+/// A client that writes without reading makes siblings. After this many it has to read first. A set has as many items at
+/// most. Each node sends all of them whenever one changes.
+const MOST_VALUES: usize = 64;
 
 /// The data of one node.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ impl Replica {
             match (record, change) {
                 (Record::Versions(versions), Change::Put { value, past }) => {
                     version::write(versions, node, value.clone(), past.clone());
-                    if versions.len() > MOST_SIBLINGS {
+                    if versions.len() > MOST_VALUES {
                         return Err(Error::Crowded);
                     }
                 }
@@ -102,7 +103,12 @@ impl Replica {
                     record.merge(&Record::Newest(Some(Newest { tag, value })));
                 }
                 (Record::Counter(counter), Change::Add(amount)) => counter.add(node, *amount),
-                (Record::Set(set), Change::Insert(item)) => set.insert(node, item),
+                (Record::Set(set), Change::Insert(item)) => {
+                    set.insert(node, item);
+                    if set.items().len() > MOST_VALUES {
+                        return Err(Error::invalid("insert", "would be one item too many"));
+                    }
+                }
                 (Record::Set(set), Change::Remove(item)) => set.remove(item),
                 _ => {
                     return Err(Error::invalid(
@@ -191,7 +197,7 @@ mod tests {
         let folder = tempdir().unwrap();
         let replica = open(folder.path(), 0);
         let slot = slot(Kind::Siblings);
-        for n in 0..MOST_SIBLINGS {
+        for n in 0..MOST_VALUES {
             replica.write(&slot, &put(&n.to_string(), &Vector::default()), 0).unwrap();
         }
         let refused = replica.write(&slot, &put("more", &Vector::default()), 0);

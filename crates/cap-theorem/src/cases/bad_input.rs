@@ -21,6 +21,7 @@ cases! {
     Plain a_value_that_is_too_long_is_refused: "A value of more than 16 KiB: 422 that names value, or 413", "Each version is kept by every node.";
     Plain a_body_that_is_no_write_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
     Plain a_change_that_does_not_fit_is_refused: "A PUT of a counter or a set, a POST of another kind, an amount that is no whole number, insert and remove together: 422", "An amount cannot be inserted.";
+    Plain a_set_that_is_full_is_told: "The 65th item of a set: 422 that names insert, and the others are there", "Each node sends the whole set whenever it changes.";
     Plain a_forged_context_is_refused: "A context that was changed, cut off, made up or given out for another key: 422 that names context", "With a context from the future, a client would swallow writes that are still to come.";
     Plain a_context_where_there_are_no_siblings_is_refused: "A context with kind=lww or kind=atomic: 422 that names context", "It would be ignored, and the client would believe in it.";
     Plain a_query_that_is_none_is_refused: "An unknown or repeated parameter, or a value that it does not have: 422 that names it", "`w=qourum` must not be taken for the default.";
@@ -122,6 +123,18 @@ async fn a_change_that_does_not_fit_is_refused(target: &Target) -> Outcome {
     post("set", &json!({ "insert": "a".repeat(16 * 1_024 + 1) }), "insert").await
 }
 
+async fn a_set_that_is_full_is_told(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let key = client.key("full");
+    for n in 0..64 {
+        client.change(&key, "w=1&kind=set", &json!({ "insert": format!("item {n}") })).await?;
+    }
+    let one_more = client.request(Method::POST, &key, "kind=set");
+    let one_more = one_more.json(&json!({ "insert": "one more" }));
+    invalid(target.send(one_more).await?, "insert").await?;
+    equal("the number of items", client.read(&key, "kind=set").await?.0.len(), 64)
+}
+
 async fn a_forged_context_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let (key, other) = (client.key("forged"), client.key("other"));
@@ -194,8 +207,9 @@ async fn an_atomic_register_takes_no_level_but_quorum(target: &Target) -> Outcom
     let client = Client::of(target);
     let key = client.key("atomic");
     for level in ["1", "all"] {
-        let put = client.put(&key, &format!("kind=atomic&w={level}"), &json!({ "value": "v" }));
-        invalid(put.await?, "w").await?;
+        let body = json!({ "value": "v" });
+        let put = client.put(&key, &format!("kind=atomic&w={level}"), &body).await?;
+        invalid(put, "w").await?;
         invalid(client.get(&key, &format!("kind=atomic&r={level}")).await?, "r").await?;
     }
     client.write(&key, "kind=atomic&w=quorum", "v", None).await.map(drop)

@@ -14,6 +14,8 @@ pub mod pick_two;
 pub mod published;
 pub mod quorum_is_not_enough;
 pub mod recording;
+pub mod split_brain;
+pub mod stale_leader;
 
 use lab::Experiment;
 
@@ -29,6 +31,8 @@ pub fn all() -> Vec<Experiment> {
         no_partition::experiment(),
         quorum_is_not_enough::experiment(),
         async_failover::experiment(),
+        split_brain::experiment(),
+        stale_leader::experiment(),
         clocks::experiment(),
     ]
 }
