@@ -4,6 +4,7 @@ pub mod ap;
 pub mod async_failover;
 pub mod checker;
 pub mod clocks;
+pub mod cost;
 pub mod cp;
 pub mod crdt;
 pub mod fixture;
@@ -34,5 +35,6 @@ pub fn all() -> Vec<Experiment> {
         split_brain::experiment(),
         stale_leader::experiment(),
         clocks::experiment(),
+        cost::experiment(),
     ]
 }
