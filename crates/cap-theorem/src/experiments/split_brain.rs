@@ -27,7 +27,7 @@ pub fn experiment() -> Experiment {
         "split-brain",
         "A Redis primary that was paused while Sentinels replaced it acknowledges every write when it wakes, and loses all \
          of them. With min-replicas-to-write it refuses nearly all",
-        &["--writes", "20"],
+        &["--writes", "100"],
         run,
     )
     .needs(&[Need::Group(SentinelGroup::GROUP)])
