@@ -223,7 +223,6 @@ fn remember(
 }
 
 /// What this node alone knows of a key, with the vectors.
-#[expect(clippy::unused_async, reason = "handlers are")]
 async fn versions(
     State(node): State<Node>,
     Segment(key): Segment,
@@ -261,14 +260,12 @@ async fn cluster(State(node): State<Node>) -> Json<Value> {
 
 /// The operations that this node has coordinated. `?key=lww/tea` shows one register. Only the histories of all nodes
 /// together say whether they are linearizable: a value may have been written through another node.
-#[expect(clippy::unused_async, reason = "handlers are")]
 async fn history(State(node): State<Node>, uri: Uri) -> Result<Json<Value>> {
     let operations = asked_for(&node, &uri)?;
     Ok(Json(json!({ "node": node.coordinator.replica.node, "operations": operations })))
 }
 
 /// The same as a drawing.
-#[expect(clippy::unused_async, reason = "handlers are")]
 async fn drawing(State(node): State<Node>, uri: Uri) -> Result<Response> {
     let svg = draw(&asked_for(&node, &uri)?, Marks::default());
     Ok(([(CONTENT_TYPE, "image/svg+xml")], svg + "\n").into_response())
@@ -285,7 +282,6 @@ fn asked_for(node: &Node, uri: &Uri) -> Result<Vec<Operation>> {
 }
 
 /// A node that runs can do something for its clients whatever happened to the others: it is ready.
-#[expect(clippy::unused_async, reason = "handlers are")]
 async fn ready() -> Json<Value> {
     Json(json!({ "status": "ready" }))
 }

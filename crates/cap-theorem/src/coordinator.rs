@@ -217,7 +217,9 @@ impl Coordinator {
 /// What these nodes know together.
 fn merged(slot: &Slot, answers: &[(Node, Record)]) -> Record {
     let mut merged = Record::empty(slot.kind);
-    answers.iter().for_each(|(_, record)| merged.merge(record));
+    for (_, record) in answers {
+        merged.merge(record);
+    }
     merged
 }
 

@@ -201,7 +201,10 @@ async fn a_stranger_is_no_node() -> Outcome {
     let exchange = json!({ "slot": slot, "record": { "versions": forged } });
     for key in [None, Some("of somebody else")] {
         let request = client.target.request(Method::POST, "replica").json(&exchange);
-        let request = key.iter().fold(request, |request, key| request.bearer_auth(key));
+        let request = match key {
+            Some(key) => request.bearer_auth(key),
+            None => request,
+        };
         problem(client.target.send(request).await?, 401).await?;
     }
     ensure!(client.read("key", "r=all").await?.0.is_empty());

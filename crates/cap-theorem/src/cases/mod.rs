@@ -142,7 +142,7 @@ async fn a_counter_adds_up(target: &Target) -> Outcome {
     let client = Client::of(target);
     let key = client.key("count");
     let mut sum = 0;
-    for amount in [3, -5, 0, 1_000_000_000_000] {
+    for amount in [3_i64, -5, 0, 1_000_000_000_000] {
         client.change(&key, "kind=counter", &json!({ "add": amount })).await?;
         sum += amount;
         let read = client.read(&key, "kind=counter").await?;

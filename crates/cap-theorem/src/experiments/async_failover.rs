@@ -43,7 +43,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(0, 3, "a primary with two standbys is made");

@@ -44,7 +44,6 @@ pub fn experiment() -> Experiment {
     })
 }
 
-#[expect(clippy::unused_async, reason = "experiments are")]
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut random = StdRng::seed_from_u64(params.seed);
     let operations = usize::try_from(params.operations)?;

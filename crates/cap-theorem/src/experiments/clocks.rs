@@ -97,9 +97,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (step, way) in (0..).zip(&WAYS) {
         lab.progress(step, 5, way.name);
-        let mut options = vec![vec![], vec!["--clock-ahead-ms", ahead.as_str()], vec![]];
+        let mut options = [vec![], vec!["--clock-ahead-ms", ahead.as_str()], vec![]];
         if way.hybrid {
-            options.iter_mut().for_each(|it| it.push("--hybrid-clock"));
+            for option in &mut options {
+                option.push("--hybrid-clock");
+            }
         }
         let options: Vec<_> = options.iter().map(Vec::as_slice).collect();
         let cluster = Cluster::start(&options).await?;

@@ -40,7 +40,7 @@ pub fn experiment() -> Experiment {
 }
 
 /// Longer than elections take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What was seen while the leader was cut off.
 #[derive(Default)]
