@@ -122,7 +122,11 @@ async fn require_replicas(client: &mut MultiplexedConnection, replicas: u8) -> a
 }
 
 /// `Some` if this member has the data of that primary.
-async fn follows(group: &SentinelGroup, member: usize, primary: usize) -> anyhow::Result<Option<()>> {
+async fn follows(
+    group: &SentinelGroup,
+    member: usize,
+    primary: usize,
+) -> anyhow::Result<Option<()>> {
     let mut command = redis::cmd("INFO");
     command.arg("replication");
     let state: String = command.query_async(&mut connect(group, member).await?).await?;
