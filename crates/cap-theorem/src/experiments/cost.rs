@@ -37,7 +37,7 @@ pub fn experiment() -> Experiment {
         "cost",
         "What w=1 acknowledges survives a kill of the node that took it; so each write costs a flush of its disk, and a \
          stronger level costs the flushes of other nodes too",
-        &["--clients", "4", "--seconds", "0.05", "--rounds", "1"],
+        &["--clients", "4", "--seconds", "0.1", "--rounds", "1"],
         run,
     )
     .needs(&[Need::Group(EtcdGroup::GROUP), Need::Shared(Service::Redis)])
