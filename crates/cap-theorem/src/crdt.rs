@@ -132,7 +132,9 @@ mod tests {
             }
             let mut all = Counter::default();
             for _ in 0..2 {
-                nodes.iter().for_each(|node| all.merge(node));
+                for node in &nodes {
+                    all.merge(node);
+                }
             }
             prop_assert_eq!(all.value().unwrap_or_default(), sum);
         }
@@ -154,7 +156,9 @@ mod tests {
             }
             let merged = |order: [usize; 3]| {
                 let mut all = Set::default();
-                order.into_iter().for_each(|node| all.merge(&nodes[node]));
+                for node in order {
+                    all.merge(&nodes[node]);
+                }
                 all
             };
             prop_assert_eq!(merged([0, 1, 2]), merged([2, 1, 0]));

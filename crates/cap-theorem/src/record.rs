@@ -180,7 +180,9 @@ mod tests {
         let all = [newest(1, 0, "a"), newest(1, 1, "b"), newest(2, 0, "c"), newest(2, 0, "d")];
         let merged = |order: &[usize]| {
             let mut record = Record::empty(Kind::Lww);
-            order.iter().for_each(|&n| record.merge(&all[n]));
+            for &n in order {
+                record.merge(&all[n]);
+            }
             record
         };
         assert_eq!(merged(&[0, 1]).values().unwrap(), ["b"]);

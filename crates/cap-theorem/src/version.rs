@@ -183,7 +183,9 @@ mod tests {
                 }
             }
             let mut all = Vec::new();
-            nodes.iter().for_each(|node| merge(&mut all, node));
+            for node in &nodes {
+                merge(&mut all, node);
+            }
             let kept: BTreeSet<usize> = all.iter().map(|it| it.value.parse().unwrap()).collect();
             for number in 0..knew.len() {
                 let replaced = knew.iter().any(|known| known.contains(&number));
@@ -191,7 +193,9 @@ mod tests {
             }
             // In any order.
             let mut backwards = Vec::new();
-            nodes.iter().rev().for_each(|node| merge(&mut backwards, node));
+            for node in nodes.iter().rev() {
+                merge(&mut backwards, node);
+            }
             prop_assert_eq!(all, backwards);
         }
     }
