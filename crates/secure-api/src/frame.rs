@@ -46,7 +46,7 @@ const HEADERS: [(HeaderName, &str); 5] = [
 pub struct RequestId(pub Uuid);
 
 impl RequestId {
-    /// The one that [`logged`] gave.
+    /// The one that `logged` gave.
     pub fn of(extensions: &Extensions) -> Uuid {
         extensions.get::<Self>().map_or(Uuid::nil(), |id| id.0)
     }
