@@ -79,13 +79,24 @@ pub struct Admission {
     state: Mutex<State>,
 }
 
+/// What the time for which a request kept its place says of the dependency.
+#[derive(Clone, Copy, Debug)]
+pub enum Teaches {
+    /// It was answered: it takes so long.
+    Exactly,
+    /// Nobody waited for the end: it would have taken so long at least.
+    AtLeast,
+    /// It may have asked the dependency nothing.
+    Nothing,
+}
+
 /// The right to be at work. It goes to the next when it is dropped.
 #[derive(Debug)]
 pub struct Place {
     admission: Arc<Admission>,
     begun: Instant,
-    /// Whether the time until now says how long requests take. A request that was refused, or dropped, says nothing.
-    pub teaches: bool,
+    /// What the time until now says. A request that is dropped, because its client has hung up, has no time to say it.
+    pub teaches: Teaches,
 }
 
 /// A request that waits. When it is dropped, because its time is over or its client has gone, it leaves the queue.
@@ -104,7 +115,15 @@ impl Drop for Ticket<'_> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.admission.leave(self.teaches.then(|| self.begun.elapsed()));
+        let kept = self.begun.elapsed();
+        let usual = self.admission.state().usual;
+        let counts = match self.teaches {
+            Teaches::Exactly => true,
+            // Without this a limit that is so high that every request outlasts its client would never be lowered.
+            Teaches::AtLeast => !usual.is_zero() && kept > usual,
+            Teaches::Nothing => false,
+        };
+        self.admission.leave(counts.then_some(kept));
     }
 }
 
@@ -196,7 +215,7 @@ impl Admission {
     // ANCHOR_END: leave
 
     fn place(self: &Arc<Self>) -> Place {
-        Place { admission: Arc::clone(self), begun: Instant::now(), teaches: false }
+        Place { admission: Arc::clone(self), begun: Instant::now(), teaches: Teaches::AtLeast }
     }
 
     /// What is let in, and how many were not.
@@ -281,7 +300,7 @@ mod tests {
     /// A request that was answered after so long.
     fn took(mut place: Place, time: Duration) {
         place.begun = Instant::now().checked_sub(time).unwrap();
-        place.teaches = true;
+        place.teaches = Teaches::Exactly;
     }
 
     /// What a request that is not let in is told.
@@ -382,8 +401,8 @@ mod tests {
         assert!(waits.await.unwrap().is_ok());
     }
 
-    #[tokio::test]
-    async fn a_hundred_that_teach_nothing_leave_the_limit_as_it_was() {
+    /// A door that has learned that eight may be at work, each for 20 ms.
+    async fn learned_up_to_eight() -> Arc<Admission> {
         let limits = Limits { in_flight: 16, adaptive: true, waiting: 0, order: Order::Fifo };
         let door = Admission::new(limits);
         while door.pressure().limits.in_flight < 8 {
@@ -395,12 +414,34 @@ mod tests {
                 took(place, Duration::from_millis(20));
             }
         }
+        door
+    }
+
+    #[tokio::test]
+    async fn a_hundred_that_teach_nothing_leave_the_limit_as_it_was() {
+        let door = learned_up_to_eight().await;
+        // Those whose clients hang up sooner than that teach nothing either.
+        door.state().usual = LONG;
         let learned = || (door.pressure().limits.in_flight, door.state().usual);
         let before = learned();
-        for _ in 0..100 {
-            drop(browses(&door).await.await.unwrap().unwrap());
+        for teaches in [Teaches::Nothing, Teaches::AtLeast].repeat(50) {
+            let mut place = browses(&door).await.await.unwrap().unwrap();
+            place.teaches = teaches;
         }
         assert_eq!(learned(), before);
+    }
+
+    #[tokio::test]
+    async fn requests_that_outlast_their_clients_lower_the_limit() {
+        let door = learned_up_to_eight().await;
+        let before = door.pressure().limits.in_flight;
+        for _ in 0..10 {
+            // Dropped as it is when its client hangs up.
+            let mut place = browses(&door).await.await.unwrap().unwrap();
+            place.begun = Instant::now().checked_sub(Duration::from_millis(400)).unwrap();
+        }
+        let after = door.pressure().limits.in_flight;
+        assert!(after < before, "{after} of {before}");
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use edge::{Json, frame::framed, json::JsonRejection, path::Segment};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::admission::Priority;
+use crate::admission::{Priority, Teaches};
 use crate::cancel::finished;
 use crate::deadline::deadline;
 use crate::error::{Error, Result};
@@ -55,8 +55,8 @@ pub fn router(shop: Shop) -> Router {
 
 // ANCHOR: admitted
 /// Lets a request in, keeps its place until it is answered, and refuses it if there is none. All of the body is read
-/// before: a client that sends it slowly keeps no place. Only 200 and 201 teach the limit: the others may have asked the
-/// database nothing.
+/// before: a client that sends it slowly keeps no place. 200 and 201 teach the limit how long a request takes, and 503 that
+/// it takes longer: the store's time may have been over. The others may have asked the database nothing.
 async fn admitted(State(shop): Here, request: Request, next: Next) -> Result<Response> {
     let deadline = deadline(request.headers(), shop.timeout())?;
     let buys = request.method() == Method::POST && request.uri().path() == "/orders";
@@ -67,7 +67,11 @@ async fn admitted(State(shop): Here, request: Request, next: Next) -> Result<Res
     let body = Bytes::from_request(body, &()).await.map_err(JsonRejection::from)?;
     let mut place = shop.admission.enter(priority, deadline).await?;
     let answer = next.run(Request::from_parts(head, Body::from(body))).await;
-    place.teaches = matches!(answer.status(), StatusCode::OK | StatusCode::CREATED);
+    place.teaches = match answer.status() {
+        StatusCode::OK | StatusCode::CREATED => Teaches::Exactly,
+        StatusCode::SERVICE_UNAVAILABLE => Teaches::AtLeast,
+        _ => Teaches::Nothing,
+    };
     Ok(answer)
 }
 // ANCHOR_END: admitted
@@ -160,11 +164,14 @@ async fn metrics(State(shop): Here) -> Response {
     let now = shop.admission.pressure();
     let text = format!(
         "requests_in_flight {}\nrequests_waiting {}\nrequests_shed_total{{priority=\"checkout\"}} {}\n\
-         requests_shed_total{{priority=\"browsing\"}} {}\njobs_waiting {}\n",
+         requests_shed_total{{priority=\"browsing\"}} {}\nrequests_in_flight_limit {}\n\
+         requests_waiting_limit {}\njobs_waiting {}\n",
         now.in_flight,
         now.waiting,
         now.shed.checkout,
         now.shed.browsing,
+        now.limits.in_flight,
+        now.limits.waiting,
         shop.jobs.waiting(),
     );
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()

@@ -43,7 +43,7 @@ impl Error {
     pub const KEY_REUSED: Self = Self::Refused(422, "this Idempotency-Key came with another body");
     /// The client does not wait any more, or will not when we are done.
     pub const TOO_LATE: Self = Self::NotNow("the deadline has passed, or is too near");
-    /// Everybody who may work works, and everybody who may wait waits.
+    /// As many requests are at work and wait as may.
     pub const BUSY: Self = Self::NotNow("too many requests are under way");
     /// As many reports are being made as may be.
     pub const REPORTS_BUSY: Self =
@@ -51,7 +51,7 @@ impl Error {
     /// The queue of jobs is full.
     pub const JOBS_FULL: Self = Self::NotNow("too many jobs wait");
     /// The database does not answer, or not in time. Whether it did what it was asked is unknown.
-    pub const DATABASE_AWAY: Self = Self::NotNow("the database is away");
+    pub const DATABASE_AWAY: Self = Self::NotNow("the database does not answer in time");
     // ANCHOR_END: refusals
 }
 

@@ -81,7 +81,16 @@ pub fn quote(cents: i64, id: i64, rules: u32) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::{pin::pin, time::Duration};
+
+    use futures_util::FutureExt;
+    use tokio::time::timeout;
+
     use super::*;
+
+    fn tea() -> Product {
+        Product { id: 7, name: "tea".to_owned(), cents: 1_000, stock: 1 }
+    }
 
     #[test]
     fn a_price_is_at_most_thirty_percent_off_and_always_the_same() {
@@ -95,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_price_is_the_same_wherever_it_is_computed() {
-        let product = Product { id: 7, name: "tea".to_owned(), cents: 1_000, stock: 1 };
+        let product = tea();
         for threads in Threads::value_variants() {
             let engine = Engine::new(*threads, 10_000);
             assert_eq!(
@@ -104,5 +113,25 @@ mod tests {
                 "{threads:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_price_waits_for_a_core() {
+        let (engine, product) = (Engine::new(Threads::Pool, 1), tea());
+        let all = u32::try_from(engine.cores.available_permits()).unwrap();
+        let taken = engine.cores.acquire_many(all).await.unwrap();
+        let mut waits = pin!(engine.price(&product));
+        assert!(timeout(Duration::from_millis(50), waits.as_mut()).await.is_err());
+        drop(taken);
+        assert_eq!(waits.await.unwrap(), quote(1_000, 7, 1));
+    }
+
+    #[tokio::test]
+    async fn a_core_stays_taken_also_if_nobody_waits_for_the_price_any_more() {
+        // It takes some tenths of a second in a debug build.
+        let engine = Engine::new(Threads::Pool, 20_000_000);
+        let all = engine.cores.available_permits();
+        assert!(engine.price(&tea()).now_or_never().is_none());
+        assert_eq!(engine.cores.available_permits(), all - 1);
     }
 }

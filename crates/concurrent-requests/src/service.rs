@@ -16,8 +16,8 @@ pub struct Options {
     pub connections: u32,
     /// Requests that may be at work at once. Those beyond the connections wait for one in order of arrival, whatever their
     /// priority and deadline
-    #[arg(long, default_value_t = 12)]
-    pub in_flight: usize,
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub in_flight: u32,
     /// Let in as many as the database can do, judged by the latency, and `--in-flight` at the most
     #[arg(long)]
     pub adaptive: bool,
@@ -46,11 +46,11 @@ pub struct Options {
     #[arg(long, default_value_t = 20)]
     pub watchdog_ms: u64,
     /// Connections that reports may have at once
-    #[arg(long, default_value_t = 2)]
-    pub report_connections: usize,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub report_connections: u32,
     /// Jobs that may wait; the next is answered with 503
-    #[arg(long, default_value_t = 100)]
-    pub jobs: usize,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub jobs: u32,
 }
 
 /// What the handlers work with.
@@ -80,9 +80,9 @@ impl Shop {
         let store = Store::new(database_url, options.connections, timeout, options.share_reads)?;
         let probe = Store::new(database_url, 1, timeout.min(Duration::from_secs(1)), false)?;
         let Options { in_flight, adaptive, waiting, order, .. } = options;
-        let limits = Limits { in_flight, adaptive, waiting, order };
-        let reports = Bulkhead::of(options.report_connections);
-        let (jobs, worker) = Jobs::start(options.jobs, store.clone(), reports.clone());
+        let limits = Limits { in_flight: in_flight as usize, adaptive, waiting, order };
+        let reports = Bulkhead::of(options.report_connections as usize);
+        let (jobs, worker) = Jobs::start(options.jobs as usize, store.clone(), reports.clone());
         let shop = Self {
             store,
             probe,

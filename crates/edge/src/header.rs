@@ -1,8 +1,9 @@
-//! How is a header read that must occur exactly once? And how does a service admit only callers with its key?
+//! How is a header read that must occur exactly once? How does a service admit only callers with its key? And what is
+//! an origin?
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -22,6 +23,18 @@ pub fn only<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = only(headers, "authorization")?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start())
+}
+
+/// Whether this is an origin as browsers send it: a scheme, a host, perhaps a port, and nothing after that. `null` and
+/// `*` are not.
+pub fn is_origin(value: &HeaderValue) -> bool {
+    let Some((scheme, host)) = value.to_str().ok().and_then(|it| it.split_once("://")) else {
+        return false;
+    };
+    // A browser writes small letters, and the header is compared as it is.
+    let is_lower = !host.contains(char::is_uppercase);
+    let is_host = host.parse::<Authority>().is_ok_and(|it| !it.as_str().contains(['@', '*']));
+    matches!(scheme, "http" | "https") && is_lower && is_host
 }
 
 /// The key that callers of a service must send, if the service has one. We keep and compare digests only: the time of a
@@ -94,6 +107,30 @@ mod tests {
     fn without_a_key_everybody_gets_in() {
         for none in [None, Some("")] {
             assert!(ServiceKey::new(none).is_shown(&headers(&[])), "{none:?}");
+        }
+    }
+
+    #[test]
+    fn an_origin_has_a_scheme_and_a_host_and_no_path() {
+        let is_origin = |text: &'static str| is_origin(&HeaderValue::from_static(text));
+        for good in ["https://app.example", "http://127.0.0.1:8000", "http://[::1]:8000"] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "",
+            "*",
+            "null",
+            "app.example",
+            "https://",
+            "https://app.example/",
+            "https://app.example/a",
+            "https://app.example?",
+            "https://App.example",
+            "https://*.example",
+            "https://ada@app.example",
+            "file://app.example",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
         }
     }
 }

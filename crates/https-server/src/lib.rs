@@ -73,6 +73,8 @@ async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     let port = listener.local_addr()?.port();
     let https = format!("https://localhost:{port}");
     let serving = serving.word("home", home.display()).word("https", https);
+    // Pages of other sites are kept from the first port only. The second one needs no guard: a browser does not trust its
+    // certificate, all that it has is two constants in memory, and no call changes them.
     tokio::select! {
         served = whiteboard::serve_https(listener, &home) => served,
         served = serving.run(whiteboard::plain(port)) => served,

@@ -168,9 +168,14 @@ impl Child {
         self.url.trim_start_matches("http://")
     }
 
+    /// Its process id, if it has not ended.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Its resident set size, in bytes.
     pub async fn memory(&self) -> anyhow::Result<u64> {
-        let pid = self.process.id().context("it has ended already")?.to_string();
+        let pid = self.pid().context("it has ended already")?.to_string();
         let kibibytes: u64 = if cfg!(target_os = "linux") {
             // A small container has no `ps`.
             let status = tokio::fs::read_to_string(format!("/proc/{pid}/status")).await?;

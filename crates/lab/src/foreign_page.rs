@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, StatusCode, Uri, header::HOST, uri::Authority},
+    http::{HeaderMap, StatusCode, Uri, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -23,13 +23,20 @@ pub(crate) async fn refuse(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// No page can set or remove these headers. A browser leaves out the second one if it does not trust the host, and the
-/// host of another site is none of ours.
+/// No page can set or remove `Host`, `Origin` and `Sec-Fetch-Site`. A browser sends the last one only to hosts that it
+/// trusts, and 127.0.0.1 and localhost are such hosts.
+///
+/// Older browsers do not send `Sec-Fetch-Site`, and some send none with a WebSocket. They all send `Origin` there, and a
+/// `User-Agent` that begins with `Mozilla/`. A page's script that sets another `User-Agent` has to ask first (CORS), and
+/// the browser asks with its own. `Origin` alone decides nothing: our own programs send foreign ones to try CORS.
 fn is_foreign(uri: &Uri, headers: &HeaderMap) -> bool {
-    let host = headers.get(HOST).map(|host| host.to_str().unwrap_or_default());
-    let named = uri.authority().map(Authority::as_str).into_iter().chain(host);
-    let cross_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-    cross_site || !named.into_iter().all(is_this_machine)
+    let text = |name: &str| headers.get(name).map(|it| it.to_str().unwrap_or_default());
+    let named = uri.authority().map(Authority::as_str).into_iter().chain(text("host"));
+    let cross_site = text("sec-fetch-site") == Some("cross-site");
+    let is_browser = text("user-agent").is_some_and(|agent| agent.starts_with("Mozilla/"));
+    let is_ours = |origin: &str| origin.split_once("://").is_some_and(|it| is_this_machine(it.1));
+    let of_other_page = is_browser && !text("origin").is_none_or(is_ours);
+    cross_site || of_other_page || !named.into_iter().all(is_this_machine)
 }
 
 fn is_this_machine(authority: &str) -> bool {
@@ -41,7 +48,10 @@ fn is_this_machine(authority: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{
+        HeaderValue,
+        header::{HOST, ORIGIN, USER_AGENT},
+    };
 
     use super::*;
 
@@ -84,6 +94,31 @@ mod tests {
             ("http://evil.example/users", "localhost", None),
         ] {
             assert!(foreign(uri, host, site), "{uri} {host} {site:?}");
+        }
+    }
+
+    /// A request without `Sec-Fetch-Site`, by this program for a page of this origin.
+    fn foreign_by_origin(agent: &'static str, origin: &'static str) -> bool {
+        let headers = [(HOST, "127.0.0.1:3000"), (USER_AGENT, agent), (ORIGIN, origin)];
+        let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+        is_foreign(&"/users".parse().unwrap(), &HeaderMap::from_iter(headers))
+    }
+
+    #[test]
+    fn a_browser_that_says_nothing_of_the_site_is_judged_by_the_origin() {
+        let agent = "Mozilla/5.0 (Macintosh) Version/16.3 Safari/605.1.15";
+        for other in ["https://evil.example", "null", "", "http://127.0.0.1.evil.example"] {
+            assert!(foreign_by_origin(agent, other), "{other}");
+        }
+        for own in ["http://127.0.0.1:8000", "http://localhost:8000", "http://[::1]:8000"] {
+            assert!(!foreign_by_origin(agent, own), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_program_may_send_any_origin() {
+        for origin in ["https://evil.example", "null"] {
+            assert!(!foreign_by_origin("curl/8.5.0", origin), "{origin}");
         }
     }
 }

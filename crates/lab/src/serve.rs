@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use url::Url;
+use url::{Host, Url};
 
 use crate::{
     connection::Connections,
@@ -59,10 +59,10 @@ impl Serving {
 
     /// For a version that trusts whoever calls it. It is an error if it listens where other machines can call it.
     pub(crate) fn only_here(self) -> anyhow::Result<Self> {
-        let ip = self.listener.local_addr()?.ip();
         ensure!(
-            ip.is_loopback(),
-            "the whiteboard version trusts whoever calls it, so it is not served on {ip}; leave out `--host`"
+            self.is_local(),
+            "the whiteboard version trusts whoever calls it, so it is not served on {}; leave out `--host`",
+            self.url.host_str().unwrap_or_default()
         );
         Ok(Self { only_here: true, ..self })
     }
@@ -70,6 +70,16 @@ impl Serving {
     /// The address at which it will be served.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// Whether only programs of this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self.url.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            // We made the URL from the address that we listen on.
+            Some(Host::Domain(_)) | None => false,
+        }
     }
 
     /// Sets what `{name}` stands for in the lines to try: for example a second address, which is known only now.

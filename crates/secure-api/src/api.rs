@@ -198,7 +198,8 @@ async fn delete(may: May<WriteInvoices>, api: State<Api>, Id(id): Id) -> Result<
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What is asked for while so many are made is refused at once. In a queue, the clients of a flood would hold memory.
+/// While so many are made, the next one is refused at once: in a queue, the clients of a flood would hold memory. A client
+/// that does not read its answer holds memory too, and no turn.
 fn turn(api: &Api) -> Result<tokio::sync::SemaphorePermit<'_>> {
     api.documents.try_acquire().map_err(|_| Error::busy("too many documents at once"))
 }

@@ -28,7 +28,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context, ensure};
 use axum::http::HeaderValue;
 use edge::client_address::{ProxyHeader, TrustedProxies, TrustedProxy};
-use edge::{lookup::system_lookup, password::Passwords, secret::Secret};
+use edge::{header::is_origin, lookup::system_lookup, password::Passwords, secret::Secret};
 use lab::{Answer, Serve, Service, Serving};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
@@ -89,8 +89,9 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let allowed = options.webhook_allow;
     let is_here = allowed.is_none_or(|address| address.ip().is_loopback());
     ensure!(is_here, "--webhook-allow is for this machine: name a loopback address");
-    let is_private = is_loopback(&serving) || !options.trusted_proxies.is_empty();
+    let is_private = serving.is_local() || !options.trusted_proxies.is_empty();
     ensure!(is_private, "without TLS others read all: name the proxy with TLS by --trusted-proxy");
+    ensure!(options.origins.iter().all(is_origin), "--allow-origin: write https://app.example");
     let (password, shown) = password()?;
     let passwords = Passwords::new()?;
     let store = Store::new(&serving.database().await?)?;
@@ -115,10 +116,6 @@ async fn serve_whiteboard(serving: Serving) -> anyhow::Result<()> {
     let (password, shown) = password()?;
     seed(&Store::new(&database)?, &whiteboard::hash(password.expose())).await?;
     serving.word("password", shown).run(whiteboard::router(&database)?).await
-}
-
-fn is_loopback(serving: &Serving) -> bool {
-    matches!(serving.url().host_str(), Some("127.0.0.1" | "[::1]" | "localhost"))
 }
 
 /// The password of the accounts, and how the lines to try spell it: a given one is not printed.

@@ -1,7 +1,7 @@
 //! Who may do what? A handler says it in its first parameter, and a router takes no handler without one.
 //!
-//! Invariant: a call is reached only through [`May`], or was declared as open by name. Whoever forgets the check has
-//! nothing that compiles:
+//! Invariant: a call of [`Routes`] is reached only through [`May`], or was declared as open by name. Whoever forgets the
+//! check has nothing that compiles:
 //!
 //! ```
 //! use secure_api::may::{May, ReadInvoices, Routes};

@@ -15,7 +15,8 @@ pub const LIFE: u64 = 600;
 const LONGEST: usize = 2_048;
 const ISSUER: &str = "https://invoices.example/login";
 const AUDIENCE: &str = "https://invoices.example";
-/// RFC 9068: no other JWT that the same key may sign one day passes for an access token.
+/// The type from RFC 9068, whose `jti` and `client_id` we do not use: no other JWT that the same key may sign one day passes
+/// for an access token.
 const TYPE: &str = "at+jwt";
 
 /// What somebody may do.
@@ -75,7 +76,8 @@ impl Tokens {
     pub fn new(seed: [u8; 32]) -> Result<Self> {
         let key = SigningKey::from_bytes(&seed);
         let private = key.to_pkcs8_der().map_err(Error::internal)?;
-        // The one algorithm that we use. What the token's header says must be equal to it.
+        // The one algorithm that we use. What the token's header says must be equal to it. RFC 9864 prefers the name
+        // `Ed25519` for it, which our library does not write yet.
         let mut validation = Validation::new(Algorithm::EdDSA);
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);

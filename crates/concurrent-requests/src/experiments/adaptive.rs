@@ -22,11 +22,17 @@ const CONNECTIONS: &str = "24";
 /// Points a second in the chart.
 const POINTS: u32 = 5;
 
-/// A name and what the shop is started with.
-const WAYS: [(&str, &[&str]); 3] = [
-    ("fixed at 3", &["--in-flight", "3"]),
-    ("fixed at 9", &["--in-flight", "9"]),
-    ("adaptive", &["--in-flight", CONNECTIONS, "--adaptive"]),
+/// With nine at work, each request takes longer than this after the change. With a third of them, none does.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// A name, what the shop is started with, and when its clients hang up.
+type Way = (&'static str, &'static [&'static str], Option<Duration>);
+
+const WAYS: [Way; 4] = [
+    ("fixed at 3", &["--in-flight", "3"], None),
+    ("fixed at 9", &["--in-flight", "9"], None),
+    ("adaptive", &["--in-flight", CONNECTIONS, "--adaptive"], None),
+    ("adaptive, clients that hang up", &["--in-flight", CONNECTIONS, "--adaptive"], Some(PATIENCE)),
 ];
 
 /// A database that works at so many statements at once. The others wait inside it, one behind another, as they do for
@@ -67,7 +73,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "adaptive",
         "A database becomes three times slower, since it works at a third as many statements at once. A fixed limit is too low \
-         before, or makes everybody wait after. A limit that follows the latency is near what is right both times",
+         before, or makes everybody wait after. A limit that follows the latency is near what is right both times, also when \
+         clients hang up before they are answered",
         &["--seconds", "3"],
         run,
     )
@@ -84,7 +91,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // All at the same time, each with a database of its own, which mostly sleeps.
     let all = try_join_all(WAYS.map(|way| shop(&lab, way, params))).await?;
     let mut rows = Vec::new();
-    for ((name, _), phases) in WAYS.iter().zip(&all) {
+    for ((name, ..), phases) in WAYS.iter().zip(&all) {
         let cells = |seen: &[Seen]| {
             [format!("{:.0}", share(seen) * RATE), format!("{:.0}", percentile(seen, 50))]
         };
@@ -93,7 +100,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     let columns = ["limit", "answers/s", "p50 (ms)", "answers/s after", "p50 (ms) after"];
     lab.table("The second half of the time before and after", &columns, rows);
-    let [low, high, adaptive] = &all[..] else { anyhow::bail!("three ways") };
+    let [low, high, adaptive, impatient] = &all[..] else { anyhow::bail!("four ways") };
     let ratio = |what: String, value: f64, least: Option<f64>, most: Option<f64>| {
         let expected = match (least, most) {
             (Some(least), _) => format!("{least} or more"),
@@ -117,6 +124,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         );
         lab.figure(format!("{when}: answers, adaptive ÷ the better of the fixed"), kept, "");
     }
+    // If requests that outlast their clients taught nothing, the limit would stay where they do.
+    let check = "after: answers, clients that hang up ÷ those that wait";
+    let kept = share(&impatient[1]) / share(&adaptive[1]);
+    ratio(check.to_owned(), kept, Some(0.5), None);
+    lab.figure(check, kept, "");
     lab.figure("before: answers, fixed at 3 ÷ adaptive", answered, "");
     lab.figure("after: median wait, fixed at 9 ÷ adaptive", waited, "");
     Ok(())
@@ -125,7 +137,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 /// What clients saw in the second half of the time before and after.
 async fn shop(
     lab: &Lab,
-    (name, words): (&str, &[&str]),
+    (name, words, patience): Way,
     params: Params,
 ) -> anyhow::Result<[Vec<Seen>; 2]> {
     let fixture = Fixture::of(lab, 1).await?;
@@ -142,7 +154,14 @@ async fn shop(
     let time = Duration::from_secs_f64(2.0 * params.seconds);
     let load = at_rate(RATE, time, |number| {
         let clients = Arc::clone(&clients);
-        async move { Ok(clients.get(&product(number)).await? == 200) }
+        async move {
+            let path = product(number);
+            let status = match patience {
+                Some(patience) => clients.get_in_time(&path, patience, false).await?,
+                None => Some(clients.get(&path).await?),
+            };
+            Ok(status == Some(200))
+        }
     });
     let change = async {
         sleep(time / 2).await;

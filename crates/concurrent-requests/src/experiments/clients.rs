@@ -7,33 +7,36 @@ use std::{
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
-use lab::load::{self, http::Connection, median};
+use lab::load::{
+    self,
+    http::{Connection, Pool},
+    median,
+};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::time::{sleep, timeout};
 
 /// Clients of one server. Each request takes a free connection, or opens one.
 #[derive(Debug)]
 pub struct Clients {
-    host: String,
-    free: Mutex<Vec<Connection>>,
+    pool: Pool,
 }
 
 impl Clients {
     /// Of the server at `127.0.0.1:PORT`.
     pub fn of(host: &str) -> Self {
-        Self { host: host.to_owned(), free: Mutex::default() }
+        Self { pool: Pool::of(host) }
     }
 
     /// Sends a GET, reads its answer to the end and returns its status.
     pub async fn get(&self, path: &str) -> anyhow::Result<u16> {
-        self.send(|connection| connection.get(path)).await
+        self.pool.get(path).await
     }
 
     /// An order under this key.
     pub async fn order(&self, product: i64, key: &str) -> anyhow::Result<u16> {
         let order = format!(r#"{{"product":{product},"quantity":1}}"#);
         let key = [("idempotency-key", key.to_owned())];
-        self.send(|connection| connection.post_with("/orders", &key, &order)).await
+        self.pool.send(|connection| connection.post_with("/orders", &key, &order)).await
     }
 
     /// A GET by a client who hangs up after so long, and tells the service so if `told`. Nothing if no answer came in time.
@@ -54,21 +57,7 @@ impl Clients {
             request
         };
         // The connection is dropped with the request, which closes it.
-        timeout(patience, self.send(request)).await.ok().transpose()
-    }
-
-    /// A connection that fails is not used again.
-    async fn send(&self, request: impl FnOnce(&Connection) -> Vec<u8>) -> anyhow::Result<u16> {
-        let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = free().pop();
-        let mut connection = match taken {
-            Some(connection) => connection,
-            None => Connection::open(&self.host).await?,
-        };
-        let request = request(&connection);
-        let status = connection.send(&request).await?;
-        free().push(connection);
-        Ok(status)
+        timeout(patience, self.pool.send(request)).await.ok().transpose()
     }
 
     /// The same, which must have this status.

@@ -7,7 +7,7 @@ use lab::{Experiment, Lab, Sabotage, Target};
 use super::fixture::{Clients, Fixture, at_rate, capacity, percentile, product, recovered, share};
 
 /// As parts of the capacity.
-const LOADS: [f64; 4] = [0.5, 1.0, 2.0, 3.0];
+const LOADS: [f64; 5] = [0.2, 0.5, 1.0, 2.0, 3.0];
 /// After the overload. Before it, this load is no difficulty; with a retry from each client it is more than the capacity.
 const AFTER: f64 = 0.6;
 /// Few, so that the computer itself is far from its limits: only the service is overloaded.
@@ -39,8 +39,8 @@ struct Params {
     /// Milliseconds after which a client hangs up, and tries once more
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(100..=5_000))]
     patience: u64,
-    /// How many of the four loads are tried, from the largest down
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4))]
+    /// How many of the five loads are tried, from the largest down
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=5))]
     loads: u32,
 }
 
@@ -51,7 +51,7 @@ pub fn experiment() -> Experiment {
         "At three times the capacity, a service that takes everybody in and finishes what was abandoned answers next to \
          nobody in time, and stays so at a load that it could serve, since clients retry. With limits and a short queue it \
          goes on answering as many as it can",
-        &["--seconds", "1.2", "--after", "0.8", "--loads", "2"],
+        &["--seconds", "1.2", "--after", "2", "--loads", "2"],
         run,
     )
     .sabotage(Sabotage {
@@ -168,6 +168,10 @@ async fn load(
         }
         let axes = ("load ÷ capacity", "in time ÷ capacity");
         lab.point("Answers in time by load", axes, name, (load, goodput));
+        if !p99.is_nan() {
+            let axes = ("load ÷ capacity", "ms");
+            lab.point("p99 of the answers in time by load", axes, name, (load, p99));
+        }
         whole.p99 = p99;
         whole.goodput.push(goodput);
     }

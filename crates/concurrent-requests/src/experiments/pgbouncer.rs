@@ -118,7 +118,8 @@ async fn shop(lab: &Lab, clients: u32) -> anyhow::Result<(usize, i64)> {
         async move { clients.get(&path).await }
     }));
     let served = answers.await.into_iter().filter(|it| matches!(it, Ok(200))).count();
-    let sessions = "select count(*) from pg_stat_activity where datname = current_database()";
+    let sessions = "select count(*) from pg_stat_activity
+                    where datname = current_database() and backend_type = 'client backend'";
     let sessions: i64 = sqlx::query_scalar(sessions).fetch_one(&fixture.pool).await?;
     Ok((served, sessions - i64::from(fixture.pool.size())))
 }
@@ -132,6 +133,28 @@ async fn breaks(lab: &Lab, direct: &str, pooled: &str) -> anyhow::Result<()> {
     }
     let columns = ["clients", "what", "first", "then", "answer"];
     lab.table("What the next transaction finds", &columns, rows);
+    named_statement(lab, pooled).await
+}
+
+/// What becomes of a statement that a driver has prepared under a name. PgBouncer 1.21 and later can keep it, so that depends
+/// on the version and its settings: it is told, and not judged.
+async fn named_statement(lab: &Lab, pooled: &str) -> anyhow::Result<()> {
+    let mut one = PgConnection::connect(pooled).await?;
+    let mut other = PgConnection::connect(pooled).await?;
+    // sqlx gives it a name, and uses that name the next time.
+    sqlx::query("select 1").fetch_one(&mut one).await?;
+    other.execute(raw_sql("begin")).await?;
+    other.execute(raw_sql("select 1")).await?;
+    let again = match sqlx::query("select 1").fetch_one(&mut one).await {
+        Ok(_) => "found".to_owned(),
+        Err(sqlx::Error::Database(error)) => error.message().to_owned(),
+        Err(error) => return Err(error.into()),
+    };
+    other.execute(raw_sql("rollback")).await?;
+    other.execute(raw_sql("discard all")).await?;
+    lab.text(format!(
+        "A driver's named statement, after another client held the connection: {again}."
+    ));
     Ok(())
 }
 

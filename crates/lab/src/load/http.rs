@@ -33,8 +33,9 @@ impl Pool {
         self.send(|connection| connection.post(path, json)).await
     }
 
-    /// Sends one request. A connection that fails is not used again.
-    async fn send(&self, request: impl FnOnce(&Connection) -> Vec<u8>) -> anyhow::Result<u16> {
+    /// Sends the request that this makes, reads its answer to the end and returns its status. A connection that fails is
+    /// not used again.
+    pub async fn send(&self, request: impl FnOnce(&Connection) -> Vec<u8>) -> anyhow::Result<u16> {
         let free = || self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = free().pop();
         let mut connection = match taken {

@@ -28,7 +28,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "authentication",
         "Of thousands of pairs a client tries twenty, and of thousands of addresses that guess at one account twenty come \
-         through; no forged token is believed; and a login that fails says nothing about who has an account",
+         through; no forged token is believed; and the words of a login that fails say nothing about who has an account",
         &["--pairs", "60", "--logins", "3"],
         run,
     )
@@ -168,18 +168,19 @@ async fn forgeries(lab: &Lab, fixture: &Fixture) -> anyhow::Result<()> {
 async fn who_is_there(params: Params, lab: &Lab, fixture: &Fixture) -> anyhow::Result<()> {
     let (_child, target) = fixture.start(super::fixture::NOBODY).await?;
     let (mut times, mut words) = ([Vec::new(), Vec::new()], [String::new(), String::new()]);
-    for _ in 0..params.logins {
+    for round in 0..params.logins {
         let emails = [ADA.to_owned(), format!("{}@acme.example", new_word())];
-        for (n, email) in emails.iter().enumerate() {
+        // Each is the first one half of the times: it may warm what the second one uses.
+        for n in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
             let begun = Instant::now();
-            let answer = login(&target, email, "wrong", "").await?;
+            let answer = login(&target, &emails[n], "wrong", "").await?;
             times[n].push(begun.elapsed().max(Duration::from_micros(1)).as_secs_f64());
             words[n] = format!("{} {}", answer.status().as_u16(), answer.text().await?);
         }
     }
     let [known, unknown] = times.map(median);
-    let name = "time of a login to an unknown address ÷ to a known one, medians";
-    lab.figure_with_target(name, unknown / known, "", Aim::AtLeast(0.8));
+    let name = "time of the quicker kind of login ÷ of the slower, medians";
+    lab.figure_with_target(name, known.min(unknown) / known.max(unknown), "", Aim::AtLeast(0.8));
     let [known, unknown] = words;
     lab.check_eq("the answer for an unknown address is that for a wrong password", known, unknown);
     Ok(())

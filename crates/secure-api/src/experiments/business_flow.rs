@@ -22,8 +22,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "business-flow",
-        "A limit stops a bot that has only one of what the limit counts, also when its purchases come at once; a bot with many \
-         accounts, addresses and cards gets everything under every limit; and a draw leaves it its share",
+        "A limit stops a bot that has only one of what the limit counts, also when its purchases come at once; and a bot with \
+         many accounts, addresses and cards gets everything under every limit",
         &["--tickets", "20", "--many", "100"],
         run,
     )
@@ -163,8 +163,8 @@ async fn draw(lab: &Lab, pool: &PgPool, params: Params) -> anyhow::Result<()> {
         let drawn: i64 = drawn.bind(i64::from(params.tickets)).fetch_one(pool).await?;
         bot += drawn;
     }
-    let percent = bot * 100 / i64::from(params.tickets * rounds);
-    let check = "per cent of drawn tickets that a bot gets whose accounts are half of all";
-    lab.check(check, "40 to 60", percent, (40..=60).contains(&percent));
+    let percent = bot as f64 * 100.0 / f64::from(params.tickets * rounds);
+    // A figure: it says what chance does, and nothing of the answer.
+    lab.figure("drawn tickets of a bot whose accounts are half of all", percent, "%");
     Ok(())
 }

@@ -23,7 +23,7 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "function-level",
-        "Every call answers just those roles that a table written by hand says, and nobody without a token of ours; and the \
+        "Every call answers just those roles that a table written by hand says, and nobody without a token of ours; the \
          router and that table have the same calls",
         &["--rounds", "1"],
         run,
@@ -39,6 +39,12 @@ pub fn experiment() -> Experiment {
         replace: "        .guarded(\"GET\", \"/exports\", export)\n",
         with: "        .guarded(\"GET\", \"/exports\", export)\n        .guarded(\"GET\", \"/v0/exports\", export)\n",
         check: "calls of the router that the written table does not have",
+    })
+    .sabotage(Sabotage {
+        file: "src/api.rs",
+        replace: "let router = router.route(\"/openapi.json\"",
+        with: "let router = router.route(\"/secret\", get(show)).route(\"/openapi.json\"",
+        check: "routes that are added past the table (openapi.json is one)",
     })
 }
 
@@ -122,5 +128,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("calls of the router that the written table does not have", 0, more);
     let fewer = written.difference(&ours).count();
     lab.check_eq("calls of the written table that the router does not have", 0, fewer);
+    // axum's own router takes any handler, and no table can tell. The source can.
+    let source = include_str!("../api.rs");
+    let ways = [".route(", ".route_service(", ".nest(", ".nest_service(", ".merge(", ".fallback"];
+    let past: usize = ways.iter().map(|way| source.matches(way).count()).sum();
+    lab.check_eq("routes that are added past the table (openapi.json is one)", 1, past);
     Ok(())
 }

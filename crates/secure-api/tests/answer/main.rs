@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use conform::expect::json_of;
 use conform::http::{header, lives_and_is_ready, problem};
 use conform::target::{Target, within};
@@ -33,9 +33,10 @@ lab::tests![
     guesses_at_one_account_have_to_wait_and_other_clients_do_not,
     a_client_that_tries_many_accounts_has_to_wait,
     a_listed_origin_reads_answers_and_no_other_does,
-    secrets_are_in_no_line_of_the_log,
+    secrets_are_in_no_line_of_the_log_and_in_no_argument,
     it_is_not_served_to_others_without_tls_or_a_proxy_that_is_named,
     a_receiver_elsewhere_cannot_be_allowed,
+    what_is_no_origin_cannot_be_allowed,
     a_short_password_is_refused,
     a_page_of_another_site_does_not_reach_the_careless_version,
     the_log_names_the_user_also_when_it_says_more,
@@ -121,13 +122,21 @@ async fn a_listed_origin_reads_answers_and_no_other_does() -> Outcome {
     Ok(())
 }
 
-async fn secrets_are_in_no_line_of_the_log() -> Outcome {
+async fn secrets_are_in_no_line_of_the_log_and_in_no_argument() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let (child, target) = fixture.start(NOBODY).await?;
     let ada = Client::login(&target, ADA).await?;
     let log = child.log();
     ensure!(!log.contains(PASSWORD) && !log.contains(KEY), "{log}");
     ensure!(!log.contains(&ada.token.unwrap_or_default()), "{log}");
+    // Everybody on the machine may read the arguments of a program.
+    if cfg!(target_os = "linux") {
+        let pid = child.pid().context("it has ended")?;
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline"))?;
+        let arguments = String::from_utf8_lossy(&arguments);
+        ensure!(arguments.contains("serve"), "{arguments}");
+        ensure!(!arguments.contains(PASSWORD) && !arguments.contains(KEY), "{arguments}");
+    }
     Ok(())
 }
 
@@ -145,6 +154,17 @@ async fn a_receiver_elsewhere_cannot_be_allowed() -> Outcome {
     let refused = start(&fixture, &["--webhook-allow", "10.0.0.1:80"]).await.err();
     let refused = refused.map(|error| error.to_string());
     ensure!(refused.as_ref().is_some_and(|words| words.contains("loopback")), "{refused:?}");
+    Ok(())
+}
+
+async fn what_is_no_origin_cannot_be_allowed() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    for origin in ["*", "null", "https://app.example/"] {
+        let refused = start(&fixture, &["--allow-origin", origin]).await.err();
+        let refused = refused.map(|error| error.to_string());
+        let says = |words: &String| words.contains("--allow-origin: write");
+        ensure!(refused.as_ref().is_some_and(says), "{origin}: {refused:?}");
+    }
     Ok(())
 }
 
