@@ -115,15 +115,7 @@ impl Drop for Ticket<'_> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let kept = self.begun.elapsed();
-        let usual = self.admission.state().usual;
-        let counts = match self.teaches {
-            Teaches::Exactly => true,
-            // Without this a limit that is so high that every request outlasts its client would never be lowered.
-            Teaches::AtLeast => !usual.is_zero() && kept > usual,
-            Teaches::Nothing => false,
-        };
-        self.admission.leave(counts.then_some(kept));
+        self.admission.leave(self.begun.elapsed(), self.teaches);
     }
 }
 
@@ -189,14 +181,24 @@ impl Admission {
     // ANCHOR: leave
     /// A request has left after so long. Free places go to the next requests that can still be answered in time. One that
     /// begins just before its deadline is work for nobody, and makes those behind it late.
-    fn leave(self: &Arc<Self>, kept: Option<Duration>) {
+    fn leave(self: &Arc<Self>, kept: Duration, teaches: Teaches) {
         let mut state = self.state();
-        if let Some(kept) = kept {
+        let at_work = state.in_flight;
+        let counts = match teaches {
+            Teaches::Exactly => {
+                state.limit.learn(kept, at_work);
+                true
+            }
+            Teaches::AtLeast => {
+                state.limit.learn_at_least(kept, at_work);
+                !state.usual.is_zero() && kept > state.usual
+            }
+            Teaches::Nothing => false,
+        };
+        if counts {
             // A single report takes as long as a thousand products. With all of its time, everybody who waits would be late.
             let seen = if state.usual.is_zero() { kept } else { kept.min(8 * state.usual) };
             state.usual = (state.usual * 7 + seen) / 8;
-            let at_work = state.in_flight;
-            state.limit.learn(kept, at_work);
         }
         state.in_flight -= 1;
         let in_time = Instant::now() + 2 * state.usual;
@@ -420,8 +422,7 @@ mod tests {
     #[tokio::test]
     async fn a_hundred_that_teach_nothing_leave_the_limit_as_it_was() {
         let door = learned_up_to_eight().await;
-        // Those whose clients hang up sooner than that teach nothing either.
-        door.state().usual = LONG;
+        // Clients that hang up sooner than any answer came teach nothing either.
         let learned = || (door.pressure().limits.in_flight, door.state().usual);
         let before = learned();
         for teaches in [Teaches::Nothing, Teaches::AtLeast].repeat(50) {

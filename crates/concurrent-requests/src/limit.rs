@@ -40,16 +40,28 @@ impl Limit {
     /// waited inside the dependency, and half as many would get as much done. A few more may always try (the square root),
     /// so the limit grows as long as the latency stays. This is the gradient of Netflix's `concurrency-limits`.
     pub fn learn(&mut self, took: Duration, at_work: usize) {
-        if !self.adapts {
-            return;
-        }
         self.answers += 1;
-        if self.answers.is_multiple_of(FORGET) {
+        if self.adapts && self.answers.is_multiple_of(FORGET) {
             // Measured by itself, the best latency would contain the wait that this limit causes.
             self.now = (self.now / 2.0).max(1.0);
             self.best = Duration::MAX;
         }
         self.best = self.best.min(took);
+        self.step(took, at_work);
+    }
+
+    /// A request took so long and would have taken longer, but nobody waited for its end. If that counted as an answer, the
+    /// best latency would soon be the patience of the clients, and the limit would rise.
+    pub fn learn_at_least(&mut self, took: Duration, at_work: usize) {
+        if took > self.best {
+            self.step(took, at_work);
+        }
+    }
+
+    fn step(&mut self, took: Duration, at_work: usize) {
+        if !self.adapts {
+            return;
+        }
         let gradient = self.best.as_secs_f64() / took.as_secs_f64().max(1e-6);
         let aim = self.now * gradient.clamp(0.5, 1.0) + self.now.sqrt();
         // With few requests the latency says nothing of a higher limit.
@@ -83,6 +95,24 @@ mod tests {
             let found = settle(&mut limit, places, takes);
             assert!((places..=2 * places).contains(&found), "{places}: {found}");
         }
+    }
+
+    #[test]
+    fn clients_that_hang_up_before_they_are_answered_lower_it() {
+        let mut limit = Limit::new(100, true);
+        let (takes, patience) = (Duration::from_millis(100), Duration::from_millis(400));
+        settle(&mut limit, 6, takes);
+        for _ in 0..290 {
+            let at_work = limit.now();
+            let took = takes.mul_f64((at_work as f64 / 2.0).max(1.0));
+            if took > patience {
+                limit.learn_at_least(patience, at_work);
+            } else {
+                limit.learn(took, at_work);
+            }
+        }
+        // Eight at work take as long as the clients wait.
+        assert!((2..8).contains(&limit.now()), "{}", limit.now());
     }
 
     #[test]
