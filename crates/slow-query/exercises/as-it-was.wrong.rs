@@ -1,18 +1,18 @@
 // caught by: index
-    /// Runs the patient's query, applies the remedy, and runs it again; with `dry_run` nothing of it stays. All of this is in the
-    /// answer's own database.
+    /// Runs the patient's query, applies the remedy, and runs it again; with `dry_run` nothing of it stays but
+    /// the row counts in `pg_class`, which ANALYZE and CREATE INDEX write at once. All of this is in the answer's own database.
     pub async fn treat(
         &self,
         patient: &Patient,
         remedy: &Remedy,
         dry_run: bool,
     ) -> Result<(Examination, Examination)> {
-        let mut bed = self.alone().await?;
-        let connection = &mut bed.connection;
+        let mut session = self.alone().await?;
+        let connection = &mut session.connection;
         let before = self.examined(&mut *connection, patient).await?;
         if let Some(statements) = &remedy.statements {
             // The mistake: it is applied outside of the transaction, so the dry run is none.
-            say(&mut *connection, &statements.apply).await?;
+            execute(&mut *connection, &statements.apply).await?;
         }
         let mut tx = connection.begin().await?;
         let sql = remedy.rewrite.as_ref().unwrap_or(&patient.sql);

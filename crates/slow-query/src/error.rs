@@ -22,9 +22,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// No such patient, remedy, or remedy in effect.
     pub const NOT_FOUND: Self = Self(404, "there is nothing here");
-    /// The remedy is in effect, or another one that makes the same index or moves the same table.
-    pub const APPLIED: Self =
-        Self(409, "this remedy, or a part of it, is in effect already: take it back first");
+    /// The remedy is in effect, or another one that makes the same index; or one of the two replaces the table.
+    pub const APPLIED: Self = Self(
+        409,
+        "this remedy, a part of it, or one that it would disturb is in effect: take it back first",
+    );
+    /// A view of somebody else's reads the table that this remedy has made.
+    pub const IN_USE: Self =
+        Self(409, "something else uses what this remedy has made: drop that first");
     /// Old statistics cannot be made again.
     pub const NO_WAY_BACK: Self =
         Self(409, "this cannot be taken back: serve with --reset to begin anew");
@@ -75,6 +80,7 @@ impl From<sqlx::Error> for Error {
         match &*code(&error) {
             // The row in `treatments`, the index or the statistics are there.
             "23505" | "42P07" | "42710" => Self::APPLIED,
+            "2BP01" => Self::IN_USE,
             "55P03" | "40P01" => Self::BUSY,
             "57014" => Self::TOO_SLOW,
             _ if is_away(&error) => Self::DATABASE_AWAY,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Node, Plan};
-use crate::waits::{PAUSE, Waits};
+use crate::waits::Waits;
 
 /// What can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ pub fn findings(plan: &Plan, waits: &Waits) -> Vec<Finding> {
     found.extend(planning(plan));
     examine(&plan.root, Place::default(), &mut found);
     found.sort_by(|a, b| b.waste.total_cmp(&a.waste));
-    // Whoever waits does not work, so nothing in the plan is worse.
+    // A query that waits does no work, so waiting comes before all findings in the plan.
     let mut worst: Vec<Finding> = waiting(waits).into_iter().collect();
     for finding in found {
         if worst.iter().all(|it| it.kind != finding.kind) {
@@ -195,7 +195,6 @@ fn misestimate(node: &Node, place: Place) -> Option<Finding> {
 
 /// The plan does not say that it waited, so there is no node to name.
 fn waiting(waits: &Waits) -> Option<Finding> {
-    let milliseconds = PAUSE.as_millis() * u128::from(waits.waiting);
     let who = waits.blocker.as_ref().map(|blocker| {
         let state = blocker.state.as_deref().unwrap_or("in an unknown state");
         let seconds = blocker.seconds.unwrap_or_default();
@@ -204,8 +203,12 @@ fn waiting(waits: &Waits) -> Option<Finding> {
             blocker.pid
         )
     });
-    let words =
-        format!("It waited for a lock for some {milliseconds} ms.{}", who.unwrap_or_default());
+    let words = format!(
+        "It waited for a lock at {} of {} looks.{}",
+        waits.waiting,
+        waits.looks,
+        who.unwrap_or_default()
+    );
     let node = String::new();
     waits.mostly().then_some(Finding { kind: Kind::Waits, words, node, waste: 0.0 })
 }

@@ -82,6 +82,9 @@ mod tests {
             ] {
                 assert!(!tally(ordered, &[one]).is_same(&tally(ordered, &other)), "{other:?}");
             }
+            // Each twice: an exclusive or would make nothing of either.
+            let two: &[_] = &[Some("x")];
+            assert!(!tally(ordered, &[one, one]).is_same(&tally(ordered, &[two, two])));
             // Twice is not none.
             assert!(!tally(ordered, &[one, one]).is_same(&tally(ordered, &[])));
         }

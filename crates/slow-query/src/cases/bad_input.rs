@@ -24,8 +24,8 @@ cases! {
     Plain a_plan_that_is_cut_off_or_too_long_is_refused: "A plan that ends in the middle: 400; one of 10 MB: 413", "A terminal cuts off, and a log file goes on.";
     Plain a_hostile_plan_harms_nobody: "Absurd numbers: 422; a thousand levels: 400; SQL and markup for names: read, and nothing is run", "What was pasted was written by somebody else.";
     Plain a_large_plan_is_read: "A plan of two thousand nodes: 200", "Views upon views make such plans.";
-    Plain nobody_and_nothing_are_not_found: "A patient or a remedy that there is not: 404", "Paths are input too.";
-    Plain a_parameter_that_is_none_is_refused: "GET plan.svg?x=1: 422 that names remedy; an unknown remedy: 404", "A typing error should not look like an answer.";
+    Plain an_unknown_patient_or_remedy_is_not_found: "A patient or a remedy that there is not: 404", "Paths are input too.";
+    Plain an_unknown_parameter_is_refused: "GET plan.svg?x=1: 422 that names remedy; an unknown remedy: 404", "A typing error should not look like an answer.";
     Plain a_wrong_method_is_not_allowed: "A method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
     Plain an_unknown_path_is_not_found: "A path that there is not: 404", "An everyday event, and no error of the server.";
 }
@@ -115,7 +115,7 @@ async fn a_large_plan_is_read(target: &Target) -> Outcome {
     expect(found(&answer).contains(&"full_scan".to_owned()), "full_scan", &answer)
 }
 
-async fn nobody_and_nothing_are_not_found(target: &Target) -> Outcome {
+async fn an_unknown_patient_or_remedy_is_not_found(target: &Target) -> Outcome {
     let client = Client::of(target);
     not_found(
         target,
@@ -136,7 +136,7 @@ async fn nobody_and_nothing_are_not_found(target: &Target) -> Outcome {
     equal("in_effect", client.in_effect("big-sort").await?, json!([]))
 }
 
-async fn a_parameter_that_is_none_is_refused(target: &Target) -> Outcome {
+async fn an_unknown_parameter_is_refused(target: &Target) -> Outcome {
     invalid(target.get("patients/by-id/plan.svg?x=1").await?, "remedy").await?;
     not_found(target, &["patients/by-id/plan.svg?remedy=nothing"]).await
 }

@@ -35,6 +35,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         ("email-or-name", "index-email", "does_nothing"),
         ("email-or-name", "union", "harms"),
         ("email-or-name", "two-indexes", "helps"),
+        ("email-or-name", "union-indexes", "helps"),
         ("any-case", "index-email", "does_nothing"),
         ("any-case", "ilike", "does_nothing"),
         ("any-case", "index-lower", "helps"),

@@ -1,8 +1,8 @@
-//! Does it help to partition the table? The queries by the partition key, and nobody else.
+//! Which queries do partitions help?
 
-use lab::{Experiment, Lab, Sabotage};
+use lab::{Experiment, Lab, Sabotage, load::median};
 use serde_json::Value;
-use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, types::Json};
 
 use super::{fixture::Fixture, try_out};
 
@@ -21,7 +21,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "partitions",
         "Partitions help a query whose filter is the partition key and has no index. Where there is an index on the key, and for other \
-         filters, they do nothing. A lookup by another key asks each partition, and planning looks at each",
+         filters, they do nothing. A lookup by another key asks each partition. Planning opens each of them if the filter is computed \
+         (`now() - interval`), and one if it is a literal. DELETE of a day gives nothing back",
         &["--rows", "50000", "--partitions", "200"],
         run,
     )
@@ -59,9 +60,23 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     planned(&lab, &fixture, params.partitions).await
 }
 
-/// One day of many. The sum of a time and an interval depends on the time zone, so the planner does not know the day yet.
-const DAY: &str = "explain (analyze, buffers, format json) select count(*) from logs
+/// One day of many.
+const LITERAL: &str = "select count(*) from logs where at = timestamptz '2026-01-05 00:00+00'";
+/// The same day. The sum of a time and an interval depends on the time zone, so the planner does not know the day yet.
+const COMPUTED: &str = "select count(*) from logs
     where at = timestamptz '2026-01-05 00:00+00' + interval '0 days'";
+
+/// Tables and partitions that planning this query opened: it keeps a lock on each until the transaction ends.
+async fn opened(session: &mut PgConnection, sql: &str) -> anyhow::Result<i64> {
+    let mut tx = session.begin().await?;
+    sqlx::raw_sql(AssertSqlSafe(format!("explain {sql}"))).execute(&mut *tx).await?;
+    let locks =
+        "select count(*) from pg_locks where pid = pg_backend_pid() and locktype = 'relation'
+        and relation in (select oid from pg_class where relname like 'logs%')";
+    let locks = sqlx::query_scalar(locks).fetch_one(&mut *tx).await?;
+    tx.rollback().await?;
+    Ok(locks)
+}
 
 /// What the planner reads before a query that needs one partition of many.
 async fn planned(lab: &Lab, fixture: &Fixture, partitions: i64) -> anyhow::Result<()> {
@@ -82,11 +97,7 @@ async fn planned(lab: &Lab, fixture: &Fixture, partitions: i64) -> anyhow::Resul
     let mut session = fixture.connect().await?;
     let alone = "set max_parallel_workers_per_gather = 0; set jit = off";
     sqlx::raw_sql(alone).execute(&mut session).await?;
-    let mut plans = Vec::new();
-    for _ in 0..2 {
-        let Json(mut plan): Json<Value> = sqlx::query_scalar(DAY).fetch_one(&mut session).await?;
-        plans.push(plan[0].take());
-    }
+    let mut plans = explained(&mut session, COMPUTED, 1).await?;
     let pages = |part: &Value| {
         let number = |name: &str| part[name].as_f64().unwrap_or_default();
         number("Shared Hit Blocks") + number("Shared Read Blocks")
@@ -96,8 +107,49 @@ async fn planned(lab: &Lab, fixture: &Fixture, partitions: i64) -> anyhow::Resul
     let check = "pages that are read to plan a query for one partition, first in a session";
     lab.check(check, expected, planning, planning >= partitions as f64);
     lab.check("pages that the query itself reads", "at most 10", running, running <= 10.0);
-    let time = |name: &str| plans[1][name].as_f64().unwrap_or(f64::NAN);
-    let ratio = time("Planning Time") / time("Execution Time");
-    lab.figure("time, with the catalogue in the session's memory: planning ÷ running", ratio, "");
+    let literal = opened(&mut session, LITERAL).await?;
+    let check = "tables opened to plan a query for a day that is a literal";
+    lab.check(check, "at most 2", literal, literal <= 2);
+    let computed = opened(&mut session, COMPUTED).await?;
+    let check = "tables opened to plan a query for a day that is computed";
+    lab.check(check, format!("at least {partitions}"), computed, computed >= partitions);
+    for (what, sql) in [("a day that is computed", COMPUTED), ("a day that is a literal", LITERAL)]
+    {
+        plans = explained(&mut session, sql, 9).await?;
+        let ratio = |plan: &Value| {
+            let time = |name: &str| plan[name].as_f64().unwrap_or(f64::NAN);
+            time("Planning Time") / time("Execution Time")
+        };
+        let ratio = median(plans.iter().map(ratio).collect());
+        lab.figure(format!("time, for {what}: planning ÷ running"), ratio, "");
+    }
+    deleted(lab, fixture).await
+}
+
+/// The plans of this many runs.
+async fn explained(session: &mut PgConnection, sql: &str, runs: u32) -> anyhow::Result<Vec<Value>> {
+    let mut plans = Vec::new();
+    for _ in 0..runs {
+        let explain = AssertSqlSafe(format!("explain (analyze, buffers, format json) {sql}"));
+        let Json(mut plan): Json<Value> =
+            sqlx::query_scalar(explain).fetch_one(&mut *session).await?;
+        plans.push(plan[0].take());
+    }
+    Ok(plans)
+}
+
+/// What it costs to be rid of a day: its rows are deleted, or its partition is dropped.
+async fn deleted(lab: &Lab, fixture: &Fixture) -> anyhow::Result<()> {
+    let fill = "insert into logs select timestamptz '2026-01-03 00:00+00' + n * interval '1 second'
+        from generate_series(1, 20000) as n";
+    fixture.sql(fill).await?;
+    let size = "select coalesce(pg_relation_size(to_regclass('logs_2')), 0)";
+    let before = fixture.number(size).await?;
+    fixture.sql("delete from logs_2").await?;
+    let kept = fixture.number(size).await? as f64 / before as f64;
+    lab.check("bytes of a day's partition after DELETE ÷ before", "at least 1", kept, kept >= 1.0);
+    fixture.sql("drop table logs_2").await?;
+    let left = fixture.number(size).await?;
+    lab.check_eq("bytes of it after DROP TABLE", 0, left);
     Ok(())
 }

@@ -33,12 +33,16 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// The pages of every patient's query.
+/// The pages of every patient's query, without `one-device`: its wrong estimate takes seconds, four times, and the experiment
+/// `statistics` has it.
 async fn all(lab: &Lab, client: &Client, what: &str) -> anyhow::Result<BTreeMap<String, f64>> {
     let (patients, mut seen) = (client.patients().await?, BTreeMap::new());
     for (n, patient) in patients.iter().enumerate() {
         lab.progress(n as u64, patients.len() as u64, what);
         let name = patient["name"].as_str().unwrap_or_default();
+        if name == "one-device" {
+            continue;
+        }
         seen.insert(name.to_owned(), pages(&client.diagnose(name).await?));
     }
     Ok(seen)
@@ -54,7 +58,7 @@ async fn insert(fixture: &Fixture) -> anyhow::Result<f64> {
     let row = sqlx::raw_sql(insert).fetch_one(&mut session).await?;
     let Json(plan): Json<Value> = row.try_get(0)?;
     sqlx::raw_sql("rollback").execute(&mut session).await?;
-    // Rows that were rolled back are still in the way of whoever asks for the latest ones.
+    // Rows that were rolled back would slow down the query for the latest ones.
     fixture.sql("vacuum events").await?;
     Ok(plan[0]["Plan"]["WAL Records"].as_f64().unwrap_or_default())
 }

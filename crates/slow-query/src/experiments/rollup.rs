@@ -5,7 +5,7 @@ use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
 use super::{fixture::Fixture, try_out};
-use crate::error::is_locked;
+use crate::{cases::client::kinds, error::is_locked};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
@@ -32,6 +32,8 @@ pub fn experiment() -> Experiment {
     })
 }
 
+/// The events of all kinds, as the remedy `sample` estimates them.
+const SAMPLED: &str = "select count(*) * 10 from events tablesample system (10) repeatable (1)";
 /// A hundred more events of one kind.
 const NEW: i64 = 100;
 
@@ -46,6 +48,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         ("totals", "sample", "changes_the_answer"),
     ];
     let trials = try_out(&lab, &client, "Totals over all events", &remedies).await?;
+    let workers = kinds(&trials[0].after).iter().any(|kind| kind.starts_with("Gather"));
+    lab.check_eq("with workers: their rows are gathered", true, workers);
+    let sampled = fixture.number(SAMPLED).await? as f64 / params.rows as f64;
+    lab.figure("events by the sample ÷ events", sampled, "");
     let time = |run: &Value| run["milliseconds"].as_f64().unwrap_or(f64::NAN);
     let ratio = |at: usize| time(&trials[at].before) / time(&trials[at].after);
     lab.figure("time: one process ÷ with two workers", ratio(0), "");

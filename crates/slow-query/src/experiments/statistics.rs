@@ -18,8 +18,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "statistics",
         "Where columns depend on each other, the planner multiplies their shares, expects one row where many come, and reads the other \
-         table once for each of them. CREATE STATISTICS with ANALYZE mends it, a larger sample does not. After a load, ANALYZE alone \
-         does",
+         table once for each of them. CREATE STATISTICS with ANALYZE mends it, more about each single column does not. After a load, \
+         ANALYZE alone does",
         &["--rows", "50000"],
         run,
     )

@@ -17,7 +17,7 @@ use crate::plan::{Pasted, Plan};
 use crate::waits::{Blocker, PAUSE, Waits};
 use crate::{patient::Patient, tally::Tally, treatment::Examination};
 
-/// The schema. Whoever starts the service has run it.
+/// The schema. `lab` runs it before the service starts.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
 /// For a short call of the database.
@@ -39,7 +39,7 @@ pub struct Store {
 }
 
 /// A connection of its own for a slow query. When it is dropped, PostgreSQL rolls back what was not committed.
-struct Bed<'a> {
+struct Session<'a> {
     connection: PgConnection,
     _turn: SemaphorePermit<'a>,
 }
@@ -68,27 +68,27 @@ impl Store {
         timeout(Duration::from_secs(2), connection).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
-    async fn bed(&self) -> Result<Bed<'_>> {
+    async fn session(&self) -> Result<Session<'_>> {
         let turn = timeout(TURN, self.turns.acquire()).await;
         let turn = turn.ok().and_then(std::result::Result::ok).ok_or(Error::TOO_SLOW)?;
-        Ok(Bed { connection: self.connect().await?, _turn: turn })
+        Ok(Session { connection: self.connect().await?, _turn: turn })
     }
 
     /// Makes this many events with their users and sessions, if there are none.
     pub async fn fill_if_empty(&self, events: i64) -> sqlx::Result<()> {
         let mut connection = self.connect().await?;
-        say(&mut connection, "set statement_timeout = 0; set lock_timeout = 0").await?;
+        execute(&mut connection, "set statement_timeout = 0; set lock_timeout = 0").await?;
         let mut tx = connection.begin().await?;
         // Of two processes that start at once, the second waits, and finds them. A lock on a table would wait for a remedy.
-        say(&mut tx, "select pg_advisory_xact_lock(hashtext('fill'))").await?;
+        execute(&mut tx, "select pg_advisory_xact_lock(hashtext('fill'))").await?;
         let empty = "select not exists (select from users)";
         if sqlx::query_scalar(empty).fetch_one(&mut *tx).await? {
             let fill = include_str!("fill.sql").replace(":events", &events.to_string());
-            say(&mut tx, &fill).await?;
+            execute(&mut tx, &fill).await?;
         }
         tx.commit().await?;
         // Only this, and no `analyze`: the statistics on `loads` have to stay old.
-        say(&mut connection, "vacuum (skip_locked) users, events, sessions").await
+        execute(&mut connection, "vacuum (skip_locked) users, events, sessions").await
     }
 
     // ANCHOR: slow
@@ -113,8 +113,8 @@ impl Store {
 
     /// Runs the patient's query, and changes nothing.
     pub async fn diagnose(&self, patient: &Patient) -> Result<Examination> {
-        let mut bed = self.bed().await?;
-        Ok(self.examined(&mut bed.connection, patient).await?)
+        let mut session = self.session().await?;
+        Ok(self.examined(&mut session.connection, patient).await?)
     }
 
     /// Runs the patient's query in a transaction that is rolled back.
@@ -130,7 +130,7 @@ impl Store {
     }
 
     // ANCHOR: examine
-    /// Runs a query in this transaction: for its plan, while somebody else looks what it waits for, and again for its rows. The
+    /// Runs a query in this transaction: for its plan, while another session checks what it waits for, and again for its rows. The
     /// statements are those of our catalogue.
     async fn examine(
         &self,
@@ -141,7 +141,7 @@ impl Store {
     ) -> sqlx::Result<Examination> {
         let session = Some(include_str!("session.sql"));
         for settings in [session, patient.settings.as_deref(), settings].into_iter().flatten() {
-            say(tx, settings).await?;
+            execute(tx, settings).await?;
         }
         let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *tx).await?;
         let (explained, waits) = self.watched(pid, explain(&mut *tx, sql)).await;
@@ -210,6 +210,6 @@ fn values<'a>(row: &'a PgRow, uses: &[String]) -> sqlx::Result<Vec<Option<&'a [u
 }
 
 /// Runs statements of our own, one or more.
-async fn say(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
+async fn execute(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(drop)
 }

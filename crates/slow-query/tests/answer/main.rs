@@ -27,7 +27,8 @@ lab::tests![
     a_remedy_whose_connection_is_ended_half_way_leaves_the_database_as_it_was,
     a_query_that_never_gets_its_lock_is_diagnosed_all_the_same,
     every_remedy_does_what_the_catalogue_says,
-    what_a_remedy_is_taken_back_from_is_as_before,
+    taking_a_remedy_back_restores_the_plans,
+    partitions_stand_alone_and_keep_what_was_written_meanwhile,
     a_database_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
@@ -140,7 +141,7 @@ async fn every_remedy_does_what_the_catalogue_says() -> Outcome {
     Ok(())
 }
 
-async fn what_a_remedy_is_taken_back_from_is_as_before() -> Outcome {
+async fn taking_a_remedy_back_restores_the_plans() -> Outcome {
     let fixture = Fixture::fresh(50_000).await?;
     let (_child, client) = fixture.start().await?;
     let objects = fixture.number(OBJECTS).await?;
@@ -158,6 +159,39 @@ async fn what_a_remedy_is_taken_back_from_is_as_before() -> Outcome {
         // The statistics of single columns are a new sample, so an estimate may differ a little.
         ensure!((after - before).abs() < before / 10.0, "{patient} {remedy}: {before}, {after}");
     }
+    Ok(())
+}
+
+async fn partitions_stand_alone_and_keep_what_was_written_meanwhile() -> Outcome {
+    let fixture = Fixture::fresh(5_000).await?;
+    let (_child, client) = fixture.start().await?;
+    let objects = fixture.number(OBJECTS).await?;
+    client.treat("by-user", "index-user", false).await?;
+    problem(client.ask("buyers", "partitions", false).await?, 409).await?;
+    ensure!(client.undo("by-user", "index-user").await?.status() == 204);
+    client.treat("buyers", "partitions", false).await?;
+    for (patient, remedy) in
+        [("by-user", "index-user"), ("totals", "trigger"), ("by-user", "partitions")]
+    {
+        problem(client.ask(patient, remedy, false).await?, 409).await?;
+    }
+    fixture.sql("delete from events where id = 1").await?;
+    fixture.sql("update events set url = '/moved' where id = 2").await?;
+    fixture
+        .sql(
+            "insert into events (id, user_id, kind, url, created_at)
+              select 1000000, user_id, kind, url, created_at from events where id = 3",
+        )
+        .await?;
+    fixture.sql("create view clicks as select id from events where kind = 'click'").await?;
+    problem(client.undo("buyers", "partitions").await?, 409).await?;
+    fixture.sql("drop view clicks").await?;
+    ensure!(client.undo("buyers", "partitions").await?.status() == 204);
+    ensure!(fixture.number(OBJECTS).await? == objects);
+    let kept = "select count(*) from events where id = 1000000 or id = 2 and url = '/moved'";
+    ensure!(fixture.number(kept).await? == 2);
+    ensure!(fixture.number("select count(*) from events where id > 1").await? == 5_000);
+    ensure!(fixture.number("select count(*) from events").await? == 5_000);
     Ok(())
 }
 
