@@ -44,7 +44,7 @@ async fn while_busy(client: &Client, remedy: &str) -> anyhow::Result<String> {
         let (waiting, looks) = (count(run, "waiting"), count(run, "looks"));
         waiting >= 2 && waiting * 2 > looks
     };
-    for _ in 0..10 {
+    for _ in 0..5 {
         let trial = match client.try_out("busy-row", remedy).await {
             Ok(trial) => trial,
             // This is no effect, so the check shows it and fails.
