@@ -21,7 +21,7 @@ use crate::coordinator::{Coordinator, Level};
 use crate::draw::{Marks, draw};
 use crate::error::{Error, Result};
 use crate::history::{Action, History, Operation};
-use crate::peers::Exchange;
+use crate::peers::{Exchange, Known};
 use crate::record::{Change, Key, Kind, Record, Slot, within_limit};
 use crate::version::Vector;
 
@@ -130,13 +130,27 @@ async fn put(
     let past = past(&node.signer, &slot, body.context.as_deref())?;
     let value = within_limit(body.value).map_err(|message| Error::invalid("value", message))?;
     let change = Change::Put { value: value.clone(), past };
-    let called = now();
-    let written = node.coordinator.write(&slot, change, level).await;
-    if matches!(written, Ok(_) | Err(Error::TooFew { .. })) {
-        let returned = written.is_ok().then(now);
-        remember(&node, &slot, &headers, Action::Write(value), (called, returned));
-    }
-    Ok(written_as(&node, &slot, &written?))
+    let (writer, of) = (node.clone(), slot.clone());
+    let written = to_the_end(&node, async move {
+        let called = now();
+        let written = writer.coordinator.write(&of, change, level).await;
+        // These may take effect.
+        if matches!(written, Ok(_) | Err(Error::TooFew { .. } | Error::Disk(_))) {
+            let returned = written.is_ok().then(now);
+            remember(&writer, &of, &headers, Action::Write(value), (called, returned));
+        }
+        written
+    });
+    Ok(written_as(&node, &slot, &written.await?))
+}
+
+/// Lets a write come to its end if its client hangs up: it may be in our log, so it must reach the others and the history.
+async fn to_the_end<T: Send + 'static>(
+    node: &Node,
+    write: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let ended = node.coordinator.tasks.spawn(write).await;
+    ended.map_err(|error| Error::Internal(error.to_string()))?
 }
 
 /// Changes a counter or a set.
@@ -157,8 +171,10 @@ async fn change(
         (Kind::Set, ..) => return Err(Error::invalid("insert", "send insert or remove, alone")),
         _ => return Err(Error::invalid("kind", "must be counter or set; others take PUT")),
     };
-    let written = node.coordinator.write(&slot, change, level).await?;
-    Ok(written_as(&node, &slot, &written))
+    let (writer, of) = (node.clone(), slot.clone());
+    let written =
+        to_the_end(&node, async move { writer.coordinator.write(&of, change, level).await });
+    Ok(written_as(&node, &slot, &written.await?))
 }
 
 /// Reads the value, or all siblings, or the items.
@@ -197,7 +213,7 @@ fn past(signer: &Signer, slot: &Slot, context: Option<&str>) -> Result<Vector> {
         (None, _) => Ok(Vector::default()),
         (Some(context), Kind::Siblings) => signer
             .verify(&slot.key, context)
-            .ok_or_else(|| wrong("is none that this cluster gave out for this key")),
+            .ok_or_else(|| wrong("was not given out by this cluster for this key")),
         (Some(_), _) => Err(wrong("only a register with siblings takes it")),
     }
 }
@@ -259,7 +275,8 @@ async fn cluster(State(node): State<Node>) -> Json<Value> {
 }
 
 /// The operations that this node has coordinated. `?key=lww/tea` shows one register. Only the histories of all nodes
-/// together say whether they are linearizable: a value may have been written through another node.
+/// together say whether they are linearizable: a value may have been written through another node. They can be put together
+/// if one clock gave their times, so on one machine.
 async fn history(State(node): State<Node>, uri: Uri) -> Result<Json<Value>> {
     let operations = asked_for(&node, &uri)?;
     Ok(Json(json!({ "node": node.coordinator.replica.node, "operations": operations })))
@@ -287,11 +304,12 @@ async fn ready() -> Json<Value> {
 }
 
 /// What another node sends: it wants to know what we know, and may know more.
-async fn replica(State(node): State<Node>, body: Bytes) -> Result<Json<Record>> {
+async fn replica(State(node): State<Node>, body: Bytes) -> Result<Json<Known>> {
     let wrong = |error: serde_json::Error| Error::invalid("record", error.to_string());
     let Exchange { slot, record } = serde_json::from_slice(&body).map_err(wrong)?;
-    Ok(Json(match record {
+    let record = match record {
         Some(record) => node.coordinator.merge_here(&slot, record).await?,
         None => node.coordinator.replica.get(&slot),
-    }))
+    };
+    Ok(Json(Known { node: node.coordinator.replica.node, record }))
 }

@@ -8,8 +8,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// A node remembers this many operations, the newest.
-const REMEMBERED: usize = 10_000;
+/// A node remembers this many operations, the newest: with the longest values, 32 MB.
+const REMEMBERED: usize = 2_000;
 
 /// What a client did to one key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,7 +28,10 @@ pub mod api;
 pub mod cases;
 pub mod experiments;
 
-use std::{fs, io, path::Path, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fs, io, os::unix::fs::OpenOptionsExt, path::Path, path::PathBuf,
+    sync::Arc, time::Duration,
+};
 
 use anyhow::{Context, ensure};
 use futures_util::future::try_join_all;
@@ -52,7 +55,7 @@ struct Options {
     /// Where another node of the cluster is: 1=http://host:port
     #[arg(long = "peer", value_name = "N=URL", value_parser = numbered)]
     peers: Vec<(u8, Url)>,
-    /// How many nodes there are, if this process starts them
+    /// How many nodes there are, if this process starts them. Each size needs a home of its own
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
     nodes: u8,
     /// The folder in which each node has its own
@@ -64,7 +67,7 @@ struct Options {
     /// How far the clock that this node is given is ahead of the machine's
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     clock_ahead_ms: i64,
-    /// Gives it a hybrid logical clock, which is never behind a time that it has seen
+    /// Gives it a hybrid logical clock, which is never behind a time that it has seen of the key
     #[arg(long)]
     hybrid_clock: bool,
     /// What the nodes show each other. Without it, one is made and kept in the home
@@ -168,9 +171,10 @@ fn start_node(
     // The name must not tell the key. Whoever knows the key can still see that the names agree.
     let cluster = format!("{:08x}", crc32fast::hash(cluster_key.as_bytes()));
     let folder = home.join(format!("node-{number}"));
-    let replica = Replica::open(&folder, &Owner { cluster, node: number }, clock)
+    let peers: BTreeMap<_, _> = peers.into_iter().filter(|(other, _)| *other != number).collect();
+    let owner = Owner { cluster, node: number, nodes: peers.len() + 1 };
+    let replica = Replica::open(&folder, &owner, clock)
         .with_context(|| format!("node {number} cannot use {}", folder.display()))?;
-    let peers = peers.into_iter().filter(|(other, _)| *other != number).collect();
     let peers = Peers::new(peers, cluster_key, patience)?;
     let coordinator = Coordinator { replica: Arc::new(replica), peers, tasks: TaskTracker::new() };
     let node = Node { coordinator, signer: Signer::new(cluster_key), history: Arc::default() };
@@ -189,8 +193,10 @@ async fn stop(node: &Node) {
 fn kept_key(home: &Path) -> anyhow::Result<String> {
     let path = home.join("cluster-key");
     let new = format!("{:032x}", rand::random::<u128>());
-    let written = fs::File::create_new(&path)
-        .and_then(|mut it| io::Write::write_all(&mut it, new.as_bytes()));
+    // Whoever can read it can act as a node.
+    let mut options = fs::File::options();
+    let created = options.write(true).create_new(true).mode(0o600).open(&path);
+    let written = created.and_then(|mut it| io::Write::write_all(&mut it, new.as_bytes()));
     match written {
         Ok(()) => Ok(new),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -3,6 +3,9 @@
 //! The log is a file of frames: the length of a record, its CRC-32, and the record. The first one says whose log it is. A
 //! process that is killed while it writes leaves a torn last frame, which was not acknowledged and is cut off. Damage
 //! before the last frame means that acknowledged writes are gone, so the node does not start.
+//!
+//! Invariant: a file is changed only after its first frame has said that it is ours, or if it holds no more than the
+//! beginning of that frame.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -30,12 +33,18 @@ pub enum OpenError {
     /// Two processes would be one node.
     #[error("another process is this node already: it holds the lock on its log")]
     InUse,
-    /// The folder has another node's data, or that of another cluster.
-    #[error("this is the log of {0}: give each node a folder of its own")]
+    /// The folder has another node's data, or that of another cluster, or of a cluster of another size.
+    #[error(
+        "this is the log of {0}: give each node, and each size of the cluster, a folder of its own"
+    )]
     NotOurs(String),
+    /// A file that somebody else has put there.
+    #[error("its file named log is not one of ours: choose another folder")]
+    NoLog,
     /// A frame before the last one is damaged.
     #[error(
-        "the log is damaged at byte {0}: remove the folder, and let the node join under a new number"
+        "the log is damaged at byte {0}, so acknowledged writes are missing: keep the folder, and restore the log from a \
+         copy; an empty node in its place would let a quorum miss them"
     )]
     Damaged(usize),
 }
@@ -47,6 +56,8 @@ pub struct Owner {
     pub cluster: String,
     /// The node.
     pub node: Node,
+    /// How many nodes the cluster has. A majority of three and a majority of five need not have a node in common.
+    pub nodes: usize,
 }
 
 /// A log that only grows, in a file that this process alone has open.
@@ -67,19 +78,27 @@ impl Log {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let (mut records, end) = records(&bytes).map_err(OpenError::Damaged)?;
-        let mut log = Self { file, end: end as u64 };
-        log.cut_off()?;
         let ours = serde_json::to_vec(owner).map_err(io::Error::from)?;
         match records.first() {
-            None => {
-                log.append(&ours)?;
-                // A power cut must not take the name of the new file: the node would begin again, and give its dots twice.
-                File::open(folder)?.sync_all()?;
-            }
+            // A new file, or one whose first frame was torn: only we write what begins like this frame.
+            None if is_torn(&bytes, &frame(&ours)?) => {}
+            None => return Err(OpenError::NoLog),
             Some(first) if *first == ours => drop(records.remove(0)),
             Some(first) => {
                 return Err(OpenError::NotOurs(String::from_utf8_lossy(first).into_owned()));
             }
+        }
+        let mut log = Self { file, end: end as u64 };
+        log.cut_off()?;
+        if end == 0 {
+            log.append(&ours)?;
+        }
+        // A process that was killed may have written a frame, or made the file, without a flush. If a power cut then took
+        // what this node goes on from, it would give its dots twice.
+        log.file.sync_all()?;
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        for folder in [Some(folder), parent].into_iter().flatten() {
+            File::open(folder)?.sync_all()?;
         }
         Ok((log, records))
     }
@@ -106,6 +125,13 @@ impl Log {
         self.file.set_len(self.end)?;
         self.file.seek(SeekFrom::End(0)).map(drop)
     }
+}
+
+/// Whether a kill or a power cut while this frame was written can have left these bytes. After a power cut, the end of a
+/// file may be zeros.
+fn is_torn(bytes: &[u8], frame: &[u8]) -> bool {
+    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    bytes.len() <= frame.len() && frame.starts_with(&bytes[..written])
 }
 
 /// Waits a moment for the lock.
@@ -162,7 +188,7 @@ mod tests {
     use super::*;
 
     fn owner(node: Node) -> Owner {
-        Owner { cluster: "tea".to_owned(), node }
+        Owner { cluster: "tea".to_owned(), node, nodes: 3 }
     }
 
     /// Three records, in frames.
@@ -211,12 +237,45 @@ mod tests {
     fn the_log_of_another_node_or_cluster_is_refused() {
         let folder = tempdir().unwrap();
         drop(Log::open(folder.path(), &owner(1)).unwrap());
-        let other_cluster = Owner { cluster: "coffee".to_owned(), node: 1 };
-        for other in [owner(2), other_cluster] {
+        let path = folder.path().join("log");
+        // With a torn record, which only its own node may cut off.
+        File::options().append(true).open(&path).unwrap().write_all(b"torn").unwrap();
+        let before = fs::read(&path).unwrap();
+        let other_cluster = Owner { cluster: "coffee".to_owned(), ..owner(1) };
+        let other_size = Owner { nodes: 5, ..owner(1) };
+        for other in [owner(2), other_cluster, other_size] {
             let error = Log::open(folder.path(), &other).unwrap_err();
             assert!(matches!(error, OpenError::NotOurs(_)), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), before, "{other:?}");
         }
         assert!(Log::open(folder.path(), &owner(1)).is_ok());
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_refused_and_left_alone() {
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("log");
+        for foreign in [b"Dear diary, ".repeat(100), b"short".to_vec(), vec![0; 1_000]] {
+            fs::write(&path, &foreign).unwrap();
+            let error = Log::open(folder.path(), &owner(1)).unwrap_err();
+            assert!(matches!(error, OpenError::NoLog), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), foreign);
+        }
+    }
+
+    #[test]
+    fn a_log_whose_first_frame_was_torn_begins_again() {
+        let first = frame(&serde_json::to_vec(&owner(1)).unwrap()).unwrap();
+        for written in 0..first.len() {
+            for zeros in [0, first.len() - written] {
+                let folder = tempdir().unwrap();
+                let torn = [&first[..written], &vec![0; zeros]].concat();
+                fs::write(folder.path().join("log"), torn).unwrap();
+                let (_, records) = Log::open(folder.path(), &owner(1)).unwrap();
+                assert!(records.is_empty(), "{written} and {zeros}");
+                assert_eq!(fs::read(folder.path().join("log")).unwrap(), first);
+            }
+        }
     }
 
     #[test]

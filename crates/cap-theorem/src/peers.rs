@@ -19,6 +19,15 @@ pub struct Exchange {
     pub record: Option<Record>,
 }
 
+/// What a node answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Known {
+    /// Its number.
+    pub node: Node,
+    /// What it knows of the register.
+    pub record: Record,
+}
+
 /// The other nodes of the cluster.
 #[derive(Clone, Debug)]
 pub struct Peers {
@@ -61,13 +70,14 @@ impl Peers {
             calls.spawn(async move {
                 let answer = peers.call(node, &exchange).await;
                 let answer = answer.inspect_err(|error| tracing::debug!(node, %error, "no answer"));
-                Some((node, answer.ok()?))
+                // Two addresses of one process must not count as two nodes.
+                answer.ok().filter(|it| it.node == node).map(|it| (node, it.record))
             });
         }
         calls
     }
 
-    async fn call(&self, node: Node, exchange: &Exchange) -> reqwest::Result<Record> {
+    async fn call(&self, node: Node, exchange: &Exchange) -> reqwest::Result<Known> {
         // `exchange` takes its nodes from `all`; a number that is not there is asked nowhere and does not answer.
         let url = self.urls.get(&node).map(|url| format!("{url}replica")).unwrap_or_default();
         let call = self.http.post(url).bearer_auth(&self.cluster_key).json(exchange);

@@ -26,7 +26,7 @@ pub struct Replica {
     /// Its number.
     pub node: Node,
     clock: Clock,
-    /// Whoever holds it makes the next change.
+    /// Its holder makes the next change.
     log: Mutex<Log>,
     records: RwLock<HashMap<Slot, Record>>,
 }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn open(folder: &Path, node: Node) -> Replica {
-        let owner = Owner { cluster: "ours".to_owned(), node };
+        let owner = Owner { cluster: "ours".to_owned(), node, nodes: 3 };
         Replica::open(folder, &owner, Clock::new(0, false)).unwrap()
     }
 

@@ -16,15 +16,15 @@ use super::client::Client;
 
 cases! {
     Plain a_key_may_be_any_printable_line: "Keys with blanks, slashes, quotes, other alphabets and emoji: read as they were written", "Keys are input too, and they stand in a path.";
-    Plain what_is_no_key_is_refused: "A key with a control character, with a line end or of more than 200 bytes: 422 that names key", "It would break logs, or fill the memory.";
+    Plain a_bad_key_is_refused: "A key with a control character, with a line end or of more than 200 bytes: 422 that names key", "It would break logs, or fill the memory.";
     Plain a_value_may_be_any_text: "Values that are empty, long, or hold NUL, quotes and U+2028: read as they were written", "A store does not judge what it keeps.";
     Plain a_value_that_is_too_long_is_refused: "A value of more than 16 KiB: 422 that names value, or 413", "Each version is kept by every node.";
-    Plain a_body_that_is_no_write_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
+    Plain a_bad_body_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
     Plain a_change_that_does_not_fit_is_refused: "A PUT of a counter or a set, a POST of another kind, an amount that is no whole number, insert and remove together: 422", "An amount cannot be inserted.";
     Plain a_set_that_is_full_is_told: "The 65th item of a set: 422 that names insert, and the others are there", "Each node sends the whole set whenever it changes.";
     Plain a_forged_context_is_refused: "A context that was changed, cut off, made up or given out for another key: 422 that names context", "With a context from the future, a client would swallow writes that are still to come.";
     Plain a_context_where_there_are_no_siblings_is_refused: "A context with kind=lww or kind=atomic: 422 that names context", "It would be ignored, and the client would believe in it.";
-    Plain a_query_that_is_none_is_refused: "An unknown or repeated parameter, or a value that it does not have: 422 that names it", "`w=qourum` must not be taken for the default.";
+    Plain a_bad_query_is_refused: "An unknown or repeated parameter, or a value that it does not have: 422 that names it", "`w=qourum` must not be taken for the default.";
     Plain an_atomic_register_takes_no_level_but_quorum: "kind=atomic with w or r of 1 or all: 422 that names it", "With less it would not be atomic, and more would not make it better.";
     Plain a_wrong_method_is_not_allowed: "A method that a path does not have: 405 with Allow", "It tells a client's author what the path is for.";
     Plain an_unknown_path_is_not_found: "A path that there is not: 404", "An everyday event, and no error of the server.";
@@ -56,7 +56,7 @@ async fn a_key_may_be_any_printable_line(target: &Target) -> Outcome {
     client.write(&longest, "", "v", None).await.map(drop)
 }
 
-async fn what_is_no_key_is_refused(target: &Target) -> Outcome {
+async fn a_bad_key_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let long = "x".repeat(201);
     for key in ["a\0b", "a\nb", "\u{1b}[31m", "a\u{2028}b", &long] {
@@ -90,7 +90,7 @@ async fn a_value_that_is_too_long_is_refused(target: &Target) -> Outcome {
     refused(client.put(&client.key("long"), "", &body).await?, &[413, 422]).await
 }
 
-async fn a_body_that_is_no_write_is_refused(target: &Target) -> Outcome {
+async fn a_bad_body_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let key = client.key("body");
     let request = || client.request(Method::PUT, &key, "");
@@ -180,7 +180,7 @@ async fn a_context_where_there_are_no_siblings_is_refused(target: &Target) -> Ou
     Ok(())
 }
 
-async fn a_query_that_is_none_is_refused(target: &Target) -> Outcome {
+async fn a_bad_query_is_refused(target: &Target) -> Outcome {
     let client = Client::of(target);
     let key = client.key("query");
     let body = json!({ "value": "v" });

@@ -19,8 +19,9 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "ap",
-        "With w=1 and r=1 both sides of a cut go on, and the history is not linearizable. After healing all nodes agree: \
-         siblings keep every acknowledged write, and of two writes the last-writer-wins clock loses one",
+        "With w=1 and r=1 both sides of a cut go on, and the history is not linearizable. After healing, one read of \
+         each key makes all nodes agree: siblings keep every acknowledged write, and of two writes the last-writer-wins \
+         clock loses one",
         &["--keys", "5"],
         run,
     )

@@ -29,8 +29,9 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "async-failover",
-        "When an asynchronous standby takes over, acknowledged writes are gone, and the history is not linearizable. A \
-         synchronous one lacks none; but while it is paused commits wait, and a cancelled wait commits all the same",
+        "When an asynchronous standby that had been down takes over, the writes acknowledged meanwhile are gone, and the \
+         history is not linearizable. A synchronous one lacks none; but while it is paused commits wait, and a cancelled \
+         wait is answered as committed before the standby has it",
         &["--writes", "10"],
         run,
     )
@@ -142,5 +143,16 @@ async fn pause_the_standby(
     lab.check_eq("the wait is cancelled: the client is", "answered as committed", cancelled);
     let after: i64 = sqlx::query_scalar(count).fetch_one(&mut *primary).await?;
     lab.check_eq("the wait is cancelled: rows that others see", 1, after);
+    // What a commit waits for is that the standby has flushed it.
+    let lacks: bool = sqlx::query_scalar(
+        r#"
+        select flush_lsn < pg_current_wal_flush_lsn()
+        from pg_stat_replication
+        where sync_state = 'sync'
+        "#,
+    )
+    .fetch_one(&mut *primary)
+    .await?;
+    lab.check_eq("the wait is cancelled: the standby has not confirmed all of it", true, lacks);
     group.members[SYNCHRONOUS].resume().await
 }

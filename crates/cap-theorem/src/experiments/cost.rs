@@ -1,4 +1,7 @@
 //! What does each level cost? Writes and reads per second, beside etcd, Redis and the bare log.
+//!
+//! Each write is flushed to the disk, for a power cut. The kill at the end does not test that: what the kernel has got
+//! survives a kill without a flush.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -35,8 +38,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "cost",
-        "What w=1 acknowledges survives a kill of the node that took it; so each write costs a flush of its disk, and a \
-         stronger level costs the flushes of other nodes too",
+        "What w=1 acknowledges survives a kill of the node that took it. Each write waits for a flush of its disk, and with \
+         a stronger level for those of other nodes too",
         &["--clients", "4", "--seconds", "0.1", "--rounds", "1"],
         run,
     )
@@ -90,6 +93,8 @@ struct Asker {
     writes: bool,
     number: u64,
     asked: u64,
+    /// Makes the keys of one measurement other ones than those of the next.
+    tag: u32,
 }
 
 enum Store {
@@ -143,6 +148,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 async fn survive(lab: &Lab, stores: &mut Stores) -> anyhow::Result<()> {
     let acknowledged = stores.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let looked_for = &acknowledged[acknowledged.len().saturating_sub(LOOKED_FOR)..];
+    ensure!(!looked_for.is_empty(), "no write with w=1 was acknowledged");
     stores.cluster.nodes[0].kill().await?;
     stores.cluster.nodes[0].restart().await?;
     let mut found = 0;
@@ -173,10 +179,10 @@ async fn measure(
         Way::Etcd(read) => Some(Store::Etcd(stores.etcd.clone(), stores.leader, read)),
         Way::Redis => Some(Store::Redis(stores.redis.clone(), stores.prefix.clone())),
     };
-    let mut askers = Vec::new();
+    let (mut askers, tag) = (Vec::new(), rand::random());
     for number in 0..clients {
         let Some(store) = store() else { return log(time).await };
-        askers.push(Asker { store, writes: *writes, number, asked: 0 });
+        askers.push(Asker { store, writes: *writes, number, asked: 0, tag });
     }
     let outcome: Outcome =
         load::closed(askers, Stop::After(time), |asker| Box::pin(ask(asker))).await?;
@@ -185,7 +191,13 @@ async fn measure(
 
 /// Writes or reads the next of a hundred keys of this client.
 async fn ask(asker: &mut Asker) -> anyhow::Result<()> {
-    let key = format!("{}-{}", asker.number, asker.asked % 100);
+    let key = match &asker.store {
+        // These are looked for after the kill, so no other write may have made them.
+        Store::Ours(_, _, Some(_)) => {
+            format!("{:08x}-{}-{}", asker.tag, asker.number, asker.asked)
+        }
+        _ => format!("{}-{}", asker.number, asker.asked % 100),
+    };
     asker.asked += 1;
     match &mut asker.store {
         Store::Ours(client, query, remembers) if asker.writes => {
@@ -215,7 +227,7 @@ async fn ask(asker: &mut Asker) -> anyhow::Result<()> {
 async fn log(time: Duration) -> anyhow::Result<(f64, u64)> {
     let work = move || {
         let folder = tempfile::tempdir()?;
-        let owner = Owner { cluster: "of an experiment".to_owned(), node: 0 };
+        let owner = Owner { cluster: "of an experiment".to_owned(), node: 0, nodes: 1 };
         let (mut log, _) = Log::open(folder.path(), &owner)?;
         let (begun, mut appended) = (Instant::now(), 0_u32);
         while begun.elapsed() < time {

@@ -1,5 +1,5 @@
 //! Can one pick consistency and availability, and leave the network to itself? A single server seems to do that, until
-//! the network in front of it is cut.
+//! the network between it and its clients is cut.
 
 use lab::{
     Experiment, Lab, Need, Sabotage, Service,
@@ -21,8 +21,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "pick-two",
-        "\"CA\" does not exist: a single PostgreSQL, and a cluster of one node, are linearizable and answer everything \
-         while they can be reached, and nothing while they are cut off",
+        "\"CA\" is no choice: a single PostgreSQL, and a cluster of one node, are linearizable and answer everything while \
+         they can be reached. While a network is cut they answer who is on their side, and nobody else",
         &["--requests", "6"],
         run,
     )
@@ -35,7 +35,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// A server, and the only way to it.
+/// A way to a server.
 enum Single {
     Postgres(String),
     Ours(Client),
@@ -49,21 +49,22 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         .execute(&mut connection)
         .await?;
     let proxy = Proxy::to_url(&url).await?;
-    let single = Single::Postgres(proxy.url(&url)?);
-    cut(&lab, &params, "a single PostgreSQL", &single, &proxy).await?;
+    let ways = [Single::Postgres(proxy.url(&url)?), Single::Postgres(url)];
+    cut(&lab, &params, "a single PostgreSQL", &ways, &proxy).await?;
 
     let cluster = Cluster::start(&[&[]]).await?;
     let proxy = Proxy::to(cluster.nodes[0].address()).await?;
-    let single = Single::Ours(Client::at(&format!("http://{}", proxy.address()))?);
-    cut(&lab, &params, "one node of ours", &single, &proxy).await
+    let far = Client::at(&format!("http://{}", proxy.address()))?;
+    let ways = [Single::Ours(far), Single::Ours(cluster.clients[0].clone())];
+    cut(&lab, &params, "one node of ours", &ways, &proxy).await
 }
 
-/// Sends requests before the cut, during it, and after it.
+/// Sends requests before the cut, during it, and after it: through the network that is cut, and beside it.
 async fn cut(
     lab: &Lab,
     params: &Params,
     name: &str,
-    single: &Single,
+    [far, near]: &[Single; 2],
     proxy: &Proxy,
 ) -> anyhow::Result<()> {
     let recording = Recording::default();
@@ -73,13 +74,16 @@ async fn cut(
         ("connected again", Fault::None, params.requests),
     ] {
         proxy.set(fault);
-        let mut answered = 0;
+        let (mut answered, mut beside) = (0, 0);
         for n in 0..params.requests {
-            let value = (n % 2 == 0).then(|| format!("{n}, {network}"));
-            answered += u64::from(ask(single, &recording, value).await?);
+            let value = |client: u32| (n % 2 == 0).then(|| format!("{n} of {client}, {network}"));
+            answered += u64::from(ask(far, &recording, 0, value(0)).await?);
+            beside += u64::from(ask(near, &recording, 1, value(1)).await?);
         }
         let of = format!("{name}, {network}: requests that were answered");
         lab.check_eq(of, expected, answered);
+        let of = format!("{name}, {network}: requests on its own side that were answered");
+        lab.check_eq(of, params.requests, beside);
     }
     let verdict = check(&recording.history()).is_ok();
     lab.check_eq(format!("{name}: the history is linearizable"), true, verdict);
@@ -88,16 +92,19 @@ async fn cut(
 
 /// Writes this value, or reads. Returns whether an answer came.
 async fn ask(
-    single: &Single,
+    way: &Single,
     recording: &Recording,
+    client: u32,
     value: Option<String>,
 ) -> anyhow::Result<bool> {
-    let url = match (single, &value) {
+    let url = match (way, &value) {
         (Single::Ours(node), Some(value)) => {
-            return Ok(recording.write(0, node, "key", "kind=atomic", value).await?.status == 200);
+            return Ok(
+                recording.write(client, node, "key", "kind=atomic", value).await?.status == 200
+            );
         }
         (Single::Ours(node), None) => {
-            return Ok(recording.read(0, node, "key", "kind=atomic").await?.status == 200);
+            return Ok(recording.read(client, node, "key", "kind=atomic").await?.status == 200);
         }
         (Single::Postgres(url), _) => url,
     };
@@ -108,8 +115,8 @@ async fn ask(
     };
     let answered = answer.is_ok();
     match (value, answer) {
-        (Some(value), _) => recording.note(0, "key", Action::Write(value), called, answered),
-        (None, Ok(seen)) => recording.note(0, "key", Action::Read(seen), called, true),
+        (Some(value), _) => recording.note(client, "key", Action::Write(value), called, answered),
+        (None, Ok(seen)) => recording.note(client, "key", Action::Read(seen), called, true),
         // A read without an answer says nothing.
         (None, Err(_)) => {}
     }

@@ -30,8 +30,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "stale-leader",
-        "A lease whose owner is held up has two owners at once, and the late write replaces the newer one. Version vectors \
-         keep both. A storage that checks fencing tokens refuses the late one",
+        "When a lease ends while its owner's write is under way, a second owner gets the lock, and the late write replaces \
+         the newer one. Version vectors keep both. A storage that checks fencing tokens refuses the late one",
         &["--rounds", "1"],
         run,
     )
@@ -64,8 +64,8 @@ const STORAGES: [(&str, Storage); 3] = [
 
 /// What was seen in a round.
 struct Played {
-    /// The first owner's write was still under way when the second owner had the lock.
-    two_owners: bool,
+    /// The first owner still had the lease when its write was under way.
+    owned: bool,
     /// The first owner's write was taken.
     late_is_taken: bool,
     /// What is stored in the end.
@@ -81,17 +81,17 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let rounds = params.rounds;
     let mut rows = Vec::new();
     let mut of_each = Vec::new();
+    let mut owned = 0_u32;
     for (step, (name, storage)) in (0..).zip(STORAGES) {
-        let (mut two_owners, mut taken, mut ends) = (0, 0, Vec::new());
+        let (mut taken, mut ends) = (0, Vec::new());
         for round in 0..rounds {
             lab.progress(step * rounds + round, 3 * rounds, name);
             let key = format!("{name} {round}").replace(' ', "-");
             let played = play(&keys, &cluster, storage, &key, params.lease_ms).await?;
-            two_owners += u64::from(played.two_owners);
+            owned += u32::from(played.owned);
             taken += u64::from(played.late_is_taken);
             ends.push(played.values.join(" and "));
         }
-        lab.check_eq(format!("{name}: rounds with two owners at once"), rounds, two_owners);
         let ended_with = |values: &str| ends.iter().filter(|it| *it == values).count() as u64;
         let last = ends.last().cloned().unwrap_or_default();
         rows.push(vec![name.to_owned(), format!("{taken} of {rounds}"), last]);
@@ -106,6 +106,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("version vectors: rounds that ended with both values", rounds, vectors_ends[2]);
     lab.check_eq("fencing tokens: late writes that were taken", 0, fenced);
     lab.check_eq("fencing tokens: rounds that ended with the newer value", rounds, fenced_ends[1]);
+    // It depends on how busy the machine is.
+    let name = "rounds in which the first owner had the lease when its write was under way";
+    lab.figure(name, f64::from(owned), "");
     lab.table("The late owner", &["storage", "late writes taken", "stored in the end"], rows);
     Ok(())
 }
@@ -137,8 +140,13 @@ async fn play(
     let context = match storage {
         Storage::Register(kind) => slow_node.read(key, &format!("kind={kind}")).await?.1,
         Storage::Fenced => {
+            // The network holds its message for a whole lease.
+            let patience = Some(PATIENCE + Duration::from_millis(lease_ms));
+            let patient = redis::AsyncConnectionConfig::new()
+                .set_connection_timeout(patience)
+                .set_response_timeout(patience);
             let client = redis::Client::open(way.url(keys.url())?)?;
-            late_redis = Some(client.get_multiplexed_async_connection().await?);
+            late_redis = Some(client.get_multiplexed_async_connection_with_config(&patient).await?);
             String::new()
         }
     };
@@ -159,9 +167,9 @@ async fn play(
         })
     };
     let held = caught.await?;
+    let owned = redis::cmd("EXISTS").arg(&lock).query_async(&mut redis).await?;
     let lease = async || acquire(&mut redis.clone(), &lock, lease_ms).await;
     let second = within(PATIENCE, "the lease ends", lease).await?;
-    let two_owners = !late.is_finished();
     match storage {
         Storage::Fenced => drop(write_fenced(&mut redis, &fenced, second, "newer").await?),
         Storage::Register(kind) => {
@@ -177,7 +185,7 @@ async fn play(
             vec![command.arg(&fenced).arg("value").query_async(&mut redis).await?]
         }
     };
-    Ok(Played { two_owners, late_is_taken, values })
+    Ok(Played { owned, late_is_taken, values })
 }
 
 /// Takes the lock, if nobody has it, and returns a token that is greater than all before.
@@ -186,14 +194,16 @@ async fn acquire(
     lock: &str,
     lease_ms: u64,
 ) -> anyhow::Result<Option<u64>> {
-    let mut command = redis::cmd("SET");
-    command.arg(&[lock, "taken", "NX", "PX"]).arg(lease_ms);
-    let taken: Option<String> = command.query_async(redis).await?;
-    if taken.is_none() {
-        return Ok(None);
-    }
-    let token = redis::cmd("INCR").arg(format!("{lock}-token")).query_async(redis).await?;
-    Ok(Some(token))
+    // In one step: an owner that was held up between the lock and the token would get a greater token than the next owner.
+    const LOCK_AND_COUNT: &str = r"
+        if redis.call('set', KEYS[1], 'taken', 'NX', 'PX', ARGV[1]) then
+            return redis.call('incr', KEYS[2])
+        end
+        return false
+    ";
+    let mut command = redis::cmd("EVAL");
+    command.arg(LOCK_AND_COUNT).arg(2).arg(lock).arg(format!("{lock}-token")).arg(lease_ms);
+    Ok(command.query_async(redis).await?)
 }
 
 /// Writes, unless an owner with a greater token has written before. Returns whether it has.
