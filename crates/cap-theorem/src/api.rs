@@ -131,7 +131,7 @@ async fn put(
     let value = within_limit(body.value).map_err(|message| Error::invalid("value", message))?;
     let change = Change::Put { value: value.clone(), past };
     let (writer, of) = (node.clone(), slot.clone());
-    let written = to_the_end(&node, async move {
+    let written = node.coordinator.to_the_end(async move {
         let called = now();
         let written = writer.coordinator.write(&of, change, level).await;
         // These may take effect.
@@ -142,15 +142,6 @@ async fn put(
         written
     });
     Ok(written_as(&node, &slot, &written.await?))
-}
-
-/// Lets a write come to its end if its client hangs up: it may be in our log, so it must reach the others and the history.
-async fn to_the_end<T: Send + 'static>(
-    node: &Node,
-    write: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    let ended = node.coordinator.tasks.spawn(write).await;
-    ended.map_err(|error| Error::Internal(error.to_string()))?
 }
 
 /// Changes a counter or a set.
@@ -171,10 +162,9 @@ async fn change(
         (Kind::Set, ..) => return Err(Error::invalid("insert", "send insert or remove, alone")),
         _ => return Err(Error::invalid("kind", "must be counter or set; others take PUT")),
     };
-    let (writer, of) = (node.clone(), slot.clone());
-    let written =
-        to_the_end(&node, async move { writer.coordinator.write(&of, change, level).await });
-    Ok(written_as(&node, &slot, &written.await?))
+    let (writer, of) = (node.coordinator.clone(), slot.clone());
+    let written = async move { writer.write(&of, change, level).await };
+    Ok(written_as(&node, &slot, &node.coordinator.to_the_end(written).await?))
 }
 
 /// Reads the value, or all siblings, or the items.

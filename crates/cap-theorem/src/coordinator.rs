@@ -86,6 +86,16 @@ impl Coordinator {
         }
     }
 
+    /// Lets a write come to its end if its client hangs up: it may be in our log, so it must reach the others and the
+    /// history.
+    pub async fn to_the_end<T: Send + 'static>(
+        &self,
+        write: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let ended = self.tasks.spawn(write).await;
+        ended.map_err(|error| Error::Internal(error.to_string()))?
+    }
+
     // ANCHOR: quorum
     /// Asks the other nodes, and merges what comes. Nodes that lag are repaired afterwards.
     async fn read_quorum(&self, slot: &Slot, level: Level) -> Result<Record> {
