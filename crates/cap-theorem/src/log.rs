@@ -43,8 +43,8 @@ pub enum OpenError {
     NoLog,
     /// A frame before the last one is damaged.
     #[error(
-        "the log is damaged at byte {0}, so acknowledged writes are missing: keep the folder, and restore the log from a \
-         copy; an empty node in its place would let a quorum miss them"
+        "the log is damaged at byte {0}, so acknowledged writes are missing: keep the folder, and put a complete copy \
+         of the log there; with an empty or an older log, a quorum would miss them"
     )]
     Damaged(usize),
 }

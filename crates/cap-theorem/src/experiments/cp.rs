@@ -99,9 +99,16 @@ async fn cut_the_leader_off(
     // The minority. A write without an answer may have taken effect, and the checker knows that.
     counts.writes_unanswered += u64::from(!write(etcd, leader, &key, "unanswered", &both).await);
     counts.reads_unanswered += u64::from(read(etcd, leader, &key, &both).await.is_err());
-    // The majority, with a new leader. One client reads while another one writes.
+    // The majority, when it has a new leader. Then one client reads while another one writes.
+    write_until_done(etcd, other, &key, &attempts, &both).await?;
+    let write_on = async {
+        for _ in 0..5 {
+            write_until_done(etcd, other, &key, &attempts, &both).await?;
+        }
+        anyhow::Ok(())
+    };
     tokio::select! {
-        written = write_until_done(etcd, other, &key, &attempts, &both) => written?,
+        written = write_on => written?,
         never = read_on(etcd, third, &key, &both) => match never {},
     }
     let new = until("a read of the majority", PATIENCE, async || {
@@ -147,7 +154,7 @@ async fn read_on(
     recordings: &[&Recording; 2],
 ) -> Infallible {
     for _ in 0..20 {
-        // While there is no leader there is no answer, and that says nothing.
+        // One without an answer says nothing.
         let _ = read(etcd, node, key, recordings).await;
     }
     std::future::pending().await
