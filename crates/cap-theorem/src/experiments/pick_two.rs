@@ -12,8 +12,8 @@ use crate::{cases::client::Client, checker::check, history::Action};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
-    /// Requests before the cut, during it, and afterwards; half of them write
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=500))]
+    /// Requests before the cut, during it, and afterwards, each from both sides; half of them write
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=500))]
     requests: u64,
 }
 
