@@ -40,8 +40,11 @@ impl Limit {
     /// waited inside the dependency, and half as many would get as much done. A few more may always try (the square root),
     /// so the limit grows as long as the latency stays. This is the gradient of Netflix's `concurrency-limits`.
     pub fn learn(&mut self, took: Duration, at_work: usize) {
-        self.answers += 1;
-        if self.adapts && self.answers.is_multiple_of(FORGET) {
+        if !self.adapts {
+            return;
+        }
+        self.answers = (self.answers + 1) % FORGET;
+        if self.answers == 0 {
             // Measured by itself, the best latency would contain the wait that this limit causes.
             self.now = (self.now / 2.0).max(1.0);
             self.best = Duration::MAX;
@@ -51,17 +54,17 @@ impl Limit {
     }
 
     /// A request took so long and would have taken longer, but nobody waited for its end. If that counted as an answer, the
-    /// best latency would soon be the patience of the clients, and the limit would rise.
+    /// best latency would soon be the patience of the clients, and the limit would rise. It is a reason for less, never for
+    /// more.
     pub fn learn_at_least(&mut self, took: Duration, at_work: usize) {
-        if took > self.best {
+        if self.adapts && took > self.best {
+            let before = self.now;
             self.step(took, at_work);
+            self.now = self.now.min(before);
         }
     }
 
     fn step(&mut self, took: Duration, at_work: usize) {
-        if !self.adapts {
-            return;
-        }
         let gradient = self.best.as_secs_f64() / took.as_secs_f64().max(1e-6);
         let aim = self.now * gradient.clamp(0.5, 1.0) + self.now.sqrt();
         // With few requests the latency says nothing of a higher limit.
@@ -113,6 +116,17 @@ mod tests {
         }
         // Eight at work take as long as the clients wait.
         assert!((2..8).contains(&limit.now()), "{}", limit.now());
+    }
+
+    #[test]
+    fn clients_that_hang_up_never_raise_it() {
+        let mut limit = Limit::new(100, true);
+        let takes = Duration::from_millis(100);
+        let before = settle(&mut limit, 6, takes);
+        for _ in 0..100 {
+            limit.learn_at_least(takes * 11 / 10, limit.now());
+        }
+        assert!(limit.now() <= before, "{before}, {}", limit.now());
     }
 
     #[test]

@@ -101,7 +101,8 @@ where
 /// A stream that fails if the client does not read. Only a write that waits counts: a stream of events or a WebSocket
 /// may be silent for as long as it likes.
 ///
-/// A client that reads a little each time stays. What it costs is one answer, and a proxy in front takes that over.
+/// A client that reads a little each time stays. In HTTP/1.1 it costs one answer, in HTTP/2 up to [`STREAMS`]. A proxy in
+/// front takes that over.
 struct Patient<S> {
     stream: S,
     patience: Duration,
@@ -116,6 +117,19 @@ type Wait = Option<Pin<Box<Sleep>>>;
 impl<S> Patient<S> {
     fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, writing: None, flushing: None }
+    }
+
+    /// A TLS stream takes bytes while a flush waits, so a write that goes through begins the flush's time again. It cannot
+    /// take many without a client that reads.
+    fn wrote(
+        &mut self,
+        said: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if said.is_ready() {
+            self.flushing = None;
+        }
+        waited(said, &mut self.writing, self.patience, context)
     }
 }
 
@@ -151,8 +165,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, patience, writing, .. } = &mut *self;
-        waited(Pin::new(stream).poll_write(context, bytes), writing, *patience, context)
+        let said = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(said, context)
     }
 
     fn poll_write_vectored(
@@ -160,8 +174,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, patience, writing, .. } = &mut *self;
-        waited(Pin::new(stream).poll_write_vectored(context, slices), writing, *patience, context)
+        let said = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.wrote(said, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -237,6 +251,40 @@ mod tests {
         let (_client, serving) = asked_for_much().await;
         let ended = timeout(Duration::from_secs(5), serving).await.expect("it stays open");
         assert!(ended.unwrap().is_err());
+    }
+
+    /// Like TLS over a socket that is full: it takes what is written, and is never empty.
+    struct Full;
+
+    impl AsyncWrite for Full {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_waits_has_time_as_long_as_writes_go_through() {
+        let mut stream = Patient::new(Full, Duration::from_secs(1));
+        for _ in 0..2 {
+            let flush = timeout(Duration::from_millis(600), stream.flush()).await;
+            assert!(flush.is_err(), "{flush:?}");
+            stream.write_all(b"a").await.unwrap();
+        }
+        let ended =
+            timeout(Duration::from_secs(5), stream.flush()).await.expect("it waits for ever");
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

@@ -26,8 +26,9 @@ pub(crate) async fn refuse(request: Request, next: Next) -> Response {
 /// No page can set or remove `Host`, `Origin` and `Sec-Fetch-Site`. A browser sends the last one only to hosts that it
 /// trusts, and 127.0.0.1 and localhost are such hosts.
 ///
-/// Older browsers do not send `Sec-Fetch-Site`, and some send none with a WebSocket. They all send `Origin` there, and a
-/// `User-Agent` that begins with `Mozilla/`. A page's script that sets another `User-Agent` has to ask first (CORS), and
+/// Older browsers do not send `Sec-Fetch-Site`, and some send none with a WebSocket. With a WebSocket, a form's POST and
+/// whatever a script may read they send `Origin`, and always a `User-Agent` that begins with `Mozilla/`. Their plain GETs, of
+/// an image say, pass: no page can read the answer. A page's script that sets another `User-Agent` has to ask first (CORS), and
 /// the browser asks with its own. `Origin` alone decides nothing: our own programs send foreign ones to try CORS.
 fn is_foreign(uri: &Uri, headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|it| it.to_str().unwrap_or_default());

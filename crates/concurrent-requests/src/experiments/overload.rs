@@ -51,7 +51,7 @@ pub fn experiment() -> Experiment {
         "At three times the capacity, a service that takes everybody in and finishes what was abandoned answers next to \
          nobody in time, and stays so at a load that it could serve, since clients retry. With limits and a short queue it \
          goes on answering as many as it can",
-        &["--seconds", "1.2", "--after", "2", "--loads", "2"],
+        &["--seconds", "2", "--after", "2", "--loads", "2"],
         run,
     )
     .sabotage(Sabotage {

@@ -132,7 +132,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.figure("a look: p99 of those that were answered", look, "ms");
     }
     let row = |name: &str, sent: f64, shed: f64, p99: f64| {
-        vec![name.to_owned(), format!("{sent:.0}"), percent(shed), format!("{p99:.0}")]
+        let p99 = if p99.is_nan() { "-".to_owned() } else { format!("{p99:.0}") };
+        vec![name.to_owned(), format!("{sent:.0}"), percent(shed), p99]
     };
     let rows = vec![
         row("orders", count(&buyers.sent) as f64, shed_buying, order),
