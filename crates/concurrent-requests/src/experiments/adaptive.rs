@@ -112,7 +112,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let answered = share(&low[0]) / share(&adaptive[0]);
     ratio("before: answers, fixed at 3 ÷ adaptive".to_owned(), answered, None, Some(0.8));
     let waited = percentile(&high[1], 50) / percentile(&adaptive[1], 50);
-    ratio("after: median wait, fixed at 9 ÷ adaptive".to_owned(), waited, Some(1.1), None);
+    ratio("after: median wait, fixed at 9 ÷ adaptive".to_owned(), waited, Some(1.25), None);
     for (n, when) in ["before", "after"].into_iter().enumerate() {
         let most = share(&low[n]).max(share(&high[n]));
         let kept = share(&adaptive[n]) / most;
