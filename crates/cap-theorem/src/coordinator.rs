@@ -214,13 +214,13 @@ impl Coordinator {
 
     async fn write_here(&self, slot: &Slot, change: Change, seen: u64) -> Result<Record> {
         let (replica, slot) = (Arc::clone(&self.replica), slot.clone());
-        on_disk(move || replica.write(&slot, &change, seen)).await
+        on_disk(move || replica.write(&slot, change, seen)).await
     }
 
     /// Takes in at this node what another one knows.
     pub async fn merge_here(&self, slot: &Slot, record: Record) -> Result<Record> {
         let (replica, slot) = (Arc::clone(&self.replica), slot.clone());
-        on_disk(move || replica.merge(&slot, &record)).await
+        on_disk(move || replica.merge(&slot, record)).await
     }
 }
 

@@ -1,14 +1,14 @@
-//! What does one node do by itself? It keeps its records in memory and in its log, and changes one at a time.
+//! What does one node do by itself? It keeps its records in memory and in its log. Changes that come while the disk is
+//! busy are written together.
 //!
 //! Invariant: nothing is in memory that is not in the log. So nobody reads a value that a kill could take back.
 
 use std::{
     collections::HashMap,
+    mem,
     path::Path,
-    sync::{Mutex, PoisonError, RwLock},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, mpsc},
 };
-
-use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Tag};
 use crate::error::{Error, Result};
@@ -26,16 +26,27 @@ pub struct Replica {
     /// Its number.
     pub node: Node,
     clock: Clock,
-    /// Its holder makes the next change.
+    waiting: Mutex<Vec<Waiting>>,
+    /// Its holder writes all that waits. Each record of the log is a list of slots with their new records.
     log: Mutex<Log>,
     records: RwLock<HashMap<Slot, Record>>,
 }
 
-/// A line of the log: the new record of a slot.
-#[derive(Serialize, Deserialize)]
-struct Entry {
+/// A change that is not in the log yet.
+#[derive(Debug)]
+struct Waiting {
     slot: Slot,
-    record: Record,
+    step: Step,
+    tell: mpsc::Sender<Result<Record>>,
+}
+
+/// What becomes of a record.
+#[derive(Debug)]
+enum Step {
+    /// It takes in what another node knows.
+    Merge(Record),
+    /// A client changes it. `seen` is the greatest number that other nodes know, for an atomic register.
+    Write { change: Change, seen: u64 },
 }
 
 impl Replica {
@@ -48,12 +59,12 @@ impl Replica {
         let (log, lines) = Log::open(folder, owner)?;
         let mut records = HashMap::new();
         for line in lines {
-            let Entry { slot, record } =
+            let together: Vec<(Slot, Record)> =
                 serde_json::from_slice(&line).map_err(|error| OpenError::Io(error.into()))?;
-            records.insert(slot, record);
+            records.extend(together);
         }
         let (log, records) = (Mutex::new(log), RwLock::new(records));
-        Ok(Self { node: owner.node, clock, log, records })
+        Ok(Self { node: owner.node, clock, waiting: Mutex::default(), log, records })
     }
 
     /// What this node knows of a register.
@@ -73,79 +84,113 @@ impl Replica {
     }
 
     /// Takes in what another node knows. Returns what this node knows then.
-    pub fn merge(&self, slot: &Slot, other: &Record) -> Result<Record> {
-        self.change(slot, |record| {
-            record.merge(other);
-            Ok(())
-        })
+    pub fn merge(&self, slot: &Slot, other: Record) -> Result<Record> {
+        self.change(slot, Step::Merge(other))
+    }
+
+    /// Changes a register at this node. `seen` is the greatest number that other nodes know, for an atomic register.
+    pub fn write(&self, slot: &Slot, change: Change, seen: u64) -> Result<Record> {
+        self.change(slot, Step::Write { change, seen })
     }
 
     // ANCHOR: local_write
-    /// Changes a register at this node. `seen` is the greatest number that other nodes know, for an atomic register.
-    pub fn write(&self, slot: &Slot, change: &Change, seen: u64) -> Result<Record> {
-        let node = self.node;
-        self.change(slot, |record| {
-            let known = record.number();
-            match (record, change) {
-                (Record::Versions(versions), Change::Put { value, past }) => {
-                    version::write(versions, node, value.clone(), past.clone());
-                    if versions.len() > MOST_VALUES {
-                        return Err(Error::Crowded);
-                    }
-                }
-                (record @ Record::Newest(_), Change::Put { value, .. }) => {
-                    let number = match slot.kind {
-                        Kind::Lww => self.clock.stamp(known),
-                        // In the same step as the write, so two writes through this node have two numbers.
-                        _ => seen.max(known) + 1,
-                    };
-                    let (tag, value) = (Tag { number, node }, value.clone());
-                    record.merge(&Record::Newest(Some(Newest { tag, value })));
-                }
-                (Record::Counter(counter), Change::Add(amount)) => counter.add(node, *amount),
-                (Record::Set(set), Change::Insert(item)) => {
-                    set.insert(node, item);
-                    if set.items().len() > MOST_VALUES {
-                        return Err(Error::invalid("insert", "would be one item too many"));
-                    }
-                }
-                (Record::Set(set), Change::Remove(item)) => set.remove(item),
-                _ => {
-                    return Err(Error::invalid(
-                        "kind",
-                        "this kind of register takes another change",
-                    ));
+    /// After an error, the record is not to be used.
+    fn step(&self, slot: &Slot, step: Step, record: &mut Record) -> Result<()> {
+        let (node, known) = (self.node, record.number());
+        let (change, seen) = match step {
+            Step::Merge(other) => {
+                record.merge(&other);
+                return Ok(());
+            }
+            Step::Write { change, seen } => (change, seen),
+        };
+        match (record, change) {
+            (Record::Versions(versions), Change::Put { value, past }) => {
+                version::write(versions, node, value, past);
+                if versions.len() > MOST_VALUES {
+                    return Err(Error::Crowded);
                 }
             }
-            Ok(())
-        })
+            (record @ Record::Newest(_), Change::Put { value, .. }) => {
+                let number = match slot.kind {
+                    Kind::Lww => self.clock.stamp(known),
+                    // In the same step as the write, so two writes through this node have two numbers.
+                    _ => seen.max(known) + 1,
+                };
+                let tag = Tag { number, node };
+                record.merge(&Record::Newest(Some(Newest { tag, value })));
+            }
+            (Record::Counter(counter), Change::Add(amount)) => counter.add(node, amount),
+            (Record::Set(set), Change::Insert(item)) => {
+                set.insert(node, &item);
+                if set.items().len() > MOST_VALUES {
+                    return Err(Error::invalid("insert", "would be one item too many"));
+                }
+            }
+            (Record::Set(set), Change::Remove(item)) => set.remove(&item),
+            _ => {
+                return Err(Error::invalid("kind", "this kind of register takes another change"));
+            }
+        }
+        Ok(())
     }
     // ANCHOR_END: local_write
 
     // ANCHOR: change
     /// Changes a record: first in the log, then in memory. It waits for the disk, so no async task may call it directly.
-    fn change(
-        &self,
-        slot: &Slot,
-        change: impl FnOnce(&mut Record) -> Result<()>,
-    ) -> Result<Record> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.get(slot);
-        let mut record = before.clone();
-        change(&mut record)?;
-        if record != before {
-            let entry = Entry { slot: slot.clone(), record: record.clone() };
-            log.append(&serde_json::to_vec(&entry).map_err(std::io::Error::from)?)?;
-            let mut records = self.records.write().unwrap_or_else(PoisonError::into_inner);
-            records.insert(entry.slot, entry.record);
+    fn change(&self, slot: &Slot, step: Step) -> Result<Record> {
+        let (tell, told) = mpsc::channel();
+        guard(&self.waiting).push(Waiting { slot: slot.clone(), step, tell });
+        let mut log = guard(&self.log);
+        // While we waited for the log, its holder may have written our change together with its own.
+        let together = mem::take(&mut *guard(&self.waiting));
+        self.write_together(&mut log, together);
+        drop(log);
+        told.recv().map_err(|error| Error::Internal(error.to_string()))?
+    }
+
+    /// Group commit: one record of the log, with one flush. A kill leaves all of these changes, or none.
+    fn write_together(&self, log: &mut Log, together: Vec<Waiting>) {
+        let (mut changed, mut ended) = (HashMap::new(), Vec::new());
+        for Waiting { slot, step, tell } in together {
+            let before = changed.get(&slot).cloned().unwrap_or_else(|| self.get(&slot));
+            let mut record = before.clone();
+            let outcome = self.step(&slot, step, &mut record);
+            if outcome.is_ok() && record != before {
+                changed.insert(slot, record.clone());
+            }
+            ended.push((tell, outcome.map(|()| record)));
         }
-        Ok(record)
+        let written = append(log, &changed);
+        if written.is_ok() {
+            self.records.write().unwrap_or_else(PoisonError::into_inner).extend(changed);
+        }
+        for (tell, outcome) in ended {
+            let outcome = outcome.and_then(|record| written.clone().map(|()| record));
+            // Each of them waits in `change`.
+            let _ = tell.send(outcome);
+        }
     }
     // ANCHOR_END: change
 }
 
+/// Writes the new records, if there are any.
+fn append(log: &mut Log, changed: &HashMap<Slot, Record>) -> Result<()> {
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let entries: Vec<_> = changed.iter().collect();
+    Ok(log.append(&serde_json::to_vec(&entries).map_err(std::io::Error::from)?)?)
+}
+
+fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use tempfile::tempdir;
 
     use super::*;
@@ -170,9 +215,7 @@ mod tests {
         for kind in [Kind::Siblings, Kind::Lww, Kind::Atomic] {
             let before = {
                 let replica = open(folder.path(), 0);
-                replica
-                    .write(&slot(kind), &put("green \0 \u{2028}", &Vector::default()), 7)
-                    .unwrap()
+                replica.write(&slot(kind), put("green \0 \u{2028}", &Vector::default()), 7).unwrap()
             };
             let replica = open(folder.path(), 0);
             assert_eq!(replica.get(&slot(kind)), before, "{kind:?}");
@@ -187,7 +230,7 @@ mod tests {
         let replica = open(folder.path(), 0);
         let slot = slot(Kind::Atomic);
         let numbers: Vec<_> = [0, 5, 3, 6]
-            .map(|seen| replica.write(&slot, &put("v", &Vector::default()), seen).unwrap().number())
+            .map(|seen| replica.write(&slot, put("v", &Vector::default()), seen).unwrap().number())
             .into();
         assert_eq!(numbers, [1, 6, 7, 8]);
     }
@@ -198,12 +241,42 @@ mod tests {
         let replica = open(folder.path(), 0);
         let slot = slot(Kind::Siblings);
         for n in 0..MOST_VALUES {
-            replica.write(&slot, &put(&n.to_string(), &Vector::default()), 0).unwrap();
+            replica.write(&slot, put(&n.to_string(), &Vector::default()), 0).unwrap();
         }
-        let refused = replica.write(&slot, &put("more", &Vector::default()), 0);
+        let refused = replica.write(&slot, put("more", &Vector::default()), 0);
         assert!(matches!(refused, Err(Error::Crowded)), "{refused:?}");
         let past = replica.get(&slot).context();
-        let one = replica.write(&slot, &put("one", &past), 0).unwrap();
+        let one = replica.write(&slot, put("one", &past), 0).unwrap();
         assert_eq!(one.values().unwrap(), ["one"]);
+    }
+
+    #[test]
+    fn changes_that_wait_for_the_disk_are_written_together() {
+        let folder = tempdir().unwrap();
+        let replica = open(folder.path(), 0);
+        let slot = slot(Kind::Counter);
+        // While the disk is busy, ten clients come. One of them wants what cannot be done.
+        let busy = guard(&replica.log);
+        let ended = thread::scope(|scope| {
+            let clients: Vec<_> = (0..10)
+                .map(|n| {
+                    let change = if n == 0 { put("v", &Vector::default()) } else { Change::Add(n) };
+                    scope.spawn(|| replica.write(&slot, change, 0))
+                })
+                .collect();
+            while guard(&replica.waiting).len() < 10 {
+                thread::yield_now();
+            }
+            drop(busy);
+            clients.into_iter().map(|it| it.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(ended.iter().filter(|it| it.is_err()).count(), 1, "{ended:?}");
+        assert_eq!(replica.get(&slot).values().unwrap(), ["45"]);
+        drop(replica);
+        let owner = Owner { cluster: "ours".to_owned(), node: 0, nodes: 3 };
+        let (log, records) = Log::open(folder.path(), &owner).unwrap();
+        drop(log);
+        assert_eq!(records.len(), 1, "one record, with one flush");
+        assert_eq!(open(folder.path(), 0).get(&slot).values().unwrap(), ["45"]);
     }
 }

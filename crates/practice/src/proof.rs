@@ -207,6 +207,13 @@ pub fn copy(workspace: &Path, name: &str) -> anyhow::Result<PathBuf> {
         let is_ours = place.starts_with(".cargo");
         if !is_ours && place.to_str().is_none_or(|place| !files.contains(place)) {
             fs::remove_file(&old).with_context(|| old.display().to_string())?;
+            // Cargo takes an empty folder in `crates` for a crate without a manifest. One that is not empty stays.
+            let folders = old.ancestors().skip(1).take_while(|folder| *folder != copy);
+            for folder in folders {
+                if fs::remove_dir(folder).is_err() {
+                    break;
+                }
+            }
         }
     }
     for file in files {
@@ -256,15 +263,17 @@ mod tests {
             assert!(status.unwrap().success(), "git {words:?}");
         };
         git(&["init", "--quiet"]);
-        for (name, text) in [(".gitignore", "target"), ("stays.rs", ""), ("goes.rs", "")] {
+        fs::create_dir_all(workspace.join("crates/goes/src")).unwrap();
+        let goes = "crates/goes/src/lib.rs";
+        for (name, text) in [(".gitignore", "target"), ("crates/stays.rs", ""), (goes, "")] {
             fs::write(workspace.join(name), text).unwrap();
         }
         git(&["add", "."]);
         let copied = copy(workspace, "practice").unwrap();
-        assert!(copied.join("goes.rs").is_file());
-        fs::remove_file(workspace.join("goes.rs")).unwrap();
+        assert!(copied.join(goes).is_file());
+        fs::remove_file(workspace.join(goes)).unwrap();
         copy(workspace, "practice").unwrap();
-        assert!(copied.join("stays.rs").is_file());
-        assert!(!copied.join("goes.rs").exists(), "git still lists it");
+        assert!(copied.join("crates/stays.rs").is_file());
+        assert!(!copied.join("crates/goes").exists(), "git still lists its file");
     }
 }

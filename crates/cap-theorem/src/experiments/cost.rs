@@ -46,8 +46,8 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Group(EtcdGroup::GROUP), Need::Shared(Service::Redis)])
     .sabotage(Sabotage {
         file: "src/replica.rs",
-        replace: "log.append(&serde_json::to_vec(&entry).map_err(std::io::Error::from)?)?;",
-        with: "let _ = (&mut log, serde_json::to_vec(&entry).map_err(std::io::Error::from)?);",
+        replace: "Ok(log.append(&serde_json::to_vec(&entries).map_err(std::io::Error::from)?)?)",
+        with: "let _ = (log, serde_json::to_vec(&entries).map_err(std::io::Error::from)?); Ok(())",
         check: "writes with w=1 that are there after a kill, of those looked for",
     })
 }
