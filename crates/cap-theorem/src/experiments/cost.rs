@@ -112,7 +112,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let leader = etcd.leader().await.unwrap_or_default();
     let redis = keys.connection().await?;
     let prefix = keys.prefix().to_owned();
-    let cluster = Cluster::three().await?;
+    let cluster = Cluster::without_proxies().await?;
     let acknowledged = Arc::default();
     let mut stores = Stores { cluster, etcd, leader, redis, prefix, acknowledged };
     // Opens connections.

@@ -1,4 +1,4 @@
-//! What do tests, experiments and cases start from? A cluster of processes, with a proxy on each link in each direction.
+//! What do tests, experiments and cases start from? A cluster of processes, most with a proxy on each link in each direction.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -38,16 +38,31 @@ impl Cluster {
         Self::start(&[&[], &[], &[]]).await
     }
 
+    /// Three nodes that call each other without a proxy, which would take a part of the processors.
+    pub async fn without_proxies() -> anyhow::Result<Self> {
+        Self::start_with(&[&[], &[], &[]], false).await
+    }
+
     /// As many nodes as there are lists of further options, one list for each node.
     pub async fn start(options: &[&[&str]]) -> anyhow::Result<Self> {
+        Self::start_with(options, true).await
+    }
+
+    async fn start_with(options: &[&[&str]], proxies: bool) -> anyhow::Result<Self> {
         let home = tempfile::tempdir()?;
         let numbers = 0..options.len();
         let ports: Vec<u16> =
             numbers.clone().map(|_| port::free()).collect::<anyhow::Result<_>>()?;
-        let mut links = BTreeMap::new();
+        let (mut links, mut addresses) = (BTreeMap::new(), BTreeMap::new());
         for from in numbers.clone() {
             for to in numbers.clone().filter(|&to| to != from) {
-                links.insert((from, to), Proxy::to(&format!("127.0.0.1:{}", ports[to])).await?);
+                let mut address = format!("127.0.0.1:{}", ports[to]);
+                if proxies {
+                    let proxy = Proxy::to(&address).await?;
+                    address = proxy.address().to_string();
+                    links.insert((from, to), proxy);
+                }
+                addresses.insert((from, to), format!("http://{address}"));
             }
         }
         let start = |number: usize| {
@@ -58,11 +73,10 @@ impl Cluster {
                 .arg("--home")
                 .arg(home.path())
                 .env("CAP_CLUSTER_KEY", "of an experiment");
-            let peers = links.iter().filter(|((from, _), _)| *from == number);
-            let peers = peers.map(|((_, to), proxy)| (to, format!("http://{}", proxy.address())));
-            let peers: Vec<_> = peers.collect();
+            let peers = addresses.iter().filter(|((from, _), _)| *from == number);
+            let peers: Vec<_> = peers.map(|((_, to), url)| (to, url.as_str())).collect();
             // The whiteboard version takes its peers from the environment.
-            let urls: Vec<_> = peers.iter().map(|(_, url)| url.as_str()).collect();
+            let urls: Vec<_> = peers.iter().map(|(_, url)| *url).collect();
             let child = child.env("CAP_PEERS", urls.join(","));
             let with_peers: ChildBuilder = peers
                 .iter()
