@@ -2,6 +2,9 @@
 //!
 //! Each write is flushed to the disk, for a power cut. The kill at the end does not test that: what the kernel has got
 //! survives a kill without a flush.
+//!
+//! The nodes of etcd call each other through our proxies, and its clients use its HTTP gateway. So its figures say what
+//! it reaches at least, and are no comparison.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -58,12 +61,12 @@ const WAYS: [(&str, Way, bool); 11] = [
     ("ours: PUT w=1", Way::Ours("w=1&kind=lww"), true),
     ("ours: PUT w=quorum", Way::Ours("w=quorum&kind=lww"), true),
     ("ours: PUT kind=atomic", Way::Ours("kind=atomic"), true),
-    ("etcd: put", Way::Etcd(Read::Linearizable), true),
+    ("etcd, through proxies: put", Way::Etcd(Read::Linearizable), true),
     ("Redis: SET", Way::Redis, true),
     ("ours: GET r=1", Way::Ours("r=1&kind=lww"), false),
     ("ours: GET r=quorum", Way::Ours("r=quorum&kind=lww"), false),
     ("ours: GET kind=atomic", Way::Ours("kind=atomic"), false),
-    ("etcd: get, linearizable", Way::Etcd(Read::Linearizable), false),
+    ("etcd, through proxies: get, linearizable", Way::Etcd(Read::Linearizable), false),
     ("Redis: GET", Way::Redis, false),
 ];
 
@@ -135,11 +138,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for ((name, ..), rate) in WAYS.iter().zip(medians) {
         lab.figure(format!("{name}, median"), rate, "/s");
     }
-    let ratio = |one: usize, other: usize| medians[one] / medians[other];
     let name = "ours: PUT w=1 ÷ the bare log, medians";
-    lab.figure_with_target(name, ratio(1, 0), "", Target::AtLeast(0.5));
-    lab.figure("ours: PUT kind=atomic ÷ etcd: put, medians", ratio(3, 4), "");
-    lab.figure("ours: GET kind=atomic ÷ etcd: get, linearizable, medians", ratio(8, 9), "");
+    lab.figure_with_target(name, medians[1] / medians[0], "", Target::AtLeast(0.5));
     lab.check_eq("requests that failed", 0, failed);
     survive(&lab, &mut stores).await
 }
