@@ -257,7 +257,7 @@ async fn cluster(State(node): State<Node>) -> Json<Value> {
     let all = node.coordinator.nodes();
     Json(json!({
         "node": replica.node,
-        "keys": replica.len(),
+        "keys": replica.registers(),
         "nodes": all,
         "quorum": Level::Quorum.of(all),
         "others": others.collect::<Vec<_>>(),

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    mem,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError, RwLock, mpsc},
 };
@@ -74,13 +73,8 @@ impl Replica {
     }
 
     /// How many registers it knows.
-    pub fn len(&self) -> usize {
+    pub fn registers(&self) -> usize {
         self.records.read().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Whether it knows none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Takes in what another node knows. Returns what this node knows then.
@@ -128,9 +122,7 @@ impl Replica {
                 }
             }
             (Record::Set(set), Change::Remove(item)) => set.remove(&item),
-            _ => {
-                return Err(Error::invalid("kind", "this kind of register takes another change"));
-            }
+            _ => return Err(Error::invalid("kind", "this register takes another change")),
         }
         Ok(())
     }
@@ -143,7 +135,7 @@ impl Replica {
         guard(&self.waiting).push(Waiting { slot: slot.clone(), step, tell });
         let mut log = guard(&self.log);
         // While we waited for the log, its holder may have written our change together with its own.
-        let together = mem::take(&mut *guard(&self.waiting));
+        let together = std::mem::take(&mut *guard(&self.waiting));
         self.write_together(&mut log, together);
         drop(log);
         told.recv().map_err(|error| Error::Internal(error.to_string()))?
@@ -166,9 +158,8 @@ impl Replica {
             self.records.write().unwrap_or_else(PoisonError::into_inner).extend(changed);
         }
         for (tell, outcome) in ended {
-            let outcome = outcome.and_then(|record| written.clone().map(|()| record));
             // Each of them waits in `change`.
-            let _ = tell.send(outcome);
+            let _ = tell.send(outcome.and_then(|record| written.clone().map(|()| record)));
         }
     }
     // ANCHOR_END: change
@@ -221,7 +212,7 @@ mod tests {
             assert_eq!(replica.get(&slot(kind)), before, "{kind:?}");
             assert_eq!(before.values().unwrap(), ["green \0 \u{2028}"]);
         }
-        assert_eq!(open(folder.path(), 0).len(), 3);
+        assert_eq!(open(folder.path(), 0).registers(), 3);
     }
 
     #[test]
