@@ -33,7 +33,8 @@ pub enum Error {
         /// How many the level asks for.
         needed: usize,
     },
-    /// 503: the disk is full or broken. This node has not written anything.
+    /// 503: the disk is full or broken. The write has no effect, unless the log could not be cut back and the node starts
+    /// again.
     #[error("this node cannot write to its disk")]
     Disk(Arc<std::io::Error>),
     /// 500: our own fault. The cause goes to the log, and never to the client.

@@ -104,8 +104,9 @@ impl Log {
     }
 
     // ANCHOR: append
-    /// Adds a record. When this returns, the record survives a kill and a power cut. After an error it is not there: a
-    /// part of it would make the next record unreadable.
+    /// Adds a record. When this returns, the record survives a kill and a power cut. After an error it is cut off, because a
+    /// part of it would make the next record unreadable. If that fails too, the next append tries again; after a restart
+    /// the record may be there.
     pub fn append(&mut self, record: &[u8]) -> io::Result<()> {
         let frame = frame(record)?;
         // Removes nothing, unless an earlier append failed and could not be taken back.

@@ -158,7 +158,7 @@ impl Record {
         }
     }
 
-    /// What a client knows who has read it.
+    /// What a client knows after it has read it.
     pub fn context(&self) -> Vector {
         match self {
             Self::Versions(versions) => version::context(versions),

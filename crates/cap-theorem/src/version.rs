@@ -75,7 +75,7 @@ pub fn merge(ours: &mut Vec<Version>, theirs: &[Version]) {
 }
 // ANCHOR_END: merge
 
-/// All that a client knows who has read these versions.
+/// All that a client knows after it has read these versions.
 pub fn context(versions: &[Version]) -> Vector {
     let mut context = Vector::default();
     for version in versions {

@@ -6,7 +6,7 @@ use conform::{
     case::Outcome,
     cases,
     expect::{equal, expect},
-    http::{invalid, not_allowed, not_found, refused},
+    http::{invalid, not_allowed, not_found, problem, refused},
     target::Target,
 };
 use reqwest::Method;
@@ -22,6 +22,7 @@ cases! {
     Plain a_bad_body_is_refused: "A bad body: 400, 413, 415 or 422; and the next good one is taken", "One bad client must not cost the others anything.";
     Plain a_change_that_does_not_fit_is_refused: "A PUT of a counter or a set, a POST of another kind, an amount that is no whole number, insert and remove together: 422", "An amount cannot be inserted.";
     Plain a_set_that_is_full_is_told: "The 65th item of a set: 422 that names insert, and the others are there", "Each node sends the whole set whenever it changes.";
+    Plain a_key_with_too_many_siblings_is_told: "The 65th PUT without a context: 409, and the others are there; with the context of a read it is taken", "Each node sends all siblings whenever one changes.";
     Plain a_forged_context_is_refused: "A context that was changed, cut off, made up or given out for another key: 422 that names context", "With a context from the future, a client would swallow writes that are still to come.";
     Plain a_context_where_there_are_no_siblings_is_refused: "A context with kind=lww or kind=atomic: 422 that names context", "It would be ignored, and the client would believe in it.";
     Plain a_bad_query_is_refused: "An unknown or repeated parameter, or a value that it does not have: 422 that names it", "`w=qourum` must not be taken for the default.";
@@ -133,6 +134,19 @@ async fn a_set_that_is_full_is_told(target: &Target) -> Outcome {
     let one_more = one_more.json(&json!({ "insert": "one more" }));
     invalid(target.send(one_more).await?, "insert").await?;
     equal("the number of items", client.read(&key, "kind=set").await?.0.len(), 64)
+}
+
+async fn a_key_with_too_many_siblings_is_told(target: &Target) -> Outcome {
+    let client = Client::of(target);
+    let key = client.key("siblings");
+    for n in 0..64 {
+        client.write(&key, "w=1", &format!("value {n}"), None).await?;
+    }
+    problem(client.put(&key, "w=1", &json!({ "value": "one more" })).await?, 409).await?;
+    let (values, context) = client.read(&key, "r=1").await?;
+    equal("the number of values", values.len(), 64)?;
+    client.write(&key, "", "merged", Some(&context)).await?;
+    equal("the values", client.read(&key, "").await?.0, vec!["merged".to_owned()])
 }
 
 async fn a_forged_context_is_refused(target: &Target) -> Outcome {

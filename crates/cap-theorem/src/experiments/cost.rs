@@ -1,7 +1,7 @@
 //! What does each level cost? Writes and reads per second, beside etcd, Redis and the bare log.
 //!
-//! Each write is flushed to the disk, for a power cut. The kill at the end does not test that: what the kernel has got
-//! survives a kill without a flush.
+//! Each write is flushed to the disk, for a power cut. No check here shows that: what the kernel has got survives a kill
+//! without a flush.
 //!
 //! The nodes of etcd call each other through our proxies, and its clients use its HTTP gateway. So its figures say what
 //! it reaches at least, and are no comparison.
@@ -41,8 +41,7 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "cost",
-        "What w=1 acknowledges survives a kill of the node that took it. Each write waits for a flush of its disk, and with \
-         a stronger level for those of other nodes too",
+        "What w=1 acknowledges survives a kill of the node that took it. The figures are the price of each level",
         &["--clients", "4", "--seconds", "0.1", "--rounds", "1"],
         run,
     )

@@ -20,7 +20,8 @@ use crate::{NAME, cases::client::Client};
 const PEER_TIMEOUT_MS: &str = "15000";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Nodes of one cluster. The call of one node to another goes through the proxy of this pair.
+/// Nodes of one cluster. Unless it was made without proxies, the call of one node to another goes through the proxy of this
+/// pair.
 #[derive(Debug)]
 pub struct Cluster {
     /// The processes.
@@ -38,7 +39,7 @@ impl Cluster {
         Self::start(&[&[], &[], &[]]).await
     }
 
-    /// Three nodes that call each other without a proxy, which would take a part of the processors.
+    /// Three nodes that call each other without a proxy, which would take a part of the processors. `isolate` panics on it.
     pub async fn without_proxies() -> anyhow::Result<Self> {
         Self::start_with(&[&[], &[], &[]], false).await
     }
@@ -101,6 +102,7 @@ impl Cluster {
 
     /// Cuts a node off from all others, in both directions.
     pub fn isolate(&self, node: usize) {
+        assert!(!self.links.is_empty(), "a cluster without proxies cannot be cut");
         for ((from, to), proxy) in &self.links {
             if [*from, *to].contains(&node) {
                 proxy.set(Fault::Cut);
