@@ -798,7 +798,12 @@ async fn what_cannot_run_here_says_why_and_is_skipped() -> Outcome {
         .collect();
     let answers = guide::answers();
     let experiments = answers.iter().flat_map(|answer| &answer.experiments);
-    let of_its_own = experiments.filter(|it| it.needs.contains(&Need::Own(Service::Redis)));
+    let of_its_own = |need: &Need| match need {
+        Need::Own(service) => *service == Service::Redis,
+        Need::Group(group) => group.service() == Service::Redis,
+        _ => false,
+    };
+    let of_its_own = experiments.filter(|it| it.needs.iter().any(of_its_own));
     let of_its_own: BTreeSet<_> = of_its_own.map(|it| it.name).collect();
     ensure!(
         of_its_own.contains("eviction") && obstacles.keys().copied().eq(of_its_own),
