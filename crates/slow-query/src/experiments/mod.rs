@@ -15,6 +15,7 @@ pub mod rollup;
 pub mod select_star;
 pub mod statistics;
 pub mod subqueries;
+pub mod tpc_h;
 pub mod waiting;
 
 use lab::{Experiment, Lab};
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Experiment> {
         bloat::experiment(),
         rollup::experiment(),
         regression::experiment(),
+        tpc_h::experiment(),
     ]
 }
 
