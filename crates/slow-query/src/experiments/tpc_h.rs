@@ -23,19 +23,25 @@ struct Params {
 
 /// The experiment.
 pub fn experiment() -> Experiment {
-    Experiment::new("tpc-h", "TODO", &["--scale", "0.01"], run)
-        .sabotage(Sabotage {
-            file: "src/tally.rs",
-            replace: "(self.rows, self.digest) == (other.rows, other.digest)",
-            with: "self.rows == other.rows",
-            check: "query 4 with a join in place of EXISTS returns the same rows",
-        })
-        .sabotage(Sabotage {
-            file: "src/plan.rs",
-            replace: "self.hit + self.read + self.temp()",
-            with: "self.read + self.temp()",
-            check: "pages of all queries: after three changes ÷ before",
-        })
+    Experiment::new(
+        "tpc-h",
+        "With primary keys only, two of TPC-H's 22 queries read most of the pages. One index on line items ends that. The second and the \
+         third best change bring little more, and each query returns the same rows",
+        &["--scale", "0.01"],
+        run,
+    )
+    .sabotage(Sabotage {
+        file: "src/tally.rs",
+        replace: "(self.rows, self.digest) == (other.rows, other.digest)",
+        with: "self.rows == other.rows",
+        check: "query 4 with a join in place of EXISTS returns the same rows",
+    })
+    .sabotage(Sabotage {
+        file: "src/plan.rs",
+        replace: "self.hit + self.read + self.temp()",
+        with: "self.read + self.temp()",
+        check: "pages of all queries: after three changes ÷ before",
+    })
 }
 
 /// How many changes are kept.
@@ -112,15 +118,21 @@ fn compare(lab: &Lab, before: &[Run], after: &[Run], same: &Same) {
         row.push(rows.to_owned());
         table.push(row);
     }
-    let columns =
-        ["query", "uses a primary key", "pages", "ms", "pages after", "ms after", "rows"];
+    let columns = ["query", "uses a primary key", "pages", "ms", "pages after", "ms after", "rows"];
     lab.table("All queries, before and after the three changes", &columns, table);
     let by_key = before.iter().filter(|run| run.by_key).count();
     lab.figure("queries that use the index of a primary key, of 22", by_key as f64, "");
     let ((pages, time), (pages_after, time_after)) = (total(before), total(after));
+    let mut worst: Vec<_> = before.iter().zip(after).collect();
+    worst.sort_by(|(one, _), (other, _)| other.pages.total_cmp(&one.pages));
+    let (others, others_after): (Vec<_>, Vec<_>) = worst.drain(2..).unzip();
+    let share = 1.0 - total(others.iter().copied()).0 / pages;
+    lab.check("pages of the two worst queries, of all before", "at least 0.5", share, share >= 0.5);
+    let name = "time of the other twenty: after three changes ÷ before";
+    lab.figure(name, total(others_after).1 / total(others).1, "");
     let name = "pages of all queries: after three changes ÷ before";
     let ratio = pages_after / pages;
-    lab.check(name, "at most 0.25", ratio, ratio <= 0.25);
+    lab.check(name, "at most 0.35", ratio, ratio <= 0.35);
     lab.figure(name, ratio, "");
     let name = "time of all queries: after three changes ÷ before";
     lab.figure_with_target(name, time_after / time, "", Target::AtMost(0.25));
@@ -140,8 +152,8 @@ async fn best(
         [now / pages, ms / time].map(|ratio| format!("{ratio:.3}"))
     };
     let (mut kept, mut after) = (Vec::<Change>::new(), before.to_vec());
-    let (mut alone, mut steps) = (Vec::new(), Vec::new());
-    let mut others = CHANGES.to_vec();
+    let (mut alone, mut steps, mut idle) = (Vec::new(), Vec::new(), 0);
+    let (mut others, mut first) = (CHANGES.to_vec(), None);
     while kept.len() < KEPT {
         let mut found: Option<(usize, Vec<Run>)> = None;
         for (n, change) in others.iter().enumerate() {
@@ -157,6 +169,14 @@ async fn best(
                 row.push(numbers(before, &runs, better));
                 row.push(numbers(before, &runs, worse));
                 alone.push(row);
+                let ratio = total(&runs).0 / pages;
+                idle += u32::from(ratio > 0.9);
+                if change.name == CHANGES[0].name {
+                    let check = format!("{}, alone: pages of all queries ÷ before", change.name);
+                    lab.check(check, "at most 0.4", ratio, ratio <= 0.4);
+                    let name = format!("{}, alone: time of all queries ÷ before", change.name);
+                    lab.figure(name, total(&runs).1 / time, "");
+                }
             }
             if found.as_ref().is_none_or(|(_, best)| total(&runs).0 < total(best).0) {
                 found = Some((n, runs));
@@ -167,8 +187,14 @@ async fn best(
         row.extend(of(&runs));
         steps.push(row);
         kept.push(others.remove(n));
+        first.get_or_insert(total(&runs).0);
         after = runs;
     }
+    let more = (first.unwrap_or(f64::NAN) - total(&after).0) / pages;
+    let check = "pages that the second and the third change save, of all before";
+    lab.check(check, "at most 0.1", more, more <= 0.1);
+    let name = "changes that save less than a tenth of the pages alone, of ten";
+    lab.figure(name, f64::from(idle), "");
     let columns = [
         "change",
         "pages of all ÷ before",

@@ -23,8 +23,9 @@ pub struct Run {
 }
 
 /// Pages and milliseconds of all.
-pub fn total(runs: &[Run]) -> (f64, f64) {
-    (runs.iter().map(|run| run.pages).sum(), runs.iter().map(|run| run.milliseconds).sum())
+pub fn total<'a>(runs: impl IntoIterator<Item = &'a Run>) -> (f64, f64) {
+    let add = |(pages, time): (f64, f64), run: &Run| (pages + run.pages, time + run.milliseconds);
+    runs.into_iter().fold((0.0, 0.0), add)
 }
 
 /// A session, and what it has measured.
@@ -136,12 +137,7 @@ fn finished<T>(outcome: sqlx::Result<T>) -> sqlx::Result<Option<T>> {
 }
 
 /// Runs a query for its pages. The clock is not read for each row: that would count for more than the rows.
-async fn run(
-    tx: &mut PgConnection,
-    sql: &str,
-    limit: u32,
-    by_key: bool,
-) -> anyhow::Result<Run> {
+async fn run(tx: &mut PgConnection, sql: &str, limit: u32, by_key: bool) -> anyhow::Result<Run> {
     let mut point = limited(tx, limit).await?;
     let options = "analyze, buffers, timing off, format json";
     let plan = finished(explain(&mut point, options, sql).await)?;

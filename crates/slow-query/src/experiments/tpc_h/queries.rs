@@ -68,7 +68,10 @@ const fn change(name: &'static str, how: How) -> Change {
 
 /// What is tried.
 pub const CHANGES: [Change; 10] = [
-    change("index on the part and supplier of a line item", How::Index("lineitem (l_partkey, l_suppkey)")),
+    change(
+        "index on the part and supplier of a line item",
+        How::Index("lineitem (l_partkey, l_suppkey)"),
+    ),
     change("index on the supplier of a line item", How::Index("lineitem (l_suppkey)")),
     change("index on the day of shipping", How::Index("lineitem (l_shipdate)")),
     change("index on the customer of an order", How::Index("orders (o_custkey)")),
