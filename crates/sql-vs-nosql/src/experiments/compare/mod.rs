@@ -1,0 +1,5 @@
+//! Other ways to do the same, to compare.
+
+pub mod grain;
+pub mod lookups;
+pub mod naive;
