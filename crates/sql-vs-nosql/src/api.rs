@@ -84,8 +84,11 @@ async fn put(shop: Shop, thing: Thing, Json(fields): Json<Fields>) -> Result<Res
 }
 
 /// Replaces what the body names, and takes away what is null in it (RFC 7396).
-async fn patch(shop: Shop, thing: Thing, Json(changes): Json<Fields>) -> Result<Response> {
-    let changes = Value::from(changes);
+async fn patch(shop: Shop, thing: Thing, Json(changes): Json<Value>) -> Result<Response> {
+    // A null would be read as an object without fields.
+    if !changes.is_object() {
+        return Err(Error::invalid("body", "must be an object"));
+    }
     let changed = |old: Option<Fields>| {
         let mut fields = old.ok_or(Error::NOT_FOUND)?;
         fields.remove(thing.0.amount());

@@ -149,6 +149,9 @@ async fn once(params: &Params, lab: &Lab, setting: &Setting) -> anyhow::Result<(
     }
     let open = || Store::new(setting.model, (&url, None), (&url, "durability:"));
     let (store, over) = (open()?, AtomicBool::new(false));
+    // Connections take their time, and the load shall not begin with it.
+    let first: Vec<_> = (0..params.clients).map(|client| format!("first-{client}")).collect();
+    try_join_all(first.iter().map(|id| customer(&store, id, "GB", 0))).await?;
     let clients = (0..params.clients).map(|client| {
         let (store, over) = (&store, &over);
         async move {

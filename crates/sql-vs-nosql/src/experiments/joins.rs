@@ -167,6 +167,7 @@ async fn by_id(params: &Params, lab: &Lab, fixture: &Fixture) -> anyhow::Result<
     let mut database = PgConnection::connect(fixture.database.url()).await?;
     let mut redis = fixture.keys.connection().await?;
     let key = format!("{}customer:{id}", fixture.keys.prefix());
+    let mut medians = Vec::new();
     for (model, name) in MODELS {
         let store = fixture.store(model)?;
         let sql = if model == Model::Documents { &documents::SQL } else { &tables::SQL };
@@ -189,7 +190,9 @@ async fn by_id(params: &Params, lab: &Lab, fixture: &Fixture) -> anyhow::Result<
         let figure =
             format!("{name}: a customer by id: the statement alone ÷ through the port, medians");
         lab.figure_with_target(figure, bare / port, "", Target::AtLeast(0.8));
+        medians.push(port);
     }
+    lab.figure("a customer by id: tables ÷ key-value, medians", medians[0] / medians[2], "");
     Ok(())
 }
 
