@@ -5,15 +5,18 @@ use std::{
     os::unix::fs::MetadataExt,
     path::PathBuf,
     process::{Command, ExitCode, id},
+    time::Duration,
 };
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use conform::expect::json_of;
 use conform::http::{header, lives_and_is_ready, problem};
 use conform::target::{Target, eventually};
 use database_index::{
     cases::client::{Client, long_text},
     experiments::fixture::Fixture,
+    index::{Index, Name},
+    store::Store,
 };
 use lab::{
     Need, Service,
@@ -24,6 +27,7 @@ use lab::{
 };
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
+use tokio::time::sleep;
 
 fn main() -> ExitCode {
     run(database_index::answer(), || Box::pin(serve_for_cases()), tests())
@@ -48,6 +52,8 @@ lab::tests![
     an_index_that_has_become_ready_meanwhile_is_not_built_again,
     a_build_whose_connection_is_ended_leaves_nothing,
     a_build_that_was_asked_for_during_a_drop_comes_after_it,
+    indexes_are_listed_while_one_is_dropped,
+    a_build_waits_for_a_server_that_is_busy,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
 
@@ -322,6 +328,44 @@ async fn a_build_that_was_asked_for_during_a_drop_comes_after_it() -> Outcome {
     let ended = client.ended("idx_born").await?;
     ensure!(ended["state"] == "ready", "{ended}");
     Ok(())
+}
+
+async fn a_build_waits_for_a_server_that_is_busy() -> Outcome {
+    let fixture = Fixture::fresh(100).await?;
+    let proxy = Proxy::to_url(fixture.database.url()).await?;
+    let store = Store::new(&proxy.url(fixture.database.url())?)?;
+    let name = Name::parse("late").map_err(|error| anyhow!("{error}"))?;
+    let index = serde_json::from_value::<Index>(json!({ "columns": ["city"] }))?;
+    // Longer than a request waits for a connection.
+    proxy.set(Fault::BlackHole);
+    let heal = async {
+        sleep(Duration::from_secs(3)).await;
+        proxy.heal();
+    };
+    tokio::join!(store.build(&name, &index), heal).0?;
+    ensure!(fixture.number("select count(*) from pg_class where relname = 'late'").await? == 1);
+    Ok(())
+}
+
+/// PostgreSQL's functions that describe an index fail if it is dropped while they look.
+async fn indexes_are_listed_while_one_is_dropped() -> Outcome {
+    let fixture = Fixture::fresh(100).await?;
+    let (_child, client) = fixture.start().await?;
+    let come_and_go = async || -> Outcome {
+        loop {
+            for sql in ["create index i on users (email, name, city, born)", "drop index i"] {
+                sqlx::query(sql).execute(&fixture.pool).await?;
+            }
+        }
+    };
+    let look = async || -> Outcome {
+        for _ in 0..300 {
+            json_of(client.target.get("indexes").await?, 200).await?;
+        }
+        Ok(())
+    };
+    let looks = async || tokio::try_join!(look(), look(), look());
+    tokio::select!(ended = come_and_go() => ended, looked = looks() => looked.map(drop))
 }
 
 async fn the_service_says_that_it_lives_and_is_ready_and_stops_cleanly() -> Outcome {
