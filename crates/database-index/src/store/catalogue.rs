@@ -8,8 +8,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use time::{OffsetDateTime, serde::rfc3339};
 use tokio::time::sleep;
 
-use super::{PATIENTLY, SOON, Store};
-use crate::{error::Result, error::code, index::Index, index::Kind, index::Name};
+use super::Store;
+use crate::{error::Result, index::Index, index::Kind, index::Name};
 
 /// An index, as the catalogue has it.
 #[derive(Clone, Debug, Default, Serialize, sqlx::FromRow)]
@@ -52,26 +52,17 @@ pub struct Existing {
 }
 
 impl Store {
-    /// Every index of the table; those with fewer keys come first. PostgreSQL's functions that describe an index break off if it
-    /// is dropped while they look ("cache lookup failed", XX000). So we look again, without it.
+    /// Every index of the table; those with fewer keys come first.
     pub async fn indexes(&self) -> Result<Vec<Existing>> {
-        let look = async |it: &mut PgConnection| {
-            for _ in 0..4 {
-                let found = sqlx::query_as(include_str!("indexes.sql")).fetch_all(&mut *it).await;
-                if !found.as_ref().is_err_and(|error| code(error) == "XX000") {
-                    return found;
-                }
-            }
-            sqlx::query_as(include_str!("indexes.sql")).fetch_all(it).await
-        };
-        self.database.within(look).await
+        let indexes = sqlx::query_as(include_str!("indexes.sql"));
+        self.database.within(async |it| indexes.fetch_all(it).await).await
     }
 
     /// A connection whose owner is the only one, in all processes, that builds or drops an index. Two concurrent builds on
     /// one table would wait for each other, and one of them would be ended as a deadlock. The lock is tried again and again: a
     /// statement that waits for it would itself be a transaction that the build has to wait for.
-    pub(super) async fn alone(&self, limit: Duration) -> sqlx::Result<PgConnection> {
-        let mut connection = self.connect(limit).await?;
+    pub(super) async fn alone(&self) -> sqlx::Result<PgConnection> {
+        let mut connection = self.connect().await?;
         let lock = "select pg_try_advisory_lock(hashtext('indexes of users'))";
         while !sqlx::query_scalar(lock).fetch_one(&mut connection).await? {
             sleep(Duration::from_millis(100)).await;
@@ -83,7 +74,7 @@ impl Store {
     /// Builds the index while others read and write. What an earlier build of this name has left is taken away first, and
     /// also what this one leaves if it fails: an invalid index serves no query, and costs every write.
     pub async fn build(&self, name: &Name, index: &Index) -> sqlx::Result<()> {
-        let mut alone = self.alone(PATIENTLY).await?;
+        let mut alone = self.alone().await?;
         if matches!(index.kind, Kind::Trigram | Kind::Gist) {
             sqlx::query("create extension if not exists pg_trgm").execute(&mut alone).await?;
         }
@@ -96,7 +87,7 @@ impl Store {
         if built.is_err() {
             // What broke may be the connection. If there is no other one, the next build of this name does it.
             drop(alone);
-            if let Ok(mut alone) = self.alone(PATIENTLY).await {
+            if let Ok(mut alone) = self.alone().await {
                 let _ = drop_invalid(&mut alone, name).await;
             }
         }
@@ -107,7 +98,7 @@ impl Store {
     /// Drops the index while others read and write. It waits for transactions that began before; PostgreSQL goes on with it
     /// when the client has given up.
     pub async fn drop_index(&self, name: &Name) -> Result<()> {
-        let mut alone = self.alone(SOON).await?;
+        let mut alone = self.alone().await?;
         let sql = format!(r#"drop index concurrently if exists "{}""#, name.as_str());
         Ok(sqlx::query(AssertSqlSafe(sql)).execute(&mut alone).await.map(drop)?)
     }

@@ -2,14 +2,14 @@
 with indexes as materialized (
     select
         class.relname as name,
-        coalesce(pg_get_indexdef(class.oid, 0, true), '') as definition,
+        coalesce(definition_of_index(class.oid, 0), '') as definition,
         pg_am.amname as kind,
         array(
-            select coalesce(pg_get_indexdef(class.oid, n, true), '')
+            select coalesce(definition_of_index(class.oid, n), '')
             from generate_series(1, pg_index.indnkeyatts) as n
         ) as keys,
         array(
-            select coalesce(pg_get_indexdef(class.oid, n, true), '')
+            select coalesce(definition_of_index(class.oid, n), '')
             from generate_series(pg_index.indnkeyatts + 1, pg_index.indnatts) as n
         ) as include,
         pg_get_expr(indpred, indrelid, true) as condition,

@@ -23,10 +23,6 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 /// For one call of the database.
 const LIMITS: Limits =
     Limits { connections: 16, timeout: Duration::from_secs(4), pause: Duration::from_secs(2) };
-/// For a connection of its own, while a client waits for it.
-const SOON: Duration = Duration::from_secs(2);
-/// The same for what nobody waits for. A build must not fail because the server is busy for a moment.
-const PATIENTLY: Duration = Duration::from_secs(60);
 
 /// The users, and the indexes on them.
 #[derive(Clone, Debug)]
@@ -48,15 +44,16 @@ impl Store {
         self.database.ping().await
     }
 
-    /// A connection of its own, without a limit for a statement.
-    async fn connect(&self, limit: Duration) -> sqlx::Result<Tx> {
+    /// A connection of its own, without a limit for a statement. It has time: a build should not fail because the server is
+    /// busy for a moment.
+    async fn connect(&self) -> sqlx::Result<Tx> {
         let connection = Tx::connect_with(&self.options);
-        timeout(limit, connection).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        timeout(Duration::from_secs(10), connection).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 
     /// Makes this many users, if there are none.
     pub async fn fill_if_empty(&self, rows: i64) -> sqlx::Result<()> {
-        let mut connection = self.connect(PATIENTLY).await?;
+        let mut connection = self.connect().await?;
         let mut tx = connection.begin().await?;
         // Of two processes that start at once, the second waits, and finds them. A lock on the table would wait for a build
         // that is under way, and all writers behind it.

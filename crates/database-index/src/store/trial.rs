@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{SOON, Store, planned};
+use super::{Store, planned};
 use crate::{error::Result, error::code, index::Index, index::Kind, index::Name, query::Query};
 
 /// A query that was seen, with the values of the last run, and how often.
@@ -17,7 +17,7 @@ pub struct Trial(PgConnection);
 impl Store {
     /// Begins a trial, when no index is being built: the two would wait for each other.
     pub async fn trial(&self) -> Result<Trial> {
-        let mut trial = Trial(self.alone(SOON).await?);
+        let mut trial = Trial(self.alone().await?);
         trial.say(include_str!("trial.sql")).await?;
         Ok(trial)
     }
