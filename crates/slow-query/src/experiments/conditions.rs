@@ -2,14 +2,7 @@
 
 use lab::{Experiment, Lab, Sabotage};
 
-use super::{fixture::Fixture, try_out};
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
+use super::{Rows, fixture::Fixture, try_out};
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -17,7 +10,7 @@ pub fn experiment() -> Experiment {
         "conditions",
         "An index on the column does not serve a function, COALESCE or a cast around it, nor one side of an OR. A range, the right \
          type, an index on the expression, or an index for each side does. UNION without these indexes reads the table twice",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -28,7 +21,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [

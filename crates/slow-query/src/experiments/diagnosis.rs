@@ -6,15 +6,9 @@ use lab::{Experiment, Lab, Sabotage, Target, load::median};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, types::Json};
 
+use super::Rows;
 use super::fixture::{Busy, Fixture};
 use crate::cases::client::{Client, found};
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -22,7 +16,7 @@ pub fn experiment() -> Experiment {
         "diagnosis",
         "For sixteen slow queries with a planted cause, the first finding names that cause. For ten queries whose plan has no \
          fault there is no finding",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -39,7 +33,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let patients = client.patients().await?;

@@ -8,12 +8,12 @@ use lab::{
     database::Database,
 };
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, types::Json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     cases::client::Client,
-    store::{MIGRATIONS, Store},
+    store::{MIGRATIONS, Store, execute, explain_with},
 };
 
 const NAME: &str = "slow-query";
@@ -92,9 +92,8 @@ impl Fixture {
     pub async fn explain(&self, settings: &str, sql: &str) -> anyhow::Result<Value> {
         let mut tx = self.pool.begin().await?;
         let settings = format!("{};{settings}", include_str!("../store/session.sql"));
-        sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *tx).await?;
-        let explain = AssertSqlSafe(format!("explain (analyze, buffers, format json) {sql}"));
-        let Json(mut plan): Json<Value> = sqlx::query_scalar(explain).fetch_one(&mut *tx).await?;
+        execute(&mut tx, &settings).await?;
+        let mut plan = explain_with(&mut tx, "analyze, buffers", sql).await?;
         tx.commit().await?;
         Ok(plan[0].take())
     }

@@ -5,15 +5,9 @@ use lab::{Experiment, Lab, Sabotage};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgConnection, types::Json};
 
-use super::fixture::Fixture;
+use super::{Rows, fixture::Fixture};
 use crate::cases::client::{found, pages};
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
+use crate::store::execute;
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -22,7 +16,7 @@ pub fn experiment() -> Experiment {
         "A generic plan knows no value. For the user who has most events it reads many times the pages, and the clinic calls it a wrong \
          estimate. After five runs PostgreSQL takes it if it costs no more, by estimate, than the first five runs on average. So the \
          first five values decide: after users with many events it takes it for all that follow, after users with few it does not",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -39,7 +33,7 @@ const BUSY: &str = "prepare busy(bigint) as
     select id, kind from events where user_id = $1 order by id desc limit 20";
 const BY_KEY: &str = "prepare by_key(bigint) as select id, kind from events where id = $1";
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     fixture.sql("create index events_user on events (user_id)").await?;
@@ -93,11 +87,6 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let ratio = pages(&read[at]) / pages(&read[0]);
         lab.check(check, "at least 10", ratio, ratio >= 10.0);
     }
-    Ok(())
-}
-
-async fn execute(session: &mut PgConnection, sql: &str) -> anyhow::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(session).await?;
     Ok(())
 }
 

@@ -2,14 +2,7 @@
 
 use lab::{Experiment, Lab, Sabotage};
 
-use super::{fixture::Fixture, try_out};
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
+use super::{Rows, fixture::Fixture, try_out};
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -17,7 +10,7 @@ pub fn experiment() -> Experiment {
         "index",
         "An index on the column of the filter replaces a full scan by a few pages. For a value that nine of ten rows have, on \
          another column, or beside a LIMIT in another order, it does nothing",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -28,7 +21,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [

@@ -2,15 +2,8 @@
 
 use lab::{Experiment, Lab, Sabotage};
 
-use super::{fixture::Fixture, try_out};
+use super::{Rows, fixture::Fixture, try_out};
 use crate::cases::client::found;
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables; 20,000 of them are sorted
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -18,7 +11,7 @@ pub fn experiment() -> Experiment {
         "memory",
         "A sort that does not fit into work_mem writes its rows to temporary files and reads them again. More work_mem ends that; in \
          memory the same rows need more room than on disk, and each sort of each connection may take it",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -35,7 +28,7 @@ const SORT: &str = "select id, url from events where id <= 20000 order by url, i
 /// Connections of a usual server.
 const CONNECTIONS: f64 = 100.0;
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let first = found(&client.diagnose("big-sort").await?).into_iter().next().unwrap_or_default();

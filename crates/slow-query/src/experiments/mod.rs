@@ -22,6 +22,20 @@ use lab::{Experiment, Lab};
 
 use crate::cases::client::{Client, Trial};
 
+// The parameter of each experiment that needs a number of events. This is no doc comment, because clap would show it in place
+// of the experiment's claim.
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Rows {
+    /// Events in the tables
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
+    rows: i64,
+}
+
+impl Rows {
+    /// The fewest events that show every effect.
+    const QUICK: &'static [&'static str] = &["--rows", "50000"];
+}
+
 /// Every experiment, in the order of the chapter.
 pub fn all() -> Vec<Experiment> {
     vec![

@@ -2,15 +2,15 @@
 
 use lab::{Experiment, Lab, Sabotage, load::median};
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, types::Json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-use super::{fixture::Fixture, try_out};
+use super::{Rows, fixture::Fixture, try_out};
+use crate::store::explain_with;
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
+    #[command(flatten)]
+    events: Rows,
     /// Partitions of another table, which holds a row for each
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(i64).range(10..=2_000))]
     partitions: i64,
@@ -35,7 +35,7 @@ pub fn experiment() -> Experiment {
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
-    let fixture = Fixture::of(&lab, params.rows).await?;
+    let fixture = Fixture::of(&lab, params.events.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [
         ("buyers", "partitions", "helps"),
@@ -130,10 +130,7 @@ async fn planned(lab: &Lab, fixture: &Fixture, partitions: i64) -> anyhow::Resul
 async fn explained(session: &mut PgConnection, sql: &str, runs: u32) -> anyhow::Result<Vec<Value>> {
     let mut plans = Vec::new();
     for _ in 0..runs {
-        let explain = AssertSqlSafe(format!("explain (analyze, buffers, format json) {sql}"));
-        let Json(mut plan): Json<Value> =
-            sqlx::query_scalar(explain).fetch_one(&mut *session).await?;
-        plans.push(plan[0].take());
+        plans.push(explain_with(session, "analyze, buffers", sql).await?[0].take());
     }
     Ok(plans)
 }

@@ -6,15 +6,8 @@ use lab::{Experiment, Lab, Sabotage};
 use serde_json::Value;
 use sqlx::{Row, types::Json};
 
-use super::fixture::Fixture;
+use super::{Rows, fixture::Fixture};
 use crate::cases::client::{Client, pages};
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -22,7 +15,7 @@ pub fn experiment() -> Experiment {
         "regression",
         "An index for one query helps some others, harms none that reads, and makes each insert write more. Partitions for one query \
          make others read more. Taken back, each query reads as many pages as before",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -63,7 +56,7 @@ async fn insert(fixture: &Fixture) -> anyhow::Result<f64> {
     Ok(plan[0]["Plan"]["WAL Records"].as_f64().unwrap_or_default())
 }
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let before = all(&lab, &client, "before").await?;

@@ -4,15 +4,8 @@ use lab::{Experiment, Lab, Sabotage};
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
-use super::{fixture::Fixture, try_out};
+use super::{Rows, fixture::Fixture, try_out};
 use crate::{cases::client::kinds, error::is_locked};
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -21,7 +14,7 @@ pub fn experiment() -> Experiment {
         "A total over all rows reads as many pages with workers as without. An index with all its columns, a materialised view or a \
          table that a trigger keeps reads few. A sample is another answer, the view an old one until it is refreshed, and with the \
          trigger writers wait for each other",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -37,7 +30,7 @@ const SAMPLED: &str = "select count(*) * 10 from events tablesample system (10) 
 /// A hundred more events of one kind.
 const NEW: i64 = 100;
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [

@@ -3,15 +3,8 @@
 use lab::{Experiment, Lab, Sabotage};
 use serde_json::Value;
 
-use super::{fixture::Fixture, try_out};
+use super::{Rows, fixture::Fixture, try_out};
 use crate::cases::client::{found, kinds};
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -19,7 +12,7 @@ pub fn experiment() -> Experiment {
         "select-star",
         "Naming the columns does nothing for a lookup by key, and nothing for a scan. It helps where an index holds all that is named, \
          and where long values were sent for nothing; and the plan shows nothing of the latter",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -30,7 +23,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [

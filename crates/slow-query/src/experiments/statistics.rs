@@ -3,15 +3,8 @@
 use lab::{Experiment, Lab, Sabotage};
 use serde_json::Value;
 
-use super::{fixture::Fixture, try_out};
+use super::{Rows, fixture::Fixture, try_out};
 use crate::cases::client::{found, pages};
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -20,7 +13,7 @@ pub fn experiment() -> Experiment {
         "Where columns depend on each other, the planner multiplies their shares, expects one row where many come, and reads the other \
          table once for each of them. CREATE STATISTICS with ANALYZE mends it, more about each single column does not. After a load, \
          ANALYZE alone does",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -39,7 +32,7 @@ fn scanned(node: &Value, table: &str) -> Option<(f64, f64)> {
     node["Plans"].as_array()?.iter().find_map(|below| scanned(below, table))
 }
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     for (patient, table) in [("one-device", "sessions"), ("after-load", "loads")] {

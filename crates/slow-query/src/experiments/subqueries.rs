@@ -3,14 +3,7 @@
 use lab::{Experiment, Lab, Sabotage};
 use serde_json::Value;
 
-use super::{fixture::Fixture, try_out};
-
-#[derive(clap::Args, Clone, Copy, Debug)]
-struct Params {
-    /// Events in the tables
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(50_000..=200_000))]
-    rows: i64,
-}
+use super::{Rows, fixture::Fixture, try_out};
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -19,7 +12,7 @@ pub fn experiment() -> Experiment {
         "IN, EXISTS and a join on a unique key have the same plan; a join on another column returns other rows. NOT IN is slow if its \
          list does not fit into memory, and returns nothing if there is a NULL in it. A correlated subquery in the select list is the \
          one to rewrite; a CTE that is used once changes nothing",
-        &["--rows", "50000"],
+        Rows::QUICK,
         run,
     )
     .sabotage(Sabotage {
@@ -38,7 +31,7 @@ fn shape(node: &Value) -> String {
     [own.trim().to_owned()].into_iter().chain(below).collect::<Vec<_>>().join(", ")
 }
 
-async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Rows, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab, params.rows).await?;
     let (_child, client) = fixture.start().await?;
     let remedies = [

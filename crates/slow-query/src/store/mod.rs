@@ -193,15 +193,25 @@ impl Store {
 
 /// Runs a query for its plan: as PostgreSQL wrote it, and as we read it.
 async fn explain(tx: &mut PgConnection, sql: &str) -> sqlx::Result<(Value, Plan)> {
-    let explain = AssertSqlSafe(format!("explain (analyze, buffers, format json) {sql}"));
-    let Json(raw): Json<Value> = sqlx::query_scalar(explain).fetch_one(tx).await?;
+    let raw = explain_with(tx, "analyze, buffers", sql).await?;
     let read = serde_json::from_value(raw.clone());
     let Pasted(plan) = read.map_err(|error| sqlx::Error::Decode(error.into()))?;
     Ok((raw, plan))
 }
 
+/// What EXPLAIN with these options says, as PostgreSQL wrote it.
+pub(crate) async fn explain_with(
+    tx: &mut PgConnection,
+    options: &str,
+    sql: &str,
+) -> sqlx::Result<Value> {
+    let explain = AssertSqlSafe(format!("explain ({options}, format json) {sql}"));
+    let Json(raw) = sqlx::query_scalar(explain).fetch_one(tx).await?;
+    Ok(raw)
+}
+
 /// The values of these columns; of all, if none is named.
-fn values<'a>(row: &'a PgRow, uses: &[String]) -> sqlx::Result<Vec<Option<&'a [u8]>>> {
+pub(crate) fn values<'a>(row: &'a PgRow, uses: &[String]) -> sqlx::Result<Vec<Option<&'a [u8]>>> {
     let value = |value: sqlx::postgres::PgValueRef<'a>| value.as_bytes().ok();
     if uses.is_empty() {
         return (0..row.len()).map(|column| row.try_get_raw(column).map(value)).collect();
@@ -210,6 +220,6 @@ fn values<'a>(row: &'a PgRow, uses: &[String]) -> sqlx::Result<Vec<Option<&'a [u
 }
 
 /// Runs statements of our own, one or more.
-async fn execute(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
+pub(crate) async fn execute(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(drop)
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
-use serde_json::Value;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, types::Json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::queries::{Change, How, QUERIES};
+use crate::store::{execute, explain_with, values};
 use crate::{plan::Pasted, tally::Tally};
 
 /// What one query did.
@@ -54,7 +54,7 @@ impl Bench {
         let settings = apply(&mut tx, changes).await?;
         let mut runs = Vec::new();
         for sql in texts {
-            let plan = explain(&mut tx, "format json", &sql).await?.to_string();
+            let plan = explain_with(&mut tx, "costs", &sql).await?.to_string();
             let key = format!("{settings} {plan}");
             let run = match self.known.get(&key) {
                 Some(run) => *run,
@@ -139,8 +139,8 @@ fn finished<T>(outcome: sqlx::Result<T>) -> sqlx::Result<Option<T>> {
 /// Runs a query for its pages. The clock is not read for each row: that would count for more than the rows.
 async fn run(tx: &mut PgConnection, sql: &str, limit: u32, by_key: bool) -> anyhow::Result<Run> {
     let mut point = limited(tx, limit).await?;
-    let options = "analyze, buffers, timing off, format json";
-    let plan = finished(explain(&mut point, options, sql).await)?;
+    let options = "analyze, buffers, timing off";
+    let plan = finished(explain_with(&mut point, options, sql).await)?;
     point.rollback().await?;
     let Some(plan) = plan else {
         let milliseconds = f64::from(limit);
@@ -151,22 +151,11 @@ async fn run(tx: &mut PgConnection, sql: &str, limit: u32, by_key: bool) -> anyh
     Ok(Run { pages, milliseconds, by_key, ended: false })
 }
 
-async fn explain(tx: &mut PgConnection, options: &str, sql: &str) -> sqlx::Result<Value> {
-    let explain = AssertSqlSafe(format!("explain ({options}) {sql}"));
-    let Json(plan) = sqlx::query_scalar(explain).fetch_one(tx).await?;
-    Ok(plan)
-}
-
 async fn tally(tx: &mut PgConnection, sql: &str, ordered: bool) -> sqlx::Result<Tally> {
     let mut tally = Tally::default();
     let mut rows = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch(tx);
     while let Some(row) = rows.try_next().await? {
-        let values = (0..row.len()).map(|column| Ok(row.try_get_raw(column)?.as_bytes().ok()));
-        tally.add(ordered, values.collect::<sqlx::Result<Vec<_>>>()?.into_iter());
+        tally.add(ordered, values(&row, &[])?.into_iter());
     }
     Ok(tally)
-}
-
-async fn execute(connection: &mut PgConnection, sql: &str) -> sqlx::Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(drop)
 }
