@@ -24,7 +24,7 @@ impl Request {
             let name = found["name"].as_str().unwrap_or_default().to_owned();
             lines.push(Line { product: product.clone(), name, quantity, price_cents });
         }
-        let total_cents = lines.iter().map(|line| line.price_cents).sum();
+        let total_cents = lines.iter().map(|line| line.quantity * line.price_cents).sum();
         let ordered_at = OffsetDateTime::now_utc();
         let (id, customer) = (Uuid::now_v7().to_string(), self.customer.clone());
         Ok(Order { id, customer, ordered_at, total_cents, lines })

@@ -66,11 +66,11 @@ fn named(id: &str, mut fields: Fields) -> Value {
     fields.into()
 }
 
-/// A reader that knows only an old version says so. One that has written says after what it wants to read.
+/// A reader that knows only an old version names it. A client that has just written names the position of its write.
 async fn show(shop: Shop, Thing(kind, id): Thing, query: RawQuery, headers: HeaderMap) -> Reply {
     let version = match query.0.as_deref() {
-        Some("as_of_schema=1") => 1,
-        None | Some("as_of_schema=2") => 2,
+        Some("as_of_schema=1") if kind == Kind::Customer => 1,
+        None | Some("as_of_schema=1" | "as_of_schema=2") => 2,
         _ => return Err(Error::invalid("as_of_schema", "must be 1 or 2")),
     };
     let fields = shop.get(kind, &id, only(&headers, "read-after")).await?;
@@ -83,37 +83,44 @@ async fn put(shop: Shop, thing: Thing, Json(fields): Json<Fields>) -> Result<Res
     write(&shop, &thing, |_| Ok(new.clone())).await
 }
 
-/// Replaces what the body names, and takes away what is null in it (RFC 7396).
+/// Replaces what the body names, and takes away what is null in it (RFC 7396). The result may be as large as the body of
+/// a PUT, so that many small changes cannot make it larger without end.
 async fn patch(shop: Shop, thing: Thing, Json(changes): Json<Value>) -> Result<Response> {
     // A null would be read as an object without fields.
     if !changes.is_object() {
         return Err(Error::invalid("body", "must be an object"));
     }
     let changed = |old: Option<Fields>| {
-        let mut fields = old.ok_or(Error::NOT_FOUND)?;
-        fields.remove(thing.0.amount());
-        let mut fields = Value::from(fields);
+        let mut fields = Value::from(old.ok_or(Error::NOT_FOUND)?);
+        json_patch::merge(&mut fields, &json!({ thing.0.amount(): null }));
         json_patch::merge(&mut fields, &changes);
-        thing.0.checked(serde_json::from_value(fields)?)
+        let fits = Some(fields).filter(|it| it.to_string().len() <= MAX_BODY);
+        let fits = fits.ok_or_else(|| Error::invalid("body", "makes this too large"))?;
+        thing.0.checked(serde_json::from_value(fits)?)
     };
     write(&shop, &thing, changed).await
 }
 
-/// Writes it, and says where in the log that is, for a client that reads from a replica next.
+/// Where in the log the write is, for a client that reads from a replica next. If this cannot be read, the answer goes
+/// without it: the write is done, and after an error the client would order again.
+async fn written_at(shop: &Store) -> Option<[(&'static str, String); 1]> {
+    shop.position().await.unwrap_or_default().map(|it| [("written-at", it)])
+}
+
 async fn write(
     shop: &Store,
     Thing(kind, id): &Thing,
     decide: impl Fn(Option<Fields>) -> Result<Fields>,
 ) -> Result<Response> {
     let (fields, is_new) = shop.replace(*kind, id, decide).await?;
-    let position = shop.position().await?.map(|it| [("written-at", it)]);
     let location = is_new.then(|| [(LOCATION, format!("/{}s/{id}", kind.name()))]);
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, location, position, Json(named(id, fields))).into_response())
+    Ok((status, location, written_at(shop).await, Json(named(id, fields))).into_response())
 }
 
-async fn delete(shop: Shop, Thing(_, id): Thing) -> Result<StatusCode> {
-    shop.delete(&id).await.map(|()| StatusCode::NO_CONTENT)
+async fn delete(shop: Shop, Thing(_, id): Thing) -> Result<Response> {
+    shop.delete(&id).await?;
+    Ok((StatusCode::NO_CONTENT, written_at(&shop).await, ()).into_response())
 }
 
 #[derive(Deserialize)]
@@ -123,25 +130,24 @@ struct Added {
 }
 
 /// Cents for a customer, or pieces of a product.
-async fn add(shop: Shop, Thing(kind, id): Thing, Json(Added { amount }): Json<Added>) -> Reply {
-    if !(1..=1_000_000_000_000).contains(&amount) {
+async fn add(shop: Shop, Thing(kind, id): Thing, Json(it): Json<Added>) -> Result<Response> {
+    if !(1..=1_000_000_000_000).contains(&it.amount) {
         return Err(Error::invalid("amount", "must be 1 to 1000000000000"));
     }
-    let amount = shop.add(kind, &id, amount).await?;
-    Ok(Json(json!({ kind.amount(): amount })))
+    let amount = shop.add(kind, &id, it.amount).await?;
+    Ok((written_at(&shop).await, Json(json!({ kind.amount(): amount }))).into_response())
 }
 
 async fn search(shop: Shop, query: RawQuery) -> Reply {
     let search = Search::parse(&query.0.unwrap_or_default())?;
-    let found = shop.search(&search).await?;
-    let items: Vec<_> = found.into_iter().map(|(id, fields)| named(&id, fields)).collect();
-    Ok(Json(json!({ "items": items })))
+    let found = shop.search(&search).await?.into_iter().map(|(id, it)| named(&id, it));
+    Ok(Json(json!({ "items": found.collect::<Vec<_>>() })))
 }
 
 async fn order(shop: Shop, Json(request): Json<Request>) -> Result<Response> {
     let order = shop.place(&request.parse()?).await?;
     let location = [(LOCATION, format!("/customers/{}/orders", order.customer))];
-    Ok((StatusCode::CREATED, location, Json(order)).into_response())
+    Ok((StatusCode::CREATED, location, written_at(&shop).await, Json(order)).into_response())
 }
 
 async fn orders(shop: Shop, Thing(_, id): Thing) -> Reply {
@@ -156,14 +162,12 @@ async fn feed(shop: Shop, Thing(_, id): Thing) -> Reply {
 }
 
 async fn revenue(shop: Shop, query: RawQuery) -> Reply {
-    let by = By::parse(&query.0.unwrap_or_default())?;
-    Ok(Json(json!({ "rows": shop.revenue(by).await? })))
+    Ok(Json(json!({ "rows": shop.revenue(By::parse(&query.0.unwrap_or_default())?).await? })))
 }
 
 async fn put_session(shop: Shop, Thing(_, id): Thing, Json(it): Json<Session>) -> Reply<Session> {
     let session = it.parse()?;
-    shop.put_session(&id, &session).await?;
-    Ok(Json(session))
+    shop.put_session(&id, &session).await.map(|()| Json(session))
 }
 
 async fn session(shop: Shop, Thing(_, id): Thing) -> Reply<Session> {
@@ -177,6 +181,5 @@ async fn consistency(State(store): Shop) -> Reply {
 }
 
 async fn ready(shop: Shop) -> Reply {
-    shop.ping().await?;
-    Ok(Json(json!({ "status": "ready" })))
+    shop.ping().await.map(|()| Json(json!({ "status": "ready" })))
 }

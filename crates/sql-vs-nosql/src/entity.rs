@@ -64,7 +64,7 @@ impl Kind {
     }
     // ANCHOR_END: checked
 
-    /// The fields that nobody planned.
+    /// Whether the shop knows this field. All others are fields that nobody planned.
     pub fn is_planned(self, name: &str) -> bool {
         name == "id" || name == self.amount() || self.rules().iter().any(|rule| rule.0 == name)
     }

@@ -153,6 +153,10 @@ mod tests {
             assert_eq!(status(order), expected, "{cents:?} {stock}");
         }
         assert_eq!(status(request.priced(Some(&balance(500)), &BTreeMap::new())), 422);
+        // Each line alone could be paid, and both together cannot.
+        let request = input(json!({"customer": "ada", "lines": {"tea": 2, "cup": 1}})).unwrap();
+        let products = BTreeMap::from([product("cup", 900, 1), product("tea", 250, 2)]);
+        assert_eq!(status(request.priced(Some(&balance(1_399)), &products)), 409);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What do tables and documents share? The program: it asks the same questions, in other statements.
 //!
-//! Invariant: who decides about rows holds their locks until the decision is committed. An order locks its customer first,
+//! Invariant: a transaction that decides about rows holds their locks until it commits. An order locks its customer first,
 //! and then its products by their ids, so that no two orders wait for each other.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 use crate::order::{Order, Request};
 use crate::query::{By, Revenue, Search, Session};
 
-/// The schema. Whoever starts the service has run it.
+/// The schema. It is there before the service starts.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// For one call of the database; leaves room for an answer within the request's five seconds.
 const LIMITS: Limits =
     Limits { connections: 16, timeout: Duration::from_secs(4), pause: Duration::from_secs(2) };
 
-/// All in which tables and documents differ. Where there are two, the first is for customers.
+/// Everything that differs between tables and documents. Where there are two, the first is for customers.
 #[derive(Debug)]
 pub struct Statements {
     /// Whether something may be kept that this program cannot read.
@@ -91,8 +91,8 @@ impl Postgres {
     }
 
     // ANCHOR: readable
-    /// The fields, if they are what this program reads. Tables see to that when something is written; a document is
-    /// looked at by nobody before its reader, in practice a year later.
+    /// The fields, if they are what this program reads. Tables check them when they are written. A document that has no
+    /// constraint is first checked by its reader, in practice a year later.
     fn readable(&self, kind: Kind, Json(mut body): Json<Fields>) -> Result<Fields> {
         if self.sql.any_shape {
             let amount = body.remove(kind.amount()).unwrap_or_default();

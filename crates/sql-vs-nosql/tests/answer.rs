@@ -39,6 +39,8 @@ lab::tests![
     a_customer_is_not_deleted_while_an_order_is_placed,
     a_name_that_looks_like_another_index_finds_nothing_else,
     of_two_writers_neither_undoes_the_other_in_any_store,
+    every_write_says_where_in_the_log_it_is,
+    many_small_changes_make_no_endless_customer,
     a_store_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
@@ -142,6 +144,39 @@ async fn of_two_writers_neither_undoes_the_other_in_any_store() -> Outcome {
         let many = (0..16).filter(|n| kept.get(&format!("f{n}")) == Some(&json!(n))).count();
         ensure!(many == 16, "{name}: {many} of 16 changes are there");
     }
+    Ok(())
+}
+
+/// The database stands in for its own replica: only what the writer hears is looked at.
+async fn every_write_says_where_in_the_log_it_is() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let serve = fixture.serve("tables").args(&["--replica", fixture.database.url()]);
+    let child = serve.start().await?;
+    let client = Client::at(child.url())?;
+    let (ada, tea) = (client.customer("GB", 100).await?, client.product(1, 10).await?);
+    let other = format!("customers/{}", client.customer("GB", 0).await?);
+    let one = json!({ "amount": 1 });
+    for answer in [
+        client.patch(&format!("customers/{ada}"), &json!({ "a": 1 })).await?,
+        client.target.post(&format!("customers/{ada}/deposits"), &one).await?,
+        client.target.post(&format!("products/{tea}/deliveries"), &one).await?,
+        client.order(&ada, &tea, 1).await?,
+        client.target.ask(reqwest::Method::DELETE, &other).await?,
+    ] {
+        ensure!(answer.status().is_success(), "{answer:?}");
+        ensure!(!header(&answer, "written-at").is_empty(), "{answer:?}");
+    }
+    Ok(())
+}
+
+async fn many_small_changes_make_no_endless_customer() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let (_child, client) = fixture.start("tables").await?;
+    let path = format!("customers/{}", client.customer("GB", 0).await?);
+    let long = "x".repeat(40_000);
+    let first = client.patch(&path, &json!({ "a": long })).await?;
+    ensure!(first.status() == 200, "{first:?}");
+    problem(client.patch(&path, &json!({ "b": long })).await?, 422).await?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::client::Client;
 
 cases! {
-    Load the_last_piece_is_sold_once: "Fifty orders of the last piece at the same moment: one 201, the others 409; the stock is 0", "Nobody looks first: whoever decides holds it until it is written.";
+    Load the_last_piece_is_sold_once: "Fifty orders of the last piece at the same moment: one 201, the others 409; the stock is 0", "An order has to lock what it decides on until it is written.";
     Load money_is_spent_once: "Fifty orders of a customer who can pay for ten: ten 201, the others 409; the balance is 0", "A balance that is read and written back pays twice.";
     Load orders_of_several_products_wait_for_each_other_in_one_order: "Fifty orders of the same two products at the same moment, named in both orders: all 201", "Two that lock in different orders wait for each other for ever.";
     Load changes_of_one_customer_are_all_kept: "Twenty PATCHes of twenty fields at the same moment: all twenty are there", "A document is written as a whole, so the second would undo the first.";
@@ -34,7 +34,7 @@ fn sold(answers: &[(reqwest::Response, bool)], expected: usize) -> Outcome {
     let count = |status: u16| answers.iter().filter(|(it, _)| it.status() == status).count();
     let (good, refused, unsure) =
         (count(201), count(409), answers.iter().filter(|(_, unsure)| *unsure).count());
-    // Whoever was told to come back may have bought without knowing it.
+    // A client that was told to come back may have bought without knowing it.
     let fits = (expected.saturating_sub(unsure)..=expected).contains(&good);
     let got = format!("{good} times 201 and {refused} times 409");
     let all = answers.len();
