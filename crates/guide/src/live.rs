@@ -1,7 +1,7 @@
 //! How does an experiment get onto a page? Where the chapter names it, we put its claim, a form made from its
 //! parameters, the command line, and its last result.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{collections::BTreeMap, path::Path, sync::LazyLock};
 
 use lab::{Answer, Experiment, Sabotage, experiment::Param, report::escaped};
 use practice::{exercise::Exercise, progress::Progress};
@@ -57,20 +57,19 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
 
 /// The exercises of one answer, and how far the reader is with each.
 fn exercises(answer: &Answer, mode: Mode) -> String {
-    let workspace = practice::workspace();
     let read = || {
         let progress = match mode {
-            Mode::Live => Progress::load(&workspace)?,
+            Mode::Live => Progress::load(&practice::workspace())?,
             Mode::Static => Progress::default(),
         };
-        anyhow::Ok((Exercise::all(&workspace)?, progress))
+        anyhow::Ok((Exercise::of(Path::new(answer.folder))?, progress))
     };
     let (exercises, progress) = match read() {
         Ok(read) => read,
         Err(error) => return format!("<p>{}</p>", escaped(&format!("{error:#}"))),
     };
-    let of_answer = exercises.iter().filter(|exercise| exercise.key.answer == answer.name);
-    let rows: String = of_answer
+    let rows: String = exercises
+        .iter()
         .map(|exercise| {
             let state = progress.state(&exercise.key).word();
             format!(
@@ -116,7 +115,7 @@ fn run_all(answer: &Answer, mode: Mode) -> String {
 }
 
 /// One experiment.
-fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Results) -> String {
+fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Results<'_>) -> String {
     let (of, name) = (answer.name, experiment.name);
     let form = match (mode, experiment.obstacle(answer)) {
         (Mode::Static, _) => String::new(),

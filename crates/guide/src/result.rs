@@ -1,6 +1,6 @@
 //! How is the result of an experiment shown? Our recorded result and the reader's own, side by side.
 
-use std::{fs, path::Path, time::SystemTime};
+use std::{cell::OnceCell, fs, path::Path, time::SystemTime};
 
 use lab::{
     Answer, Report,
@@ -18,17 +18,14 @@ use crate::{
     render::{self, Verdict, verdict_in_words},
 };
 
-/// The results of one answer's experiments.
+/// The results of one answer's experiments. What a page does not ask for is not read: the first page has all answers.
 #[derive(Debug)]
-pub struct Results {
-    answer: &'static str,
-    /// The hash of its current code. A result of other code is marked.
-    code: Option<String>,
-    /// What we have recorded.
-    ours: Measured,
-    /// The cases and experiments that the whiteboard version fails, by the chapter's table.
-    whiteboard: Mistakes,
+pub struct Results<'a> {
+    answer: &'a Answer,
     mode: Mode,
+    code: OnceCell<Option<String>>,
+    ours: OnceCell<Measured>,
+    whiteboard: OnceCell<Mistakes>,
 }
 
 /// A result of the reader's.
@@ -42,22 +39,33 @@ pub struct Yours {
     pub of_this_code: bool,
 }
 
-impl Results {
-    /// Reads the current results.
-    pub fn of(answer: &Answer, mode: Mode) -> Self {
-        let code = Code::of(Path::new(answer.folder)).ok().map(|code| code.hash);
-        // If the record cannot be read, the book reports the problem.
-        let ours = Measured::read(&Measured::path(answer)).unwrap_or_default();
-        let chapter = fs::read_to_string(Path::new(answer.folder).join("chapter.md"));
-        let chapter = chapter.unwrap_or_default();
-        // If the table cannot be read, a test of the answer fails.
-        let whiteboard = Mistakes::read(answer, &chapter).unwrap_or_default();
-        Self { answer: answer.name, code, ours, whiteboard, mode }
+impl<'a> Results<'a> {
+    /// The current results.
+    pub fn of(answer: &'a Answer, mode: Mode) -> Self {
+        let (code, ours, whiteboard) = Default::default();
+        Self { answer, mode, code, ours, whiteboard }
+    }
+
+    /// The hash of its current code. A result of other code is marked.
+    fn code(&self) -> Option<&str> {
+        let code = || Code::of(Path::new(self.answer.folder)).ok().map(|code| code.hash);
+        self.code.get_or_init(code).as_deref()
+    }
+
+    /// What we have recorded. If it cannot be read, the book reports the problem.
+    fn measured(&self) -> &Measured {
+        let read = || Measured::read(&Measured::path(self.answer)).unwrap_or_default();
+        self.ours.get_or_init(read)
     }
 
     /// Whether the chapter names this experiment among those that the whiteboard version fails.
     pub fn is_failed_by_the_whiteboard(&self, experiment: &str) -> bool {
-        self.whiteboard.experiments.contains(experiment)
+        let read = || {
+            let chapter = fs::read_to_string(Path::new(self.answer.folder).join("chapter.md"));
+            // If the table cannot be read, a test of the answer fails.
+            Mistakes::read(self.answer, &chapter.unwrap_or_default()).unwrap_or_default()
+        };
+        self.whiteboard.get_or_init(read).experiments.contains(experiment)
     }
 
     /// The reader's last result. A static book shows only our results.
@@ -65,16 +73,17 @@ impl Results {
         if self.mode == Mode::Static {
             return None;
         }
-        results::load(self.answer, experiment).map(|kept| self.as_yours(kept))
+        results::load(self.answer.name, experiment).map(|kept| self.as_yours(kept))
     }
 
     fn as_yours(&self, Kept { report, at, code }: Kept) -> Yours {
-        Yours { report, at: at.into(), of_this_code: code.is_some() && code == self.code }
+        let of_this_code = code.is_some() && code.as_deref() == self.code();
+        Yours { report, at: at.into(), of_this_code }
     }
 
     /// Our recorded result.
     pub fn ours(&self, experiment: &str) -> Option<&Recorded> {
-        self.ours.of(experiment)
+        self.measured().of(experiment)
     }
 
     /// Both results as HTML.

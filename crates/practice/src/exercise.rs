@@ -84,18 +84,22 @@ impl Exercise {
     pub fn all(workspace: &Path) -> anyhow::Result<Vec<Self>> {
         let mut all = Vec::new();
         for folder in sorted(&workspace.join("crates"))? {
-            let exercises = folder.join("exercises");
-            if !exercises.is_dir() {
-                continue;
-            }
-            for path in sorted(&exercises)? {
-                if path.extension().is_some_and(|ending| ending == "md") {
-                    let read = Self::read(&folder, &path);
-                    all.push(read.with_context(|| path.display().to_string())?);
-                }
-            }
+            all.extend(Self::of(&folder)?);
         }
         Ok(all)
+    }
+
+    /// Those of the answer in this folder; none if it has none.
+    pub fn of(folder: &Path) -> anyhow::Result<Vec<Self>> {
+        let exercises = folder.join("exercises");
+        if !exercises.is_dir() {
+            return Ok(Vec::new());
+        }
+        let texts = sorted(&exercises)?.into_iter();
+        let texts = texts.filter(|path| path.extension().is_some_and(|ending| ending == "md"));
+        let read =
+            |path: PathBuf| Self::read(folder, &path).with_context(|| path.display().to_string());
+        texts.map(read).collect()
     }
 
     fn read(folder: &Path, path: &Path) -> anyhow::Result<Self> {
