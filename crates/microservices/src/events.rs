@@ -1,0 +1,117 @@
+//! How does an event get from one module to the others, at least once?
+//!
+//! It leaves by the outbox, which the change itself has written, and is deleted there when all have it. In the monolith
+//! they are told by a function call. Between services a broker keeps it for each of them. Whoever hears it twice notices.
+
+use std::{error::Error as StdError, time::Duration};
+
+use sqlx::{query, query_as, types::Json};
+use tokio::time::sleep;
+
+use crate::error::Result;
+use crate::module::{Database, Event, Numbered};
+use crate::orders::Orders;
+use crate::recommendations::Recommendations;
+
+/// Between two looks into an outbox.
+const POLL: Duration = Duration::from_millis(20);
+/// Before a broker or a database that failed us is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Where a module writes what it has to tell.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    database: Database,
+    take: &'static str,
+    forget: &'static str,
+}
+
+/// The outbox in this schema.
+macro_rules! outbox {
+    ($name:ident, $schema:literal) => {
+        /// The outbox of this module.
+        pub fn $name(database: Database) -> Self {
+            let take = concat!("select id, event from ", $schema, ".outbox order by id limit 100");
+            let forget = concat!("delete from ", $schema, ".outbox where id = any($1)");
+            Self { database, take, forget }
+        }
+    };
+}
+
+impl Outbox {
+    outbox!(catalogue, "catalogue");
+    outbox!(orders, "orders");
+    outbox!(payments, "payments");
+
+    // ANCHOR: relay
+    /// Sends what is here, and deletes it when it was taken. A kill in between sends it again.
+    pub async fn relay(&self, send: impl AsyncFn(&Numbered) -> Carried) -> Carried {
+        loop {
+            let take = query_as::<_, (i64, Json<Event>)>(self.take);
+            let events = self.database.within(async |it| take.fetch_all(it).await).await?;
+            let mut sent = Vec::new();
+            for (number, Json(event)) in events {
+                send(&Numbered { number, event }).await?;
+                sent.push(number);
+            }
+            self.database.execute(query(self.forget).bind(sent)).await?;
+            sleep(POLL).await;
+        }
+    }
+    // ANCHOR_END: relay
+}
+
+/// How the carrying of events ended: never well.
+pub type Carried = std::result::Result<(), Box<dyn StdError + Send + Sync>>;
+
+/// Who listens.
+#[derive(Clone, Debug)]
+pub enum Listener {
+    /// Keeps names and receipts.
+    Orders(Orders),
+    /// Learns who bought what.
+    Recommendations(Recommendations),
+}
+
+impl Listener {
+    /// Tells it.
+    pub async fn hear(&self, event: &Numbered) -> Result<()> {
+        match self {
+            Self::Orders(it) => it.hear(event).await,
+            Self::Recommendations(it) => it.hear(event).await,
+        }
+    }
+}
+
+/// Those of a process who have something to tell, and those who listen.
+#[derive(Clone, Debug, Default)]
+pub struct Parties {
+    /// Who tells.
+    pub outboxes: Vec<Outbox>,
+    /// Who listens.
+    pub listeners: Vec<Listener>,
+}
+
+impl Parties {
+    /// All who listen are in this process.
+    pub async fn carry_within(&self) -> Carried {
+        let tell = async |event: &Numbered| -> Carried {
+            for listener in &self.listeners {
+                listener.hear(event).await?;
+            }
+            Ok(())
+        };
+        let relays = self.outboxes.iter().map(|outbox| outbox.relay(&tell));
+        futures_util::future::try_join_all(relays).await.map(drop)
+    }
+}
+
+/// Carries events, and begins again when that fails: they wait in the outboxes meanwhile.
+pub async fn carry<F: Future<Output = Carried>>(carrying: impl Fn() -> F) {
+    loop {
+        if let Err(error) = carrying().await {
+            tracing::warn!(%error, "events have to wait");
+        }
+        sleep(PAUSE).await;
+    }
+}

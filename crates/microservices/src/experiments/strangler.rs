@@ -1,0 +1,132 @@
+//! Routes move from the monolith to the services, one by one, and back. Does a customer notice?
+
+use std::time::Duration;
+
+use anyhow::Context;
+use conform::target::within;
+use lab::{Experiment, Lab, Sabotage, child::Child, serve::here};
+use serde_json::{Value, json};
+
+use super::compare::pricing::Other;
+use super::fixture::{Customer, Fixture, Setup};
+use super::load::{Load, failures};
+use crate::module::Module::Gateway;
+
+const ROUTES: [&str; 3] = ["products", "orders", "customers"];
+const SOON: Duration = Duration::from_secs(10);
+const PLANTED: &str = "a planted difference is found while it is only shadowed";
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct Params {
+    /// Answers to compare before a route moves
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    compare: u32,
+    /// Requests a second
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(10..=1_000))]
+    rate: u32,
+}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "strangler",
+        "Behind a strangler, each route is shadowed, moved to the services, moved back and moved again under load, and no request \
+         fails. A difference that was planted is found before any customer sees it",
+        &["--compare", "8"],
+        run,
+    )
+    .sabotage(Sabotage {
+        file: "src/pricing.rs",
+        replace: "self.ask(call, \"pricing.quote\", &of,",
+        with: "self.ask(call, \"pricing.quote\", &Question { cents: of.cents + 1, ..of },",
+        check: "products: answers that differ",
+    })
+}
+
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
+    let fixture = Fixture::of(&lab).await?;
+    let monolith = fixture.monolith().start().await?;
+    let services = fixture.services(&Setup { shared: true, ..Setup::default() }).await?;
+    let front = Child::serve("microservices");
+    let front = front.args(&["--legacy", monolith.url(), "--modern", &services.url(Gateway)]);
+    let front = front.start().await?;
+    let customer = Customer::of(front.url())?;
+    customer.fill(3).await?;
+    let order = customer.must_buy(1, 1, "strangler").await?;
+    let order = order["id"].as_str().context("an id")?.to_owned();
+    let path = move |n: u64| match n % 3 {
+        0 => format!("/products/{}", 1 + n / 3 % 3),
+        1 => format!("/orders/{order}"),
+        _ => "/customers/1/history".to_owned(),
+    };
+    // It goes on as long as the moves take.
+    let (patience, rate) = (Duration::from_secs(5), f64::from(params.rate));
+    let load = |path| Load::begin(front.address(), rate, time(params), patience, path);
+    let load = load(path);
+    let mut rows = Vec::new();
+    for (n, route) in ROUTES.into_iter().enumerate() {
+        lab.progress(n as u64, 3, format!("{route} moves"));
+        set(&customer, route, "shadow").await?;
+        let seen = compared(&customer, route, params.compare).await?;
+        for mode in ["modern", "legacy", "modern"] {
+            set(&customer, route, mode).await?;
+            customer.must_get("/products/1").await?;
+        }
+        let different = seen["different"].as_u64().context("a number")?;
+        lab.check_eq(format!("{route}: answers that differ"), 0, different);
+        rows.push(vec![route.to_owned(), seen["same"].to_string(), different.to_string()]);
+    }
+    let seen = load.end().await?;
+    lab.check_eq(
+        "requests that failed while routes moved",
+        0,
+        failures(&seen).unwrap_or(usize::MAX),
+    );
+    lab.figure("requests while routes moved", seen.len() as f64, "");
+    // A new pricing, with a mistake that one looks for.
+    set(&customer, "products", "legacy").await?;
+    let wrong = here(Other::OtherUnit.router()).await?;
+    let urls = json!([format!("http://{}", wrong.host)]);
+    services.customer()?.put("/admin/services/pricing", &urls).await?;
+    set(&customer, "products", "shadow").await?;
+    let before = routes(&customer).await?["products"]["different"].as_u64().unwrap_or(0);
+    let mut shown = Vec::new();
+    let found = within(Duration::from_secs(3), "the difference is found", async || {
+        shown.push(customer.must_get("/products/1").await?["cents"].clone());
+        let now = routes(&customer).await?["products"]["different"].as_u64().unwrap_or(0);
+        Ok((now > before).then_some(()))
+    });
+    let found = found.await.is_ok();
+    lab.check_eq(PLANTED, true, found);
+    let wrong_prices = shown.iter().filter(|it| **it != 1_001).count();
+    lab.check_eq("customers who saw it", 0, wrong_prices);
+    lab.table("Compared before they moved", &["route", "same", "different"], rows);
+    let example = routes(&customer).await?["products"]["example"].clone();
+    lab.text(format!("What was found: {}", example.as_str().unwrap_or("nothing")));
+    Ok(())
+}
+
+/// Long enough to compare all routes, each of which gets a third of the requests.
+fn time(params: Params) -> Duration {
+    let seconds = 3.0 * 3.0 * f64::from(params.compare) / f64::from(params.rate);
+    Duration::from_secs_f64(seconds * 1.3 + 1.0)
+}
+
+async fn set(customer: &Customer, route: &str, mode: &str) -> anyhow::Result<()> {
+    customer.put(&format!("/routes/{route}"), &json!({ "mode": mode })).await.map(drop)
+}
+
+async fn routes(customer: &Customer) -> anyhow::Result<Value> {
+    customer.must_get("/routes").await
+}
+
+/// Waits until so many answers of a route were compared.
+async fn compared(customer: &Customer, route: &str, count: u32) -> anyhow::Result<Value> {
+    within(SOON, "enough answers are compared", async || {
+        let route = routes(customer).await?[route].clone();
+        let both = route["same"].as_u64().zip(route["different"].as_u64());
+        let (same, different) = both.context("no counts")?;
+        Ok((same + different >= u64::from(count)).then_some(route))
+    })
+    .await
+}

@@ -1,0 +1,127 @@
+//! Who pays, and only once?
+//!
+//! Invariant: there is one payment for each key. A service that did not hear the answer asks again.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sqlx::{query_as, query_scalar};
+use uuid::Uuid;
+
+use crate::call::Call;
+use crate::error::{Error, Result};
+use crate::module::Database;
+use crate::peer::{Peer, Reach};
+
+/// More than a customer may pay at once.
+const LIMIT: i64 = 10_000_000;
+
+/// What is to be paid.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Charge {
+    /// The key of the order.
+    pub key: String,
+    /// By whom.
+    pub customer: i64,
+    /// How much.
+    pub cents: i64,
+}
+
+/// A row of `payments.payments`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
+pub struct Payment {
+    /// Ours.
+    pub id: Uuid,
+    /// How much.
+    pub cents: i64,
+}
+
+/// The module itself.
+#[derive(Clone, Debug)]
+pub struct Payments {
+    /// With the schema `payments`.
+    pub database: Database,
+    /// Who moves the money; without one it is only noted.
+    pub bank: Option<Arc<Peer>>,
+}
+
+impl Payments {
+    // ANCHOR: charge
+    /// The payment for this key. The bank knows the key too, so asking it again moves no money.
+    pub async fn charge(&self, call: &Call, charge: &Charge) -> Result<Payment> {
+        if charge.cents > LIMIT {
+            return Err(Error::DECLINED);
+        }
+        if let Some(bank) = &self.bank {
+            let _: Value = bank.ask(call, "/charges", charge).await?;
+        }
+        // A payment that was there is told of again, and nobody minds.
+        let insert = query_as::<_, Payment>(
+            r#"
+            with paid as (
+                insert into payments.payments (id, key, customer, cents)
+                values ($1, $2, $3, $4)
+                on conflict (key) do update set key = excluded.key
+                returning id, cents
+            ), told as (
+                insert into payments.outbox (event)
+                select jsonb_build_object('kind', 'paid', 'of', id)
+                from paid
+            )
+            select id, cents
+            from paid
+            "#,
+        );
+        let insert = insert.bind(Uuid::now_v7()).bind(&charge.key).bind(charge.customer);
+        let insert = insert.bind(charge.cents);
+        let payment = self.database.within(async |it| insert.fetch_one(it).await).await?;
+        if payment.cents == charge.cents { Ok(payment) } else { Err(Error::KEY_REUSED) }
+    }
+    // ANCHOR_END: charge
+
+    /// Which of these there are.
+    pub async fn known(&self, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+        let find = query_scalar("select id from payments.payments where id = any($1)").bind(ids);
+        self.database.within(async |it| find.fetch_all(it).await).await
+    }
+
+    /// As a service.
+    pub async fn answer(&self, call: &Call, ask: Ask) -> Result<Value> {
+        Ok(match ask {
+            Ask::Charge(charge) => json!(self.charge(call, &charge).await?),
+            Ask::Known(ids) => json!(self.known(&ids).await?),
+        })
+    }
+}
+
+/// What others ask the payments for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// See [`Payments::charge`].
+    Charge(Charge),
+    /// See [`Payments::known`].
+    Known(Vec<Uuid>),
+}
+
+impl Reach<Payments> {
+    /// See [`Payments::charge`].
+    pub async fn charge(&self, call: &Call, it: &Charge) -> Result<Payment> {
+        let ask = Ask::Charge(it.clone());
+        self.ask(
+            call,
+            "payments.charge",
+            &ask,
+            |here, call| async move { here.charge(&call, it).await },
+        )
+        .await
+    }
+
+    /// See [`Payments::known`].
+    pub async fn known(&self, call: &Call, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+        let ask = Ask::Known(ids.to_vec());
+        self.ask(call, "payments.known", &ask, |here, _| here.known(ids)).await
+    }
+}

@@ -1,0 +1,230 @@
+//! How does one page become of what five modules know?
+//!
+//! The shop sees the modules only through [`Reach`], so the same code runs in the monolith and in the gateway.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use futures_util::{
+    StreamExt, TryStreamExt,
+    future::{join_all, try_join},
+    stream,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::call::{Call, Span, Spans};
+use crate::catalogue::{Catalogue, Product};
+use crate::error::{Error, Result};
+use crate::module::Module;
+use crate::orders::{Line, Order, Orders};
+use crate::payments::Payments;
+use crate::peer::{Peer, Reach};
+use crate::pricing::{Pricing, Question};
+use crate::recommendations::Recommendations;
+
+/// How a page is put together.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Style {
+    /// Ask one module after another, also where that is not needed
+    #[arg(long)]
+    pub one_by_one: bool,
+    /// Show no page at all if the recommendations are missing
+    #[arg(long)]
+    pub no_fallback: bool,
+}
+
+/// How a history is put together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum By {
+    /// Each order asks for its product and its payment
+    Loop,
+    /// All products and all payments are asked for at once
+    #[default]
+    Batch,
+    /// From what the orders have heard
+    Copy,
+}
+
+/// A product as a customer sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Its number.
+    pub id: i64,
+    /// What it is called.
+    pub name: String,
+    /// What one of it costs now.
+    pub cents: i64,
+}
+
+/// A product with what goes with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// The product.
+    #[serde(flatten)]
+    pub item: Item,
+    /// What others bought too. `null` if it cannot be known at the moment.
+    pub recommendations: Option<Vec<Item>>,
+}
+
+/// All modules, here or elsewhere.
+#[derive(Clone, Debug)]
+pub struct Shop {
+    /// What is sold.
+    pub catalogue: Reach<Catalogue>,
+    /// What it costs.
+    pub pricing: Reach<Pricing>,
+    /// What was ordered.
+    pub orders: Reach<Orders>,
+    /// What was paid.
+    pub payments: Reach<Payments>,
+    /// What goes with it.
+    pub recommendations: Reach<Recommendations>,
+    /// Those that are elsewhere.
+    pub peers: BTreeMap<Module, Arc<Peer>>,
+    /// How pages are put together.
+    pub style: Style,
+    /// What this process did.
+    pub spans: Arc<Spans>,
+}
+
+impl Shop {
+    // ANCHOR: page
+    /// A product's page: seven calls if two products go with it. Those that need nothing of each other are under way at the
+    /// same time, so it takes as long as three.
+    pub async fn page(&self, call: &Call, id: i64) -> Result<Page> {
+        let item = self.item(call, id);
+        let others = async {
+            let others = self.recommendations.with(call, id).await?;
+            let items = stream::iter(others).map(|id| self.item(call, id));
+            items.buffered(self.at_once()).try_collect::<Vec<_>>().await
+        };
+        let others = async { self.unless_essential(others.await) };
+        let (item, recommendations) = if self.style.one_by_one {
+            (item.await?, others.await?)
+        } else {
+            try_join(item, others).await?
+        };
+        Ok(Page { item, recommendations })
+    }
+    // ANCHOR_END: page
+
+    fn at_once(&self) -> usize {
+        if self.style.one_by_one { 1 } else { 16 }
+    }
+
+    /// A product and what one of it costs now.
+    async fn item(&self, call: &Call, id: i64) -> Result<Item> {
+        let Product { id, name, cents } = self.catalogue.product(call, id).await?;
+        let quote = self.pricing.quote(call, Question { product: id, cents, quantity: 1 }).await?;
+        Ok(Item { id, name, cents: quote.cents })
+    }
+
+    // ANCHOR: fallback
+    /// Nothing, in place of a failure of another service. A page without recommendations sells more than no page.
+    fn unless_essential<T>(&self, found: Result<T>) -> Result<Option<T>> {
+        match found {
+            Err(Error::Upstream(..)) if !self.style.no_fallback => Ok(None),
+            found => found.map(Some),
+        }
+    }
+    // ANCHOR_END: fallback
+
+    // ANCHOR: history
+    /// A customer's orders, with the names of the products and whether they were paid: data of three modules.
+    pub async fn history(&self, call: &Call, customer: i64, by: By) -> Result<Vec<Line>> {
+        if by == By::Copy {
+            return self.orders.lines(call, customer).await;
+        }
+        let orders = self.orders.of(call, customer).await?;
+        let chunk = if by == By::Loop { 1 } else { 100 };
+        let (mut names, mut paid) = (HashMap::new(), Vec::new());
+        for some in orders.chunks(chunk) {
+            let products: Vec<_> = some.iter().map(|it| it.product).collect();
+            let payments: Vec<_> = some.iter().map(|it| it.payment).collect();
+            let products = self.catalogue.products(call, &products);
+            let (found, known) = try_join(products, self.payments.known(call, &payments)).await?;
+            names.extend(found.into_iter().map(|it| (it.id, it.name)));
+            paid.extend(known);
+        }
+        let line = |order: Order| Line {
+            name: names.get(&order.product).cloned(),
+            paid: paid.contains(&order.payment),
+            order,
+        };
+        Ok(orders.into_iter().map(line).collect())
+    }
+    // ANCHOR_END: history
+
+    // ANCHOR: trace
+    /// All spans of a trace, from all services that answer, in the order of their beginning by their own clocks.
+    pub async fn trace(&self, id: u128) -> Result<Value> {
+        let path = &format!("/internal/spans/{id:032x}");
+        let asked = self.peers.values().map(|peer| peer.look::<Vec<Span>>(path));
+        let mut spans = self.spans.of(id);
+        spans.extend(join_all(asked).await.into_iter().flatten().flatten());
+        spans.sort_by_key(|it| it.at);
+        let slowest = spans.iter().max_by_key(|it| own_micros(it, &spans));
+        let slowest = slowest.ok_or(Error::NOT_FOUND)?.clone();
+        Ok(json!({ "trace": format!("{id:032x}"), "slowest": slowest, "spans": spans }))
+    }
+    // ANCHOR_END: trace
+
+    /// What runs where, and how it is.
+    pub async fn topology(&self) -> Value {
+        let ask = |module: Module| async move {
+            let peer = self.peers.get(&module);
+            let about = match peer {
+                Some(peer) => peer.look("/internal/about").await.unwrap_or_default(),
+                None => json!({ "version": env!("CARGO_PKG_VERSION") }),
+            };
+            let urls = peer.map(|it| it.urls()).unwrap_or_default();
+            let (name, version) = (module.name(), &about["version"]);
+            json!({ "module": name, "urls": urls, "healthy": about.is_object(), "version": version })
+        };
+        json!({ "modules": join_all(Module::SERVICES.map(ask)).await })
+    }
+}
+
+// ANCHOR: own
+/// The time of a span without that of the longest one within it. It compares no clocks of different services.
+pub fn own_micros(span: &Span, all: &[Span]) -> u64 {
+    let within = all.iter().filter(|it| it.parent == span.id).map(|it| it.micros).max();
+    span.micros.saturating_sub(within.unwrap_or(0))
+}
+// ANCHOR_END: own
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn span(id: &str, parent: &str, micros: u64) -> Span {
+        Span {
+            id: id.into(),
+            parent: parent.into(),
+            service: "some".into(),
+            name: id.into(),
+            at: OffsetDateTime::UNIX_EPOCH,
+            micros,
+            failed: false,
+        }
+    }
+
+    #[test]
+    fn a_spans_own_time_is_without_that_of_the_longest_within_it() {
+        let all = [
+            span("page", "", 100),
+            span("a", "page", 60),
+            span("b", "page", 90),
+            span("c", "b", 95),
+        ];
+        let own: Vec<_> = all.iter().map(|it| own_micros(it, &all)).collect();
+        // The clock of another service may say that a part took longer than the whole.
+        assert_eq!(own, [10, 60, 0, 95]);
+    }
+}
