@@ -101,7 +101,7 @@ pub enum Ask {
 
 impl Catalogue {
     /// As a service.
-    pub async fn answer(&self, _: &Call, ask: Ask) -> Result<Value> {
+    pub async fn answer(self, _: Call, ask: Ask) -> Result<Value> {
         Ok(match ask {
             Ask::Put(product) => json!(self.put(&product).await?),
             Ask::Product(id) => json!(self.product(id).await?),

@@ -30,7 +30,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::{Context, ensure};
 use axum::Router;
 use lab::{Answer, Serve, Service, Serving};
-use serde_json::json;
 use tokio::sync::Semaphore;
 
 pub use module::MIGRATIONS;
@@ -43,7 +42,7 @@ use crate::module::{Database, Module, connect};
 use crate::orders::Orders;
 use crate::payments::Payments;
 use crate::peer::{Patience, Peer, Reach};
-use crate::pricing::{Pricing, quote};
+use crate::pricing::Pricing;
 use crate::recommendations::Recommendations;
 use crate::shop::{Shop, Style};
 
@@ -151,7 +150,7 @@ impl Options {
     /// Those that run elsewhere.
     fn peers(&self) -> anyhow::Result<BTreeMap<Module, Arc<Peer>>> {
         let elsewhere = Module::SERVICES.into_iter().filter(|it| !self.runs(*it));
-        let peer = |module: Module| {
+        let peer = |module: Module| -> anyhow::Result<_> {
             let longest = match module {
                 Module::Recommendations => self.patience.optional_timeout_ms,
                 // They ask others in turn.
@@ -226,23 +225,11 @@ impl Options {
         let mut router = Router::new();
         if !is_monolith {
             router = router
-                .merge(api::service("catalogue", &catalogue, |it, call, ask| async move {
-                    it.answer(&call, ask).await
-                }))
-                .merge(api::service("pricing", &pricing, |_, _, ask| async move {
-                    Ok(json!(quote(ask)))
-                }))
-                .merge(api::service("payments", &payments, |it, call, ask| async move {
-                    it.answer(&call, ask).await
-                }))
-                .merge(api::service("orders", &orders, |it, call, ask| async move {
-                    it.answer(&call, ask).await
-                }))
-                .merge(api::service(
-                    "recommendations",
-                    &recommendations,
-                    |it, _, ask| async move { Ok(json!(it.with(ask).await?)) },
-                ));
+                .merge(api::service("catalogue", &catalogue, Catalogue::answer))
+                .merge(api::service("pricing", &pricing, Pricing::answer))
+                .merge(api::service("payments", &payments, Payments::answer))
+                .merge(api::service("orders", &orders, Orders::answer))
+                .merge(api::service("recommendations", &recommendations, Recommendations::answer));
         }
         let names: Vec<_> = self.only.iter().map(|it| it.name()).collect();
         let name = if is_monolith { "monolith".to_owned() } else { names.join("+") };

@@ -210,9 +210,9 @@ impl Orders {
     // ANCHOR_END: copies
 
     /// As a service.
-    pub async fn answer(&self, call: &Call, ask: Ask) -> Result<Value> {
+    pub async fn answer(self, call: Call, ask: Ask) -> Result<Value> {
         Ok(match ask {
-            Ask::Place(new) => json!(self.place(call, &new).await?),
+            Ask::Place(new) => json!(self.place(&call, &new).await?),
             Ask::Find(id) => json!(self.find(id).await?),
             Ask::Of(customer) => json!(self.of(customer).await?),
             Ask::Lines(customer) => json!(self.lines(customer).await?),

@@ -88,9 +88,9 @@ impl Payments {
     }
 
     /// As a service.
-    pub async fn answer(&self, call: &Call, ask: Ask) -> Result<Value> {
+    pub async fn answer(self, call: Call, ask: Ask) -> Result<Value> {
         Ok(match ask {
-            Ask::Charge(charge) => json!(self.charge(call, &charge).await?),
+            Ask::Charge(charge) => json!(self.charge(&call, &charge).await?),
             Ask::Known(ids) => json!(self.known(&ids).await?),
         })
     }

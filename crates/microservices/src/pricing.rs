@@ -1,6 +1,7 @@
 //! What does it cost now? Rules, and nothing that is kept: so any number of instances can do it, in any language.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::call::Call;
 use crate::error::Result;
@@ -46,6 +47,14 @@ pub fn quote(question: Question) -> Quote {
 /// The module itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Pricing;
+
+impl Pricing {
+    /// As a service.
+    #[allow(clippy::unused_async, reason = "as the other modules do")]
+    pub async fn answer(self, _: Call, question: Question) -> Result<Value> {
+        Ok(json!(quote(question)))
+    }
+}
 
 impl Reach<Pricing> {
     /// See [`quote`].

@@ -1,5 +1,6 @@
 //! What did others buy too? It learns from the orders' events, and a page can do without it.
 
+use serde_json::{Value, json};
 use sqlx::{query, query_scalar};
 
 use crate::call::Call;
@@ -30,6 +31,11 @@ impl Recommendations {
         );
         let find = find.bind(product);
         self.database.within(async |it| find.fetch_all(it).await).await
+    }
+
+    /// As a service.
+    pub async fn answer(self, _: Call, product: i64) -> Result<Value> {
+        Ok(json!(self.with(product).await?))
     }
 
     /// Learns from an order. An event that comes twice counts once.

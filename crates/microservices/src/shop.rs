@@ -103,7 +103,7 @@ impl Shop {
             items.buffered(self.at_once()).try_collect::<Vec<_>>().await
         };
         let others = async { self.unless_essential(others.await) };
-        let (item, recommendations) = if self.style.one_by_one {
+        let (item, recommendations) = if self.at_once() == 1 {
             (item.await?, others.await?)
         } else {
             try_join(item, others).await?
@@ -112,6 +112,7 @@ impl Shop {
     }
     // ANCHOR_END: page
 
+    /// How many calls of a page may be under way.
     fn at_once(&self) -> usize {
         if self.style.one_by_one { 1 } else { 16 }
     }

@@ -51,8 +51,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/shop.rs",
-        replace: "if self.style.one_by_one {",
-        with: "if !self.style.no_fallback {",
+        replace: "if self.style.one_by_one { 1 } else { 16 }",
+        with: "if self.style.one_by_one { 16 } else { 1 }",
         check: AT_ONCE,
     })
 }
@@ -108,7 +108,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         if n == 0 {
             lab.check_eq("one after another: the same", 1, most);
         } else {
-            lab.check(AT_ONCE, "3 or more", most, most >= 3);
+            lab.check(AT_ONCE, "2 or more", most, most >= 2);
         }
         let time = median(times[n].clone());
         rows.push(vec![name.to_owned(), calls.to_string(), most.to_string(), format!("{time:.2}")]);

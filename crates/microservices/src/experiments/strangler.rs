@@ -61,8 +61,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     };
     // It goes on as long as the moves take.
     let (patience, rate) = (Duration::from_secs(5), f64::from(params.rate));
-    let load = |path| Load::begin(front.address(), rate, time(params), patience, path);
-    let load = load(path);
+    let load = Load::begin(front.address(), rate, time(params), patience, path);
     let mut rows = Vec::new();
     for (n, route) in ROUTES.into_iter().enumerate() {
         lab.progress(n as u64, 3, format!("{route} moves"));

@@ -1,9 +1,9 @@
 //! What needs the answer's own options, a fault or a look inside. It also runs the experiments, with quick parameters, and
 //! the cases.
 
-use std::process::ExitCode;
+use std::{fs, process::ExitCode};
 
-use anyhow::ensure;
+use anyhow::{Context, bail, ensure};
 use conform::http::lives_and_is_ready;
 use conform::target::Target;
 use lab::harness::{Outcome, Served, eventually, run};
@@ -13,6 +13,7 @@ use microservices::{
     experiments::fixture::{Fixture, Setup},
     module::Module,
 };
+use serde_json::{Value, json};
 
 fn main() -> ExitCode {
     run(microservices::answer(), || Box::pin(serve_for_cases()), tests())
@@ -31,6 +32,7 @@ lab::tests![
     a_trace_goes_through_all_services,
     the_services_recover_when_one_was_away,
     a_service_whose_place_was_not_said_does_not_start,
+    the_manifests_have_probes_limits_and_disruption_budgets,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
 ];
 
@@ -103,6 +105,42 @@ async fn a_service_whose_place_was_not_said_does_not_start() -> Outcome {
     let started = fixture.service(Module::Orders, false).start().await;
     let words = started.err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(words.contains("--at catalogue=URL"), "{words}");
+    Ok(())
+}
+
+/// Of each service: it is the right one, it is asked whether it lives and is ready, and may not take all memory; and one of
+/// its instances is always there, while the other may be taken away.
+async fn the_manifests_have_probes_limits_and_disruption_budgets() -> Outcome {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let list: Value =
+        serde_saphyr::from_str(&fs::read_to_string(folder.join("kustomization.yaml"))?)?;
+    for module in [&Module::SERVICES[..], &[Module::Gateway]].concat() {
+        let (name, file) = (module.name(), format!("{}.yaml", module.name()));
+        let listed = list["resources"].as_array().context("no resources")?;
+        ensure!(listed.contains(&json!(file)), "{file} is not in the list");
+        let text = fs::read_to_string(folder.join(&file))?;
+        let parts = text.split("\n---\n").map(serde_saphyr::from_str::<Value>);
+        let parts = parts.collect::<Result<Vec<_>, _>>()?;
+        let [deployment, service, budget] = &parts[..] else { bail!("{file}: not three parts") };
+        let spec = &deployment["spec"];
+        let container = &spec["template"]["spec"]["containers"][0];
+        let words = container["args"].as_array().context("no args")?;
+        ensure!(
+            words.windows(2).any(|it| it == [json!("--only"), json!(name)]),
+            "{file}: {words:?}"
+        );
+        for asked in module.asks() {
+            let at = json!(format!("{0}=http://{0}:8080", asked.name()));
+            ensure!(words.contains(&at), "{file}: {words:?}");
+        }
+        for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+            ensure!(container[probe]["httpGet"]["path"] == path, "{file}: {probe}");
+        }
+        ensure!(container["resources"]["limits"]["memory"].is_string(), "{file}: no limit");
+        ensure!(service["kind"] == "Service" && service["metadata"]["name"] == name, "{file}");
+        let (replicas, least) = (&spec["replicas"], &budget["spec"]["minAvailable"]);
+        ensure!(replicas.as_u64() > least.as_u64() && least == 1, "{file}: {replicas} and {least}");
+    }
     Ok(())
 }
 
