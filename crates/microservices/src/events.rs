@@ -14,7 +14,7 @@ use crate::orders::Orders;
 use crate::recommendations::Recommendations;
 
 /// Between two looks into an outbox.
-const POLL: Duration = Duration::from_millis(20);
+pub const POLL: Duration = Duration::from_millis(50);
 /// Before a broker or a database that failed us is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -43,22 +43,18 @@ impl Outbox {
     outbox!(orders, "orders");
     outbox!(payments, "payments");
 
-    // ANCHOR: relay
-    /// Sends what is here, and deletes it when it was taken. A kill in between sends it again.
-    pub async fn relay(&self, send: impl AsyncFn(&Numbered) -> Carried) -> Carried {
-        loop {
-            let take = query_as::<_, (i64, Json<Event>)>(self.take);
-            let events = self.database.within(async |it| take.fetch_all(it).await).await?;
-            let mut sent = Vec::new();
-            for (number, Json(event)) in events {
-                send(&Numbered { number, event }).await?;
-                sent.push(number);
-            }
-            self.database.execute(query(self.forget).bind(sent)).await?;
-            sleep(POLL).await;
-        }
+    /// What is to be told, the oldest first.
+    pub async fn next(&self) -> Result<Vec<Numbered>> {
+        let take = query_as::<_, (i64, Json<Event>)>(self.take);
+        let events = self.database.within(async |it| take.fetch_all(it).await).await?;
+        Ok(events.into_iter().map(|(number, Json(event))| Numbered { number, event }).collect())
     }
-    // ANCHOR_END: relay
+
+    /// It was told. A kill before this tells it again.
+    pub async fn forget(&self, told: &[Numbered]) -> Result<()> {
+        let numbers: Vec<_> = told.iter().map(|it| it.number).collect();
+        self.database.execute(query(self.forget).bind(numbers)).await.map(drop)
+    }
 }
 
 /// How the carrying of events ended: never well.
@@ -93,17 +89,23 @@ pub struct Parties {
 }
 
 impl Parties {
-    /// All who listen are in this process.
+    // ANCHOR: within
+    /// All who listen are in this process, so they are told by a function call.
     pub async fn carry_within(&self) -> Carried {
-        let tell = async |event: &Numbered| -> Carried {
-            for listener in &self.listeners {
-                listener.hear(event).await?;
+        loop {
+            for outbox in &self.outboxes {
+                let events = outbox.next().await?;
+                for event in &events {
+                    for listener in &self.listeners {
+                        listener.hear(event).await?;
+                    }
+                }
+                outbox.forget(&events).await?;
             }
-            Ok(())
-        };
-        let relays = self.outboxes.iter().map(|outbox| outbox.relay(&tell));
-        futures_util::future::try_join_all(relays).await.map(drop)
+            sleep(POLL).await;
+        }
     }
+    // ANCHOR_END: within
 }
 
 /// Carries events, and begins again when that fails: they wait in the outboxes meanwhile.

@@ -1,6 +1,10 @@
 //! The process dies between two writes. Which of the two is missing?
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use anyhow::Context;
 use conform::target::within;
@@ -126,14 +130,13 @@ impl Books {
             let heard: Vec<Uuid> = sqlx::query_scalar(heard).fetch_all(&self.heard).await?;
             Ok((placed.into_iter().collect(), heard.into_iter().collect()))
         };
-        let mut before = usize::MAX;
+        let before = AtomicUsize::new(usize::MAX);
         let quiet = within(SOON, "no more events come", async || {
             let waiting: i64 = sqlx::query_scalar("select count(*) from orders.outbox")
                 .fetch_one(&self.orders)
                 .await?;
             let (_, heard) = known().await?;
-            let same = waiting == 0 && heard.len() == before;
-            before = heard.len();
+            let same = before.swap(heard.len(), Relaxed) == heard.len() && waiting == 0;
             tokio::time::sleep(Duration::from_millis(200)).await;
             Ok(same.then_some(()))
         });
@@ -187,6 +190,7 @@ impl Killing<'_> {
         let held = timeout(SOON, next).await.context("no event was sent")??;
         self.orders.kill().await?;
         self.network.set(Fault::Cut);
+        timeout(SOON, held.gone()).await.context("the connection stays open")?;
         drop(held);
         placing.abort();
         self.network.heal();

@@ -11,9 +11,9 @@ use lapin::{
     },
     types::FieldTable,
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::events::{Carried, Listener, Parties};
+use crate::events::{Carried, Listener, Outbox, POLL, Parties};
 use crate::module::Numbered;
 
 /// For each call of the broker.
@@ -37,11 +37,7 @@ impl Broker {
         let connect = Connection::connect(&self.url, ConnectionProperties::default());
         let connection = timeout(PATIENCE, connect).await??;
         timeout(PATIENCE, self.declare(&connection)).await??;
-        let sending = parties.outboxes.iter().map(async |outbox| {
-            let channel = timeout(PATIENCE, connection.create_channel()).await??;
-            channel.confirm_select(ConfirmSelectOptions::default()).await?;
-            outbox.relay(async |event: &Numbered| self.publish(&channel, event).await).await
-        });
+        let sending = parties.outboxes.iter().map(|outbox| self.send(&connection, outbox));
         let hearing = parties.listeners.iter().map(|listener| self.hear(&connection, listener));
         tokio::try_join!(try_join_all(sending), try_join_all(hearing)).map(drop)
     }
@@ -66,7 +62,22 @@ impl Broker {
         Ok(())
     }
 
-    // ANCHOR: publish
+    // ANCHOR: relay
+    /// Sends what is in an outbox, and deletes it there once the broker has confirmed it.
+    async fn send(&self, connection: &Connection, outbox: &Outbox) -> Carried {
+        let channel = timeout(PATIENCE, connection.create_channel()).await??;
+        timeout(PATIENCE, channel.confirm_select(ConfirmSelectOptions::default())).await??;
+        loop {
+            let events = outbox.next().await?;
+            for event in &events {
+                self.publish(&channel, event).await?;
+            }
+            outbox.forget(&events).await?;
+            sleep(POLL).await;
+        }
+    }
+    // ANCHOR_END: relay
+
     /// Returns when the broker has confirmed it.
     async fn publish(&self, channel: &Channel, event: &Numbered) -> Carried {
         let body = serde_json::to_vec(event)?;
@@ -80,7 +91,6 @@ impl Broker {
             _ => Err("the broker did not take an event".into()),
         }
     }
-    // ANCHOR_END: publish
 
     // ANCHOR: hear
     /// Tells a listener what comes, and acknowledges it when the listener has kept it.

@@ -19,12 +19,19 @@ pub fn router() -> Router {
         leaked.push(vec![1; 4 << 20]);
         leaked.len().to_string()
     };
-    Router::new().route("/bug/leak", post(leak)).route("/bug/panic", post(panics)).route(
-        "/bug/abort",
-        post(async || -> String {
-            // What `panic = "abort"` in the profile does: the hook says what happened, and the process ends.
-            std::panic::set_hook(Box::new(|_| std::process::abort()));
-            panic!("the same bug")
-        }),
-    )
+    Router::new()
+        .route("/bug/leak", post(leak))
+        .route("/bug/panic", post(panics))
+        .route("/bug/abort", post(aborts))
+        .layer(CatchPanicLayer::custom(panicked))
+}
+
+async fn panics() -> String {
+    panic!("a bug in one module")
+}
+
+/// What `panic = "abort"` in the profile does: the hook says what happened, and the process ends.
+async fn aborts() -> String {
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
+    panics().await
 }
