@@ -138,7 +138,8 @@ async fn silent(services: &Services, params: Params, order: &str) -> anyhow::Res
     let url = services.url(Gateway);
     let host = url.trim_start_matches("http://");
     let time = BEFORE + Duration::from_secs_f64(params.silent);
-    let pages = Load::begin(host, PAGES, time, PATIENCE, |n| format!("/products/{}", 1 + n % 3));
+    // As people do, they wait longer than is good for the shop: a client that hangs up gives its place back.
+    let pages = Load::begin(host, PAGES, time, time, |n| format!("/products/{}", 1 + n % 3));
     let path = format!("/orders/{order}");
     let orders = Load::begin(host, ORDERS, time, PATIENCE, move |_| path.clone());
     sleep(BEFORE).await;
