@@ -3,7 +3,7 @@
     python3 pricing.py PORT
 
 It keeps the contract of the Rust program's pricing: `POST /internal/pricing` with
-`{"product": 1, "cents": 1000, "quantity": 3}`. It also keeps the spans of the last traces, for `GET /internal/spans/{trace}`.
+`{"quote": {"cents": 1000, "quantity": 3}}`. It also keeps the spans of the last traces, for `GET /internal/spans/{trace}`.
 """
 
 import collections
@@ -23,13 +23,14 @@ SPANS = collections.deque(maxlen=20_000)
 
 def quote(question):
     """Whoever buys three gets 5 % off, and whoever buys ten gets 10 %. Half a cent is the customer's."""
-    if not isinstance(question, dict) or sorted(question) != ["cents", "product", "quantity"]:
-        raise ValueError("these are not the fields of a question")
-    if not all(type(value) is int for value in question.values()):
+    try:
+        cents, quantity = question["quote"]["cents"], question["quote"]["quantity"]
+    except (KeyError, TypeError):
+        raise ValueError("this is no question about a price") from None
+    if type(cents) is not int or type(quantity) is not int:
         raise ValueError("these are not numbers")
-    product, cents, quantity = question["product"], question["cents"], question["quantity"]
     percent = 90 if quantity >= 10 else 95 if quantity >= 3 else 100
-    return {"product": product, "quantity": quantity, "cents": cents * quantity * percent // 100}
+    return {"cents": cents * quantity * percent // 100}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -19,7 +19,8 @@ use crate::catalogue::{Product, ProductInput, number};
 use crate::error::{Error, Result};
 use crate::module::Database;
 use crate::orders::{NewOrder, Order};
-use crate::peer::{CONTRACT, Reach, VERSION};
+use crate::peer::{CONTRACT, VERSION};
+use crate::reach::Reach;
 use crate::shop::{By, Page, Shop};
 
 const TRACE: HeaderName = HeaderName::from_static(TRACEPARENT);
@@ -70,7 +71,7 @@ async fn admitted(
 // ANCHOR_END: called
 
 /// The whole of a process: these calls, and what every service says of itself.
-pub fn whole(calls: Router, door: &Door, name: &str, databases: Vec<Database>) -> Router {
+pub fn whole(calls: Router, door: &Door, name: &str, database: Option<Database>) -> Router {
     let about = json!({ "name": name, "version": env!("CARGO_PKG_VERSION"), "contract": VERSION });
     let spans = Arc::clone(&door.spans);
     let spans = move |id: Segment| async move {
@@ -81,13 +82,13 @@ pub fn whole(calls: Router, door: &Door, name: &str, databases: Vec<Database>) -
         .route_layer(from_fn_with_state(door.clone(), called))
         .route("/internal/about", get(move || async move { Json(about) }))
         .route("/internal/spans/{id}", get(spans))
-        .route("/readyz", get(move || ready(databases)));
+        .route("/readyz", get(move || ready(database)));
     // A little longer than what a request may take, so that its own answer comes first.
     framed(all, door.longest + Duration::from_millis(200), MAX_BODY)
 }
 
-async fn ready(databases: Vec<Database>) -> Result<Json<Value>> {
-    for database in &databases {
+async fn ready(database: Option<Database>) -> Result<Json<Value>> {
+    if let Some(database) = database {
         database.ping().await?;
     }
     Ok(Json(json!({ "status": "ready" })))
@@ -139,7 +140,7 @@ async fn put_product(
     Json(body): Json<ProductInput>,
 ) -> Result<Json<Product>> {
     let product = body.parse(number(&id.0)?)?;
-    shop.catalogue.put(&call, &product).await?;
+    shop.catalogue.put(&call, product.clone()).await?;
     Ok(Json(product))
 }
 
@@ -150,7 +151,7 @@ async fn place(
     headers: HeaderMap,
     Json(body): Json<NewOrder>,
 ) -> Result<Response> {
-    let order = shop.orders.place(&call, &body.parse(&headers)?).await?;
+    let order = shop.orders.place(&call, body.parse(&headers)?).await?;
     let location = [(LOCATION, format!("/orders/{}", order.id))];
     Ok((StatusCode::CREATED, location, Json(order)).into_response())
 }

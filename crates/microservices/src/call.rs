@@ -85,14 +85,14 @@ pub struct Span {
 /// The spans that this process has made, the newest of them.
 #[derive(Debug)]
 pub struct Spans {
-    service: String,
+    service: &'static str,
     on: bool,
     kept: Mutex<VecDeque<(u128, Span)>>,
 }
 
 impl Spans {
     /// For the process of this name. Switched off, it keeps nothing.
-    pub fn new(service: String, on: bool) -> Arc<Self> {
+    pub fn new(service: &'static str, on: bool) -> Arc<Self> {
         Arc::new(Self { service, on, kept: Mutex::default() })
     }
 
@@ -164,7 +164,7 @@ impl Call {
         let span = Span {
             id: format!("{id:016x}"),
             parent: format!("{:016x}", self.trace.span),
-            service: self.spans.service.clone(),
+            service: self.spans.service.into(),
             name: name.into(),
             at,
             micros: u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX),
@@ -187,7 +187,7 @@ mod tests {
         for value in values {
             headers.append(TIMEOUT, value.parse().unwrap());
         }
-        Call::receive(&headers, LONGEST, &Spans::new("test".into(), true))
+        Call::receive(&headers, LONGEST, &Spans::new("test", true))
     }
 
     #[test]

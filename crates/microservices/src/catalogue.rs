@@ -2,13 +2,12 @@
 
 use edge::{Mistakes, text::is_line};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use sqlx::{query, query_as};
 
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::module::Database;
-use crate::peer::Reach;
+use crate::reach::calls;
 
 /// A row of `catalogue.products`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::FromRow)]
@@ -52,7 +51,7 @@ pub struct Catalogue {
 
 impl Catalogue {
     /// Puts a product up for sale, or changes it, and tells others of it.
-    pub async fn put(&self, product: &Product) -> Result<()> {
+    pub async fn put(&self, _: &Call, product: Product) -> Result<()> {
         let Product { id, name, cents } = product;
         let put = query(
             r#"
@@ -71,7 +70,7 @@ impl Catalogue {
     }
 
     /// One product.
-    pub async fn product(&self, id: i64) -> Result<Product> {
+    pub async fn product(&self, _: &Call, id: i64) -> Result<Product> {
         let find = "select id, name, cents from catalogue.products where id = $1";
         let find = query_as(find).bind(id);
         let found = self.database.within(async |it| find.fetch_optional(it).await).await?;
@@ -79,55 +78,20 @@ impl Catalogue {
     }
 
     /// Those of these that there are.
-    pub async fn products(&self, ids: &[i64]) -> Result<Vec<Product>> {
+    pub async fn products(&self, _: &Call, ids: Vec<i64>) -> Result<Vec<Product>> {
         let find = "select id, name, cents from catalogue.products where id = any($1) order by id";
         let find = query_as(find).bind(ids);
         self.database.within(async |it| find.fetch_all(it).await).await
     }
 }
 
-// ANCHOR: reach
-/// What others ask the catalogue for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ask {
-    /// See [`Catalogue::put`].
-    Put(Product),
-    /// See [`Catalogue::product`].
-    Product(i64),
-    /// See [`Catalogue::products`].
-    Products(Vec<i64>),
+// ANCHOR: calls
+calls! { Catalogue as "catalogue":
+    put(Product) -> ();
+    product(i64) -> Product;
+    products(Vec<i64>) -> Vec<Product>;
 }
-
-impl Catalogue {
-    /// As a service.
-    pub async fn answer(self, _: Call, ask: Ask) -> Result<Value> {
-        Ok(match ask {
-            Ask::Put(product) => json!(self.put(&product).await?),
-            Ask::Product(id) => json!(self.product(id).await?),
-            Ask::Products(ids) => json!(self.products(&ids).await?),
-        })
-    }
-}
-
-impl Reach<Catalogue> {
-    /// See [`Catalogue::put`].
-    pub async fn put(&self, call: &Call, it: &Product) -> Result<()> {
-        self.ask(call, "catalogue.put", &Ask::Put(it.clone()), |here, _| here.put(it)).await
-    }
-
-    /// See [`Catalogue::product`].
-    pub async fn product(&self, call: &Call, id: i64) -> Result<Product> {
-        self.ask(call, "catalogue.product", &Ask::Product(id), |here, _| here.product(id)).await
-    }
-
-    /// See [`Catalogue::products`].
-    pub async fn products(&self, call: &Call, ids: &[i64]) -> Result<Vec<Product>> {
-        let ask = Ask::Products(ids.to_vec());
-        self.ask(call, "catalogue.products", &ask, |here, _| here.products(ids)).await
-    }
-}
-// ANCHOR_END: reach
+// ANCHOR_END: calls
 
 /// A number in a path, written as we write it.
 pub fn number(text: &str) -> Result<i64> {

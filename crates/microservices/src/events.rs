@@ -9,7 +9,7 @@ use sqlx::{query, query_as, types::Json};
 use tokio::time::sleep;
 
 use crate::error::Result;
-use crate::module::{Database, Event, Numbered};
+use crate::module::{Database, Event, Module, Numbered};
 use crate::orders::Orders;
 use crate::recommendations::Recommendations;
 
@@ -26,22 +26,27 @@ pub struct Outbox {
     forget: &'static str,
 }
 
-/// The outbox in this schema.
+/// The statements for the outbox in this schema.
 macro_rules! outbox {
-    ($name:ident, $schema:literal) => {
-        /// The outbox of this module.
-        pub fn $name(database: Database) -> Self {
-            let take = concat!("select id, event from ", $schema, ".outbox order by id limit 100");
-            let forget = concat!("delete from ", $schema, ".outbox where id = any($1)");
-            Self { database, take, forget }
-        }
+    ($schema:literal) => {
+        (
+            concat!("select id, event from ", $schema, ".outbox order by id limit 100"),
+            concat!("delete from ", $schema, ".outbox where id = any($1)"),
+        )
     };
 }
 
 impl Outbox {
-    outbox!(catalogue, "catalogue");
-    outbox!(orders, "orders");
-    outbox!(payments, "payments");
+    /// The outbox of this module, if it has one.
+    pub fn of(module: Module, database: Database) -> Option<Self> {
+        let (take, forget) = match module {
+            Module::Catalogue => outbox!("catalogue"),
+            Module::Orders => outbox!("orders"),
+            Module::Payments => outbox!("payments"),
+            _ => return None,
+        };
+        Some(Self { database, take, forget })
+    }
 
     /// What is to be told, the oldest first.
     pub async fn next(&self) -> Result<Vec<Numbered>> {

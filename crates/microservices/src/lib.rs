@@ -5,14 +5,16 @@
 //! that no transaction spans, so each call has a deadline, a budget for retries, a breaker, and perhaps a fallback.
 //!
 //! In reading order: the naive version ([`whiteboard`]); the modules and what they tell each other ([`module`]); what
-//! travels with a call ([`call`]) and how another service is asked ([`peer`]); the modules themselves ([`catalogue`],
-//! [`pricing`], [`payments`], [`orders`], [`recommendations`]); how copies are kept ([`events`]); the pages made of all
-//! ([`shop`]); HTTP ([`error`], [`api`]). Contract tests, the broker and the strangler are in [`experiments::compare`].
+//! travels with a call ([`call`]), how another service is asked ([`peer`]), and a module that is here or there ([`reach`]);
+//! the modules themselves ([`catalogue`], [`pricing`], [`payments`], [`orders`], [`recommendations`]); how copies are kept
+//! ([`events`]); the pages made of all ([`shop`]); HTTP ([`error`], [`api`]). Contract tests, the broker and the strangler
+//! are in [`experiments::compare`].
 
 pub mod whiteboard;
 pub mod module;
 pub mod call;
 pub mod peer;
+pub mod reach;
 pub mod catalogue;
 pub mod pricing;
 pub mod payments;
@@ -41,24 +43,25 @@ use crate::experiments::compare::Beside;
 use crate::module::{Database, Module, connect};
 use crate::orders::Orders;
 use crate::payments::Payments;
-use crate::peer::{Patience, Peer, Reach};
+use crate::peer::{Patience, Peer};
 use crate::pricing::Pricing;
+use crate::reach::Reach;
 use crate::recommendations::Recommendations;
 use crate::shop::{Shop, Style};
 
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
 struct Options {
-    /// Runs only these modules, separated by commas, instead of all
-    #[arg(long, value_delimiter = ',', value_enum)]
-    only: Vec<Module>,
+    /// Runs only this module, as a service, instead of all
+    #[arg(long, value_name = "MODULE", value_enum)]
+    only: Option<Module>,
     /// Where a module is, if not here: pricing=http://host:port. Again for each further instance
     #[arg(long = "at", value_name = "MODULE=URL", value_parser = named)]
     places: Vec<(Module, String)>,
     /// Who moves the money of payments; without one it is only noted
     #[arg(long, value_name = "URL")]
     bank: Option<String>,
-    /// A database with the schema, for the modules of this process, if not those beside the answer's own
+    /// A database with the schema, if not the answer's own
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// Requests of clients that may be at work at once; others wait
@@ -120,16 +123,15 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     if let Some(strangler) = options.beside.strangler()? {
         return serving.run(strangler).await;
     }
-    let (router, databases, parties) = options.open(&serving).await?;
-    let router = options.beside.add(router, &serving, databases.first()).await?;
+    let (router, database, parties) = options.open(&serving).await?;
+    let router = options.beside.add(router, &serving, database.as_ref()).await?;
     let broker = options.beside.broker(&serving).await?;
-    let is_monolith = options.only.is_empty();
     let carrying = tokio::spawn(async move {
         let (broker, parties) = (&broker, &parties);
         events::carry(|| async move {
             match broker {
                 Some(broker) => broker.carry(parties).await,
-                None if is_monolith => parties.carry_within().await,
+                None if options.only.is_none() => parties.carry_within().await,
                 // What is to be told waits in the outbox.
                 None => std::future::pending().await,
             }
@@ -144,106 +146,102 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
 
 impl Options {
     fn runs(&self, module: Module) -> bool {
-        self.only.is_empty() || self.only.contains(&module)
+        self.only.is_none_or(|only| only == module)
     }
 
-    /// Those that run elsewhere.
-    fn peers(&self) -> anyhow::Result<BTreeMap<Module, Arc<Peer>>> {
-        let elsewhere = Module::SERVICES.into_iter().filter(|it| !self.runs(*it));
-        let peer = |module: Module| -> anyhow::Result<_> {
-            let longest = match module {
-                Module::Recommendations => self.patience.optional_timeout_ms,
-                // They ask others in turn.
-                Module::Orders => self.patience.timeout_ms,
-                _ => self.patience.call_timeout_ms,
-            };
-            let places = self.places.iter().filter(|(its, _)| *its == module);
-            let urls = places.map(|(_, url)| url.clone()).collect();
-            Ok((module, Arc::new(Peer::new(module.name(), urls, longest, &self.patience)?)))
+    /// Another service.
+    fn peer(&self, module: Module) -> anyhow::Result<Arc<Peer>> {
+        // The orders ask others in turn.
+        let asks = !module.asks().is_empty();
+        let longest = if asks { self.patience.timeout_ms } else { self.patience.call_timeout_ms };
+        let places = self.places.iter().filter(|(its, _)| *its == module);
+        let urls: Vec<_> = places.map(|(_, url)| url.clone()).collect();
+        let is_asked = self.only.is_some_and(|only| only.asks().contains(&module));
+        ensure!(!is_asked || !urls.is_empty(), "say where it is: --at {}=URL", module.name());
+        Ok(Arc::new(Peer::new(module.name(), urls, longest, &self.patience)?))
+    }
+
+    /// The database of this process, if it keeps anything.
+    async fn own_database(&self, serving: &Serving) -> anyhow::Result<Option<Database>> {
+        let url = match (self.only.map(|only| (only.name(), only.migrations())), &self.database) {
+            (Some((_, None)), _) => return Ok(None),
+            (_, Some(url)) => url.clone(),
+            (None, None) => serving.database().await?,
+            (Some((name, Some(own))), None) => serving.database_named(name, &own).await?,
         };
-        elsewhere.map(peer).collect()
+        Ok(Some(connect(&url)?))
     }
 
-    /// Opens every module that runs here, and finds the others.
-    async fn open(&self, serving: &Serving) -> anyhow::Result<(Router, Vec<Database>, Parties)> {
-        use Module::{Catalogue as C, Gateway, Orders as O, Payments as P, Recommendations as R};
-        let peers = self.peers()?;
-        let asked = [O, Gateway].into_iter().filter(|it| self.runs(*it)).flat_map(Module::asks);
-        for module in asked {
-            let known = peers.get(module).is_none_or(|peer| !peer.urls().is_empty());
-            ensure!(known, "say where it is: --at {}=URL", module.name());
+    /// Opens the modules that run here, and finds the others.
+    async fn open(&self, serving: &Serving) -> anyhow::Result<(Router, Option<Database>, Parties)> {
+        let database = self.own_database(serving).await?;
+        let mut peers = BTreeMap::new();
+        for module in Module::SERVICES.into_iter().filter(|it| !self.runs(*it)) {
+            peers.insert(module, self.peer(module)?);
         }
-        let is_monolith = self.only.is_empty();
-        let shared = match &self.database {
-            Some(url) => Some(connect(url)?),
-            None if is_monolith => Some(connect(&serving.database().await?)?),
-            None => None,
-        };
-        let mut databases = Vec::from_iter(shared.clone());
-        let mut database = async |module: Module| -> anyhow::Result<Option<Database>> {
-            let Some(own) = module.migrations().filter(|_| self.runs(module)) else {
-                return Ok(None);
-            };
-            if shared.is_none() {
-                databases.push(connect(&serving.database_named(module.name(), &own).await?)?);
-            }
-            Ok(databases.last().cloned())
-        };
         fn reach<M>(peer: Option<&Arc<Peer>>, here: Option<M>) -> anyhow::Result<Reach<M>> {
             let there = peer.map(|peer| Reach::There(Arc::clone(peer)));
-            here.map(Reach::Here).or(there).context("a module is either here or elsewhere")
+            there.or(here.map(Reach::Here)).context("it keeps something, and has no database")
         }
         let bank = self
             .bank
             .clone()
             .map(|url| Peer::new("bank", vec![url], self.patience.call_timeout_ms, &self.patience));
         let bank = bank.transpose()?.map(Arc::new);
-        let [c, o, p, r] =
-            [database(C).await?, database(O).await?, database(P).await?, database(R).await?];
-        let mut parties = Parties::default();
-        let catalogue = reach(peers.get(&C), c.clone().map(|database| Catalogue { database }))?;
-        let priced = self.runs(Module::Pricing).then_some(Pricing);
-        let pricing = reach(peers.get(&Module::Pricing), priced)?;
-        let payments = reach(peers.get(&P), p.clone().map(|database| Payments { database, bank }))?;
-        let orders = o.clone().map(|database| Orders {
+        let here = || database.clone();
+        let its = |module| peers.get(&module);
+        let catalogue =
+            reach(its(Module::Catalogue), here().map(|database| Catalogue { database }))?;
+        let pricing = reach(its(Module::Pricing), Some(Pricing))?;
+        let payments = here().map(|database| Payments { database, bank });
+        let payments = reach(its(Module::Payments), payments)?;
+        let orders = here().map(|database| Orders {
             database,
             catalogue: catalogue.clone(),
             pricing: pricing.clone(),
             payments: payments.clone(),
         });
-        let orders = reach(peers.get(&O), orders)?;
-        let recommendations = reach(peers.get(&R), r.map(|database| Recommendations { database }))?;
-        parties.outboxes.extend(c.map(Outbox::catalogue));
-        parties.outboxes.extend(o.map(Outbox::orders));
-        parties.outboxes.extend(p.map(Outbox::payments));
+        let orders = reach(its(Module::Orders), orders)?;
+        let recommendations = here().map(|database| Recommendations { database });
+        let recommendations = reach(its(Module::Recommendations), recommendations)?;
+        let told = Module::SERVICES.into_iter().filter(|it| self.runs(*it));
+        let outboxes = told.filter_map(|module| Outbox::of(module, database.clone()?)).collect();
+        let mut parties = Parties { outboxes, listeners: Vec::new() };
         if let Reach::Here(it) = &orders {
             parties.listeners.push(Listener::Orders(it.clone()));
         }
         if let Reach::Here(it) = &recommendations {
             parties.listeners.push(Listener::Recommendations(it.clone()));
         }
-        let mut router = Router::new();
-        if !is_monolith {
-            router = router
-                .merge(api::service("catalogue", &catalogue, Catalogue::answer))
-                .merge(api::service("pricing", &pricing, Pricing::answer))
-                .merge(api::service("payments", &payments, Payments::answer))
-                .merge(api::service("orders", &orders, Orders::answer))
-                .merge(api::service("recommendations", &recommendations, Recommendations::answer));
-        }
-        let names: Vec<_> = self.only.iter().map(|it| it.name()).collect();
-        let name = if is_monolith { "monolith".to_owned() } else { names.join("+") };
+        let name = self.only.map_or("monolith", Module::name);
         let door = api::Door {
-            spans: Spans::new(name.clone(), !self.no_trace),
+            spans: Spans::new(name, !self.no_trace),
             longest: Duration::from_millis(self.patience.timeout_ms),
             places: Arc::new(Semaphore::new(self.in_flight.into())),
         };
-        if self.runs(Gateway) {
-            let (style, spans) = (self.style, Arc::clone(&door.spans));
-            let shop =
-                Shop { catalogue, pricing, orders, payments, recommendations, peers, style, spans };
-            router = router.merge(api::clients(shop, &door, self.admin));
-        }
-        Ok((api::whole(router, &door, &name, databases.clone()), databases, parties))
+        let router = match self.only {
+            Some(Module::Catalogue) => api::service(name, &catalogue, Catalogue::answer),
+            Some(Module::Pricing) => api::service(name, &pricing, Pricing::answer),
+            Some(Module::Payments) => api::service(name, &payments, Payments::answer),
+            Some(Module::Orders) => api::service(name, &orders, Orders::answer),
+            Some(Module::Recommendations) => {
+                api::service(name, &recommendations, Recommendations::answer)
+            }
+            Some(Module::Gateway) | None => {
+                let (style, spans) = (self.style, Arc::clone(&door.spans));
+                let shop = Shop {
+                    catalogue,
+                    pricing,
+                    orders,
+                    payments,
+                    recommendations,
+                    peers,
+                    style,
+                    spans,
+                };
+                api::clients(shop, &door, self.admin)
+            }
+        };
+        Ok((api::whole(router, &door, name, database.clone()), database, parties))
     }
 }

@@ -5,7 +5,6 @@
 use axum::http::HeaderMap;
 use edge::{Mistakes, header::only};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use sqlx::{query, query_as};
 use time::{OffsetDateTime, serde::rfc3339};
 use uuid::Uuid;
@@ -15,8 +14,8 @@ use crate::catalogue::Catalogue;
 use crate::error::{Error, Result};
 use crate::module::{Database, Event, Numbered};
 use crate::payments::{Charge, Payments};
-use crate::peer::Reach;
 use crate::pricing::{Pricing, Question};
+use crate::reach::{Reach, calls};
 
 /// See draft-ietf-httpapi-idempotency-key-header.
 const KEY: &str = "idempotency-key";
@@ -110,16 +109,15 @@ impl Orders {
     // ANCHOR: place
     /// Places an order; for a key that came before, the order of then. Nothing is undone: if we die after the payment, the
     /// client asks again with the key, and the payment is there.
-    pub async fn place(&self, call: &Call, new: &NewOrder) -> Result<Order> {
-        if let Some(order) = self.placed_before(new).await? {
+    pub async fn place(&self, call: &Call, new: NewOrder) -> Result<Order> {
+        if let Some(order) = self.placed_before(&new).await? {
             return Ok(order);
         }
         let product = self.catalogue.product(call, new.product).await?;
-        let question =
-            Question { product: product.id, cents: product.cents, quantity: new.quantity };
+        let question = Question { cents: product.cents, quantity: new.quantity };
         let quote = self.pricing.quote(call, question).await?;
         let charge = Charge { key: new.key.clone(), customer: new.customer, cents: quote.cents };
-        let payment = self.payments.charge(call, &charge).await?;
+        let payment = self.payments.charge(call, charge).await?;
         let insert = query_as::<_, Order>(
             r#"
             with placed as (
@@ -142,7 +140,7 @@ impl Orders {
         match placed {
             Some(order) => Ok(order),
             // Somebody else had the same key at the same moment.
-            None => self.placed_before(new).await?.ok_or(Error::NOT_FOUND),
+            None => self.placed_before(&new).await?.ok_or(Error::NOT_FOUND),
         }
     }
     // ANCHOR_END: place
@@ -157,14 +155,14 @@ impl Orders {
     }
 
     /// One order.
-    pub async fn find(&self, id: Uuid) -> Result<Order> {
+    pub async fn find(&self, _: &Call, id: Uuid) -> Result<Order> {
         let find = query_as(select!("where id = $1")).bind(id);
         let order = self.database.within(async |it| find.fetch_optional(it).await).await?;
         order.ok_or(Error::NOT_FOUND)
     }
 
     /// A customer's last hundred, the newest first.
-    pub async fn of(&self, customer: i64) -> Result<Vec<Order>> {
+    pub async fn of(&self, _: &Call, customer: i64) -> Result<Vec<Order>> {
         let last = select!("where customer = $1 order by created_at desc, id limit 100");
         let find = query_as(last).bind(customer);
         self.database.within(async |it| find.fetch_all(it).await).await
@@ -172,7 +170,7 @@ impl Orders {
 
     // ANCHOR: copies
     /// The same with what others have told us: no other module is asked, and what it says may be old.
-    pub async fn lines(&self, customer: i64) -> Result<Vec<Line>> {
+    pub async fn lines(&self, _: &Call, customer: i64) -> Result<Vec<Line>> {
         let find = query_as(
             r#"
             select o.id, o.customer, o.product, o.quantity, o.cents, o.payment, o.created_at,
@@ -208,57 +206,11 @@ impl Orders {
         self.database.execute(change).await.map(drop)
     }
     // ANCHOR_END: copies
-
-    /// As a service.
-    pub async fn answer(self, call: Call, ask: Ask) -> Result<Value> {
-        Ok(match ask {
-            Ask::Place(new) => json!(self.place(&call, &new).await?),
-            Ask::Find(id) => json!(self.find(id).await?),
-            Ask::Of(customer) => json!(self.of(customer).await?),
-            Ask::Lines(customer) => json!(self.lines(customer).await?),
-        })
-    }
 }
 
-/// What others ask the orders for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ask {
-    /// See [`Orders::place`].
-    Place(NewOrder),
-    /// See [`Orders::find`].
-    Find(Uuid),
-    /// See [`Orders::of`].
-    Of(i64),
-    /// See [`Orders::lines`].
-    Lines(i64),
-}
-
-impl Reach<Orders> {
-    /// See [`Orders::place`].
-    pub async fn place(&self, call: &Call, new: &NewOrder) -> Result<Order> {
-        let ask = Ask::Place(new.clone());
-        self.ask(
-            call,
-            "orders.place",
-            &ask,
-            |here, call| async move { here.place(&call, new).await },
-        )
-        .await
-    }
-
-    /// See [`Orders::find`].
-    pub async fn find(&self, call: &Call, id: Uuid) -> Result<Order> {
-        self.ask(call, "orders.find", &Ask::Find(id), |here, _| here.find(id)).await
-    }
-
-    /// See [`Orders::of`].
-    pub async fn of(&self, call: &Call, id: i64) -> Result<Vec<Order>> {
-        self.ask(call, "orders.of", &Ask::Of(id), |here, _| here.of(id)).await
-    }
-
-    /// See [`Orders::lines`].
-    pub async fn lines(&self, call: &Call, id: i64) -> Result<Vec<Line>> {
-        self.ask(call, "orders.lines", &Ask::Lines(id), |here, _| here.lines(id)).await
-    }
+calls! { Orders as "orders":
+    place(NewOrder) -> Order;
+    find(Uuid) -> Order;
+    of(i64) -> Vec<Order>;
+    lines(i64) -> Vec<Line>;
 }

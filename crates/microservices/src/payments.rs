@@ -5,14 +5,15 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{query_as, query_scalar};
 use uuid::Uuid;
 
 use crate::call::Call;
 use crate::error::{Error, Result};
 use crate::module::Database;
-use crate::peer::{Peer, Reach};
+use crate::peer::Peer;
+use crate::reach::calls;
 
 /// More than a customer may pay at once.
 const LIMIT: i64 = 10_000_000;
@@ -50,12 +51,12 @@ pub struct Payments {
 impl Payments {
     // ANCHOR: charge
     /// The payment for this key. The bank knows the key too, so asking it again moves no money.
-    pub async fn charge(&self, call: &Call, charge: &Charge) -> Result<Payment> {
+    pub async fn charge(&self, call: &Call, charge: Charge) -> Result<Payment> {
         if charge.cents > LIMIT {
             return Err(Error::DECLINED);
         }
         if let Some(bank) = &self.bank {
-            let _: Value = bank.ask(call, "/charges", charge).await?;
+            let _: Value = bank.ask(call, &charge).await?;
         }
         // A payment that was there is told of again, and nobody minds.
         let insert = query_as::<_, Payment>(
@@ -82,46 +83,13 @@ impl Payments {
     // ANCHOR_END: charge
 
     /// Which of these there are.
-    pub async fn known(&self, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+    pub async fn known(&self, _: &Call, ids: Vec<Uuid>) -> Result<Vec<Uuid>> {
         let find = query_scalar("select id from payments.payments where id = any($1)").bind(ids);
         self.database.within(async |it| find.fetch_all(it).await).await
     }
-
-    /// As a service.
-    pub async fn answer(self, call: Call, ask: Ask) -> Result<Value> {
-        Ok(match ask {
-            Ask::Charge(charge) => json!(self.charge(&call, &charge).await?),
-            Ask::Known(ids) => json!(self.known(&ids).await?),
-        })
-    }
 }
 
-/// What others ask the payments for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ask {
-    /// See [`Payments::charge`].
-    Charge(Charge),
-    /// See [`Payments::known`].
-    Known(Vec<Uuid>),
-}
-
-impl Reach<Payments> {
-    /// See [`Payments::charge`].
-    pub async fn charge(&self, call: &Call, it: &Charge) -> Result<Payment> {
-        let ask = Ask::Charge(it.clone());
-        self.ask(
-            call,
-            "payments.charge",
-            &ask,
-            |here, call| async move { here.charge(&call, it).await },
-        )
-        .await
-    }
-
-    /// See [`Payments::known`].
-    pub async fn known(&self, call: &Call, ids: &[Uuid]) -> Result<Vec<Uuid>> {
-        let ask = Ask::Known(ids.to_vec());
-        self.ask(call, "payments.known", &ask, |here, _| here.known(ids)).await
-    }
+calls! { Payments as "payments":
+    charge(Charge) -> Payment;
+    known(Vec<Uuid>) -> Vec<Uuid>;
 }

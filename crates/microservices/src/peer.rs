@@ -43,11 +43,8 @@ pub struct Patience {
     #[arg(long, default_value_t = 2_000)]
     pub timeout_ms: u64,
     /// The longest that one call to another service may take
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 300)]
     pub call_timeout_ms: u64,
-    /// The same for a call whose answer the page can do without
-    #[arg(long, default_value_t = 200)]
-    pub optional_timeout_ms: u64,
     /// When a call is sent again
     #[arg(long, value_enum, default_value = "budget")]
     pub retries: Retries,
@@ -190,13 +187,12 @@ impl Peer {
     pub async fn ask<T: DeserializeOwned>(
         &self,
         call: &Call,
-        path: &str,
         question: &impl Serialize,
     ) -> Result<T> {
         self.budget.earn();
         let mut sent = 1;
         loop {
-            let (error, may_help) = match self.once(call, path, question).await {
+            let (error, may_help) = match self.once(call, question).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -220,7 +216,6 @@ impl Peer {
     async fn once<T: DeserializeOwned>(
         &self,
         call: &Call,
-        path: &str,
         question: &impl Serialize,
     ) -> std::result::Result<T, Failed> {
         let upstream = |fault| Error::Upstream(self.name, fault);
@@ -228,7 +223,7 @@ impl Peer {
         if self.breaker.as_ref().is_some_and(|it| !it.lets_through(Instant::now())) {
             return Err((upstream(Fault::GivenUp), false));
         }
-        let request = self.http.post(self.next_url() + path).json(question);
+        let request = self.http.post(self.next_url() + &self.path).json(question);
         let request = request.header(TIMEOUT, left.as_millis().max(1).to_string());
         let request = request.header(TRACEPARENT, call.trace.to_string());
         let exchange = async {
@@ -293,40 +288,6 @@ impl Peer {
         urls.get(next % urls.len().max(1)).cloned().unwrap_or_default()
     }
 }
-
-// ANCHOR: reach
-/// A module that is a part of this process, or a service. Its callers need not know which.
-#[derive(Clone, Debug)]
-pub enum Reach<M> {
-    /// A call is a function call.
-    Here(M),
-    /// A call is a request.
-    There(Arc<Peer>),
-}
-
-impl<M> Reach<M> {
-    /// Calls the module's function, or asks the service the same question.
-    pub async fn ask<'a, T, F>(
-        &'a self,
-        call: &Call,
-        name: &'static str,
-        question: &impl Serialize,
-        here: impl FnOnce(&'a M, Call) -> F,
-    ) -> Result<T>
-    where
-        T: DeserializeOwned,
-        F: Future<Output = Result<T>>,
-    {
-        let work = |call: Call| async move {
-            match self {
-                Self::Here(module) => here(module, call).await,
-                Self::There(peer) => peer.ask(&call, &peer.path, question).await,
-            }
-        };
-        call.span(name, work).await
-    }
-}
-// ANCHOR_END: reach
 
 #[cfg(test)]
 mod tests {

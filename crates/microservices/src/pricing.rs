@@ -1,18 +1,13 @@
 //! What does it cost now? Rules, and nothing that is kept: so any number of instances can do it, in any language.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use crate::call::Call;
-use crate::error::Result;
-use crate::peer::Reach;
+use crate::{call::Call, error::Result, reach::calls};
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
-    /// Which product, for rules about single products.
-    pub product: i64,
     /// Its price in the catalogue.
     pub cents: i64,
     /// How many of it.
@@ -22,10 +17,6 @@ pub struct Question {
 /// What it costs now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quote {
-    /// Which product.
-    pub product: i64,
-    /// How many of it.
-    pub quantity: i64,
     /// For all of them.
     pub cents: i64,
 }
@@ -33,14 +24,13 @@ pub struct Quote {
 // ANCHOR: quote
 /// Whoever buys three gets 5 % off, and whoever buys ten gets 10 %. Half a cent is the customer's.
 pub fn quote(question: Question) -> Quote {
-    let Question { product, cents, quantity } = question;
+    let Question { cents, quantity } = question;
     let percent = match quantity {
         10.. => 90,
         3.. => 95,
         _ => 100,
     };
-    let cents = cents.saturating_mul(quantity).saturating_mul(percent) / 100;
-    Quote { product, quantity, cents }
+    Quote { cents: cents.saturating_mul(quantity).saturating_mul(percent) / 100 }
 }
 // ANCHOR_END: quote
 
@@ -49,18 +39,15 @@ pub fn quote(question: Question) -> Quote {
 pub struct Pricing;
 
 impl Pricing {
-    /// As a service.
+    /// See [`quote`].
     #[allow(clippy::unused_async, reason = "as the other modules do")]
-    pub async fn answer(self, _: Call, question: Question) -> Result<Value> {
-        Ok(json!(quote(question)))
+    pub async fn quote(&self, _: &Call, question: Question) -> Result<Quote> {
+        Ok(quote(question))
     }
 }
 
-impl Reach<Pricing> {
-    /// See [`quote`].
-    pub async fn quote(&self, call: &Call, of: Question) -> Result<Quote> {
-        self.ask(call, "pricing.quote", &of, |_, _| async move { Ok(quote(of)) }).await
-    }
+calls! { Pricing as "pricing":
+    quote(Question) -> Quote;
 }
 
 #[cfg(test)]
@@ -72,14 +59,13 @@ mod tests {
         for (cents, quantity, all) in
             [(1_000, 1, 1_000), (1_000, 3, 2_850), (1_000, 10, 9_000), (33, 3, 94), (0, 5, 0)]
         {
-            let quote = quote(Question { product: 7, cents, quantity });
-            assert_eq!(quote, Quote { product: 7, quantity, cents: all });
+            assert_eq!(quote(Question { cents, quantity }), Quote { cents: all });
         }
     }
 
     #[test]
     fn a_sum_that_is_too_large_for_its_type_does_not_wrap() {
-        let quote = quote(Question { product: 7, cents: i64::MAX, quantity: 10 });
+        let quote = quote(Question { cents: i64::MAX, quantity: 10 });
         assert!(quote.cents > 0, "{quote:?}");
     }
 }

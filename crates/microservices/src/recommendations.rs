@@ -1,12 +1,11 @@
 //! What did others buy too? It learns from the orders' events, and a page can do without it.
 
-use serde_json::{Value, json};
 use sqlx::{query, query_scalar};
 
 use crate::call::Call;
 use crate::error::Result;
 use crate::module::{Database, Event, Numbered};
-use crate::peer::Reach;
+use crate::reach::calls;
 
 /// The module itself.
 #[derive(Clone, Debug)]
@@ -17,7 +16,7 @@ pub struct Recommendations {
 
 impl Recommendations {
     /// What was bought most often by those who bought this; at most two.
-    pub async fn with(&self, product: i64) -> Result<Vec<i64>> {
+    pub async fn with(&self, _: &Call, product: i64) -> Result<Vec<i64>> {
         let find = query_scalar(
             r#"
             select other.product
@@ -31,11 +30,6 @@ impl Recommendations {
         );
         let find = find.bind(product);
         self.database.within(async |it| find.fetch_all(it).await).await
-    }
-
-    /// As a service.
-    pub async fn answer(self, _: Call, product: i64) -> Result<Value> {
-        Ok(json!(self.with(product).await?))
     }
 
     /// Learns from an order. An event that comes twice counts once.
@@ -53,9 +47,6 @@ impl Recommendations {
     }
 }
 
-impl Reach<Recommendations> {
-    /// See [`Recommendations::with`].
-    pub async fn with(&self, call: &Call, product: i64) -> Result<Vec<i64>> {
-        self.ask(call, "recommendations.with", &product, |here, _| here.with(product)).await
-    }
+calls! { Recommendations as "recommendations":
+    with(i64) -> Vec<i64>;
 }

@@ -21,8 +21,9 @@ use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::orders::{Line, Order, Orders};
 use crate::payments::Payments;
-use crate::peer::{Peer, Reach};
+use crate::peer::Peer;
 use crate::pricing::{Pricing, Question};
+use crate::reach::Reach;
 use crate::recommendations::Recommendations;
 
 /// How a page is put together.
@@ -120,7 +121,7 @@ impl Shop {
     /// A product and what one of it costs now.
     async fn item(&self, call: &Call, id: i64) -> Result<Item> {
         let Product { id, name, cents } = self.catalogue.product(call, id).await?;
-        let quote = self.pricing.quote(call, Question { product: id, cents, quantity: 1 }).await?;
+        let quote = self.pricing.quote(call, Question { cents, quantity: 1 }).await?;
         Ok(Item { id, name, cents: quote.cents })
     }
 
@@ -146,8 +147,8 @@ impl Shop {
         for some in orders.chunks(chunk) {
             let products: Vec<_> = some.iter().map(|it| it.product).collect();
             let payments: Vec<_> = some.iter().map(|it| it.payment).collect();
-            let products = self.catalogue.products(call, &products);
-            let (found, known) = try_join(products, self.payments.known(call, &payments)).await?;
+            let products = self.catalogue.products(call, products);
+            let (found, known) = try_join(products, self.payments.known(call, payments)).await?;
             names.extend(found.into_iter().map(|it| (it.id, it.name)));
             paid.extend(known);
         }

@@ -139,7 +139,7 @@ async fn place(State(shop): Here, Json(mut new): Json<Value>) -> Answer {
 
 async fn pay(State(shop): Here, Json(charge): Json<Value>) -> Answer {
     if env::var("SHOP_BANK").is_ok() {
-        let _ = shop.ask("SHOP_BANK", "/charges", Some(&charge)).await?;
+        let _ = shop.ask("SHOP_BANK", "/internal/bank", Some(&charge)).await?;
     }
     Ok(Json(json!({ "id": Uuid::now_v7() })))
 }

@@ -20,7 +20,7 @@ use super::fixture::{Customer, Fixture, Setup};
 use crate::call::{Call, Spans};
 use crate::module::Module::{Catalogue, Gateway, Orders, Pricing, Recommendations};
 use crate::peer::{Patience, Peer, Retries};
-use crate::pricing::{Question, Quote, quote};
+use crate::pricing::{Ask, Question, Quote, quote};
 
 /// Each way between two services.
 const DELAY: Duration = Duration::from_millis(1);
@@ -143,19 +143,18 @@ async fn per_call(url: &str, calls: u32) -> anyhow::Result<f64> {
     let patience = Patience {
         timeout_ms: 10_000,
         call_timeout_ms: 10_000,
-        optional_timeout_ms: 10_000,
         retries: Retries::None,
         no_breaker: true,
     };
     let peer = Peer::new("pricing", vec![url.to_owned()], 10_000, &patience)?;
-    let spans = Spans::new("experiment".into(), false);
-    let question = Question { product: 1, cents: 1_000, quantity: 3 };
+    let spans = Spans::new("experiment", false);
+    let question = Ask::quote(Question { cents: 1_000, quantity: 3 });
     let mut turns = Vec::new();
     for _ in 0..5 {
         let call = Call::receive(&HeaderMap::new(), Duration::from_mins(1), &spans)?;
         let begun = Instant::now();
         for _ in 0..calls {
-            let quote: Quote = peer.ask(&call, "/internal/pricing", &question).await?;
+            let quote: Quote = peer.ask(&call, &question).await?;
             ensure!(quote.cents == 2_850, "{quote:?}");
         }
         turns.push(begun.elapsed().as_secs_f64() * 1e6 / f64::from(calls));
@@ -168,7 +167,7 @@ async fn one_call(lab: &Lab, params: Params, url: &str, pid: Option<u32>) -> any
     for _ in 0..5 {
         let begun = Instant::now();
         for cents in 0..1_000_000 {
-            black_box(quote(black_box(Question { product: 1, cents, quantity: 3 })));
+            black_box(quote(black_box(Question { cents, quantity: 3 })));
         }
         // Microseconds, as of a million calls in seconds.
         functions.push(begun.elapsed().as_secs_f64());

@@ -270,7 +270,8 @@ impl Bank {
             calls.fetch_add(1, Ordering::Relaxed);
             (status, [("x-contract", "1")], Json(json!({})))
         };
-        let router = Router::new().route("/charges", post(charge)).with_state(Arc::clone(&calls));
+        let router =
+            Router::new().route("/internal/bank", post(charge)).with_state(Arc::clone(&calls));
         Ok(Self { served: here(router).await?, calls })
     }
 

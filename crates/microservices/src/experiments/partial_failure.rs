@@ -18,15 +18,7 @@ const ORDERS: f64 = 20.0;
 const BEFORE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// As most HTTP clients are without a word: they wait for a minute or for ever.
-const WITHOUT: [&str; 7] = [
-    "--timeout-ms",
-    "60000",
-    "--call-timeout-ms",
-    "60000",
-    "--optional-timeout-ms",
-    "60000",
-    "--no-breaker",
-];
+const WITHOUT: [&str; 5] = ["--timeout-ms", "60000", "--call-timeout-ms", "60000", "--no-breaker"];
 const ASKED: &str = "with time-outs and a breaker: calls to the silent service ÷ pages";
 
 #[derive(clap::Args, Clone, Copy, Debug)]

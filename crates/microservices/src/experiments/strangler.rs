@@ -39,9 +39,9 @@ pub fn experiment() -> Experiment {
         run,
     )
     .sabotage(Sabotage {
-        file: "src/pricing.rs",
-        replace: "self.ask(call, \"pricing.quote\", &of,",
-        with: "self.ask(call, \"pricing.quote\", &Question { cents: of.cents + 1, ..of },",
+        file: "src/shop.rs",
+        replace: "cents: quote.cents",
+        with: "cents: quote.cents + i64::from(!self.peers.is_empty())",
         check: "products: answers that differ",
     })
 }

@@ -29,13 +29,13 @@ pub struct Interaction {
 pub fn interactions() -> Vec<Interaction> {
     use Module::{Catalogue, Gateway, Orders, Pricing, Recommendations};
     let tea = json!({ "id": 1, "name": "tea", "cents": 1_000 });
-    let price = |cents, quantity| json!({ "product": 1, "cents": cents, "quantity": quantity });
+    let price = |cents, quantity| json!({ "quote": { "cents": cents, "quantity": quantity } });
     let all = [
         (Gateway, Catalogue, json!({ "put": tea }), Value::Null),
         (Orders, Catalogue, json!({ "product": 1 }), tea),
-        (Orders, Pricing, price(1_000, 3), json!({ "product": 1, "quantity": 3, "cents": 2_850 })),
+        (Orders, Pricing, price(1_000, 3), json!({ "cents": 2_850 })),
         (Gateway, Pricing, price(33, 3), json!({ "cents": 94 })),
-        (Gateway, Recommendations, json!(1), json!([])),
+        (Gateway, Recommendations, json!({ "with": 1 }), json!([])),
     ];
     let all = all.into_iter().map(|(consumer, provider, question, needs)| Interaction {
         consumer,

@@ -7,7 +7,7 @@ use axum::{Json, Router, routing::get, routing::post};
 use futures_util::stream;
 use serde_json::json;
 
-use crate::pricing::Question;
+use crate::pricing::{Ask, Question};
 
 /// What the program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +42,8 @@ impl Other {
             .route("/internal/about", get(async || Json(json!({ "version": "0.2.0" }))))
     }
 
-    fn answer(self, question: Question) -> Response {
-        let Question { product, cents, quantity } = question;
+    fn answer(self, Ask::quote(question): Ask) -> Response {
+        let Question { cents, quantity } = question;
         let percent = if quantity >= 10 {
             90
         } else if quantity >= 3 {
@@ -52,8 +52,7 @@ impl Other {
             100
         };
         let hundredths = cents * quantity * percent;
-        let quote =
-            |cents: i64| json!({ "product": product, "quantity": quantity, "cents": cents });
+        let quote = |cents: i64| json!({ "cents": cents });
         let contract = [("x-contract", "1")];
         match self {
             Self::Next => {
