@@ -8,13 +8,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::LO
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get, routing::post, routing::put};
-use edge::{Json, frame::framed, path::Segment};
+use edge::{Json, frame::framed, path::Segment, trace::TRACEPARENT, trace::digits};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
-use crate::call::{Call, Spans, TRACEPARENT, digits};
+use crate::call::{Call, Spans};
 use crate::catalogue::{Product, ProductInput, number};
 use crate::error::{Error, Result};
 use crate::module::Database;

@@ -5,13 +5,13 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use axum::http::HeaderMap;
 use edge::header::only;
+use edge::trace::{TRACEPARENT, Trace};
 use rand::random;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
@@ -20,47 +20,8 @@ use crate::error::{Error, Result};
 
 /// The milliseconds that are left.
 pub const TIMEOUT: &str = "x-timeout-ms";
-/// See <https://www.w3.org/TR/trace-context/>.
-pub const TRACEPARENT: &str = "traceparent";
 /// Spans that a process keeps; then it forgets the oldest.
 const KEPT: usize = 20_000;
-
-// ANCHOR: traceparent
-/// Which trace, which span of it, and whether spans are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trace {
-    /// The same in all services.
-    pub id: u128,
-    /// What was under way when this was called.
-    pub span: u64,
-    /// Whether anybody wants to see it.
-    pub sampled: bool,
-}
-
-impl Trace {
-    /// Reads a `traceparent`. One that is malformed is no error of the caller: a new trace begins.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let mut hex = |length| digits(parts.next()?, length);
-        let (version, id, span, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
-        let bad = version == 0xff || version == 0 && parts.next().is_some();
-        let span = u64::try_from(span).ok()?;
-        (!bad && id != 0 && span != 0).then_some(Self { id, span, sampled: flags & 1 == 1 })
-    }
-}
-
-/// A number of so many small hexadecimal digits.
-pub fn digits(text: &str, length: usize) -> Option<u128> {
-    let small = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (small && text.len() == length).then(|| u128::from_str_radix(text, 16).ok()).flatten()
-}
-
-impl fmt::Display for Trace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.id, self.span, u8::from(self.sampled))
-    }
-}
-// ANCHOR_END: traceparent
 
 /// What was done as a part of a trace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -205,27 +166,6 @@ mod tests {
         assert!(matches!(received(&["0"]), Err(Error::NotNow(_))));
         for bad in [&["soon"][..], &["-1"], &["+1"], &["1.5"], &[""], &["5", "5"]] {
             assert!(matches!(received(bad), Err(Error::Refused(400, _))), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_traceparent_is_read_as_the_specification_says() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let trace = Trace::parse(good).unwrap();
-        assert!(trace.sampled && trace.span == 0x00f0_67aa_0ba9_02b7);
-        assert_eq!(trace.to_string(), good);
-        // A later version may have more parts, and ours may not.
-        assert!(Trace::parse(&format!("cc{}-more", &good[2..])).is_some());
-        for bad in [
-            format!("{good}-more"),
-            format!("ff{}", &good[2..]),
-            good.to_uppercase(),
-            good.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32)),
-            good.replace("00f067aa0ba902b7", &"0".repeat(16)),
-            good[..good.len() - 1].to_owned(),
-            String::new(),
-        ] {
-            assert_eq!(Trace::parse(&bad), None, "{bad}");
         }
     }
 

@@ -47,7 +47,7 @@ use crate::peer::{Patience, Peer};
 use crate::pricing::Pricing;
 use crate::reach::Reach;
 use crate::recommendations::Recommendations;
-use crate::shop::{Shop, Style};
+use crate::shop::Shop;
 
 /// What `serve` understands.
 #[derive(clap::Args, Clone, Debug)]
@@ -75,8 +75,6 @@ struct Options {
     admin: bool,
     #[command(flatten)]
     patience: Patience,
-    #[command(flatten)]
-    style: Style,
     #[command(flatten)]
     beside: Beside,
 }
@@ -151,9 +149,12 @@ impl Options {
 
     /// Another service.
     fn peer(&self, module: Module) -> anyhow::Result<Arc<Peer>> {
-        // The orders ask others in turn.
-        let asks = !module.asks().is_empty();
-        let longest = if asks { self.patience.timeout_ms } else { self.patience.call_timeout_ms };
+        let longest = match module {
+            Module::Recommendations => self.patience.optional_timeout_ms,
+            // They ask others in turn.
+            Module::Orders => self.patience.timeout_ms,
+            _ => self.patience.call_timeout_ms,
+        };
         let places = self.places.iter().filter(|(its, _)| *its == module);
         let urls: Vec<_> = places.map(|(_, url)| url.clone()).collect();
         let is_asked = self.only.is_some_and(|only| only.asks().contains(&module));
@@ -204,44 +205,40 @@ impl Options {
         let orders = reach(its(Module::Orders), orders)?;
         let recommendations = here().map(|database| Recommendations { database });
         let recommendations = reach(its(Module::Recommendations), recommendations)?;
-        let told = Module::SERVICES.into_iter().filter(|it| self.runs(*it));
-        let outboxes = told.filter_map(|module| Outbox::of(module, database.clone()?)).collect();
-        let mut parties = Parties { outboxes, listeners: Vec::new() };
-        if let Reach::Here(it) = &orders {
-            parties.listeners.push(Listener::Orders(it.clone()));
-        }
-        if let Reach::Here(it) = &recommendations {
-            parties.listeners.push(Listener::Recommendations(it.clone()));
-        }
         let name = self.only.map_or("monolith", Module::name);
+        let (spans, patience) = (Spans::new(name, !self.no_trace), self.patience.clone());
+        let shop =
+            Shop { catalogue, pricing, orders, payments, recommendations, peers, patience, spans };
+        let parties = self.parties(&shop, database.as_ref());
         let door = api::Door {
-            spans: Spans::new(name, !self.no_trace),
+            spans: Arc::clone(&shop.spans),
             longest: Duration::from_millis(self.patience.timeout_ms),
             places: Arc::new(Semaphore::new(self.in_flight.into())),
         };
         let router = match self.only {
-            Some(Module::Catalogue) => api::service(name, &catalogue, Catalogue::answer),
-            Some(Module::Pricing) => api::service(name, &pricing, Pricing::answer),
-            Some(Module::Payments) => api::service(name, &payments, Payments::answer),
-            Some(Module::Orders) => api::service(name, &orders, Orders::answer),
+            Some(Module::Catalogue) => api::service(name, &shop.catalogue, Catalogue::answer),
+            Some(Module::Pricing) => api::service(name, &shop.pricing, Pricing::answer),
+            Some(Module::Payments) => api::service(name, &shop.payments, Payments::answer),
+            Some(Module::Orders) => api::service(name, &shop.orders, Orders::answer),
             Some(Module::Recommendations) => {
-                api::service(name, &recommendations, Recommendations::answer)
+                api::service(name, &shop.recommendations, Recommendations::answer)
             }
-            Some(Module::Gateway) | None => {
-                let (style, spans) = (self.style, Arc::clone(&door.spans));
-                let shop = Shop {
-                    catalogue,
-                    pricing,
-                    orders,
-                    payments,
-                    recommendations,
-                    peers,
-                    style,
-                    spans,
-                };
-                api::clients(shop, &door, self.admin)
-            }
+            Some(Module::Gateway) | None => api::clients(shop, &door, self.admin),
         };
         Ok((api::whole(router, &door, name, database.clone()), database, parties))
+    }
+
+    /// Who has something to tell here, and who listens.
+    fn parties(&self, shop: &Shop, database: Option<&Database>) -> Parties {
+        let here = Module::SERVICES.into_iter().filter(|it| self.runs(*it));
+        let outboxes = here.filter_map(|module| Outbox::of(module, database.cloned()?)).collect();
+        let mut listeners = Vec::new();
+        if let Reach::Here(it) = &shop.orders {
+            listeners.push(Listener::Orders(it.clone()));
+        }
+        if let Reach::Here(it) = &shop.recommendations {
+            listeners.push(Listener::Recommendations(it.clone()));
+        }
+        Parties { outboxes, listeners }
     }
 }

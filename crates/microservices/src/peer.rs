@@ -7,19 +7,20 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
 use axum::http::{HeaderName, header::CONTENT_TYPE};
+use edge::trace::TRACEPARENT;
 use rand::random_range;
 use reqwest::{Client, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{sleep, timeout};
 
-use crate::call::{Call, TIMEOUT, TRACEPARENT};
+use crate::call::{Call, TIMEOUT};
 use crate::error::{Error, Fault, RETRIED, Result};
 
 /// Each answer of a service says which contract it keeps.
@@ -36,21 +37,30 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// For a question about the service itself.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What happens when a service fails.
+/// How others are asked, and what happens when they fail.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Patience {
     /// The longest that a request may take, in milliseconds, whatever its client says
     #[arg(long, default_value_t = 2_000)]
     pub timeout_ms: u64,
     /// The longest that one call to another service may take
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 500)]
     pub call_timeout_ms: u64,
+    /// The same for a call whose answer the page can do without
+    #[arg(long, default_value_t = 200)]
+    pub optional_timeout_ms: u64,
     /// When a call is sent again
     #[arg(long, value_enum, default_value = "budget")]
     pub retries: Retries,
     /// Go on asking a service that fails
     #[arg(long)]
     pub no_breaker: bool,
+    /// Show no page at all if the recommendations are missing
+    #[arg(long)]
+    pub no_fallback: bool,
+    /// Ask for the parts of a page one after another
+    #[arg(long)]
+    pub one_by_one: bool,
 }
 
 /// When a call is sent again.

@@ -21,21 +21,10 @@ use crate::error::{Error, Result};
 use crate::module::Module;
 use crate::orders::{Line, Order, Orders};
 use crate::payments::Payments;
-use crate::peer::Peer;
+use crate::peer::{Patience, Peer};
 use crate::pricing::{Pricing, Question};
 use crate::reach::Reach;
 use crate::recommendations::Recommendations;
-
-/// How a page is put together.
-#[derive(clap::Args, Clone, Copy, Debug)]
-pub struct Style {
-    /// Ask one module after another, also where that is not needed
-    #[arg(long)]
-    pub one_by_one: bool,
-    /// Show no page at all if the recommendations are missing
-    #[arg(long)]
-    pub no_fallback: bool,
-}
 
 /// How a history is put together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -86,8 +75,8 @@ pub struct Shop {
     pub recommendations: Reach<Recommendations>,
     /// Those that are elsewhere.
     pub peers: BTreeMap<Module, Arc<Peer>>,
-    /// How pages are put together.
-    pub style: Style,
+    /// How they are asked.
+    pub patience: Patience,
     /// What this process did.
     pub spans: Arc<Spans>,
 }
@@ -95,28 +84,28 @@ pub struct Shop {
 impl Shop {
     // ANCHOR: page
     /// A product's page: seven calls if two products go with it. Those that need nothing of each other are under way at the
-    /// same time, so it takes as long as three.
+    /// same time, so it takes as long as three. It is shown without recommendations if they fail: that sells more than no page.
     pub async fn page(&self, call: &Call, id: i64) -> Result<Page> {
-        let item = self.item(call, id);
+        let at_once = if self.patience.one_by_one { 1 } else { 16 };
         let others = async {
             let others = self.recommendations.with(call, id).await?;
             let items = stream::iter(others).map(|id| self.item(call, id));
-            items.buffered(self.at_once()).try_collect::<Vec<_>>().await
+            items.buffered(at_once).try_collect::<Vec<_>>().await
         };
-        let others = async { self.unless_essential(others.await) };
-        let (item, recommendations) = if self.at_once() == 1 {
-            (item.await?, others.await?)
-        } else {
-            try_join(item, others).await?
+        let unless_essential = async {
+            match others.await {
+                Err(Error::Upstream(..)) if !self.patience.no_fallback => Ok(None),
+                others => others.map(Some),
+            }
+        };
+        let item = self.item(call, id);
+        let (item, recommendations) = match at_once {
+            1 => (item.await?, unless_essential.await?),
+            _ => try_join(item, unless_essential).await?,
         };
         Ok(Page { item, recommendations })
     }
     // ANCHOR_END: page
-
-    /// How many calls of a page may be under way.
-    fn at_once(&self) -> usize {
-        if self.style.one_by_one { 1 } else { 16 }
-    }
 
     /// A product and what one of it costs now.
     async fn item(&self, call: &Call, id: i64) -> Result<Item> {
@@ -124,16 +113,6 @@ impl Shop {
         let quote = self.pricing.quote(call, Question { cents, quantity: 1 }).await?;
         Ok(Item { id, name, cents: quote.cents })
     }
-
-    // ANCHOR: fallback
-    /// Nothing, in place of a failure of another service. A page without recommendations sells more than no page.
-    fn unless_essential<T>(&self, found: Result<T>) -> Result<Option<T>> {
-        match found {
-            Err(Error::Upstream(..)) if !self.style.no_fallback => Ok(None),
-            found => found.map(Some),
-        }
-    }
-    // ANCHOR_END: fallback
 
     // ANCHOR: history
     /// A customer's orders, with the names of the products and whether they were paid: data of three modules.

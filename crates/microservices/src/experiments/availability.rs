@@ -30,8 +30,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/shop.rs",
-        replace: "Err(Error::Upstream(..)) if !self.style.no_fallback => Ok(None),",
-        with: "Err(Error::Upstream(..)) if self.style.no_fallback => Ok(None),",
+        replace: "Err(Error::Upstream(..)) if !self.patience.no_fallback => Ok(None),",
+        with: "Err(Error::Upstream(..)) if self.patience.no_fallback => Ok(None),",
         check: FALLBACK,
     })
 }

@@ -33,8 +33,8 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Linux])
     .sabotage(Sabotage {
         file: "src/shop.rs",
-        replace: "Err(Error::Upstream(..)) if !self.style.no_fallback => Ok(None),",
-        with: "Err(Error::Upstream(..)) if self.style.no_fallback => Ok(None),",
+        replace: "Err(Error::Upstream(..)) if !self.patience.no_fallback => Ok(None),",
+        with: "Err(Error::Upstream(..)) if self.patience.no_fallback => Ok(None),",
         check: PAGES,
     })
 }

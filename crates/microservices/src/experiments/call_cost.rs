@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use axum::http::HeaderMap;
 use lab::{
     Experiment, Lab, Sabotage, Target,
-    fault::Fault,
+    fault::{Fault, Proxy},
     load::{self, Stop, http::Connection, median},
 };
 use serde_json::{Value, json};
@@ -51,8 +51,8 @@ pub fn experiment() -> Experiment {
     )
     .sabotage(Sabotage {
         file: "src/shop.rs",
-        replace: "if self.style.one_by_one { 1 } else { 16 }",
-        with: "if self.style.one_by_one { 16 } else { 1 }",
+        replace: "if self.patience.one_by_one { 1 } else { 16 }",
+        with: "if self.patience.one_by_one { 16 } else { 1 }",
         check: AT_ONCE,
     })
 }
@@ -77,11 +77,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         services.network(*module)?.set(Fault::Delay(DELAY));
     }
     let asked = || {
-        setup
-            .proxied
-            .iter()
-            .map(|it| services.network(*it).map_or(0, |it| it.messages()))
-            .sum::<u64>()
+        setup.proxied.iter().map(|it| services.network(*it).map_or(0, Proxy::messages)).sum::<u64>()
     };
     let (mut times, mut rows) = ([Vec::new(), Vec::new()], Vec::new());
     for turn in 0..5 {
@@ -143,8 +139,11 @@ async fn per_call(url: &str, calls: u32) -> anyhow::Result<f64> {
     let patience = Patience {
         timeout_ms: 10_000,
         call_timeout_ms: 10_000,
+        optional_timeout_ms: 10_000,
         retries: Retries::None,
         no_breaker: true,
+        no_fallback: true,
+        one_by_one: false,
     };
     let peer = Peer::new("pricing", vec![url.to_owned()], 10_000, &patience)?;
     let spans = Spans::new("experiment", false);

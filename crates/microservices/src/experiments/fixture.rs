@@ -37,8 +37,10 @@ pub struct Fixture {
 }
 
 /// How the services are started.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Setup<'a> {
+    /// For a request, for a call, and for a call whose answer the page can do without.
+    pub time_outs: [&'a str; 3],
     /// Further words for each of them.
     pub words: &'a [&'a str],
     /// And for the gateway alone.
@@ -53,6 +55,22 @@ pub struct Setup<'a> {
     pub queues: Option<&'a Queues>,
     /// All on the monolith's database.
     pub shared: bool,
+}
+
+impl Default for Setup<'_> {
+    /// Patient, so that a busy machine does not fail where something else is tried.
+    fn default() -> Self {
+        Self {
+            time_outs: ["20000", "5000", "5000"],
+            words: &[],
+            gateway: &[],
+            recommendations: &[],
+            proxied: &[],
+            bank: None,
+            queues: None,
+            shared: false,
+        }
+    }
 }
 
 /// The shop in six processes.
@@ -121,7 +139,10 @@ impl Fixture {
 
     /// Prepares one of the services, which finds the others where they are.
     pub fn prepared(&self, module: Module, setup: &Setup<'_>, all: &Services) -> ChildBuilder {
+        let [request, call, optional] = setup.time_outs;
         let mut child = self.service(module, setup.shared).args(setup.words);
+        child = child.args(&["--timeout-ms", request, "--call-timeout-ms", call]);
+        child = child.args(&["--optional-timeout-ms", optional]);
         for asked in module.asks() {
             child = child.arg("--at").arg(format!("{}={}", asked.name(), all.url(*asked)));
         }

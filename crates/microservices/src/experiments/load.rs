@@ -1,10 +1,14 @@
 //! Who asks, while something happens? Requests at a steady rate, and what became of each.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
+use conform::target::within;
 use lab::load::{self, http::Pool};
 use tokio::{task::JoinHandle, time::timeout};
 
@@ -20,6 +24,8 @@ pub struct Seen {
 /// Requests for paths at a rate, by clients who hang up after a while. The load goes on beside whatever else is done.
 pub struct Load {
     all: Arc<Mutex<Vec<Seen>>>,
+    sent: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
     sending: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -33,12 +39,19 @@ impl Load {
         path: impl Fn(u64) -> String + Send + Sync + 'static,
     ) -> Self {
         let (pool, all) = (Arc::new(Pool::of(host)), Arc::new(Mutex::new(Vec::new())));
-        let kept = Arc::clone(&all);
+        let (sent, over) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (kept, sending_now, asked_to_end) = (all.clone(), sent.clone(), over.clone());
         let sending = tokio::spawn(async move {
             let sent = load::open(rate, time, 20_000, |arrival| {
                 let (pool, kept) = (Arc::clone(&pool), Arc::clone(&kept));
+                let (sent, over) = (sending_now.clone(), asked_to_end.clone());
                 let (number, path) = (arrival.number, path(arrival.number));
                 async move {
+                    sent.fetch_add(1, SeqCst);
+                    if over.load(SeqCst) {
+                        sent.fetch_sub(1, SeqCst);
+                        return Ok(());
+                    }
                     let status = timeout(patience, pool.get(&path)).await;
                     let status = status.ok().and_then(Result::ok).unwrap_or(0);
                     let seen = Seen { number, status };
@@ -48,16 +61,33 @@ impl Load {
             });
             sent.await.map(drop)
         });
-        Self { all, sending }
+        Self { all, sent, over, sending }
     }
 
     /// Waits for the last answer; what became of each, in their order.
     pub async fn end(self) -> anyhow::Result<Vec<Seen>> {
         self.sending.await??;
-        let mut all = std::mem::take(&mut *self.all.lock().unwrap_or_else(PoisonError::into_inner));
-        all.sort_by_key(|it| it.number);
-        Ok(all)
+        Ok(sorted(&self.all))
     }
+
+    /// Sends nothing more, whether or not the time is over, and waits for the last answer; the same.
+    pub async fn stop(self) -> anyhow::Result<Vec<Seen>> {
+        self.over.store(true, SeqCst);
+        let answered =
+            within(Duration::from_secs(30), "the last request is answered", async || {
+                let answered = self.all.lock().unwrap_or_else(PoisonError::into_inner).len();
+                Ok((answered == self.sent.load(SeqCst)).then_some(()))
+            });
+        answered.await?;
+        self.sending.abort();
+        Ok(sorted(&self.all))
+    }
+}
+
+fn sorted(all: &Mutex<Vec<Seen>>) -> Vec<Seen> {
+    let mut all = std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner));
+    all.sort_by_key(|it| it.number);
+    all
 }
 
 /// How many were answered with 200, of all.
