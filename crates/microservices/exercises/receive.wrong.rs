@@ -8,7 +8,7 @@
             return Err(Error::TOO_LATE);
         }
         let trace = only(headers, TRACEPARENT).and_then(Trace::parse);
-        let new = || Trace { id: random::<u128>() | 1, span: 0, sampled: spans.on };
+        let new = || Trace { id: random::<u128>() | 1, span: 0, sampled: true };
         let trace = trace.unwrap_or_else(new);
         Ok(Self { deadline: Instant::now() + left, trace, spans: Arc::clone(spans) })
     }

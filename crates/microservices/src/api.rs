@@ -7,11 +7,12 @@ use axum::extract::{Extension, MatchedPath, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::LOCATION};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::{Router, routing::get, routing::post, routing::put};
+use axum::{Router, routing::get, routing::post};
 use edge::{Json, frame::framed, path::Segment, trace::TRACEPARENT, trace::digits};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::time::timeout;
+use tower::limit::GlobalConcurrencyLimitLayer;
 use uuid::Uuid;
 
 use crate::call::{Call, Spans};
@@ -36,37 +37,26 @@ pub struct Door {
     pub spans: Arc<Spans>,
     /// For a whole request.
     pub longest: Duration,
-    /// Requests of clients that may be at work at once.
-    pub places: Arc<Semaphore>,
 }
 
 // ANCHOR: called
-/// Reads what came with a request, gives it to the handler, and says which trace and which contract it was.
+/// Reads what came with a request, gives it to the handler for as long as the caller waits, and says which trace and which
+/// contract it was.
 async fn called(State(door): State<Door>, mut request: Request, next: Next) -> Result<Response> {
     let call = Call::receive(request.headers(), door.longest, &door.spans)?;
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let name = format!("{} {path}", request.method());
+    let left = call.left()?;
     let answered = call.span(name, |call| async move {
         let trace = HeaderValue::from_str(&call.trace.to_string());
         request.extensions_mut().insert(call);
-        let mut answer = next.run(request).await;
+        let answer = timeout(left, next.run(request)).await;
+        let mut answer = answer.unwrap_or_else(|_| Error::TOO_LATE.into_response());
         answer.headers_mut().insert(CONTRACT, HeaderValue::from_static(VERSION));
         answer.headers_mut().extend(trace.ok().map(|it| (TRACE, it)));
         if answer.status().is_server_error() { Err(answer) } else { Ok(answer) }
     });
     Ok(answered.await.unwrap_or_else(|failed| failed))
-}
-
-/// A client's request waits for a place, for as long as it has time.
-async fn admitted(
-    State(door): State<Door>,
-    Extension(call): This,
-    request: Request,
-    next: Next,
-) -> Result<Response> {
-    let place = timeout(call.left()?, door.places.acquire()).await;
-    let _place = place.ok().and_then(std::result::Result::ok).ok_or(Error::BUSY)?;
-    Ok(next.run(request).await)
 }
 // ANCHOR_END: called
 
@@ -110,19 +100,17 @@ where
 }
 
 /// What clients may call.
-pub fn clients(shop: Shop, door: &Door, admin: bool) -> Router {
-    let mut calls = Router::new()
+pub fn clients(shop: Shop, in_flight: usize) -> Router {
+    Router::new()
         .route("/products/{id}", get(page).put(put_product))
         .route("/orders", post(place))
         .route("/orders/{id}", get(order))
         .route("/customers/{id}/history", get(history))
-        .route_layer(from_fn_with_state(door.clone(), admitted))
+        // So many are at work at once, and others wait.
+        .route_layer(GlobalConcurrencyLimitLayer::new(in_flight))
         .route("/topology", get(topology))
-        .route("/trace/{id}", get(trace));
-    if admin {
-        calls = calls.route("/admin/services/{name}", put(moved));
-    }
-    calls.with_state(Arc::new(shop))
+        .route("/trace/{id}", get(trace))
+        .with_state(Arc::new(shop))
 }
 
 type Here = State<Arc<Shop>>;
@@ -190,16 +178,4 @@ async fn topology(State(shop): Here) -> Json<Value> {
 /// What was done for a request, and for how long.
 async fn trace(State(shop): Here, id: Segment) -> Result<Json<Value>> {
     Ok(Json(shop.trace(digits(&id.0, 32).ok_or(Error::NOT_FOUND)?).await?))
-}
-
-/// A service is somewhere else from now on: what a service registry would tell.
-async fn moved(
-    State(shop): Here,
-    name: Segment,
-    Json(urls): Json<Vec<String>>,
-) -> Result<Json<Value>> {
-    let peer = shop.peers.iter().find(|(module, _)| module.name() == name.0);
-    let (_, peer) = peer.ok_or(Error::NOT_FOUND)?;
-    peer.move_to(urls);
-    Ok(Json(json!({ "urls": peer.urls() })))
 }

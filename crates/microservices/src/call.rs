@@ -47,14 +47,13 @@ pub struct Span {
 #[derive(Debug)]
 pub struct Spans {
     service: &'static str,
-    on: bool,
     kept: Mutex<VecDeque<(u128, Span)>>,
 }
 
 impl Spans {
-    /// For the process of this name. Switched off, it keeps nothing.
-    pub fn new(service: &'static str, on: bool) -> Arc<Self> {
-        Arc::new(Self { service, on, kept: Mutex::default() })
+    /// For the process of this name.
+    pub fn new(service: &'static str) -> Arc<Self> {
+        Arc::new(Self { service, kept: Mutex::default() })
     }
 
     /// Those of one trace.
@@ -95,7 +94,7 @@ impl Call {
             return Err(Error::TOO_LATE);
         }
         let trace = only(headers, TRACEPARENT).and_then(Trace::parse);
-        let new = || Trace { id: random::<u128>() | 1, span: 0, sampled: spans.on };
+        let new = || Trace { id: random::<u128>() | 1, span: 0, sampled: true };
         let trace = trace.unwrap_or_else(new);
         Ok(Self { deadline: Instant::now() + left, trace, spans: Arc::clone(spans) })
     }
@@ -117,7 +116,7 @@ impl Call {
     where
         F: Future<Output = std::result::Result<T, E>>,
     {
-        if !(self.trace.sampled && self.spans.on) {
+        if !self.trace.sampled {
             return work(self.clone()).await;
         }
         let (id, at, begun) = (random::<u64>() | 1, OffsetDateTime::now_utc(), Instant::now());
@@ -148,7 +147,7 @@ mod tests {
         for value in values {
             headers.append(TIMEOUT, value.parse().unwrap());
         }
-        Call::receive(&headers, LONGEST, &Spans::new("test", true))
+        Call::receive(&headers, LONGEST, &Spans::new("test"))
     }
 
     #[test]

@@ -74,8 +74,6 @@ impl Error {
     pub const KEY_REUSED: Self = Self::Refused(422, "this Idempotency-Key came with another body");
     /// The client does not wait any more, or will not when we are done.
     pub const TOO_LATE: Self = Self::NotNow("the time for this call is over");
-    /// As many requests are at work as may be.
-    pub const BUSY: Self = Self::NotNow("too many requests are under way");
     /// The database does not answer, or not in time. Whether it did what it was asked is unknown.
     pub const DATABASE_AWAY: Self = Self::NotNow("the database does not answer in time");
     // ANCHOR_END: refusals

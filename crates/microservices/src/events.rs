@@ -5,7 +5,7 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use sqlx::{query, query_as, types::Json};
+use sqlx::{AssertSqlSafe, query, query_as, types::Json};
 use tokio::time::sleep;
 
 use crate::error::Result;
@@ -18,39 +18,21 @@ pub const POLL: Duration = Duration::from_millis(50);
 /// Before a broker or a database that failed us is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Where a module writes what it has to tell.
+/// Where a module writes what it has to tell: the table `outbox` of its schema.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    database: Database,
-    take: &'static str,
-    forget: &'static str,
-}
-
-/// The statements for the outbox in this schema.
-macro_rules! outbox {
-    ($schema:literal) => {
-        (
-            concat!("select id, event from ", $schema, ".outbox order by id limit 100"),
-            concat!("delete from ", $schema, ".outbox where id = any($1)"),
-        )
-    };
+    /// Whose.
+    pub module: Module,
+    /// With its schema.
+    pub database: Database,
 }
 
 impl Outbox {
-    /// The outbox of this module, if it has one.
-    pub fn of(module: Module, database: Database) -> Option<Self> {
-        let (take, forget) = match module {
-            Module::Catalogue => outbox!("catalogue"),
-            Module::Orders => outbox!("orders"),
-            Module::Payments => outbox!("payments"),
-            _ => return None,
-        };
-        Some(Self { database, take, forget })
-    }
-
     /// What is to be told, the oldest first.
     pub async fn next(&self) -> Result<Vec<Numbered>> {
-        let take = query_as::<_, (i64, Json<Event>)>(self.take);
+        let schema = self.module.name();
+        let take = format!("select id, event from {schema}.outbox order by id limit 100");
+        let take = query_as::<_, (i64, Json<Event>)>(AssertSqlSafe(take));
         let events = self.database.within(async |it| take.fetch_all(it).await).await?;
         Ok(events.into_iter().map(|(number, Json(event))| Numbered { number, event }).collect())
     }
@@ -58,7 +40,8 @@ impl Outbox {
     /// It was told. A kill before this tells it again.
     pub async fn forget(&self, told: &[Numbered]) -> Result<()> {
         let numbers: Vec<_> = told.iter().map(|it| it.number).collect();
-        self.database.execute(query(self.forget).bind(numbers)).await.map(drop)
+        let forget = format!("delete from {}.outbox where id = any($1)", self.module.name());
+        self.database.execute(query(AssertSqlSafe(forget)).bind(numbers)).await.map(drop)
     }
 }
 

@@ -32,7 +32,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use anyhow::{Context, ensure};
 use axum::Router;
 use lab::{Answer, Serve, Service, Serving};
-use tokio::sync::Semaphore;
 
 pub use module::MIGRATIONS;
 
@@ -58,21 +57,12 @@ struct Options {
     /// Where a module is, if not here: pricing=http://host:port. Again for each further instance
     #[arg(long = "at", value_name = "MODULE=URL", value_parser = named)]
     places: Vec<(Module, String)>,
-    /// Who moves the money of payments; without one it is only noted
-    #[arg(long, value_name = "URL")]
-    bank: Option<String>,
     /// A database with the schema, if not the answer's own
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// Requests of clients that may be at work at once; others wait
     #[arg(long, default_value_t = 64)]
-    in_flight: u16,
-    /// Keep no spans
-    #[arg(long)]
-    no_trace: bool,
-    /// Let `PUT /admin/services/{name}` say where a service is. For a gateway that only operators can reach
-    #[arg(long)]
-    admin: bool,
+    in_flight: usize,
     #[command(flatten)]
     patience: Patience,
     #[command(flatten)]
@@ -121,8 +111,7 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     if let Some(strangler) = options.beside.strangler()? {
         return serving.run(strangler).await;
     }
-    let (router, database, parties) = options.open(&serving).await?;
-    let router = options.beside.add(router, &serving, database.as_ref()).await?;
+    let (router, parties) = options.open(&serving).await?;
     let broker = options.beside.broker(&serving).await?;
     let carrying = tokio::spawn(async move {
         let (broker, parties) = (&broker, &parties);
@@ -174,7 +163,7 @@ impl Options {
     }
 
     /// Opens the modules that run here, and finds the others.
-    async fn open(&self, serving: &Serving) -> anyhow::Result<(Router, Option<Database>, Parties)> {
+    async fn open(&self, serving: &Serving) -> anyhow::Result<(Router, Parties)> {
         let database = self.own_database(serving).await?;
         let mut peers = BTreeMap::new();
         for module in Module::SERVICES.into_iter().filter(|it| !self.runs(*it)) {
@@ -184,17 +173,12 @@ impl Options {
             let there = peer.map(|peer| Reach::There(Arc::clone(peer)));
             there.or(here.map(Reach::Here)).context("it keeps something, and has no database")
         }
-        let bank = self
-            .bank
-            .clone()
-            .map(|url| Peer::new("bank", vec![url], self.patience.call_timeout_ms, &self.patience));
-        let bank = bank.transpose()?.map(Arc::new);
         let here = || database.clone();
         let its = |module| peers.get(&module);
         let catalogue =
             reach(its(Module::Catalogue), here().map(|database| Catalogue { database }))?;
         let pricing = reach(its(Module::Pricing), Some(Pricing))?;
-        let payments = here().map(|database| Payments { database, bank });
+        let payments = here().map(|database| Payments { database });
         let payments = reach(its(Module::Payments), payments)?;
         let orders = here().map(|database| Orders {
             database,
@@ -206,15 +190,13 @@ impl Options {
         let recommendations = here().map(|database| Recommendations { database });
         let recommendations = reach(its(Module::Recommendations), recommendations)?;
         let name = self.only.map_or("monolith", Module::name);
-        let (spans, patience) = (Spans::new(name, !self.no_trace), self.patience.clone());
+        let (spans, patience) = (Spans::new(name), self.patience.clone());
+        let longest = Duration::from_millis(patience.timeout_ms);
+        let door = api::Door { spans: Arc::clone(&spans), longest };
+        let moving = peers.clone();
         let shop =
             Shop { catalogue, pricing, orders, payments, recommendations, peers, patience, spans };
         let parties = self.parties(&shop, database.as_ref());
-        let door = api::Door {
-            spans: Arc::clone(&shop.spans),
-            longest: Duration::from_millis(self.patience.timeout_ms),
-            places: Arc::new(Semaphore::new(self.in_flight.into())),
-        };
         let router = match self.only {
             Some(Module::Catalogue) => api::service(name, &shop.catalogue, Catalogue::answer),
             Some(Module::Pricing) => api::service(name, &shop.pricing, Pricing::answer),
@@ -223,15 +205,17 @@ impl Options {
             Some(Module::Recommendations) => {
                 api::service(name, &shop.recommendations, Recommendations::answer)
             }
-            Some(Module::Gateway) | None => api::clients(shop, &door, self.admin),
+            Some(Module::Gateway) | None => api::clients(shop, self.in_flight),
         };
-        Ok((api::whole(router, &door, name, database.clone()), database, parties))
+        let whole = api::whole(router, &door, name, database.clone());
+        Ok((self.beside.add(whole, serving, database.as_ref(), moving).await?, parties))
     }
 
     /// Who has something to tell here, and who listens.
     fn parties(&self, shop: &Shop, database: Option<&Database>) -> Parties {
-        let here = Module::SERVICES.into_iter().filter(|it| self.runs(*it));
-        let outboxes = here.filter_map(|module| Outbox::of(module, database.cloned()?)).collect();
+        let here = Module::TELLING.into_iter().filter(|it| self.runs(*it));
+        let outbox = |module| Some(Outbox { module, database: database.cloned()? });
+        let outboxes = here.filter_map(outbox).collect();
         let mut listeners = Vec::new();
         if let Reach::Here(it) = &shop.orders {
             listeners.push(Listener::Orders(it.clone()));

@@ -54,6 +54,9 @@ impl Module {
         }
     }
 
+    /// Those that have something to tell.
+    pub const TELLING: [Self; 3] = [Self::Catalogue, Self::Orders, Self::Payments];
+
     /// Its own schema alone, for a database of its own. Pricing and the gateway keep nothing.
     pub fn migrations(self) -> Option<Migrator> {
         let own = MIGRATIONS.iter().filter(|it| it.description == self.name());

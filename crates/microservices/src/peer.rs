@@ -66,8 +66,6 @@ pub struct Patience {
 /// When a call is sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Retries {
-    /// Never
-    None,
     /// At once, and three times in all, in each service on the way
     Naive,
     /// One retry for ten calls, after a pause, only next to the failure
@@ -207,7 +205,6 @@ impl Peer {
                 Err(failed) => failed,
             };
             let again = match self.retries {
-                Retries::None => false,
                 Retries::Naive => may_help && sent < ATTEMPTS,
                 Retries::Budget => may_help && sent < ATTEMPTS && self.budget.spend(),
             };

@@ -39,25 +39,14 @@ pub enum By {
     Copy,
 }
 
-/// A product as a customer sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Item {
-    /// Its number.
-    pub id: i64,
-    /// What it is called.
-    pub name: String,
-    /// What one of it costs now.
-    pub cents: i64,
-}
-
 /// A product with what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
-    /// The product.
+    /// The product, with its price of now.
     #[serde(flatten)]
-    pub item: Item,
+    pub item: Product,
     /// What others bought too. `null` if it cannot be known at the moment.
-    pub recommendations: Option<Vec<Item>>,
+    pub recommendations: Option<Vec<Product>>,
 }
 
 /// All modules, here or elsewhere.
@@ -107,11 +96,12 @@ impl Shop {
     }
     // ANCHOR_END: page
 
-    /// A product and what one of it costs now.
-    async fn item(&self, call: &Call, id: i64) -> Result<Item> {
-        let Product { id, name, cents } = self.catalogue.product(call, id).await?;
-        let quote = self.pricing.quote(call, Question { cents, quantity: 1 }).await?;
-        Ok(Item { id, name, cents: quote.cents })
+    /// A product with what one of it costs now.
+    async fn item(&self, call: &Call, id: i64) -> Result<Product> {
+        let product = self.catalogue.product(call, id).await?;
+        let question = Question { cents: product.cents, quantity: 1 };
+        let quote = self.pricing.quote(call, question).await?;
+        Ok(Product { cents: quote.cents, ..product })
     }
 
     // ANCHOR: history

@@ -125,7 +125,8 @@ async fn place(State(shop): Here, Json(mut new): Json<Value>) -> Answer {
     let product = shop.ask("SHOP", &path, None).await?.0;
     let path = format!("/internal/pricing/{}/{}", product["cents"], new["quantity"]);
     new["cents"] = shop.ask("SHOP", &path, None).await?.0["cents"].clone();
-    new["payment"] = shop.ask("SHOP", "/internal/payments", Some(&new)).await?.0["id"].clone();
+    new["payment"] =
+        shop.ask("SHOP_PAYMENTS", "/internal/payments", Some(&new)).await?.0["id"].clone();
     (new["id"], new["key"]) = (json!(Uuid::now_v7()), json!(Uuid::now_v7()));
     new["created_at"] = json!("now");
     let insert = "with o as (
@@ -137,11 +138,8 @@ async fn place(State(shop): Here, Json(mut new): Json<Value>) -> Answer {
     shop.row(insert, &new).await.map(Json)
 }
 
-async fn pay(State(shop): Here, Json(charge): Json<Value>) -> Answer {
-    if env::var("SHOP_BANK").is_ok() {
-        let _ = shop.ask("SHOP_BANK", "/internal/bank", Some(&charge)).await?;
-    }
-    Ok(Json(json!({ "id": Uuid::now_v7() })))
+async fn pay(Json(_): Json<Value>) -> Json<Value> {
+    Json(json!({ "id": Uuid::now_v7() }))
 }
 
 async fn order(State(shop): Here, Path(id): Path<Uuid>) -> Answer {

@@ -7,8 +7,8 @@ use crate::module::Module::{self, Catalogue, Gateway, Orders, Payments, Pricing,
 
 /// What an order needs. The first changes most often.
 const CHAIN: [Module; 5] = [Pricing, Catalogue, Payments, Orders, Gateway];
-/// A call that fails is not repeated, and a service that is back is asked at once: each combination is seen as it is.
-const PLAIN: [&str; 3] = ["--retries", "none", "--no-breaker"];
+/// A service that is back is asked at once: each combination is seen as it is.
+const PLAIN: [&str; 1] = ["--no-breaker"];
 const FALLBACK: &str =
     "with a fallback: pages of ten that are shown while the recommendations are down";
 

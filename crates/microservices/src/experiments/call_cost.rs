@@ -140,13 +140,13 @@ async fn per_call(url: &str, calls: u32) -> anyhow::Result<f64> {
         timeout_ms: 10_000,
         call_timeout_ms: 10_000,
         optional_timeout_ms: 10_000,
-        retries: Retries::None,
+        retries: Retries::Budget,
         no_breaker: true,
         no_fallback: true,
         one_by_one: false,
     };
     let peer = Peer::new("pricing", vec![url.to_owned()], 10_000, &patience)?;
-    let spans = Spans::new("experiment", false);
+    let spans = Spans::new("experiment");
     let question = Ask::quote(Question { cents: 1_000, quantity: 3 });
     let mut turns = Vec::new();
     for _ in 0..5 {
@@ -223,11 +223,14 @@ async fn throughputs(
 ) -> anyhow::Result<()> {
     let order = services.customer()?.must_buy(1, 1, "throughput").await?;
     let id = order["id"].as_str().context("an id")?.to_owned();
-    let traced = fixture.monolith().start().await?;
-    let untraced = fixture.monolith().args(&["--no-trace"]).start().await?;
-    Customer::of(traced.url())?.fill(1).await?;
+    let monolith = fixture.monolith().start().await?;
+    Customer::of(monolith.url())?.fill(1).await?;
     let host = |url: String| url.trim_start_matches("http://").to_owned();
-    let get = |path: &str| (format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n"), path.to_owned());
+    let get = |path: &str, sampled: u8| {
+        let parent = format!("00-{:032x}-{:016x}-0{sampled}", 7, 7);
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\ntraceparent: {parent}\r\n\r\n");
+        (request, path.to_owned())
+    };
     let question = json!({ "find": id }).to_string();
     let direct = format!(
         "POST /internal/orders HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
@@ -236,9 +239,9 @@ async fn throughputs(
     );
     let ways = [
         (host(services.url(Orders)), (direct, "the orders".to_owned())),
-        (host(services.url(Gateway)), get(&format!("/orders/{id}"))),
-        (untraced.address().to_owned(), get("/products/1")),
-        (traced.address().to_owned(), get("/products/1")),
+        (host(services.url(Gateway)), get(&format!("/orders/{id}"), 1)),
+        (monolith.address().to_owned(), get("/products/1", 0)),
+        (monolith.address().to_owned(), get("/products/1", 1)),
     ];
     let mut rates = [const { Vec::new() }; 4];
     for turn in 0..3 {

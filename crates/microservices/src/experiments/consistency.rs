@@ -50,8 +50,8 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Shared(Service::RabbitMq)])
     .sabotage(Sabotage {
         file: "src/events.rs",
-        replace: "concat!(\"select id, event from \", $schema, \".outbox order by id limit 100\")",
-        with: "concat!(\"delete from \", $schema, \".outbox returning id, event\")",
+        replace: "select id, event from {schema}.outbox order by id limit 100",
+        with: "delete from {schema}.outbox returning id, event",
         check: LOST,
     })
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use axum::{Router, extract::State, http::StatusCode, routing::post};
 use futures_util::future::try_join_all;
 use lab::{
     Lab, Service,
@@ -49,8 +49,8 @@ pub struct Setup<'a> {
     pub recommendations: &'a [&'a str],
     /// Those that others reach over a network that can be cut.
     pub proxied: &'a [Module],
-    /// Where the bank is.
-    pub bank: Option<&'a str>,
+    /// Where the payments are, if not here.
+    pub payments: Option<&'a str>,
     /// Events go over RabbitMQ.
     pub queues: Option<&'a Queues>,
     /// All on the monolith's database.
@@ -66,7 +66,7 @@ impl Default for Setup<'_> {
             gateway: &[],
             recommendations: &[],
             proxied: &[],
-            bank: None,
+            payments: None,
             queues: None,
             shared: false,
         }
@@ -144,16 +144,18 @@ impl Fixture {
         child = child.args(&["--timeout-ms", request, "--call-timeout-ms", call]);
         child = child.args(&["--optional-timeout-ms", optional]);
         for asked in module.asks() {
-            child = child.arg("--at").arg(format!("{}={}", asked.name(), all.url(*asked)));
+            let elsewhere = setup.payments.filter(|_| *asked == Module::Payments);
+            let url = elsewhere.map_or_else(|| all.url(*asked), str::to_owned);
+            child = child.arg("--at").arg(format!("{}={url}", asked.name()));
         }
         child = match module {
-            Module::Gateway => child.arg("--admin").args(setup.gateway),
+            Module::Gateway => child.args(&["--admin"]).args(setup.gateway),
             Module::Recommendations => child.args(setup.recommendations),
             _ => child,
         };
-        if let Some(bank) = setup.bank {
-            child = if module == Module::Payments { child.args(&["--bank", bank]) } else { child };
-            child = child.env("SHOP_BANK", bank);
+        if let Some(payments) = setup.payments {
+            // For the whiteboard version, which has no options.
+            child = child.env("SHOP_PAYMENTS", payments);
         }
         if let Some(queues) = setup.queues {
             child = child.arg("--events").arg(format!("{}.", queues.prefix()));
@@ -276,32 +278,31 @@ pub async fn queues(lab: &Lab) -> anyhow::Result<Queues> {
     Ok(queues)
 }
 
-/// A bank that counts its calls, and gives the same answer to all of them.
+/// Payments that refuse everything, and count their calls.
 #[derive(Debug)]
-pub struct Bank {
+pub struct Refusing {
     served: Here,
     calls: Arc<AtomicU64>,
 }
 
-impl Bank {
-    /// One that answers so.
-    pub async fn answering(status: StatusCode) -> anyhow::Result<Self> {
+impl Refusing {
+    /// Begins to refuse.
+    pub async fn start() -> anyhow::Result<Self> {
         let calls = Arc::new(AtomicU64::new(0));
-        let charge = move |State(calls): State<Arc<AtomicU64>>| async move {
+        let refuse = async |State(calls): State<Arc<AtomicU64>>| {
             calls.fetch_add(1, Ordering::Relaxed);
-            (status, [("x-contract", "1")], Json(json!({})))
+            StatusCode::SERVICE_UNAVAILABLE
         };
-        let router =
-            Router::new().route("/internal/bank", post(charge)).with_state(Arc::clone(&calls));
-        Ok(Self { served: here(router).await?, calls })
+        let router = Router::new().route("/internal/payments", post(refuse));
+        Ok(Self { served: here(router.with_state(Arc::clone(&calls))).await?, calls })
     }
 
-    /// Its address.
+    /// Their address.
     pub fn url(&self) -> String {
         format!("http://{}", self.served.host)
     }
 
-    /// How often it was called.
+    /// How often they were called.
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }

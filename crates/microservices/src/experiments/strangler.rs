@@ -16,7 +16,7 @@ use super::load::{Load, failures};
 use crate::module::Module::Gateway;
 
 const ROUTES: [&str; 3] = ["products", "orders", "customers"];
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const PLANTED: &str = "a planted difference is found while it is only shadowed";
 
 #[derive(clap::Args, Clone, Copy, Debug)]

@@ -1,22 +1,26 @@
 //! What is beside the shop, or compared with it: RabbitMQ between services ([`broker`]) and a naive writer of events
 //! ([`dual_write`]), the strangler before both shapes ([`strangler`]), tests of contracts and tables ([`contract`]), bugs that
 //! a module may have ([`bug`]), other programs in the place of pricing ([`pricing`]), and a report that reads others' tables
-//! ([`report`]).
+//! ([`report`]). And where services are, if they move ([`registry`]).
 
 pub mod broker;
 pub mod bug;
 pub mod contract;
 pub mod dual_write;
 pub mod pricing;
+pub mod registry;
 pub mod report;
 pub mod strangler;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use axum::Router;
 use lab::{Service, Serving};
 
 use self::broker::Broker;
-use crate::module::Database;
+use crate::module::{Database, Module};
+use crate::peer::Peer;
 
 /// What `serve` understands beside the shop itself.
 #[derive(clap::Args, Clone, Debug)]
@@ -36,6 +40,9 @@ pub struct Beside {
     /// Adds the naive way to write an order and to tell of it: `POST /naive-orders`
     #[arg(long)]
     dual_write: bool,
+    /// Adds `PUT /admin/services/{name}`, which says where a service is. For a gateway that only operators can reach
+    #[arg(long)]
+    admin: bool,
     /// Adds a module's bugs, to be set off: `POST /bug/leak`, `/bug/panic`, `/bug/abort`
     #[arg(long)]
     with_bugs: bool,
@@ -64,8 +71,12 @@ impl Beside {
         router: Router,
         serving: &Serving,
         database: Option<&Database>,
+        peers: BTreeMap<Module, Arc<Peer>>,
     ) -> anyhow::Result<Router> {
         let mut router = router;
+        if self.admin {
+            router = router.merge(registry::router(peers));
+        }
         if self.dual_write {
             let broker = self.broker(serving).await?.context("the naive way needs --events")?;
             let database = database.context("the naive way needs the orders' database")?;
