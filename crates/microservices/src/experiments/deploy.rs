@@ -13,8 +13,9 @@ use super::fixture::{Fixture, Services, Setup};
 use super::load::{Load, failures};
 use crate::module::Module::{Gateway, Pricing};
 
-const RATE: f64 = 60.0;
-const PATIENCE: Duration = Duration::from_secs(3);
+const RATE: f64 = 20.0;
+/// A page that comes late has not failed.
+const PATIENCE: Duration = Duration::from_secs(20);
 const FAILED: &str = "old and new side by side: requests that failed";
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -79,6 +80,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let under_load = load();
     sleep(time / 4).await;
     services.child(Pricing)?.stop().await?;
+    // Most programs need longer to start than ours.
+    sleep(time / 4).await;
     services.child(Pricing)?.restart().await?;
     let seen = under_load.end().await?;
     let naive = failures(&seen).unwrap_or(0);

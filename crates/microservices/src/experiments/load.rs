@@ -1,6 +1,7 @@
 //! Who asks, while something happens? Requests at a steady rate, and what became of each.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -70,17 +71,22 @@ impl Load {
         Ok(sorted(&self.all))
     }
 
-    /// Sends nothing more, whether or not the time is over, and waits for the last answer; the same.
-    pub async fn stop(self) -> anyhow::Result<Vec<Seen>> {
+    /// Sends nothing more, whether or not the time is over, and waits this long for answers. What is not answered by then has
+    /// failed.
+    pub async fn stop(self, patience: Duration) -> Vec<Seen> {
         self.over.store(true, SeqCst);
-        let answered =
-            within(Duration::from_secs(30), "the last request is answered", async || {
-                let answered = self.all.lock().unwrap_or_else(PoisonError::into_inner).len();
-                Ok((answered == self.sent.load(SeqCst)).then_some(()))
-            });
-        answered.await?;
+        let answered = within(patience, "the last request is answered", async || {
+            let answered = self.all.lock().unwrap_or_else(PoisonError::into_inner).len();
+            Ok((answered == self.sent.load(SeqCst)).then_some(()))
+        });
+        let _ = answered.await;
         self.sending.abort();
-        Ok(sorted(&self.all))
+        let mut all = sorted(&self.all);
+        let answered: BTreeSet<_> = all.iter().map(|it| it.number).collect();
+        let missing = (0..self.sent.load(SeqCst) as u64).filter(|it| !answered.contains(it));
+        all.extend(missing.map(|number| Seen { number, status: 0 }));
+        all.sort_by_key(|it| it.number);
+        all
     }
 }
 

@@ -1,22 +1,25 @@
 //! One service says nothing any more. What becomes of the shop?
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conform::target::{eventually, within};
-use lab::{Experiment, Lab, Sabotage, fault::Fault};
+use lab::{Experiment, Lab, Sabotage, fault::Fault, load::median};
 use tokio::time::sleep;
 
 use super::call_cost::together;
-use super::fixture::{Fixture, Services, Setup};
+use super::fixture::{Customer, Fixture, Services, Setup};
 use super::load::{Load, Seen, share};
 use crate::module::Module::{Gateway, Recommendations};
 
 /// A second for pages, and for orders that are looked at.
-const PAGES: f64 = 60.0;
-const ORDERS: f64 = 20.0;
+const PAGES: f64 = 15.0;
+const ORDERS: f64 = 8.0;
+/// Requests that the gateway works on at once. Others wait.
+const IN_FLIGHT: [&str; 2] = ["--in-flight", "12"];
 /// Before the service falls silent.
 const BEFORE: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Of customers, at least.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 /// In milliseconds: for a request, for a call, and for a call whose answer the page can do without. The first two are long,
 /// so that a busy machine does not fail for another reason.
 const WITH: [&str; 3] = ["20000", "5000", "200"];
@@ -37,7 +40,7 @@ pub fn experiment() -> Experiment {
         "partial-failure",
         "One service falls silent. Without time-outs and a breaker the whole shop stops within seconds, also for customers who \
          do not need that service. With them one box on the page is empty, few calls still go there, and a trace names it",
-        &["--silent", "2.5"],
+        &["--silent", "2"],
         run,
     )
     .sabotage(Sabotage {
@@ -64,7 +67,8 @@ struct Aftermath {
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
     let proxied = [Recommendations];
-    let with = Setup { time_outs: WITH, proxied: &proxied, ..Setup::default() };
+    let with =
+        Setup { time_outs: WITH, gateway: &IN_FLIGHT, proxied: &proxied, ..Setup::default() };
     let services = fixture.services(&with).await?;
     let customer = services.customer()?;
     customer.fill(3).await?;
@@ -89,7 +93,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     services.network(Recommendations)?.heal();
     lab.progress(1, 2, "without");
     let words = ["--no-breaker"];
-    let naive = Setup { time_outs: WITHOUT, words: &words, proxied: &proxied, ..Setup::default() };
+    let naive = Setup {
+        time_outs: WITHOUT,
+        words: &words,
+        gateway: &IN_FLIGHT,
+        proxied: &proxied,
+        ..Setup::default()
+    };
     let naive = fixture.services(&naive).await?;
     let stuck = silent(&naive, params, &order).await?;
     let mut rows = Vec::new();
@@ -99,8 +109,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         rows.push(vec![name.to_owned(), percent(pages), percent(orders), seen.asked.to_string()]);
         lab.figure(format!("{name}: pages in time at the end"), pages * 100.0, "%");
         lab.figure(format!("{name}: orders looked at in time at the end"), orders * 100.0, "%");
-        for (n, some) in seen.orders.chunks(10).enumerate() {
-            let point = (n as f64 * 10.0 / ORDERS, share(some) * 100.0);
+        for (n, some) in seen.orders.chunks(4).enumerate() {
+            let point = (n as f64 * 4.0 / ORDERS, share(some) * 100.0);
             let title = "Orders looked at in time, by customers who do not need the silent service";
             lab.point(title, ("seconds", "% in time"), name, point);
         }
@@ -134,14 +144,27 @@ async fn silent(services: &Services, params: Params, order: &str) -> anyhow::Res
     let url = services.url(Gateway);
     let host = url.trim_start_matches("http://");
     let time = BEFORE + Duration::from_secs_f64(params.silent);
-    // As people do, they wait longer than is good for the shop: a client that hangs up gives its place back.
-    let pages = Load::begin(host, PAGES, time, time, |n| format!("/products/{}", 1 + n % 3));
     let path = format!("/orders/{order}");
-    let orders = Load::begin(host, ORDERS, time, PATIENCE, move |_| path.clone());
+    let patience = patience(&services.customer()?, &path).await?;
+    // Who waits for a page waits longer than is good for the shop: a client that hangs up gives its place back.
+    let longest = Duration::from_mins(1);
+    let pages = Load::begin(host, PAGES, time, longest, |n| format!("/products/{}", 1 + n % 3));
+    let orders = Load::begin(host, ORDERS, time, patience, move |_| path.clone());
     sleep(BEFORE).await;
     let network = services.network(Recommendations)?;
     let before = network.connections();
     network.set(Fault::BlackHole);
-    let (pages, orders) = (pages.end().await?, orders.end().await?);
+    let (orders, pages) = (orders.end().await?, pages.stop(patience).await);
     Ok(Aftermath { pages, orders, asked: network.connections() - before })
+}
+
+/// Twenty times what an order takes on this machine when all is well.
+async fn patience(customer: &Customer, path: &str) -> anyhow::Result<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let begun = Instant::now();
+        customer.must_get(path).await?;
+        times.push(begun.elapsed().as_secs_f64());
+    }
+    Ok(PATIENCE.max(Duration::from_secs_f64(median(times) * 20.0)))
 }

@@ -22,10 +22,10 @@ const PLANTED: &str = "a planted difference is found while it is only shadowed";
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
     /// Answers to compare before a route moves
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     compare: u32,
     /// Requests a second
-    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(10..=1_000))]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(10..=1_000))]
     rate: u32,
 }
 
@@ -35,7 +35,7 @@ pub fn experiment() -> Experiment {
         "strangler",
         "Behind a strangler, each route is shadowed, moved to the services, moved back and moved again under load, and no request \
          fails. A difference that was planted is found before any customer sees it",
-        &["--compare", "8"],
+        &["--compare", "4"],
         run,
     )
     .sabotage(Sabotage {
@@ -48,7 +48,7 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
-    let monolith = fixture.monolith().start().await?;
+    let monolith = fixture.monolith().args(&["--timeout-ms", "20000"]).start().await?;
     let services = fixture.services(&Setup { shared: true, ..Setup::default() }).await?;
     let front = Child::serve("microservices");
     let front = front.args(&["--legacy", monolith.url(), "--modern", &services.url(Gateway)]);
@@ -63,8 +63,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         _ => "/customers/1/history".to_owned(),
     };
     // It goes on as long as the moves take.
-    let (patience, rate) = (Duration::from_secs(5), f64::from(params.rate));
-    let load = Load::begin(front.address(), rate, Duration::from_mins(5), patience, path);
+    let rate = f64::from(params.rate);
+    let load = Load::begin(front.address(), rate, Duration::from_mins(5), SOON, path);
     let mut rows = Vec::new();
     for (n, route) in ROUTES.into_iter().enumerate() {
         lab.progress(n as u64, 3, format!("{route} moves"));
@@ -78,7 +78,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.check_eq(format!("{route}: answers that differ"), 0, different);
         rows.push(vec![route.to_owned(), seen["same"].to_string(), different.to_string()]);
     }
-    let seen = load.stop().await?;
+    let seen = load.stop(SOON).await;
     lab.check_eq(
         "requests that failed while routes moved",
         0,
@@ -93,7 +93,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     set(&customer, "products", "shadow").await?;
     let before = routes(&customer).await?["products"]["different"].as_u64().unwrap_or(0);
     let wrong_prices = AtomicU64::new(0);
-    let found = within(Duration::from_secs(3), "the difference is found", async || {
+    let found = within(SOON, "the difference is found", async || {
         let cents = customer.must_get("/products/1").await?["cents"].clone();
         wrong_prices.fetch_add(u64::from(cents != 1_001), Relaxed);
         let now = routes(&customer).await?["products"]["different"].as_u64().unwrap_or(0);

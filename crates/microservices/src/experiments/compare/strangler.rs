@@ -24,7 +24,7 @@ use crate::error::{Error, Fault, Result};
 
 const MAX_BODY: usize = 64 * 1_024;
 /// For a whole request.
-const LONGEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(20);
 /// Comparisons that may be under way. What comes beyond that is not compared: a customer must not wait for one.
 const COMPARING: usize = 32;
 
