@@ -108,14 +108,11 @@ impl Breaker {
     /// how it went, the next one tries after another pause.
     pub fn lets_through(&self, now: Instant) -> bool {
         let mut broken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match broken.until {
-            Some(until) if now < until => false,
-            Some(_) => {
-                broken.until = Some(now + PAUSE);
-                true
-            }
-            None => true,
+        if broken.until.is_some_and(|until| now < until) {
+            return false;
         }
+        broken.until = broken.until.map(|_| now + PAUSE);
+        true
     }
 
     /// How a call went.
@@ -204,14 +201,11 @@ impl Peer {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            let again = match self.retries {
-                Retries::Naive => may_help && sent < ATTEMPTS,
-                Retries::Budget => may_help && sent < ATTEMPTS && self.budget.spend(),
-            };
-            if !again {
+            let is_naive = self.retries == Retries::Naive;
+            if !may_help || sent == ATTEMPTS || !(is_naive || self.budget.spend()) {
                 return Err(error);
             }
-            if self.retries == Retries::Budget {
+            if !is_naive {
                 // Full jitter: anywhere up to twice as long each time.
                 sleep(Duration::from_millis(random_range(0..20 << sent))).await;
             }
