@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::peer::Peer;
 
+// ANCHOR: reach
 /// A module that is a part of this process, or a service. Its callers need not know which.
 #[derive(Clone, Debug)]
 pub enum Reach<M> {
@@ -16,7 +17,6 @@ pub enum Reach<M> {
     There(Arc<Peer>),
 }
 
-// ANCHOR: calls
 /// The calls of a module, from their names, their questions and their answers. Each is a function of the module.
 macro_rules! calls {
     ($module:ident as $name:literal: $($call:ident($question:ty) -> $answer:ty;)*) => {
@@ -53,6 +53,6 @@ macro_rules! calls {
         }
     };
 }
-// ANCHOR_END: calls
+// ANCHOR_END: reach
 
 pub(crate) use calls;

@@ -10,15 +10,13 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use super::fixture::{Customer, Fixture, Setup};
 use crate::module::Module::Recommendations;
 
-/// More than it has at the start: as a container's memory limit.
-const ROOM: u64 = 96 << 20;
 const PAGES: &str = "as a service: pages of ten after the leak";
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
-    /// Pages after each bug
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(10..=10))]
-    pages: u32,
+    /// Memory that a process may have beyond what it has when it starts, in MiB: as a container's limit
+    #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u64).range(32..=1_024))]
+    room: u64,
 }
 
 /// The experiment.
@@ -27,7 +25,7 @@ pub fn experiment() -> Experiment {
         "blast-radius",
         "A leak in recommendations, or a panic that aborts, ends the whole monolith. As a service it ends only the \
          recommendations. A panic that unwinds ends neither: only the request that met it",
-        &[],
+        &["--room", "64"],
         run,
     )
     .needs(&[Need::Linux])
@@ -54,16 +52,16 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(0, 3, "a panic that unwinds");
     let status = shop.post("/bug/panic").await;
     lab.check_eq("monolith: a panic that unwinds is answered with", 500, status.unwrap_or(0));
-    let (alone, apart) = (pages(&shop, params).await, {
+    let (alone, apart) = (pages(&shop).await, {
         buggy.post("/bug/panic").await;
-        pages(&customer, params).await
+        pages(&customer).await
     });
     lab.check_eq("monolith: pages of ten after a panic that unwinds", 10, alone);
     rows.push(vec!["a panic that unwinds".to_owned(), alone.to_string(), apart.to_string()]);
     lab.progress(1, 3, "a panic that aborts");
     let (monolith_ends, service_ends) =
         (shop.post("/bug/abort").await, buggy.post("/bug/abort").await);
-    let (alone, apart) = (pages(&shop, params).await, pages(&customer, params).await);
+    let (alone, apart) = (pages(&shop).await, pages(&customer).await);
     lab.check_eq("monolith: pages of ten after a panic that aborts", 0, alone);
     lab.check_eq("as a service: pages of ten after a panic that aborts", 10, apart);
     lab.check_eq(
@@ -76,10 +74,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     monolith.restart().await?;
     services.child(Recommendations)?.restart().await?;
     whole(&customer).await?;
-    limited(&monolith)?;
-    limited(services.child(Recommendations)?)?;
+    limited(&monolith, params.room)?;
+    limited(services.child(Recommendations)?, params.room)?;
     let (leaks, service_leaks) = (leak(&shop).await, leak(&buggy).await);
-    let (alone, apart) = (pages(&shop, params).await, pages(&customer, params).await);
+    let (alone, apart) = (pages(&shop).await, pages(&customer).await);
     lab.check_eq("monolith: pages of ten after the leak", 0, alone);
     lab.check_eq(PAGES, 10, apart);
     let order = customer.buy(1, 1, "after-the-leak").await?.status().as_u16();
@@ -96,9 +94,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 /// How many of ten pages are shown.
-async fn pages(customer: &Customer, params: Params) -> u32 {
+async fn pages(customer: &Customer) -> u32 {
     let mut shown = 0;
-    for _ in 0..params.pages {
+    for _ in 0..10 {
         shown += u32::from(customer.get("/products/1").await.is_ok_and(|it| it.status() == 200));
     }
     shown
@@ -113,12 +111,12 @@ async fn whole(customer: &Customer) -> anyhow::Result<()> {
 }
 
 /// It may have so much memory and no more. What it asks for beyond that it does not get, and Rust's programs end then.
-fn limited(child: &Child) -> anyhow::Result<()> {
+fn limited(child: &Child, room: u64) -> anyhow::Result<()> {
     let pid = child.pid().context("it has ended")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).context("no size")?;
     let kibibytes: u64 = size.trim().trim_end_matches(" kB").parse()?;
-    let limit = Some(kibibytes * 1_024 + ROOM);
+    let limit = Some(kibibytes * 1_024 + (room << 20));
     let pid = Pid::from_raw(i32::try_from(pid)?);
     prlimit(pid, Resource::As, Rlimit { current: limit, maximum: limit })?;
     Ok(())

@@ -6,7 +6,10 @@ use std::{fs, process::ExitCode};
 use anyhow::{Context, bail, ensure};
 use conform::http::lives_and_is_ready;
 use conform::target::Target;
-use lab::harness::{Outcome, Served, eventually, run};
+use lab::{
+    fault::Fault,
+    harness::{Outcome, Served, eventually, run},
+};
 use microservices::{
     cases::client::{Client, new_key, new_number},
     experiments::compare::contract::{broken, interactions},
@@ -31,6 +34,7 @@ lab::tests![
     every_service_keeps_what_others_rely_on,
     a_trace_goes_through_all_services,
     the_services_recover_when_one_was_away,
+    a_service_that_resets_every_connection_is_missing_and_no_more,
     a_service_whose_place_was_not_said_does_not_start,
     the_manifests_have_probes_limits_and_disruption_budgets,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
@@ -96,6 +100,27 @@ async fn the_services_recover_when_one_was_away() -> Outcome {
     services.child(Module::Pricing)?.restart().await?;
     eventually("pages are shown again", async || {
         Ok((customer.get("/products/1").await?.status() == 200).then_some(()))
+    })
+    .await
+}
+
+async fn a_service_that_resets_every_connection_is_missing_and_no_more() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let setup = Setup { proxied: &[Module::Recommendations], ..Setup::default() };
+    let services = fixture.services(&setup).await?;
+    let customer = services.customer()?;
+    customer.fill(1).await?;
+    services.network(Module::Recommendations)?.set(Fault::Cut);
+    let page = customer.must_get("/products/1").await?;
+    ensure!(page["cents"] == 1_001 && page["recommendations"].is_null(), "{page}");
+    let topology = customer.must_get("/topology").await?;
+    let healthy = topology["modules"].as_array().context("no modules")?.iter();
+    let healthy: Vec<_> = healthy.filter(|it| it["healthy"] == true).collect();
+    ensure!(healthy.len() == 4, "{topology}");
+    services.network(Module::Recommendations)?.heal();
+    eventually("all of the page is there again", async || {
+        let page = customer.must_get("/products/1").await?;
+        Ok(page["recommendations"].is_array().then_some(()))
     })
     .await
 }
