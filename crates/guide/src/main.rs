@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use guide::{measure, program::Programs, serving, shelf, site};
+use guide::{example, measure, program::Programs, serving, shelf, site};
 use lab::cli::{answers_command, answers_words, block_on, log};
 
 fn main() -> ExitCode {
@@ -19,6 +19,10 @@ fn main() -> ExitCode {
             Some(("conform", matches)) => {
                 let find = |name: &str| answers.iter().find(|answer| answer.name == name);
                 conform::words::run(matches, |name| find(name).map(|it| it.suite.clone())).await
+            }
+            Some(("example", matches)) => {
+                log("warn,sqlx::query=error");
+                example::run(&answers, matches).await
             }
             Some(("measure", matches)) => {
                 log("warn,sqlx::query=error");
@@ -47,6 +51,7 @@ fn command(answers: &[lab::Answer]) -> Command {
         .subcommand(Command::new("build").about("Writes the guide as a static site").arg(folder));
     let command = command
         .subcommand(measure::command(answers))
+        .subcommand(example::command(answers))
         .subcommand(conform::words::command(answers.iter().map(|answer| answer.name)));
     answers_command(command, answers)
 }
