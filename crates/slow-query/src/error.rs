@@ -70,7 +70,7 @@ pub fn is_not_loaded(error: &sqlx::Error) -> bool {
 }
 
 /// PostgreSQL's five letters for an error.
-fn code(error: &sqlx::Error) -> String {
+pub fn code(error: &sqlx::Error) -> String {
     let code = error.as_database_error().and_then(DatabaseError::code);
     code.unwrap_or_default().into_owned()
 }

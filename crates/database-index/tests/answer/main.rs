@@ -336,7 +336,7 @@ async fn a_build_waits_for_a_server_that_is_busy() -> Outcome {
     let store = Store::new(&proxy.url(fixture.database.url())?)?;
     let name = Name::parse("late").map_err(|error| anyhow!("{error}"))?;
     let index = serde_json::from_value::<Index>(json!({ "columns": ["city"] }))?;
-    // Longer than a request waits for a connection.
+    // A build must not give up after a moment: no connection comes for this long.
     proxy.set(Fault::BlackHole);
     let heal = async {
         sleep(Duration::from_secs(3)).await;

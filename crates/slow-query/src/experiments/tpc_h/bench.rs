@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::queries::{Change, How, QUERIES};
 use crate::store::{execute, explain_with, values};
-use crate::{plan::Pasted, tally::Tally};
+use crate::{error::code, plan::Pasted, tally::Tally};
 
 /// What one query did.
 #[derive(Clone, Copy, Debug)]
@@ -127,11 +127,8 @@ async fn limited(tx: &mut PgConnection, limit: u32) -> sqlx::Result<Transaction<
 
 /// What came of it, if the limit did not end it.
 fn finished<T>(outcome: sqlx::Result<T>) -> sqlx::Result<Option<T>> {
-    let code = |error: &sqlx::Error| {
-        error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned))
-    };
     match outcome {
-        Err(error) if code(&error).as_deref() == Some("57014") => Ok(None),
+        Err(error) if code(&error) == "57014" => Ok(None),
         outcome => outcome.map(Some),
     }
 }
