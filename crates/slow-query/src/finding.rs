@@ -46,6 +46,8 @@ const TENFOLD: f64 = 10.0;
 const OFTEN: f64 = 10.0;
 /// Planning below this is no complaint, in milliseconds and in pages. A new session reads some hundred pages of the catalogue.
 const PLANNING: (f64, f64) = (20.0, 1_000.0);
+/// With this many joins there are so many orders that planning takes long, though it reads little.
+const MANY_JOINS: usize = 8;
 
 // ANCHOR: findings
 /// What is wrong with this query; of each kind only the worst.
@@ -219,8 +221,11 @@ fn planning(plan: &Plan) -> Option<Finding> {
         "The planner took {planning:.0} ms, and the query {execution:.0} ms. Are there many partitions, or many joins?"
     );
     let (milliseconds, pages) = PLANNING;
-    let much = plan.planning_pages().is_none_or(|read| read >= pages);
-    let is = planning > execution && planning >= milliseconds && much;
+    let join = |node: &Node| node.kind == "Nested Loop" || node.kind.ends_with(" Join");
+    let joins = || plan.root.steps().into_iter().filter(|(_, node)| join(node)).count();
+    // A healthy query on a busy machine may be planned slowly too. It has neither.
+    let much = || plan.planning_pages().is_none_or(|read| read >= pages) || joins() >= MANY_JOINS;
+    let is = planning > execution && planning >= milliseconds && much();
     is.then(|| finding(Kind::Planning, &plan.root, plan.planning_pages().unwrap_or(FEW), words))
 }
 
@@ -363,5 +368,23 @@ mod tests {
             (planned(30.0, Some(100.0)), planned(4.0, None), planned(19.0, None)),
             (0, 0, 0)
         );
+    }
+
+    #[test]
+    fn planning_is_found_if_there_are_many_joins_though_it_reads_little() {
+        let planned = |joins: u32| {
+            let scan = || node("Index Scan", 1.0, 1.0, json!({}));
+            let join = |outer: Value, _| {
+                let plans = vec![outer, scan()];
+                node("Hash Join", 1.0, 1.0, json!({ "Plans": plans }))
+            };
+            let root = (0..joins).fold(scan(), join);
+            let plan = json!([{
+                "Plan": root, "Planning": { "Shared Hit Blocks": 100 }, "Planning Time": 30, "Execution Time": 5,
+            }]);
+            let Pasted(plan) = serde_json::from_value(plan).unwrap();
+            findings(&plan, &Waits::default()).len()
+        };
+        assert_eq!((planned(7), planned(8)), (0, 1));
     }
 }

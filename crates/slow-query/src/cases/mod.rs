@@ -61,9 +61,12 @@ async fn a_diagnosis_names_the_cause_first(target: &Target) -> Outcome {
         ("by-user", "full_scan"),
         ("rare-latest", "discards"),
         ("deep-page", "discards"),
+        ("user-day", "discards"),
         ("count-per-user", "loops"),
         ("one-device", "misestimate"),
+        ("one-browser", "misestimate"),
         ("big-sort", "spills"),
+        ("distinct-urls", "spills"),
     ] {
         let diagnosis = client.diagnose(name).await?;
         let first = found(&diagnosis).into_iter().next().unwrap_or_default();

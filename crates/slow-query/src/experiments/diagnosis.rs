@@ -14,7 +14,7 @@ use crate::cases::client::{Client, found};
 pub fn experiment() -> Experiment {
     Experiment::new(
         "diagnosis",
-        "For sixteen slow queries with a planted cause, the first finding names that cause. For ten queries whose plan has no \
+        "For twenty slow queries with a planted cause, the first finding names that cause. For ten queries whose plan has no \
          fault there is no finding",
         Rows::QUICK,
         run,
