@@ -6,7 +6,7 @@ use conform::expect::json_of;
 use lab::harness::{eventually, somebody_waits};
 use lab::{Experiment, Lab, Sabotage};
 use serde_json::{Value, json};
-use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgConnection, postgres::PgPoolOptions};
 
 use super::fixture::{Busy, Fixture, WAITING};
 use crate::cases::client::{Client, found, pages};
@@ -23,8 +23,8 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "waiting",
         "A query that waits for a lock reads as few pages as ever, and its plan does not name what it waits for. pg_stat_activity \
-         does, and names who holds the lock. No index helps; a read without a lock does, but not behind an ALTER TABLE that waits. Of \
-         a query that waits for a full pool PostgreSQL knows nothing",
+         does, and names who holds the lock. No index helps; a read without a lock does, but not behind an ALTER TABLE that waits, \
+         nor during VACUUM FULL. Of a query that waits for a full pool PostgreSQL knows nothing",
         &["--hold", "300"],
         run,
     )
@@ -68,7 +68,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (_child, client) = fixture.start().await?;
     let alone = client.diagnose("busy-row").await?;
     lab.check_eq("alone: findings", 0, found(&alone).len());
-    lab.progress(1, 5, "a row that another program locks");
+    lab.progress(1, 6, "a row that another program locks");
     let busy = Busy::start(&fixture, Duration::from_millis(params.hold)).await?;
     let waited = client.diagnose("busy-row").await?;
     let first = found(&waited).into_iter().next().unwrap_or_default();
@@ -82,7 +82,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("findings for its plan alone", 0, found(&json_of(pasted, 200).await?).len());
     let time = |name: &Value| name["milliseconds"].as_f64().unwrap_or(f64::NAN);
     lab.figure("time: while the row is locked ÷ alone", time(&waited) / time(&alone), "");
-    lab.progress(2, 5, "remedies");
+    lab.progress(2, 6, "remedies");
     for (remedy, expected) in [
         ("index-again", "does_nothing"),
         ("plain-read", "helps"),
@@ -96,10 +96,51 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         );
     }
     drop(busy);
-    lab.progress(3, 5, "a lock on the table");
+    lab.progress(3, 6, "a lock on the table");
     table_lock(&lab, &fixture, &client, params.hold).await?;
-    lab.progress(4, 5, "a full pool");
+    lab.progress(4, 6, "VACUUM FULL");
+    vacuum_full(&lab, &fixture, &client, params.hold).await?;
+    lab.progress(5, 6, "a full pool");
     full_pool(&lab, &fixture).await
+}
+
+/// Runs a statement that needs the table for itself and has to wait, and a plain read that comes after it. When both wait, the
+/// holder works for a while and then lets them go. Returns what the clinic says of the read, and how many sessions
+/// `pg_stat_activity` has shown behind the statement.
+async fn read_behind(
+    fixture: &Fixture,
+    client: &Client,
+    hold: u64,
+    statement: &'static str,
+    (holder, release): (&mut PgConnection, &'static str),
+) -> anyhow::Result<(Value, i64)> {
+    let mut session = fixture.connect().await?;
+    let executed = async {
+        sqlx::raw_sql(statement).execute(&mut session).await?;
+        anyhow::Ok(())
+    };
+    let behind = format!(
+        "select count(*) from pg_stat_activity as waiting
+        join pg_stat_activity as blocker on blocker.pid = any (pg_blocking_pids(waiting.pid))
+        where waiting.datname = current_database() and waiting.wait_event_type = 'Lock'
+        and blocker.query = '{statement}'"
+    );
+    let read = async {
+        somebody_waits(statement, &fixture.database).await?;
+        let released = async {
+            eventually("a read waits behind it", async || {
+                Ok((fixture.number(WAITING).await? >= 2).then_some(()))
+            })
+            .await?;
+            let sessions = fixture.number(&behind).await?;
+            tokio::time::sleep(Duration::from_millis(hold)).await;
+            sqlx::raw_sql(release).execute(&mut *holder).await?;
+            anyhow::Ok(sessions)
+        };
+        tokio::try_join!(client.diagnose("by-id"), released)
+    };
+    let ((), (read, sessions)) = tokio::try_join!(executed, read)?;
+    Ok((read, sessions))
 }
 
 /// A report is open, `alter table` waits for it, and a reader who would not have to wait for the report waits behind both.
@@ -109,27 +150,10 @@ async fn table_lock(
     client: &Client,
     hold: u64,
 ) -> anyhow::Result<()> {
-    let (mut report, mut alter) = (fixture.connect().await?, fixture.connect().await?);
+    let mut report = fixture.connect().await?;
     sqlx::raw_sql("begin; select count(*) from users").execute(&mut report).await?;
-    let altered = async {
-        sqlx::raw_sql("alter table users add column note text").execute(&mut alter).await?;
-        anyhow::Ok(())
-    };
-    let read = async {
-        somebody_waits("ALTER TABLE waits for the report", &fixture.database).await?;
-        let released = async {
-            eventually("a read waits behind it", async || {
-                Ok((fixture.number(WAITING).await? >= 2).then_some(()))
-            })
-            .await?;
-            // The rest of the report.
-            tokio::time::sleep(Duration::from_millis(hold)).await;
-            sqlx::raw_sql("commit").execute(&mut report).await?;
-            anyhow::Ok(())
-        };
-        tokio::try_join!(client.diagnose("by-id"), released)
-    };
-    let ((), (read, ())) = tokio::try_join!(altered, read)?;
+    let alter = "alter table users add column note text";
+    let (read, _) = read_behind(fixture, client, hold, alter, (&mut report, "commit")).await?;
     let first = found(&read).into_iter().next().unwrap_or_default();
     let check = "a plain read behind an ALTER TABLE that waits: the first finding";
     lab.check_eq(check, "waits".to_owned(), first);
@@ -139,6 +163,31 @@ async fn table_lock(
         counted,
         "",
     );
+    Ok(())
+}
+
+/// VACUUM FULL writes the table and its indexes anew, and keeps everybody out meanwhile. This table is small, so one of its
+/// indexes needs a lock for its only row: building it takes as long as we keep that lock.
+async fn vacuum_full(
+    lab: &Lab,
+    fixture: &Fixture,
+    client: &Client,
+    hold: u64,
+) -> anyhow::Result<()> {
+    let index = "create function slowly(id bigint) returns bigint immutable language plpgsql
+        as $$ begin perform pg_advisory_xact_lock(1); return id; end $$;
+        create index users_slowly on users (slowly(id)) where id = 1";
+    fixture.sql(index).await?;
+    let mut holder = fixture.connect().await?;
+    sqlx::raw_sql("select pg_advisory_lock(1)").execute(&mut holder).await?;
+    let release = (&mut holder, "select pg_advisory_unlock_all()");
+    let (read, sessions) =
+        read_behind(fixture, client, hold, "vacuum full users", release).await?;
+    let first = found(&read).into_iter().next().unwrap_or_default();
+    let check = "a plain read during VACUUM FULL: the first finding";
+    lab.check_eq(check, "waits".to_owned(), first);
+    let check = "during VACUUM FULL: sessions that pg_stat_activity shows behind it";
+    lab.check_eq(check, 1, sessions);
     Ok(())
 }
 
