@@ -181,8 +181,7 @@ async fn vacuum_full(
     let mut holder = fixture.connect().await?;
     sqlx::raw_sql("select pg_advisory_lock(1)").execute(&mut holder).await?;
     let release = (&mut holder, "select pg_advisory_unlock_all()");
-    let (read, sessions) =
-        read_behind(fixture, client, hold, "vacuum full users", release).await?;
+    let (read, sessions) = read_behind(fixture, client, hold, "vacuum full users", release).await?;
     let first = found(&read).into_iter().next().unwrap_or_default();
     let check = "a plain read during VACUUM FULL: the first finding";
     lab.check_eq(check, "waits".to_owned(), first);
