@@ -58,9 +58,18 @@ struct State {
 
 #[derive(Debug)]
 struct Trap {
-    message: u64,
+    which: Which,
     side: Side,
     caught: oneshot::Sender<Held>,
+}
+
+/// Which of the clients' messages.
+#[derive(Debug)]
+enum Which {
+    /// Counted from the proxy's start.
+    Number(u64),
+    /// The next one that contains this text.
+    With(&'static str),
 }
 
 /// On which side of a message.
@@ -156,8 +165,21 @@ impl Proxy {
         message: u64,
         side: Side,
     ) -> impl Future<Output = anyhow::Result<Held>> + use<> {
+        self.at(Which::Number(message), side)
+    }
+
+    /// The same for the next message that contains this text, such as a statement in SQL.
+    pub fn at_message_with(
+        &self,
+        text: &'static str,
+        side: Side,
+    ) -> impl Future<Output = anyhow::Result<Held>> + use<> {
+        self.at(Which::With(text), side)
+    }
+
+    fn at(&self, which: Which, side: Side) -> impl Future<Output = anyhow::Result<Held>> + use<> {
         let (caught, catch) = oneshot::channel();
-        *self.state.trap() = Some(Trap { message, side, caught });
+        *self.state.trap() = Some(Trap { which, side, caught });
         async { catch.await.context("the proxy ended before that message came") }
     }
 }
@@ -174,13 +196,22 @@ impl State {
     }
 
     /// Waits if a trap is set for this message on this side.
-    async fn pass(&self, message: u64, side: Side) {
-        let trap = self.trap().take_if(|trap| trap.message == message && trap.side == side);
+    async fn pass(&self, number: u64, message: &[u8], side: Side) {
+        let trap = self.trap().take_if(|trap| trap.side == side && trap.which.is(number, message));
         if let Some(trap) = trap {
             let (release, mut released) = mpsc::channel(1);
             let _ = trap.caught.send(Held { release });
             // Ends when `Held` is dropped, even if nobody received it.
             released.recv().await;
+        }
+    }
+}
+
+impl Which {
+    fn is(&self, number: u64, message: &[u8]) -> bool {
+        match self {
+            Self::Number(wanted) => number == *wanted,
+            Self::With(text) => message.windows(text.len()).any(|bytes| bytes == text.as_bytes()),
         }
     }
 }
@@ -288,9 +319,10 @@ async fn pump(
                 sleep_until(due).await;
             }
             working(fault.clone()).await;
-            let message =
-                if to_server { state.messages.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
-            state.pass(message, Side::Before).await;
+            let number = to_server.then(|| state.messages.fetch_add(1, Ordering::Relaxed) + 1);
+            if let Some(number) = number {
+                state.pass(number, &bytes, Side::Before).await;
+            }
             // Bytes that were held before a cut never arrive, even if this task notices the release before the cut.
             if *fault.borrow() == Fault::Cut {
                 return Err(std::io::ErrorKind::ConnectionReset.into());
@@ -298,7 +330,9 @@ async fn pump(
             to.write_all(&bytes).await?;
             let count = if to_server { &state.to_server } else { &state.to_client };
             count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            state.pass(message, Side::After).await;
+            if let Some(number) = number {
+                state.pass(number, &bytes, Side::After).await;
+            }
         }
         to.shutdown().await
     };
@@ -421,6 +455,20 @@ mod tests {
             timeout(SOON, stream.read_exact(&mut answer)).await.expect("it hangs").unwrap();
             assert_eq!(&answer, b"pong");
         }
+    }
+
+    #[tokio::test]
+    async fn the_next_message_with_a_text_is_held() {
+        let proxy = echo().await;
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        let held = proxy.at_message_with("on", Side::Before);
+        ask(&mut stream).await.unwrap();
+        assert_eq!(proxy.bytes().0, 4, "it holds what does not contain the text");
+        stream.write_all(b"pong").await.unwrap();
+        drop(timeout(SOON, held).await.expect("it was not caught").unwrap());
+        let mut answer = [0; 4];
+        timeout(SOON, stream.read_exact(&mut answer)).await.expect("it hangs").unwrap();
+        assert_eq!(&answer, b"pong");
     }
 
     #[tokio::test]

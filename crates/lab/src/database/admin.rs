@@ -95,6 +95,7 @@ impl Admin {
         name: &str,
         template: Option<&str>,
     ) -> anyhow::Result<()> {
+        self.announce(name).await?;
         let template = identifier(template.unwrap_or("template0"));
         let sql = format!("create database {} template {template}", identifier(name));
         match self.execute(sql).await {
@@ -107,6 +108,33 @@ impl Admin {
             }
             outcome => outcome.with_context(|| format!("cannot create the database {name}")),
         }
+    }
+
+    /// Shows the name in this session before the statement that gives it to a database: see
+    /// [`may_still_come`](Self::may_still_come).
+    async fn announce(&mut self, name: &str) -> sqlx::Result<()> {
+        self.execute(format!("select 1 as {}", identifier(name))).await
+    }
+
+    /// Whether a session of a dead process may still give this name to a database. A server finishes a statement even
+    /// if its client was killed, and the statement may not have reached the server yet. PostgreSQL shows the last
+    /// statement of each session. Here that is either the one that gives the name, or the announcement of it.
+    /// After that statement, the session finds that its client has gone, and ends.
+    ///
+    /// Behind a pooler, the announcement and the statement may be in two sessions, so a statement that has not begun
+    /// may be missed.
+    pub(super) async fn may_still_come(&mut self, name: &str) -> anyhow::Result<bool> {
+        let rows = self
+            .rows(format!(
+                r#"
+                select pid
+                from pg_stat_activity
+                where pid <> pg_backend_pid() and strpos(query, {}) > 0
+                "#,
+                literal(&identifier(name))
+            ))
+            .await?;
+        Ok(!rows.is_empty())
     }
 
     /// Drops a database, even if somebody is connected to it.
@@ -127,6 +155,7 @@ impl Admin {
 
     /// Renames and marks a database in one transaction, if the new name is free and nobody is connected.
     pub(super) async fn rename(&mut self, name: &str, to: &str, mark: &Mark) -> sqlx::Result<()> {
+        self.announce(to).await?;
         let (name, to, mark) = (identifier(name), identifier(to), literal(&mark.to_string()));
         let sql =
             format!("alter database {name} rename to {to}; comment on database {to} is {mark}");

@@ -2,19 +2,33 @@
 
 use std::{fs, path::PathBuf, process::Stdio, time::Duration};
 
-use anyhow::ensure;
-use lab::{Service, child::Child, database::Database};
+use anyhow::{Context, ensure};
+use lab::{
+    Service,
+    child::Child,
+    database::Database,
+    fault::{Proxy, Side},
+};
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use sqlx::{Connection as _, PgConnection};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
 use url_shortener::MIGRATIONS;
 
-use super::{command, experiment, fresh, names, plant, quick, race, reader::Reader};
+use super::{
+    command, experiment, fresh, names, plant, quick, race,
+    reader::{GIVEN, Reader},
+};
 use crate::support::{Outcome, eventually, tests};
 
 tests![
     two_runs_on_different_databases_of_one_server_leave_each_other_alone,
     what_a_killed_run_left_is_gone_after_the_next,
+    what_the_server_makes_after_its_client_was_killed_goes_later,
+    what_reaches_the_server_after_its_client_was_killed_goes_later,
     what_bears_our_mark_goes_after_a_day_and_what_does_not_stays,
     templates_and_spares_of_an_older_schema_go,
     what_redis_remembers_of_a_database_goes_with_reset,
@@ -92,6 +106,91 @@ async fn what_a_killed_run_left_is_gone_after_the_next() -> Outcome {
     Ok(())
 }
 
+async fn what_the_server_makes_after_its_client_was_killed_goes_later() -> Outcome {
+    let reader = Reader::with(&[Service::Postgres]).await?;
+    let server = reader.database(GIVEN)?;
+    // It leaves a template, so that the runs that clean up later do not need `template0`.
+    race(&reader).await?;
+    // PostgreSQL copies no database whose comment is being changed.
+    let mut holding = PgConnection::connect(&server).await?;
+    let hold = "begin; comment on database template0 is 'held'";
+    sqlx::raw_sql(hold).execute(&mut holding).await?;
+    let mut victim = makes_a_database(&reader, &server)?.spawn()?;
+    let _stdin = victim.stdin.take();
+    eventually("the server waits before it makes a database", || async {
+        let waits = r#"
+            select query
+            from pg_stat_activity
+            where query like 'create database%' and wait_event_type = 'Lock'"#;
+        Ok((!reader.rows("postgres", waits).await?.is_empty()).then_some(()))
+    })
+    .await?;
+    victim.kill().await?;
+    goes_later(&reader, &server, async || Ok(holding.close().await?)).await
+}
+
+async fn what_reaches_the_server_after_its_client_was_killed_goes_later() -> Outcome {
+    let reader = Reader::with(&[Service::Postgres]).await?;
+    let proxy = Proxy::to_url(&reader.database(GIVEN)?).await?;
+    let server = proxy.url(&reader.database(GIVEN)?)?;
+    let held = proxy.at_message_with("create database", Side::Before);
+    let mut victim = makes_a_database(&reader, &server)?.spawn()?;
+    let _stdin = victim.stdin.take();
+    let held = timeout(Duration::from_mins(1), held).await.context("it asks for no database")??;
+    victim.kill().await?;
+    goes_later(&reader, &server, async || {
+        drop(held);
+        Ok(())
+    })
+    .await
+}
+
+/// A run that has to make a template first, on this server.
+fn makes_a_database(reader: &Reader, server: &str) -> anyhow::Result<Command> {
+    let mut run = command(reader, &["transaction-demo", "experiment", "lost-update"])?;
+    run.env("DATABASE_URL", server).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(run)
+}
+
+/// A killed run has asked for a database, and the server makes it when `go_on` lets it. One run cleans up before that,
+/// and one after it.
+async fn goes_later(
+    reader: &Reader,
+    server: &str,
+    go_on: impl AsyncFnOnce() -> Outcome,
+) -> Outcome {
+    let clean = async || {
+        let words =
+            ["url-shortener", "experiment", "race", "--rounds", "1", "--clients", "5", "--json"];
+        let mut run = command(reader, &words)?.env("DATABASE_URL", server).spawn()?;
+        let _stdin = run.stdin.take();
+        let output = run.wait_with_output().await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the run that cleans up: {said}");
+        anyhow::Ok(())
+    };
+    clean().await?;
+    let early = fresh(reader).await?;
+    ensure!(early.is_empty(), "the server was to wait, and made {early:?}");
+    go_on().await?;
+    let made = eventually("the server makes the database", || async {
+        let made = fresh(reader).await?;
+        Ok((!made.is_empty()).then_some(made))
+    })
+    .await?;
+    clean().await?;
+    let left = fresh(reader).await?;
+    ensure!(left.is_empty(), "left behind: {left:?}");
+    ensure!(!is_written_down(&made[0])?, "a file still names {}", made[0]);
+    Ok(())
+}
+
+/// Whether a file of this workspace names this database as made by a process.
+fn is_written_down(database: &str) -> anyhow::Result<bool> {
+    let mut files = fs::read_dir(made_folder())?.flatten();
+    Ok(files.any(|file| fs::read_to_string(file.path()).is_ok_and(|it| it.contains(database))))
+}
+
 /// Copies without a mark: their makers were killed, or are still at work.
 async fn unmarked_spares(reader: &Reader) -> anyhow::Result<Vec<String>> {
     let query = r#"
@@ -103,10 +202,8 @@ async fn unmarked_spares(reader: &Reader) -> anyhow::Result<Vec<String>> {
 
 /// The queues that processes of this workspace have written down.
 fn written_down() -> anyhow::Result<Vec<String>> {
-    let parent = std::env::var_os("STACK_DIR")
-        .map_or_else(|| lab::stack::workspace().join("target/stack"), PathBuf::from);
     let mut queues = Vec::new();
-    for file in fs::read_dir(parent.join("made"))?.flatten() {
+    for file in fs::read_dir(made_folder())?.flatten() {
         if file.file_name().to_string_lossy().starts_with("rabbitmq-") {
             // It may have gone meanwhile.
             let names = fs::read(file.path()).unwrap_or_default();
@@ -116,6 +213,13 @@ fn written_down() -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(queues)
+}
+
+/// Where processes of this workspace write down what they make.
+fn made_folder() -> PathBuf {
+    std::env::var_os("STACK_DIR")
+        .map_or_else(|| lab::stack::workspace().join("target/stack"), PathBuf::from)
+        .join("made")
 }
 
 /// Those of these queues that are on the reader's server.
