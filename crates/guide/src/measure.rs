@@ -3,14 +3,14 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::{Pin, pin},
     process::ExitCode,
 };
 
 use anyhow::{Context, bail, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::PossibleValuesParser, value_parser};
-use lab::{Answer, Experiment, Report, report::number, serve};
+use lab::{Answer, Experiment, Report, code::Code, report::number, serve};
 use tokio::{select, sync::mpsc::unbounded_channel};
 
 use crate::{
@@ -119,6 +119,9 @@ impl Measuring {
             .filter(|(_, it)| only.is_none_or(|names| names.iter().any(|name| name == it.name)))
             .collect();
         ensure!(!chosen.is_empty(), "there is no such experiment");
+        for (answer, _) in &chosen {
+            ensure_current(answer)?;
+        }
         let (mut good, mut done) = (true, 0);
         for (answer, experiment) in chosen {
             let Some(runs) = self.runs_of(answer, experiment, stop.as_mut()).await? else {
@@ -182,6 +185,20 @@ impl Measuring {
         }
         Ok(matches!(Verdict::of(&new.report), Verdict::Held | Verdict::Skipped))
     }
+}
+
+/// An error if the answer's code was changed after this program was built: the figures would be those of the old code.
+fn ensure_current(answer: &Answer) -> anyhow::Result<()> {
+    let code = Code::of(Path::new(answer.folder))
+        .with_context(|| format!("cannot read the code of {}", answer.name))?;
+    let release = if cfg!(debug_assertions) { "" } else { "--release " };
+    ensure!(
+        code.is_in_this_program(),
+        "the code of {} was changed after this program was built, so this program would measure the old code. \
+         Nothing was measured. Build it and measure with\n\n    cargo run {release}-- measure\n",
+        answer.name
+    );
+    Ok(())
 }
 
 /// Prints the result of an experiment: its verdict, what failed, and which figure missed its target.

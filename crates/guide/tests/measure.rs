@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "what is not there fails the test")]
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead, BufReader, Read},
     path::Path,
     process::{Command, Output, Stdio},
+    time::SystemTime,
 };
 
 use serde_json::Value;
@@ -55,6 +56,22 @@ fn several_runs_are_recorded_and_what_is_worse_replaces_them_only_if_forced() {
     let forced = measure(into.path(), &forgeries(&["--runs", "1", "--force"])).output().unwrap();
     assert!(!said(&forced).contains("not recorded"), "{}", said(&forced));
     assert_eq!(recorded(into.path())["reports"][0]["runs"], 1);
+}
+
+#[test]
+fn a_program_that_is_older_than_the_code_measures_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, into) = (folder.path().join("guide"), folder.path().join("into"));
+    fs::copy(env!("CARGO_BIN_EXE_guide"), &old).unwrap();
+    File::options().append(true).open(&old).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let mut command = Command::new(old);
+    command.arg("measure").args(forgeries(&["--runs", "1"])).arg("--into").arg(&into);
+    let refused = command.stdin(Stdio::null()).output().unwrap();
+    let words = said(&refused);
+    assert!(!refused.status.success() && !into.exists(), "{words}");
+    for needed in ["jwt-auth", "changed after this program was built", "cargo run -- measure"] {
+        assert!(words.contains(needed), "no {needed:?} in: {words}");
+    }
 }
 
 #[test]
