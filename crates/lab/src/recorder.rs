@@ -173,6 +173,18 @@ pub struct Check {
     pub held: bool,
 }
 
+impl Check {
+    fn new(check: impl Display, expected: impl Display, seen: impl Display, held: bool) -> Self {
+        Self { check: check.to_string(), expected: words(expected), seen: words(seen), held }
+    }
+}
+
+/// An empty text, such as a list of what is wrong, becomes a word: "expected , seen a" is no sentence.
+fn words(value: impl Display) -> String {
+    let text = value.to_string();
+    if text.is_empty() { "nothing".to_owned() } else { text }
+}
+
 /// What a run reports while it goes on: to the terminal, or to another program as one JSON object per line
 /// (`experiment NAME --events`).
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -283,8 +295,7 @@ impl Recorder {
         seen: impl Display,
         held: bool,
     ) {
-        let (expected, seen) = (expected.to_string(), seen.to_string());
-        let check = Check { check: check.to_string(), expected, seen, held };
+        let check = Check::new(check, expected, seen, held);
         self.lock().checks.push(check.clone());
         self.send(Event::Check(check));
     }
@@ -334,5 +345,12 @@ mod tests {
         let json = serde_json::to_string(&spread).unwrap();
         let back: Spread = serde_json::from_str(&json).unwrap();
         assert!(back.least.is_nan() && back.most.is_nan(), "{json}");
+    }
+
+    #[test]
+    fn an_empty_text_of_a_check_becomes_a_word() {
+        let check = Check::new("fields that nobody may see", "", ["a", "b"].join(", "), false);
+        assert_eq!((check.expected.as_str(), check.seen.as_str()), ("nothing", "a, b"));
+        assert_eq!(Check::new("fields that nobody may see", "", "", true).seen, "nothing");
     }
 }
