@@ -36,7 +36,7 @@ pub async fn kept(
     words.extend(part);
     let of = words.join("/");
     let mut admin = Admin::connect(&server.url).await?;
-    let mut name = readable_name(&words);
+    let mut name = readable_name(None, &words);
     if server.source == Source::Given {
         let given = admin.current.clone();
         name = match admin.comment(&given).await? {
@@ -48,7 +48,7 @@ pub async fn kept(
                 return Ok(server.url);
             }
             Some(Comment::Ours(mark)) if mark.is_kept(&of) => given.clone(),
-            _ => readable_name(&[&[given.as_str()], words.as_slice()].concat()),
+            _ => readable_name(Some(&given), &words),
         };
         if reset && name == given {
             // Nobody can drop the database that they are connected to.

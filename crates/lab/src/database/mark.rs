@@ -94,13 +94,15 @@ fn prefix(kind: Kind) -> String {
     format!("worked_answers_{word}_")
 }
 
-/// The words, joined by `_`, as a name that needs no quotes. Hyphens and slashes become `_`. If the name would be too
-/// long, or if another character had to be replaced, the name ends in a fingerprint of the words.
-pub(super) fn readable_name(words: &[&str]) -> String {
-    let whole = words.join("_");
+/// The words of an answer, behind the name of a given database if there is one, joined by `_`, as a name that needs no
+/// quotes. Hyphens in an answer's name become `_`. If the name would be too long, or if another character had to be
+/// replaced, the name ends in a fingerprint of the words.
+pub(super) fn readable_name(given: Option<&str>, words: &[&str]) -> String {
+    let after = |words: &str| given.map_or(words.to_owned(), |given| format!("{given}_{words}"));
     let plain = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '_';
-    // A hyphen is in most answers' names, and a slash between an answer and its part.
-    let usual = whole.replace(['-', '/'], "_");
+    let whole = after(&words.join("_"));
+    // Most answers have a hyphen in their name. A hyphen of the reader's counts: `my-shop` is not `my_shop`.
+    let usual = after(&words.join("_").replace('-', "_"));
     if usual.len() <= LONGEST_NAME && usual.chars().all(plain) {
         return usual;
     }
@@ -168,15 +170,18 @@ mod tests {
         let long = format!("{}-answer", "a".repeat(53));
         let longest = format!("{}_database", "x".repeat(54));
         let names = [
-            readable_name(&["shop", "url-shortener"]),
-            readable_name(&["shop", "saga-orchestrator", "inventory"]),
-            readable_name(&["Shop", "url-shortener"]),
-            readable_name(&["shöp", "url-shortener"]),
-            readable_name(&["sh\"p", "url-shortener"]),
-            readable_name(&["shop", &long]),
-            readable_name(&["shop2", &long]),
-            readable_name(&[&longest, &long]),
-            readable_name(&[&longest, &long, "part"]),
+            readable_name(Some("shop"), &["url-shortener"]),
+            readable_name(Some("shop"), &["saga-orchestrator", "inventory"]),
+            readable_name(Some("my_shop"), &["url-shortener"]),
+            readable_name(Some("my-shop"), &["url-shortener"]),
+            readable_name(Some("my/shop"), &["url-shortener"]),
+            readable_name(Some("Shop"), &["url-shortener"]),
+            readable_name(Some("shöp"), &["url-shortener"]),
+            readable_name(Some("sh\"p"), &["url-shortener"]),
+            readable_name(Some("shop"), &[&long]),
+            readable_name(Some("shop2"), &[&long]),
+            readable_name(Some(&longest), &[&long]),
+            readable_name(Some(&longest), &[&long, "part"]),
             template_name(&crate::claim::fingerprint(&long)),
             random_name(Kind::Fresh),
         ];
