@@ -111,22 +111,24 @@ impl Reader {
         self.gives(Child::serve(answer).args(options))?.start().await
     }
 
+    /// A connection to this database.
+    async fn connection(&self, database: &str) -> anyhow::Result<PgConnection> {
+        Ok(PgConnection::connect(&self.database(database)?).await?)
+    }
+
     /// Runs statements in a database.
     pub async fn sql(&self, database: &str, statements: &str) -> Outcome {
-        let mut connection = PgConnection::connect(&self.database(database)?).await?;
+        let mut connection = self.connection(database).await?;
         sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).execute(&mut connection).await?;
         Ok(connection.close().await?)
     }
 
     /// The first column of each row.
     pub async fn rows(&self, database: &str, query: &str) -> anyhow::Result<Vec<String>> {
-        let mut connection = PgConnection::connect(&self.database(database)?).await?;
-        let rows =
-            sqlx::raw_sql(AssertSqlSafe(query.to_owned())).fetch_all(&mut connection).await?;
+        let mut connection = self.connection(database).await?;
+        let column = first_column(&mut connection, query).await?;
         connection.close().await?;
-        rows.into_iter()
-            .map(|row| Ok(row.try_get::<Option<_>, _>(0)?.unwrap_or_default()))
-            .collect()
+        Ok(column)
     }
 
     /// The databases that bear our mark, with their comments.
@@ -160,29 +162,29 @@ impl Reader {
 
     /// Databases with tables whose names are ours, and with a history of migrations that is not.
     pub async fn plant_databases(&self) -> Outcome {
-        for (name, comment) in DATABASES {
-            let quoted = name.replace('"', "\"\"");
-            if name != GIVEN {
-                self.sql("postgres", &format!("create database \"{quoted}\"")).await?;
-            }
-            if let Some(comment) = comment {
-                let comment = format!("comment on database \"{quoted}\" is '{comment}'");
-                self.sql("postgres", &comment).await?;
-            }
-            self.sql(
-                name,
-                r#"
-                create table _sqlx_migrations (version bigint, mine text);
-                insert into _sqlx_migrations values (1, 'not yours');
-                create table links (code text primary key, url text);
-                insert into links select n, 'https://example.com/' || n from generate_series(1, 9) n;
-                create table users (id serial, name text);
-                insert into users (name) values ('Ada'), (null);
-                "#,
-            )
-            .await?;
-        }
+        let plant = DATABASES.map(|(name, comment)| self.plant_database(name, comment));
+        try_join_all(plant).await?;
         Ok(())
+    }
+
+    async fn plant_database(&self, name: &str, comment: Option<&str>) -> Outcome {
+        let quoted = name.replace('"', "\"\"");
+        if name != GIVEN {
+            self.sql("postgres", &format!("create database \"{quoted}\"")).await?;
+        }
+        let mut statements = r#"
+            create table _sqlx_migrations (version bigint, mine text);
+            insert into _sqlx_migrations values (1, 'not yours');
+            create table links (code text primary key, url text);
+            insert into links select n, 'https://example.com/' || n from generate_series(1, 9) n;
+            create table users (id serial, name text);
+            insert into users (name) values ('Ada'), (null);
+            "#
+        .to_owned();
+        if let Some(comment) = comment {
+            statements.push_str(&format!("comment on database \"{quoted}\" is '{comment}'"));
+        }
+        self.sql(name, &statements).await
     }
 
     async fn plant_keys(&self) -> Outcome {
@@ -281,20 +283,28 @@ impl Reader {
             from (select oid, datname, datdba, datconnlimit, datacl from pg_database) d
             where coalesce(shobj_description(oid, 'pg_database'), '') not like 'worked-answers {%'
             order by datname"#;
+        let mut all = self.rows("postgres", foreign).await?;
+        let names = DATABASES.map(|(name, _)| name).into_iter().chain(["postgres", "template1"]);
+        // At once: to connect takes much longer than to read.
+        all.extend(try_join_all(names.map(|name| self.contents(name))).await?.concat());
+        Ok(all)
+    }
+
+    /// Every row of every table of this database.
+    async fn contents(&self, name: &str) -> anyhow::Result<Vec<String>> {
         let tables = r#"
             select schemaname || '.' || tablename
             from pg_tables
             where schemaname not in ('pg_catalog', 'information_schema')
             order by 1"#;
-        let mut all = self.rows("postgres", foreign).await?;
-        for name in DATABASES.map(|(name, _)| name).into_iter().chain(["postgres", "template1"]) {
-            for table in self.rows(name, tables).await? {
-                let rows = format!("select ctid || ' ' || xmin || ' ' || t::text from {table} t");
-                for row in self.rows(name, &rows).await? {
-                    all.push(format!("{name} {table} {row}"));
-                }
+        let (mut connection, mut all) = (self.connection(name).await?, Vec::new());
+        for table in first_column(&mut connection, tables).await? {
+            let rows = format!("select ctid || ' ' || xmin || ' ' || t::text from {table} t");
+            for row in first_column(&mut connection, &rows).await? {
+                all.push(format!("{name} {table} {row}"));
             }
         }
+        connection.close().await?;
         Ok(all)
     }
 
@@ -358,6 +368,12 @@ impl Reader {
         }
         Ok(connection.close(200, "goodbye".into()).await?)
     }
+}
+
+/// The first column of each row.
+async fn first_column(connection: &mut PgConnection, query: &str) -> anyhow::Result<Vec<String>> {
+    let rows = sqlx::raw_sql(AssertSqlSafe(query.to_owned())).fetch_all(connection).await?;
+    rows.into_iter().map(|row| Ok(row.try_get::<Option<_>, _>(0)?.unwrap_or_default())).collect()
 }
 
 /// Publishes a message that has to reach a queue.

@@ -14,21 +14,16 @@ use super::{
 use crate::support::{Outcome, eventually, tests};
 
 tests![
-    nothing_of_a_readers_changes_when_answers_are_served_and_experiments_run,
+    nothing_of_a_readers_changes_when_answers_are_served,
+    nothing_of_a_readers_changes_when_experiments_run,
     a_database_that_has_our_name_and_not_our_mark_is_left_alone,
     a_careless_version_has_a_database_of_its_own,
     a_role_that_may_not_create_databases_is_told_what_to_grant,
     the_longest_name_of_an_answer_gets_databases_of_its_own,
 ];
 
-async fn nothing_of_a_readers_changes_when_answers_are_served_and_experiments_run() -> Outcome {
-    let reader = Reader::with(&Service::STACK).await?;
-    reader.plant().await?;
-    let before = reader.everything().await?;
-    ensure!(before.len() > 200, "only {} things were planted", before.len());
-
-    race(&reader).await?;
-    same(&reader, &before, "an experiment").await?;
+async fn nothing_of_a_readers_changes_when_answers_are_served() -> Outcome {
+    let (reader, before) = planted().await?;
     let answers = guide::answers();
     for round in ["--reset", "--port=0", "--reset"] {
         let options = [round];
@@ -47,7 +42,15 @@ async fn nothing_of_a_readers_changes_when_answers_are_served_and_experiments_ru
         same(&reader, &before, &format!("all answers were served beside each other, {round}"))
             .await?;
     }
+    nothing_is_left(&reader).await
+}
+
+async fn nothing_of_a_readers_changes_when_experiments_run() -> Outcome {
+    let (reader, before) = planted().await?;
+    race(&reader).await?;
+    same(&reader, &before, "an experiment").await?;
     // The answer that uses all three servers.
+    let answers = guide::answers();
     let worker = answers.iter().find(|it| it.name == "notification-worker").context("gone")?;
     let run = |it: &Experiment| experiment(&reader, worker.name, it.name, it.quick);
     stream::iter(&worker.experiments).map(run).buffered(4).try_collect::<()>().await?;
@@ -56,9 +59,22 @@ async fn nothing_of_a_readers_changes_when_answers_are_served_and_experiments_ru
     let words = [quick("cache-aside", "stale-race")?, &["--whiteboard"]].concat();
     experiment(&reader, "cache-aside", "stale-race", &words).await?;
     same(&reader, &before, "a whiteboard version was tried").await?;
-    reader.bindings_work().await?;
+    nothing_is_left(&reader).await
+}
 
-    let left = fresh(&reader).await?;
+/// A reader with data on all three servers, and what the data is.
+async fn planted() -> anyhow::Result<(Reader, Vec<String>)> {
+    let reader = Reader::with(&Service::STACK).await?;
+    reader.plant().await?;
+    let before = reader.everything().await?;
+    ensure!(before.len() > 200, "only {} things were planted", before.len());
+    Ok((reader, before))
+}
+
+/// The reader's exchanges work as before, and nothing that we made for a time is still there.
+async fn nothing_is_left(reader: &Reader) -> Outcome {
+    reader.bindings_work().await?;
+    let left = fresh(reader).await?;
     ensure!(left.is_empty(), "left behind: {left:?}");
     let owners: Vec<String> = redis::cmd("HKEYS")
         .arg("worked-answers:owners")
