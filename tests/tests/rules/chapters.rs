@@ -3,6 +3,7 @@
 use std::{fs, path::Path, sync::LazyLock};
 
 use guide::element::pattern;
+pub use interview::chapter::{part, rows};
 use regex::Regex;
 
 /// A chapter has at most this many words, not counting code.
@@ -54,21 +55,6 @@ fn a_chapter_opens_with_two_paths_and_draws_its_design() {
         }
         assert!(part(&chapter, "The design").contains("\n```mermaid\n"), "{name}: no diagram");
     }
-}
-
-/// The text of a part, without its heading; empty if there is no such part.
-pub fn part<'a>(chapter: &'a str, name: &str) -> &'a str {
-    let part = chapter.split("\n## ").find_map(|part| part.strip_prefix(name)?.strip_prefix('\n'));
-    part.unwrap_or_default()
-}
-
-/// The rows of the first table in a text, without its head, cell by cell.
-pub fn rows(text: &str) -> impl Iterator<Item = Vec<String>> {
-    let table = text.lines().skip_while(|line| !line.starts_with('|'));
-    table.take_while(|line| line.starts_with('|')).skip(2).map(|row| {
-        let cells = row.trim_matches('|').replace("\\|", "\u{0}");
-        cells.split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect()
-    })
 }
 
 /// The first number in a text, as it is written; nothing if there is none.

@@ -1,0 +1,76 @@
+//! How is a piece of a chapter shown outside of the book? As plain text in a terminal, and as HTML on a page.
+
+use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html::push_html};
+
+/// The text without marks, links and comments. Code keeps its quotation marks; a paragraph ends with an empty line.
+pub fn plain(markdown: &str) -> String {
+    let mut text = String::new();
+    for event in parsed(markdown) {
+        match event {
+            Event::Text(words) => text += &words,
+            Event::Code(code) => text += &format!("`{code}`"),
+            Event::SoftBreak | Event::HardBreak => text.push(' '),
+            Event::End(TagEnd::Paragraph | TagEnd::Heading(_)) => text += "\n\n",
+            Event::End(TagEnd::Item | TagEnd::TableRow | TagEnd::TableHead) => text.push('\n'),
+            Event::End(TagEnd::TableCell) => text += "  ",
+            _ => {}
+        }
+    }
+    text.trim().to_owned()
+}
+
+/// The same as HTML. Links lead to the chapter of `answer`, where the text stands. Elements in the text are left out.
+pub fn html(markdown: &str, answer: &str) -> String {
+    let events = parsed(markdown)
+        .filter(|event| !matches!(event, Event::Html(_) | Event::InlineHtml(_)))
+        .map(|event| match event {
+            Event::Start(Tag::Link { link_type, dest_url, title, id }) => {
+                let dest_url = from_elsewhere(&dest_url, answer);
+                Event::Start(Tag::Link { link_type, dest_url, title, id })
+            }
+            other => other,
+        });
+    let mut html = String::new();
+    push_html(&mut html, events);
+    html
+}
+
+fn parsed(markdown: &str) -> Parser<'_> {
+    Parser::new_ext(markdown, Options::ENABLE_TABLES)
+}
+
+/// A link in a chapter, as another page has to write it.
+fn from_elsewhere(link: &str, answer: &str) -> CowStr<'static> {
+    let link = match link {
+        "src/cases/calls.md" => format!("{answer}-calls.html"),
+        link if link.starts_with('#') => format!("{answer}.html{link}"),
+        link => link.to_owned(),
+    };
+    link.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str =
+        "**Wrong**: takes 53 µs<!-- verify: ours --> in `a*b`,\nsee [`race`](#jwt-race)";
+
+    #[test]
+    fn plain_text_has_no_marks() {
+        assert_eq!(plain(TEXT), "Wrong: takes 53 µs in `a*b`, see `race`");
+        assert_eq!(plain("one\n\ntwo"), "one\n\ntwo");
+    }
+
+    #[test]
+    fn on_another_page_a_link_leads_back_to_the_chapter() {
+        let html = html(TEXT, "jwt");
+        assert!(html.contains("<a href=\"jwt.html#jwt-race\"><code>race</code></a>"), "{html}");
+        assert!(!html.contains("verify"), "{html}");
+    }
+
+    #[test]
+    fn an_element_in_the_text_does_not_reach_the_page() {
+        assert!(!html("a <script>alert(1)</script> b", "x").contains("<script"));
+    }
+}
