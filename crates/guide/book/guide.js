@@ -1,4 +1,5 @@
-// The live part of the guide: experiments that run, and the state of the servers.
+// The live part of the guide: experiments that run, the state of the servers, the clock of an interview, and what was
+// read.
 'use strict';
 
 // Reads server-sent events from the response to a POST. EventSource can only send a GET.
@@ -217,6 +218,208 @@ class GuideStack extends HTMLElement {
     }
 }
 
+// The clock of an interview's stage. The server says how much time was used; this script lets it go on.
+class InterviewClock extends HTMLElement {
+    connectedCallback() {
+        if ('paused' in this.dataset) return;
+        this.begun = Date.now() - 1000 * Number(this.dataset.used);
+        this.timer = setInterval(() => this.show(), 1000);
+        // Somebody who goes away in the middle of a stage stops its clock. A form that is sent goes on with it.
+        document.addEventListener('submit', () => { this.sent = true; });
+        addEventListener('pagehide', () => {
+            if (!this.sent) navigator.sendBeacon('interview', new URLSearchParams({ action: 'pause' }));
+        });
+    }
+
+    disconnectedCallback() {
+        clearInterval(this.timer);
+    }
+
+    show() {
+        const used = Math.floor((Date.now() - this.begun) / 1000);
+        const all = 60 * Number(this.dataset.minutes);
+        const left = Math.abs(all - used);
+        const words = `${used > all ? '-' : ''}${Math.floor(left / 60)}:${String(left % 60).padStart(2, '0')}`;
+        this.textContent = `${this.dataset.stage}, ${words} left of ${this.dataset.minutes}:00`;
+        const nudge = document.querySelector('.nudge');
+        if (used >= all && nudge && !nudge.textContent) {
+            nudge.textContent = 'The time of this stage is over. Finish your sentence, and go on.';
+        }
+    }
+}
+
+// Records the reader, who listens to it afterwards. Nothing leaves the page, and with the page it is gone.
+class VoiceRecorder extends HTMLElement {
+    connectedCallback() {
+        if (!navigator.mediaDevices || !globalThis.MediaRecorder) return;
+        this.hidden = false;
+        this.button = this.querySelector('button');
+        this.button.addEventListener('click', () => (this.recorder ? this.stop() : this.start()));
+    }
+
+    say(words) {
+        this.querySelector('[role=status]').textContent = words;
+    }
+
+    async start() {
+        try {
+            this.stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+        } catch {
+            this.say('No microphone may be used. Speak without it.');
+            return;
+        }
+        const pieces = [];
+        this.recorder = new MediaRecorder(this.stream);
+        this.recorder.addEventListener('dataavailable', event => pieces.push(event.data));
+        this.recorder.addEventListener('stop', () => this.show(new Blob(pieces, { type: this.recorder.mimeType })));
+        this.recorder.start();
+        this.button.textContent = 'Stop, and listen';
+        this.say('It records. Stop it before you go on: the recording is gone with this page.');
+    }
+
+    stop() {
+        this.recorder.stop();
+        for (const track of this.stream.getTracks()) track.stop();
+    }
+
+    show(blob) {
+        const audio = this.querySelector('audio');
+        audio.src = URL.createObjectURL(blob);
+        audio.hidden = false;
+        this.recorder = undefined;
+        this.button.textContent = 'Record once more';
+        this.say('Nothing of it has left this page.');
+    }
+}
+
+// The cards of the first page: filters, and in a book without a server the marks that this browser has kept.
+class GuideContents extends HTMLElement {
+    connectedCallback() {
+        this.filters = this.querySelector('.filters');
+        if (!this.filters) return;
+        this.filters.hidden = false;
+        this.filters.addEventListener('input', () => this.filter());
+        this.filters.addEventListener('submit', event => event.preventDefault());
+        for (const answer of readHere()) {
+            const mark = this.querySelector(`.card[data-answer="${answer}"] [data-mark=read]`);
+            if (!mark || mark.classList.contains('done')) continue;
+            mark.className = 'done';
+            mark.querySelector('[aria-hidden]').textContent = '✓';
+            mark.querySelector('.sr').textContent = ': done';
+        }
+    }
+
+    filter() {
+        const { level, minutes, here } = this.filters.elements;
+        let shown = 0;
+        for (const card of this.querySelectorAll('.card')) {
+            const data = card.dataset;
+            card.hidden = (level.value && data.level !== level.value)
+                || (minutes.value && data.minutes !== minutes.value)
+                || (here.checked && data.here !== 'all');
+            if (!card.hidden) shown += 1;
+        }
+        this.filters.querySelector('[role=status]').textContent = `${shown} questions`;
+    }
+}
+
+const KEY = 'worked-answers-read';
+
+// The chapters that were read to their end, as this browser has kept them.
+function readHere() {
+    try {
+        const read = JSON.parse(localStorage.getItem(KEY) ?? '[]');
+        return Array.isArray(read) ? read.filter(name => /^[a-z-]+$/.test(name)) : [];
+    } catch {
+        return [];
+    }
+}
+
+// Whoever has come to the last part of a chapter has read it.
+function watchTheEnd() {
+    const end = document.getElementById('sources');
+    const answer = document.querySelector('live-experiment')?.getAttribute('answer');
+    if (!end || !answer) return;
+    const watch = new IntersectionObserver(entries => {
+        if (!entries.some(entry => entry.isIntersecting)) return;
+        watch.disconnect();
+        // A guide that runs keeps it in the reader's progress; other pages, in this browser.
+        if (document.querySelector('run-all')) {
+            fetch(`/api/read/${answer}`, { method: 'POST' }).catch(() => {});
+            return;
+        }
+        try {
+            localStorage.setItem(KEY, JSON.stringify([...new Set([...readHere(), answer])]));
+        } catch {
+            // A browser that keeps nothing.
+        }
+    });
+    watch.observe(end);
+}
+
+// The tables of a chapter, for a narrow screen.
+function stackTables() {
+    for (const table of document.querySelectorAll('main > .table-wrapper > table')) {
+        const heads = [...table.querySelectorAll('thead th')].map(head => head.textContent.trim());
+        table.classList.add('stacked');
+        for (const row of table.querySelectorAll('tbody tr')) {
+            [...row.cells].forEach((cell, at) => {
+                if (heads[at]) cell.dataset.head = heads[at];
+            });
+        }
+    }
+}
+
+// A chapter that was changed is shown anew. While something runs or is filled in, the page stays.
+async function reloadWhenChanged() {
+    if (!document.querySelector('run-all')) return;
+    let known;
+    for (;;) {
+        await seconds(2);
+        if (document.hidden) continue;
+        const number = await fetch('/api/book').then(response => response.json()).catch(() => null);
+        if (number === null) continue;
+        known ??= number;
+        const busy = document.querySelector('[aria-busy=true]') || document.activeElement?.matches('input, select');
+        if (number !== known && !busy) location.reload();
+    }
+}
+
+// A button that opens all of what is folded below a heading.
+function openAll() {
+    for (const id of ['the-textbook-answer-checked', 'follow-ups']) {
+        const heading = document.getElementById(id);
+        const folded = [];
+        for (let next = heading?.nextElementSibling; next && next.tagName !== 'H2'; next = next.nextElementSibling) {
+            if (next.tagName === 'DETAILS') folded.push(next);
+            folded.push(...next.querySelectorAll('details'));
+        }
+        if (folded.length === 0) continue;
+        const button = document.createElement('button');
+        button.className = 'open-all';
+        button.textContent = 'Open all';
+        button.addEventListener('click', () => {
+            for (const one of folded) one.open = true;
+        });
+        heading.after(button);
+    }
+}
+
+// A wide box scrolls by keyboard too.
+function scrollByKeyboard() {
+    for (const box of document.querySelectorAll('.table-wrapper, .diagram, pre')) {
+        if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    }
+}
+
+customElements.define('interview-clock', InterviewClock);
+customElements.define('voice-recorder', VoiceRecorder);
+customElements.define('guide-contents', GuideContents);
+watchTheEnd();
+reloadWhenChanged();
+openAll();
+stackTables();
+scrollByKeyboard();
 customElements.define('live-experiment', LiveExperiment);
 customElements.define('run-all', RunAll);
 customElements.define('guide-stack', GuideStack);

@@ -10,14 +10,22 @@ use std::{
 
 use anyhow::Context;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use interview::subject::Subject;
 use lab::{Answer, stack::workspace};
 use mdbook_driver::{MDBook, config::Config};
+use practice::exercise::Exercise;
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 
 use crate::{
-    chapter, checks, diagram, live, measured,
+    cards::Cards,
+    catalogue, chapter, checks, diagram,
+    fold::fold,
+    live, measured,
     mode::Mode,
     questions::{self, Level, QUESTIONS},
+    reader::Reader,
+    state::Standing,
 };
 
 /// The pages and everything that they load, by path, as mdBook made them.
@@ -29,6 +37,10 @@ pub struct Book {
     pub problems: Vec<String>,
     /// The hashes of the scripts that mdBook writes into pages, as a content security policy names them.
     pub inline_scripts: String,
+    /// What can be asked about the answers.
+    pub subjects: Vec<Subject>,
+    /// The drawings of the designs, for the first page, by the answer's name.
+    pictures: BTreeMap<String, String>,
     answers: Vec<Answer>,
 }
 
@@ -65,12 +77,14 @@ impl Book {
         // A folder for each build: two guides may start at the same moment.
         let folder = tempfile::Builder::new().prefix("book-").tempdir_in(&parent)?;
         let mut problems = Vec::new();
-        write_source(folder.path(), &answers, &mut problems)?;
+        let subjects = subjects(&answers, &mut problems);
+        write_source(folder.path(), &answers, &subjects, &mut problems)?;
         MDBook::load_with_config(folder.path(), Config::from_str(CONFIG)?)?.build()?;
         let mut files = BTreeMap::new();
         read_all(&folder.path().join("book"), &mut PathBuf::new(), &mut files)?;
         let inline_scripts = inline_scripts(&files);
-        let mut book = Self { files, problems, inline_scripts, answers };
+        let pictures = pictures(&subjects);
+        let mut book = Self { files, problems, inline_scripts, subjects, pictures, answers };
         let links = checks::links(&book.all(Mode::Static));
         book.problems.extend(links);
         Ok(book)
@@ -81,9 +95,38 @@ impl Book {
         let file = self.files.get(path)?;
         let is_page = path.ends_with(".html");
         match std::str::from_utf8(file) {
-            Ok(text) if is_page => Some(live::fill(text, &self.answers, mode).into_bytes()),
+            Ok(text) if is_page => {
+                let page = live::fill(text, &self.answers, mode);
+                let page = if mode == Mode::Static { self.of_nobody(&page) } else { page };
+                Some(page.into_bytes())
+            }
             _ => Some(file.clone()),
         }
+    }
+
+    /// The inner part of the first page.
+    pub fn contents(&self, reader: &Reader) -> anyhow::Result<String> {
+        Ok(self.cards(&Standing::of(reader, &self.answers)?, Mode::Live))
+    }
+
+    fn cards(&self, standing: &Standing, mode: Mode) -> String {
+        let Self { answers, subjects, pictures, .. } = self;
+        Cards { answers, subjects, pictures, mode }.html(standing, OffsetDateTime::now_utc())
+    }
+
+    /// A page of a static book, which knows no reader.
+    fn of_nobody(&self, page: &str) -> String {
+        let mut page = page.to_owned();
+        for element in ["mock-interview", "verdict-quiz", "star-stories"] {
+            let words = "<p class=\"only-live\">This page works while the guide runs on your machine: <code>cargo \
+                         run</code>. In a terminal: <code>cargo run -- interview</code> and <code>cargo run -- \
+                         quiz</code>.</p>";
+            page = page.replace(&format!("<{element}></{element}>"), words);
+        }
+        if page.contains(CONTENTS) {
+            page = page.replace(CONTENTS, &self.cards(&Standing::of_nobody(), Mode::Static));
+        }
+        page
     }
 
     /// Every page as it is now, and every other file.
@@ -91,6 +134,32 @@ impl Book {
         let file = |path: &String| Some((path.clone(), self.file(path, mode)?));
         self.files.keys().filter_map(file).collect()
     }
+}
+
+/// Where the first page has its cards.
+pub const CONTENTS: &str = "<guide-contents></guide-contents>";
+
+/// Those answers that have an `interview.toml`.
+fn subjects(answers: &[Answer], problems: &mut Vec<String>) -> Vec<Subject> {
+    let mut subjects = Vec::new();
+    for folder in answers.iter().map(|answer| Path::new(answer.folder)) {
+        if folder.join("interview.toml").exists() {
+            match Subject::read(folder) {
+                Ok(subject) => subjects.push(subject),
+                Err(error) => problems.push(format!("{error:#}")),
+            }
+        }
+    }
+    subjects
+}
+
+fn pictures(subjects: &[Subject]) -> BTreeMap<String, String> {
+    let picture = |subject: &Subject| {
+        let source: Vec<_> = subject.chapter.diagram.as_ref()?.lines().collect();
+        // If it cannot be drawn, the chapter has reported it.
+        Some((subject.name.clone(), diagram::figure(&source).ok()?))
+    };
+    subjects.iter().filter_map(picture).collect()
 }
 
 fn inline_scripts(files: &BTreeMap<String, Vec<u8>>) -> String {
@@ -106,12 +175,22 @@ fn inline_scripts(files: &BTreeMap<String, Vec<u8>>) -> String {
 fn write_source(
     folder: &Path,
     answers: &[Answer],
+    subjects: &[Subject],
     problems: &mut Vec<String>,
 ) -> anyhow::Result<()> {
     let source = folder.join("src");
     fs::create_dir(&source)?;
     fs::write(source.join("SUMMARY.md"), summary(answers))?;
     fs::write(source.join("index.md"), include_str!("../book/introduction.md"))?;
+    for (name, page) in [
+        ("interview.md", include_str!("../book/interview.md")),
+        ("quiz.md", include_str!("../book/quiz.md")),
+        ("stories.md", include_str!("../book/stories.md")),
+    ] {
+        fs::write(source.join(name), page)?;
+    }
+    let exercises = Exercise::all(&practice::workspace())?;
+    fs::write(source.join("catalogue.md"), catalogue::page(answers, subjects, &exercises))?;
     fs::write(source.join("measured.md"), measured::page(answers, problems))?;
     fs::write(folder.join("guide.css"), include_str!("../book/guide.css"))?;
     fs::write(folder.join("guide.js"), include_str!("../book/guide.js"))?;
@@ -122,7 +201,7 @@ fn write_source(
         let calls = format!("{}-calls.md", answer.name);
         let text = text.replace("(src/cases/calls.md)", &format!("({calls})"));
         let mut drawing = Vec::new();
-        let text = diagram::draw(&text, &mut drawing);
+        let text = diagram::draw(&fold(&text), &mut drawing);
         problems.extend(drawing.iter().map(|it| format!("{}: chapter.md: {it}", answer.name)));
         fs::write(source.join(format!("{}.md", answer.name)), text)?;
         fs::write(source.join(calls), answer.suite.page())?;
@@ -133,7 +212,9 @@ fn write_source(
 /// The contents: all eighteen questions, and other answers. mdBook shows an entry without a page as a draft.
 fn summary(answers: &[Answer]) -> String {
     let mut summary =
-        "# Summary\n\n[The workbench](index.md)\n[Measured](measured.md)\n".to_owned();
+        "# Summary\n\n[The workbench](index.md)\n[The mock interview](interview.md)\n[The quiz](quiz.md)\n\
+         [Your stories](stories.md)\n[Everything at a glance](catalogue.md)\n[Measured](measured.md)\n"
+            .to_owned();
     for level in Level::ALL {
         let _ = write!(summary, "\n# {}\n\n", level.name());
         for question in QUESTIONS.iter().filter(|question| question.level == level) {

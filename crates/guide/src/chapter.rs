@@ -29,7 +29,7 @@ pub fn with_code(text: &str, folder: &Path, problems: &mut Vec<String>) -> Strin
         };
         match listing(include.trim(), folder) {
             Ok((first_line, code)) => {
-                let path = include.split(':').next().unwrap_or_default();
+                let path = from_root(include.split(':').next().unwrap_or_default(), folder);
                 if let Some(fence) = lines.pop_if(|line| line.starts_with("```")) {
                     lines.push(format!("<p class=\"listing\">{path}, line {first_line}</p>\n"));
                     lines.push(fence);
@@ -44,6 +44,16 @@ pub fn with_code(text: &str, folder: &Path, problems: &mut Vec<String>) -> Strin
         }
     }
     lines.join("\n") + "\n"
+}
+
+/// A file of an answer, from the workspace's root: `crates/url-shortener/src/code.rs`. An answer may show code of `edge`,
+/// as `../edge/src/lib.rs`.
+fn from_root(path: &str, folder: &Path) -> String {
+    let name = folder.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    match path.strip_prefix("../") {
+        Some(other) => format!("crates/{other}"),
+        None => format!("crates/{name}/{path}"),
+    }
 }
 
 /// The lines between the anchor's marks, moved to the left margin, and the number of the first line. Without an anchor,
@@ -94,12 +104,14 @@ mod tests {
 
     /// The text and the problems for an include of this file.
     fn include(file: &str, include: &str) -> (String, Vec<String>) {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("a.rs"), file).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("sums");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a.rs"), file).unwrap();
         let mut problems = Vec::new();
         let text = with_code(
             &format!("Before\n\n```rust\n{{{{#include {include}}}}}\n```\n"),
-            folder.path(),
+            &folder,
             &mut problems,
         );
         (text, problems)
@@ -112,7 +124,7 @@ mod tests {
         let (text, problems) = include(FILE, "a.rs:b");
         assert_eq!(
             text,
-            "Before\n\n<p class=\"listing\">a.rs, line 3</p>\n\n```rust\nfn b() {\n    1\n}\n```\n"
+            "Before\n\n<p class=\"listing\">crates/sums/a.rs, line 3</p>\n\n```rust\nfn b() {\n    1\n}\n```\n"
         );
         assert!(problems.is_empty());
     }

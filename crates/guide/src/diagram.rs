@@ -30,7 +30,7 @@ pub fn draw(text: &str, problems: &mut Vec<String>) -> String {
 }
 
 /// One drawing. For readers who cannot see it, it has a title, which Mermaid calls `accTitle`.
-fn figure(source: &[&str]) -> Result<String, String> {
+pub fn figure(source: &[&str]) -> Result<String, String> {
     let title = source.iter().find_map(|line| line.trim().strip_prefix("accTitle:"));
     let title = title.ok_or("it has no line `accTitle: what it shows`")?.trim();
     let source: Vec<_> =

@@ -8,20 +8,39 @@ use practice::{exercise::Exercise, progress::Progress};
 use regex::{Captures, Regex};
 
 use crate::{
-    contents::contents,
     element::{EXERCISES, EXPERIMENT, pattern},
     mode::Mode,
+    prediction::Predicted,
     render,
     result::Results,
 };
 
 static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"<p>\s*(<(?:live-experiment|exercise-list|guide-contents|guide-stack)[^>]*></[a-z-]*>)\s*</p>",
+        r"<p>\s*(<(?:live-experiment|exercise-list|guide-contents|guide-stack|mock-interview|verdict-quiz|star-stories)[^>]*></[a-z-]*>)\s*</p>",
     )
 });
 
-/// Fills in what changes between requests: the experiments with their last results, and the contents.
+/// Where a listing comes from: the file from the workspace's root, and its first line.
+static LISTING: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r#"<p class="listing">([\w./-]+), line (\d+)</p>"#));
+
+/// Leads from a listing into the reader's editor. Only a guide that runs here knows where the file is.
+fn with_editor(page: &str) -> String {
+    let root = practice::workspace();
+    let link = |found: &Captures| {
+        let (path, line) = (&found[1], &found[2]);
+        let file = escaped(&root.join(path).to_string_lossy());
+        format!(
+            "<p class=\"listing\"><a href=\"vscode://file{file}:{line}\" title=\"Opens it in your editor\">\
+             {path}, line {line}</a></p>"
+        )
+    };
+    LISTING.replace_all(page, link).into_owned()
+}
+
+/// Fills in what changes between requests: the experiments with their last results, the exercises, the servers. What
+/// depends on the reader is filled in by the server; in a static book, a script does.
 pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
     let mut results = BTreeMap::new();
     // mdBook puts each element into a paragraph, but a paragraph must not contain blocks.
@@ -48,11 +67,7 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
         )
     });
     let page = page.replace("<guide-stack></guide-stack>", stack(mode));
-    match page.split_once("<guide-contents></guide-contents>") {
-        // Only if the page wants the contents, since they read every answer's results.
-        Some((before, after)) => format!("{before}{}{after}", contents(answers, mode)),
-        None => page,
-    }
+    if mode == Mode::Live { with_editor(&page) } else { page }
 }
 
 /// The exercises of one answer, and how far the reader is with each.
@@ -119,7 +134,7 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Resul
     let (of, name) = (answer.name, experiment.name);
     let form = match (mode, experiment.obstacle(answer)) {
         (Mode::Static, _) => String::new(),
-        (Mode::Live, None) => form(experiment, results.is_failed_by_the_whiteboard(name)),
+        (Mode::Live, None) => form(experiment, results),
         (Mode::Live, Some(why)) => {
             format!("<p class=\"made-on\">It cannot run here: {}.</p>", escaped(&why))
         }
@@ -128,7 +143,7 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Resul
         "<live-experiment answer=\"{of}\" name=\"{name}\">\
          <h3 id=\"{of}-{name}\"><a class=\"header\" href=\"#{of}-{name}\">{name}</a></h3>\
          <p class=\"claim\">{claim}.</p>{form}\
-         <p class=\"command\"><code>cargo run -p {of} -- experiment {name}</code></p>\
+         <p class=\"command\"><code>cargo run -- {of} experiment {name}</code></p>\
          <div class=\"result\">{results}</div>{sabotages}\
          </live-experiment>",
         claim = escaped(experiment.claim),
@@ -137,15 +152,17 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Resul
     )
 }
 
-fn form(experiment: &Experiment, whiteboard_fails: bool) -> String {
+fn form(experiment: &Experiment, results: &Results) -> String {
     let mut fields: String = experiment.params().iter().map(field).collect();
-    if whiteboard_fails {
+    if results.is_failed_by_the_whiteboard(experiment.name) {
         fields += "<label><span class=\"name\">whiteboard</span><input name=\"whiteboard\" type=\"checkbox\">\
                    <small>Tries the whiteboard version, which fails this</small></label>";
     }
+    let predict = results.ours(experiment.name).map(|ours| Predicted::fields(&ours.report));
+    let predict = predict.unwrap_or_default();
     // Only the script shows the form, because it needs the script.
     format!(
-        "<form hidden><div class=\"fields\">{fields}</div>\
+        "<form hidden><div class=\"fields\">{fields}</div>{predict}\
          <button class=\"run\">Run</button> <button class=\"stop\" type=\"button\" hidden>Stop</button> \
          <progress hidden></progress> <span class=\"status\" role=\"status\"></span></form>\
          <template>{}</template>",

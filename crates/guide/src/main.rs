@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use guide::{measure, program::Programs, serving, shelf, site};
+use guide::{measure, program::Programs, reader::Reader, serving, shelf, site};
 use lab::cli::{answers_command, answers_words, block_on, log};
 
 fn main() -> ExitCode {
@@ -16,6 +16,10 @@ fn main() -> ExitCode {
         match matches.subcommand() {
             None => serve_guide(&matches).await,
             Some(("build", matches)) => build(matches),
+            Some((name @ ("interview" | "quiz" | "progress"), matches)) => {
+                // It waits for the reader's lines.
+                interview::words::run(name, matches, &interview::workspace())
+            }
             Some(("conform", matches)) => {
                 let find = |name: &str| answers.iter().find(|answer| answer.name == name);
                 conform::words::run(matches, |name| find(name).map(|it| it.suite.clone())).await
@@ -45,6 +49,7 @@ fn command(answers: &[lab::Answer]) -> Command {
         .arg(port)
         .arg(open)
         .subcommand(Command::new("build").about("Writes the guide as a static site").arg(folder));
+    let command = command.subcommands(interview::words::commands());
     let command = command
         .subcommand(measure::command(answers))
         .subcommand(conform::words::command(answers.iter().map(|answer| answer.name)));
@@ -59,7 +64,7 @@ async fn serve_guide(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             open(url.as_str());
         }
     };
-    serving::serve(port, Programs::built(), ready).await?;
+    serving::serve(port, Programs::built(), Reader::here(), ready).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -90,6 +90,11 @@ impl<'a> Results<'a> {
     pub fn html(&self, experiment: &str) -> String {
         match (self.ours(experiment), self.yours(experiment)) {
             (None, None) => "<p class=\"made-on\">Not run yet.</p>".to_owned(),
+            // A reader who sees our result can predict nothing.
+            (Some(ours), None) if self.mode == Mode::Live => format!(
+                "<details class=\"spoiler\"><summary>Our result: predict yours first</summary>{}</details>",
+                ours_alone(ours)
+            ),
             (Some(ours), None) => ours_alone(ours),
             (ours, Some(yours)) => beside(ours, &yours),
         }

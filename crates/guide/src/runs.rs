@@ -15,13 +15,17 @@ use axum::{
 use futures_util::{Stream, StreamExt, stream};
 use lab::{Answer, Experiment, Report, child, recorder::Event};
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     group,
+    prediction::Predicted,
     problem::{problem, problem_with},
     program::{Built, Programs},
+    reader::Reader,
+    record::Measured,
     result,
     told::{Told, latest},
     turn::{Named, Turn, Turns},
@@ -35,15 +39,21 @@ const LINES: usize = 20;
 pub struct Runs {
     answers: Arc<[Answer]>,
     programs: Programs,
+    reader: Reader,
     turns: Turns,
     tasks: TaskTracker,
 }
 
 impl Runs {
     /// Starts with no run. All runs end when `stopping` is cancelled.
-    pub fn new(answers: Vec<Answer>, programs: Programs, stopping: CancellationToken) -> Self {
+    pub fn new(
+        answers: Vec<Answer>,
+        programs: Programs,
+        reader: Reader,
+        stopping: CancellationToken,
+    ) -> Self {
         let (turns, tasks) = (Turns::new(stopping), TaskTracker::new());
-        Self { answers: answers.into(), programs, turns, tasks }
+        Self { answers: answers.into(), programs, reader, turns, tasks }
     }
 
     /// Waits until all runs have ended. Call this after they were told to stop.
@@ -64,7 +74,7 @@ pub async fn running(State(runs): State<Runs>) -> Json<Option<Named>> {
 }
 
 /// `POST /api/experiments/{answer}/{name}` with the parameters as a JSON object; with the member `whiteboard`, it tries
-/// the whiteboard version.
+/// the whiteboard version. It may hold a [`Predicted`] too.
 ///
 /// 200 and a stream of server-sent events: `building`, `progress`, `piece`, and in the end `report`. 404 if there is no
 /// such experiment, 409 with the name of the other experiment if another one runs, 422 if a parameter is invalid.
@@ -79,6 +89,10 @@ pub async fn run(
     };
     // A checkbox of the form, not a parameter of the experiment.
     let whiteboard = params.remove("whiteboard").is_some();
+    let predicted = match Predicted::take(&mut params) {
+        Ok(predicted) => predicted,
+        Err(error) => return problem(StatusCode::UNPROCESSABLE_ENTITY, &error.to_string()),
+    };
     let mut arguments: Vec<_> = params.iter().map(argument).collect();
     if let Err(error) = experiment.command().try_get_matches_from(&arguments) {
         return problem(StatusCode::UNPROCESSABLE_ENTITY, error.to_string().trim());
@@ -93,7 +107,8 @@ pub async fn run(
     let stop_with_stream = turn.stop.clone().drop_guard();
     // No bound is needed: the experiment's report keeps the same data in memory anyway.
     let (tell, seen) = mpsc::unbounded_channel();
-    let run = Run { answer, experiment, arguments, programs: runs.programs, tell };
+    let Runs { programs, reader, .. } = runs.clone();
+    let run = Run { answer, experiment, arguments, predicted, programs, reader, tell };
     runs.tasks.spawn(run.go(turn));
     Sse::new(events(seen, stop_with_stream)).keep_alive(KeepAlive::default()).into_response()
 }
@@ -128,7 +143,9 @@ struct Run {
     answer: Answer,
     experiment: Experiment,
     arguments: Vec<String>,
+    predicted: Predicted,
     programs: Programs,
+    reader: Reader,
     tell: UnboundedSender<Told>,
 }
 
@@ -190,7 +207,26 @@ impl Run {
             let words = last_lines.into_iter().rev().collect::<Vec<_>>().join("\n");
             bail!("it ended without a report ({status}):\n{words}");
         };
-        let html = result::of_this_run(&self.answer, &report, code);
+        let html = self.predicted_html(&report) + &result::of_this_run(&self.answer, &report, code);
+        self.keep();
         Ok(Some(Told::Last { held: report.held(), html }))
+    }
+
+    fn predicted_html(&self, report: &Report) -> String {
+        let ours = Measured::read(&Measured::path(&self.answer)).unwrap_or_default();
+        self.predicted.html(ours.of(&report.experiment).map(|one| &one.report), report)
+    }
+
+    /// Counts the run and the prediction in the reader's progress.
+    fn keep(&self) {
+        let (answer, name) = (self.answer.name, self.experiment.name);
+        let kept = self.reader.change(|progress| {
+            progress.ran.insert(format!("{answer}/{name}"));
+            progress.predicted.extend(self.predicted.kept(answer, name, OffsetDateTime::now_utc()));
+            Ok(())
+        });
+        if let Err(error) = kept {
+            eprintln!("warning: this run is not counted: {error:#}");
+        }
     }
 }

@@ -4,42 +4,133 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
+    body::Bytes,
+    extract::{Path, RawQuery, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use lab::report::escaped;
+use time::OffsetDateTime;
 
 use crate::{
-    book::Book,
+    book::{Book, CONTENTS},
+    forms::{self, Fields},
+    interview_page::{self, Notice},
     mode::Mode,
     problem::problem,
+    quiz_page::{self, Shown},
+    reader::Reader,
     runs::{self, Runs},
     shelf::Shelf,
+    stories_page,
 };
 
+/// What the pages are made from.
+#[derive(Clone, Debug)]
+struct Site {
+    shelf: Arc<Shelf>,
+    reader: Reader,
+}
+
 /// Everything that the guide serves. `port` is where it listens.
-pub fn router(shelf: Arc<Shelf>, runs: Runs, port: u16) -> Router {
+pub fn router(shelf: Arc<Shelf>, runs: Runs, reader: Reader, port: u16) -> Router {
+    let site = Site { shelf, reader };
     Router::new()
         .route("/api/stack", get(async || Json(lab::stack::status().await)))
         .route("/api/running", get(runs::running).with_state(runs.clone()))
         .route("/api/experiments/{answer}/{name}", post(runs::run).with_state(runs))
-        .route("/", get(home).with_state(shelf.clone()))
-        .route("/{*path}", get(file).with_state(shelf))
+        .route("/api/book", get(number))
+        .route("/api/read/{answer}", post(read))
+        .route("/interview", post(interview))
+        .route("/interview/export.md", get(export))
+        .route("/quiz", post(quiz))
+        .route("/stories", post(stories))
+        .route("/", get(home))
+        .route("/{*path}", get(file))
+        .with_state(site)
         .layer(middleware::from_fn(move |request, next| guard(request, next, port)))
 }
 
-async fn home(State(shelf): State<Arc<Shelf>>) -> Response {
-    show(&*shelf.book().await, "index.html")
+async fn home(State(site): State<Site>) -> Response {
+    show(&site, "index.html", None).await
 }
 
-async fn file(State(shelf): State<Arc<Shelf>>, Path(path): Path<String>) -> Response {
-    show(&*shelf.book().await, &path)
+async fn file(
+    State(site): State<Site>,
+    Path(path): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    show(&site, &path, query.as_deref()).await
 }
 
-fn show(book: &Book, path: &str) -> Response {
+async fn interview(State(site): State<Site>, body: Bytes) -> Response {
+    forms::interview(&site.reader, &site.shelf.book().await.subjects, &Fields::parse(&body))
+}
+
+async fn quiz(State(site): State<Site>, body: Bytes) -> Response {
+    forms::quiz(&site.reader, &site.shelf.book().await.subjects, &Fields::parse(&body))
+}
+
+async fn stories(State(site): State<Site>, body: Bytes) -> Response {
+    forms::stories(&site.reader, &Fields::parse(&body))
+}
+
+async fn read(State(site): State<Site>, Path(answer): Path<String>) -> Response {
+    forms::read(&site.reader, &site.shelf.book().await.subjects, &answer)
+}
+
+async fn number(State(site): State<Site>) -> Json<usize> {
+    Json(site.shelf.number().await)
+}
+
+async fn export(State(site): State<Site>) -> Response {
+    forms::exported(&site.reader)
+}
+
+/// A page with what depends on its reader.
+fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reader) -> Vec<u8> {
+    let now = OffsetDateTime::now_utc();
+    let element = match path {
+        "index.html" => CONTENTS,
+        "interview.html" => "<mock-interview></mock-interview>",
+        "quiz.html" => "<verdict-quiz></verdict-quiz>",
+        "stories.html" => "<star-stories></star-stories>",
+        _ => return page,
+    };
+    let made = reader.progress().and_then(|progress| {
+        let subjects = &book.subjects;
+        Ok(match path {
+            "index.html" => book.contents(reader)?,
+            "interview.html" => {
+                let notice = match query {
+                    "refused" => Notice::Refused,
+                    "result" => Notice::Result,
+                    _ => Notice::None,
+                };
+                interview_page::html(subjects, &progress, notice, now)
+            }
+            "quiz.html" => {
+                let fields = Fields::parse(query.as_bytes());
+                let at = fields.one("at").parse().ok();
+                let shown = at.map(|at| Shown { answer: fields.one("answer").to_owned(), at });
+                quiz_page::html(subjects, &progress, shown.as_ref(), now)
+            }
+            _ => stories_page::html(&progress),
+        })
+    });
+    // A broken progress is never overwritten; the page says what to do.
+    let made = made.unwrap_or_else(|error| {
+        format!("<p class=\"refused\" role=\"alert\">{}</p>", escaped(&format!("{error:#}")))
+    });
+    String::from_utf8_lossy(&page).replace(element, &made).into_bytes()
+}
+
+async fn show(site: &Site, path: &str, query: Option<&str>) -> Response {
+    let book = &*site.shelf.book().await;
     let (status, kind, file) = if let Some(file) = book.file(path, Mode::Live) {
+        let file = of_reader(file, path, query.unwrap_or_default(), book, &site.reader);
         (StatusCode::OK, content_type(path), file)
     } else {
         let page = book.file("404.html", Mode::Live).unwrap_or_default();
@@ -78,7 +169,7 @@ async fn guard(request: Request, next: Next, port: u16) -> Response {
     let origin = text(request.headers(), &header::ORIGIN);
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if !reads && origin != Some(&format!("http://{host}")) {
-        return problem(StatusCode::FORBIDDEN, "only the guide's own pages run experiments");
+        return problem(StatusCode::FORBIDDEN, "only the guide's own pages may do this");
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
@@ -87,7 +178,8 @@ async fn guard(request: Request, next: Next, port: u16) -> Response {
     headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(nothing);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // With `no-referrer`, a browser would send forms with the origin `null`.
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     // Results change from run to run.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
@@ -108,7 +200,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str
 fn content_security_policy(book: &Book) -> HeaderValue {
     let policy = format!(
         "default-src 'self'; script-src 'self' {}; style-src 'self' 'unsafe-inline'; \
-         img-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; \
+         img-src 'self' data:; media-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; \
          frame-ancestors 'self'",
         book.inline_scripts
     );

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use lab::{Service, serve, stack};
 use tokio_util::sync::CancellationToken;
 
-use crate::{program::Programs, runs::Runs, server, shelf::Shelf};
+use crate::{program::Programs, reader::Reader, runs::Runs, server, shelf::Shelf};
 
 /// Serves the guide on this port of 127.0.0.1. Calls `ready` with its address.
 pub async fn serve(
     port: u16,
     programs: Programs,
+    reader: Reader,
     ready: impl FnOnce(&url::Url),
 ) -> anyhow::Result<()> {
     let (listener, url) = serve::bind("127.0.0.1", port).await?;
     let shelf = Arc::new(Shelf::new(crate::answers())?);
     let stopping = CancellationToken::new();
-    let runs = Runs::new(crate::answers(), programs, stopping.clone());
+    let runs = Runs::new(crate::answers(), programs, reader.clone(), stopping.clone());
     // A URL leaves out a port that is 80.
-    let router = server::router(shelf, runs.clone(), url.port().unwrap_or(80));
+    let router = server::router(shelf, runs.clone(), reader, url.port().unwrap_or(80));
     let stop = serve::asked_to_stop();
     println!("listening on {url}");
     ready(&url);

@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -22,6 +25,8 @@ pub struct Shelf {
     answers: Vec<Answer>,
     /// Locked while a book is made, so that requests for pages wait for it.
     current: Mutex<(Sources, Arc<Book>)>,
+    /// How many books were made after the first.
+    made: AtomicUsize,
 }
 
 impl Shelf {
@@ -29,7 +34,7 @@ impl Shelf {
     pub fn new(answers: Vec<Answer>) -> anyhow::Result<Self> {
         let sources = sources(&answers);
         let book = Arc::new(made(answers.clone())?);
-        Ok(Self { answers, current: Mutex::new((sources, book)) })
+        Ok(Self { answers, current: Mutex::new((sources, book)), made: AtomicUsize::new(0) })
     }
 
     /// The current book. If it cannot be made, the previous one.
@@ -39,7 +44,10 @@ impl Shelf {
         if current.0 != sources {
             let answers = self.answers.clone();
             match tokio::task::spawn_blocking(|| made(answers)).await {
-                Ok(Ok(book)) => current.1 = Arc::new(book),
+                Ok(Ok(book)) => {
+                    current.1 = Arc::new(book);
+                    self.made.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(Err(error)) => eprintln!("warning: the book cannot be made again: {error:#}"),
                 Err(error) => eprintln!("warning: the book cannot be made again: {error}"),
             }
@@ -47,6 +55,14 @@ impl Shelf {
             current.0 = sources;
         }
         Arc::clone(&current.1)
+    }
+}
+
+impl Shelf {
+    /// Another number for each book that was made, so that a page learns that it is old.
+    pub async fn number(&self) -> usize {
+        self.book().await;
+        self.made.load(Ordering::Relaxed)
     }
 }
 
@@ -63,8 +79,10 @@ pub fn made(answers: Vec<Answer>) -> anyhow::Result<Book> {
 fn sources(answers: &[Answer]) -> Sources {
     let mut folders = BTreeSet::new();
     for folder in answers.iter().map(|answer| Path::new(answer.folder)) {
-        folders
-            .extend(["chapter.md", "measured.json", "src", "migrations"].map(|it| folder.join(it)));
+        folders.extend(
+            ["chapter.md", "interview.toml", "measured.json", "src", "migrations"]
+                .map(|it| folder.join(it)),
+        );
         // A chapter may show code of `edge`. The set keeps this folder only once.
         folders.extend(folder.parent().map(|crates| crates.join("edge/src")));
     }

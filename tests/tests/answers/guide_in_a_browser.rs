@@ -34,6 +34,18 @@ pub fn tests() -> Vec<Trial> {
         trial(module_path!(), "a_reader_sees_what_the_compiler_says", || {
             in_a_browser(async |_, page| sees_a_build_fail(page).await)
         }),
+        trial(module_path!(), "a_reader_takes_an_interview_with_the_keyboard", || {
+            in_a_browser(async |guide, page| takes_an_interview(guide, page).await)
+        }),
+        trial(module_path!(), "a_reader_judges_the_daily_ten", || {
+            in_a_browser(async |guide, page| judges_ten(guide, page).await)
+        }),
+        trial(module_path!(), "a_reader_predicts_and_sees_what_came", || {
+            in_a_browser(async |guide, page| predicts(guide, page).await)
+        }),
+        trial(module_path!(), "the_pages_have_no_violations_of_accessibility", || {
+            in_a_browser(async |guide, page| is_accessible(guide, page).await)
+        }),
         trial(module_path!(), "the_pages_fit_a_narrow_and_a_wide_screen", || {
             in_a_browser(async |guide, page| fits_every_screen(guide, page).await)
         }),
@@ -211,13 +223,165 @@ async fn sees_a_build_fail(page: &Client) -> Outcome {
     Ok(())
 }
 
+/// Types into what has the focus.
+async fn keys(page: &Client, keys: &str) -> Outcome {
+    Ok(page.active_element().await?.send_keys(keys).await?)
+}
+
+async fn takes_an_interview(guide: &Guide, page: &Client) -> Outcome {
+    let (tab, enter) = (char::from(Key::Tab).to_string(), char::from(Key::Enter).to_string());
+    page.goto(&format!("{}/interview.html", guide.url)).await?;
+    // The first choice is checked: the program chooses. Enter sends the form.
+    let first = page.find(Locator::Css("mock-interview [name=what]")).await?;
+    page.execute("arguments[0].focus();", vec![serde_json::to_value(&first)?]).await?;
+    keys(page, &enter).await?;
+    page.wait().for_element(Locator::Css("mock-interview .answer")).await?;
+    let clock = text(page, "interview-clock").await?;
+    ensure!(clock.starts_with("clarify, "), "{clock}");
+    eventually("the clock goes on", async || {
+        Ok((text(page, "interview-clock").await? != clock).then_some(()))
+    })
+    .await?;
+    for step in 0.. {
+        ensure!(step < 60, "the interview has no end");
+        if !page.find_all(Locator::Css("mock-interview .result")).await?.is_empty() {
+            break;
+        }
+        let taken = page.find(Locator::Css("mock-interview [name=taken]")).await?;
+        let taken = taken.attr("value").await?;
+        let kind = "const one = document.activeElement; return one.type ?? one.tagName;";
+        let kind = page.execute(kind, vec![]).await?;
+        match kind.as_str() {
+            Some("textarea") => keys(page, &format!("my words{tab}")).await?,
+            Some("text") => keys(page, "1000").await?,
+            Some("checkbox") => keys(page, " ").await?,
+            Some("submit") => {}
+            other => bail!("step {step}: the focus is on {other:?}"),
+        }
+        keys(page, &enter).await?;
+        eventually("the next step comes", async || {
+            let now = page.find_all(Locator::Css("mock-interview [name=taken]")).await?;
+            let now = match now.first() {
+                Some(now) => now.attr("value").await.unwrap_or_default(),
+                None => None,
+            };
+            Ok((now != taken).then_some(()))
+        })
+        .await?;
+    }
+    let result = text(page, "mock-interview .result").await?;
+    for words in ["scoping", "communication", "Red flags", "What would have raised it"] {
+        ensure!(result.contains(words), "no {words} in {result}");
+    }
+    // Back on the first page: the card knows it.
+    page.goto(&guide.url).await?;
+    let marks = page.find_all(Locator::Css(".marks [data-mark=interviewed].done")).await?;
+    ensure!(marks.len() == 1, "{} cards know of the interview", marks.len());
+    Ok(())
+}
+
+async fn judges_ten(guide: &Guide, page: &Client) -> Outcome {
+    let enter = char::from(Key::Enter).to_string();
+    page.goto(&format!("{}/quiz.html", guide.url)).await?;
+    for at in 1..=10 {
+        keys(page, &enter).await?;
+        page.wait().for_element(Locator::Css("verdict-quiz .judged")).await?;
+        if at < 10 {
+            keys(page, &enter).await?;
+            page.wait().for_element(Locator::Css("verdict-quiz .choices")).await?;
+        }
+    }
+    let score = text(page, "verdict-quiz .score").await?;
+    ensure!(score.contains("the daily 10 are done"), "{score}");
+    let marks = page.find_all(Locator::Css("verdict-quiz .step p")).await?;
+    ensure!(marks.len() > 1, "the verdict has no reason");
+    Ok(())
+}
+
+async fn predicts(guide: &Guide, page: &Client) -> Outcome {
+    page.goto(&format!("{}/url-shortener.html", guide.url)).await?;
+    let fold = page.find_all(Locator::Css("live-experiment[name=race] .spoiler[open]")).await?;
+    ensure!(fold.is_empty(), "our result is open before the prediction");
+    let select =
+        "const select = document.querySelector('live-experiment[name=race] [name=predict-check]');
+        select.value = 'holds';";
+    page.execute(select, vec![]).await?;
+    run(page, "race", &[("clients", "5"), ("rounds", "1"), ("predict-figure", "12")]).await?;
+    eventually("prediction, ours and yours stand side by side", async || {
+        let table = page.find_all(Locator::Css("live-experiment[name=race] .predicted tbody tr"));
+        Ok((table.await?.len() == 2).then_some(()))
+    })
+    .await?;
+    let kept = guide::reader::Reader::of(guide.folder.path()).progress()?;
+    ensure!(kept.predicted.len() == 1 && kept.ran.contains("url-shortener/race"), "{kept:?}");
+    // To the end of the chapter: it is read. The first page offers what comes next.
+    page.execute("document.getElementById('sources').scrollIntoView();", vec![]).await?;
+    eventually("the chapter is read", async || {
+        page.goto(&guide.url).await?;
+        let read = ".card[data-answer=url-shortener] [data-mark=read].done";
+        Ok((!page.find_all(Locator::Css(read)).await?.is_empty()).then_some(()))
+    })
+    .await?;
+    let next = text(page, ".continue").await?;
+    ensure!(next.contains("Now be asked about it"), "{next}");
+    Ok(())
+}
+
+async fn is_accessible(guide: &Guide, page: &Client) -> Outcome {
+    let axe = axe().await?;
+    let reader = guide::reader::Reader::of(guide.folder.path());
+    for theme in ["light", "navy"] {
+        for path in ["", "url-shortener.html", "interview.html", "quiz.html", "stories.html"] {
+            page.goto(&format!("{}/{path}", guide.url)).await?;
+            let store = "localStorage.setItem('mdbook-theme', arguments[0]);";
+            page.execute(store, vec![json!(theme)]).await?;
+            page.refresh().await?;
+            // Without what is not ours: mdBook's bars and its search.
+            let script = "const done = arguments[0];
+                axe.run(document.querySelector('main')).then(
+                    ({ violations }) => done(violations.map(({ id, nodes }) =>
+                        `${id}: ${nodes.slice(0, 3).map(node => node.html.slice(0, 160)).join(' | ')}`)),
+                    error => done([String(error)]));";
+            page.execute(&axe, vec![]).await?;
+            let found = page.execute_async(script, vec![]).await?;
+            ensure!(found == json!([]), "{path} in {theme}: {found:#}");
+            // What has no name would be found.
+            let bad = "document.querySelector('main').append(document.createElement('input'));";
+            page.execute(bad, vec![]).await?;
+            let found = page.execute_async(script, vec![]).await?;
+            ensure!(found != json!([]), "axe finds nothing, whatever there is");
+        }
+        // Once more with a step of an interview.
+        let subjects = interview::subject::Subject::all(&lab::stack::workspace())?;
+        let fields = guide::forms::Fields::parse(b"action=begin&question=url-shortener");
+        guide::forms::interview(&reader, &subjects, &fields);
+    }
+    Ok(())
+}
+
+/// The script of axe-core, which npm brings.
+async fn axe() -> anyhow::Result<String> {
+    let folder = lab::stack::workspace().join("target/axe");
+    let script = folder.join("node_modules/axe-core/axe.min.js");
+    if !script.exists() {
+        std::fs::create_dir_all(&folder)?;
+        let mut npm = Command::new("npm");
+        npm.args(["install", "--no-save", "--prefix"]).arg(&folder).arg("axe-core@4");
+        let done = npm.stdout(Stdio::null()).stderr(Stdio::null()).status().await;
+        if !done.is_ok_and(|status| status.success()) {
+            return Err(lab::skip("npm cannot install axe-core"));
+        }
+    }
+    Ok(std::fs::read_to_string(&script)?)
+}
+
 async fn fits_every_screen(guide: &Guide, page: &Client) -> Outcome {
     // Wide tables and code scroll inside of their own boxes. What holds the page never does.
     let script = "const boxes = document.querySelectorAll('html, body, #mdbook-content, main');
         return Math.max(...[...boxes].map((box) => box.scrollWidth - box.clientWidth));";
-    for width in [360, 1400] {
+    for width in [360, 1400, 2560] {
         page.set_window_size(width, 900).await?;
-        for path in ["", "url-shortener.html"] {
+        for path in ["", "url-shortener.html", "interview.html", "quiz.html", "stories.html"] {
             page.goto(&format!("{}/{path}", guide.url)).await?;
             let over = page.execute(script, vec![]).await?;
             ensure!(over == 0, "{path} at {width}: too wide by {over}");

@@ -4,10 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use futures_util::StreamExt;
-use guide::{book::Book, mode::Mode, program::Programs, runs::Runs, server, shelf::Shelf};
+use guide::{
+    book::Book, mode::Mode, program::Programs, reader::Reader, runs::Runs, server, shelf::Shelf,
+};
 use lab::{Answer, serve};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{sync::OnceCell, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +32,8 @@ tests![
     what_does_not_exist_is_not_found,
     a_parameter_that_is_not_understood_is_refused,
     the_state_of_the_servers_is_shown,
+    an_interview_is_begun_on_a_page_and_by_no_other_page,
+    a_progress_that_is_broken_is_named_on_the_pages,
     a_static_site_shows_the_results_and_runs_nothing,
 ];
 
@@ -36,6 +41,8 @@ tests![
 pub struct Guide {
     pub url: String,
     serving: AbortHandle,
+    /// Where the reader's progress is.
+    pub folder: TempDir,
 }
 
 impl Guide {
@@ -56,11 +63,14 @@ impl Guide {
         port: Option<u16>,
     ) -> anyhow::Result<Self> {
         let (listener, url) = serve::bind("127.0.0.1", 0).await?;
-        let runs = Runs::new(answers, programs, CancellationToken::new());
-        let router = server::router(shelf, runs, port.or(url.port()).context("a port")?);
+        // A reader of its own, so that a test touches nobody's progress.
+        let folder = tempfile::tempdir()?;
+        let reader = Reader::of(folder.path());
+        let runs = Runs::new(answers, programs, reader.clone(), CancellationToken::new());
+        let router = server::router(shelf, runs, reader, port.or(url.port()).context("a port")?);
         let serving = tokio::spawn(serve::serve(listener, router, std::future::pending()));
         let url = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { url, serving: serving.abort_handle() })
+        Ok(Self { url, serving: serving.abort_handle(), folder })
     }
 
     pub async fn get(&self, path: &str) -> anyhow::Result<Response> {
@@ -343,6 +353,44 @@ pub fn element<'a>(page: &'a str, name: &str) -> anyhow::Result<&'a str> {
     Ok(rest.split("</live-experiment>").next().unwrap_or_default())
 }
 
+async fn an_interview_is_begun_on_a_page_and_by_no_other_page() -> Outcome {
+    let guide = Guide::start().await?;
+    let begin = |origin: &str| {
+        let form = "action=begin&question=url-shortener";
+        Client::new().post(format!("{}/interview", guide.url)).header("origin", origin).body(form)
+    };
+    for origin in ["null", "https://evil.example"] {
+        ensure!(begin(origin).send().await?.status() == StatusCode::FORBIDDEN, "{origin}");
+    }
+    let page = guide.get("interview.html").await?.text().await?;
+    ensure!(page.contains("What shall I ask?") && !page.contains("interview-clock"), "{page}");
+    // The answer to the form leads to the page.
+    let page = begin(&guide.url).send().await?.text().await?;
+    ensure!(page.contains("Design a service like bit.ly"), "{page}");
+    ensure!(page.contains("clarify, 5:00 left of 5:00"), "no clock");
+    ensure!(!page.contains("<mock-interview></mock-interview>"));
+    let home = guide.get("").await?.text().await?;
+    ensure!(home.contains("Go on with your interview"), "{home}");
+    let export = guide.get("interview/export.md").await?.text().await?;
+    ensure!(export.starts_with("# My mock interviews"), "{export}");
+    Ok(())
+}
+
+async fn a_progress_that_is_broken_is_named_on_the_pages() -> Outcome {
+    let guide = Guide::start().await?;
+    let folder = guide.folder.path().join(".progress");
+    std::fs::create_dir(&folder)?;
+    std::fs::write(folder.join("progress.json"), "{")?;
+    for path in ["", "interview.html", "quiz.html", "stories.html"] {
+        let page = guide.get(path).await?.text().await?;
+        ensure!(page.contains("It is left as it is"), "{path}: {page}");
+    }
+    let chapter = guide.get("url-shortener.html").await?;
+    ensure!(chapter.status() == 200, "a chapter needs no progress");
+    ensure!(std::fs::read_to_string(folder.join("progress.json"))? == "{");
+    Ok(())
+}
+
 async fn a_static_site_shows_the_results_and_runs_nothing() -> Outcome {
     let folder = std::env::temp_dir().join(format!("guide-site-{}", std::process::id()));
     guide::site::write(&Book::build(guide::answers())?, &folder)?;
@@ -351,6 +399,6 @@ async fn a_static_site_shows_the_results_and_runs_nothing() -> Outcome {
     std::fs::remove_dir_all(&folder)?;
     ensure!(files > 10);
     ensure!(page.contains("<live-experiment") && !page.contains("<form hidden>"), "it has a form");
-    ensure!(page.contains("cargo run -p url-shortener -- experiment race"));
+    ensure!(page.contains("cargo run -- url-shortener experiment race"));
     Ok(())
 }

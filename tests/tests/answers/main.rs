@@ -15,7 +15,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use guide::program::Programs;
+use guide::{program::Programs, reader::Reader};
 use lab::harness::cores;
 
 /// Set for a process that has to be the guide, as `cargo run` starts it, and not a test.
@@ -28,7 +28,10 @@ fn main() -> ExitCode {
     }
     if std::env::var_os(AS_GUIDE).is_some() {
         return lab::cli::block_on(async {
-            guide::serving::serve(0, Programs::This, |_| {}).await?;
+            // A reader of its own, so that a test touches nobody's progress.
+            let folder = tempfile::tempdir()?;
+            let reader = Reader::of(folder.path());
+            guide::serving::serve(0, Programs::This, reader, |_| {}).await?;
             Ok(ExitCode::SUCCESS)
         });
     }

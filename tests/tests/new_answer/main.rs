@@ -23,7 +23,7 @@ fn an_answer_is_a_folder_a_line_of_the_guides_list_and_a_row_of_the_readme() {
     let site = copy.join("target/site");
     cargo(&copy, &format!("run -- build {}", site.display()));
     let chapter = fs::read_to_string(site.join("health-check.html")).unwrap();
-    assert!(chapter.contains("cargo run -p health-check -- experiment restart"), "{chapter}");
+    assert!(chapter.contains("cargo run -- health-check experiment restart"), "{chapter}");
     assert!(chapter.contains("<svg"), "the diagram is not drawn: {chapter}");
     for page in ["index.html", "measured.html"] {
         let text = fs::read_to_string(site.join(page)).unwrap();

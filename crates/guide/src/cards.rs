@@ -1,0 +1,131 @@
+//! What is on the first page? What comes next, the plans, and a card for each question: its picture, its state and one
+//! figure.
+
+use std::collections::BTreeMap;
+
+use interview::subject::Subject;
+use lab::{Answer, report::escaped};
+use time::OffsetDateTime;
+
+use crate::{
+    mode::Mode,
+    plans,
+    questions::{self, Level, QUESTIONS, Question},
+    state::Standing,
+};
+
+/// What the cards are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Cards<'a> {
+    /// All answers.
+    pub answers: &'a [Answer],
+    /// What can be asked about them.
+    pub subjects: &'a [Subject],
+    /// The drawings of their designs, by the answer's name.
+    pub pictures: &'a BTreeMap<String, String>,
+    /// Whether experiments can run here.
+    pub mode: Mode,
+}
+
+impl Cards<'_> {
+    /// The first page's inner part.
+    pub fn html(&self, standing: &Standing, now: OffsetDateTime) -> String {
+        let (words, to) = standing.next(self.answers, self.subjects, now);
+        let mut html = format!(
+            "<p class=\"continue\"><a class=\"go\" href=\"{to}\">Continue</a> <span>{}</span></p>",
+            escaped(&words)
+        );
+        html += &plans::html(self.answers, self.subjects, standing);
+        html += FILTERS;
+        for level in Level::ALL {
+            let all = QUESTIONS.iter().filter(|question| question.level == level);
+            let (here, later): (Vec<&Question>, Vec<&Question>) =
+                all.partition(|question| self.answer(question.answer).is_some());
+            let cards = here.iter().filter_map(|question| {
+                let answer = self.answer(question.answer)?;
+                Some(self.card(answer, question.title, question.shows, standing))
+            });
+            html += &section(level.name(), &cards.collect::<String>());
+            let later = later
+                .iter()
+                .map(|question| format!("<li>{}: not written yet</li>", escaped(question.title)));
+            let later: String = later.collect();
+            if !later.is_empty() {
+                html += &format!(
+                    "<details class=\"later\"><summary>More to come</summary><ul>{later}</ul></details>"
+                );
+            }
+        }
+        let others = questions::others(self.answers);
+        if !others.is_empty() {
+            let cards = others.iter().map(|it| self.card(it, it.question, "", standing));
+            html += &section("Other questions", &cards.collect::<String>());
+        }
+        format!("<guide-contents>{html}</guide-contents>")
+    }
+
+    fn answer(&self, name: &str) -> Option<&Answer> {
+        self.answers.iter().find(|answer| answer.name == name)
+    }
+
+    fn card(&self, answer: &Answer, title: &str, shows: &str, standing: &Standing) -> String {
+        let subject = self.subjects.iter().find(|it| it.name == answer.name);
+        let minutes = subject.map_or(0, |it| it.sheet.kind.all_minutes());
+        let level = subject.map_or("", |it| it.chapter.difficulty.name());
+        let figure = subject.and_then(Subject::figure).map_or_else(String::new, |figure| {
+            format!(
+                "<p class=\"one-figure\"><strong>{}</strong> {}</p>",
+                escaped(&figure.in_words()),
+                escaped(&figure.name)
+            )
+        });
+        let marks = standing.with(answer).marks();
+        let names = ["read", "predicted", "run", "practised", "interviewed"];
+        let marks = marks.iter().zip(names).map(|((words, done), name)| {
+            let (class, mark) = if *done { ("done", "✓") } else { ("open", "○") };
+            format!(
+                "<li class=\"{class}\" data-mark=\"{name}\"><span aria-hidden=\"true\">{mark}</span> {words}\
+                 <span class=\"sr\">{}</span></li>",
+                if *done { ": done" } else { ": open" }
+            )
+        });
+        let blocked = match self.mode {
+            Mode::Live => {
+                answer.experiments.iter().filter(|it| it.obstacle(answer).is_some()).count()
+            }
+            Mode::Static => 0,
+        };
+        let here = if blocked == 0 { "all" } else { "some" };
+        let cannot = match blocked {
+            0 => String::new(),
+            some => format!(
+                "<p class=\"blocked\">{some} of {} experiments cannot run here</p>",
+                answer.experiments.len()
+            ),
+        };
+        let picture = self.pictures.get(answer.name).map_or("", String::as_str);
+        format!(
+            "<article class=\"card\" data-answer=\"{name}\" data-level=\"{level}\" data-minutes=\"{minutes}\" data-here=\"{here}\">\
+             <div class=\"picture\" aria-hidden=\"true\">{picture}</div>\
+             <h3 id=\"card-{name}\"><a href=\"{name}.html\">{}</a></h3>\
+             <p class=\"shows\">{}</p>{figure}<ul class=\"marks\">{}</ul>{cannot}</article>",
+            escaped(title),
+            escaped(shows),
+            marks.collect::<String>(),
+            name = answer.name,
+        )
+    }
+}
+
+/// A script shows them, because without one they do nothing.
+const FILTERS: &str = "<form class=\"filters\" hidden><label>Level <select name=\"level\"><option value=\"\">all</option>\
+    <option>beginner</option><option>intermediate</option><option>advanced</option></select></label> \
+    <label>Interview <select name=\"minutes\"><option value=\"\">any</option><option value=\"15\">15 minutes</option>\
+    <option value=\"45\">45 minutes</option></select></label> \
+    <label><input type=\"checkbox\" name=\"here\"> everything runs here</label> \
+    <span role=\"status\"></span></form>";
+
+fn section(heading: &str, cards: &str) -> String {
+    let id = heading.to_lowercase().replace(' ', "-");
+    format!("<h2 id=\"{id}\">{heading}</h2><div class=\"contents\">{cards}</div>")
+}
