@@ -65,14 +65,14 @@ pub fn interview(reader: &Reader, subjects: &[Subject], fields: &Fields) -> Resp
     let now = OffsetDateTime::now_utc();
     let changed = reader.change(|progress| {
         let to = match fields.one("action") {
-            "begin" => return begin(progress, subjects, fields, now),
-            "next" => return begin_next(progress, subjects, now),
+            "begin" => begin(progress, subjects, fields, now),
+            "next" => begin_next(progress, subjects, now),
             "drop" => {
                 progress.current = None;
                 progress.queue.clear();
                 "interview.html"
             }
-            action => return move_on(progress, subjects, action, fields, now),
+            action => move_on(progress, subjects, action, fields, now)?,
         };
         Ok(to)
     });
@@ -84,10 +84,10 @@ fn begin(
     subjects: &[Subject],
     fields: &Fields,
     now: OffsetDateTime,
-) -> anyhow::Result<&'static str> {
+) -> &'static str {
     // A second click, or a second tab: go on with what has begun.
     if progress.current.is_some() {
-        return Ok("interview.html");
+        return "interview.html";
     }
     let what =
         Some(fields.one("question")).filter(|it| !it.is_empty()).unwrap_or(fields.one("what"));
@@ -97,11 +97,7 @@ fn begin(
     begin_next(progress, subjects, now)
 }
 
-fn begin_next(
-    progress: &mut Progress,
-    subjects: &[Subject],
-    now: OffsetDateTime,
-) -> anyhow::Result<&'static str> {
+fn begin_next(progress: &mut Progress, subjects: &[Subject], now: OffsetDateTime) -> &'static str {
     while progress.current.is_none()
         && let Some(name) = progress.next_in_queue()
     {
@@ -111,7 +107,7 @@ fn begin_next(
             progress.current = Some(Session::begin(subject, plan, now));
         }
     }
-    Ok("interview.html")
+    "interview.html"
 }
 
 fn move_on(

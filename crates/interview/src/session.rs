@@ -358,8 +358,7 @@ pub(crate) mod tests {
             Step::Habits => ticks(&[1]),
             Step::Flags => ticks(&[]),
             Step::Trap(0) => Input::Choice(2),
-            Step::Trap(_) => Input::Choice(1),
-            Step::BreakShown(_) | Step::FollowUpShown(_) => Input::Choice(1),
+            Step::Trap(_) | Step::BreakShown(_) | Step::FollowUpShown(_) => Input::Choice(1),
             _ => Input::Next,
         }
     }

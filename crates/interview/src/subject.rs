@@ -87,7 +87,6 @@ pub fn command(answer: &str, experiment: &str) -> String {
 #[cfg(test)]
 pub fn small() -> Subject {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/workspace/crates/sums");
-    #[expect(clippy::unwrap_used, reason = "only tests use it")]
     Subject::read(&folder).unwrap()
 }
 

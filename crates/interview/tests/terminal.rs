@@ -76,7 +76,7 @@ struct Reader {
 impl Reader {
     /// Reads on until these words. Returns what stands before them.
     fn sees(&mut self, words: &str) -> String {
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         loop {
             let text = String::from_utf8_lossy(&self.bytes[self.read..]).into_owned();
             if let Some(at) = text.find(words) {
@@ -86,7 +86,7 @@ impl Reader {
             let left = until.saturating_duration_since(Instant::now());
             match self.shown.recv_timeout(left) {
                 Ok(more) => self.bytes.extend(more),
-                Err(_) => panic!("no {words:?} in {text}"),
+                Err(error) => panic!("no {words:?} in {text}: {error}"),
             }
         }
     }
