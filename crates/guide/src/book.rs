@@ -78,12 +78,11 @@ impl Book {
         let folder = tempfile::Builder::new().prefix("book-").tempdir_in(&parent)?;
         let mut problems = Vec::new();
         let subjects = subjects(&answers, &mut problems);
-        write_source(folder.path(), &answers, &subjects, &mut problems)?;
+        let pictures = write_source(folder.path(), &answers, &subjects, &mut problems)?;
         MDBook::load_with_config(folder.path(), Config::from_str(CONFIG)?)?.build()?;
         let mut files = BTreeMap::new();
         read_all(&folder.path().join("book"), &mut PathBuf::new(), &mut files)?;
         let inline_scripts = inline_scripts(&files);
-        let pictures = pictures(&subjects);
         let mut book = Self { files, problems, inline_scripts, subjects, pictures, answers };
         let links = checks::links(&book.all(Mode::Static));
         book.problems.extend(links);
@@ -153,13 +152,12 @@ fn subjects(answers: &[Answer], problems: &mut Vec<String>) -> Vec<Subject> {
     subjects
 }
 
-fn pictures(subjects: &[Subject]) -> BTreeMap<String, String> {
-    let picture = |subject: &Subject| {
-        let source: Vec<_> = subject.chapter.diagram.as_ref()?.lines().collect();
-        // If it cannot be drawn, the chapter has reported it.
-        Some((subject.name.clone(), diagram::figure(&source).ok()?))
-    };
-    subjects.iter().filter_map(picture).collect()
+/// The first drawing of a chapter.
+fn picture(drawn: &str) -> Option<String> {
+    let from = drawn.find("<figure class=\"diagram\"")?;
+    let end = "</figure>";
+    let length = drawn[from..].find(end)? + end.len();
+    Some(drawn[from..from + length].to_owned())
 }
 
 fn inline_scripts(files: &BTreeMap<String, Vec<u8>>) -> String {
@@ -171,13 +169,15 @@ fn inline_scripts(files: &BTreeMap<String, Vec<u8>>) -> String {
     hashes.into_iter().collect::<Vec<_>>().join(" ")
 }
 
-/// Writes what mdBook reads: the summary, the introduction, the chapters with their code.
+/// Writes what mdBook reads: the summary, the introduction, the chapters with their code. Returns the first drawing of
+/// each chapter, by the answer's name.
 fn write_source(
     folder: &Path,
     answers: &[Answer],
     subjects: &[Subject],
     problems: &mut Vec<String>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut pictures = BTreeMap::new();
     let source = folder.join("src");
     fs::create_dir(&source)?;
     fs::write(source.join("SUMMARY.md"), summary(answers))?;
@@ -203,10 +203,11 @@ fn write_source(
         let mut drawing = Vec::new();
         let text = diagram::draw(&fold(&text), &mut drawing);
         problems.extend(drawing.iter().map(|it| format!("{}: chapter.md: {it}", answer.name)));
+        pictures.extend(picture(&text).map(|picture| (answer.name.to_owned(), picture)));
         fs::write(source.join(format!("{}.md", answer.name)), text)?;
         fs::write(source.join(calls), answer.suite.page())?;
     }
-    Ok(())
+    Ok(pictures)
 }
 
 /// The contents: all eighteen questions, and other answers. mdBook shows an entry without a page as a draft.
