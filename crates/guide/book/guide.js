@@ -292,6 +292,26 @@ class VoiceRecorder extends HTMLElement {
     }
 }
 
+// Sends a form, and goes to the page that the answer leads to. An error is shown, and what was written stays.
+async function sendForms(event) {
+    const form = event.target.closest('mock-interview form, verdict-quiz form, star-stories form');
+    if (!form || form.method !== 'post') return;
+    event.preventDefault();
+    const body = new URLSearchParams(new FormData(form, event.submitter));
+    // Not `form.action`: a field of this name hides it.
+    const response = await fetch(form.getAttribute('action'), { method: 'POST', body }).catch(() => null);
+    if (response?.ok) {
+        location.assign(response.url);
+        if (new URL(response.url).hash) location.reload();
+        return;
+    }
+    const said = document.createElement('p');
+    said.className = 'refused';
+    said.setAttribute('role', 'alert');
+    said.textContent = response ? (await response.json()).detail : 'the guide does not answer: is it still running?';
+    form.append(said);
+}
+
 // The cards of the first page: filters, and in a book without a server the marks that this browser has kept.
 class GuideContents extends HTMLElement {
     connectedCallback() {
@@ -407,11 +427,12 @@ function openAll() {
 
 // A wide box scrolls by keyboard too.
 function scrollByKeyboard() {
-    for (const box of document.querySelectorAll('.table-wrapper, .diagram, pre')) {
+    for (const box of document.querySelectorAll('.table-wrapper, .diagram, pre, pre code')) {
         if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     }
 }
 
+document.addEventListener('submit', sendForms);
 customElements.define('interview-clock', InterviewClock);
 customElements.define('voice-recorder', VoiceRecorder);
 customElements.define('guide-contents', GuideContents);
