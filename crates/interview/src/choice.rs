@@ -1,9 +1,6 @@
 //! What is asked next? The reader names a question, a level or a set; what is weak or long ago comes first.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    str::FromStr,
-};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use time::OffsetDateTime;
 
@@ -12,6 +9,7 @@ use crate::{
     memory::{Look, Memory, Went, look, rank},
     progress::Progress,
     session::Recall,
+    sheet::Stage,
     step::Plan,
     subject::Subject,
 };
@@ -31,18 +29,16 @@ pub enum Wish {
     Answer(String),
 }
 
-impl FromStr for Wish {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.trim() {
+impl From<&str> for Wish {
+    fn from(text: &str) -> Self {
+        match text.trim() {
             "" | "any" => Self::Any,
             "one-of-each" => Self::OneOfEach,
             "new" => Self::New,
             word => {
                 Difficulty::named(word).map_or_else(|| Self::Answer(word.to_owned()), Self::Level)
             }
-        })
+        }
     }
 }
 
@@ -107,7 +103,10 @@ pub fn plan(subject: &Subject, progress: &Progress, now: OffsetDateTime) -> Plan
     };
     let what = subject.chapter.breaks.iter().map(|it| &it.what);
     let questions = subject.chapter.follow_ups.iter().map(|it| &it.question);
+    let has_points = |stage: &Stage| subject.sheet.points.iter().any(|it| it.stage == *stage);
     Plan {
+        estimates: subject.sheet.estimates.iter().map(|it| it.of.clone()).collect(),
+        checklists: Stage::ALL.into_iter().filter(has_points).collect(),
         traps,
         breaks: picked(what, breaks, seed, recalled),
         follow_ups: picked(questions, follow_ups, seed, recalled),
@@ -166,8 +165,10 @@ mod tests {
 
     fn names(wish: &str, progress: &Progress, today: i64) -> Vec<String> {
         let subjects = subjects();
-        let wish = wish.parse().unwrap();
-        queue(&wish, &subjects, progress, day(today)).iter().map(|it| it.name.clone()).collect()
+        queue(&wish.into(), &subjects, progress, day(today))
+            .iter()
+            .map(|it| it.name.clone())
+            .collect()
     }
 
     #[test]
@@ -189,6 +190,7 @@ mod tests {
             held("d", Some(Level::Mid), 0),
         ];
         let progress = Progress { interviews, ..Progress::default() };
+        assert_eq!(names("", &progress, 0), ["b"], "what was asked today is not asked again");
         assert_eq!(names("", &progress, 1), ["e"], "it went badly");
         let tomorrow = names("beginner", &progress, 1);
         assert_eq!(tomorrow, ["b", "a"], "the new one before what is still fresh");

@@ -6,10 +6,10 @@ use anyhow::{Context, anyhow};
 use exmex::{Express, FlatEx};
 use serde::Deserialize;
 
-use crate::said::{NoNumber, Said, size};
+use crate::said::{NoNumber, Said, size, written};
 
-/// How far from the right value an estimate may be: a day may have 100,000 seconds, and not only 86,400.
-pub const TOLERANCE: f64 = 1.25;
+/// A right estimate is off by less: a day may have 100,000 seconds, and not only 86,400; but 4 levels are not 5.
+const TOLERANCE: f64 = 1.25;
 
 /// An estimate on the back of an envelope.
 #[derive(Clone, Debug, Deserialize)]
@@ -71,12 +71,12 @@ impl Estimate {
 
     /// Whether an estimate that is off by this factor counts as right. One that is no size at all does not.
     pub fn is_right(off_by: Option<f64>) -> bool {
-        off_by.is_some_and(|off| off <= TOLERANCE)
+        off_by.is_some_and(|off| off < TOLERANCE)
     }
 
     /// The formula with its numbers, and the result: `sums_per_second * 86400, with sums_per_second = 10: 864,000 sums`.
     pub fn shown(&self) -> String {
-        let given = self.given.iter().map(|(name, value)| format!("{name} = {value}"));
+        let given = self.given.iter().map(|(name, value)| format!("{name} = {}", written(*value)));
         let given = given.collect::<Vec<_>>().join(", ");
         let with = if given.is_empty() { given } else { format!(", with {given}") };
         format!("`{}`{with}: {}", self.formula, self.says)
@@ -125,6 +125,9 @@ mod tests {
             (60.0, "60 GB", "0.06 TB", 1.0),
             (60.0, "60 GB", "120", 2.0),
             (160.0, "160 ms", "80 ms", 2.0),
+            (160.0, "160 ms", "0.16 s", 1.0),
+            (160.0, "160 ms", "160", 1.0),
+            (25_600.0, "25,600 MB", "12.8 GB", 2.0),
             (10.0, "10", "0", f64::INFINITY),
             (10.0, "10", "-10", f64::INFINITY),
         ] {
@@ -138,9 +141,18 @@ mod tests {
     }
 
     #[test]
+    fn a_small_whole_number_has_to_be_exact() {
+        let levels = of(4.0, "4 levels");
+        for (said, is_right) in [("4", true), ("5", false), ("3", false)] {
+            assert_eq!(Estimate::is_right(Some(levels.off_by(said).unwrap())), is_right, "{said}");
+        }
+    }
+
+    #[test]
     fn the_formula_is_shown_with_its_numbers() {
         let shown = of(60.0, "60 GB").shown();
         assert_eq!(shown, "`value`, with value = 60: 60 GB");
+        assert!(of(1e6, "a million").shown().contains("value = 1,000,000"));
     }
 
     #[test]

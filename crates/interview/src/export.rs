@@ -111,7 +111,7 @@ pub fn percent(axis: &Axis) -> String {
     axis.share().map_or_else(|| "–".to_owned(), |share| format!("{:.0} %", 100.0 * share))
 }
 
-/// `2026-11-30`
+/// `2026-11-30`, where the reader was at that time.
 pub fn day(at: OffsetDateTime) -> String {
     at.format(format_description!("[year]-[month]-[day]")).unwrap_or_else(|_| at.to_string())
 }
@@ -150,7 +150,7 @@ mod tests {
             "**Level: senior.**",
             "Before, on 1970-01-01: below junior,",
             "| correctness | 4 of 4 | 100 % (before: 25 %) |",
-            "- Do not say “It always fits.” Three of four did not.\n  run it now: cargo run -- sums experiment overflow",
+            "- “It always fits.” Three of four did not.\n  run it now: cargo run -- sums experiment overflow",
         ] {
             assert!(text.contains(words), "no {words} in {text}");
         }

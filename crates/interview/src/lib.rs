@@ -32,6 +32,16 @@ pub mod words;
 use std::path::{Path, PathBuf};
 
 pub use sheet::{Interview, Kind, Stage};
+use time::{OffsetDateTime, UtcOffset};
+
+/// The time as the reader's own clock shows it, so that its date is the reader's today.
+pub fn now() -> OffsetDateTime {
+    // `time` does not read the offset in a program with threads; `chrono` does.
+    let seconds = chrono::Local::now().offset().local_minus_utc();
+    // In whole minutes: RFC 3339, which our files use, has no seconds here.
+    let offset = UtcOffset::from_whole_seconds(seconds / 60 * 60).unwrap_or(UtcOffset::UTC);
+    OffsetDateTime::now_utc().to_offset(offset)
+}
 
 /// The workspace's folder when this was compiled. Cargo compiles again if the folder moves.
 pub fn workspace() -> PathBuf {

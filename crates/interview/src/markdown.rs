@@ -19,6 +19,20 @@ pub fn plain(markdown: &str) -> String {
     text.trim().to_owned()
 }
 
+/// Plain text as Markdown that shows it unchanged. What stands between backticks stays code.
+pub fn literal(plain: &str) -> String {
+    let mut markdown = String::new();
+    let mut is_code = false;
+    for c in plain.chars() {
+        is_code ^= c == '`';
+        if !is_code && r"\*_[]<>&#~|".contains(c) {
+            markdown.push('\\');
+        }
+        markdown.push(c);
+    }
+    markdown
+}
+
 /// The same as HTML. Links lead to the chapter of `answer`, where the text stands. Elements in the text are left out.
 pub fn html(markdown: &str, answer: &str) -> String {
     let events = parsed(markdown)
@@ -60,6 +74,15 @@ mod tests {
     fn plain_text_has_no_marks() {
         assert_eq!(plain(TEXT), "Wrong: takes 53 µs in `a*b`, see `race`");
         assert_eq!(plain("one\n\ntwo"), "one\n\ntwo");
+    }
+
+    #[test]
+    fn plain_text_with_marks_is_shown_unchanged() {
+        for text in ["a*b*c and _d_", "[x](y) & <b> ~~no~~ | #1", r"back\slash", "`a*b` and `c_d`"]
+        {
+            assert_eq!(plain(&literal(text)), text);
+            assert!(!html(&literal(text), "x").contains("<em>"), "{text}");
+        }
     }
 
     #[test]

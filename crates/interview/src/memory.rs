@@ -3,7 +3,7 @@
 //! We keep only what the reader did, and compute the rest each time: a better scheduler needs no new file.
 
 use chrono::DateTime;
-use rs_fsrs::{Card, FSRS, Rating};
+use rs_fsrs::{Card, FSRS, Parameters, Rating};
 use time::OffsetDateTime;
 
 use crate::{outcome::Outcome, sheet::Level};
@@ -45,7 +45,9 @@ impl Memory {
         let mut looks: Vec<_> = looks.into_iter().collect();
         looks.sort_by_key(|look| look.at);
         let first = looks.first()?.at;
-        let scheduler = FSRS::default();
+        // In days only: the short-term steps of the default would ask again what went well ten minutes ago.
+        let parameters = Parameters { enable_short_term: false, ..Parameters::default() };
+        let scheduler = FSRS::new(parameters);
         let mut card = Card { due: chrono(first), last_review: chrono(first), ..Card::new() };
         for Look { at, went } in looks {
             let rating = match went {
@@ -60,9 +62,9 @@ impl Memory {
         Some(Self { due, recall: card.get_retrievability(chrono(now)) })
     }
 
-    /// Whether it should be seen again.
+    /// Whether it should be seen again on this day, at whatever hour.
     pub fn is_due(self, now: OffsetDateTime) -> bool {
-        self.due <= now
+        self.due.to_offset(now.offset()).date() <= now.date()
     }
 }
 
@@ -112,6 +114,19 @@ mod tests {
         let (bad, good) = (memory(&[(0, Went::Badly)], 1), memory(&[(0, Went::Easily)], 1));
         assert!(bad.due < good.due, "{bad:?} {good:?}");
         assert!(bad.is_due(at(1)) && !good.is_due(at(1)));
+    }
+
+    #[test]
+    fn what_went_well_once_does_not_come_back_on_the_next_day_and_what_went_badly_does() {
+        let (good, bad) = (memory(&[(0, Went::Well)], 0), memory(&[(0, Went::Badly)], 0));
+        assert!(!good.is_due(at(0)) && !good.is_due(at(1)), "{good:?}");
+        assert!(!bad.is_due(at(0) + time::Duration::minutes(20)), "{bad:?}");
+        assert!(bad.is_due(at(1)), "{bad:?}");
+        let earlier_in_the_day = at(1) - time::Duration::hours(3);
+        let evening = Look { at: at(0) + time::Duration::hours(20), went: Went::Badly };
+        let evening = Memory::of([evening], at(1)).unwrap();
+        assert!(evening.is_due(at(1) + time::Duration::hours(1)), "judged late, due early");
+        assert!(!evening.is_due(earlier_in_the_day));
     }
 
     #[test]

@@ -77,6 +77,13 @@ pub enum Proof {
     },
     /// Code: a file from the workspace's root, and the anchor in it.
     Code(String),
+    /// Where no experiment and no code proves it: a part of the chapter.
+    Part {
+        /// The answer's name.
+        answer: String,
+        /// The part's heading.
+        heading: String,
+    },
 }
 
 impl Axis {
@@ -101,11 +108,27 @@ impl Proof {
         Self::Experiment { answer: subject.name.clone(), name: proof.to_owned() }
     }
 
+    /// The part of the chapter that teaches what is said in this stage.
+    fn part(subject: &Subject, stage: Stage) -> Self {
+        let heading = match stage {
+            Stage::Clarify => "Ask first",
+            Stage::Estimate => "Scale it",
+            Stage::Design => "The design",
+            Stage::DeepDive => "Break it",
+            Stage::FollowUps => "Follow-ups",
+            Stage::SumUp => "Say it in two minutes",
+        };
+        Self::Part { answer: subject.name.clone(), heading: heading.to_owned() }
+    }
+
     /// `run it now: cargo run -- …`, or where to read.
     pub fn in_words(&self) -> String {
         match self {
             Self::Experiment { answer, name } => format!("run it now: {}", command(answer, name)),
             Self::Code(place) => format!("read {place}"),
+            Self::Part { answer, heading } => {
+                format!("read “{heading}” in crates/{answer}/chapter.md")
+            }
         }
     }
 }
@@ -121,7 +144,7 @@ impl Outcome {
                 proof: flag.proof.as_deref().map(|proof| Proof::of(subject, proof)),
             })
             .collect();
-        let (level, reason) = level(subject, &notes);
+        let Judged { level, reason, is_flagged } = judged(subject, &notes);
         Self {
             answer: session.answer.clone(),
             title: subject.chapter.title.clone(),
@@ -132,7 +155,7 @@ impl Outcome {
                 .map(|stage| (stage, session.clock.used(stage, now).as_secs()))
                 .collect(),
             axes: axes(session, subject),
-            raise: raise(subject, &notes, level),
+            raise: raise(subject, &notes, level, is_flagged),
             level,
             reason,
             flags,
@@ -191,9 +214,16 @@ fn enough(all: usize) -> usize {
     (2 * all).div_ceil(3)
 }
 
-/// The level and its reason. A red flag makes a senior a mid, two make a junior; who judges most sentences wrongly is no
-/// senior.
-fn level(subject: &Subject, notes: &Notes) -> (Option<Level>, String) {
+/// The level, and why.
+struct Judged {
+    level: Option<Level>,
+    reason: String,
+    /// Whether the red flags have lowered it.
+    is_flagged: bool,
+}
+
+/// A red flag makes a senior a mid, two make a junior. A reader who gets most verdicts wrong is not a senior.
+fn judged(subject: &Subject, notes: &Notes) -> Judged {
     let mut reached = None;
     let mut reason = Vec::new();
     for level in Level::ALL {
@@ -206,6 +236,12 @@ fn level(subject: &Subject, notes: &Notes) -> (Option<Level>, String) {
         reason.push(format!("{got} of {all} {name} points"));
         reached = Some(level);
     }
+    let most = match notes.flags.len() {
+        0 => None,
+        1 => Some(Level::Mid),
+        _ => Some(Level::Junior),
+    };
+    let is_flagged = most.is_some_and(|most| reached > Some(most));
     let mut cap = |most: Level, why: String| {
         if reached > Some(most) {
             reached = Some(most);
@@ -214,20 +250,26 @@ fn level(subject: &Subject, notes: &Notes) -> (Option<Level>, String) {
     };
     match notes.flags.len() {
         0 => {}
-        1 => cap(Level::Mid, "a red flag: not more than mid".to_owned()),
-        flags => cap(Level::Junior, format!("{flags} red flags: not more than junior")),
+        1 => cap(Level::Mid, "one red flag, so at most mid".to_owned()),
+        flags => cap(Level::Junior, format!("{flags} red flags, so at most junior")),
     }
     let (right, judged) =
         (notes.verdicts.values().filter(|it| it.right).count(), notes.verdicts.len());
     if 2 * right < judged {
-        cap(Level::Mid, format!("{right} of {judged} sentences judged rightly: not more than mid"));
+        cap(Level::Mid, format!("only {right} of {judged} verdicts were right, so at most mid"));
     }
-    (reached, format!("{}.", reason.join("; ")))
+    Judged { level: reached, reason: format!("{}.", reason.join("; ")), is_flagged }
 }
 
-/// At most three: what was flagged, then the missing points of the next level, then those of lower and of higher levels,
-/// and then the sentences that were judged wrongly. What an experiment proves comes first.
-fn raise(subject: &Subject, notes: &Notes, reached: Option<Level>) -> Vec<Advice> {
+/// At most three: red flags that have lowered the level, then the missing points of the next level, then those of lower
+/// and of higher levels, the sentences that were judged wrongly, and the other red flags. Within a level, what an
+/// experiment proves comes first.
+fn raise(
+    subject: &Subject,
+    notes: &Notes,
+    reached: Option<Level>,
+    is_flagged: bool,
+) -> Vec<Advice> {
     let next = match reached {
         None => Level::Junior,
         Some(Level::Junior) => Level::Mid,
@@ -246,16 +288,19 @@ fn raise(subject: &Subject, notes: &Notes, reached: Option<Level>) -> Vec<Advice
         let is_proved = point.proof.as_ref().is_some_and(|proof| !proof.contains(':'));
         (point.level != next, point.level, !is_proved)
     });
-    let missing = missing
-        .into_iter()
-        .map(|it| advice(format!("{} ({})", it.says, it.level.name()), it.proof.as_deref()));
+    let missing = missing.into_iter().map(|it| {
+        let advice = advice(format!("{} ({})", it.says, it.level.name()), it.proof.as_deref());
+        let part = || Proof::part(subject, it.stage);
+        Advice { proof: Some(advice.proof.unwrap_or_else(part)), ..advice }
+    });
     let wrong = notes.verdicts.iter().filter(|(_, it)| !it.right);
     let wrong = wrong.filter_map(|(says, _)| {
         let sentence = subject.sentence(says)?;
         let says = format!("“{says}”: {}", sentence.verdict.words().to_lowercase());
         Some(advice(says, sentence.experiments.first().map(|it| &**it)))
     });
-    flags.chain(missing).chain(wrong).take(3).collect()
+    let (first, last): (Vec<_>, Vec<_>) = flags.partition(|_| is_flagged);
+    first.into_iter().chain(missing).chain(wrong).chain(last).take(3).collect()
 }
 
 #[cfg(test)]
@@ -311,6 +356,18 @@ pub(crate) mod tests {
         let words = first.proof.as_ref().unwrap().in_words();
         assert_eq!(words, "run it now: cargo run -- sums experiment overflow");
         assert!(outcome.raise.iter().all(|it| it.says.ends_with("(junior)")), "{outcome:?}");
+        let words: Vec<_> =
+            outcome.raise.iter().map(|it| it.proof.as_ref().unwrap().in_words()).collect();
+        assert_eq!(words[1], "read “Ask first” in crates/sums/chapter.md");
+        assert_eq!(words[2], "read “Scale it” in crates/sums/chapter.md");
+    }
+
+    #[test]
+    fn a_red_flag_that_lowers_nothing_leaves_the_three_points_to_what_does() {
+        let outcome = outcome(&[], &[0, 1], 2);
+        assert_eq!(outcome.level, None);
+        assert!(outcome.raise.iter().all(|it| it.says.ends_with("(junior)")), "{outcome:?}");
+        assert_eq!(outcome.flags.len(), 2);
     }
 
     #[test]
@@ -325,7 +382,7 @@ pub(crate) mod tests {
     fn red_flags_and_wrong_verdicts_cap_the_level_and_say_so() {
         let one = outcome(&[0, 1], &[0], 0);
         assert_eq!(one.level, Some(Level::Mid));
-        assert!(one.reason.contains("a red flag"), "{}", one.reason);
+        assert!(one.reason.contains("one red flag"), "{}", one.reason);
         assert!(one.raise[0].says.contains("It always fits."), "{:?}", one.raise);
         assert_eq!(one.flags.len(), 1);
         let two = outcome(&[0, 1], &[0, 1], 0);

@@ -1,11 +1,11 @@
 //! How far is the reader? `.progress/progress.json` remembers it. Git ignores this file, so it survives a restart, a
 //! `git pull` and a `cargo clean`.
 //!
-//! Invariant: a file that we cannot read is never overwritten, and a written file is always whole.
+//! Invariant: a file that we cannot read is never overwritten, and a written file is always whole and can be read back.
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
@@ -14,7 +14,13 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{chapter::Verdict, outcome::Outcome, session::Session};
+use crate::{
+    chapter::Verdict,
+    choice::{Wish, plan, queue},
+    outcome::Outcome,
+    session::Session,
+    subject::Subject,
+};
 
 /// The form of the file that this program writes. A program that needs another form raises it.
 const VERSION: u64 = 1;
@@ -137,7 +143,8 @@ impl Progress {
         match json["version"].as_u64() {
             Some(VERSION) => Ok(serde_json::from_value(json)?),
             Some(version) => bail!(
-                "it has version {version}, and this program knows version {VERSION}: `git pull` may bring a newer one"
+                "a newer version of this program wrote it (version {version}; this one reads version {VERSION}). Run \
+                 `git pull`"
             ),
             None => bail!("it has no version"),
         }
@@ -167,9 +174,15 @@ impl Progress {
     /// Writes the file completely or not at all.
     fn store(&self, workspace: &Path) -> anyhow::Result<()> {
         let path = path(workspace);
+        // A link stays a link: the file may be in a folder that is synchronized.
+        let path = fs::canonicalize(&path).unwrap_or(path);
+        let text = self.text()?;
+        // What cannot be read back would cost the reader everything that the file holds.
+        Self::parse(&text).context("this change is not kept, because it could not be read back")?;
         let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(folder(workspace))?;
-            file.write_all(self.text()?.as_bytes())?;
+            let folder = path.parent().context("it has no folder")?;
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            file.write_all(text.as_bytes())?;
             // Before the new name: after a power failure there is the old file or the new one.
             file.as_file().sync_all()?;
             file.persist(&path)?;
@@ -178,20 +191,51 @@ impl Progress {
         write().with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Keeps an interview that goes on. Refuses if the same interview went on elsewhere meanwhile: in a browser, or in
-    /// another terminal. `taken` is how many inputs it had when the caller saw it.
-    pub fn keep(&mut self, session: Session, taken: usize) -> anyhow::Result<()> {
-        if let Some(known) = &self.current {
-            let is_same = known.begun == session.begun && known.answer == session.answer;
-            ensure!(is_same, "another interview has begun meanwhile: {}", known.answer);
-            ensure!(known.taken == taken, "this interview went on elsewhere: continue it there");
+    /// Begins to ask what the reader wishes, one question after another. Returns whether there is anything to ask.
+    /// While an interview goes on, it goes on.
+    pub fn begin(&mut self, wish: &Wish, subjects: &[Subject], now: OffsetDateTime) -> bool {
+        if self.current.is_none() {
+            let names = queue(wish, subjects, self, now).iter().map(|it| it.name.clone()).collect();
+            self.queue = names;
+            self.begin_next(subjects, now);
         }
-        self.current = Some(session);
+        self.current.is_some()
+    }
+
+    /// Begins the next question of the set, if none goes on.
+    pub fn begin_next(&mut self, subjects: &[Subject], now: OffsetDateTime) {
+        if self.current.is_some() {
+            return;
+        }
+        let Some(subject) = self.next_of_set(subjects) else { return };
+        let at = self.queue.iter().position(|name| *name == subject.name).unwrap_or_default();
+        self.queue.drain(..=at);
+        self.current = Some(Session::begin(subject, plan(subject, self, now), now));
+    }
+
+    /// The next question of the set. One that is not in the book any more is left out.
+    pub fn next_of_set<'a>(&self, subjects: &'a [Subject]) -> Option<&'a Subject> {
+        self.queue.iter().find_map(|name| subjects.iter().find(|subject| subject.name == *name))
+    }
+
+    /// Gives up the interview that goes on, and the set.
+    pub fn give_up(&mut self) {
+        self.current = None;
+        self.queue.clear();
+    }
+
+    /// Keeps an interview that goes on. Refuses if the same interview went on or was ended elsewhere meanwhile: in a
+    /// browser, or in another terminal. `taken` is how many inputs it had when the caller saw it.
+    pub fn keep(&mut self, session: Session, taken: usize) -> anyhow::Result<()> {
+        let known = self.same(&session.answer, session.begun)?;
+        ensure!(known.taken == taken, "this interview went on elsewhere: continue it there");
+        *known = session;
         Ok(())
     }
 
     /// Ends the interview that goes on, and keeps its result and its verdicts.
-    pub fn finish(&mut self, outcome: Outcome) {
+    pub fn finish(&mut self, outcome: Outcome) -> anyhow::Result<()> {
+        self.same(&outcome.answer, outcome.begun)?;
         let judged = outcome.notes.verdicts.iter().map(|(says, judgement)| Judged {
             at: outcome.ended,
             answer: outcome.answer.clone(),
@@ -201,11 +245,15 @@ impl Progress {
         self.judged.extend(judged);
         self.interviews.push(outcome);
         self.current = None;
+        Ok(())
     }
 
-    /// Takes the next question of the set, if there is one.
-    pub fn next_in_queue(&mut self) -> Option<String> {
-        (!self.queue.is_empty()).then(|| self.queue.remove(0))
+    /// The interview that goes on, if it is this one.
+    fn same(&mut self, answer: &str, begun: OffsetDateTime) -> anyhow::Result<&mut Session> {
+        let known = self.current.as_mut().filter(|it| it.answer == answer && it.begun == begun);
+        known.context(
+            "this interview was ended elsewhere: `cargo run -- interview export` shows its result",
+        )
     }
 
     /// The results of this answer's interviews, the oldest first.
@@ -213,28 +261,58 @@ impl Progress {
         self.interviews.iter().filter(move |outcome| outcome.answer == answer)
     }
 
-    /// Adds everything that another progress has and this one does not. Nothing is lost.
-    pub fn merge(&mut self, other: Self) {
+    /// Adds everything that another progress has and this one does not. Only one interview can go on: returns the
+    /// other's if it is left out.
+    pub fn merge(&mut self, other: Self) -> Option<Session> {
         let Self { version: _, current, queue, interviews, judged, read, ran, predicted, stories } =
             other;
-        if self.current.is_none() && self.queue.is_empty() {
-            (self.current, self.queue) = (current, queue);
-        }
-        add(&mut self.interviews, interviews);
+        // By what they are about and not by equality: another program may have rounded a number.
+        add(&mut self.interviews, interviews, |a, b| (a.begun, &a.answer) == (b.begun, &b.answer));
         self.interviews.sort_by(|a, b| (a.begun, &a.answer).cmp(&(b.begun, &b.answer)));
-        add(&mut self.judged, judged);
+        add(&mut self.judged, judged, |a, b| {
+            (a.at, &a.answer, &a.says) == (b.at, &b.answer, &b.says)
+        });
         self.judged.sort();
         self.read.extend(read);
         self.ran.extend(ran);
-        add(&mut self.predicted, predicted);
+        add(&mut self.predicted, predicted, |a, b| {
+            (a.at, &a.answer, &a.experiment) == (b.at, &b.answer, &b.experiment)
+        });
         self.predicted.sort_by_key(|prediction| prediction.at);
-        add(&mut self.stories, stories);
+        add(&mut self.stories, stories, PartialEq::eq);
+        // An interview that was finished on one machine does not go on on the other.
+        let current = current.filter(|session| !self.has_finished(session));
+        if self.current.as_ref().is_some_and(|session| self.has_finished(session)) {
+            self.current = None;
+        }
+        if self.queue.is_empty() {
+            self.queue = queue;
+        }
+        match (&self.current, current) {
+            (Some(ours), Some(theirs))
+                if (ours.begun, &ours.answer) == (theirs.begun, &theirs.answer) =>
+            {
+                if theirs.taken > ours.taken {
+                    self.current = Some(theirs);
+                }
+                None
+            }
+            (Some(_), theirs) => theirs,
+            (None, theirs) => {
+                self.current = theirs;
+                None
+            }
+        }
+    }
+
+    fn has_finished(&self, session: &Session) -> bool {
+        self.interviews_of(&session.answer).any(|outcome| outcome.begun == session.begun)
     }
 }
 
-fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
+fn add<T>(all: &mut Vec<T>, more: Vec<T>, is_same: impl Fn(&T, &T) -> bool) {
     for one in more {
-        if !all.contains(&one) {
+        if !all.iter().any(|known| is_same(known, &one)) {
             all.push(one);
         }
     }
@@ -264,7 +342,7 @@ fn lock(workspace: &Path) -> anyhow::Result<File> {
     let path = folder(workspace).join("lock");
     let lock = || {
         fs::create_dir_all(folder(workspace))?;
-        let file = File::create(&path)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
         file.lock()?;
         anyhow::Ok(file)
     };
@@ -296,10 +374,12 @@ mod tests {
         assert_eq!(Progress::load(root.path()).unwrap(), Progress::default());
         let session = Session::begin(&small(), plan(), at(7));
         Progress::change(root.path(), |progress| {
-            progress.finish(outcome(&[0], &[0], 1));
+            progress.current = Some(Session::begin(&small(), plan(), at(0)));
+            progress.finish(outcome(&[0], &[0], 1))?;
             progress.judged.push(judgement(3, true));
             progress.read.insert("sums".to_owned());
-            progress.keep(session.clone(), 0)
+            progress.current = Some(session.clone());
+            Ok(())
         })
         .unwrap();
         let back = Progress::load(root.path()).unwrap();
@@ -320,7 +400,7 @@ mod tests {
             ("{\"version\": 1, \"interviews\"", "EOF"),
             ("", "EOF"),
             ("[]", "no version"),
-            ("{\"version\": 2}", "version 2"),
+            ("{\"version\": 2}", "`git pull`"),
             ("{\"version\": 1, \"more\": 1}", "unknown field `more`"),
         ] {
             fs::write(&path, text).unwrap();
@@ -367,9 +447,8 @@ mod tests {
 
     #[test]
     fn an_interview_that_went_on_elsewhere_is_not_overwritten() {
-        let mut progress = Progress::default();
         let session = Session::begin(&small(), plan(), at(7));
-        progress.keep(session.clone(), 0).unwrap();
+        let mut progress = Progress { current: Some(session.clone()), ..Progress::default() };
         let further = Session { taken: 1, ..session.clone() };
         progress.keep(further.clone(), 0).unwrap();
         let error = progress.keep(further.clone(), 0).unwrap_err().to_string();
@@ -379,15 +458,121 @@ mod tests {
         assert_eq!(progress.current, Some(further));
     }
 
+    #[test]
+    fn an_interview_that_was_ended_elsewhere_stays_ended_and_counts_once() {
+        let session = Session::begin(&small(), plan(), at(0));
+        let begun = Progress { current: Some(session.clone()), ..Progress::default() };
+        // Finished here, and still open in another terminal.
+        let mut progress = begun.clone();
+        progress.finish(outcome(&[0], &[], 0)).unwrap();
+        let ended = progress.clone();
+        let error = progress.keep(session.clone(), 0).unwrap_err().to_string();
+        assert!(error.contains("ended elsewhere"), "{error}");
+        progress.finish(outcome(&[0], &[], 0)).unwrap_err();
+        assert_eq!(progress, ended);
+        // Given up here, and finished in another terminal.
+        let mut progress = begun;
+        progress.give_up();
+        assert!(progress.keep(session, 0).is_err());
+        progress.finish(outcome(&[0], &[], 0)).unwrap_err();
+        assert!(progress.interviews.is_empty());
+    }
+
+    #[test]
+    fn a_set_is_asked_one_after_another_and_without_what_has_gone() {
+        let subjects = [small()];
+        let queue = ["gone", "sums"].map(str::to_owned).to_vec();
+        let mut progress = Progress { queue, ..Progress::default() };
+        assert_eq!(progress.next_of_set(&subjects).map(|it| &*it.name), Some("sums"));
+        progress.begin_next(&subjects, at(1));
+        assert_eq!(progress.current.as_ref().map(|it| &*it.answer), Some("sums"));
+        assert!(progress.queue.is_empty());
+        assert!(progress.begin(&Wish::Any, &subjects, at(2)), "it goes on");
+        assert_eq!(progress.current.as_ref().unwrap().begun, at(1));
+        progress.give_up();
+        assert!(!progress.begin(&Wish::Answer("gone".to_owned()), &subjects, at(3)));
+    }
+
+    #[test]
+    fn a_change_that_could_not_be_read_back_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let prediction = |value| Prediction {
+            at: at(1),
+            answer: "sums".to_owned(),
+            experiment: "many".to_owned(),
+            check: None,
+            figure: Some(("seconds".to_owned(), value)),
+        };
+        let predict = |value| {
+            Progress::change(root.path(), |progress| {
+                progress.predicted.push(prediction(value));
+                Ok(())
+            })
+        };
+        predict(2.0).unwrap();
+        let error = format!("{:#}", predict(f64::INFINITY).unwrap_err());
+        assert!(error.contains("not kept"), "{error}");
+        assert_eq!(Progress::load(root.path()).unwrap().predicted, [prediction(2.0)]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_the_file_stays_a_link() {
+        let (root, synchronized) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let target = synchronized.path().join("mine.json");
+        fs::write(&target, Progress::default().text().unwrap()).unwrap();
+        fs::create_dir(folder(root.path())).unwrap();
+        std::os::unix::fs::symlink(&target, path(root.path())).unwrap();
+        Progress::change(root.path(), |progress| {
+            progress.judged.push(judgement(3, true));
+            Ok(())
+        })
+        .unwrap();
+        assert!(path(root.path()).is_symlink());
+        assert!(fs::read_to_string(&target).unwrap().contains("Addition is quick"));
+    }
+
+    #[test]
+    fn an_import_takes_an_interview_that_goes_on_but_not_one_that_is_over() {
+        let session = Session::begin(&small(), plan(), at(0));
+        let begun = Progress { current: Some(session.clone()), ..Progress::default() };
+        let mut finished = begun.clone();
+        finished.finish(outcome(&[0], &[], 0)).unwrap();
+        let mut merged = finished.clone();
+        assert_eq!(merged.merge(begun.clone()), None);
+        assert_eq!(merged, finished, "an older export does not revive it");
+        let mut merged = begun.clone();
+        assert_eq!(merged.merge(finished.clone()), None);
+        assert_eq!((merged.current, merged.interviews), (None, finished.interviews));
+        let further = Session { taken: 3, ..session.clone() };
+        let mut merged = begun.clone();
+        merged.merge(Progress { current: Some(further.clone()), ..Progress::default() });
+        assert_eq!(merged.current, Some(further));
+        let other = Session { begun: at(9), ..session.clone() };
+        let mut merged = begun;
+        let left = merged.merge(Progress { current: Some(other.clone()), ..Progress::default() });
+        assert_eq!((left, merged.current), (Some(other), Some(session)));
+    }
+
+    /// An interview that began at this second, with a number that has many digits.
+    fn held(second: i64) -> Outcome {
+        let mut one = outcome(&[0], &[], 1);
+        one.begun = at(second);
+        for guess in one.notes.estimates.values_mut() {
+            guess.off_by = Some(1.0 + f64::from(u8::try_from(second).unwrap()) / 7.0);
+        }
+        one
+    }
+
     fn some_progress() -> impl Strategy<Value = Progress> {
-        let judged = proptest::collection::vec((0_i64..5, any::<bool>()), 0..6);
+        let judged = proptest::collection::btree_set(0_i64..5, 0..6);
         let read = proptest::collection::btree_set("[ab]", 0..3);
-        (judged, read).prop_map(|(all, read)| {
-            let mut progress = Progress { read, ..Progress::default() };
-            // As a program writes them: in order, and each once.
-            add(&mut progress.judged, all.into_iter().map(|it| judgement(it.0, it.1)).collect());
-            progress.judged.sort();
-            progress
+        let interviews = proptest::collection::btree_set(0_i64..4, 0..3);
+        (judged, read, interviews).prop_map(|(judged, read, interviews)| Progress {
+            judged: judged.into_iter().map(|second| judgement(second, second % 2 == 0)).collect(),
+            interviews: interviews.into_iter().map(held).collect(),
+            read,
+            ..Progress::default()
         })
     }
 
@@ -400,11 +585,23 @@ mod tests {
                 prop_assert_eq!(merged.judged.iter().filter(|it| *it == judged).count(), 1);
             }
             prop_assert!(merged.read.is_superset(&one.read) && merged.read.is_superset(&other.read));
+            for held in one.interviews.iter().chain(&other.interviews) {
+                prop_assert_eq!(merged.interviews.iter().filter(|it| *it == held).count(), 1);
+            }
             let mut turned = other.clone();
             turned.merge(one.clone());
             prop_assert_eq!(&turned, &merged);
             merged.merge(other);
             prop_assert_eq!(turned, merged);
+        }
+
+        #[test]
+        fn a_progress_is_the_same_after_a_journey_through_its_file(progress in some_progress()) {
+            let text = progress.text().unwrap();
+            prop_assert_eq!(&Progress::parse(&text).unwrap(), &progress);
+            let mut merged = progress.clone();
+            merged.merge(Progress::parse(&text).unwrap());
+            prop_assert_eq!(merged, progress);
         }
     }
 }

@@ -42,7 +42,7 @@ pub fn ten<'a>(
     progress: &Progress,
     now: OffsetDateTime,
 ) -> Vec<Question<'a>> {
-    let day = now.unix_timestamp() / 86_400;
+    let day = i64::from(now.date().to_julian_day());
     let mut ranked = Vec::new();
     for subject in subjects {
         let mut of_chapter: Vec<_> = subject.chapter.sentences.iter().collect();
@@ -67,9 +67,10 @@ fn memory(
     memory_of_sentence(&subject.name, &sentence.says, progress, now)
 }
 
-/// How many sentences were judged on this day (UTC).
+/// How many sentences were judged on this day, as the reader's clock counts days.
 pub fn done_today(progress: &Progress, now: OffsetDateTime) -> usize {
-    progress.judged.iter().filter(|it| it.at.date() == now.date()).count()
+    let today = |at: OffsetDateTime| at.to_offset(now.offset()).date() == now.date();
+    progress.judged.iter().filter(|it| today(it.at)).count()
 }
 
 /// How far the reader is with the sentences of these chapters.
@@ -129,7 +130,6 @@ mod tests {
         let subjects = subjects();
         let judged = vec![
             said("c", "Addition is quick", false, day(0)),
-            said("a", "Addition is quick", true, day(-3)),
             said("a", "Addition is quick", true, day(0)),
         ];
         let progress = Progress { judged, ..Progress::default() };
@@ -138,6 +138,31 @@ mod tests {
         let again =
             ten.iter().any(|it| it.subject.name == "a" && it.sentence.says == "Addition is quick");
         assert!(!again, "the other fourteen are new");
+    }
+
+    #[test]
+    fn what_was_judged_today_does_not_come_again_before_all_others() {
+        let subjects = subjects();
+        let mut progress = Progress::default();
+        for at in 0..16 {
+            let now = day(0) + time::Duration::minutes(at);
+            let next = ten(&subjects, &progress, now)[0];
+            let (answer, says) = (&*next.subject.name, &*next.sentence.says);
+            let known = progress.judged.iter().any(|it| it.answer == answer && it.says == says);
+            assert!(!known, "{says} of {answer} comes again after {at} sentences");
+            progress.judged.push(said(answer, says, at % 2 == 0, now));
+        }
+    }
+
+    #[test]
+    fn a_day_ends_at_the_readers_midnight() {
+        let new_york =
+            |hour| day(0).to_offset(time::macros::offset!(-5)).replace_hour(hour).unwrap();
+        let judged = vec![said("c", "Addition is quick", false, new_york(18))];
+        let progress = Progress { judged, ..Progress::default() };
+        // In UTC that is the next day.
+        assert_eq!(done_today(&progress, new_york(23)), 1);
+        assert_eq!(done_today(&progress, new_york(23) + time::Duration::hours(2)), 0);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 use crate::{
     chapter::Verdict,
-    estimate::TOLERANCE,
+    estimate::Estimate,
+    markdown::literal,
+    said::written,
     session::{HABITS, Recall, Session},
     sheet::{Kind, Point, Stage},
     step::Step,
@@ -65,13 +67,13 @@ pub enum Wants {
 impl Session {
     /// What is shown now.
     pub fn screen(&self, subject: &Subject) -> Screen {
-        let step = self.step(subject);
+        let step = self.step();
         let (heading, says, wants) = match step {
             Step::Ask => opening(subject),
             Step::Asked => self.asked(subject),
             Step::Answers => self.answers(subject),
             Step::Missed => self.missed(subject),
-            Step::Estimate(at) => estimate(subject, at),
+            Step::Estimate(at) => self.estimate(subject, at),
             Step::Estimated(at) => self.estimated(subject, at),
             Step::Design => design(subject),
             Step::Trap(at) => self.trap(at),
@@ -128,22 +130,43 @@ impl Session {
         ("What you should have asked too".to_owned(), vec![says], Wants::Next)
     }
 
+    fn estimate(&self, subject: &Subject, at: usize) -> Parts {
+        let Some(estimate) = self.estimate_of(subject, at) else { return gone() };
+        let given = estimate.given.iter();
+        let given =
+            given.map(|(name, value)| format!("{}: {}", name.replace('_', " "), written(*value)));
+        let unit = match estimate.unit() {
+            "" => String::new(),
+            unit => format!(" Say it in: {unit}."),
+        };
+        let words = format!("Estimate: **{}**.{unit} You know:", estimate.of);
+        let number = format!("Estimate {} of {}", at + 1, self.plan.estimates.len());
+        (number, vec![Say::Interviewer(words), Say::List(given.collect())], Wants::Number)
+    }
+
+    fn estimate_of<'a>(&self, subject: &'a Subject, at: usize) -> Option<&'a Estimate> {
+        subject.estimate(self.plan.estimates.get(at)?)
+    }
+
     fn estimated(&self, subject: &Subject, at: usize) -> Parts {
-        let Some(estimate) = subject.sheet.estimates.get(at) else { return gone() };
+        let Some(estimate) = self.estimate_of(subject, at) else { return gone() };
         let guess = self.notes.estimates.get(&estimate.of);
-        let said = guess.map_or("", |guess| &guess.said);
+        let said = guess.map_or("", |guess| &*guess.said);
         let verdict = match guess.and_then(|guess| guess.off_by) {
             _ if said.is_empty() => "Skipped.".to_owned(),
-            None => format!("{said}: that cannot be."),
-            Some(off) if off <= TOLERANCE => format!("{said}: right."),
-            Some(off) => format!("{said}: off by a factor of {}.", crate::measured::rounded(off)),
+            None => "An estimate must be above zero.".to_owned(),
+            off if Estimate::is_right(off) => "Right.".to_owned(),
+            Some(off) => format!("Off by a factor of {}.", crate::measured::rounded(off)),
         };
-        let says = vec![Say::Text(format!("**{verdict}**")), Say::Text(estimate.shown())];
+        let own = (!said.is_empty()).then(|| Say::Own(said.to_owned()));
+        let shown = [Say::Text(format!("**{verdict}**")), Say::Text(estimate.shown())];
+        let says = own.into_iter().chain(shown).collect();
         ("The formula".to_owned(), says, Wants::Next)
     }
 
     fn trap(&self, at: usize) -> Parts {
         let Some(says) = self.plan.traps.get(at) else { return gone() };
+        let says = literal(says);
         let says = format!("Everybody says: “{says}”. Does it hold? Say why, aloud; then choose.");
         ("What everybody says".to_owned(), vec![Say::Interviewer(says)], verdicts())
     }
@@ -157,6 +180,7 @@ impl Session {
 
     fn breaks(&self, at: usize) -> Parts {
         let Some(what) = self.plan.breaks.get(at) else { return gone() };
+        let what = literal(what);
         let says = format!("This fails first: {what}. How does it show, and what do you do?");
         ("What breaks".to_owned(), vec![Say::Interviewer(says)], Wants::Aloud)
     }
@@ -166,7 +190,7 @@ impl Session {
         let row = subject.chapter.breaks.iter().find(|row| Some(&row.what) == what);
         let says = match row {
             Some(row) => vec![
-                Say::Text(format!("**{}**", row.what)),
+                Say::Text(format!("**{}**", literal(&row.what))),
                 Say::Text(format!("How it shows: {}", row.shows)),
                 Say::Text(format!("What to do: {}", row.remedy)),
             ],
@@ -178,7 +202,7 @@ impl Session {
     fn follow_up(&self, at: usize) -> Parts {
         let Some(question) = self.plan.follow_ups.get(at) else { return gone() };
         let heading = format!("Follow-up {} of {}", at + 1, self.plan.follow_ups.len());
-        (heading, vec![Say::Interviewer(question.clone())], Wants::Aloud)
+        (heading, vec![Say::Interviewer(literal(question))], Wants::Aloud)
     }
 
     fn follow_up_shown(&self, subject: &Subject, at: usize) -> Parts {
@@ -186,7 +210,10 @@ impl Session {
         let all = &subject.chapter.follow_ups;
         let says = match all.iter().find(|it| Some(&it.question) == question) {
             Some(it) => {
-                vec![Say::Text(format!("*{}*", it.question)), Say::Text(it.answer.clone())]
+                vec![
+                    Say::Text(format!("*{}*", literal(&it.question))),
+                    Say::Text(it.answer.clone()),
+                ]
             }
             None => vec![Say::Text(GONE.to_owned())],
         };
@@ -212,8 +239,10 @@ impl Session {
 impl Subject {
     /// The verdict on a sentence, what was recorded, and how to try it.
     pub fn verdict_shown(&self, sentence: &crate::chapter::Sentence) -> Vec<Say> {
-        let mut says =
-            vec![Say::Text(format!("“{}”", sentence.says)), Say::Text(sentence.reason.clone())];
+        let mut says = vec![
+            Say::Text(format!("“{}”", literal(&sentence.says))),
+            Say::Text(sentence.reason.clone()),
+        ];
         let recorded = self.recorded(sentence);
         if !recorded.is_empty() {
             let recorded = recorded.into_iter().map(|line| format!("Recorded: {line}"));
@@ -230,7 +259,7 @@ type Parts = (String, Vec<Say>, Wants);
 
 /// The head of a judged sentence.
 pub fn judged(right: bool) -> &'static str {
-    if right { "Right" } else { "Not so" }
+    if right { "Right" } else { "Our verdict differs" }
 }
 
 /// The three verdicts, to choose from.
@@ -266,19 +295,6 @@ fn opening(subject: &Subject) -> Parts {
     (subject.chapter.title.clone(), says, Wants::Text)
 }
 
-fn estimate(subject: &Subject, at: usize) -> Parts {
-    let Some(estimate) = subject.sheet.estimates.get(at) else { return gone() };
-    let given =
-        estimate.given.iter().map(|(name, value)| format!("{}: {value}", name.replace('_', " ")));
-    let unit = match estimate.unit() {
-        "" => String::new(),
-        unit => format!(" Say it in: {unit}."),
-    };
-    let words = format!("Estimate: **{}**.{unit} You know:", estimate.of);
-    let number = format!("Estimate {} of {}", at + 1, subject.sheet.estimates.len());
-    (number, vec![Say::Interviewer(words), Say::List(given.collect())], Wants::Number)
-}
-
 fn design(subject: &Subject) -> Parts {
     let (heading, says) = match subject.sheet.kind {
         Kind::Design => (
@@ -311,13 +327,13 @@ fn habits() -> Parts {
     ("How you spoke".to_owned(), vec![Say::Text(says.to_owned())], Wants::Ticks(items))
 }
 
-/// `clarify, 4:07 left`, or nothing while the clock stands.
+/// `clarify, 4:07 left`, or nothing while the reader looks back.
 pub fn clock_in_words(
     session: &Session,
     subject: &Subject,
     now: time::OffsetDateTime,
 ) -> Option<String> {
-    let step = session.step(subject);
+    let step = session.step();
     let stage = step.stage().filter(|_| step.is_timed())?;
     let minutes = subject.sheet.kind.minutes(stage);
     let left = crate::clock::left(session.clock.used(stage, now), minutes);
@@ -331,7 +347,7 @@ pub fn nudge(
     subject: &Subject,
     now: time::OffsetDateTime,
 ) -> Option<(Stage, String)> {
-    let step = session.step(subject);
+    let step = session.step();
     let stage = step.stage().filter(|_| step.is_timed())?;
     let minutes = subject.sheet.kind.minutes(stage);
     let is_over = session.clock.used(stage, now).as_secs() >= 60 * minutes;
@@ -359,7 +375,7 @@ mod tests {
         let mut session = Session::begin(&subject, plan(), at(0));
         let mut screens = Vec::new();
         loop {
-            let step = session.step(&subject);
+            let step = session.step();
             let screen = session.screen(&subject);
             let input = match (&screen.wants, step) {
                 (_, Step::Asked) => Input::Ticks([0].into()),
@@ -400,7 +416,23 @@ mod tests {
     fn the_formula_is_shown_after_the_estimate_only() {
         let (before, after) = (shown(Step::Estimate(0)), shown(Step::Estimated(0)));
         assert!(before.contains("sums per second: 10") && !before.contains("86400"), "{before}");
-        assert!(after.contains("off by a factor of 2.31") && after.contains("86400"), "{after}");
+        assert!(after.contains("Off by a factor of 2.31") && after.contains("86400"), "{after}");
+    }
+
+    #[test]
+    fn what_the_reader_wrote_is_not_read_as_markdown() {
+        let subject = small();
+        let mut session = Session::begin(&subject, plan(), at(0));
+        while !matches!(session.step(), Step::Estimated(_)) {
+            let input = match session.step() {
+                Step::Estimate(_) => Input::Text("10*86400*1".to_owned()),
+                _ => Input::Next,
+            };
+            session.take(&subject, &input, at(1)).unwrap();
+        }
+        let screen = session.screen(&subject);
+        assert_eq!(screen.says[0], Say::Own("10*86400*1".to_owned()));
+        assert_eq!(screen.says[1], Say::Text("**Right.**".to_owned()));
     }
 
     #[test]
@@ -414,7 +446,9 @@ mod tests {
     fn a_verdict_comes_with_what_was_recorded_and_the_command() {
         let (before, after) = (shown(Step::Trap(0)), shown(Step::TrapShown(0)));
         assert!(!before.contains("did not"), "{before}");
-        for words in ["Not so", "3 of 4", "Experiment { answer: \"sums\", name: \"overflow\" }"] {
+        for words in
+            ["Our verdict differs", "3 of 4", "Experiment { answer: \"sums\", name: \"overflow\" }"]
+        {
             assert!(after.contains(words), "no {words}: {after}");
         }
     }
@@ -438,6 +472,6 @@ mod tests {
         let clock = clock_in_words(&session, &subject, at(310)).unwrap();
         assert_eq!(clock, "clarify, -0:10 left of 5:00");
         session.take(&subject, &Input::Next, at(310)).unwrap();
-        assert_eq!(nudge(&session, &subject, at(9_999)), None, "the clock stands meanwhile");
+        assert_eq!(nudge(&session, &subject, at(9_999)), None, "the clock is stopped meanwhile");
     }
 }

@@ -42,6 +42,9 @@ pub struct Session {
     pub notes: Notes,
 }
 
+/// A page or a terminal says more often than this that the reader is here.
+const AWAY: time::Duration = time::Duration::minutes(2);
+
 /// What the reader said and ticked, by the words of the chapter and of `interview.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -175,18 +178,18 @@ impl Session {
     }
 
     /// The current step.
-    pub fn step(&self, subject: &Subject) -> Step {
-        Step::all(subject, &self.plan).get(self.taken).copied().unwrap_or(Step::Result)
+    pub fn step(&self) -> Step {
+        Step::all(&self.plan).get(self.taken).copied().unwrap_or(Step::Result)
     }
 
     /// Whether only the result is left.
-    pub fn is_over(&self, subject: &Subject) -> bool {
-        self.step(subject) == Step::Result
+    pub fn is_over(&self) -> bool {
+        self.step() == Step::Result
     }
 
-    /// Whether the reader has stopped the clock. While the reader looks back, it stands anyway.
-    pub fn is_paused(&self, subject: &Subject) -> bool {
-        self.step(subject).is_timed() && self.clock.is_paused()
+    /// Whether the reader has stopped the clock. While the reader looks back, it is stopped anyway.
+    pub fn is_paused(&self) -> bool {
+        self.step().is_timed() && self.clock.is_paused()
     }
 
     /// Stops the clock.
@@ -196,17 +199,37 @@ impl Session {
     }
 
     /// Goes on after a pause.
-    pub fn resume(&mut self, subject: &Subject, now: OffsetDateTime) {
-        if self.step(subject).is_timed() {
+    pub fn resume(&mut self, now: OffsetDateTime) {
+        if self.step().is_timed() {
             self.clock.resume(now);
         }
         self.seen = now;
     }
 
     /// Goes on after the program was ended, perhaps without a word: the time in between does not count.
-    pub fn come_back(&mut self, subject: &Subject, now: OffsetDateTime) {
+    pub fn come_back(&mut self, now: OffsetDateTime) {
         self.clock.pause(self.seen);
-        self.resume(subject, now);
+        self.resume(now);
+    }
+
+    /// The reader is here, or was a moment ago. After a longer absence the time in between does not count: the machine
+    /// has slept, or the program was ended.
+    pub fn here(&mut self, now: OffsetDateTime) {
+        if self.is_away(now) {
+            self.come_back(now);
+        } else {
+            self.seen = now;
+        }
+    }
+
+    /// Whether the clock runs although nobody was here for a while.
+    pub fn is_away(&self, now: OffsetDateTime) -> bool {
+        !self.clock.is_paused() && now - self.seen > AWAY
+    }
+
+    /// This step of this interview. A form names the place for which it was made.
+    pub fn place(&self) -> String {
+        format!("{}-{}", self.begun.unix_timestamp(), self.taken)
     }
 
     /// Takes an input, and goes to the next step. A refused input changes nothing.
@@ -216,7 +239,7 @@ impl Session {
         input: &Input,
         now: OffsetDateTime,
     ) -> Result<(), Refused> {
-        let step = self.step(subject);
+        let step = self.step();
         self.note(subject, step, input)?;
         if step == Step::Result {
             return Ok(());
@@ -224,7 +247,7 @@ impl Session {
         self.taken += 1;
         self.seen = now;
         self.draft.clear();
-        let next = self.step(subject);
+        let next = self.step();
         self.clock.pause(now);
         if let (true, Some(stage)) = (next.is_timed(), next.stage()) {
             self.clock.enter(stage, now);
@@ -256,7 +279,8 @@ impl Session {
             }
             Step::Estimate(at) => {
                 let said = text(input)?;
-                if let Some(estimate) = subject.sheet.estimates.get(at) {
+                let of = self.plan.estimates.get(at);
+                if let Some(estimate) = of.and_then(|of| subject.estimate(of)) {
                     let off_by = match &*said {
                         "" => None,
                         said => Some(estimate.off_by(said)?).filter(|off| off.is_finite()),
@@ -338,6 +362,8 @@ pub(crate) mod tests {
 
     pub fn plan() -> Plan {
         Plan {
+            estimates: vec!["sums a day".to_owned()],
+            checklists: Stage::ALL.to_vec(),
             traps: vec!["A sum fits into 32 bits".to_owned(), "Addition is quick".to_owned()],
             breaks: vec!["Somebody sends a text".to_owned()],
             follow_ups: vec!["And fractions?".to_owned()],
@@ -368,7 +394,7 @@ pub(crate) mod tests {
         let subject = small();
         let mut session = Session::begin(&subject, plan(), at(0));
         for second in 1.. {
-            let step = session.step(&subject);
+            let step = session.step();
             if step == Step::Result {
                 break;
             }
@@ -419,11 +445,43 @@ pub(crate) mod tests {
         let subject = small();
         let mut session = Session::begin(&subject, plan(), at(0));
         session.pause(at(10));
-        session.resume(&subject, at(20));
+        session.resume(at(20));
         session.seen = at(25);
         // The program was killed. The next day:
-        session.come_back(&subject, at(86_400));
+        session.come_back(at(86_400));
         assert_eq!(session.clock.total(at(86_405)).as_secs(), 10 + 5 + 5);
+    }
+
+    #[test]
+    fn the_clock_of_a_reader_who_is_here_runs_and_that_of_one_who_was_away_does_not() {
+        let mut session = Session::begin(&small(), plan(), at(0));
+        session.here(at(60));
+        session.here(at(120));
+        assert_eq!(session.clock.total(at(130)).as_secs(), 130);
+        assert!(session.is_away(at(600)) && !session.is_away(at(200)));
+        session.here(at(600));
+        assert_eq!(session.clock.total(at(610)).as_secs(), 130);
+        session.pause(at(610));
+        session.here(at(9_000));
+        assert!(session.is_paused(), "only the reader ends a pause");
+    }
+
+    #[test]
+    fn an_interview_stays_at_its_step_when_interview_toml_gets_another_estimate() {
+        let mut subject = small();
+        let mut session = Session::begin(&subject, plan(), at(0));
+        while session.step() != Step::Design {
+            let input = good(session.step());
+            session.take(&subject, &input, at(1)).unwrap();
+        }
+        let more = subject.sheet.estimates[0].clone();
+        subject
+            .sheet
+            .estimates
+            .insert(0, crate::estimate::Estimate { of: "new".to_owned(), ..more });
+        assert_eq!(session.step(), Step::Design);
+        session.take(&subject, &good(Step::Design), at(2)).unwrap();
+        assert_eq!(session.step(), Step::Checklist(Stage::Design));
     }
 
     #[test]
@@ -438,8 +496,8 @@ pub(crate) mod tests {
         let subject = small();
         let gone = Plan { traps: vec!["Gone".to_owned()], ..Plan::default() };
         let mut session = Session::begin(&subject, gone, at(0));
-        while !session.is_over(&subject) {
-            let step = session.step(&subject);
+        while !session.is_over() {
+            let step = session.step();
             session.take(&subject, &good(step), at(1)).unwrap();
         }
         assert!(session.notes.verdicts.is_empty());
@@ -463,7 +521,7 @@ pub(crate) mod tests {
                 let before = session.clone();
                 let now = at(i64::try_from(second).unwrap());
                 match session.take(&subject, &input, now) {
-                    Ok(()) if before.is_over(&subject) => prop_assert_eq!(&session, &before),
+                    Ok(()) if before.is_over() => prop_assert_eq!(&session, &before),
                     Ok(()) => prop_assert_eq!(session.taken, before.taken + 1),
                     Err(_) => prop_assert_eq!(&session, &before),
                 }

@@ -2,10 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    sheet::{Kind, Stage},
-    subject::Subject,
-};
+use crate::sheet::{Kind, Stage};
 
 /// One step: something is shown, and the reader answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +45,15 @@ pub enum Step {
     Result,
 }
 
-/// What is picked of the chapter for this interview, by its words: the chapter may change until tomorrow.
+/// What is picked for this interview, by its words: the chapter and `interview.toml` may change until tomorrow, and the
+/// reader still goes on at the same step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
+    /// What is estimated.
+    pub estimates: Vec<String>,
+    /// The stages that end with a checklist.
+    pub checklists: Vec<Stage>,
     /// Sentences to be judged.
     pub traps: Vec<String>,
     /// What breaks.
@@ -72,14 +74,11 @@ impl Plan {
 
 impl Step {
     /// All steps of this interview.
-    pub fn all(subject: &Subject, plan: &Plan) -> Vec<Self> {
-        let checklist = |stage| {
-            let any = subject.sheet.points.iter().any(|point| point.stage == stage);
-            any.then_some(Self::Checklist(stage))
-        };
+    pub fn all(plan: &Plan) -> Vec<Self> {
+        let checklist = |stage| plan.checklists.contains(&stage).then_some(Self::Checklist(stage));
         let mut steps = vec![Self::Ask, Self::Asked, Self::Answers, Self::Missed];
         steps.extend(checklist(Stage::Clarify));
-        for at in 0..subject.sheet.estimates.len() {
+        for at in 0..plan.estimates.len() {
             steps.extend([Self::Estimate(at), Self::Estimated(at)]);
         }
         steps.extend(checklist(Stage::Estimate));
@@ -136,16 +135,17 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::subject::small;
 
     #[test]
     fn the_steps_go_through_the_stages_in_their_order_and_end_with_the_result() {
         let plan = Plan {
+            estimates: vec![String::new()],
+            checklists: Stage::ALL.to_vec(),
             traps: vec![String::new(); 2],
             breaks: vec![String::new()],
             follow_ups: vec![String::new()],
         };
-        let steps = Step::all(&small(), &plan);
+        let steps = Step::all(&plan);
         let stages: Vec<_> = steps.iter().filter_map(|step| step.stage()).collect();
         assert!(stages.is_sorted(), "{stages:?}");
         assert!(Stage::ALL.iter().all(|stage| stages.contains(stage)));

@@ -9,6 +9,7 @@ use anyhow::Context;
 
 use crate::{
     chapter::{Chapter, Sentence},
+    estimate::Estimate,
     measured::{Figure, Measured},
     sheet::Interview,
 };
@@ -72,6 +73,11 @@ impl Subject {
         })
     }
 
+    /// The estimate with these words.
+    pub fn estimate(&self, of: &str) -> Option<&Estimate> {
+        self.sheet.estimates.iter().find(|estimate| estimate.of == of)
+    }
+
     /// The sentence with these words.
     pub fn sentence(&self, says: &str) -> Option<&Sentence> {
         self.chapter.sentences.iter().find(|sentence| sentence.says == says)
@@ -107,6 +113,16 @@ mod tests {
             assert!(follow_ups.len() >= 3, "{}: {} follow-ups", subject.name, follow_ups.len());
             assert!(ask_first.len() >= 3 && !spoken.is_empty(), "{}", subject.name);
             assert!(diagram.is_some(), "{} draws nothing", subject.name);
+            for estimate in &subject.sheet.estimates {
+                let value = estimate.value().unwrap();
+                let is_right =
+                    |said: &str| Estimate::is_right(Some(estimate.off_by(said).unwrap()));
+                let Estimate { of, says, .. } = estimate;
+                assert!(is_right(says), "{}: {of}: {says} is not {value}", subject.name);
+                assert!(is_right(&value.to_string()), "{}: {of}: {value}", subject.name);
+                let ten = 10.0 * value;
+                assert!(!is_right(&ten.to_string()), "{}: {of}: {ten}", subject.name);
+            }
         }
     }
 

@@ -1,13 +1,12 @@
-//! How is an interview held in a terminal? Step by step; each answer is kept at once, so that nothing is lost.
+//! How is an interview held in a terminal? Step by step; each line is kept at once, so that a closed window loses
+//! nothing.
 
 use std::{collections::BTreeSet, path::Path};
-
-use anyhow::Context;
-use time::OffsetDateTime;
 
 use crate::{
     chapter::Verdict,
     export::for_terminal,
+    now,
     outcome::Outcome,
     progress::Progress,
     quiz::Question,
@@ -17,6 +16,7 @@ use crate::{
     subject::Subject,
     terminal::Terminal,
 };
+use anyhow::Context;
 
 /// How an interview or a quiz ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,46 +27,41 @@ pub enum Ended {
     Left,
 }
 
-/// What the reader typed.
-enum Typed {
-    Input(Input),
-    Pause,
-    Left,
+/// While nothing is typed, the time is kept this often: a killed program loses no more of the clock.
+const KEPT_EVERY: time::Duration = time::Duration::seconds(15);
+
+/// An interview that is held in a terminal.
+struct Talk<'a> {
+    workspace: &'a Path,
+    subject: &'a Subject,
+    terminal: &'a Terminal,
+    session: Session,
+    /// The stage whose end was announced.
+    nudged: Option<Stage>,
 }
 
 /// Leads the reader through the interview that goes on in this workspace, from where it is.
 pub fn hold(workspace: &Path, subject: &Subject, terminal: &Terminal) -> anyhow::Result<Ended> {
     let mut session = Progress::load(workspace)?.current.context("no interview goes on")?;
-    session.come_back(subject, now());
-    let mut nudged = None;
-    while !session.is_over(subject) {
-        let screen = session.screen(subject);
+    session.come_back(now());
+    let mut talk = Talk { workspace, subject, terminal, session, nudged: None };
+    while !talk.session.is_over() {
+        let screen = talk.session.screen(subject);
         terminal.show(&screen);
-        let taken = session.taken;
-        if !session.draft.is_empty() {
-            println!("You have written so far:\n{}", session.draft);
+        if !talk.session.draft.is_empty() {
+            println!("You have written so far:\n{}", talk.session.draft);
         }
-        loop {
-            match typed(&screen.wants, &mut session, subject, terminal, &mut nudged) {
-                Typed::Left => {
-                    session.pause(now());
-                    Progress::change(workspace, |progress| progress.keep(session, taken))?;
-                    println!("\nYour interview is kept. `cargo run -- interview` goes on with it.");
-                    return Ok(Ended::Left);
-                }
-                Typed::Pause => pause(&mut session, subject, terminal),
-                Typed::Input(input) => match session.take(subject, &input, now()) {
-                    Ok(()) => break,
-                    Err(refused) => println!("{refused}"),
-                },
-            }
+        if talk.step(&screen.wants)? == Ended::Left {
+            talk.session.pause(now());
+            talk.keep(talk.session.taken)?;
+            println!("\nYour interview is kept. `cargo run -- interview` goes on with it.");
+            return Ok(Ended::Left);
         }
-        Progress::change(workspace, |progress| progress.keep(session.clone(), taken))?;
     }
-    let outcome = Outcome::of(&session, subject, now());
+    let outcome = Outcome::of(&talk.session, subject, now());
     let before = Progress::change(workspace, |progress| {
         let before = progress.interviews_of(&subject.name).next_back().cloned();
-        progress.finish(outcome.clone());
+        progress.finish(outcome.clone())?;
         Ok(before)
     })?;
     println!("\n== {}: the result\n", subject.chapter.title);
@@ -75,63 +70,110 @@ pub fn hold(workspace: &Path, subject: &Subject, terminal: &Terminal) -> anyhow:
     Ok(Ended::Finished)
 }
 
-/// Waits for an answer of the kind that is wanted.
-fn typed(
-    wants: &Wants,
-    session: &mut Session,
-    subject: &Subject,
-    terminal: &Terminal,
-    nudged: &mut Option<Stage>,
-) -> Typed {
-    loop {
-        prompt(session, subject);
-        let tick = |terminal: &Terminal| {
-            if let Some(clock) = clock_in_words(session, subject, now()) {
-                terminal.title(&clock);
-            }
-            if let Some((stage, words)) = nudge(session, subject, now())
-                && *nudged != Some(stage)
-            {
-                *nudged = Some(stage);
-                println!("\n  » {words}");
-            }
-        };
-        let Some(line) = terminal.line(tick) else { return Typed::Left };
-        match (line.trim(), wants) {
-            ("/quit", _) => return Typed::Left,
-            ("/pause", _) => return Typed::Pause,
-            ("", Wants::Text) => return Typed::Input(Input::Text(session.draft.clone())),
-            (_, Wants::Text) => session.draft += &format!("{line}\n"),
-            (line, Wants::Number) => return Typed::Input(Input::Text(line.to_owned())),
-            (line, Wants::Ticks(_)) => match ticks(line) {
-                Ok(ticks) => return Typed::Input(Input::Ticks(ticks)),
-                Err(word) => {
-                    println!("{word:?} is no number: write the numbers as 1 3, or nothing");
+impl Talk<'_> {
+    /// Takes this step, or learns that the reader leaves.
+    fn step(&mut self, wants: &Wants) -> anyhow::Result<Ended> {
+        while let Some(input) = self.typed(wants)? {
+            let taken = self.session.taken;
+            match self.session.take(self.subject, &input, now()) {
+                Ok(()) => {
+                    self.keep(taken)?;
+                    return Ok(Ended::Finished);
                 }
-            },
-            (line, Wants::Choice(items)) => match choice(line) {
-                Some(choice) => return Typed::Input(Input::Choice(choice)),
-                None => println!("choose a number from 1 to {}", items.len()),
-            },
-            (_, Wants::Aloud | Wants::Next | Wants::Nothing) => return Typed::Input(Input::Next),
+                Err(refused) => println!("{refused}"),
+            }
+        }
+        Ok(Ended::Left)
+    }
+
+    /// Waits for an answer of the kind that is wanted; nothing if the reader leaves.
+    fn typed(&mut self, wants: &Wants) -> anyhow::Result<Option<Input>> {
+        loop {
+            self.prompt();
+            let terminal = self.terminal;
+            let Some(line) = terminal.line(|_| self.tick()) else { return Ok(None) };
+            self.session.here(now());
+            let input = match (line.trim(), wants) {
+                ("/quit", _) => return Ok(None),
+                ("/pause", _) => {
+                    if self.pause()? == Ended::Left {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                (".", Wants::Text) => Input::Text(self.session.draft.clone()),
+                // The reader only speaks. After the first words, an empty line is one between paragraphs.
+                ("", Wants::Text) if self.session.draft.is_empty() => Input::Next,
+                (_, Wants::Text) => {
+                    self.session.draft += &format!("{line}\n");
+                    self.keep(self.session.taken)?;
+                    continue;
+                }
+                (line, Wants::Number) => Input::Text(line.to_owned()),
+                (line, Wants::Ticks(_)) => match ticks(line) {
+                    Ok(ticks) => Input::Ticks(ticks),
+                    Err(word) => {
+                        println!("{word:?} is no number: write the numbers as 1 3, or nothing");
+                        continue;
+                    }
+                },
+                (line, Wants::Choice(items)) => match choice(line) {
+                    Some(choice) => Input::Choice(choice),
+                    None => {
+                        println!("choose a number from 1 to {}", items.len());
+                        continue;
+                    }
+                },
+                (_, Wants::Aloud | Wants::Next | Wants::Nothing) => Input::Next,
+            };
+            return Ok(Some(input));
         }
     }
-}
 
-/// The clock stands before each line that the reader types.
-fn prompt(session: &Session, subject: &Subject) {
-    match clock_in_words(session, subject, now()) {
-        Some(clock) => print!("[{clock}] > "),
-        None => print!("> "),
+    /// The clock stands before each line that the reader types.
+    fn prompt(&self) {
+        match clock_in_words(&self.session, self.subject, now()) {
+            Some(clock) => print!("[{clock}] > "),
+            None => print!("> "),
+        }
     }
-}
 
-fn pause(session: &mut Session, subject: &Subject, terminal: &Terminal) {
-    session.pause(now());
-    println!("The clock stands. Enter goes on.");
-    terminal.title("paused");
-    let _ = terminal.line(|_| {});
-    session.resume(subject, now());
+    /// What happens each second while the reader thinks.
+    fn tick(&mut self) {
+        if let Some(clock) = clock_in_words(&self.session, self.subject, now()) {
+            self.terminal.title(&clock);
+        }
+        if let Some((stage, words)) = nudge(&self.session, self.subject, now())
+            && self.nudged != Some(stage)
+        {
+            self.nudged = Some(stage);
+            println!("\n  » {words}");
+        }
+        if now() - self.session.seen >= KEPT_EVERY {
+            self.session.here(now());
+            // If this fails, the next line that the reader types says why.
+            let _ = self.keep(self.session.taken);
+        }
+    }
+
+    fn pause(&mut self) -> anyhow::Result<Ended> {
+        self.session.pause(now());
+        self.keep(self.session.taken)?;
+        println!("The clock is stopped. Enter goes on.");
+        self.terminal.title("paused");
+        let line = self.terminal.line(|_| {});
+        if line.is_none_or(|line| line.trim() == "/quit") {
+            return Ok(Ended::Left);
+        }
+        self.session.resume(now());
+        Ok(Ended::Finished)
+    }
+
+    /// Keeps the interview as it is now. In the file it had taken so many inputs.
+    fn keep(&self, taken: usize) -> anyhow::Result<()> {
+        let session = self.session.clone();
+        Progress::change(self.workspace, |progress| progress.keep(session, taken))
+    }
 }
 
 /// The numbers in a line, from 0.
@@ -195,10 +237,6 @@ pub fn quiz(
     }
     println!("{right} of {} right.", questions.len());
     Ok(Ended::Finished)
-}
-
-fn now() -> OffsetDateTime {
-    OffsetDateTime::now_utc()
 }
 
 #[cfg(test)]

@@ -114,15 +114,17 @@ fn wanted(wants: &Wants) -> String {
         items.collect::<Vec<_>>().join("\n")
     };
     match wants {
-        Wants::Text => "Write, or only speak. An empty line goes on.".to_owned(),
+        Wants::Text => {
+            "Write; a line with only a dot goes on. Or only speak, and press Enter.".to_owned()
+        }
         Wants::Number => "Your number (empty: skip).".to_owned(),
         Wants::Ticks(items) => {
             format!(
-                "{}\nThe numbers of those that are true, as 1 3 (empty: none).",
+                "{}\nType the numbers of the true ones, for example 1 3, or just press Enter.",
                 numbered(items)
             )
         }
-        Wants::Choice(items) => format!("{}\nIts number.", numbered(items)),
+        Wants::Choice(items) => format!("{}\nType the number of your choice.", numbered(items)),
         Wants::Aloud => "Say it aloud. Then press Enter.".to_owned(),
         Wants::Next => "Enter goes on.".to_owned(),
         Wants::Nothing => String::new(),

@@ -6,16 +6,15 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::{Arg, ArgMatches, Command, value_parser};
-use time::OffsetDateTime;
 
 use crate::{
-    choice::{Wish, memory, plan, queue},
+    choice::{Wish, memory, queue},
     export::{day, export},
+    now,
     progress::Progress,
     quiz::{DAILY, done_today, score, ten},
-    session::Session,
     subject::Subject,
     talk::{Ended, hold, quiz},
     terminal::Terminal,
@@ -43,7 +42,9 @@ pub fn commands() -> [Command; 3] {
         .subcommand_required(true)
         .subcommand(Command::new("export").about("Prints it as JSON"))
         .subcommand(
-            Command::new("import").about("Adds what such a file has; nothing is lost").arg(file),
+            Command::new("import")
+                .about("Adds what such a file has to what is here. Exercises are not in it")
+                .arg(file),
         );
     [interview, quiz, progress]
 }
@@ -71,64 +72,92 @@ pub fn run(name: &str, matches: &ArgMatches, workspace: &Path) -> anyhow::Result
 fn interview(workspace: &Path, what: Option<&str>) -> anyhow::Result<()> {
     let subjects = Subject::all(workspace)?;
     let terminal = Terminal::begin();
-    match going_on(workspace, &subjects, &terminal)? {
+    let mut ended = match going_on(workspace, &subjects, &terminal)? {
         GoingOn::Left => return Ok(()),
-        GoingOn::Ended => {}
-        GoingOn::Nothing => choose(workspace, &subjects, what, &terminal)?,
-    }
-    while let Some(name) = Progress::change(workspace, |progress| Ok(progress.next_in_queue()))? {
-        // A question that has gone is left out.
-        let Some(subject) = subjects.iter().find(|it| it.name == name) else { continue };
-        let kind = subject.sheet.kind;
+        GoingOn::Ended => true,
+        GoingOn::Nothing => false,
+    };
+    let mut what = what.map(str::to_owned);
+    loop {
+        let progress = Progress::load(workspace)?;
+        let next = progress.next_of_set(&subjects).filter(|_| what.is_none());
+        let goes_on = match next {
+            Some(next) => {
+                print!(
+                    "\nThe next of your set: {}. Enter goes on, /new chooses something else, /quit ends. > ",
+                    next.chapter.title
+                );
+                match terminal.line(|_| {}).as_deref().map(str::trim) {
+                    None | Some("/quit") => return Ok(()),
+                    Some(line) => line != "/new",
+                }
+            }
+            None if ended && what.is_none() => return Ok(()),
+            None => false,
+        };
+        let wish = if goes_on {
+            None
+        } else {
+            let wish = choose(&subjects, &progress, what.take().as_deref(), &terminal)?;
+            let Some(wish) = wish else { return Ok(()) };
+            Some(wish)
+        };
+        let begun = Progress::change(workspace, |progress| {
+            match &wish {
+                Some(wish) => {
+                    progress.begin(wish, &subjects, now());
+                }
+                None => progress.begin_next(&subjects, now()),
+            }
+            Ok(progress.current.clone())
+        })?;
+        let begun = begun.and_then(|it| subjects.iter().find(|subject| subject.name == it.answer));
+        let subject = begun.context("the question has gone: run the command again")?;
         println!(
             "\n{} ({}, {} minutes). /pause stops the clock, /quit goes on another day.",
             subject.chapter.title,
             subject.chapter.difficulty.name(),
-            kind.all_minutes()
+            subject.sheet.kind.all_minutes()
         );
-        Progress::change(workspace, |progress| {
-            let session = Session::begin(subject, plan(subject, progress, now()), now());
-            progress.keep(session, 0)
-        })?;
         if hold(workspace, subject, &terminal)? == Ended::Left {
             return Ok(());
         }
-        if let Some(next) = Progress::load(workspace)?.queue.first() {
-            print!("\nThe next: {next}. Enter goes on, /quit ends. > ");
-            if terminal.line(|_| {}).is_none_or(|line| line.trim() == "/quit") {
-                return Ok(());
-            }
-        }
+        ended = true;
     }
-    Ok(())
 }
 
-/// Lets the reader choose, and puts the questions into the queue.
+/// Lets the reader choose; nothing if they leave.
 fn choose(
-    workspace: &Path,
     subjects: &[Subject],
+    progress: &Progress,
     what: Option<&str>,
     terminal: &Terminal,
-) -> anyhow::Result<()> {
-    let progress = Progress::load(workspace)?;
-    let what = if let Some(what) = what {
-        what.to_owned()
-    } else {
-        list(subjects, &progress);
-        print!("\nWhat shall I ask? (Enter: I choose) > ");
-        let Some(line) = terminal.line(|_| {}) else { return Ok(()) };
-        line
-    };
-    let wish: Wish = what.parse().unwrap_or(Wish::Any);
-    let queue = queue(&wish, subjects, &progress, now());
-    if queue.is_empty() {
-        bail!("there is nothing to ask for {what:?}: `cargo run -- interview` lists the questions");
+) -> anyhow::Result<Option<Wish>> {
+    let is_known = |wish: &Wish| !queue(wish, subjects, progress, now()).is_empty();
+    if let Some(what) = what {
+        let wish = Wish::from(what);
+        ensure!(
+            is_known(&wish),
+            "there is nothing to ask for {what:?}: `cargo run -- interview` lists the questions"
+        );
+        return Ok(Some(wish));
     }
-    let names = queue.iter().map(|subject| subject.name.clone()).collect();
-    Progress::change(workspace, |progress| {
-        progress.queue = names;
-        Ok(())
-    })
+    list(subjects, progress);
+    loop {
+        print!("\nWhat shall I ask? (Enter: I choose) > ");
+        let Some(line) = terminal.line(|_| {}) else { return Ok(None) };
+        if line.trim() == "/quit" {
+            return Ok(None);
+        }
+        let wish = Wish::from(&*line);
+        if is_known(&wish) {
+            return Ok(Some(wish));
+        }
+        println!(
+            "There is nothing to ask for {:?}: type a name of the list, or a set.",
+            line.trim()
+        );
+    }
 }
 
 /// What became of an interview of before.
@@ -153,15 +182,26 @@ fn going_on(
     print!("Enter goes on with it; /drop gives it up. > ");
     let Some(line) = terminal.line(|_| {}) else { return Ok(GoingOn::Left) };
     if line.trim() == "/drop" {
-        Progress::change(workspace, |progress| {
-            progress.current = None;
-            progress.queue.clear();
-            Ok(())
-        })?;
-        return Ok(GoingOn::Nothing);
+        print!(
+            "All that you said in it is lost. /drop once more gives it up; Enter goes on with it. > "
+        );
+        match terminal.line(|_| {}).as_deref().map(str::trim) {
+            None => return Ok(GoingOn::Left),
+            Some("/drop") => {
+                Progress::change(workspace, |progress| {
+                    progress.give_up();
+                    Ok(())
+                })?;
+                return Ok(GoingOn::Nothing);
+            }
+            Some(_) => {}
+        }
     }
     let subject = subject.with_context(|| {
-        format!("there is no question {} any more; /drop gives the interview up", session.answer)
+        format!(
+            "there is no question {} any more: run the command again, and give the interview up with /drop",
+            session.answer
+        )
     })?;
     Ok(match hold(workspace, subject, terminal)? {
         Ended::Finished => GoingOn::Ended,
@@ -200,7 +240,7 @@ fn results(workspace: &Path) -> anyhow::Result<()> {
     let subjects = Subject::all(workspace)?;
     let score = score(&subjects, &progress, now());
     println!(
-        "{} interviews. Of {} sentences, {} judged, {} of them rightly the last time, {} due.",
+        "{} interviews. Of {} sentences, {} judged; {} were right the last time, {} are due again.",
         progress.interviews.len(),
         score.all,
         score.judged,
@@ -228,17 +268,20 @@ fn daily(workspace: &Path) -> anyhow::Result<()> {
 
 fn import(workspace: &Path, file: &Path) -> anyhow::Result<()> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let other = Progress::parse(&text)
-        .with_context(|| format!("{} is no exported progress", file.display()))?;
-    let (before, after) = Progress::change(workspace, |progress| {
+    let other = Progress::parse(&text).with_context(|| {
+        format!("{} is not a file that `progress export` wrote", file.display())
+    })?;
+    let (before, after, left, current) = Progress::change(workspace, |progress| {
         let before = progress.interviews.len();
-        progress.merge(other);
-        Ok((before, progress.interviews.len()))
+        let left = progress.merge(other);
+        Ok((before, progress.interviews.len(), left, progress.current.clone()))
     })?;
     println!("{} interviews, {} of them new.", after, after - before);
+    if let (Some(left), Some(current)) = (left, current) {
+        println!(
+            "Its interview about {} is left out, because you are in one about {}. End yours, and import the file again.",
+            left.answer, current.answer
+        );
+    }
     Ok(())
-}
-
-fn now() -> OffsetDateTime {
-    OffsetDateTime::now_utc()
 }
