@@ -223,20 +223,24 @@ class InterviewClock extends HTMLElement {
     connectedCallback() {
         if ('paused' in this.dataset) return;
         this.begun = Date.now() - 1000 * Number(this.dataset.used);
+        this.shown = Date.now();
         this.timer = setInterval(() => this.show(), 1000);
-        // Somebody who goes away in the middle of a stage stops its clock. A form that is sent goes on with it.
-        document.addEventListener('submit', () => { this.sent = true; });
-        addEventListener('pagehide', () => {
-            if (!this.sent) navigator.sendBeacon('interview', new URLSearchParams({ action: 'pause' }));
-        });
     }
 
     disconnectedCallback() {
         clearInterval(this.timer);
     }
 
-    show() {
-        const used = Math.floor((Date.now() - this.begun) / 1000);
+    async show() {
+        const [before, now] = [this.shown, Date.now()];
+        this.shown = now;
+        if (now - before > 120_000) {
+            // The machine has slept. The server does not count that; its page shows what it counts.
+            clearInterval(this.timer);
+            if (await keepDraft()) location.reload();
+            return;
+        }
+        const used = Math.floor((now - this.begun) / 1000);
         const all = 60 * Number(this.dataset.minutes);
         const left = Math.abs(all - used);
         const words = `${used > all ? '-' : ''}${Math.floor(left / 60)}:${String(left % 60).padStart(2, '0')}`;
@@ -246,6 +250,50 @@ class InterviewClock extends HTMLElement {
             nudge.textContent = 'The time of this stage is over. Finish your sentence, and go on.';
         }
     }
+}
+
+// Keeps what is written in this step, and tells the server that the reader is here. Returns whether it was kept.
+async function keepDraft() {
+    const form = document.querySelector('mock-interview .answer');
+    if (!form) return true;
+    const body = new URLSearchParams(new FormData(form));
+    body.set('action', 'draft');
+    // A second tab has older words, and must not replace newer ones.
+    if (!('written' in form.dataset)) body.delete('text');
+    // It arrives also if this page is being closed.
+    const response = await fetch('interview', { method: 'POST', body, keepalive: true }).catch(() => null);
+    return Boolean(response?.ok);
+}
+
+// Words are kept a second after the last key, and when the page is left; the time, every 15 seconds.
+function keepDrafts() {
+    const form = document.querySelector('mock-interview .answer');
+    if (!form) return;
+    let pause;
+    form.addEventListener('input', () => {
+        form.dataset.written = '';
+        clearTimeout(pause);
+        pause = setTimeout(keepDraft, 1000);
+    });
+    setInterval(keepDraft, 15_000);
+    addEventListener('pagehide', keepDraft);
+    // A page that the browser has kept is as old as when it was left.
+    addEventListener('pageshow', event => {
+        if (event.persisted) location.reload();
+    });
+}
+
+// The heading of a step has the focus, so that a screen reader begins there. A digit chooses; Enter goes on where there
+// is nothing to choose.
+function keysOfStep() {
+    const heading = document.querySelector('.step > h2[autofocus]');
+    heading?.addEventListener('keydown', event => {
+        if (event.repeat || event.altKey || event.ctrlKey || event.metaKey) return;
+        const form = document.querySelector('.step form');
+        const choice = form.querySelector(`.choices button[value="${Number(event.key) - 1}"]`);
+        if (choice) choice.click();
+        else if (event.key === 'Enter' && !form.querySelector('fieldset')) form.querySelector('.go').click();
+    });
 }
 
 // Records the reader, who listens to it afterwards. Nothing leaves the page, and with the page it is gone.
@@ -265,7 +313,7 @@ class VoiceRecorder extends HTMLElement {
         try {
             this.stream = await navigator.mediaDevices.getUserMedia({ audio: true });
         } catch {
-            this.say('No microphone may be used. Speak without it.');
+            this.say('The browser did not allow the microphone. You can go on without recording.');
             return;
         }
         const pieces = [];
@@ -274,7 +322,7 @@ class VoiceRecorder extends HTMLElement {
         this.recorder.addEventListener('stop', () => this.show(new Blob(pieces, { type: this.recorder.mimeType })));
         this.recorder.start();
         this.button.textContent = 'Stop, and listen';
-        this.say('It records. Stop it before you go on: the recording is gone with this page.');
+        this.say('Recording. Stop it before you go on: the recording is gone with this page.');
     }
 
     stop() {
@@ -298,18 +346,35 @@ async function sendForms(event) {
     if (!form || form.method !== 'post') return;
     event.preventDefault();
     const body = new URLSearchParams(new FormData(form, event.submitter));
+    const buttons = [...form.querySelectorAll('button:enabled')];
+    // A second click sends nothing.
+    for (const button of buttons) button.disabled = true;
     // Not `form.action`: a field of this name hides it.
     const response = await fetch(form.getAttribute('action'), { method: 'POST', body }).catch(() => null);
     if (response?.ok) {
         location.assign(response.url);
-        if (new URL(response.url).hash) location.reload();
         return;
     }
-    const said = document.createElement('p');
-    said.className = 'refused';
-    said.setAttribute('role', 'alert');
-    said.textContent = response ? (await response.json()).detail : 'the guide does not answer: is it still running?';
-    form.append(said);
+    for (const button of buttons) button.disabled = false;
+    event.submitter?.focus();
+    let said = form.querySelector('.refused');
+    if (!said) {
+        said = document.createElement('p');
+        said.className = 'refused words';
+        said.setAttribute('role', 'alert');
+        form.append(said);
+    }
+    said.textContent = response ? await detail(response) : 'the guide does not answer: is it still running?';
+}
+
+// What an answer says about an error: as JSON, or as plain text.
+async function detail(response) {
+    const text = await response.text();
+    try {
+        return JSON.parse(text).detail ?? text;
+    } catch {
+        return text || 'the guide refused it';
+    }
 }
 
 // The cards of the first page: filters, and in a book without a server the marks that this browser has kept.
@@ -327,6 +392,16 @@ class GuideContents extends HTMLElement {
             mark.querySelector('[aria-hidden]').textContent = '✓';
             mark.querySelector('.sr').textContent = ': done';
         }
+        if ('static' in this.dataset) this.goOn();
+    }
+
+    // A book without a server knows no reader. The first chapter that was not read in this browser comes next.
+    goOn() {
+        const open = [...this.querySelectorAll('.card')].find(card => card.querySelector('[data-mark=read].open'));
+        const chapter = open?.querySelector('h3 a');
+        if (!chapter) return;
+        this.querySelector('.continue a').href = chapter.href;
+        this.querySelector('.continue span').textContent = `Read: ${chapter.textContent}`;
     }
 
     filter() {
@@ -355,19 +430,21 @@ function readHere() {
     }
 }
 
-// Whoever has come to the last part of a chapter has read it.
+// A chapter was read when its last part was seen, also after a jump to it: nobody can see what was understood.
 function watchTheEnd() {
     const end = document.getElementById('sources');
     const answer = document.querySelector('live-experiment')?.getAttribute('answer');
     if (!end || !answer) return;
-    const watch = new IntersectionObserver(entries => {
+    const watch = new IntersectionObserver(async entries => {
         if (!entries.some(entry => entry.isIntersecting)) return;
-        watch.disconnect();
         // A guide that runs keeps it in the reader's progress; other pages, in this browser.
         if (document.querySelector('run-all')) {
-            fetch(`/api/read/${answer}`, { method: 'POST' }).catch(() => {});
+            // It arrives also if the reader goes on to the next chapter at once.
+            const sent = fetch(`/api/read/${answer}`, { method: 'POST', keepalive: true });
+            if ((await sent.catch(() => null))?.ok) watch.disconnect();
             return;
         }
+        watch.disconnect();
         try {
             localStorage.setItem(KEY, JSON.stringify([...new Set([...readHere(), answer])]));
         } catch {
@@ -382,6 +459,11 @@ function stackTables() {
     for (const table of document.querySelectorAll('main > .table-wrapper > table')) {
         const heads = [...table.querySelectorAll('thead th')].map(head => head.textContent.trim());
         table.classList.add('stacked');
+        // Cells that are shown as blocks lose their roles in some browsers.
+        const roles = { table: 'table', thead: 'rowgroup', tbody: 'rowgroup', tr: 'row', th: 'columnheader', td: 'cell' };
+        for (const part of [table, ...table.querySelectorAll('thead, tbody, tr, th, td')]) {
+            part.setAttribute('role', roles[part.localName]);
+        }
         for (const row of table.querySelectorAll('tbody tr')) {
             [...row.cells].forEach((cell, at) => {
                 if (heads[at]) cell.dataset.head = heads[at];
@@ -395,12 +477,13 @@ async function reloadWhenChanged() {
     if (!document.querySelector('run-all')) return;
     let known;
     for (;;) {
-        await seconds(2);
-        if (document.hidden) continue;
+        await seconds(5);
+        // The server looks at all sources for this, which would disturb what is being measured.
+        if (document.hidden || document.querySelector('[aria-busy=true]')) continue;
         const number = await fetch('/api/book').then(response => response.json()).catch(() => null);
         if (number === null) continue;
         known ??= number;
-        const busy = document.querySelector('[aria-busy=true]') || document.activeElement?.matches('input, select');
+        const busy = document.activeElement?.matches('input, select');
         if (number !== known && !busy) location.reload();
     }
 }
@@ -428,7 +511,8 @@ function openAll() {
 // A wide box scrolls by keyboard too.
 function scrollByKeyboard() {
     for (const box of document.querySelectorAll('.table-wrapper, .diagram, pre, pre code')) {
-        if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+        // The picture of a card is hidden from screen readers, so nothing in it may have the focus.
+        if (box.scrollWidth > box.clientWidth && !box.closest('.picture')) box.tabIndex = 0;
     }
 }
 
@@ -441,6 +525,8 @@ reloadWhenChanged();
 openAll();
 stackTables();
 scrollByKeyboard();
+keepDrafts();
+keysOfStep();
 customElements.define('live-experiment', LiveExperiment);
 customElements.define('run-all', RunAll);
 customElements.define('guide-stack', GuideStack);

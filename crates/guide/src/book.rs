@@ -15,7 +15,6 @@ use lab::{Answer, stack::workspace};
 use mdbook_driver::{MDBook, config::Config};
 use practice::exercise::Exercise;
 use sha2::{Digest, Sha256};
-use time::OffsetDateTime;
 
 use crate::{
     cards::Cards,
@@ -110,7 +109,7 @@ impl Book {
 
     fn cards(&self, standing: &Standing, mode: Mode) -> String {
         let Self { answers, subjects, pictures, .. } = self;
-        Cards { answers, subjects, pictures, mode }.html(standing, OffsetDateTime::now_utc())
+        Cards { answers, subjects, pictures, mode }.html(standing, interview::now())
     }
 
     /// A page of a static book, which knows no reader.

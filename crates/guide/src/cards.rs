@@ -61,7 +61,8 @@ impl Cards<'_> {
             let cards = others.iter().map(|it| self.card(it, it.question, "", standing));
             html += &section("Other questions", &cards.collect::<String>());
         }
-        format!("<guide-contents>{html}</guide-contents>")
+        let kind = if self.mode == Mode::Static { " data-static" } else { "" };
+        format!("<guide-contents{kind}>{html}</guide-contents>")
     }
 
     fn answer(&self, name: &str) -> Option<&Answer> {

@@ -1,6 +1,8 @@
 //! How does a diagram become a drawing? Each fenced `mermaid` block becomes SVG, in the page's colours, when the book
 //! is made. GitHub and other forges that show `chapter.md` draw the same block themselves.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use lab::report::escaped;
 use mermaid_rs_renderer::{
     DiagramKind, LayoutConfig, Theme, compute_layout, parse_mermaid_strict, render_svg,
@@ -44,8 +46,17 @@ pub fn figure(source: &[&str]) -> Result<String, String> {
     let svg = render_svg(&layout, &theme, &config);
     // A blank line would end the HTML for Markdown.
     let svg: String = svg.lines().filter(|line| !line.trim().is_empty()).collect();
+    let svg = with_names_of_its_own(&svg);
     let title = escaped(title);
     Ok(format!("<figure class=\"diagram\" role=\"img\" aria-label=\"{title}\">{svg}</figure>\n"))
+}
+
+/// Each drawing calls its first arrowhead `arrow-0`, but a page with several drawings needs a name for each.
+fn with_names_of_its_own(svg: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    svg.hash(&mut hasher);
+    let name = format!("d{:x}-", hasher.finish());
+    svg.replace(" id=\"", &format!(" id=\"{name}")).replace("url(#", &format!("url(#{name}"))
 }
 
 /// The colours of the reader's theme, as variables of `guide.css`.
@@ -90,6 +101,25 @@ mod tests {
         assert!(drawn.starts_with("Before\n\n<figure") && drawn.ends_with("</figure>\n\nAfter\n"));
         assert!(drawn.contains("aria-label=\"A reaches &lt;B&gt;\"") && drawn.contains("Client"));
         assert!(drawn.contains("var(--fg)") && !drawn.contains("accTitle"), "{drawn}");
+    }
+
+    #[test]
+    fn the_arrowheads_of_two_drawings_have_different_names() {
+        let drawn = |to: &str| {
+            figure(&["flowchart LR", "  accTitle: A", &format!("  a[One] --> b[{to}]")]).unwrap()
+        };
+        let ids = |drawn: &str| -> Vec<String> {
+            drawn
+                .split(" id=\"")
+                .skip(1)
+                .map(|it| it.split('"').next().unwrap().to_owned())
+                .collect()
+        };
+        let (one, two) = (drawn("Two"), drawn("Three"));
+        assert!(!ids(&one).is_empty() && ids(&one).iter().all(|id| !ids(&two).contains(id)));
+        for used in one.split("url(#").skip(1).map(|it| it.split(')').next().unwrap()) {
+            assert!(ids(&one).iter().any(|id| id == used), "{used} is not there: {one}");
+        }
     }
 
     #[test]

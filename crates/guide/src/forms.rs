@@ -9,11 +9,11 @@ use axum::{
 };
 use interview::{
     chapter::Verdict,
-    choice::{Wish, plan, queue},
+    choice::Wish,
     export::export,
     outcome::Outcome,
-    progress::{Progress, Story, judged},
-    session::{Input, Session},
+    progress::{Judged, Progress, Story, judged},
+    session::Input,
     subject::Subject,
 };
 use time::OffsetDateTime;
@@ -38,9 +38,20 @@ impl Fields {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// The field's value; empty if there is none.
+    /// The field's value; empty if there is none. A button comes after the fields of its form, and its value counts.
     pub fn one(&self, name: &str) -> &str {
-        self.all(name).first().map_or("", String::as_str)
+        self.all(name).last().map_or("", String::as_str)
+    }
+
+    /// Whether there is such a field, with a value or without.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// What the reader wrote; nothing if the form asks for no words.
+    fn words(&self) -> Option<String> {
+        let text = self.all("text").first()?;
+        Some(text.replace("\r\n", "\n"))
     }
 
     fn number(&self, name: &str) -> Option<usize> {
@@ -52,62 +63,56 @@ impl Fields {
         if let Some(choice) = self.number("choice") {
             return Input::Choice(choice);
         }
-        if !self.one("text").is_empty() {
-            return Input::Text(self.one("text").replace("\r\n", "\n"));
+        if let Some(words) = self.words().filter(|words| !words.is_empty()) {
+            return Input::Text(words);
         }
         let ticks: Vec<_> = self.all("tick").iter().filter_map(|tick| tick.parse().ok()).collect();
         if ticks.is_empty() { Input::Next } else { Input::Ticks(ticks.into_iter().collect()) }
     }
 }
 
-/// `POST /interview`: begins an interview, goes on with it, pauses it or gives it up.
-pub fn interview(reader: &Reader, subjects: &[Subject], fields: &Fields) -> Response {
-    let now = OffsetDateTime::now_utc();
-    let changed = reader.change(|progress| {
-        let to = match fields.one("action") {
-            "begin" => begin(progress, subjects, fields, now),
-            "next" => begin_next(progress, subjects, now),
-            "drop" => {
-                progress.current = None;
-                progress.queue.clear();
-                "interview.html"
-            }
-            action => move_on(progress, subjects, action, fields, now)?,
-        };
-        Ok(to)
-    });
-    shown(changed)
+/// Where a form of the interview leads.
+enum To {
+    /// To the page that shows what was changed.
+    Page(&'static str),
+    /// Nowhere: a script has kept a draft, and the page stays.
+    Kept,
+    /// Nowhere: the form was made for an older step, and has these words.
+    Old(String),
 }
 
-fn begin(
-    progress: &mut Progress,
+/// `POST /interview`: begins an interview, goes on with it, keeps a draft, pauses it or gives it up.
+pub fn interview(
+    reader: &Reader,
     subjects: &[Subject],
     fields: &Fields,
     now: OffsetDateTime,
-) -> &'static str {
-    // A second click, or a second tab: go on with what has begun.
-    if progress.current.is_some() {
-        return "interview.html";
-    }
-    let what =
-        Some(fields.one("question")).filter(|it| !it.is_empty()).unwrap_or(fields.one("what"));
-    let wish: Wish = what.parse().unwrap_or(Wish::Any);
-    let names = queue(&wish, subjects, progress, now).iter().map(|it| it.name.clone()).collect();
-    progress.queue = names;
-    begin_next(progress, subjects, now)
-}
-
-fn begin_next(progress: &mut Progress, subjects: &[Subject], now: OffsetDateTime) -> &'static str {
-    while progress.current.is_none()
-        && let Some(name) = progress.next_in_queue()
-    {
-        // A question that has gone is left out.
-        if let Some(subject) = subjects.iter().find(|it| it.name == name) {
-            let plan = plan(subject, progress, now);
-            progress.current = Some(Session::begin(subject, plan, now));
+) -> Response {
+    let changed = reader.change(|progress| {
+        match fields.one("action") {
+            "begin" => {
+                let question = Some(fields.one("question")).filter(|it| !it.is_empty());
+                let wish = question.unwrap_or(fields.one("what"));
+                progress.begin(&Wish::from(wish), subjects, now);
+            }
+            "next" => progress.begin_next(subjects, now),
+            action => return move_on(progress, subjects, action, fields, now),
         }
+        Ok(To::Page("interview.html"))
+    });
+    match changed {
+        Ok(To::Page(page)) => shown(Ok(page)),
+        Ok(To::Kept) => StatusCode::NO_CONTENT.into_response(),
+        // As plain text, so that a reader without a script can copy the words.
+        Ok(To::Old(words)) => {
+            let text = format!(
+                "This step was answered already, or the interview was ended: in another tab, in a terminal, or by a \
+                 second click. Your words were not taken. Copy them if you need them:\n\n{words}\n"
+            );
+            (StatusCode::CONFLICT, text).into_response()
+        }
+        Err(error) => shown(Err::<&str, _>(error)),
     }
-    "interview.html"
 }
 
 fn move_on(
@@ -116,31 +121,79 @@ fn move_on(
     action: &str,
     fields: &Fields,
     now: OffsetDateTime,
-) -> anyhow::Result<&'static str> {
-    let Some(session) = &mut progress.current else { return Ok("interview.html") };
-    let subject = subjects.iter().find(|it| it.name == session.answer);
-    let subject = subject.with_context(|| format!("there is no question {}", session.answer))?;
+) -> anyhow::Result<To> {
+    let page = Ok(if action == "draft" { To::Kept } else { To::Page("interview.html") });
+    let session = progress.current.as_mut().filter(|it| it.place() == fields.one("place"));
+    let Some(session) = session else {
+        // A form of an older step changes nothing. Its words are taken already, if it was sent twice.
+        let words = fields.words().unwrap_or_default();
+        let is_lost = action == "take" && !words.trim().is_empty() && !was_said(progress, &words);
+        return if is_lost { Ok(To::Old(words)) } else { page };
+    };
+    if action == "drop" {
+        progress.give_up();
+        return page;
+    }
+    // The words stay, whatever becomes of this form.
+    if let Some(words) = fields.words() {
+        session.draft = words;
+    }
     match action {
+        "draft" => session.here(now),
         "pause" => session.pause(now),
-        "resume" => session.resume(subject, now),
-        // A form of an older step, sent again by a second click or from another tab, changes nothing.
-        "take" if fields.number("taken") == Some(session.taken) => {
+        "resume" => session.resume(now),
+        "take" => {
+            let subject = subjects.iter().find(|it| it.name == session.answer);
+            let subject =
+                subject.with_context(|| format!("there is no question {}", session.answer))?;
             if session.take(subject, &fields.input(), now).is_err() {
-                return Ok("interview.html?refused#step");
+                return Ok(To::Page("interview.html?refused"));
             }
-            if session.is_over(subject) {
+            if session.is_over() {
                 let outcome = Outcome::of(session, subject, now);
-                progress.finish(outcome);
-                return Ok("interview.html?result");
+                progress.finish(outcome)?;
+                return Ok(To::Page("interview.html?result"));
             }
         }
         _ => {}
     }
-    Ok("interview.html")
+    page
 }
 
+/// Whether the interview that goes on, or else the last one, has these words.
+fn was_said(progress: &Progress, words: &str) -> bool {
+    let last = progress.interviews.last().map(|outcome| &outcome.notes);
+    let notes = progress.current.as_ref().map(|session| &session.notes).or(last);
+    notes.is_some_and(|notes| {
+        let said = notes.estimates.values().map(|guess| &guess.said);
+        said.chain([&notes.questions, &notes.design, &notes.sum_up]).any(|it| it == words.trim())
+    })
+}
+
+/// The progress for the interview's page. Time in which nobody was here does not count.
+pub fn come_back(reader: &Reader, now: OffsetDateTime) -> anyhow::Result<Progress> {
+    let progress = reader.progress()?;
+    if !progress.current.as_ref().is_some_and(|session| session.is_away(now)) {
+        return Ok(progress);
+    }
+    reader.change(|progress| {
+        if let Some(session) = &mut progress.current {
+            session.here(now);
+        }
+        Ok(progress.clone())
+    })
+}
+
+/// A second click on the same sentence comes sooner than this.
+const SECOND_CLICK: time::Duration = time::Duration::seconds(2);
+
 /// `POST /quiz`: judges a sentence.
-pub fn quiz(reader: &Reader, subjects: &[Subject], fields: &Fields) -> Response {
+pub fn quiz(
+    reader: &Reader,
+    subjects: &[Subject],
+    fields: &Fields,
+    now: OffsetDateTime,
+) -> Response {
     let subject = subjects.iter().find(|it| it.name == fields.one("answer"));
     let at = fields.number("at").unwrap_or(usize::MAX);
     let sentence = subject.and_then(|it| it.chapter.sentences.get(at));
@@ -148,10 +201,13 @@ pub fn quiz(reader: &Reader, subjects: &[Subject], fields: &Fields) -> Response 
     let (Some(subject), Some(sentence), Some(said)) = (subject, sentence, said) else {
         return problem(StatusCode::UNPROCESSABLE_ENTITY, "there is no such sentence or verdict");
     };
-    let now = OffsetDateTime::now_utc();
     let changed = reader.change(|progress| {
         let one = judged(&subject.name, &sentence.says, said, sentence.verdict, now);
-        progress.judged.push(one);
+        let is_same = |last: &Judged| (&last.answer, &last.says) == (&one.answer, &one.says);
+        let last = progress.judged.last().filter(|last| is_same(last));
+        if last.is_none_or(|last| now - last.at > SECOND_CLICK) {
+            progress.judged.push(one);
+        }
         Ok(format!("quiz.html?answer={}&at={at}", subject.name))
     });
     shown(changed)
@@ -234,8 +290,21 @@ mod tests {
         (folder, reader)
     }
 
+    fn at(second: i64) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(second)
+    }
+
+    fn send_at(second: i64, reader: &Reader, body: &str) -> Response {
+        interview(reader, &subjects(), &Fields::parse(body.as_bytes()), at(second))
+    }
+
     fn send(reader: &Reader, body: &str) -> Response {
-        interview(reader, &subjects(), &Fields::parse(body.as_bytes()))
+        send_at(0, reader, body)
+    }
+
+    /// The hidden field that names the current step.
+    fn place(reader: &Reader) -> String {
+        format!("place={}", reader.progress().unwrap().current.unwrap().place())
     }
 
     #[test]
@@ -266,7 +335,7 @@ mod tests {
                     Wants::Choice(_) => "choice=0",
                     Wants::Aloud | Wants::Next | Wants::Nothing => "",
                 };
-                let body = format!("action=take&taken={}&{answer}", session.taken);
+                let body = format!("action=take&place={}&{answer}", session.place());
                 let page = send(&reader, &body);
                 if to(&page) != "/interview.html" {
                     break page;
@@ -285,8 +354,9 @@ mod tests {
     fn a_form_that_is_sent_twice_counts_once() {
         let (_folder, reader) = reader();
         send(&reader, "action=begin&question=url-shortener");
+        let take = format!("action=take&{}&text=How+many", place(&reader));
         for _ in 0..2 {
-            assert_eq!(to(&send(&reader, "action=take&taken=0&text=How+many")), "/interview.html");
+            assert_eq!(to(&send(&reader, &take)), "/interview.html");
         }
         let session = reader.progress().unwrap().current.unwrap();
         assert_eq!((session.taken, &*session.notes.questions), (1, "How many"));
@@ -295,16 +365,77 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_is_refused_says_so_and_a_pause_stops_the_clock() {
+    fn words_stay_when_the_reader_pauses_closes_the_page_or_is_refused() {
         let (_folder, reader) = reader();
         send(&reader, "action=begin&question=url-shortener");
-        assert!(to(&send(&reader, "action=take&taken=0&choice=1")).contains("refused"));
-        send(&reader, "action=pause");
-        assert!(reader.progress().unwrap().current.unwrap().clock.is_paused());
-        send(&reader, "action=resume");
-        assert!(!reader.progress().unwrap().current.unwrap().clock.is_paused());
+        let draft = || reader.progress().unwrap().current.unwrap().draft;
+        let place = place(&reader);
+        for action in ["pause", "resume"] {
+            // The form has the action of its main button too; the pressed one comes last.
+            let body = format!("action=take&{place}&text={action}%0D%0Ait&action={action}");
+            assert_eq!(to(&send(&reader, &body)), "/interview.html");
+            assert_eq!(draft(), format!("{action}\nit"));
+        }
+        let kept = send(&reader, &format!("action=draft&{place}&text=more"));
+        assert_eq!((kept.status(), &*draft()), (StatusCode::NO_CONTENT, "more"));
+        // Another tab, in which nothing was written, only says that the reader is here.
+        send(&reader, &format!("action=draft&{place}"));
+        assert_eq!(draft(), "more");
+        let refused = format!("action=take&{place}&text=mine&choice=1");
+        assert_eq!(to(&send(&reader, &refused)), "/interview.html?refused");
+        assert_eq!(draft(), "mine");
+    }
+
+    #[tokio::test]
+    async fn words_for_an_older_step_are_given_back() {
+        let (_folder, reader) = reader();
+        send(&reader, "action=begin&question=url-shortener");
+        let old = place(&reader);
+        send(&reader, &format!("action=take&{old}&text=first"));
+        let before = reader.progress().unwrap();
+        for action in ["take", "draft", "pause", "drop"] {
+            let response = send(&reader, &format!("action={action}&{old}&text=my+design"));
+            assert_eq!(response.status() == StatusCode::CONFLICT, action == "take", "{action}");
+            let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            assert_eq!(body.ends_with("\n\nmy design\n"), action == "take", "{body}");
+        }
+        assert_eq!(reader.progress().unwrap(), before, "an old form changes nothing");
+    }
+
+    #[test]
+    fn a_pause_stops_the_clock_and_only_the_page_of_an_interview_gives_it_up() {
+        let (_folder, reader) = reader();
+        send(&reader, "action=begin&question=url-shortener");
+        let place = place(&reader);
+        let is_paused = || reader.progress().unwrap().current.unwrap().clock.is_paused();
+        send(&reader, &format!("action=pause&{place}"));
+        assert!(is_paused());
+        send(&reader, &format!("action=resume&{place}"));
+        assert!(!is_paused());
         send(&reader, "action=drop");
+        send(&reader, "action=drop&place=7-0");
+        assert!(reader.progress().unwrap().current.is_some());
+        send(&reader, &format!("action=drop&{place}"));
         assert!(reader.progress().unwrap().current.is_none());
+    }
+
+    #[test]
+    fn a_night_does_not_count_on_the_pages_clock() {
+        let (_folder, reader) = reader();
+        send_at(0, &reader, "action=begin&question=url-shortener");
+        let place = place(&reader);
+        // The page says every few seconds that the reader is here; then the machine is switched off.
+        for second in [15, 30] {
+            send_at(second, &reader, &format!("action=draft&{place}&text=a"));
+        }
+        let day = 86_400;
+        let session = come_back(&reader, at(day)).unwrap().current.unwrap();
+        assert_eq!(session.clock.total(at(day + 5)).as_secs(), 35);
+        assert_eq!(session.draft, "a");
+        // A second page in the next moment changes nothing more.
+        let again = come_back(&reader, at(day + 5)).unwrap().current.unwrap();
+        assert_eq!(again, session);
     }
 
     #[test]
@@ -319,11 +450,16 @@ mod tests {
     fn a_sentence_is_judged_and_kept() {
         let (_folder, reader) = reader();
         let fields = |body: &str| Fields::parse(body.as_bytes());
-        let page = quiz(&reader, &subjects(), &fields("answer=url-shortener&at=0&choice=2"));
-        assert_eq!(to(&page), "/quiz.html?answer=url-shortener&at=0");
-        assert!(reader.progress().unwrap().judged[0].right, "the modulo does nothing");
+        for (second, judged) in [(0, 1), (1, 1), (60, 2)] {
+            let fields = fields("answer=url-shortener&at=0&choice=2");
+            let page = quiz(&reader, &subjects(), &fields, at(second));
+            assert_eq!(to(&page), "/quiz.html?answer=url-shortener&at=0");
+            let progress = reader.progress().unwrap();
+            assert_eq!(progress.judged.len(), judged, "a second click does not count");
+            assert!(progress.judged[0].right, "the modulo does nothing");
+        }
         for bad in ["answer=none&at=0&choice=2", "answer=url-shortener&at=99&choice=2", "at=0"] {
-            let status = quiz(&reader, &subjects(), &fields(bad)).status();
+            let status = quiz(&reader, &subjects(), &fields(bad), at(90)).status();
             assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
         }
     }

@@ -1,13 +1,15 @@
 //! `cargo run`: the book, with its experiments live, served on loopback.
 //!
-//! In reading order: [`questions`] lists the eighteen questions; [`chapter`] puts the code into an answer's text,
-//! and [`fold`] folds what a reader says first; the [`catalogue`] names everything; [`diagram`] draws its diagrams, and [`flowchart`] lays out flowcharts; [`element`] names the elements of our own;
-//! and [`checks`] finds what is wrong with the text and its links. [`render`] shows a report; [`measure`] runs all
+//! In reading order: [`questions`] lists the eighteen questions; [`chapter`] puts the code into an answer's text, and
+//! [`fold`] folds what a reader says first; the [`catalogue`] names everything; [`diagram`] draws its diagrams, and
+//! [`flowchart`] lays out flowcharts; [`element`] names the elements of our own; and [`checks`] finds what is wrong with
+//! the text and its links. [`render`] shows a report; [`measure`] runs all
 //! experiments on a [`machine`] and keeps a [`record`], which the page [`measured`] shows and the [`numbers`] in the
 //! chapters quote; [`result`] shows our result and the reader's, and [`live`] puts them on the pages, depending on the
-//! [`mode`]; a [`prediction`] comes before a run. A [`reader`] has progress: [`state`] is how far they are with a question, and [`plans`] and [`cards`] make
-//! the first page of it. [`said`] shows what an interviewer says, on the [`interview_page`], the [`quiz_page`] and the
-//! [`stories_page`]; [`forms`] takes what the reader sends. [`book`] makes the pages, and [`shelf`] makes them again when their sources change.
+//! [`mode`]; a [`prediction`] comes before a run. A [`reader`] has progress: [`state`] is how far they are with a
+//! question, and [`plans`] and [`cards`] make the first page of it. [`speech`] shows what an interviewer says, on the
+//! [`interview_page`], the [`quiz_page`] and the [`stories_page`]; [`forms`] takes what the reader sends. [`book`] makes
+//! the pages, and [`shelf`] makes them again when their sources change.
 //! [`program`] builds an answer, [`group`] runs it and ends it with everything that it started, [`turn`] lets one
 //! experiment run at a time, [`told`] holds the messages to a page, and [`runs`] runs an experiment for a page.
 //! [`server`] serves all this, [`problem`] writes errors, [`serving`] is `cargo run`, and [`site`] writes the pages
@@ -35,7 +37,7 @@ pub mod reader;
 pub mod state;
 pub mod plans;
 pub mod cards;
-pub mod said;
+pub mod speech;
 pub mod interview_page;
 pub mod quiz_page;
 pub mod stories_page;

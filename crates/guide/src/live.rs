@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path, sync::LazyLock};
 use lab::{Answer, Experiment, Sabotage, experiment::Param, report::escaped};
 use practice::{exercise::Exercise, progress::Progress};
 use regex::{Captures, Regex};
+use url::Url;
 
 use crate::{
     element::{EXERCISES, EXPERIMENT, pattern},
@@ -26,14 +27,15 @@ static LISTING: LazyLock<Regex> =
     LazyLock::new(|| pattern(r#"<p class="listing">([\w./-]+), line (\d+)</p>"#));
 
 /// Leads from a listing into the reader's editor. Only a guide that runs here knows where the file is.
-fn with_editor(page: &str) -> String {
-    let root = practice::workspace();
+fn with_editor(page: &str, root: &Path) -> String {
     let link = |found: &Captures| {
         let (path, line) = (&found[1], &found[2]);
-        let file = escaped(&root.join(path).to_string_lossy());
+        // A folder may have a space or a `#` in its name.
+        let Ok(file) = Url::from_file_path(root.join(path)) else { return found[0].to_owned() };
         format!(
-            "<p class=\"listing\"><a href=\"vscode://file{file}:{line}\" title=\"Opens it in your editor\">\
-             {path}, line {line}</a></p>"
+            "<p class=\"listing\"><a href=\"vscode://file{}:{line}\" title=\"Opens it in your editor\">\
+             {path}, line {line}</a></p>",
+            escaped(file.path())
         )
     };
     LISTING.replace_all(page, link).into_owned()
@@ -67,7 +69,7 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
         )
     });
     let page = page.replace("<guide-stack></guide-stack>", stack(mode));
-    if mode == Mode::Live { with_editor(&page) } else { page }
+    if mode == Mode::Live { with_editor(&page, &practice::workspace()) } else { page }
 }
 
 /// The exercises of one answer, and how far the reader is with each.
@@ -201,5 +203,20 @@ fn stack(mode: Mode) -> &'static str {
              </table></div></guide-stack>"
         }
         Mode::Static => "",
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_editor_finds_a_file_in_a_folder_with_a_space() {
+        let page = with_editor(
+            "<p class=\"listing\">crates/a/src/lib.rs, line 7</p>",
+            Path::new("/home/me/my #1 code"),
+        );
+        let link = "href=\"vscode://file/home/me/my%20%231%20code/crates/a/src/lib.rs:7\"";
+        assert!(page.contains(link), "{page}");
     }
 }

@@ -26,6 +26,7 @@ const CHECK: &str = "predict-check";
 const CHECK_OF: &str = "predict-check-of";
 const FIGURE: &str = "predict-figure";
 const FIGURE_OF: &str = "predict-figure-of";
+const FIGURE_UNIT: &str = "predict-figure-unit";
 
 impl Predicted {
     /// Takes the prediction out of what the page has sent.
@@ -40,10 +41,10 @@ impl Predicted {
             "fails" => Some((of, false)),
             _ => None,
         };
-        let (figure, of) = (text(FIGURE), text(FIGURE_OF));
+        let (figure, of, unit) = (text(FIGURE), text(FIGURE_OF), text(FIGURE_UNIT));
         let figure = match &*figure {
             "" => None,
-            said => Some((of, Said::parse(said)?.value())),
+            said => Some((of, Said::parse(said)?.in_unit(&unit))),
         };
         Ok(Self { check, figure })
     }
@@ -61,10 +62,11 @@ impl Predicted {
         });
         let figure = ours.figures.first().map(|figure| {
             let unit = escaped(&figure.unit);
-            let unit = if unit.is_empty() { unit } else { format!(" ({unit})") };
+            let in_unit = if unit.is_empty() { String::new() } else { format!(" ({unit})") };
             format!(
                 "<input type=\"hidden\" name=\"{FIGURE_OF}\" value=\"{of}\">\
-                 <label><span>About how large is this figure? <q>{of}</q>{unit}</span>\
+                 <input type=\"hidden\" name=\"{FIGURE_UNIT}\" value=\"{unit}\">\
+                 <label><span>About how large is this figure? <q>{of}</q>{in_unit}</span>\
                  <input name=\"{FIGURE}\" autocomplete=\"off\"></label>",
                 of = escaped(&figure.name)
             )
@@ -181,7 +183,18 @@ mod tests {
     }
 
     #[test]
+    fn a_figure_is_predicted_in_its_own_unit() {
+        let predicted = sent(json!({
+            "clients": "5", "predict-figure": "0.2 s", "predict-figure-of": "latency",
+            "predict-figure-unit": "ms",
+        }));
+        assert_eq!(predicted.unwrap().figure, Some(("latency".to_owned(), 200.0)));
+    }
+
+    #[test]
     fn a_figure_that_is_no_number_is_refused() {
-        sent(json!({ "clients": "5", "predict-figure": "much" })).unwrap_err();
+        for said in ["much", "1e308 million"] {
+            sent(json!({ "clients": "5", "predict-figure": said })).unwrap_err();
+        }
     }
 }

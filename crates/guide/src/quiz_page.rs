@@ -10,7 +10,10 @@ use interview::{
 use lab::report::escaped;
 use time::OffsetDateTime;
 
-use crate::{interview_page::choices, said};
+use crate::{
+    interview_page::{FOCUS, choices},
+    speech,
+};
 
 /// A sentence that was just judged: the answer's name, and its place in the chapter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub fn html(
     };
     let today = match done {
         done if done < DAILY => format!("{done} of today's {DAILY}"),
-        done => format!("{done} today: the daily {DAILY} are done, and here are more"),
+        done => format!("Today's {DAILY} are done ({done}). You can go on"),
     };
     format!(
         "<verdict-quiz>{inner}<p class=\"score\">{today}. In all, {} of {} sentences right the last time; \
@@ -55,7 +58,7 @@ fn next(subjects: &[Subject], progress: &Progress, now: OffsetDateTime) -> Strin
     let Wants::Choice(items) = verdicts() else { return String::new() };
     format!(
         "<section class=\"step\" aria-labelledby=\"sentence\"><p class=\"of\">{}</p>\
-         <h2 id=\"sentence\">Everybody says: “{}”</h2>\
+         <h2 id=\"sentence\"{FOCUS}>Everybody says: “{}”</h2>\
          <form method=\"post\" action=\"quiz\"><input type=\"hidden\" name=\"answer\" value=\"{}\">\
          <input type=\"hidden\" name=\"at\" value=\"{at}\">{}</form></section>",
         escaped(&question.subject.chapter.title),
@@ -74,10 +77,10 @@ fn verdict(subjects: &[Subject], progress: &Progress, shown: &Shown) -> Option<S
     let class = if is_right { "held" } else { "failed" };
     Some(format!(
         "<section class=\"step\" aria-labelledby=\"verdict\"><p class=\"of\">{}</p>\
-         <h2 id=\"verdict\" class=\"judged {class}\">{}</h2>{}\
-         <form action=\"quiz.html\"><button class=\"go\" autofocus>The next sentence</button></form></section>",
+         <h2 id=\"verdict\" class=\"judged {class}\"{FOCUS}>{}</h2>{}\
+         <form action=\"quiz.html\"><button class=\"go\">The next sentence</button></form></section>",
         escaped(&subject.chapter.title),
         judged(is_right),
-        said::all(&subject.verdict_shown(sentence), &subject.name),
+        speech::all(&subject.verdict_shown(sentence), &subject.name),
     ))
 }

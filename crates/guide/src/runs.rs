@@ -15,7 +15,6 @@ use axum::{
 use futures_util::{Stream, StreamExt, stream};
 use lab::{Answer, Experiment, Report, child, recorder::Event};
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -45,6 +44,11 @@ pub struct Runs {
 }
 
 impl Runs {
+    /// Whether an experiment runs now.
+    pub fn is_running(&self) -> bool {
+        self.turns.running().is_some()
+    }
+
     /// Starts with no run. All runs end when `stopping` is cancelled.
     pub fn new(
         answers: Vec<Answer>,
@@ -222,7 +226,7 @@ impl Run {
         let (answer, name) = (self.answer.name, self.experiment.name);
         let kept = self.reader.change(|progress| {
             progress.ran.insert(format!("{answer}/{name}"));
-            progress.predicted.extend(self.predicted.kept(answer, name, OffsetDateTime::now_utc()));
+            progress.predicted.extend(self.predicted.kept(answer, name, interview::now()));
             Ok(())
         });
         if let Err(error) = kept {

@@ -12,12 +12,11 @@ use axum::{
     routing::{get, post},
 };
 use lab::report::escaped;
-use time::OffsetDateTime;
 
 use crate::{
     book::{Book, CONTENTS},
     forms::{self, Fields},
-    interview_page::{self, Notice},
+    interview_page,
     mode::Mode,
     problem::problem,
     quiz_page::{self, Shown},
@@ -32,11 +31,12 @@ use crate::{
 struct Site {
     shelf: Arc<Shelf>,
     reader: Reader,
+    runs: Runs,
 }
 
 /// Everything that the guide serves. `port` is where it listens.
 pub fn router(shelf: Arc<Shelf>, runs: Runs, reader: Reader, port: u16) -> Router {
-    let site = Site { shelf, reader };
+    let site = Site { shelf, reader, runs: runs.clone() };
     Router::new()
         .route("/api/stack", get(async || Json(lab::stack::status().await)))
         .route("/api/running", get(runs::running).with_state(runs.clone()))
@@ -66,11 +66,13 @@ async fn file(
 }
 
 async fn interview(State(site): State<Site>, body: Bytes) -> Response {
-    forms::interview(&site.reader, &site.shelf.book().await.subjects, &Fields::parse(&body))
+    let subjects = &site.shelf.book().await.subjects;
+    forms::interview(&site.reader, subjects, &Fields::parse(&body), interview::now())
 }
 
 async fn quiz(State(site): State<Site>, body: Bytes) -> Response {
-    forms::quiz(&site.reader, &site.shelf.book().await.subjects, &Fields::parse(&body))
+    let subjects = &site.shelf.book().await.subjects;
+    forms::quiz(&site.reader, subjects, &Fields::parse(&body), interview::now())
 }
 
 async fn stories(State(site): State<Site>, body: Bytes) -> Response {
@@ -81,8 +83,12 @@ async fn read(State(site): State<Site>, Path(answer): Path<String>) -> Response 
     forms::read(&site.reader, &site.shelf.book().await.subjects, &answer)
 }
 
-async fn number(State(site): State<Site>) -> Json<usize> {
-    Json(site.shelf.number().await)
+async fn number(State(site): State<Site>) -> Json<u64> {
+    // To look at all sources would disturb what is being measured.
+    if !site.runs.is_running() {
+        site.shelf.book().await;
+    }
+    Json(site.shelf.number())
 }
 
 async fn export(State(site): State<Site>) -> Response {
@@ -91,7 +97,7 @@ async fn export(State(site): State<Site>) -> Response {
 
 /// A page with what depends on its reader.
 fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reader) -> Vec<u8> {
-    let now = OffsetDateTime::now_utc();
+    let (now, query) = (interview::now(), Fields::parse(query.as_bytes()));
     let element = match path {
         "index.html" => CONTENTS,
         "interview.html" => "<mock-interview></mock-interview>",
@@ -99,22 +105,14 @@ fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reade
         "stories.html" => "<star-stories></star-stories>",
         _ => return page,
     };
-    let made = reader.progress().and_then(|progress| {
+    let made = forms::come_back(reader, now).and_then(|progress| {
         let subjects = &book.subjects;
         Ok(match path {
             "index.html" => book.contents(reader)?,
-            "interview.html" => {
-                let notice = match query {
-                    "refused" => Notice::Refused,
-                    "result" => Notice::Result,
-                    _ => Notice::None,
-                };
-                interview_page::html(subjects, &progress, notice, now)
-            }
+            "interview.html" => interview_page::html(subjects, &progress, &query, now),
             "quiz.html" => {
-                let fields = Fields::parse(query.as_bytes());
-                let at = fields.one("at").parse().ok();
-                let shown = at.map(|at| Shown { answer: fields.one("answer").to_owned(), at });
+                let at = query.one("at").parse().ok();
+                let shown = at.map(|at| Shown { answer: query.one("answer").to_owned(), at });
                 quiz_page::html(subjects, &progress, shown.as_ref(), now)
             }
             _ => stories_page::html(&progress),

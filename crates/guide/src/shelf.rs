@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
 };
@@ -25,8 +25,8 @@ pub struct Shelf {
     answers: Vec<Answer>,
     /// Locked while a book is made, so that requests for pages wait for it.
     current: Mutex<(Sources, Arc<Book>)>,
-    /// How many books were made after the first.
-    made: AtomicUsize,
+    /// When the first book was made, in milliseconds, plus how many were made afterwards.
+    made: AtomicU64,
 }
 
 impl Shelf {
@@ -34,7 +34,11 @@ impl Shelf {
     pub fn new(answers: Vec<Answer>) -> anyhow::Result<Self> {
         let sources = sources(&answers);
         let book = Arc::new(made(answers.clone())?);
-        Ok(Self { answers, current: Mutex::new((sources, book)), made: AtomicUsize::new(0) })
+        Ok(Self {
+            answers,
+            current: Mutex::new((sources, book)),
+            made: AtomicU64::new(milliseconds()),
+        })
     }
 
     /// The current book. If it cannot be made, the previous one.
@@ -59,11 +63,15 @@ impl Shelf {
 }
 
 impl Shelf {
-    /// Another number for each book that was made, so that a page learns that it is old.
-    pub async fn number(&self) -> usize {
-        self.book().await;
+    /// Another number for each book, also for the books of another process, so that a page learns that it is old.
+    pub fn number(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
+}
+
+fn milliseconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
 }
 
 /// A book, with a warning for each of its problems.

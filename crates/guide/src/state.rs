@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use interview::{outcome::Outcome, progress::Progress, quiz::done_today, subject::Subject};
+use interview::{
+    choice::memory, outcome::Outcome, progress::Progress, quiz::done_today, subject::Subject,
+};
 use lab::{Answer, results};
 use practice::{exercise::Exercise, progress::State as Attempt};
 use time::OffsetDateTime;
@@ -130,13 +132,21 @@ impl Standing {
         if let Some((name, _)) = begun {
             return (format!("Go on reading: {}", title(name)), format!("{name}.html"));
         }
+        if !self.progress.judged.is_empty() && done_today(&self.progress, now) == 0 {
+            return ("Judge today's ten sentences".to_owned(), "quiz.html".to_owned());
+        }
+        let interview = |name: &str| format!("interview.html?question={name}");
+        let is_due = |subject: &&Subject| {
+            memory(subject, &self.progress, now).is_some_and(|memory| memory.is_due(now))
+        };
+        if let Some(due) = subjects.iter().find(is_due) {
+            let words = format!("Be asked again: {}", due.chapter.title);
+            return (words, interview(&due.name));
+        }
         let read = states.iter().find(|(_, state)| state.read && state.interviewed.is_none());
         if let Some((name, _)) = read {
             let words = format!("You have read “{}”. Now be asked about it", title(name));
-            return (words, "interview.html".to_owned());
-        }
-        if !self.progress.judged.is_empty() && done_today(&self.progress, now) == 0 {
-            return ("Judge today's ten sentences".to_owned(), "quiz.html".to_owned());
+            return (words, interview(name));
         }
         let unread = states.iter().find(|(_, state)| !state.read);
         match unread {
@@ -148,6 +158,8 @@ impl Standing {
 
 #[cfg(test)]
 mod tests {
+    use interview::progress::Judged;
+
     use super::*;
 
     /// What comes next for a reader with this progress.
@@ -176,12 +188,26 @@ mod tests {
         let read = |progress: &mut Progress| {
             progress.read.insert(first.to_owned());
         };
-        assert_eq!(next(read), "interview.html");
+        let asked = format!("interview.html?question={first}");
+        assert_eq!(next(read), asked, "about what was read");
         let begun = |progress: &mut Progress| {
             read(progress);
             progress.ran.insert(format!("{second}/{}", answers[1].experiments[0].name));
         };
         assert_eq!(next(begun), format!("{second}.html"));
+        let judged = |ago| {
+            move |progress: &mut Progress| {
+                progress.read.insert(first.to_owned());
+                progress.judged.push(Judged {
+                    at: OffsetDateTime::UNIX_EPOCH - time::Duration::days(ago),
+                    answer: second.to_owned(),
+                    says: "So".to_owned(),
+                    right: true,
+                });
+            }
+        };
+        assert_eq!(next(judged(1)), "quiz.html", "the ten of a new day come first");
+        assert_eq!(next(judged(0)), asked, "and only once");
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub fn html(progress: &Progress) -> String {
             )
         })
         .collect();
+    let export = if stories.is_empty() {
+        ""
+    } else {
+        "<p><a href=\"interview/export.md\" download=\"interviews.md\">Download them as Markdown</a></p>"
+    };
     let field = |name: &str, label: &str, help: &str| {
         format!(
             "<label for=\"{name}\">{label} <small>{help}</small></label>\
@@ -37,7 +42,7 @@ pub fn html(progress: &Progress) -> String {
         "<star-stories><form method=\"post\" action=\"stories\">\
          <label for=\"asked\">The question <small>“Tell me about a conflict in your team.”</small></label>\
          <input id=\"asked\" name=\"question\" required autocomplete=\"off\">{}{}{}{}\
-         <button class=\"go\">Keep this story</button></form>{stories}</star-stories>",
+         <button class=\"go\">Keep this story</button></form>{stories}{export}</star-stories>",
         field("situation", "Situation", "Where and when? Two sentences."),
         field("task", "Task", "What did you have to do? One sentence."),
         field("action", "Action", "What did <em>you</em> do? “I”, not “we”."),
