@@ -105,7 +105,7 @@ impl Predicted {
             return rows;
         }
         format!(
-            "<div class=\"table-wrapper\"><table class=\"predicted\"><caption>Your prediction</caption><thead><tr><th></th>\
+            "<div class=\"table-wrapper\"><table class=\"predicted\"><caption>Your prediction</caption><thead><tr><th>Of</th>\
              <th>You predicted</th><th>Ours</th><th>Yours</th></tr></thead><tbody>{rows}</tbody></table></div>"
         )
     }

@@ -180,7 +180,7 @@ fn table(ours: &Report, yours: &Yours) -> String {
         )
     };
     format!(
-        "<div class=\"table-wrapper\"><table class=\"beside\"><thead><tr><th></th><th>Ours</th><th>Yours</th></tr>\
+        "<div class=\"table-wrapper\"><table class=\"beside\"><thead><tr><th>Of</th><th>Ours</th><th>Yours</th></tr>\
          </thead><tbody>{differ}<tr class=\"verdicts\"><td>Verdict</td>{}{}</tr>{rows}</tbody></table></div>",
         verdict(ours),
         verdict(report),

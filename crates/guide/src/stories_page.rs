@@ -21,7 +21,7 @@ pub fn html(progress: &Progress) -> String {
                 format!("<dt>{name}</dt><dd class=\"words\">{}</dd>", escaped(words))
             });
             format!(
-                "<section class=\"story\"><h3 id=\"story-{at}\">{}</h3><dl>{}</dl></section>",
+                "<section class=\"story\"><h2 id=\"story-{at}\">{}</h2><dl>{}</dl></section>",
                 escaped(&story.question),
                 parts.concat()
             )

@@ -14,7 +14,7 @@ pub struct Said {
 /// This is not a number.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{0:?} is no number: write it as 860,000 or 0.86 million or 10 * 86400 (a comma stands only before three digits)"
+    "{0:?} is no number: write it as 860,000 or 0.86 million or 10 * 86400 (a comma only before three digits)"
 )]
 pub struct NoNumber(String);
 

@@ -130,7 +130,7 @@ impl Talk<'_> {
         }
     }
 
-    /// The clock stands before each line that the reader types.
+    /// The clock is shown before each line that the reader types.
     fn prompt(&self) {
         match clock_in_words(&self.session, self.subject, now()) {
             Some(clock) => print!("[{clock}] > "),

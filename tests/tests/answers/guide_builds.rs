@@ -29,7 +29,7 @@ tests![
     without_cargo_changed_code_is_refused,
     a_page_shows_the_code_as_it_is_now,
     a_result_of_other_code_is_marked,
-    a_page_takes_milliseconds,
+    a_page_takes_milliseconds_and_few_bytes,
 ];
 
 /// A copy of the URL shortener's folder, which a test may change, and the script in place of cargo.
@@ -243,8 +243,13 @@ async fn a_result_of_other_code_is_marked() -> Outcome {
     Ok(())
 }
 
-async fn a_page_takes_milliseconds() -> Outcome {
+async fn a_page_takes_milliseconds_and_few_bytes() -> Outcome {
     let guide = Guide::start().await?;
+    let chapters = guide::answers().into_iter().map(|answer| format!("{}.html", answer.name));
+    for path in chapters.chain(["", "interview.html", "quiz.html"].map(str::to_owned)) {
+        let bytes = guide.get(&path).await?.bytes().await?.len();
+        ensure!(bytes <= 300_000, "{path:?} has {bytes} bytes");
+    }
     for path in ["", "url-shortener.html"] {
         guide.get(path).await?;
         let mut fastest = Duration::MAX;
