@@ -8,7 +8,7 @@ use crate::{
     chapter::Difficulty,
     memory::{Look, Memory, Went, look, rank},
     progress::Progress,
-    session::Recall,
+    session::{Recall, Session},
     sheet::Stage,
     step::Plan,
     subject::Subject,
@@ -64,6 +64,35 @@ pub fn queue<'a>(
         Wish::Answer(name) => sorted.retain(|it| it.name == *name),
     }
     sorted
+}
+
+impl Progress {
+    /// Begins to ask what the reader wishes, one question after another. Returns whether there is anything to ask.
+    /// While an interview goes on, it goes on.
+    pub fn begin(&mut self, wish: &Wish, subjects: &[Subject], now: OffsetDateTime) -> bool {
+        if self.current.is_none() {
+            let names = queue(wish, subjects, self, now).iter().map(|it| it.name.clone()).collect();
+            self.queue = names;
+            self.begin_next(subjects, now);
+        }
+        self.current.is_some()
+    }
+
+    /// Begins the next question of the set, if none goes on.
+    pub fn begin_next(&mut self, subjects: &[Subject], now: OffsetDateTime) {
+        if self.current.is_some() {
+            return;
+        }
+        let Some(subject) = self.next_of_set(subjects) else { return };
+        let at = self.queue.iter().position(|name| *name == subject.name).unwrap_or_default();
+        self.queue.drain(..=at);
+        self.current = Some(Session::begin(subject, plan(subject, self, now), now));
+    }
+
+    /// The next question of the set. One that is not in the book any more is left out.
+    pub fn next_of_set<'a>(&self, subjects: &'a [Subject]) -> Option<&'a Subject> {
+        self.queue.iter().find_map(|name| subjects.iter().find(|subject| subject.name == *name))
+    }
 }
 
 /// How well the reader knows a question, by their interviews.
@@ -180,6 +209,21 @@ mod tests {
         assert_eq!(names("one-of-each", &progress, 0), ["b", "c", "d"]);
         assert_eq!(names("new", &progress, 0), ["b", "c", "d", "e"]);
         assert_eq!(names("x", &progress, 0), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_set_is_asked_one_after_another_and_without_what_has_gone() {
+        let subjects = [small()];
+        let queue = ["gone", "sums"].map(str::to_owned).to_vec();
+        let mut progress = Progress { queue, ..Progress::default() };
+        assert_eq!(progress.next_of_set(&subjects).map(|it| &*it.name), Some("sums"));
+        progress.begin_next(&subjects, day(1));
+        assert_eq!(progress.current.as_ref().map(|it| &*it.answer), Some("sums"));
+        assert!(progress.queue.is_empty());
+        assert!(progress.begin(&Wish::Any, &subjects, day(2)), "it goes on");
+        assert_eq!(progress.current.as_ref().unwrap().begun, day(1));
+        progress.give_up();
+        assert!(!progress.begin(&Wish::Answer("gone".to_owned()), &subjects, day(3)));
     }
 
     #[test]

@@ -14,13 +14,7 @@ use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{
-    chapter::Verdict,
-    choice::{Wish, plan, queue},
-    outcome::Outcome,
-    session::Session,
-    subject::Subject,
-};
+use crate::{chapter::Verdict, outcome::Outcome, session::Session};
 
 /// The form of the file that this program writes. A program that needs another form raises it.
 const VERSION: u64 = 1;
@@ -189,33 +183,6 @@ impl Progress {
             anyhow::Ok(())
         };
         write().with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    /// Begins to ask what the reader wishes, one question after another. Returns whether there is anything to ask.
-    /// While an interview goes on, it goes on.
-    pub fn begin(&mut self, wish: &Wish, subjects: &[Subject], now: OffsetDateTime) -> bool {
-        if self.current.is_none() {
-            let names = queue(wish, subjects, self, now).iter().map(|it| it.name.clone()).collect();
-            self.queue = names;
-            self.begin_next(subjects, now);
-        }
-        self.current.is_some()
-    }
-
-    /// Begins the next question of the set, if none goes on.
-    pub fn begin_next(&mut self, subjects: &[Subject], now: OffsetDateTime) {
-        if self.current.is_some() {
-            return;
-        }
-        let Some(subject) = self.next_of_set(subjects) else { return };
-        let at = self.queue.iter().position(|name| *name == subject.name).unwrap_or_default();
-        self.queue.drain(..=at);
-        self.current = Some(Session::begin(subject, plan(subject, self, now), now));
-    }
-
-    /// The next question of the set. One that is not in the book any more is left out.
-    pub fn next_of_set<'a>(&self, subjects: &'a [Subject]) -> Option<&'a Subject> {
-        self.queue.iter().find_map(|name| subjects.iter().find(|subject| subject.name == *name))
     }
 
     /// Gives up the interview that goes on, and the set.
@@ -476,21 +443,6 @@ mod tests {
         assert!(progress.keep(session, 0).is_err());
         progress.finish(outcome(&[0], &[], 0)).unwrap_err();
         assert!(progress.interviews.is_empty());
-    }
-
-    #[test]
-    fn a_set_is_asked_one_after_another_and_without_what_has_gone() {
-        let subjects = [small()];
-        let queue = ["gone", "sums"].map(str::to_owned).to_vec();
-        let mut progress = Progress { queue, ..Progress::default() };
-        assert_eq!(progress.next_of_set(&subjects).map(|it| &*it.name), Some("sums"));
-        progress.begin_next(&subjects, at(1));
-        assert_eq!(progress.current.as_ref().map(|it| &*it.answer), Some("sums"));
-        assert!(progress.queue.is_empty());
-        assert!(progress.begin(&Wish::Any, &subjects, at(2)), "it goes on");
-        assert_eq!(progress.current.as_ref().unwrap().begun, at(1));
-        progress.give_up();
-        assert!(!progress.begin(&Wish::Answer("gone".to_owned()), &subjects, at(3)));
     }
 
     #[test]

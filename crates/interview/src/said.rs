@@ -156,7 +156,7 @@ mod tests {
             "1,5 million",
             "10,00",
             "1e308 million",
-            &"(".repeat(10_000),
+            &*"(".repeat(10_000),
         ] {
             let error = Said::parse(text).unwrap_err().to_string();
             assert!(error.contains("is no number") && error.len() < 300, "{text}: {error}");

@@ -151,8 +151,16 @@ impl Talk<'_> {
         }
         if now() - self.session.seen >= KEPT_EVERY {
             self.session.here(now());
-            // If this fails, the next line that the reader types says why.
-            let _ = self.keep(self.session.taken);
+            let place = self.session.place();
+            // Only the time: a page may have a newer draft of this step. If this fails, the next line that the reader
+            // types says why.
+            let _ = Progress::change(self.workspace, |progress| {
+                let known = progress.current.as_mut().filter(|known| known.place() == place);
+                if let Some(known) = known {
+                    known.here(now());
+                }
+                Ok(())
+            });
         }
     }
 
@@ -166,6 +174,7 @@ impl Talk<'_> {
             return Ok(Ended::Left);
         }
         self.session.resume(now());
+        self.keep(self.session.taken)?;
         Ok(Ended::Finished)
     }
 
