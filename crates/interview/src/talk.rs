@@ -45,6 +45,7 @@ pub fn hold(workspace: &Path, subject: &Subject, terminal: &Terminal) -> anyhow:
     let mut session = Progress::load(workspace)?.current.context("no interview goes on")?;
     session.come_back(now());
     let mut talk = Talk { workspace, subject, terminal, session, nudged: None };
+    talk.keep(talk.session.taken)?;
     while !talk.session.is_over() {
         let screen = talk.session.screen(subject);
         terminal.show(&screen);

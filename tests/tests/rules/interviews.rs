@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use guide::numbers::agrees;
-use interview::{Interview, Kind, Stage};
+use interview::{Interview, Kind, Stage, sheet::Level};
 use lab::Answer;
 
 use crate::chapters::{first_number, part, rows};
@@ -63,6 +63,14 @@ fn problems(answer: &Answer, interview: &Interview, chapter: &str) -> Vec<String
         let points = interview.points.iter().filter(|point| point.stage == *stage);
         if points.count() < 2 {
             problems.push(format!("the stage {stage:?} has less than two points"));
+        }
+    }
+    // What a junior says may be shown by a part of the chapter.
+    for level in [Level::Mid, Level::Senior] {
+        let of_level = interview.points.iter().filter(|point| point.level == level);
+        let mut proofs = of_level.filter_map(|point| point.proof.as_deref());
+        if !proofs.any(|proof| answer.experiment(proof).is_some()) {
+            problems.push(format!("no experiment proves a point of a {}", level.name()));
         }
     }
     let proofs = interview.points.iter().map(|point| (&point.says, &point.proof));
