@@ -499,12 +499,29 @@ function openAll() {
         }
         if (folded.length === 0) continue;
         const button = document.createElement('button');
-        button.className = 'open-all';
+        button.className = 'small open-all';
         button.textContent = 'Open all';
         button.addEventListener('click', () => {
             for (const one of folded) one.open = true;
         });
         heading.after(button);
+    }
+}
+
+// A button that copies a command line. Blocks of code have one of mdBook's.
+function copyButtons() {
+    if (!navigator.clipboard) return;
+    for (const code of document.querySelectorAll('.command code, .run-it code, exercise-list td code')) {
+        const button = document.createElement('button');
+        button.type = 'button';
+        button.className = 'small copy-command';
+        button.textContent = 'Copy';
+        button.setAttribute('aria-label', `Copy ${code.textContent}`);
+        button.addEventListener('click', async () => {
+            await navigator.clipboard.writeText(code.textContent);
+            button.textContent = 'Copied';
+        });
+        code.after(' ', button);
     }
 }
 
@@ -525,6 +542,7 @@ reloadWhenChanged();
 openAll();
 stackTables();
 scrollByKeyboard();
+copyButtons();
 keepDrafts();
 keysOfStep();
 customElements.define('live-experiment', LiveExperiment);

@@ -93,6 +93,8 @@ async fn runs_an_experiment(guide: &Guide, page: &Client) -> Outcome {
     ensure!(checks.len() == 4, "{} checks", checks.len());
     let made_on = text(page, "live-experiment[name=race] .made-on").await?;
     ensure!(made_on.contains("clients 20") && made_on.contains("rounds 2"), "{made_on}");
+    let copies = page.find_all(Locator::Css("live-experiment[name=race] .copy-command")).await?;
+    ensure!(copies.len() == 1, "{} buttons copy the command line", copies.len());
     // The focus is back where the next run starts.
     ensure!(text_of_focus(page).await? == "Run");
 
