@@ -277,11 +277,14 @@ function keepDrafts() {
     });
     setInterval(keepDraft, 15_000);
     addEventListener('pagehide', keepDraft);
-    // A page that the browser has kept is as old as when it was left.
-    addEventListener('pageshow', event => {
-        if (event.persisted) location.reload();
-    });
 }
+
+// A page to which the browser comes back is as old as when it was left, with the buttons of a sent form.
+addEventListener('pageshow', event => {
+    if (!event.persisted) return;
+    for (const button of document.querySelectorAll('button:disabled')) button.disabled = false;
+    if (document.querySelector('mock-interview, verdict-quiz')) location.reload();
+});
 
 // The heading of a step has the focus, so that a screen reader begins there. A digit chooses; Enter goes on where there
 // is nothing to choose.
@@ -352,6 +355,7 @@ async function sendForms(event) {
     // Not `form.action`: a field of this name hides it.
     const response = await fetch(form.getAttribute('action'), { method: 'POST', body }).catch(() => null);
     if (response?.ok) {
+        delete form.dataset.written;
         location.assign(response.url);
         return;
     }
@@ -365,6 +369,15 @@ async function sendForms(event) {
         form.append(said);
     }
     said.textContent = response ? await detail(response) : 'the guide does not answer: is it still running?';
+}
+
+// A story is sent only when it is whole. Until then, the browser asks before it closes the page.
+function guardStory() {
+    const form = document.querySelector('star-stories form');
+    form?.addEventListener('input', () => { form.dataset.written = ''; });
+    addEventListener('beforeunload', event => {
+        if (form && 'written' in form.dataset) event.preventDefault();
+    });
 }
 
 // What an answer says about an error: as JSON, or as plain text.
@@ -544,6 +557,7 @@ stackTables();
 scrollByKeyboard();
 copyButtons();
 keepDrafts();
+guardStory();
 keysOfStep();
 customElements.define('live-experiment', LiveExperiment);
 customElements.define('run-all', RunAll);
