@@ -127,7 +127,8 @@ fn move_on(
     let Some(session) = session else {
         // A form of an older step changes nothing. Its words are taken already, if it was sent twice.
         let words = fields.words().unwrap_or_default();
-        let is_lost = action == "take" && !words.trim().is_empty() && !was_said(progress, &words);
+        let has_words = matches!(action, "take" | "draft") && !words.trim().is_empty();
+        let is_lost = has_words && !was_said(progress, &words);
         return if is_lost { Ok(To::Old(words)) } else { page };
     };
     if action == "drop" {
@@ -395,10 +396,11 @@ mod tests {
         let before = reader.progress().unwrap();
         for action in ["take", "draft", "pause", "drop"] {
             let response = send(&reader, &format!("action={action}&{old}&text=my+design"));
-            assert_eq!(response.status() == StatusCode::CONFLICT, action == "take", "{action}");
+            let is_refused = ["take", "draft"].contains(&action);
+            assert_eq!(response.status() == StatusCode::CONFLICT, is_refused, "{action}");
             let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
             let body = String::from_utf8(body.to_vec()).unwrap();
-            assert_eq!(body.ends_with("\n\nmy design\n"), action == "take", "{body}");
+            assert_eq!(body.ends_with("\n\nmy design\n"), is_refused, "{body}");
         }
         assert_eq!(reader.progress().unwrap(), before, "an old form changes nothing");
     }
