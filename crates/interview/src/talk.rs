@@ -118,13 +118,13 @@ impl Talk<'_> {
                         continue;
                     }
                 },
-                (line, Wants::Choice(items)) => match choice(line) {
-                    Some(choice) => Input::Choice(choice),
-                    None => {
+                (line, Wants::Choice(items)) => {
+                    let Some(choice) = choice(line) else {
                         println!("choose a number from 1 to {}", items.len());
                         continue;
-                    }
-                },
+                    };
+                    Input::Choice(choice)
+                }
                 (_, Wants::Aloud | Wants::Next | Wants::Nothing) => Input::Next,
             };
             return Ok(Some(input));
