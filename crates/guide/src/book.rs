@@ -200,7 +200,9 @@ fn write_source(
         let calls = format!("{}-calls.md", answer.name);
         let text = text.replace("(src/cases/calls.md)", &format!("({calls})"));
         let mut drawing = Vec::new();
-        let text = diagram::draw(&fold(&text), &mut drawing);
+        let subject = subjects.iter().find(|it| it.name == answer.name);
+        let short = subject.map_or("", |it| &it.sheet.in_45_seconds);
+        let text = diagram::draw(&fold(&text, short), &mut drawing);
         problems.extend(drawing.iter().map(|it| format!("{}: chapter.md: {it}", answer.name)));
         pictures.extend(picture(&text).map(|picture| (answer.name.to_owned(), picture)));
         fs::write(source.join(format!("{}.md", answer.name)), text)?;

@@ -12,8 +12,9 @@ const FOLLOW_UPS: &str = "## Follow-ups";
 /// The heading of the spoken answer.
 const SPOKEN: &str = "## Say it in two minutes";
 
-/// A chapter with its answers folded, and with the quotation marks of the spoken answer.
-pub fn fold(chapter: &str) -> String {
+/// A chapter with its answers folded, and with the quotation marks of the spoken answer. Before that stands the answer in
+/// 45 seconds, if there is one.
+pub fn fold(chapter: &str, in_45_seconds: &str) -> String {
     let mut folded = String::with_capacity(chapter.len());
     for (at, part) in chapter.split("\n## ").enumerate() {
         let part = if at == 0 { part.to_owned() } else { format!("\n## {part}") };
@@ -21,7 +22,7 @@ pub fn fold(chapter: &str) -> String {
         folded += &match heading {
             VERDICTS => verdicts(&part),
             FOLLOW_UPS => follow_ups(&part),
-            SPOKEN => spoken(&part),
+            SPOKEN => spoken(&part, in_45_seconds.trim()),
             _ => part,
         };
     }
@@ -97,14 +98,20 @@ fn inline(question: &str) -> String {
 
 /// The spoken answer begins with a quotation mark and ends with one, paragraphs later. A renderer that looks at one
 /// paragraph takes the last for an opening one.
-fn spoken(part: &str) -> String {
-    let (Some(first), Some(last)) = (part.find('"'), part.rfind('"')) else {
-        return part.to_owned();
+fn spoken(part: &str, short: &str) -> String {
+    let long = match (part.find('"'), part.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            format!("{}“{}”{}", &part[..first], &part[first + 1..last], &part[last + 1..])
+        }
+        _ => part.to_owned(),
     };
-    if first == last {
-        return part.to_owned();
+    match long.split_once(SPOKEN) {
+        Some((before, long)) if !short.is_empty() => format!(
+            "{before}{SPOKEN}\n\n### In 45 seconds\n\n“{short}”\n\n### In two minutes\n\n{}",
+            long.trim_start()
+        ),
+        _ => long,
     }
-    format!("{}“{}”{}", &part[..first], &part[first + 1..last], &part[last + 1..])
 }
 
 #[cfg(test)]
@@ -114,7 +121,7 @@ mod tests {
     #[test]
     fn an_answer_is_folded_with_all_of_its_paragraphs() {
         let text = "# T\n\n## Follow-ups\n\n**And\nnow?** Yes.\n\nMore.\n\n**Then `x`?** No.\n\n### Else\n\nOpen.\n\n## Sources\n\nS.\n";
-        let folded = fold(text);
+        let folded = fold(text, "");
         for piece in [
             "<summary>And now?</summary>\n\nYes.\n\nMore.\n\n</details>",
             "<summary>Then <code>x</code>?</summary>\n\nNo.\n\n</details>\n\n### Else\n\nOpen.",
@@ -128,7 +135,7 @@ mod tests {
     #[test]
     fn a_verdict_is_folded_and_what_everybody_says_is_not() {
         let text = "## The textbook answer, checked\n\n| everybody says | verdict | see |\n|---|---|---|\n| \"a \\| b\" | **Wrong**: it | [x](#x) |\n\nAfter | it.\n";
-        let folded = fold(text);
+        let folded = fold(text, "");
         let row = "| \"a \\| b\" | <details><summary>say it, then open</summary>**Wrong**: it</details> | [x](#x) |";
         assert!(folded.contains(row), "{folded}");
         assert!(folded.contains("| everybody says | verdict | see |\n|---|---|---|\n"), "{folded}");
@@ -138,14 +145,17 @@ mod tests {
     #[test]
     fn the_spoken_answer_has_its_quotation_marks() {
         let text = "## Say it in two minutes\n\n\"One \"two\" three.\n\nFour.\"\n\n## Next \"x\"\n";
-        assert!(fold(text).contains("\n\n“One \"two\" three.\n\nFour.”\n\n## Next \"x\""));
+        let long = "“One \"two\" three.\n\nFour.”\n\n## Next \"x\"";
+        assert!(fold(text, "").contains(&format!("two minutes\n\n{long}")));
+        let short = "## Say it in two minutes\n\n### In 45 seconds\n\n“One.\n\nTwo.”\n\n### In two minutes\n\n";
+        assert!(fold(text, "One.\n\nTwo.\n").contains(&format!("{short}{long}")));
     }
 
     #[test]
     fn every_follow_up_and_every_verdict_of_every_chapter_is_folded() {
         for subject in interview::subject::Subject::all(&interview::workspace()).unwrap() {
             let path = interview::workspace().join("crates").join(&subject.name).join("chapter.md");
-            let folded = fold(&std::fs::read_to_string(path).unwrap());
+            let folded = fold(&std::fs::read_to_string(path).unwrap(), "");
             let (follow_ups, verdicts) =
                 (subject.chapter.follow_ups.len(), subject.chapter.sentences.len());
             let name = &subject.name;

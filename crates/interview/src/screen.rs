@@ -229,6 +229,11 @@ impl Session {
         }
         if stage == Stage::SumUp {
             says.push(own(&self.notes.sum_up));
+            let short = &subject.sheet.in_45_seconds;
+            if !short.is_empty() {
+                says.push(Say::Text("The whole answer in 45 seconds:".to_owned()));
+                says.push(Say::Text(short.clone()));
+            }
         }
         says.push(Say::Text("Tick only what you really said.".to_owned()));
         let items = points.map(|Point { says, level, .. }| format!("{says} ({})", level.name()));

@@ -15,6 +15,9 @@ use crate::estimate::Estimate;
 pub struct Interview {
     /// The kind of interview, which decides its length and stages.
     pub kind: Kind,
+    /// The answer as one would say it in 45 seconds, as Markdown. A rule counts its words.
+    #[serde(default)]
+    pub in_45_seconds: String,
     /// What the candidate may ask first.
     pub clarify: Vec<Clarify>,
     /// What can be computed on the back of an envelope.
@@ -177,6 +180,7 @@ mod tests {
     fn every_part_of_the_file_is_understood() {
         let text = r#"
             kind = "design"
+            in_45_seconds = "One row."
             [[clarify]]
             ask = "How many?"
             answer = "Many."
@@ -195,7 +199,7 @@ mod tests {
             because = "It is not."
         "#;
         let interview: Interview = toml::from_str(text).unwrap();
-        assert_eq!(interview.kind, Kind::Design);
+        assert_eq!((interview.kind, &*interview.in_45_seconds), (Kind::Design, "One row."));
         assert_eq!(interview.points[0].stage, Stage::DeepDive);
         let storage = interview.estimates[0].value().unwrap();
         assert!((storage - 146.4).abs() < 1e-9, "{storage}");

@@ -64,7 +64,7 @@ pub fn first_number(text: &str) -> String {
 }
 
 /// How many words a reader reads: no code, no comments, no elements, no marks of tables.
-fn words(text: &str) -> usize {
+pub fn words(text: &str) -> usize {
     static NO_PROSE: LazyLock<Regex> =
         LazyLock::new(|| pattern(r"(?s)```.*?```|<!--.*?-->|<[^>]*>|\]\([^)]*\)"));
     let prose = NO_PROSE.replace_all(text, " ");

@@ -7,7 +7,12 @@ use guide::numbers::agrees;
 use interview::{Interview, Kind, Stage, sheet::Level};
 use lab::Answer;
 
-use crate::chapters::{first_number, part, rows};
+use crate::chapters::{first_number, part, rows, words};
+
+/// The number of words that a candidate can say in 45 seconds.
+const SHORT: std::ops::RangeInclusive<usize> = 90..=120;
+/// A concept has two minutes for estimates.
+const ESTIMATES_OF_A_CONCEPT: usize = 2;
 
 #[test]
 fn every_interview_agrees_with_its_chapter() {
@@ -48,6 +53,13 @@ fn problems(answer: &Answer, interview: &Interview, chapter: &str) -> Vec<String
             Err(error) => problems.push(format!("{}: {error:#}", estimate.of)),
         }
     }
+    let short = words(&interview.in_45_seconds);
+    if !SHORT.contains(&short) {
+        problems.push(format!("in_45_seconds has {short} words, not {SHORT:?}"));
+    }
+    if interview.kind == Kind::Concept && interview.estimates.len() > ESTIMATES_OF_A_CONCEPT {
+        problems.push(format!("{} estimates in two minutes", interview.estimates.len()));
+    }
     let stages = match interview.kind {
         Kind::Concept => &[Stage::Clarify, Stage::Design, Stage::FollowUps][..],
         Kind::Design => &[
@@ -65,12 +77,11 @@ fn problems(answer: &Answer, interview: &Interview, chapter: &str) -> Vec<String
             problems.push(format!("the stage {stage:?} has less than two points"));
         }
     }
-    // What a junior says may be shown by a part of the chapter.
-    for level in [Level::Mid, Level::Senior] {
+    for level in Level::ALL {
         let of_level = interview.points.iter().filter(|point| point.level == level);
         let mut proofs = of_level.filter_map(|point| point.proof.as_deref());
         if !proofs.any(|proof| answer.experiment(proof).is_some()) {
-            problems.push(format!("no experiment proves a point of a {}", level.name()));
+            problems.push(format!("no experiment proves a point of level {}", level.name()));
         }
     }
     let proofs = interview.points.iter().map(|point| (&point.says, &point.proof));
