@@ -398,6 +398,12 @@ class GuideContents extends HTMLElement {
         this.filters.hidden = false;
         this.filters.addEventListener('input', () => this.filter());
         this.filters.addEventListener('submit', event => event.preventDefault());
+        this.mark();
+        if ('static' in this.dataset) this.goOn();
+    }
+
+    // The marks of the chapters that were read in this browser.
+    mark() {
         for (const answer of readHere()) {
             const mark = this.querySelector(`.card[data-answer="${answer}"] [data-mark=read]`);
             if (!mark || mark.classList.contains('done')) continue;
@@ -405,7 +411,6 @@ class GuideContents extends HTMLElement {
             mark.querySelector('[aria-hidden]').textContent = '✓';
             mark.querySelector('.sr').textContent = ': done';
         }
-        if ('static' in this.dataset) this.goOn();
     }
 
     // A book without a server knows no reader. The first chapter that was not read in this browser comes next.
@@ -431,7 +436,59 @@ class GuideContents extends HTMLElement {
     }
 }
 
+// The reader's progress, to another machine and back. A book without a server knows what this browser has kept.
+class GuideProgress extends HTMLElement {
+    connectedCallback() {
+        this.hidden = false;
+        this.querySelector('.import').hidden = false;
+        this.querySelector('input').addEventListener('change', event => this.import(event.target.files[0]));
+        this.querySelector('button')?.addEventListener('click', () => this.download());
+    }
+
+    say(words) {
+        this.querySelector('[role=status]').textContent = words;
+    }
+
+    download() {
+        const link = document.createElement('a');
+        const text = JSON.stringify({ version: 1, read: readHere() }, null, 2);
+        link.href = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
+        link.download = 'progress.json';
+        link.click();
+        URL.revokeObjectURL(link.href);
+    }
+
+    async import(file) {
+        if (!file) return;
+        const text = await file.text();
+        const contents = this.closest('guide-contents');
+        if (!('static' in contents.dataset)) {
+            const response = await fetch('progress/import', { method: 'POST', body: text }).catch(() => null);
+            const words = response ? await detail(response) : 'the guide does not answer: is it still running?';
+            this.say(response?.ok ? `${words} Reload this page to see them.` : words);
+            return;
+        }
+        try {
+            const { read } = JSON.parse(text);
+            keepRead(read.filter(name => typeof name === 'string'));
+            contents.mark();
+            contents.goOn();
+            this.say('Added.');
+        } catch {
+            this.say('This is not a file that was downloaded here.');
+        }
+    }
+}
+
 const KEY = 'worked-answers-read';
+
+function keepRead(names) {
+    try {
+        localStorage.setItem(KEY, JSON.stringify([...new Set([...readHere(), ...names])]));
+    } catch {
+        // A browser that keeps nothing.
+    }
+}
 
 // The chapters that were read to their end, as this browser has kept them.
 function readHere() {
@@ -458,11 +515,7 @@ function watchTheEnd() {
             return;
         }
         watch.disconnect();
-        try {
-            localStorage.setItem(KEY, JSON.stringify([...new Set([...readHere(), answer])]));
-        } catch {
-            // A browser that keeps nothing.
-        }
+        keepRead([answer]);
     });
     watch.observe(end);
 }
@@ -538,6 +591,24 @@ function copyButtons() {
     }
 }
 
+// A button that opens a listing in the editor that $VISUAL or $EDITOR names.
+function editorButtons() {
+    for (const button of document.querySelectorAll('.open-editor')) {
+        button.hidden = false;
+        button.setAttribute('aria-label', `${button.textContent}: ${button.dataset.path}`);
+        button.addEventListener('click', async () => {
+            const { path, line } = button.dataset;
+            const response = await fetch('/api/open', {
+                method: 'POST',
+                headers: { 'content-type': 'application/json' },
+                body: JSON.stringify({ path, line: Number(line) }),
+            }).catch(() => null);
+            const words = response ? await detail(response) : 'the guide does not answer';
+            button.nextElementSibling.textContent = response?.ok ? '' : words;
+        });
+    }
+}
+
 // A wide box scrolls by keyboard too.
 function scrollByKeyboard() {
     for (const box of document.querySelectorAll('.table-wrapper, .diagram, pre, pre code')) {
@@ -550,12 +621,14 @@ document.addEventListener('submit', sendForms);
 customElements.define('interview-clock', InterviewClock);
 customElements.define('voice-recorder', VoiceRecorder);
 customElements.define('guide-contents', GuideContents);
+customElements.define('guide-progress', GuideProgress);
 watchTheEnd();
 reloadWhenChanged();
 openAll();
 stackTables();
 scrollByKeyboard();
 copyButtons();
+editorButtons();
 keepDrafts();
 guardStory();
 keysOfStep();

@@ -38,6 +38,8 @@ pub struct Book {
     pub inline_scripts: String,
     /// What can be asked about the answers.
     pub subjects: Vec<Subject>,
+    /// The files that the pages show, from the workspace's root.
+    pub listed: BTreeSet<String>,
     /// The drawings of the designs, for the first page, by the answer's name.
     pictures: BTreeMap<String, String>,
     answers: Vec<Answer>,
@@ -82,7 +84,12 @@ impl Book {
         let mut files = BTreeMap::new();
         read_all(&folder.path().join("book"), &mut PathBuf::new(), &mut files)?;
         let inline_scripts = inline_scripts(&files);
-        let mut book = Self { files, problems, inline_scripts, subjects, pictures, answers };
+        let pages = files.iter().filter(|(path, _)| path.ends_with(".html"));
+        let listed = pages.flat_map(|(_, page)| {
+            live::listed(&String::from_utf8_lossy(page)).collect::<Vec<_>>()
+        });
+        let listed = listed.collect();
+        let mut book = Self { files, problems, inline_scripts, subjects, listed, pictures, answers };
         let links = checks::links(&book.all(Mode::Static));
         book.problems.extend(links);
         Ok(book)
@@ -105,6 +112,11 @@ impl Book {
     /// The inner part of the first page.
     pub fn contents(&self, reader: &Reader) -> anyhow::Result<String> {
         Ok(self.cards(&Standing::of(reader, &self.answers)?, Mode::Live))
+    }
+
+    /// A part of a page with its experiments filled in.
+    pub fn with_experiments(&self, part: &str) -> String {
+        live::fill_experiments(part, &self.answers)
     }
 
     fn cards(&self, standing: &Standing, mode: Mode) -> String {
@@ -266,5 +278,6 @@ mod tests {
         let book = Book::build(crate::answers()).unwrap();
         assert_eq!(book.problems, Vec::<String>::new());
         assert!(book.files.contains_key("url-shortener.html"));
+        assert!(book.listed.contains("crates/url-shortener/src/code.rs"), "{:?}", book.listed);
     }
 }

@@ -43,9 +43,20 @@ impl Cards<'_> {
                 all.partition(|question| self.answer(question.answer).is_some());
             let cards = here.iter().filter_map(|question| {
                 let answer = self.answer(question.answer)?;
-                Some(self.card(answer, question.title, question.shows, standing))
+                let card = self.card(answer, question.title, question.shows, standing);
+                Some((self.blocked(answer).count() == answer.experiments.len(), card))
             });
-            html += &section(level.name(), &cards.collect::<String>());
+            let (cannot, can): (Vec<_>, Vec<_>) = cards.partition(|(is_blocked, _)| *is_blocked);
+            let cards = |all: Vec<(bool, String)>| all.into_iter().map(|(_, card)| card);
+            html += &section(level.name(), &cards(can).collect::<String>());
+            if !cannot.is_empty() {
+                html += &format!(
+                    "<details class=\"later\"><summary>{} to read: its experiments cannot run here</summary>\
+                     <div class=\"contents\">{}</div></details>",
+                    cannot.len(),
+                    cards(cannot).collect::<String>()
+                );
+            }
             let later = later
                 .iter()
                 .map(|question| format!("<li>{}: not written yet</li>", escaped(question.title)));
@@ -61,12 +72,20 @@ impl Cards<'_> {
             let cards = others.iter().map(|it| self.card(it, it.question, "", standing));
             html += &section("Other questions", &cards.collect::<String>());
         }
+        html += keep(self.mode);
         let kind = if self.mode == Mode::Static { " data-static" } else { "" };
         format!("<guide-contents{kind}>{html}</guide-contents>")
     }
 
     fn answer(&self, name: &str) -> Option<&Answer> {
         self.answers.iter().find(|answer| answer.name == name)
+    }
+
+    /// Why some of its experiments cannot run here. A static book does not know.
+    fn blocked(&self, answer: &Answer) -> impl Iterator<Item = String> {
+        let is_live = self.mode == Mode::Live;
+        let experiments = answer.experiments.iter().filter(move |_| is_live);
+        experiments.filter_map(|experiment| experiment.obstacle(answer))
     }
 
     fn card(&self, answer: &Answer, title: &str, shows: &str, standing: &Standing) -> String {
@@ -90,20 +109,16 @@ impl Cards<'_> {
                 if *done { ": done" } else { ": open" }
             )
         });
-        let blocked = match self.mode {
-            Mode::Live => {
-                answer.experiments.iter().filter(|it| it.obstacle(answer).is_some()).count()
-            }
-            Mode::Static => 0,
-        };
-        let here = if blocked == 0 { "all" } else { "some" };
-        let cannot = match blocked {
-            0 => String::new(),
-            some => format!(
-                "<p class=\"blocked\">{some} of {} experiments cannot run here</p>",
-                answer.experiments.len()
-            ),
-        };
+        let blocked: Vec<_> = self.blocked(answer).collect();
+        let here = if blocked.is_empty() { "all" } else { "some" };
+        let cannot = blocked.first().map_or_else(String::new, |why| {
+            format!(
+                "<p class=\"blocked\">{} of {} experiments cannot run here: {}</p>",
+                blocked.len(),
+                answer.experiments.len(),
+                escaped(why)
+            )
+        });
         let picture = self.pictures.get(answer.name).map_or("", String::as_str);
         format!(
             "<article class=\"card\" data-answer=\"{name}\" data-level=\"{level}\" data-minutes=\"{minutes}\" data-here=\"{here}\">\
@@ -125,6 +140,25 @@ const FILTERS: &str = "<form class=\"filters\" hidden><label>Level <select name=
     <option value=\"45\">45 minutes</option></select></label> \
     <label><input type=\"checkbox\" name=\"here\"> everything runs here</label> \
     <span role=\"status\"></span></form>";
+
+/// Where the progress is kept, and how it gets to another machine.
+fn keep(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Live => {
+            "<guide-progress><h2 id=\"your-progress\">Your progress</h2>\
+             <p>It is in <code>.progress/</code>, which git ignores: a <code>git pull</code> leaves it alone. \
+             <a href=\"progress/export.json\" download=\"progress.json\">Download it</a></p>\
+             <p class=\"import\" hidden><label>Add a downloaded one: \
+             <input type=\"file\" accept=\".json,application/json\"></label></p><p role=\"status\"></p></guide-progress>"
+        }
+        Mode::Static => {
+            "<guide-progress hidden><h2 id=\"your-progress\">Your progress</h2>\
+             <p>This browser remembers which chapters you have read. <button type=\"button\" class=\"small\">Download \
+             it</button></p><p class=\"import\"><label>Add a downloaded one: \
+             <input type=\"file\" accept=\".json,application/json\"></label></p><p role=\"status\"></p></guide-progress>"
+        }
+    }
+}
 
 fn section(heading: &str, cards: &str) -> String {
     let id = heading.to_lowercase().replace(' ', "-");

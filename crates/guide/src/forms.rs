@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use axum::{
+    Json,
     http::{StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
@@ -16,6 +17,7 @@ use interview::{
     session::Input,
     subject::Subject,
 };
+use serde_json::json;
 use time::OffsetDateTime;
 
 use crate::{problem::problem, reader::Reader};
@@ -254,6 +256,29 @@ pub fn exported(reader: &Reader) -> Response {
             let kind = [(header::CONTENT_TYPE, "text/markdown; charset=utf-8")];
             (kind, export(&progress)).into_response()
         }
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error:#}")),
+    }
+}
+
+/// `GET /progress/export.json`: everything that is remembered, for another machine.
+pub fn progress(reader: &Reader) -> Response {
+    match reader.progress().and_then(|progress| progress.text()) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error:#}")),
+    }
+}
+
+/// `POST /progress/import`: adds what such a file has. Returns what was done, in words.
+pub fn import(reader: &Reader, text: &str) -> Response {
+    let other = match Progress::parse(text) {
+        Ok(other) => other,
+        Err(error) => {
+            let words = format!("this is not a file that was downloaded here: {error:#}");
+            return problem(StatusCode::UNPROCESSABLE_ENTITY, &words);
+        }
+    };
+    match reader.change(|progress| Ok(progress.import(other))) {
+        Ok(words) => Json(json!({ "detail": words })).into_response(),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error:#}")),
     }
 }

@@ -33,6 +33,7 @@ pub mod measured;
 pub mod measure;
 pub mod result;
 pub mod live;
+pub mod editor;
 pub mod reader;
 pub mod state;
 pub mod plans;

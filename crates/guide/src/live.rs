@@ -26,6 +26,31 @@ static PARAGRAPH: LazyLock<Regex> = LazyLock::new(|| {
 static LISTING: LazyLock<Regex> =
     LazyLock::new(|| pattern(r#"<p class="listing">([\w./-]+), line (\d+)</p>"#));
 
+/// A listing that leads into an editor.
+static LINKED: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r#"(<p class="listing"><a [^>]*>([\w./-]+), line (\d+)</a>)</p>"#)
+});
+
+/// The files that the listings of a page show, from the workspace's root.
+pub fn listed(page: &str) -> impl Iterator<Item = String> {
+    LISTING.captures_iter(page).map(|found| found[1].to_owned())
+}
+
+/// Gives each listing a button that opens it in this editor. A script shows it.
+pub fn with_buttons(page: &str, editor: &str) -> String {
+    let button = |found: &Captures| {
+        format!(
+            "{} <button type=\"button\" class=\"small open-editor\" data-path=\"{}\" data-line=\"{}\" hidden>\
+             Open in {}</button> <span role=\"status\"></span></p>",
+            &found[1],
+            &found[2],
+            &found[3],
+            escaped(editor)
+        )
+    };
+    LINKED.replace_all(page, button).into_owned()
+}
+
 /// Leads from a listing into the reader's editor. Only a guide that runs here knows where the file is.
 fn with_editor(page: &str, root: &Path) -> String {
     let link = |found: &Captures| {
@@ -47,19 +72,12 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
     let mut results = BTreeMap::new();
     // mdBook puts each element into a paragraph, but a paragraph must not contain blocks.
     let page = PARAGRAPH.replace_all(page, "$1");
-    let page = EXPERIMENT.replace_all(&page, |found: &Captures| {
-        let answer = answers.iter().find(|answer| answer.name == &found[1]);
-        let experiment = answer.and_then(|answer| Some((answer, answer.experiment(&found[2])?)));
-        experiment.map_or_else(
-            || format!("<p>There is no experiment {} {}.</p>", &found[1], &found[2]),
-            |(answer, experiment)| {
-                let first = !results.contains_key(answer.name);
-                let results = results.entry(answer.name);
-                let results = results.or_insert_with(|| Results::of(answer, mode));
-                let all = if first { run_all(answer, mode) } else { String::new() };
-                all + &element(answer, experiment, mode, results)
-            },
-        )
+    let page = experiments(&page, answers, |answer, experiment| {
+        let first = !results.contains_key(answer.name);
+        let results = results.entry(answer.name);
+        let results = results.or_insert_with(|| Results::of(answer, mode));
+        let all = if first { run_all(answer, mode) } else { String::new() };
+        all + &element(answer, experiment, mode, results)
     });
     let page = EXERCISES.replace_all(&page, |found: &Captures| {
         let answer = answers.iter().find(|answer| answer.name == &found[1]);
@@ -70,6 +88,29 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
     });
     let page = page.replace("<guide-stack></guide-stack>", stack(mode));
     if mode == Mode::Live { with_editor(&page, &practice::workspace()) } else { page }
+}
+
+/// A page about several answers, such as the quiz, with its experiments filled in.
+pub fn fill_experiments(page: &str, answers: &[Answer]) -> String {
+    experiments(page, answers, |answer, experiment| {
+        element(answer, experiment, Mode::Live, &Results::of(answer, Mode::Live))
+    })
+}
+
+fn experiments(
+    page: &str,
+    answers: &[Answer],
+    mut element: impl FnMut(&Answer, &Experiment) -> String,
+) -> String {
+    let filled = EXPERIMENT.replace_all(page, |found: &Captures| {
+        let answer = answers.iter().find(|answer| answer.name == &found[1]);
+        let experiment = answer.and_then(|answer| Some((answer, answer.experiment(&found[2])?)));
+        experiment.map_or_else(
+            || format!("<p>There is no experiment {} {}.</p>", &found[1], &found[2]),
+            |(answer, experiment)| element(answer, experiment),
+        )
+    });
+    filled.into_owned()
 }
 
 /// The exercises of one answer, and how far the reader is with each.
@@ -218,5 +259,15 @@ mod tests {
         );
         let link = "href=\"vscode://file/home/me/my%20%231%20code/crates/a/src/lib.rs:7\"";
         assert!(page.contains(link), "{page}");
+        let page = with_buttons(&page, "zed");
+        assert!(page.contains("data-path=\"crates/a/src/lib.rs\" data-line=\"7\" hidden>Open in zed<"));
+    }
+
+    #[test]
+    fn an_experiment_of_the_quiz_has_its_form_and_not_the_whole_chapter() {
+        let element = "<live-experiment answer=\"url-shortener\" name=\"race\"></live-experiment>";
+        let page = fill_experiments(element, &crate::answers());
+        assert!(page.contains("<form hidden>") && page.contains("name=\"clients\""), "{page}");
+        assert!(!page.contains("<run-all"), "{page}");
     }
 }

@@ -4,7 +4,7 @@
 use interview::{
     progress::Progress,
     quiz::{DAILY, done_today, score, ten},
-    screen::{Wants, judged, verdicts},
+    screen::{Say, Wants, judged, verdicts},
     subject::Subject,
 };
 use lab::report::escaped;
@@ -75,12 +75,23 @@ fn verdict(subjects: &[Subject], progress: &Progress, shown: &Shown) -> Option<S
         |it: &&interview::progress::Judged| it.answer == subject.name && it.says == sentence.says;
     let is_right = progress.judged.iter().filter(same).max_by_key(|it| it.at)?.right;
     let class = if is_right { "held" } else { "failed" };
+    let mut says = subject.verdict_shown(sentence);
+    // It runs here, so nothing has to lead to it.
+    let experiment = match says.pop() {
+        Some(Say::Experiment { answer, name }) => {
+            format!("<live-experiment answer=\"{answer}\" name=\"{name}\"></live-experiment>")
+        }
+        other => {
+            says.extend(other);
+            String::new()
+        }
+    };
     Some(format!(
         "<section class=\"step\" aria-labelledby=\"verdict\"><p class=\"of\">{}</p>\
          <h2 id=\"verdict\" class=\"judged {class}\"{FOCUS}>{}</h2>{}\
-         <form action=\"quiz.html\"><button class=\"go\">The next sentence</button></form></section>",
+         <form action=\"quiz.html\"><button class=\"go\">The next sentence</button></form>{experiment}</section>",
         escaped(&subject.chapter.title),
         judged(is_right),
-        speech::all(&subject.verdict_shown(sentence), &subject.name),
+        speech::all(&says, &subject.name),
     ))
 }

@@ -12,11 +12,12 @@ use axum::{
     routing::{get, post},
 };
 use lab::report::escaped;
+use serde::Deserialize;
 
 use crate::{
     book::{Book, CONTENTS},
     forms::{self, Fields},
-    interview_page,
+    interview_page, live,
     mode::Mode,
     problem::problem,
     quiz_page::{self, Shown},
@@ -43,6 +44,9 @@ pub fn router(shelf: Arc<Shelf>, runs: Runs, reader: Reader, port: u16) -> Route
         .route("/api/experiments/{answer}/{name}", post(runs::run).with_state(runs))
         .route("/api/book", get(number))
         .route("/api/read/{answer}", post(read))
+        .route("/api/open", post(open))
+        .route("/progress/export.json", get(progress))
+        .route("/progress/import", post(import))
         .route("/interview", post(interview))
         .route("/interview/export.md", get(export))
         .route("/quiz", post(quiz))
@@ -95,6 +99,35 @@ async fn export(State(site): State<Site>) -> Response {
     forms::exported(&site.reader)
 }
 
+async fn progress(State(site): State<Site>) -> Response {
+    forms::progress(&site.reader)
+}
+
+async fn import(State(site): State<Site>, body: String) -> Response {
+    forms::import(&site.reader, &body)
+}
+
+/// A place in a file of this workspace.
+#[derive(Debug, Deserialize)]
+struct Place {
+    path: String,
+    line: usize,
+}
+
+/// Opens a listing in the reader's editor. Only a file that the book shows.
+async fn open(State(site): State<Site>, Json(place): Json<Place>) -> Response {
+    let Some(editor) = site.reader.editor() else {
+        return problem(StatusCode::NOT_FOUND, "$VISUAL and $EDITOR name no editor with a window");
+    };
+    if !site.shelf.book().await.listed.contains(&place.path) {
+        return problem(StatusCode::NOT_FOUND, "the book does not show this file");
+    }
+    match editor.open(&practice::workspace().join(place.path), place.line) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error:#}")),
+    }
+}
+
 /// A page with what depends on its reader.
 fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reader) -> Vec<u8> {
     let (now, query) = (interview::now(), Fields::parse(query.as_bytes()));
@@ -103,7 +136,10 @@ fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reade
         "interview.html" => "<mock-interview></mock-interview>",
         "quiz.html" => "<verdict-quiz></verdict-quiz>",
         "stories.html" => "<star-stories></star-stories>",
-        _ => return page,
+        _ => {
+            let Some(editor) = reader.editor() else { return page };
+            return live::with_buttons(&String::from_utf8_lossy(&page), &editor.name()).into_bytes();
+        }
     };
     let made = forms::come_back(reader, now).and_then(|progress| {
         let subjects = &book.subjects;
@@ -113,7 +149,7 @@ fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reade
             "quiz.html" => {
                 let at = query.one("at").parse().ok();
                 let shown = at.map(|at| Shown { answer: query.one("answer").to_owned(), at });
-                quiz_page::html(subjects, &progress, shown.as_ref(), now)
+                book.with_experiments(&quiz_page::html(subjects, &progress, shown.as_ref(), now))
             }
             _ => stories_page::html(&progress),
         })

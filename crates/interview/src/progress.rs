@@ -272,6 +272,22 @@ impl Progress {
         }
     }
 
+    /// Adds another progress to this one, and says in words what came of it.
+    pub fn import(&mut self, other: Self) -> String {
+        let before = self.interviews.len();
+        let left = self.merge(other);
+        let after = self.interviews.len();
+        let mut words = format!("{after} interviews, {} of them new.", after - before);
+        if let (Some(left), Some(current)) = (left, &self.current) {
+            words += &format!(
+                " Its interview about {} is left out, because you are in one about {}. End yours, and import the file \
+                 again.",
+                left.answer, current.answer
+            );
+        }
+        words
+    }
+
     fn has_finished(&self, session: &Session) -> bool {
         self.interviews_of(&session.answer).any(|outcome| outcome.begun == session.begun)
     }

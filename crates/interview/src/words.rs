@@ -271,17 +271,6 @@ fn import(workspace: &Path, file: &Path) -> anyhow::Result<()> {
     let other = Progress::parse(&text).with_context(|| {
         format!("{} is not a file that `progress export` wrote", file.display())
     })?;
-    let (before, after, left, current) = Progress::change(workspace, |progress| {
-        let before = progress.interviews.len();
-        let left = progress.merge(other);
-        Ok((before, progress.interviews.len(), left, progress.current.clone()))
-    })?;
-    println!("{} interviews, {} of them new.", after, after - before);
-    if let (Some(left), Some(current)) = (left, current) {
-        println!(
-            "Its interview about {} is left out, because you are in one about {}. End yours, and import the file again.",
-            left.answer, current.answer
-        );
-    }
+    println!("{}", Progress::change(workspace, |progress| Ok(progress.import(other)))?);
     Ok(())
 }

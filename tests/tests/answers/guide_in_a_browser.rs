@@ -376,13 +376,13 @@ async fn judges_ten(guide: &Guide, page: &Client) -> Outcome {
         page.wait().for_element(Locator::Css("verdict-quiz .judged")).await?;
         let verdict = text(page, "verdict-quiz .step").await?;
         ensure!(verdict.contains("Holds") || verdict.contains("Wrong"), "no verdict: {verdict}");
-        experiments += page.find_all(Locator::Css("verdict-quiz .run-it")).await?.len();
+        experiments += page.find_all(Locator::Css("verdict-quiz live-experiment")).await?.len();
         if at < 10 {
             keys(page, "#verdict", &enter).await?;
             page.wait().for_element(Locator::Css("verdict-quiz .choices")).await?;
         }
     }
-    ensure!(experiments > 0, "no verdict leads to an experiment");
+    ensure!(experiments > 0, "no verdict has an experiment");
     let score = text(page, "verdict-quiz .score").await?;
     ensure!(score.contains("Today's 10 are done"), "{score}");
     Ok(())

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, ensure};
 use futures_util::StreamExt;
 use guide::{
-    book::Book, mode::Mode, program::Programs, reader::Reader, runs::Runs, server, shelf::Shelf,
+    book::Book, editor::Editor, mode::Mode, program::Programs, reader::Reader, runs::Runs, server, shelf::Shelf,
 };
 use lab::{Answer, serve};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
@@ -34,6 +34,8 @@ tests![
     the_state_of_the_servers_is_shown,
     an_interview_is_begun_on_a_page_and_by_no_other_page,
     a_progress_that_is_broken_is_named_on_the_pages,
+    a_progress_goes_to_another_machine,
+    a_listing_opens_in_the_readers_editor_and_no_other_file_does,
     a_static_site_shows_the_results_and_runs_nothing,
 ];
 
@@ -48,11 +50,11 @@ pub struct Guide {
 impl Guide {
     pub async fn start() -> anyhow::Result<Self> {
         // Tests do not build answers again: this executable contains all of them.
-        Self::serve(shelf().await?, guide::answers(), Programs::This, None).await
+        Self::serve(shelf().await?, guide::answers(), Programs::This, None, None).await
     }
 
     pub async fn with(answers: Vec<Answer>, programs: Programs) -> anyhow::Result<Self> {
-        Self::serve(Arc::new(Shelf::new(answers.clone())?), answers, programs, None).await
+        Self::serve(Arc::new(Shelf::new(answers.clone())?), answers, programs, None, None).await
     }
 
     /// `port` replaces the port on which the guide believes to listen.
@@ -61,11 +63,13 @@ impl Guide {
         answers: Vec<Answer>,
         programs: Programs,
         port: Option<u16>,
+        editor: Option<Editor>,
     ) -> anyhow::Result<Self> {
         let (listener, url) = serve::bind("127.0.0.1", 0).await?;
         // A reader of its own, so that a test touches nobody's progress.
         let folder = tempfile::tempdir()?;
         let reader = Reader::of(folder.path());
+        let reader = editor.into_iter().fold(reader, Reader::with_editor);
         let runs = Runs::new(answers, programs, reader.clone(), CancellationToken::new());
         let router = server::router(shelf, runs, reader, port.or(url.port()).context("a port")?);
         let serving = tokio::spawn(serve::serve(listener, router, std::future::pending()));
@@ -200,7 +204,7 @@ async fn whoever_has_stopped_one_may_run_another_at_once() -> Outcome {
 
 async fn a_guide_on_port_80_is_asked_without_a_port() -> Outcome {
     // Only root may listen on port 80, so the guide only believes that it does.
-    let guide = Guide::serve(shelf().await?, guide::answers(), Programs::This, Some(80)).await?;
+    let guide = Guide::serve(shelf().await?, guide::answers(), Programs::This, Some(80), None).await?;
     let page = |host: &'static str| Client::new().get(&guide.url).header("host", host).send();
     for host in ["127.0.0.1", "localhost", "127.0.0.1:80"] {
         ensure!(page(host).await?.status() == 200, "{host} is refused");
@@ -388,6 +392,62 @@ async fn a_progress_that_is_broken_is_named_on_the_pages() -> Outcome {
     let chapter = guide.get("url-shortener.html").await?;
     ensure!(chapter.status() == 200, "a chapter needs no progress");
     ensure!(std::fs::read_to_string(folder.join("progress.json"))? == "{");
+    Ok(())
+}
+
+async fn a_progress_goes_to_another_machine() -> Outcome {
+    let (one, other) = (Guide::start().await?, Guide::start().await?);
+    let post = |guide: &Guide, path: &str, body: String| {
+        Client::new().post(format!("{}/{path}", guide.url)).header("origin", &guide.url).body(body)
+    };
+    let read = post(&one, "api/read/url-shortener", String::new()).send().await?;
+    ensure!(read.status() == StatusCode::NO_CONTENT, "{}", read.status());
+    let text = one.get("progress/export.json").await?.text().await?;
+    let bad = post(&other, "progress/import", "{}".to_owned()).send().await?;
+    ensure!(bad.status() == StatusCode::UNPROCESSABLE_ENTITY, "{}", bad.status());
+    let done: Value = post(&other, "progress/import", text.clone()).send().await?.json().await?;
+    ensure!(done["detail"] == "0 interviews, 0 of them new.", "{done}");
+    ensure!(other.get("progress/export.json").await?.text().await? == text);
+    // What a page of `guide build` writes is read too.
+    let small = json!({ "version": 1, "read": ["jwt-auth"] }).to_string();
+    ensure!(post(&other, "progress/import", small).send().await?.status() == StatusCode::OK);
+    let text = other.get("progress/export.json").await?.text().await?;
+    ensure!(text.contains("\"jwt-auth\"") && text.contains("\"url-shortener\""), "{text}");
+    Ok(())
+}
+
+async fn a_listing_opens_in_the_readers_editor_and_no_other_file_does() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (editor, said) = (folder.path().join("zed"), folder.path().join("said"));
+    // A shell in an editor's place, which writes down what it is told.
+    std::os::unix::fs::symlink("/bin/sh", &editor)?;
+    let variable = format!("{} -c echo${{IFS}}$0>{}", editor.display(), said.display());
+    let editor = Editor::parse(&variable).context("no editor")?;
+    let guide =
+        Guide::serve(shelf().await?, guide::answers(), Programs::This, None, Some(editor)).await?;
+    let page = guide.get("url-shortener.html").await?.text().await?;
+    ensure!(page.contains("Open in zed"), "no button");
+    let open = |path: &str| {
+        let place = json!({ "path": path, "line": 7 });
+        Client::new().post(format!("{}/api/open", guide.url)).json(&place)
+    };
+    let file = "crates/url-shortener/src/code.rs";
+    ensure!(open(file).send().await?.status() == StatusCode::FORBIDDEN, "another page opens it");
+    for other in ["Cargo.toml", "../../etc/passwd", "/etc/passwd", "crates/edge/Cargo.toml"] {
+        let status = open(other).header("origin", &guide.url).send().await?.status();
+        ensure!(status == StatusCode::NOT_FOUND, "{other}: {status}");
+    }
+    let status = open(file).header("origin", &guide.url).send().await?.status();
+    ensure!(status == StatusCode::NO_CONTENT, "{status}");
+    let told = eventually("the editor was told", async || {
+        let said = std::fs::read_to_string(&said).unwrap_or_default();
+        Ok(said.ends_with('\n').then_some(said))
+    })
+    .await?;
+    ensure!(told.trim_end() == format!("{}:7", lab::stack::workspace().join(file).display()));
+    // Without an editor that has a window, there is neither button nor answer.
+    let guide = Guide::start().await?;
+    ensure!(!guide.get("url-shortener.html").await?.text().await?.contains("open-editor"));
     Ok(())
 }
 
