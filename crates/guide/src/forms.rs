@@ -216,7 +216,7 @@ pub fn quiz(
     shown(changed)
 }
 
-/// `POST /stories`: keeps a story.
+/// `POST /stories`: keeps a story, changes one or removes one.
 pub fn stories(reader: &Reader, fields: &Fields) -> Response {
     let text = |name: &str| fields.one(name).trim().replace("\r\n", "\n");
     let story = Story {
@@ -227,8 +227,17 @@ pub fn stories(reader: &Reader, fields: &Fields) -> Response {
         result: text("result"),
     };
     shown(reader.change(|progress| {
-        if !story.question.is_empty() && !progress.stories.contains(&story) {
-            progress.stories.push(story);
+        let stories = &mut progress.stories;
+        let is_it = |at: &usize| stories.get(*at).is_some_and(|it| it.question == fields.one("of"));
+        match fields.number("at").filter(is_it) {
+            Some(at) if fields.one("do") == "remove" => {
+                stories.remove(at);
+            }
+            // A form about a story that is gone removes nothing.
+            None if fields.one("do") == "remove" => {}
+            _ if story.question.is_empty() || stories.contains(&story) => {}
+            Some(at) => stories[at] = story,
+            None => stories.push(story),
         }
         Ok("stories.html")
     }))
@@ -344,6 +353,26 @@ mod tests {
         ] {
             assert_eq!(Fields::parse(body.as_bytes()).input(), input, "{body}");
         }
+    }
+
+    #[test]
+    fn a_story_is_changed_and_removed_and_only_this_one() {
+        let (_folder, reader) = reader();
+        let send = |body: &str| {
+            let response = stories(&reader, &Fields::parse(body.as_bytes()));
+            assert_eq!(to(&response), "/stories.html");
+            let stories = reader.progress().unwrap().stories.into_iter();
+            stories.map(|it| (it.question, it.result)).collect::<Vec<_>>()
+        };
+        let told = |question: &str, result: &str| (question.to_owned(), result.to_owned());
+        send("question=One&action=I+did&result=1");
+        send("question=Two&result=2");
+        let both = [told("One", "3"), told("Two", "2")];
+        assert_eq!(send("at=0&of=One&question=One&result=3"), both);
+        // Another tab has removed a story before it.
+        assert_eq!(send("at=0&of=Two&do=remove"), both);
+        assert_eq!(send("at=0&of=One&do=remove"), [told("Two", "2")]);
+        assert_eq!(send("question="), [told("Two", "2")]);
     }
 
     #[test]

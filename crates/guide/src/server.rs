@@ -151,7 +151,7 @@ fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reade
                 let shown = at.map(|at| Shown { answer: query.one("answer").to_owned(), at });
                 book.with_experiments(&quiz_page::html(subjects, &progress, shown.as_ref(), now))
             }
-            _ => stories_page::html(&progress),
+            _ => stories_page::html(&progress, query.one("at").parse().ok()),
         })
     });
     // A broken progress is never overwritten; the page says what to do.
