@@ -453,6 +453,7 @@ fn good_answer(reader: &Reader, wants: &Wants) -> anyhow::Result<String> {
 async fn is_accessible(guide: &Guide, page: &Client) -> Outcome {
     let axe = axe().await?;
     let (reader, subjects) = (Reader::of(guide.folder.path()), subjects()?);
+    forms::stories(&reader, &Fields::parse(b"question=A+conflict&action=I+asked"));
     for theme in ["light", "navy"] {
         page.goto(&guide.url).await?;
         let store = "localStorage.setItem('mdbook-theme', arguments[0]);";
