@@ -286,6 +286,12 @@ addEventListener('pageshow', event => {
     if (document.querySelector('mock-interview, verdict-quiz')) location.reload();
 });
 
+// What has `autofocus` gets the focus. Chromium does it by itself only if nothing else happens while it draws the page.
+function focusStep() {
+    const wanted = document.querySelector('.step [autofocus], .result [autofocus]');
+    if (wanted && document.activeElement === document.body) wanted.focus();
+}
+
 // The heading of a step has the focus, so that a screen reader begins there. A digit chooses; Enter goes on where there
 // is nothing to choose.
 function keysOfStep() {
@@ -528,7 +534,9 @@ function stackTables() {
         // Cells that are shown as blocks lose their roles in some browsers.
         const roles = { table: 'table', thead: 'rowgroup', tbody: 'rowgroup', tr: 'row', th: 'columnheader', td: 'cell' };
         for (const part of [table, ...table.querySelectorAll('thead, tbody, tr, th, td')]) {
-            part.setAttribute('role', roles[part.localName]);
+            // An empty corner is no heading of a column.
+            const isCorner = part.localName === 'th' && !part.textContent.trim();
+            part.setAttribute('role', isCorner ? 'cell' : roles[part.localName]);
         }
         for (const row of table.querySelectorAll('tbody tr')) {
             [...row.cells].forEach((cell, at) => {
@@ -632,6 +640,7 @@ editorButtons();
 keepDrafts();
 guardStory();
 keysOfStep();
+focusStep();
 customElements.define('live-experiment', LiveExperiment);
 customElements.define('run-all', RunAll);
 customElements.define('guide-stack', GuideStack);

@@ -43,6 +43,7 @@ pub struct Book {
     /// The drawings of the designs, for the first page, by the answer's name.
     pictures: BTreeMap<String, String>,
     answers: Vec<Answer>,
+    exercises: Vec<Exercise>,
 }
 
 /// The pages load nothing from other hosts, and readers cannot edit the code on them.
@@ -79,17 +80,27 @@ impl Book {
         let folder = tempfile::Builder::new().prefix("book-").tempdir_in(&parent)?;
         let mut problems = Vec::new();
         let subjects = subjects(&answers, &mut problems);
-        let pictures = write_source(folder.path(), &answers, &subjects, &mut problems)?;
+        let exercises = Exercise::all(&practice::workspace())?;
+        let made_from = (&*answers, &*subjects, &*exercises);
+        let pictures = write_source(folder.path(), made_from, &mut problems)?;
         MDBook::load_with_config(folder.path(), Config::from_str(CONFIG)?)?.build()?;
         let mut files = BTreeMap::new();
         read_all(&folder.path().join("book"), &mut PathBuf::new(), &mut files)?;
         let inline_scripts = inline_scripts(&files);
         let pages = files.iter().filter(|(path, _)| path.ends_with(".html"));
-        let listed = pages.flat_map(|(_, page)| {
-            live::listed(&String::from_utf8_lossy(page)).collect::<Vec<_>>()
-        });
+        let listed = pages
+            .flat_map(|(_, page)| live::listed(&String::from_utf8_lossy(page)).collect::<Vec<_>>());
         let listed = listed.collect();
-        let mut book = Self { files, problems, inline_scripts, subjects, listed, pictures, answers };
+        let mut book = Self {
+            files,
+            problems,
+            inline_scripts,
+            subjects,
+            listed,
+            pictures,
+            answers,
+            exercises,
+        };
         let links = checks::links(&book.all(Mode::Static));
         book.problems.extend(links);
         Ok(book)
@@ -101,7 +112,7 @@ impl Book {
         let is_page = path.ends_with(".html");
         match std::str::from_utf8(file) {
             Ok(text) if is_page => {
-                let page = live::fill(text, &self.answers, mode);
+                let page = live::fill(text, &self.answers, &self.exercises, mode);
                 let page = if mode == Mode::Static { self.of_nobody(&page) } else { page };
                 Some(page.into_bytes())
             }
@@ -111,7 +122,7 @@ impl Book {
 
     /// The inner part of the first page.
     pub fn contents(&self, reader: &Reader) -> anyhow::Result<String> {
-        Ok(self.cards(&Standing::of(reader, &self.answers)?, Mode::Live))
+        Ok(self.cards(&Standing::of(reader, &self.answers, &self.exercises)?, Mode::Live))
     }
 
     /// A part of a page with its experiments filled in.
@@ -184,8 +195,7 @@ fn inline_scripts(files: &BTreeMap<String, Vec<u8>>) -> String {
 /// each chapter, by the answer's name.
 fn write_source(
     folder: &Path,
-    answers: &[Answer],
-    subjects: &[Subject],
+    (answers, subjects, exercises): (&[Answer], &[Subject], &[Exercise]),
     problems: &mut Vec<String>,
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let mut pictures = BTreeMap::new();
@@ -200,8 +210,7 @@ fn write_source(
     ] {
         fs::write(source.join(name), page)?;
     }
-    let exercises = Exercise::all(&practice::workspace())?;
-    fs::write(source.join("catalogue.md"), catalogue::page(answers, subjects, &exercises))?;
+    fs::write(source.join("catalogue.md"), catalogue::page(answers, subjects, exercises))?;
     fs::write(source.join("measured.md"), measured::page(answers, problems))?;
     fs::write(folder.join("guide.css"), include_str!("../book/guide.css"))?;
     fs::write(folder.join("guide.js"), include_str!("../book/guide.js"))?;

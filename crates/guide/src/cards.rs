@@ -1,10 +1,10 @@
 //! What is on the first page? What comes next, the plans, and a card for each question: its picture, its state and one
 //! figure.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 use interview::subject::Subject;
-use lab::{Answer, report::escaped};
+use lab::{Answer, Need, report::escaped};
 use time::OffsetDateTime;
 
 use crate::{
@@ -13,6 +13,9 @@ use crate::{
     questions::{self, Level, QUESTIONS, Question},
     state::Standing,
 };
+
+/// What was looked for, and why it is not there.
+type Needs = RefCell<Vec<(Need, Option<String>)>>;
 
 /// What the cards are made of.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +31,9 @@ pub struct Cards<'a> {
 }
 
 impl Cards<'_> {
-    /// The first page's inner part.
+    /// The first page's inner part. Many experiments need the same, so it looks for each need once.
     pub fn html(&self, standing: &Standing, now: OffsetDateTime) -> String {
+        let needs = RefCell::default();
         let (words, to) = standing.next(self.answers, self.subjects, now);
         let mut html = format!(
             "<p class=\"continue\"><a class=\"go\" href=\"{to}\">Continue</a> <span>{}</span></p>",
@@ -43,8 +47,9 @@ impl Cards<'_> {
                 all.partition(|question| self.answer(question.answer).is_some());
             let cards = here.iter().filter_map(|question| {
                 let answer = self.answer(question.answer)?;
-                let card = self.card(answer, question.title, question.shows, standing);
-                Some((self.blocked(answer).count() == answer.experiments.len(), card))
+                let blocked = self.blocked(answer, &needs);
+                let card = self.card(answer, question.title, question.shows, standing, &blocked);
+                Some((blocked.len() == answer.experiments.len(), card))
             });
             let (cannot, can): (Vec<_>, Vec<_>) = cards.partition(|(is_blocked, _)| *is_blocked);
             let cards = |all: Vec<(bool, String)>| all.into_iter().map(|(_, card)| card);
@@ -69,7 +74,10 @@ impl Cards<'_> {
         }
         let others = questions::others(self.answers);
         if !others.is_empty() {
-            let cards = others.iter().map(|it| self.card(it, it.question, "", standing));
+            let cards = others.iter().map(|it| {
+                let blocked = self.blocked(it, &needs);
+                self.card(it, it.question, "", standing, &blocked)
+            });
             html += &section("Other questions", &cards.collect::<String>());
         }
         html += keep(self.mode);
@@ -82,13 +90,31 @@ impl Cards<'_> {
     }
 
     /// Why some of its experiments cannot run here. A static book does not know.
-    fn blocked(&self, answer: &Answer) -> impl Iterator<Item = String> {
-        let is_live = self.mode == Mode::Live;
-        let experiments = answer.experiments.iter().filter(move |_| is_live);
-        experiments.filter_map(|experiment| experiment.obstacle(answer))
+    fn blocked(&self, answer: &Answer, needs: &Needs) -> Vec<String> {
+        if self.mode == Mode::Static {
+            return Vec::new();
+        }
+        let obstacle = |need: Need| {
+            let mut known = needs.borrow_mut();
+            if let Some((_, why)) = known.iter().find(|(known, _)| *known == need) {
+                return why.clone();
+            }
+            let why = need.obstacle();
+            known.push((need, why.clone()));
+            why
+        };
+        let experiments = answer.experiments.iter();
+        experiments.filter_map(|it| it.all_needs(answer).into_iter().find_map(obstacle)).collect()
     }
 
-    fn card(&self, answer: &Answer, title: &str, shows: &str, standing: &Standing) -> String {
+    fn card(
+        &self,
+        answer: &Answer,
+        title: &str,
+        shows: &str,
+        standing: &Standing,
+        blocked: &[String],
+    ) -> String {
         let subject = self.subjects.iter().find(|it| it.name == answer.name);
         let minutes = subject.map_or(0, |it| it.sheet.kind.all_minutes());
         let level = subject.map_or("", |it| it.chapter.difficulty.name());
@@ -109,7 +135,6 @@ impl Cards<'_> {
                 if *done { ": done" } else { ": open" }
             )
         });
-        let blocked: Vec<_> = self.blocked(answer).collect();
         let here = if blocked.is_empty() { "all" } else { "some" };
         let cannot = blocked.first().map_or_else(String::new, |why| {
             format!(

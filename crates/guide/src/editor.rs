@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn an_editor_of_the_terminal_is_none_for_a_page() {
-        for variable in ["vim", "nvim -f", "nano", "hx", "emacs -nw", "emacsclient -t", "sh -c", ""] {
+        for variable in ["vim", "nvim -f", "nano", "hx", "emacs -nw", "emacsclient -t", "sh -c", ""]
+        {
             assert_eq!(Editor::parse(variable), None, "{variable}");
         }
     }

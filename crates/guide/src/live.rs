@@ -27,9 +27,8 @@ static LISTING: LazyLock<Regex> =
     LazyLock::new(|| pattern(r#"<p class="listing">([\w./-]+), line (\d+)</p>"#));
 
 /// A listing that leads into an editor.
-static LINKED: LazyLock<Regex> = LazyLock::new(|| {
-    pattern(r#"(<p class="listing"><a [^>]*>([\w./-]+), line (\d+)</a>)</p>"#)
-});
+static LINKED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r#"(<p class="listing"><a [^>]*>([\w./-]+), line (\d+)</a>)</p>"#));
 
 /// The files that the listings of a page show, from the workspace's root.
 pub fn listed(page: &str) -> impl Iterator<Item = String> {
@@ -68,7 +67,7 @@ fn with_editor(page: &str, root: &Path) -> String {
 
 /// Fills in what changes between requests: the experiments with their last results, the exercises, the servers. What
 /// depends on the reader is filled in by the server; in a static book, a script does.
-pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
+pub fn fill(page: &str, answers: &[Answer], all: &[Exercise], mode: Mode) -> String {
     let mut results = BTreeMap::new();
     // mdBook puts each element into a paragraph, but a paragraph must not contain blocks.
     let page = PARAGRAPH.replace_all(page, "$1");
@@ -83,7 +82,7 @@ pub fn fill(page: &str, answers: &[Answer], mode: Mode) -> String {
         let answer = answers.iter().find(|answer| answer.name == &found[1]);
         answer.map_or_else(
             || format!("<p>There is no answer {}.</p>", &found[1]),
-            |answer| exercises(answer, mode),
+            |answer| exercises(answer, all, mode),
         )
     });
     let page = page.replace("<guide-stack></guide-stack>", stack(mode));
@@ -114,20 +113,17 @@ fn experiments(
 }
 
 /// The exercises of one answer, and how far the reader is with each.
-fn exercises(answer: &Answer, mode: Mode) -> String {
-    let read = || {
-        let progress = match mode {
-            Mode::Live => Progress::load(&practice::workspace())?,
-            Mode::Static => Progress::default(),
-        };
-        anyhow::Ok((Exercise::of(Path::new(answer.folder))?, progress))
+fn exercises(answer: &Answer, all: &[Exercise], mode: Mode) -> String {
+    let progress = match mode {
+        Mode::Live => Progress::load(&practice::workspace()),
+        Mode::Static => Ok(Progress::default()),
     };
-    let (exercises, progress) = match read() {
-        Ok(read) => read,
+    let progress = match progress {
+        Ok(progress) => progress,
         Err(error) => return format!("<p>{}</p>", escaped(&format!("{error:#}"))),
     };
-    let rows: String = exercises
-        .iter()
+    let of_answer = all.iter().filter(|exercise| exercise.key.answer == answer.name);
+    let rows: String = of_answer
         .map(|exercise| {
             let state = progress.state(&exercise.key).word();
             format!(
@@ -260,7 +256,9 @@ mod tests {
         let link = "href=\"vscode://file/home/me/my%20%231%20code/crates/a/src/lib.rs:7\"";
         assert!(page.contains(link), "{page}");
         let page = with_buttons(&page, "zed");
-        assert!(page.contains("data-path=\"crates/a/src/lib.rs\" data-line=\"7\" hidden>Open in zed<"));
+        assert!(
+            page.contains("data-path=\"crates/a/src/lib.rs\" data-line=\"7\" hidden>Open in zed<")
+        );
     }
 
     #[test]

@@ -138,7 +138,8 @@ fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reade
         "stories.html" => "<star-stories></star-stories>",
         _ => {
             let Some(editor) = reader.editor() else { return page };
-            return live::with_buttons(&String::from_utf8_lossy(&page), &editor.name()).into_bytes();
+            return live::with_buttons(&String::from_utf8_lossy(&page), &editor.name())
+                .into_bytes();
         }
     };
     let made = forms::come_back(reader, now).and_then(|progress| {

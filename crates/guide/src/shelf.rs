@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     sync::{
@@ -16,8 +17,9 @@ use tokio::sync::Mutex;
 
 use crate::book::Book;
 
-/// When each file was last written, and its length.
-type Sources = BTreeMap<PathBuf, (SystemTime, u64)>;
+/// When each file was last written, and its length. By strings, because paths are compared part by part, and this is done
+/// for each page.
+type Sources = BTreeMap<OsString, (SystemTime, u64)>;
 
 /// Holds the book, and makes it again on the next request after a source has changed.
 #[derive(Debug)]
@@ -88,7 +90,7 @@ fn sources(answers: &[Answer]) -> Sources {
     let mut folders = BTreeSet::new();
     for folder in answers.iter().map(|answer| Path::new(answer.folder)) {
         folders.extend(
-            ["chapter.md", "interview.toml", "measured.json", "src", "migrations"]
+            ["chapter.md", "interview.toml", "measured.json", "exercises", "src", "migrations"]
                 .map(|it| folder.join(it)),
         );
         // A chapter may show code of `edge`. The set keeps this folder only once.
@@ -105,7 +107,7 @@ fn sources(answers: &[Answer]) -> Sources {
 fn look(path: PathBuf, sources: &mut Sources) -> io::Result<()> {
     let found = fs::metadata(&path)?;
     if !found.is_dir() {
-        sources.insert(path, (found.modified()?, found.len()));
+        sources.insert(path.into_os_string(), (found.modified()?, found.len()));
         return Ok(());
     }
     for entry in fs::read_dir(path)? {
@@ -121,7 +123,8 @@ mod tests {
     #[test]
     fn each_source_is_looked_at_once_also_what_all_answers_share() {
         let sources = sources(&crate::answers());
-        let files: BTreeSet<_> = sources.keys().map(|path| path.canonicalize().unwrap()).collect();
+        let files: BTreeSet<_> =
+            sources.keys().map(|path| Path::new(path).canonicalize().unwrap()).collect();
         assert_eq!(files.len(), sources.len());
         for name in ["edge/src/lib.rs", "url-shortener/chapter.md", "url-shortener/src/lib.rs"] {
             assert_eq!(files.iter().filter(|path| path.ends_with(name)).count(), 1, "{name}");

@@ -62,16 +62,15 @@ impl State {
 
 impl Standing {
     /// How far this reader is with these answers.
-    pub fn of(reader: &Reader, answers: &[Answer]) -> anyhow::Result<Self> {
+    pub fn of(reader: &Reader, answers: &[Answer], exercises: &[Exercise]) -> anyhow::Result<Self> {
         let progress = reader.progress()?;
         let practised = practice::progress::Progress::load(reader.workspace())?;
-        let exercises = Exercise::all(&practice::workspace())?;
         // What was run in a terminal counts too. Its results are those of this workspace.
         let in_terminal = reader.workspace() == practice::workspace();
         let state = |answer: &Answer| {
             let ran = |name: &str| {
                 progress.ran.contains(&format!("{}/{name}", answer.name))
-                    || (in_terminal && results::load(answer.name, name).is_some())
+                    || (in_terminal && results::is_kept(answer.name, name))
             };
             let predicted = progress.predicted.iter().filter(|it| it.answer == answer.name);
             let predicted: BTreeSet<_> = predicted.map(|it| &it.experiment).collect();
@@ -177,7 +176,8 @@ mod tests {
             Ok(())
         });
         changed.unwrap();
-        Standing::of(&reader, &crate::answers()).unwrap()
+        let exercises = Exercise::all(&practice::workspace()).unwrap();
+        Standing::of(&reader, &crate::answers(), &exercises).unwrap()
     }
 
     #[test]

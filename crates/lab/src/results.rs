@@ -38,6 +38,11 @@ pub fn store(report: &Report) -> anyhow::Result<()> {
     Ok(fs::rename(unfinished, path)?)
 }
 
+/// Whether there is a last report.
+pub fn is_kept(answer: &str, experiment: &str) -> bool {
+    path(answer, experiment).is_file()
+}
+
 /// The last report, or `None` if there is no readable one.
 pub fn load(answer: &str, experiment: &str) -> Option<Kept> {
     let path = path(answer, experiment);

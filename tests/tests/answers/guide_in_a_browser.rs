@@ -596,9 +596,18 @@ async fn fill(page: &Client, name: &str, fields: &[(&str, &str)]) -> Outcome {
 
 async fn click(page: &Client, selector: &str) -> Outcome {
     let element = page.find(Locator::Css(selector)).await?;
-    // Scroll it away from the bar at the top, which would get the click.
-    let scroll = "arguments[0].scrollIntoView({ block: 'center' });";
-    page.execute(scroll, vec![serde_json::to_value(&element)?]).await?;
+    // Scroll it away from the bar at the top, which would get the click. The bar moves a moment after the page.
+    let is_free = "const [one] = arguments;
+        one.scrollIntoView({ block: 'center' });
+        const { left, top, width, height } = one.getBoundingClientRect();
+        const hit = document.elementFromPoint(left + width / 2, top + height / 2);
+        return one.contains(hit);";
+    let arguments = vec![serde_json::to_value(&element)?];
+    eventually(&format!("nothing covers {selector}"), async || {
+        let is_free = page.execute(is_free, arguments.clone()).await?;
+        Ok((is_free == true).then_some(()))
+    })
+    .await?;
     Ok(element.click().await?)
 }
 

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, ensure};
 use futures_util::StreamExt;
 use guide::{
-    book::Book, editor::Editor, mode::Mode, program::Programs, reader::Reader, runs::Runs, server, shelf::Shelf,
+    book::Book, editor::Editor, mode::Mode, program::Programs, reader::Reader, runs::Runs, server,
+    shelf::Shelf,
 };
 use lab::{Answer, serve};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
@@ -204,7 +205,8 @@ async fn whoever_has_stopped_one_may_run_another_at_once() -> Outcome {
 
 async fn a_guide_on_port_80_is_asked_without_a_port() -> Outcome {
     // Only root may listen on port 80, so the guide only believes that it does.
-    let guide = Guide::serve(shelf().await?, guide::answers(), Programs::This, Some(80), None).await?;
+    let guide =
+        Guide::serve(shelf().await?, guide::answers(), Programs::This, Some(80), None).await?;
     let page = |host: &'static str| Client::new().get(&guide.url).header("host", host).send();
     for host in ["127.0.0.1", "localhost", "127.0.0.1:80"] {
         ensure!(page(host).await?.status() == 200, "{host} is refused");
