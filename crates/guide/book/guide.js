@@ -286,6 +286,19 @@ addEventListener('pageshow', event => {
     if (document.querySelector('mock-interview, verdict-quiz')) location.reload();
 });
 
+// After a jump upwards, mdBook's bar lies across the middle of the page until the next scroll. So let there be one.
+function mendBar() {
+    const bar = document.getElementById('mdbook-menu-bar');
+    if (!bar) return;
+    let isMending = false;
+    document.addEventListener('scroll', () => {
+        if (isMending || bar.classList.contains('sticky') || bar.getBoundingClientRect().top <= 0) return;
+        isMending = true;
+        document.dispatchEvent(new Event('scroll'));
+        isMending = false;
+    }, { passive: true });
+}
+
 // What has `autofocus` gets the focus. Chromium does it by itself only if nothing else happens while it draws the page.
 function focusStep() {
     const wanted = document.querySelector('.step [autofocus], .result [autofocus]');
@@ -641,6 +654,7 @@ keepDrafts();
 guardStory();
 keysOfStep();
 focusStep();
+mendBar();
 customElements.define('live-experiment', LiveExperiment);
 customElements.define('run-all', RunAll);
 customElements.define('guide-stack', GuideStack);

@@ -236,14 +236,25 @@ async fn sees_a_build_fail(page: &Client) -> Outcome {
     Ok(())
 }
 
-/// Types into what has the focus, once that is this. A page gives the focus soon after it was loaded.
+/// Types into what has the focus, once that is this and the scripts of the page have run.
 async fn keys(page: &Client, focused: &str, keys: &str) -> Outcome {
     eventually(&format!("{focused} has the focus"), async || {
-        let script = "return document.activeElement?.matches(arguments[0]) ?? false;";
+        let script = "return document.readyState === 'complete'
+            && document.activeElement.matches(arguments[0]);";
         Ok((page.execute(script, vec![json!(focused)]).await? == true).then_some(()))
     })
     .await?;
     Ok(page.active_element().await?.send_keys(keys).await?)
+}
+
+/// Waits until a page has this.
+async fn comes(page: &Client, selector: &str) -> Outcome {
+    eventually(&format!("{selector} is there"), async || {
+        // While a page is loaded, there is nothing to find.
+        let found = page.find_all(Locator::Css(selector)).await.unwrap_or_default();
+        Ok((!found.is_empty()).then_some(()))
+    })
+    .await
 }
 
 /// Waits for another step than this one; nothing when the result is there.
@@ -373,13 +384,13 @@ async fn judges_ten(guide: &Guide, page: &Client) -> Outcome {
         let sentence = text(page, "#sentence").await?;
         ensure!(sentences.insert(sentence.clone()), "{sentence} comes twice");
         keys(page, "#sentence", "1").await?;
-        page.wait().for_element(Locator::Css("verdict-quiz .judged")).await?;
+        comes(page, "verdict-quiz .judged").await?;
         let verdict = text(page, "verdict-quiz .step").await?;
         ensure!(verdict.contains("Holds") || verdict.contains("Wrong"), "no verdict: {verdict}");
         experiments += page.find_all(Locator::Css("verdict-quiz live-experiment")).await?.len();
         if at < 10 {
             keys(page, "#verdict", &enter).await?;
-            page.wait().for_element(Locator::Css("verdict-quiz .choices")).await?;
+            comes(page, "verdict-quiz .choices").await?;
         }
     }
     ensure!(experiments > 0, "no verdict has an experiment");
@@ -597,14 +608,18 @@ async fn fill(page: &Client, name: &str, fields: &[(&str, &str)]) -> Outcome {
 async fn click(page: &Client, selector: &str) -> Outcome {
     let element = page.find(Locator::Css(selector)).await?;
     // Scroll it away from the bar at the top, which would get the click. The bar moves a moment after the page.
-    let is_free = "const [one] = arguments;
+    let is_free = "const [one, done] = arguments;
         one.scrollIntoView({ block: 'center' });
-        const { left, top, width, height } = one.getBoundingClientRect();
-        const hit = document.elementFromPoint(left + width / 2, top + height / 2);
-        return one.contains(hit);";
+        const look = () => {
+            const { left, top, width, height } = one.getBoundingClientRect();
+            done(one.contains(document.elementFromPoint(left + width / 2, top + height / 2)));
+        };
+        requestAnimationFrame(() => requestAnimationFrame(look));
+        // A tab in the background draws nothing.
+        setTimeout(look, 1000);";
     let arguments = vec![serde_json::to_value(&element)?];
     eventually(&format!("nothing covers {selector}"), async || {
-        let is_free = page.execute(is_free, arguments.clone()).await?;
+        let is_free = page.execute_async(is_free, arguments.clone()).await?;
         Ok((is_free == true).then_some(()))
     })
     .await?;
