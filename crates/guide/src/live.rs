@@ -96,10 +96,10 @@ pub fn fill_experiments(page: &str, answers: &[Answer]) -> String {
     })
 }
 
-fn experiments(
+fn experiments<'a>(
     page: &str,
-    answers: &[Answer],
-    mut element: impl FnMut(&Answer, &Experiment) -> String,
+    answers: &'a [Answer],
+    mut element: impl FnMut(&'a Answer, &'a Experiment) -> String,
 ) -> String {
     let filled = EXPERIMENT.replace_all(page, |found: &Captures| {
         let answer = answers.iter().find(|answer| answer.name == &found[1]);

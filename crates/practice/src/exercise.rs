@@ -90,7 +90,7 @@ impl Exercise {
     }
 
     /// Those of the answer in this folder; none if it has none.
-    pub fn of(folder: &Path) -> anyhow::Result<Vec<Self>> {
+    fn of(folder: &Path) -> anyhow::Result<Vec<Self>> {
         let exercises = folder.join("exercises");
         if !exercises.is_dir() {
             return Ok(Vec::new());
