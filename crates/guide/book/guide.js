@@ -311,10 +311,10 @@ function keysOfStep() {
     const heading = document.querySelector('.step > h2[autofocus]');
     heading?.addEventListener('keydown', event => {
         if (event.repeat || event.altKey || event.ctrlKey || event.metaKey) return;
-        const form = document.querySelector('.step form');
-        const choice = form.querySelector(`.choices button[value="${Number(event.key) - 1}"]`);
+        const choice = document.querySelector(`.step .choices button[value="${Number(event.key) - 1}"]`);
+        const go = document.querySelector('.step .go');
         if (choice) choice.click();
-        else if (event.key === 'Enter' && !form.querySelector('fieldset')) form.querySelector('.go').click();
+        else if (event.key === 'Enter' && go && !go.closest('form')?.querySelector('fieldset')) go.click();
     });
 }
 

@@ -89,7 +89,7 @@ fn verdict(subjects: &[Subject], progress: &Progress, shown: &Shown) -> Option<S
     Some(format!(
         "<section class=\"step\" aria-labelledby=\"verdict\"><p class=\"of\">{}</p>\
          <h2 id=\"verdict\" class=\"judged {class}\"{FOCUS}>{}</h2>{}\
-         <form action=\"quiz.html\"><button class=\"go\">The next sentence</button></form>{experiment}</section>",
+         <p><a class=\"go\" href=\"quiz.html\">The next sentence</a></p>{experiment}</section>",
         escaped(&subject.chapter.title),
         judged(is_right),
         speech::all(&says, &subject.name),
