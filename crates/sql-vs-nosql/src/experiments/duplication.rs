@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyhow::ensure;
-use lab::{Experiment, Lab, Sabotage};
+use lab::{Experiment, Lab, Sabotage, report::number};
 use redis::{AsyncCommands, Script, aio::MultiplexedConnection, pipe};
 use serde_json::json;
 use sqlx::PgPool;
 use tokio::{task::yield_now, time::timeout};
 
-use super::fixture::{Fixture, MODELS, cell, customer, make, one_of_each};
+use super::fixture::{Fixture, MODELS, customer, make, one_of_each};
 use crate::{entity::Kind, store::Store};
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     for (n, (model, name)) in (0..).zip(MODELS) {
         lab.progress(n, 5, format!("a name that is kept once, with {name}"));
         let ms = kept_once(&lab, &fixture.store(model)?, name).await?;
-        rows.push(vec![format!("{name}, kept once"), "1".to_owned(), "0".to_owned(), cell(ms)]);
+        rows.push(vec![format!("{name}, kept once"), "1".to_owned(), "0".to_owned(), number(ms)]);
     }
     lab.progress(3, 5, "copies in documents");
     let mut changes = in_documents(&params, &fixture).await?;
@@ -61,7 +61,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             lab.check(check, "1 or more", mixed, mixed > 0);
         }
         lab.figure(format!("{name}: all copies"), ms, "ms");
-        rows.push(vec![name.to_owned(), writes.to_string(), mixed.to_string(), cell(ms)]);
+        rows.push(vec![name.to_owned(), writes.to_string(), mixed.to_string(), number(ms)]);
     }
     let columns = ["the name", "writes", "mixed reads", "ms"];
     lab.table("A name changes", &columns, rows);

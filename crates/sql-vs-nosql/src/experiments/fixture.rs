@@ -130,8 +130,3 @@ pub fn lines_of(source: &str, anchor: &str) -> anyhow::Result<usize> {
     let lines = code.lines().map(str::trim);
     Ok(lines.filter(|line| !line.is_empty() && !line.starts_with("//")).count())
 }
-
-/// A few decimals, for a cell of a table.
-pub fn cell(number: f64) -> String {
-    if number >= 100.0 { format!("{number:.0}") } else { format!("{number:.2}") }
-}

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Sabotage, Target, fault::Proxy, load::median};
+use lab::{Experiment, Lab, Sabotage, Target, fault::Proxy, load::median, report::number};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use super::{
     compare::{grain, lookups},
-    fixture::{Fixture, MODELS, cell, customer, make, one_of_each},
+    fixture::{Fixture, MODELS, customer, make, one_of_each},
 };
 use crate::{
     documents,
@@ -147,7 +147,7 @@ async fn pages(
                 lines.to_string(),
                 messages.to_string(),
                 bytes.to_string(),
-                cell(ms),
+                number(ms),
             ]);
         }
         let ratio = median(times[3].clone()) / median(times[0].clone());
