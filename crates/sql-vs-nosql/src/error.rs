@@ -85,11 +85,12 @@ impl From<sqlx::Error> for Error {
 }
 
 impl From<RedisError> for Error {
-    /// An error without a code is one of the connection.
+    /// The connection is lost, or the server cannot serve for now. All else is our own fault, like a key of another type.
     fn from(error: RedisError) -> Self {
         match error.code() {
-            None | Some("LOADING" | "READONLY" | "BUSY" | "OOM" | "MISCONF") => Self::AWAY,
-            Some(_) => Self::Internal(Arc::new(error)),
+            Some("LOADING" | "READONLY" | "BUSY" | "OOM" | "MISCONF") => Self::AWAY,
+            None if error.is_io_error() => Self::AWAY,
+            _ => Self::Internal(Arc::new(error)),
         }
     }
 }
@@ -98,5 +99,27 @@ impl From<serde_json::Error> for Error {
     /// What is kept is JSON; but another program may have written it.
     fn from(_: serde_json::Error) -> Self {
         Self::UNREADABLE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use redis::{ErrorKind, make_extension_error};
+
+    use super::*;
+
+    #[test]
+    fn only_a_store_that_cannot_serve_is_away() {
+        let is_away = |error: RedisError| matches!(Error::from(error), Error::Refused(503, _));
+        for kind in [io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut] {
+            assert!(is_away(io::Error::from(kind).into()), "{kind}");
+        }
+        for (code, expected) in [("OOM", true), ("BUSY", true), ("WRONGTYPE", false)] {
+            assert_eq!(is_away(make_extension_error(code.to_owned(), None)), expected, "{code}");
+        }
+        assert!(!is_away((ErrorKind::UnexpectedReturnType, "not a number").into()));
+        assert!(!is_away((ErrorKind::Parse, "not RESP").into()));
     }
 }
