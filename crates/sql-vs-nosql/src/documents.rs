@@ -17,14 +17,14 @@ pub const SQL: Statements = Statements {
         values ($1, $2 || '{"balance_cents": 0}')
         on conflict (id) do update
         set body = $2 || jsonb_build_object('balance_cents', kept.body -> 'balance_cents')
-        returning body
+        returning body, xmax = 0
         "#,
         r#"
         insert into product_documents as kept (id, body)
         values ($1, $2 || '{"stock": 0}')
         on conflict (id) do update
         set body = $2 || jsonb_build_object('stock', kept.body -> 'stock')
-        returning body
+        returning body, xmax = 0
         "#,
     ],
     // A part of a document changes in one statement too, though PostgreSQL writes all of it again.

@@ -27,7 +27,8 @@ pub struct Statements {
     pub any_shape: bool,
     /// The fields under id $1.
     pub find: [&'static str; 2],
-    /// Keeps the fields $2 under id $1; all of them, with the amount.
+    /// Keeps the fields $2 under id $1; all of them, with the amount, and whether there were none. Only a row that was
+    /// inserted just now has no `xmax`: to update a row is to lock it.
     pub put: [&'static str; 2],
     /// Adds $2 to the amount.
     pub add: [&'static str; 2],
@@ -127,9 +128,9 @@ impl Postgres {
     ) -> Result<(Fields, bool)> {
         self.transaction(async |tx| {
             let old = self.lock(tx, kind, id).await?;
-            let is_new = old.is_none();
-            let put = sqlx::query_scalar(self.sql.put[kind as usize]);
-            let Json(new) = put.bind(id).bind(Json(decide(old)?)).fetch_one(tx).await?;
+            // Two may have found nothing to lock. The second one updates.
+            let put = sqlx::query_as(self.sql.put[kind as usize]);
+            let (Json(new), is_new) = put.bind(id).bind(Json(decide(old)?)).fetch_one(tx).await?;
             Ok((new, is_new))
         })
         .await

@@ -20,14 +20,14 @@ pub const SQL: Statements = Statements {
         on conflict (id) do update
         set name = excluded.name, country = excluded.country, phones = excluded.phones,
             more = excluded.more
-        returning $2 || jsonb_build_object('balance_cents', balance_cents)
+        returning $2 || jsonb_build_object('balance_cents', balance_cents), xmax = 0
         "#,
         r#"
         insert into products (id, name, price_cents, more)
         select $1, $2 ->> 'name', ($2 ->> 'price_cents')::bigint, $2 - array['name', 'price_cents']
         on conflict (id) do update
         set name = excluded.name, price_cents = excluded.price_cents, more = excluded.more
-        returning $2 || jsonb_build_object('stock', stock)
+        returning $2 || jsonb_build_object('stock', stock), xmax = 0
         "#,
     ],
     add: [

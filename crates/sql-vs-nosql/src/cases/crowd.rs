@@ -9,12 +9,13 @@ use conform::{
 };
 use serde_json::json;
 
-use super::client::Client;
+use super::client::{Client, new_id};
 
 cases! {
     Load the_last_piece_is_sold_once: "Fifty orders of the last piece at the same moment: one 201, the others 409; the stock is 0", "An order has to lock what it decides on until it is written.";
     Load money_is_spent_once: "Fifty orders of a customer who can pay for ten: ten 201, the others 409; the balance is 0", "A balance that is read and written back pays twice.";
     Load orders_of_several_products_wait_for_each_other_in_one_order: "Fifty orders of the same two products at the same moment, named in both orders: all 201", "Two that lock in different orders wait for each other for ever.";
+    Load one_of_many_first_puts_says_created: "Twenty PUTs of one new customer, and of one new product, at the same moment: one 201, the others 200", "A 201 says that nobody was there before.";
     Load changes_of_one_customer_are_all_kept: "Twenty PATCHes of twenty fields at the same moment: all twenty are there", "A document is written as a whole, so the second would undo the first.";
     Load deposits_are_all_counted: "Fifty deposits at the same moment: the sum", "Read, add and write back would lose some.";
     Restart what_was_answered_with_201_is_there_after_a_kill: "After SIGKILL, every order that was answered with 201 is there, and money and stock agree with the orders", "An answer is a promise.";
@@ -65,6 +66,24 @@ async fn orders_of_several_products_wait_for_each_other_in_one_order(target: &Ta
     }
     for (answer, _) in target.post_together("orders", &orders).await? {
         status(&answer, 201)?;
+    }
+    Ok(())
+}
+
+async fn one_of_many_first_puts_says_created(target: &Target) -> Outcome {
+    let body = json!({ "name": "Ada", "country": "GB", "price_cents": 1 });
+    for kind in ["customers", "products"] {
+        let path = format!("{kind}/{}", new_id());
+        let put = || target.request(reqwest::Method::PUT, &path).json(&body);
+        let answers = target.send_together((0..20).map(|_| put()).collect()).await?;
+        let count = |status: u16| answers.iter().filter(|(it, _)| it.status() == status).count();
+        let (created, replaced) = (count(201), count(200));
+        // Of a client that was told to come back, the first try may have been the one that created it.
+        let unsure = answers.iter().filter(|(_, unsure)| *unsure).count();
+        let fits = created == 1 || (created == 0 && unsure > 0);
+        let got = format!("{created} times 201 and {replaced} times 200");
+        let expected = format!("once 201, and else 200, for {path}");
+        expect(fits && created + replaced == answers.len(), expected, got)?;
     }
     Ok(())
 }
