@@ -73,6 +73,13 @@ const DELETE: &str = r#"
     return redis.call('exists', KEYS[2]) == 0 and redis.call('del', KEYS[1]) >= 0
 "#;
 
+/// The hundred cheapest of the ids that are in all of KEYS: the index by price, and sets, in which each counts 1. So however
+/// many there are, Redis sends a hundred.
+const FIND: &str = r#"
+    return #KEYS == 1 and redis.call('zrange', KEYS[1], 0, 99)
+        or {unpack(redis.call('zinter', #KEYS, unpack(KEYS)), 1, 100)}
+"#;
+
 /// An entity as it is kept: the text of its fields, and its amount.
 type Kept = (Option<String>, Option<i64>);
 
@@ -170,22 +177,21 @@ impl KeyValue {
         }
     }
 
-    /// The sets are intersected with all products by their price, which gives the order.
+    /// The sets are intersected with all products by their price, which gives the order: the dear ones are the last.
     pub async fn search(&self, search: &Search) -> Result<Vec<(String, Fields)>> {
         let wanted = search.attributes.iter().map(|(name, value)| json!([name, value]));
         let wanted = wanted.map(|it| self.key("index", &it.to_string()));
-        let sets: Vec<_> = [self.key("index", "price")].into_iter().chain(wanted).collect();
-        let mut find = redis::cmd("ZINTER");
-        find.arg(sets.len()).arg(&sets).arg("WEIGHTS").arg(1).arg(vec![0; sets.len() - 1]);
-        let mut redis = self.connection.clone();
-        let found: Vec<(String, i64)> = find.arg("WITHSCORES").query_async(&mut redis).await?;
-        let cheap = found.into_iter().filter(|(_, cents)| *cents <= search.max_price);
-        let ids: Vec<String> = cheap.map(|(id, _)| id).take(100).collect();
+        let find = Script::new(FIND);
+        let mut find = find.key(self.key("index", "price"));
+        find.key(wanted.collect::<Vec<_>>());
+        let ids: Vec<String> = find.invoke_async(&mut self.connection.clone()).await?;
         let keys: Vec<_> = ids.iter().map(|id| self.key("product", id)).collect();
         let kept = self.all(&keys).await?;
         let mut products = Vec::new();
         for (id, kept) in ids.into_iter().zip(kept) {
-            products.extend(whole(Kind::Product, kept)?.map(|fields| (id, fields)));
+            let product = whole(Kind::Product, kept)?;
+            let cheap = product.filter(|it| it["price_cents"].as_i64() <= Some(search.max_price));
+            products.extend(cheap.map(|fields| (id, fields)));
         }
         Ok(products)
     }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// Which products.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Search {
-    /// Each attribute has just this text. `{"$gt":""}` is a text too.
+    /// Each attribute has just this text. `{"$gt":""}` is a text too. There are at most 20.
     pub attributes: BTreeMap<String, String>,
     /// At this price or below.
     pub max_price: i64,
@@ -32,6 +32,8 @@ impl Search {
                 return wrong("search by attributes, and by max_price");
             } else if search.attributes.insert(name.clone(), value).is_some() {
                 return wrong("is there twice");
+            } else if search.attributes.len() > 20 {
+                return wrong("is one attribute too many: there may be 20");
             }
         }
         Ok(search)
@@ -124,6 +126,9 @@ mod tests {
             assert!(Search::parse(query).is_err(), "{query}");
         }
         assert!(Search::parse("").unwrap().attributes.is_empty());
+        let many = |many| (0..many).map(|n| format!("a{n}=x&")).collect::<String>();
+        assert!(Search::parse(&many(20)).is_ok());
+        assert!(Search::parse(&many(21)).is_err());
     }
 
     #[test]

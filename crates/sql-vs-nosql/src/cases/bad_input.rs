@@ -173,6 +173,7 @@ async fn a_patch_that_makes_no_customer_is_refused(target: &Target) -> Outcome {
 }
 
 async fn a_query_that_is_none_is_refused(target: &Target) -> Outcome {
+    let many: String = (1..=21).map(|n| format!("&a{n}=x")).collect();
     let ada = Client::of(target).customer("GB", 0).await?;
     for (path, field) in [
         ("products?max_price=x".to_owned(), "max_price"),
@@ -180,6 +181,7 @@ async fn a_query_that_is_none_is_refused(target: &Target) -> Outcome {
         ("products?max_price=0.3".to_owned(), "max_price"),
         ("products?max_price=1&max_price=2".to_owned(), "max_price"),
         ("products?colour=a&colour=b".to_owned(), "colour"),
+        (format!("products?{}", &many[1..]), "a21"),
         ("reports/revenue".to_owned(), "by"),
         ("reports/revenue?by=shoe".to_owned(), "by"),
         ("reports/revenue?by=month&snapshot=maybe".to_owned(), "snapshot"),

@@ -14,6 +14,7 @@ use conform::{
     http::{header, lives_and_is_ready, problem},
     target::{Target, eventually},
 };
+use futures_util::future::try_join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -33,6 +34,7 @@ cases! {
     Plain the_newest_order_comes_first: "GET /customers/{id}/orders and GET /feed/{id}: the newest first", "A page shows the top.";
     Plain products_are_found_by_what_nobody_planned: "GET /products?colour=…&max_price=…: the matching ones, the cheapest first", "The filter that somebody wants next month.";
     Plain a_product_that_has_changed_is_found_by_its_new_attributes_only: "After a PUT with another colour: found by the new one, not by the old one", "An index that is kept by hand forgets this first.";
+    Plain a_list_has_a_limit: "GET /products, and with an attribute that 105 products have: the hundred cheapest", "A list without a limit grows with the shop, and one day it is all of it.";
     Plain revenue_can_be_asked_for_later: "GET /reports/revenue?by=country,month: an order adds to its row", "The question that nobody planned is the one that comes.";
     Plain a_report_of_one_moment_or_an_honest_no: "snapshot=true: 200, or 501 with the reason", "A store that cannot promise it must not pretend.";
     Plain a_session_ends: "PUT and GET /sessions/{id}: what is left of it; then 404", "Nobody signs out.";
@@ -264,6 +266,23 @@ async fn a_product_that_has_changed_is_found_by_its_new_attributes_only(
         equal("what is found", found(&client, &query).await?, expected).context(query)?;
     }
     Ok(())
+}
+
+async fn a_list_has_a_limit(target: &Target) -> Outcome {
+    let (client, cut) = (&Client::of(target), new_id());
+    let puts = (101..=205).rev().map(|cents| {
+        let shirt = json!({ "name": "Shirt", "price_cents": cents, "cut": cut });
+        async move {
+            let answer = client.put(&format!("products/{}", new_id()), &shirt).await?;
+            status_in(&answer, &[200, 201])
+        }
+    });
+    try_join_all(puts).await?;
+    let seen = client.read(&format!("products?cut={cut}")).await?;
+    let prices: Vec<_> = list(&seen, "items")?.iter().map(|it| &it["price_cents"]).collect();
+    equal("the prices", json!(prices), json!((101..=200).collect::<Vec<_>>()))?;
+    let all = client.read("products").await?;
+    equal("how many of all products are shown", list(&all, "items")?.len(), 100)
 }
 
 /// Orders and cents of a country in a report.
