@@ -13,15 +13,13 @@ pub const SQL: Statements = Statements {
     // The amount stays what it is: it is not the client's.
     put: [
         r#"
-        insert into customer_documents as kept (id, body)
-        values ($1, $2 || '{"balance_cents": 0}')
+        insert into customer_documents as kept (id, body) values ($1, $2 || '{"balance_cents": 0}')
         on conflict (id) do update
         set body = $2 || jsonb_build_object('balance_cents', kept.body -> 'balance_cents')
         returning body, xmax = 0
         "#,
         r#"
-        insert into product_documents as kept (id, body)
-        values ($1, $2 || '{"stock": 0}')
+        insert into product_documents as kept (id, body) values ($1, $2 || '{"stock": 0}')
         on conflict (id) do update
         set body = $2 || jsonb_build_object('stock', kept.body -> 'stock')
         returning body, xmax = 0
@@ -32,22 +30,15 @@ pub const SQL: Statements = Statements {
         r#"
         update customer_documents
         set body = jsonb_set(body, '{balance_cents}', to_jsonb((body ->> 'balance_cents')::bigint + $2))
-        where id = $1
-        returning (body ->> 'balance_cents')::bigint
+        where id = $1 returning (body ->> 'balance_cents')::bigint
         "#,
         r#"
         update product_documents
         set body = jsonb_set(body, '{stock}', to_jsonb((body ->> 'stock')::bigint + $2))
-        where id = $1
-        returning (body ->> 'stock')::bigint
+        where id = $1 returning (body ->> 'stock')::bigint
         "#,
     ],
-    search: r#"
-        select id, body from product_documents
-        where body @> $1 and (body ->> 'price_cents')::bigint <= $2
-        order by (body ->> 'price_cents')::bigint, id
-        limit 100
-    "#,
+    search: "select id, body from product_documents where body @> $1 and (body ->> 'price_cents')::bigint <= $2 order by (body ->> 'price_cents')::bigint, id limit 100",
     has_orders: "select exists (select from order_documents where body ->> 'customer' = $1)",
     delete: "delete from customer_documents where id = $1",
     keep_order: "insert into order_documents (id, body) values ($1 ->> 'id', $1)",

@@ -69,9 +69,8 @@ const ADD: &str = r#"
     return amount and -1
 "#;
 
-const DELETE: &str = r#"
-    return redis.call('exists', KEYS[2]) == 0 and redis.call('del', KEYS[1]) >= 0
-"#;
+const DELETE: &str =
+    "return redis.call('exists', KEYS[2]) == 0 and redis.call('del', KEYS[1]) >= 0";
 
 /// The hundred cheapest of the ids that are in all of KEYS: the index by price, and sets, in which each counts 1. So however
 /// many there are, Redis sends a hundred.
