@@ -87,11 +87,9 @@ impl From<sqlx::Error> for Error {
 impl From<RedisError> for Error {
     /// The connection is lost, or the server cannot serve for now. All else is our own fault, like a key of another type.
     fn from(error: RedisError) -> Self {
-        match error.code() {
-            Some("LOADING" | "READONLY" | "BUSY" | "OOM" | "MISCONF") => Self::AWAY,
-            None if error.is_io_error() => Self::AWAY,
-            _ => Self::Internal(Arc::new(error)),
-        }
+        let code = error.code().unwrap_or_default();
+        let has_to_wait = ["LOADING", "READONLY", "BUSY", "OOM", "MISCONF"].contains(&code);
+        if has_to_wait || error.is_io_error() { Self::AWAY } else { Self::Internal(Arc::new(error)) }
     }
 }
 
