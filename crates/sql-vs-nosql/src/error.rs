@@ -88,8 +88,8 @@ impl From<RedisError> for Error {
     /// The connection is lost, or the server cannot serve for now. All else is our own fault, like a key of another type.
     fn from(error: RedisError) -> Self {
         let code = error.code().unwrap_or_default();
-        let has_to_wait = ["LOADING", "READONLY", "BUSY", "OOM", "MISCONF"].contains(&code);
-        if has_to_wait || error.is_io_error() { Self::AWAY } else { Self::Internal(Arc::new(error)) }
+        let waits = ["LOADING", "READONLY", "BUSY", "OOM", "MISCONF"].contains(&code);
+        if waits || error.is_io_error() { Self::AWAY } else { Self::Internal(Arc::new(error)) }
     }
 }
 
