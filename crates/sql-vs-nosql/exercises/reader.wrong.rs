@@ -1,12 +1,12 @@
 // caught by: eventual
-    /// Where to read: at the replica, if it has got as far as what the client has written.
-    async fn reader(&self, after: Option<&str>) -> &Database<Error> {
-        let Some(replica) = &self.replica else { return &self.primary };
-        let Some(after) = after else { return replica };
+    /// The replica, if it has got as far as what the client has written.
+    async fn reader(&self, after: Option<&str>) -> Option<&Database<Error>> {
+        let replica = self.replica.as_ref()?;
+        let Some(after) = after else { return Some(replica) };
         let is_there = "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
         let is_there = sqlx::query_scalar::<_, Option<bool>>(is_there).bind(after);
         let is_there = replica.within(async |it| is_there.fetch_one(it).await).await;
-        if matches!(is_there, Ok(Some(true))) { replica } else { &self.primary }
+        matches!(is_there, Ok(Some(true))).then_some(replica)
     }
 
     /// Where the log is.

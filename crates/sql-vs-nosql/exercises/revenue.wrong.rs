@@ -8,7 +8,7 @@
         // The mistake: there are more orders than one page holds, and the others are never read.
         for order in self.page(&self.key("index", "orders"), -1_000, 1_000).await? {
             if by.country && !countries.contains_key(&order.customer) {
-                let customer = self.get(Kind::Customer, &order.customer, None).await?;
+                let (customer, _) = self.get(Kind::Customer, &order.customer, None).await?;
                 let country = customer["country"].as_str().unwrap_or_default().to_owned();
                 countries.insert(order.customer.clone(), country);
             }

@@ -27,6 +27,7 @@ const MAX_BODY: usize = 64 * 1_024;
 /// Where the handlers find everything, and how they answer.
 type Shop = State<Store>;
 type Reply<T = Value> = Result<Json<T>>;
+type Shown = Result<([(&'static str, &'static str); 1], Json<Value>)>;
 
 /// All of the service.
 pub fn router(store: Store) -> Router {
@@ -67,14 +68,14 @@ fn named(id: &str, mut fields: Fields) -> Value {
 }
 
 /// A reader that knows only an old version names it. A client that has just written names the position of its write.
-async fn show(shop: Shop, Thing(kind, id): Thing, query: RawQuery, headers: HeaderMap) -> Reply {
+async fn show(shop: Shop, Thing(kind, id): Thing, query: RawQuery, headers: HeaderMap) -> Shown {
     let version = match query.0.as_deref() {
         Some("as_of_schema=1") if kind == Kind::Customer => 1,
         None | Some("as_of_schema=1" | "as_of_schema=2") => 2,
         _ => return Err(Error::invalid("as_of_schema", "must be 1 or 2")),
     };
-    let fields = shop.get(kind, &id, only(&headers, "read-after")).await?;
-    Ok(Json(named(&id, as_of(version, fields))))
+    let (fields, server) = shop.get(kind, &id, only(&headers, "read-after")).await?;
+    Ok(([("served-by", server)], Json(named(&id, as_of(version, fields)))))
 }
 
 /// Replaces all that a client may decide.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::entity::{Fields, Kind, MOST};
 use crate::error::{Error, Result};
 use crate::order::{Order, Request};
-use crate::query::{By, Revenue, Search, Session};
+use crate::query::{By, Read, Revenue, Search, Session};
 
 /// The shop in Redis.
 #[derive(Clone, Debug)]
@@ -112,8 +112,8 @@ impl KeyValue {
     }
 
     /// See the port. There is no replica to read from.
-    pub async fn get(&self, kind: Kind, id: &str, _: Option<&str>) -> Result<Fields> {
-        whole(kind, self.kept(kind, id).await?)?.ok_or(Error::NOT_FOUND)
+    pub async fn get(&self, kind: Kind, id: &str, _: Option<&str>) -> Result<Read> {
+        Ok((whole(kind, self.kept(kind, id).await?)?.ok_or(Error::NOT_FOUND)?, "primary"))
     }
 
     // ANCHOR: replace
@@ -246,7 +246,7 @@ impl KeyValue {
             read += 1_000;
             for order in page {
                 if by.country && !countries.contains_key(&order.customer) {
-                    let customer = self.get(Kind::Customer, &order.customer, None).await?;
+                    let (customer, _) = self.get(Kind::Customer, &order.customer, None).await?;
                     let country = customer["country"].as_str().unwrap_or_default().to_owned();
                     countries.insert(order.customer.clone(), country);
                 }

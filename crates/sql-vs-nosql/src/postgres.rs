@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, PgConnection as Tx, migrate::Migrator, types::Json};
 use crate::entity::{Fields, Kind};
 use crate::error::{Error, Result};
 use crate::order::{Order, Request};
-use crate::query::{By, Revenue, Search, Session};
+use crate::query::{By, Read, Revenue, Search, Session};
 
 /// The schema. It is there before the service starts.
 pub static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -19,6 +19,9 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// For one call of the database; leaves room for an answer within the request's five seconds.
 const LIMITS: Limits =
     Limits { connections: 16, timeout: Duration::from_secs(4), pause: Duration::from_secs(2) };
+
+/// For one call of a replica. If it is silent for longer, there is still time for the primary.
+const OF_A_REPLICA: Limits = Limits { timeout: Duration::from_millis(500), ..LIMITS };
 
 /// Everything that differs between tables and documents. Where there are two, the first is for customers.
 #[derive(Debug)]
@@ -58,29 +61,27 @@ pub struct Postgres {
 impl Postgres {
     /// Connects when it is first asked something. The error is a malformed URL.
     pub fn new(sql: &'static Statements, url: &str, replica: Option<&str>) -> sqlx::Result<Self> {
-        let replica = replica.map(|url| Database::new(url, LIMITS)).transpose()?;
+        let replica = replica.map(|url| Database::new(url, OF_A_REPLICA)).transpose()?;
         Ok(Self { sql, primary: Database::new(url, LIMITS)?, replica })
     }
 
     // ANCHOR: reader
-    /// Where to read: at the replica, if it has got as far as what the client has written. A replica only goes forward,
-    /// so what it has replayed now is there in the next statement too.
-    async fn reader(&self, after: Option<&str>) -> &Database<Error> {
-        let Some(replica) = &self.replica else { return &self.primary };
-        let Some(after) = after else { return replica };
+    /// The replica, if it has got as far as what the client has written. A replica only goes forward, so what it has
+    /// replayed now is there in the next statement too.
+    async fn reader(&self, after: Option<&str>) -> Option<&Database<Error>> {
+        let replica = self.replica.as_ref()?;
+        let Some(after) = after else { return Some(replica) };
         let is_there = "select pg_last_wal_replay_lsn() >= $1::text::pg_lsn";
         let is_there = sqlx::query_scalar::<_, Option<bool>>(is_there).bind(after);
         let is_there = replica.within(async |it| is_there.fetch_one(it).await).await;
-        // If it does not answer, or cannot read this, the primary does.
-        if matches!(is_there, Ok(Some(true))) { replica } else { &self.primary }
+        // It may not answer, or may not be able to read this.
+        matches!(is_there, Ok(Some(true))).then_some(replica)
     }
 
     /// Where the log of the primary is, if a replica may be behind it. To be asked after the commit, which is itself a
     /// record of the log.
     pub async fn position(&self) -> Result<Option<String>> {
-        if self.replica.is_none() {
-            return Ok(None);
-        }
+        let Some(_replica) = &self.replica else { return Ok(None) };
         let select = sqlx::query_scalar("select pg_current_wal_insert_lsn()::text");
         self.primary.within(async |it| select.fetch_one(it).await).await.map(Some)
     }
@@ -104,11 +105,19 @@ impl Postgres {
     }
     // ANCHOR_END: readable
 
-    /// See the port.
-    pub async fn get(&self, kind: Kind, id: &str, after: Option<&str>) -> Result<Fields> {
+    /// What the replica cannot give, the primary is asked for: the replica may be away, or not have it yet.
+    pub async fn get(&self, kind: Kind, id: &str, after: Option<&str>) -> Result<Read> {
+        if let Some(replica) = self.reader(after).await
+            && let Ok(fields) = self.find(replica, kind, id).await
+        {
+            return Ok((fields, "replica"));
+        }
+        Ok((self.find(&self.primary, kind, id).await?, "primary"))
+    }
+
+    async fn find(&self, server: &Database<Error>, kind: Kind, id: &str) -> Result<Fields> {
         let find = sqlx::query_scalar(self.sql.find[kind as usize]).bind(id);
-        let reader = self.reader(after).await;
-        let found = reader.within(async |it| find.fetch_optional(it).await).await?;
+        let found = server.within(async |it| find.fetch_optional(it).await).await?;
         self.readable(kind, found.ok_or(Error::NOT_FOUND)?)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use url::form_urlencoded::parse;
 
-use crate::entity::{Kind, is_id};
+use crate::entity::{Fields, Kind, is_id};
 use crate::error::{Error, Result};
 
 /// Which products.
@@ -39,6 +39,9 @@ impl Search {
         Ok(search)
     }
 }
+
+/// A customer or a product, and which server it comes from: `primary` or `replica`.
+pub type Read = (Fields, &'static str);
 
 /// What the revenue is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

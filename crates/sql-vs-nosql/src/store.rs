@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::key_value::KeyValue;
 use crate::order::{Order, Request};
 use crate::postgres::Postgres;
-use crate::query::{By, Revenue, Search, Session};
+use crate::query::{By, Read, Revenue, Search, Session};
 use crate::{documents, tables};
 
 /// The three ways to keep a shop.
@@ -70,7 +70,7 @@ macro_rules! port {
 // ANCHOR: port
 port! {
     /// A customer or a product, with its amount. `after` is where in the log the reader's last write is.
-    get(kind: Kind, id: &str, after: Option<&str>) -> Fields;
+    get(kind: Kind, id: &str, after: Option<&str>) -> Read;
     /// Makes of what is there what `decide` says; and whether nothing was there. Nobody writes in between.
     replace(kind: Kind, id: &str, decide: impl Fn(Option<Fields>) -> Result<Fields>) -> (Fields, bool);
     /// Takes a customer away who has no orders.

@@ -50,9 +50,15 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Group(Group::PostgresStandbys), Need::Own(Service::Redis)])
     .sabotage(Sabotage {
         file: "src/postgres.rs",
-        replace: "if matches!(is_there, Ok(Some(true))) { replica } else { &self.primary }",
-        with: "if is_there.is_ok() { replica } else { &self.primary }",
+        replace: "matches!(is_there, Ok(Some(true))).then_some(replica)",
+        with: "is_there.is_ok().then_some(replica)",
         check: "PostgreSQL, read at the replica after the position of the write: stale reads",
+    })
+    .sabotage(Sabotage {
+        file: "src/postgres.rs",
+        replace: "pg_last_wal_replay_lsn() >= $1::text::pg_lsn",
+        with: "pg_last_wal_replay_lsn() >= $1::text::pg_lsn and not pg_is_in_recovery()",
+        check: "PostgreSQL, read at the replica after the position of the write: writes that the replica served later",
     })
 }
 
@@ -60,13 +66,37 @@ pub fn experiment() -> Experiment {
 #[derive(Default)]
 struct Seen {
     stale: u32,
+    /// How many of the first reads after a write the replica served.
+    by_replica: u32,
+    /// How many writes the replica served in the end, to a client that named their position.
+    later: u32,
+    /// How long that took.
+    after: Vec<f64>,
     writes: Vec<f64>,
     /// How long an old value could be read.
     old_for: Vec<f64>,
 }
 
 impl Seen {
-    fn judge(self, lab: &Lab, name: &str, all: u32, is_promised: bool) -> [String; 4] {
+    /// Who answered? A client that reads its own writes at the primary only needs no replica.
+    fn judge_servers(&self, lab: &Lab, name: &str, all: u32, way: Way) {
+        let check = format!("{name}: reads that the replica served");
+        match way {
+            Way::Replica | Way::Wait => lab.check_eq(check, all, self.by_replica),
+            Way::Primary => lab.check_eq(check, 0, self.by_replica),
+            Way::Position => {
+                let most = all / 2;
+                let expected = format!("{most} or fewer, since it is not there yet");
+                lab.check(check, expected, self.by_replica, self.by_replica <= most);
+                let check = format!("{name}: writes that the replica served later");
+                lab.check_eq(check, all, self.later);
+                let figure = format!("{name}: the replica serves it after, median");
+                lab.figure(figure, median(self.after.clone()), "ms");
+            }
+        }
+    }
+
+    fn judge(self, lab: &Lab, name: &str, all: u32, is_promised: bool) -> [String; 5] {
         let check = format!("{name}: stale reads");
         if is_promised {
             lab.check_eq(check, 0, self.stale);
@@ -81,7 +111,8 @@ impl Seen {
         }
         let write = median(self.writes);
         lab.figure(format!("{name}: a write, median"), write, "ms");
-        [name.to_owned(), all.to_string(), self.stale.to_string(), format!("{write:.2}")]
+        let [all, stale, by_replica] = [all, self.stale, self.by_replica].map(|it| it.to_string());
+        [name.to_owned(), all, stale, by_replica, format!("{write:.2}")]
     }
 }
 
@@ -90,7 +121,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut rows = postgres(&params, &lab).await?;
     lab.progress(2, 3, "Redis with a replica");
     rows.extend(redis(&params, &lab).await?);
-    let columns = ["way", "writes", "stale reads", "a write (ms, median)"];
+    let columns = ["way", "writes", "stale reads", "served by the replica", "a write (ms, median)"];
     let rows = rows.into_iter().map(|row| row.to_vec()).collect();
     lab.table("A read right after a write", &columns, rows);
     Ok(())
@@ -105,7 +136,7 @@ enum Way {
     Wait,
 }
 
-async fn postgres(params: &Params, lab: &Lab) -> anyhow::Result<Vec<[String; 4]>> {
+async fn postgres(params: &Params, lab: &Lab) -> anyhow::Result<Vec<[String; 5]>> {
     let group = lab.group::<PostgresGroup>().await?;
     let (primary, standby) = (&group.members[PRIMARY], &group.members[ASYNCHRONOUS]);
     let database = Database::fresh_on(&primary.url()?, "sql-vs-nosql", &MIGRATIONS).await?;
@@ -140,9 +171,18 @@ async fn postgres(params: &Params, lab: &Lab) -> anyhow::Result<Vec<[String; 4]>
     let id = new_id();
     write(&near.1, &id, 0).await?;
     until("the replica has the customer", Duration::from_secs(30), || async {
-        Ok((far.1.target.get(&format!("customers/{id}")).await?.status() == 200).then_some(()))
+        let mut there = PgConnection::connect(replica.as_str()).await?;
+        let select = sqlx::query_scalar("select exists (select from customers where id = $1)");
+        let is_there: bool = select.bind(&id).fetch_one(&mut there).await?;
+        Ok(is_there.then_some(()))
     })
     .await?;
+    // A connection to the replica is there before anything is counted. If it never serves, the checks say so.
+    let _ = until("the replica serves", Duration::from_secs(5), || async {
+        let answer = far.1.target.get(&format!("customers/{id}")).await?;
+        Ok((header(&answer, "served-by") == "replica").then_some(()))
+    })
+    .await;
     proxy.set(Fault::Delay(Duration::from_millis(params.delay)));
     let mut rows = Vec::new();
     for (way, name) in [
@@ -170,6 +210,7 @@ async fn postgres(params: &Params, lab: &Lab) -> anyhow::Result<Vec<[String; 4]>
         }
         let client = if way == Way::Primary { &near.1 } else { &far.1 };
         let seen = writes(params, client, &id, way).await?;
+        seen.judge_servers(lab, name, params.writes, way);
         rows.push(seen.judge(lab, name, params.writes, way != Way::Replica));
     }
     // Dropping a database is a commit too.
@@ -186,6 +227,9 @@ async fn write(client: &Client, id: &str, n: u32) -> anyhow::Result<String> {
     Ok(header(&answer, "written-at").to_owned())
 }
 
+/// For one write to come to the replica.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 async fn writes(params: &Params, client: &Client, id: &str, way: Way) -> anyhow::Result<Seen> {
     let (mut seen, path) = (Seen::default(), format!("customers/{id}"));
     for n in 1..=params.writes {
@@ -199,22 +243,34 @@ async fn writes(params: &Params, client: &Client, id: &str, way: Way) -> anyhow:
                 request = request.header("read-after", &position);
             }
             let answer = client.target.send(request).await?;
+            let by_replica = header(&answer, "served-by") == "replica";
             let answer = conform::expect::json_of(answer, 200).await?;
-            anyhow::Ok(answer["n"] == json!(n))
+            anyhow::Ok((answer["n"] == json!(n), by_replica))
         };
-        if !read().await? {
+        let (is_new, by_replica) = read().await?;
+        seen.by_replica += u32::from(by_replica);
+        if !is_new {
             seen.stale += 1;
             // Also before the next write: the replica must not be behind by more than one.
-            while !read().await? {
-                anyhow::ensure!(written.elapsed() < Duration::from_secs(20), "it never comes");
+            while !read().await?.0 {
+                anyhow::ensure!(written.elapsed() < PATIENCE, "it never comes");
             }
             seen.old_for.push(written.elapsed().as_secs_f64() * 1e3);
+        }
+        // If the replica has not served one in all this time, the others need not be waited for.
+        while way == Way::Position && seen.later == n - 1 && written.elapsed() < PATIENCE {
+            let (is_new, by_replica) = read().await?;
+            seen.stale += u32::from(!is_new);
+            if by_replica {
+                seen.later += 1;
+                seen.after.push(written.elapsed().as_secs_f64() * 1e3);
+            }
         }
     }
     Ok(seen)
 }
 
-async fn redis(params: &Params, lab: &Lab) -> anyhow::Result<Vec<[String; 4]>> {
+async fn redis(params: &Params, lab: &Lab) -> anyhow::Result<Vec<[String; 5]>> {
     let (primary, replica) =
         (lab.own_server(Service::Redis).await?, lab.own_server(Service::Redis).await?);
     let proxy = Proxy::to_url(&primary.url()?).await?;
@@ -255,10 +311,11 @@ async fn redis(params: &Params, lab: &Lab) -> anyhow::Result<Vec<[String; 4]>> {
             seen.writes.push(begun.elapsed().as_secs_f64() * 1e3);
             let written = Instant::now();
             let reader = if way == Way::Primary { &mut one } else { &mut other };
+            seen.by_replica += u32::from(way != Way::Primary);
             if reader.get::<_, Option<u32>>("n").await? != Some(n) {
                 seen.stale += 1;
                 while reader.get::<_, Option<u32>>("n").await? != Some(n) {
-                    anyhow::ensure!(written.elapsed() < Duration::from_secs(20), "it never comes");
+                    anyhow::ensure!(written.elapsed() < PATIENCE, "it never comes");
                 }
                 seen.old_for.push(written.elapsed().as_secs_f64() * 1e3);
             }

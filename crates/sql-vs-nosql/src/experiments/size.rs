@@ -52,7 +52,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let store = Store::new(model, (fixture.database.url(), None), (&url, ""))?;
         let mut wrong = 0;
         for n in (0..params.customers).step_by(params.customers as usize / 50) {
-            let seen = store.get(Kind::Customer, &format!("c{n}"), None).await?;
+            let (seen, _) = store.get(Kind::Customer, &format!("c{n}"), None).await?;
             wrong += u32::from(json!(seen) != json!(fields(n)));
         }
         lab.check_eq(format!("{name}: customers that are not as they were written"), 0, wrong);
