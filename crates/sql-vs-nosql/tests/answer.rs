@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use conform::{
     case::Kind as CaseKind,
     http::{header, lives_and_is_ready, problem},
-    target::Target,
+    target::{Target, eventually},
 };
 use futures_util::future::try_join_all;
 use lab::{
@@ -40,6 +40,7 @@ lab::tests![
     a_name_that_looks_like_another_index_finds_nothing_else,
     of_two_writers_neither_undoes_the_other_in_any_store,
     every_write_says_where_in_the_log_it_is,
+    a_replica_that_is_away_is_passed_over,
     many_small_changes_make_no_endless_customer,
     a_store_that_is_away_is_told_and_the_next_request_works,
     the_service_says_that_it_lives_and_is_ready_and_stops_cleanly,
@@ -140,7 +141,7 @@ async fn of_two_writers_neither_undoes_the_other_in_any_store() -> Outcome {
             }
         });
         try_join_all(writers).await?;
-        let kept = store.get(Kind::Customer, "ada", None).await?;
+        let (kept, _) = store.get(Kind::Customer, "ada", None).await?;
         let many = (0..16).filter(|n| kept.get(&format!("f{n}")) == Some(&json!(n))).count();
         ensure!(many == 16, "{name}: {many} of 16 changes are there");
     }
@@ -165,6 +166,30 @@ async fn every_write_says_where_in_the_log_it_is() -> Outcome {
     ] {
         ensure!(answer.status().is_success(), "{answer:?}");
         ensure!(!header(&answer, "written-at").is_empty(), "{answer:?}");
+    }
+    Ok(())
+}
+
+/// Here too the database stands in for its own replica. It is behind a link that breaks, or swallows everything.
+async fn a_replica_that_is_away_is_passed_over() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let proxy = Proxy::to_url(fixture.database.url()).await?;
+    let replica = proxy.url(fixture.database.url())?;
+    let child = fixture.serve("tables").args(&["--replica", &replica]).start().await?;
+    let client = Client::at(child.url())?;
+    let path = format!("customers/{}", client.customer("GB", 0).await?);
+    for fault in [Fault::Cut, Fault::BlackHole] {
+        eventually("the replica serves", async || {
+            let answer = client.target.get(&path).await?;
+            ensure!(answer.status() == 200, "{answer:?}");
+            Ok((header(&answer, "served-by") == "replica").then_some(()))
+        })
+        .await?;
+        proxy.set(fault);
+        let answer = client.target.get(&path).await?;
+        ensure!(answer.status() == 200, "{fault:?}: {answer:?}");
+        ensure!(header(&answer, "served-by") == "primary", "{fault:?}: {answer:?}");
+        proxy.heal();
     }
     Ok(())
 }
