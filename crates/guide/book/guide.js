@@ -451,7 +451,20 @@ class GuideContents extends HTMLElement {
                 || (here.checked && data.here !== 'all');
             if (!card.hidden) shown += 1;
         }
-        this.filters.querySelector('[role=status]').textContent = `${shown} questions`;
+        this.hideEmptyLevels();
+        this.filters.querySelector('[role=status]').textContent = shown === 1 ? '1 question' : `${shown} questions`;
+    }
+
+    // A level of which no card is left has no heading either.
+    hideEmptyLevels() {
+        for (const heading of this.querySelectorAll('h2:has(+ .contents)')) {
+            const parts = [];
+            for (let next = heading.nextElementSibling; next?.matches('.contents, .later'); next = next.nextElementSibling) {
+                parts.push(next);
+            }
+            const isEmpty = !parts.some(part => part.querySelector('.card:not([hidden])'));
+            for (const part of [heading, ...parts]) part.hidden = isEmpty;
+        }
     }
 }
 
