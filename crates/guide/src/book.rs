@@ -69,6 +69,7 @@ runnable = false
 [output.html.search]
 boost-title = 4
 limit-results = 20
+use-boolean-and = true
 "#;
 
 impl Book {
