@@ -8,7 +8,7 @@ use axum::{
     extract::{Path, RawQuery, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use lab::report::escaped;
@@ -47,10 +47,10 @@ pub fn router(shelf: Arc<Shelf>, runs: Runs, reader: Reader, port: u16) -> Route
         .route("/api/open", post(open))
         .route("/progress/export.json", get(progress))
         .route("/progress/import", post(import))
-        .route("/interview", post(interview))
+        .route("/interview", post(interview).get(async || Redirect::to("/interview.html")))
         .route("/interview/export.md", get(export))
-        .route("/quiz", post(quiz))
-        .route("/stories", post(stories))
+        .route("/quiz", post(quiz).get(async || Redirect::to("/quiz.html")))
+        .route("/stories", post(stories).get(async || Redirect::to("/stories.html")))
         .route("/", get(home))
         .route("/{*path}", get(file))
         .with_state(site)
