@@ -226,6 +226,11 @@ pub fn stories(reader: &Reader, fields: &Fields) -> Response {
         action: text("action"),
         result: text("result"),
     };
+    // To drop it silently would lose the reader's words.
+    if story.question.is_empty() && story != Story::default() && fields.one("do") != "remove" {
+        let words = "write the question that this story answers, and keep it again";
+        return problem(StatusCode::UNPROCESSABLE_ENTITY, words);
+    }
     shown(reader.change(|progress| {
         let stories = &mut progress.stories;
         let is_it = |at: &usize| stories.get(*at).is_some_and(|it| it.question == fields.one("of"));
@@ -373,6 +378,14 @@ mod tests {
         assert_eq!(send("at=0&of=Two&do=remove"), both);
         assert_eq!(send("at=0&of=One&do=remove"), [told("Two", "2")]);
         assert_eq!(send("question="), [told("Two", "2")]);
+    }
+
+    #[test]
+    fn a_story_without_a_question_is_refused_and_not_dropped() {
+        let (_folder, reader) = reader();
+        let fields = Fields::parse(b"question=+&situation=My+words");
+        assert_eq!(stories(&reader, &fields).status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(reader.progress().unwrap().stories.is_empty());
     }
 
     #[test]
