@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::LazyLock};
 
-use lab::{Answer, Experiment, Sabotage, experiment::Param, report::escaped};
+use lab::{Answer, Experiment, experiment::Param, report::escaped};
 use practice::{exercise::Exercise, progress::Progress};
 use regex::{Captures, Regex};
 use url::Url;
@@ -186,7 +186,7 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Resul
          <div class=\"result\">{results}</div>{sabotages}\
          </live-experiment>",
         claim = escaped(experiment.claim),
-        sabotages = experiment.sabotages.iter().map(Sabotage::html).collect::<String>(),
+        sabotages = experiment.sabotages.iter().map(|it| it.html(of)).collect::<String>(),
         results = results.html(name),
     )
 }

@@ -21,11 +21,12 @@ pub struct Sabotage {
 }
 
 impl Sabotage {
-    /// For the guide: a paragraph, and the change as a diff, which the book's highlighter knows how to colour.
-    pub fn html(&self) -> String {
+    /// For the guide: a paragraph, and the change as a diff, which the book's highlighter knows how to colour. The file
+    /// is in the crate of `answer`, and is named from the repository's root.
+    pub fn html(&self, answer: &str) -> String {
         let Self { file, check, .. } = self;
         format!(
-            "<p>Try this: change <code>{}</code>, and the check “{}” turns red.</p>\
+            "<p>Try this: change <code>crates/{answer}/{}</code>, and the check “{}” turns red.</p>\
              <pre><code class=\"language-diff\">{}</code></pre>",
             escaped(file),
             escaped(check),
@@ -78,7 +79,8 @@ mod tests {
 
     #[test]
     fn in_html_it_is_escaped() {
-        let html = SABOTAGE.html();
+        let html = SABOTAGE.html("sums");
         assert!(html.contains("- if a &lt; b {") && html.contains("smaller &amp; the"), "{html}");
+        assert!(html.contains("<code>crates/sums/src/sum.rs</code>"), "{html}");
     }
 }
