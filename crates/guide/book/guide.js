@@ -552,9 +552,9 @@ function watchTheEnd() {
     watch.observe(end);
 }
 
-// The tables of a chapter, for a narrow screen.
+// The tables of a chapter and of the earlier interviews, for a narrow screen.
 function stackTables() {
-    for (const table of document.querySelectorAll('main > .table-wrapper > table')) {
+    for (const table of document.querySelectorAll(':is(main, mock-interview) > .table-wrapper > table')) {
         const heads = [...table.querySelectorAll('thead th')].map(head => head.textContent.trim());
         table.classList.add('stacked');
         // Cells that are shown as blocks lose their roles in some browsers.
