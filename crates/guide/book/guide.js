@@ -388,6 +388,7 @@ async function sendForms(event) {
         form.append(said);
     }
     said.textContent = response ? await detail(response) : 'the guide does not answer: is it still running?';
+    said.scrollIntoView({ block: 'nearest' });
 }
 
 // A story is sent only when it is whole. Until then, the browser asks before it closes the page.
