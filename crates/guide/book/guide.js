@@ -260,8 +260,9 @@ async function keepDraft() {
     body.set('action', 'draft');
     // A second tab has older words, and must not replace newer ones.
     if (!('written' in form.dataset)) body.delete('text');
-    // It arrives also if this page is being closed.
-    const response = await fetch('interview', { method: 'POST', body, keepalive: true }).catch(() => null);
+    // It arrives also if this page is being closed. A browser refuses that for more than 64 KiB.
+    const keepalive = body.toString().length < 60_000;
+    const response = await fetch('interview', { method: 'POST', body, keepalive }).catch(() => null);
     return Boolean(response?.ok);
 }
 
