@@ -136,7 +136,7 @@ impl Session {
         let given =
             given.map(|(name, value)| format!("{}: {}", name.replace('_', " "), written(*value)));
         let unit = match estimate.unit() {
-            "" => String::new(),
+            unit if unit.is_empty() || unit == estimate.of => String::new(),
             unit => format!(" Say it in: {unit}."),
         };
         let words = format!("Estimate: **{}**.{unit} You know:", estimate.of);
