@@ -123,6 +123,7 @@ class LiveExperiment extends HTMLElement {
             if (old) old.replaceWith(piece); else slot.append(piece);
         } else if (name === 'report') {
             this.part('.result').innerHTML = data.html;
+            stackTables();
             this.say(this.part('.verdict')?.textContent ?? 'done');
         }
     }
@@ -554,10 +555,13 @@ function watchTheEnd() {
     watch.observe(end);
 }
 
-// The tables of a chapter and of the earlier interviews, for a narrow screen.
+// The tables of a chapter, of its results and of the earlier interviews, for a narrow screen.
 function stackTables() {
-    for (const table of document.querySelectorAll(':is(main, mock-interview) > .table-wrapper > table')) {
+    const where = ':is(main, mock-interview, live-experiment *) > .table-wrapper > table';
+    for (const table of document.querySelectorAll(where)) {
         const heads = [...table.querySelectorAll('thead th')].map(head => head.textContent.trim());
+        // Three narrow columns of a result can still be compared side by side.
+        if (table.closest('live-experiment') && heads.length < 4) continue;
         table.classList.add('stacked');
         // Cells that are shown as blocks lose their roles in some browsers.
         const roles = { table: 'table', thead: 'rowgroup', tbody: 'rowgroup', tr: 'row', th: 'columnheader', td: 'cell' };
