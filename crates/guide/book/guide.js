@@ -462,9 +462,8 @@ class GuideContents extends HTMLElement {
     hideEmptyLevels() {
         for (const heading of this.querySelectorAll('h2:has(+ .contents)')) {
             const parts = [];
-            for (let next = heading.nextElementSibling; next?.matches('.contents, .later'); next = next.nextElementSibling) {
-                parts.push(next);
-            }
+            let next = heading.nextElementSibling;
+            for (; next?.matches('.contents, .later'); next = next.nextElementSibling) parts.push(next);
             const isEmpty = !parts.some(part => part.querySelector('.card:not([hidden])'));
             for (const part of [heading, ...parts]) part.hidden = isEmpty;
         }
