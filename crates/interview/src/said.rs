@@ -14,7 +14,7 @@ pub struct Said {
 /// This is not a number.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "{0:?} is no number: write it as 860,000 or 0.86 million or 10 * 86400 (a comma only before three digits)"
+    "{0:?} is no number: write it as 860,000 or 0.86 million or 10 * 86400 (commas and spaces only before three digits)"
 )]
 pub struct NoNumber(String);
 
@@ -37,8 +37,7 @@ impl Said {
         let (sum, words) = text.split_at(end);
         // A word that begins with an e belongs to the words: `5 eggs`.
         let sum = sum.trim_end().trim_end_matches(['e', 'E']).trim_end_matches([',', ' ']);
-        // Much of the world writes 1,5 for 1.5; it must not become 15.
-        if !sum.split(',').skip(1).all(begins_with_three_digits) {
+        if !sum.split(|c| "*/+-^()".contains(c)).all(is_one_number) {
             return Err(no_number());
         }
         let sum: String = sum.chars().filter(|c| !",_ ".contains(*c)).collect();
@@ -71,8 +70,19 @@ impl Said {
     }
 }
 
-fn begins_with_three_digits(text: &str) -> bool {
-    text.bytes().take_while(u8::is_ascii_digit).count() == 3
+/// Spaces and commas join groups of three digits. Much of the world writes 1,5 for 1.5, and it must not become 15; nor
+/// are the two numbers `1 2` one of 12.
+fn is_one_number(text: &str) -> bool {
+    let mut groups: Vec<_> = text.trim().split([' ', ',']).collect();
+    let is_digits = |group: &str| group.bytes().all(|c| c.is_ascii_digit());
+    let digits = |group: &str| group.bytes().take_while(u8::is_ascii_digit).count();
+    // The last group may go on behind its digits: `1,000.5`.
+    let Some(last) = groups.pop() else { return true };
+    let Some((first, between)) = groups.split_first() else { return true };
+    (1..=3).contains(&first.len())
+        && is_digits(first)
+        && between.iter().all(|group| group.len() == 3 && is_digits(group))
+        && digits(last) == 3
 }
 
 /// A number as people write it: `1,000,000` or `0.02`.
@@ -126,6 +136,8 @@ mod tests {
             ("860 000 links a day", 860_000.0, None),
             ("~ 0.86 million", 0.86, Some(1e6)),
             ("about 5k", 5.0, Some(1e3)),
+            ("1 000,000.5 * 10", 10_000_005.0, None),
+            ("(1,000 + 2) * 3", 3_006.0, None),
             ("1e6", 1e6, None),
             ("1.5e3 eggs", 1500.0, None),
             ("5 eggs", 5.0, None),
@@ -155,6 +167,12 @@ mod tests {
             "()",
             "1,5 million",
             "10,00",
+            "1 2",
+            "1 23 456",
+            "1234 567",
+            "1.5 000",
+            "10 * 1 2",
+            "860, 000",
             "1e308 million",
             &*"(".repeat(10_000),
         ] {
