@@ -15,6 +15,8 @@ use crate::{
     now,
     progress::Progress,
     quiz::{DAILY, done_today, score, ten},
+    screen::Wants,
+    session::Session,
     subject::Subject,
     talk::{Ended, hold, quiz},
     terminal::Terminal,
@@ -72,12 +74,16 @@ pub fn run(name: &str, matches: &ArgMatches, workspace: &Path) -> anyhow::Result
 fn interview(workspace: &Path, what: Option<&str>) -> anyhow::Result<()> {
     let subjects = Subject::all(workspace)?;
     let terminal = Terminal::begin();
-    let mut ended = match going_on(workspace, &subjects, &terminal)? {
+    let mut what = what.map(str::to_owned);
+    if let Some(what) = &what {
+        // At once, and not after an interview of three quarters of an hour.
+        known(what, &subjects, &Progress::load(workspace)?)?;
+    }
+    let mut ended = match going_on(workspace, &subjects, &mut what, &terminal)? {
         GoingOn::Left => return Ok(()),
         GoingOn::Ended => true,
         GoingOn::Nothing => false,
     };
-    let mut what = what.map(str::to_owned);
     loop {
         let progress = Progress::load(workspace)?;
         let next = progress.next_of_set(&subjects).filter(|_| what.is_none());
@@ -133,14 +139,8 @@ fn choose(
     what: Option<&str>,
     terminal: &Terminal,
 ) -> anyhow::Result<Option<Wish>> {
-    let is_known = |wish: &Wish| !queue(wish, subjects, progress, now()).is_empty();
     if let Some(what) = what {
-        let wish = Wish::from(what);
-        ensure!(
-            is_known(&wish),
-            "there is nothing to ask for {what:?}: `cargo run -- interview` lists the questions"
-        );
-        return Ok(Some(wish));
+        return known(what, subjects, progress).map(Some);
     }
     list(subjects, progress);
     loop {
@@ -150,7 +150,7 @@ fn choose(
             return Ok(None);
         }
         let wish = Wish::from(&*line);
-        if is_known(&wish) {
+        if !queue(&wish, subjects, progress, now()).is_empty() {
             return Ok(Some(wish));
         }
         println!(
@@ -158,6 +158,16 @@ fn choose(
             line.trim()
         );
     }
+}
+
+/// The wish in these words. It is an error if there is nothing to ask for it.
+fn known(what: &str, subjects: &[Subject], progress: &Progress) -> anyhow::Result<Wish> {
+    let wish = Wish::from(what);
+    ensure!(
+        !queue(&wish, subjects, progress, now()).is_empty(),
+        "there is nothing to ask for {what:?}: `cargo run -- interview` lists the questions"
+    );
+    Ok(wish)
 }
 
 /// What became of an interview of before.
@@ -170,32 +180,39 @@ enum GoingOn {
     Left,
 }
 
+/// Goes on with an interview of before. `what` the reader wants to be asked comes after it; if it is what goes on, it is
+/// taken.
 fn going_on(
     workspace: &Path,
     subjects: &[Subject],
+    what: &mut Option<String>,
     terminal: &Terminal,
 ) -> anyhow::Result<GoingOn> {
     let Some(session) = Progress::load(workspace)?.current else { return Ok(GoingOn::Nothing) };
     let subject = subjects.iter().find(|subject| subject.name == session.answer);
     let title = subject.map_or(&session.answer, |subject| &subject.chapter.title);
     println!("You are in an interview of {}: {title}.", day(session.begun));
+    if what.as_deref() == Some(&*session.answer) {
+        *what = None;
+    }
+    if let Some(what) = what.as_deref() {
+        println!("{what} follows when it has ended, or when you give it up.");
+    }
     print!("Enter goes on with it; /drop gives it up. > ");
-    let Some(line) = terminal.line(|_| {}) else { return Ok(GoingOn::Left) };
+    let Some(mut line) = terminal.line(|_| {}) else { return Ok(GoingOn::Left) };
     if line.trim() == "/drop" {
         print!(
             "All that you said in it is lost. /drop once more gives it up; Enter goes on with it. > "
         );
-        match terminal.line(|_| {}).as_deref().map(str::trim) {
-            None => return Ok(GoingOn::Left),
-            Some("/drop") => {
-                Progress::change(workspace, |progress| {
-                    progress.give_up();
-                    Ok(())
-                })?;
-                return Ok(GoingOn::Nothing);
-            }
-            Some(_) => {}
+        let Some(again) = terminal.line(|_| {}) else { return Ok(GoingOn::Left) };
+        if again.trim() == "/drop" {
+            Progress::change(workspace, |progress| {
+                progress.give_up();
+                Ok(())
+            })?;
+            return Ok(GoingOn::Nothing);
         }
+        line = again;
     }
     let subject = subject.with_context(|| {
         format!(
@@ -203,9 +220,36 @@ fn going_on(
             session.answer
         )
     })?;
+    match line.trim() {
+        "" => {}
+        "/quit" => return Ok(GoingOn::Left),
+        words => take_words(workspace, subject, &session, words)?,
+    }
     Ok(match hold(workspace, subject, terminal)? {
         Ended::Finished => GoingOn::Ended,
         Ended::Left => GoingOn::Left,
+    })
+}
+
+/// The reader did not only press Enter. Words belong to the answer of this step, if it takes words; otherwise the reader
+/// hears that they were not taken.
+fn take_words(
+    workspace: &Path,
+    subject: &Subject,
+    session: &Session,
+    words: &str,
+) -> anyhow::Result<()> {
+    if session.screen(subject).wants != Wants::Text || words.starts_with('/') {
+        println!("{words:?} was not taken. Answer here:");
+        return Ok(());
+    }
+    println!("This is now a line of your answer: {words}");
+    Progress::change(workspace, |progress| {
+        let here = |known: &&mut Session| known.place() == session.place();
+        if let Some(known) = progress.current.as_mut().filter(here) {
+            known.draft += &format!("{words}\n");
+        }
+        Ok(())
     })
 }
 
