@@ -28,6 +28,11 @@ fn html(say: &Say, answer: &str) -> String {
                 lines.iter().map(|line| format!("<li>{}</li>", markdown::html(line, answer)));
             format!("<ul>{}</ul>", lines.collect::<String>())
         }
+        Say::Folded { summary, text } => format!(
+            "<details class=\"follow-up\"><summary>{}</summary>{}</details>",
+            escaped(summary),
+            markdown::html(text, answer)
+        ),
         Say::Diagram(source) => {
             let source: Vec<_> = source.lines().collect();
             // If it cannot be drawn, the chapter cannot be drawn either, and the book reports it.
@@ -54,6 +59,13 @@ mod tests {
     fn what_the_reader_wrote_is_escaped() {
         let html = all(&[Say::Own("<b>\nx".to_owned())], "sums");
         assert!(html.contains("&lt;b&gt;\nx"), "{html}");
+    }
+
+    #[test]
+    fn a_longer_text_is_folded() {
+        let says = Say::Folded { summary: "Ours".to_owned(), text: "*It*".to_owned() };
+        let html = all(&[says], "sums");
+        assert!(html.contains("<summary>Ours</summary><p><em>It</em></p>"), "{html}");
     }
 
     #[test]

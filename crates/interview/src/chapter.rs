@@ -15,6 +15,8 @@ pub struct Chapter {
     pub difficulty: Difficulty,
     /// The words with which the interviewer opens.
     pub question: String,
+    /// What the interviewer asks some minutes later; empty if the opening is all.
+    pub later: String,
     /// What to ask first.
     pub ask_first: Vec<Ask>,
     /// The answer as one would say it in two minutes.
@@ -140,7 +142,7 @@ impl Chapter {
         let level = level.split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
         let asked = part(text, "The question").lines().map(str::trim);
         let asked = asked.filter_map(|line| line.strip_prefix('>')).map(str::trim);
-        let question = asked.collect::<Vec<_>>().join("\n");
+        let (question, later) = opening(&asked.collect::<Vec<_>>().join("\n"));
         ensure!(!question.is_empty(), "*The question* quotes nobody");
         let breaks = rows(part(text, "Break it")).filter_map(|row| {
             let [what, shows, remedy] = <[String; 3]>::try_from(row).ok()?;
@@ -150,6 +152,7 @@ impl Chapter {
             title: plain(title),
             difficulty: Difficulty::named(level).context("it says no *Level: …*")?,
             question,
+            later,
             ask_first: rows(part(text, "Ask first")).filter_map(ask).collect(),
             spoken: part(text, "Say it in two minutes").trim().to_owned(),
             sentences: rows(part(text, "The textbook answer, checked"))
@@ -160,6 +163,15 @@ impl Chapter {
             follow_ups: follow_ups(part(text, "Follow-ups")),
         })
     }
+}
+
+/// Most chapters ask twice: `"…" And, ten minutes later: "…"`. The second question must not be given away by the first.
+fn opening(asked: &str) -> (String, String) {
+    let both = asked.split_once(" minutes later:").and_then(|(first, later)| {
+        let (first, _) = first.rsplit_once("And, ")?;
+        Some((first.trim().to_owned(), later.trim().to_owned()))
+    });
+    both.unwrap_or_else(|| (asked.to_owned(), String::new()))
 }
 
 fn ask(row: Vec<String>) -> Option<Ask> {
@@ -187,6 +199,9 @@ fn diagram(design: &str) -> Option<String> {
     Some(rest.split("```").next()?.trim_end().to_owned())
 }
 
+/// A paragraph for readers, and no question of an interviewer: which libraries other languages have.
+const FOR_READERS: &str = "In your language?";
+
 /// Each begins with its question in bold. A heading ends them.
 fn follow_ups(text: &str) -> Vec<FollowUp> {
     let mut all: Vec<FollowUp> = Vec::new();
@@ -204,6 +219,7 @@ fn follow_ups(text: &str) -> Vec<FollowUp> {
             (None, None) => {}
         }
     }
+    all.retain(|it| it.question != FOR_READERS);
     all
 }
 
@@ -245,6 +261,28 @@ mod tests {
         let questions: Vec<_> = chapter.follow_ups.iter().map(|it| &*it.question).collect();
         assert_eq!(questions, ["And negative ones?", "And fractions?", "And in parallel?"]);
         assert!(chapter.follow_ups[1].answer.ends_with("a second paragraph."));
+    }
+
+    #[test]
+    fn a_second_question_is_not_a_part_of_the_opening() {
+        let chapter = Chapter::parse(SMALL, "sums").unwrap();
+        assert_eq!(chapter.later, "");
+        let text = SMALL.replace(
+            "what breaks?\"",
+            "what breaks?\" And, ten minutes later:\n> \"Now there are fractions.\" \"And texts?\"",
+        );
+        let chapter = Chapter::parse(&text, "sums").unwrap();
+        assert!(chapter.question.ends_with("what breaks?\""), "{}", chapter.question);
+        assert_eq!(chapter.later, "\"Now there are fractions.\" \"And texts?\"");
+    }
+
+    #[test]
+    fn no_interviewer_asks_for_the_libraries_of_other_languages() {
+        let text = SMALL
+            .replace("**And fractions?**", "**In your language?** Many.\n\n**And fractions?**");
+        let chapter = Chapter::parse(&text, "sums").unwrap();
+        let questions: Vec<_> = chapter.follow_ups.iter().map(|it| &*it.question).collect();
+        assert_eq!(questions, ["And negative ones?", "And fractions?", "And in parallel?"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
     chapter::Difficulty,
     memory::{Look, Memory, Went, look, rank},
     progress::Progress,
-    session::{Recall, Session},
+    session::{Recall, Session, points},
     sheet::Stage,
     step::Plan,
     subject::Subject,
@@ -132,14 +132,17 @@ pub fn plan(subject: &Subject, progress: &Progress, now: OffsetDateTime) -> Plan
     };
     let what = subject.chapter.breaks.iter().map(|it| &it.what);
     let questions = subject.chapter.follow_ups.iter().map(|it| &it.question);
-    let has_points = |stage: &Stage| subject.sheet.points.iter().any(|it| it.stage == *stage);
-    Plan {
+    let mut plan = Plan {
         estimates: subject.sheet.estimates.iter().map(|it| it.of.clone()).collect(),
-        checklists: Stage::ALL.into_iter().filter(has_points).collect(),
+        checklists: Vec::new(),
+        later: subject.chapter.later.clone(),
         traps,
         breaks: picked(what, breaks, seed, recalled),
         follow_ups: picked(questions, follow_ups, seed, recalled),
-    }
+    };
+    let has_points = |stage: &Stage| points(&plan, subject, *stage).next().is_some();
+    plan.checklists = Stage::ALL.into_iter().filter(has_points).collect();
+    plan
 }
 
 /// The first of these by rank. Those of one rank are shuffled, each time in another way.
@@ -258,6 +261,26 @@ mod tests {
             assert_eq!((plan.traps.len(), plan.breaks.len(), plan.follow_ups.len()), (3, 2, 3));
             assert_eq!(plan.follow_ups[2], "And negative ones?", "known, so it comes last");
         }
+    }
+
+    #[test]
+    fn a_checklist_is_left_out_if_nothing_of_it_was_asked() {
+        let mut subject = small();
+        subject.chapter.later = "And then?".to_owned();
+        let has_follow_ups = |subject: &Subject| {
+            let plan = plan(subject, &Progress::default(), day(1));
+            assert_eq!(plan.later, "And then?");
+            plan.checklists.contains(&Stage::FollowUps)
+        };
+        assert!(has_follow_ups(&subject), "three of three are drawn");
+        subject.sheet.kind = crate::sheet::Kind::Concept;
+        let drawn = plan(&subject, &Progress::default(), day(1)).follow_ups;
+        let all = subject.chapter.follow_ups.iter().map(|it| &it.question);
+        let left = all.clone().find(|it| !drawn.contains(it)).unwrap().clone();
+        subject.sheet.points.iter_mut().filter(|it| it.stage == Stage::FollowUps).for_each(|it| {
+            it.follow_up = Some(left.clone());
+        });
+        assert!(!has_follow_ups(&subject), "{left} is not drawn");
     }
 
     #[test]

@@ -100,6 +100,7 @@ fn words(one: &Outcome) -> String {
     let parts = [
         ("I asked", &one.notes.questions),
         ("My design", &one.notes.design),
+        ("My answer to the second question", &one.notes.later),
         ("My sum-up", &one.notes.sum_up),
     ];
     let said = parts.into_iter().filter(|(_, words)| !words.is_empty());

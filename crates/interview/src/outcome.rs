@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::{
     estimate::Estimate,
-    session::{HABITS, Notes, Session},
+    session::{HABITS, Notes, Session, points},
     sheet::{Level, Point, Stage},
     subject::{Subject, command},
 };
@@ -144,7 +144,7 @@ impl Outcome {
                 proof: flag.proof.as_deref().map(|proof| Proof::of(subject, proof)),
             })
             .collect();
-        let Judged { level, reason, is_flagged } = judged(subject, &notes);
+        let Judged { level, reason, is_flagged } = judged(subject, session);
         Self {
             answer: session.answer.clone(),
             title: subject.chapter.title.clone(),
@@ -155,7 +155,7 @@ impl Outcome {
                 .map(|stage| (stage, session.clock.used(stage, now).as_secs()))
                 .collect(),
             axes: axes(session, subject),
-            raise: raise(subject, &notes, level, is_flagged),
+            raise: raise(subject, session, level, is_flagged),
             level,
             reason,
             flags,
@@ -177,8 +177,8 @@ impl Outcome {
 
 fn axes(session: &Session, subject: &Subject) -> Vec<Axis> {
     let notes = &session.notes;
-    let points = |stage: Stage| {
-        let all: Vec<_> = subject.sheet.points.iter().filter(|it| it.stage == stage).collect();
+    let of_stage = |stage: Stage| {
+        let all: Vec<_> = points(&session.plan, subject, stage).collect();
         let made = all.iter().filter(|it| notes.points.contains(&it.says)).count();
         (made as f64, all.len())
     };
@@ -188,25 +188,33 @@ fn axes(session: &Session, subject: &Subject) -> Vec<Axis> {
     vec![
         Axis::new(
             "scoping",
-            &[(notes.asked.len() as f64, subject.chapter.ask_first.len()), points(Stage::Clarify)],
+            &[
+                (notes.asked.len() as f64, subject.chapter.ask_first.len()),
+                of_stage(Stage::Clarify),
+            ],
         ),
-        Axis::new("correctness", &[points(Stage::Design), (right as f64, notes.verdicts.len())]),
+        Axis::new("correctness", &[of_stage(Stage::Design), (right as f64, notes.verdicts.len())]),
         Axis::new(
             "trade-offs",
-            &[points(Stage::DeepDive), points(Stage::FollowUps), (recalled, notes.recalled.len())],
+            &[
+                of_stage(Stage::DeepDive),
+                of_stage(Stage::FollowUps),
+                (recalled, notes.recalled.len()),
+            ],
         ),
-        Axis::new("numbers", &[points(Stage::Estimate), (good as f64, notes.estimates.len())]),
+        Axis::new("numbers", &[of_stage(Stage::Estimate), (good as f64, notes.estimates.len())]),
         Axis::new(
             "communication",
-            &[points(Stage::SumUp), (notes.habits.len() as f64, HABITS.len())],
+            &[of_stage(Stage::SumUp), (notes.habits.len() as f64, HABITS.len())],
         ),
     ]
 }
 
-/// How many points of a level were made, of how many.
-fn made(subject: &Subject, notes: &Notes, level: Level) -> (usize, usize) {
-    let all: Vec<_> = subject.sheet.points.iter().filter(|it| it.level == level).collect();
-    (all.iter().filter(|it| notes.points.contains(&it.says)).count(), all.len())
+/// How many points of a level were made, of how many that were asked for.
+fn made(subject: &Subject, session: &Session, level: Level) -> (usize, usize) {
+    let all = subject.sheet.points.iter();
+    let all: Vec<_> = all.filter(|it| it.level == level && session.plan.asks_for(it)).collect();
+    (all.iter().filter(|it| session.notes.points.contains(&it.says)).count(), all.len())
 }
 
 /// Two thirds of a level's points make the level, if the levels below are made too.
@@ -223,11 +231,12 @@ struct Judged {
 }
 
 /// A red flag makes a senior a mid, two make a junior. A reader who gets most verdicts wrong is not a senior.
-fn judged(subject: &Subject, notes: &Notes) -> Judged {
+fn judged(subject: &Subject, session: &Session) -> Judged {
+    let notes = &session.notes;
     let mut reached = None;
     let mut reason = Vec::new();
     for level in Level::ALL {
-        let (got, all) = made(subject, notes, level);
+        let (got, all) = made(subject, session, level);
         let (needed, name) = (enough(all), level.name());
         if got < needed {
             reason.push(format!("{got} of {all} {name} points; {name} needs {needed}"));
@@ -266,10 +275,11 @@ fn judged(subject: &Subject, notes: &Notes) -> Judged {
 /// experiment proves comes first.
 fn raise(
     subject: &Subject,
-    notes: &Notes,
+    session: &Session,
     reached: Option<Level>,
     is_flagged: bool,
 ) -> Vec<Advice> {
+    let notes = &session.notes;
     let next = match reached {
         None => Level::Junior,
         Some(Level::Junior) => Level::Mid,
@@ -282,8 +292,8 @@ fn raise(
     let flags = subject.sheet.red_flags.iter().filter(|it| notes.flags.contains(&it.says));
     let flags = flags
         .map(|it| advice(format!("Do not say “{}” {}", it.says, it.because), it.proof.as_deref()));
-    let missing = subject.sheet.points.iter().filter(|it| !notes.points.contains(&it.says));
-    let mut missing: Vec<&Point> = missing.collect();
+    let asked = subject.sheet.points.iter().filter(|it| session.plan.asks_for(it));
+    let mut missing: Vec<&Point> = asked.filter(|it| !notes.points.contains(&it.says)).collect();
     missing.sort_by_key(|point| {
         let is_proved = point.proof.as_ref().is_some_and(|proof| !proof.contains(':'));
         (point.level != next, point.level, !is_proved)
@@ -376,6 +386,27 @@ pub(crate) mod tests {
         assert_eq!(outcome.level, Some(Level::Junior), "{}", outcome.reason);
         assert!(outcome.reason.ends_with("1 of 2 mid points; mid needs 2."), "{}", outcome.reason);
         assert_eq!(outcome.raise[0].says, "Streams the numbers. (mid)");
+    }
+
+    #[test]
+    fn a_point_that_nobody_asked_for_counts_neither_for_nor_against() {
+        let mut subject = small();
+        let session = held(|step| match step {
+            Step::Checklist(Stage::FollowUps) => Input::Ticks([].into()),
+            Step::Checklist(_) => Input::Ticks([0].into()),
+            Step::Estimate(_) => Input::Text("864,000".to_owned()),
+            Step::Trap(_) | Step::BreakShown(_) | Step::FollowUpShown(_) => Input::Choice(0),
+            _ => Input::Next,
+        });
+        let trade_offs = |subject: &Subject| {
+            let outcome = Outcome::of(&session, subject, at(100));
+            let says = |it: &Advice| it.says.starts_with("Sums the parts");
+            (outcome.axes[2].of, outcome.raise.iter().any(says))
+        };
+        assert_eq!(trade_offs(&subject), (4.0, true));
+        let point = subject.sheet.points.iter_mut().find(|it| it.stage == Stage::FollowUps);
+        point.unwrap().follow_up = Some("And in parallel?".to_owned());
+        assert_eq!(trade_offs(&subject), (3.0, false), "it was not drawn");
     }
 
     #[test]

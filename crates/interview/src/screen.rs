@@ -6,7 +6,7 @@ use crate::{
     estimate::Estimate,
     markdown::literal,
     said::written,
-    session::{HABITS, Recall, Session},
+    session::{HABITS, Recall, Session, points},
     sheet::{Kind, Point, Stage},
     step::Step,
     subject::Subject,
@@ -34,6 +34,13 @@ pub enum Say {
     Own(String),
     /// A list.
     List(Vec<String>),
+    /// A longer text that a page opens when the reader wants it.
+    Folded {
+        /// What it is, as plain text.
+        summary: String,
+        /// The text.
+        text: String,
+    },
     /// A diagram in the language of Mermaid.
     Diagram(String),
     /// An experiment to run.
@@ -76,13 +83,14 @@ impl Session {
             Step::Estimate(at) => self.estimate(subject, at),
             Step::Estimated(at) => self.estimated(subject, at),
             Step::Design => design(subject),
+            Step::Later => self.later(),
             Step::Trap(at) => self.trap(at),
             Step::TrapShown(at) => self.trap_shown(subject, at),
             Step::Break(at) => self.breaks(at),
             Step::BreakShown(at) => self.break_shown(subject, at),
             Step::FollowUp(at) => self.follow_up(at),
             Step::FollowUpShown(at) => self.follow_up_shown(subject, at),
-            Step::SumUp => sum_up(),
+            Step::SumUp => sum_up(subject),
             Step::Checklist(stage) => self.checklist(subject, stage),
             Step::Flags => flags(subject),
             Step::Habits => habits(),
@@ -116,18 +124,19 @@ impl Session {
     fn missed(&self, subject: &Subject) -> Parts {
         let asked = &self.notes.asked;
         let missed = subject.chapter.ask_first.iter().filter(|it| !asked.contains(&it.ask));
-        let lines: Vec<_> = missed
-            .map(|it| {
+        let mut says: Vec<_> = missed
+            .flat_map(|it| {
                 let answer = subject.sheet.clarify.iter().find(|known| known.ask == it.ask);
-                let answer = answer.map_or("", |known| &known.answer);
-                format!("*{}* {} The interviewer would have said: {answer}", it.ask, it.because)
+                let answer = answer.map(|known| Say::Interviewer(known.answer.clone()));
+                let asked = [Say::Text(format!("**{}**", it.ask)), Say::Text(it.because.clone())];
+                asked.into_iter().chain(answer)
             })
             .collect();
-        let says = match &lines[..] {
-            [] => Say::Text("Nothing is missing: you asked all of them.".to_owned()),
-            _ => Say::List(lines),
-        };
-        ("What you should have asked too".to_owned(), vec![says], Wants::Next)
+        if says.is_empty() {
+            let none = "Nothing is missing: you asked all of them.";
+            says.push(Say::Text(none.to_owned()));
+        }
+        ("What you should have asked too".to_owned(), says, Wants::Next)
     }
 
     fn estimate(&self, subject: &Subject, at: usize) -> Parts {
@@ -137,7 +146,7 @@ impl Session {
             given.map(|(name, value)| format!("{}: {}", name.replace('_', " "), written(*value)));
         let unit = match estimate.unit() {
             unit if unit.is_empty() || unit == estimate.of => String::new(),
-            unit => format!(" Say it in: {unit}."),
+            unit => format!(" Say it as: … {unit}."),
         };
         let words = format!("Estimate: **{}**.{unit} You know:", estimate.of);
         let number = format!("Estimate {} of {}", at + 1, self.plan.estimates.len());
@@ -162,6 +171,11 @@ impl Session {
         let shown = [Say::Text(format!("**{verdict}**")), Say::Text(estimate.shown())];
         let says = own.into_iter().chain(shown).collect();
         ("The formula".to_owned(), says, Wants::Next)
+    }
+
+    fn later(&self) -> Parts {
+        let says = vec![Say::Interviewer(self.plan.later.clone())];
+        ("The interviewer asks more".to_owned(), says, Wants::Text)
     }
 
     fn trap(&self, at: usize) -> Parts {
@@ -221,10 +235,11 @@ impl Session {
     }
 
     fn checklist(&self, subject: &Subject, stage: Stage) -> Parts {
-        let points = subject.sheet.points.iter().filter(|point| point.stage == stage);
+        let points = points(&self.plan, subject, stage);
         let mut says = Vec::new();
         if stage == Stage::Design {
             says.push(own(&self.notes.design));
+            says.extend((!self.notes.later.is_empty()).then(|| Say::Own(self.notes.later.clone())));
             says.extend(subject.chapter.diagram.clone().map(Say::Diagram));
         }
         if stage == Stage::SumUp {
@@ -234,6 +249,10 @@ impl Session {
                 says.push(Say::Text("The whole answer in 45 seconds:".to_owned()));
                 says.push(Say::Text(short.clone()));
             }
+            says.push(Say::Folded {
+                summary: "The chapter's answer in two minutes".to_owned(),
+                text: subject.chapter.spoken.clone(),
+            });
         }
         says.push(Say::Text("Tick only what you really said.".to_owned()));
         let items = points.map(|Point { says, level, .. }| format!("{says} ({})", level.name()));
@@ -315,8 +334,13 @@ fn design(subject: &Subject) -> Parts {
     (heading.to_owned(), vec![Say::Interviewer(says.to_owned())], Wants::Text)
 }
 
-fn sum_up() -> Parts {
-    let says = "Sum up: what did you decide, what does it cost, and what would you do next?";
+fn sum_up(subject: &Subject) -> Parts {
+    let says = match subject.sheet.kind {
+        Kind::Design => {
+            "Sum up: what did you decide, what does it cost, and what would you do next?"
+        }
+        Kind::Concept => "Sum up: give me your whole answer once more, in 45 seconds.",
+    };
     ("Sum up".to_owned(), vec![Say::Interviewer(says.to_owned())], Wants::Text)
 }
 
@@ -371,17 +395,21 @@ mod tests {
             Input,
             tests::{at, plan},
         },
+        step::Plan,
         subject::small,
     };
 
     /// The screens of an interview in which the reader asked the first question only, by step.
     fn screens() -> Vec<(Step, String)> {
-        let subject = small();
-        let mut session = Session::begin(&subject, plan(), at(0));
+        screens_of(&small(), plan())
+    }
+
+    fn screens_of(subject: &Subject, plan: Plan) -> Vec<(Step, String)> {
+        let mut session = Session::begin(subject, plan, at(0));
         let mut screens = Vec::new();
         loop {
             let step = session.step();
-            let screen = session.screen(&subject);
+            let screen = session.screen(subject);
             let input = match (&screen.wants, step) {
                 (_, Step::Asked) => Input::Ticks([0].into()),
                 (Wants::Choice(_), _) => Input::Choice(0),
@@ -393,12 +421,75 @@ mod tests {
             if step == Step::Result {
                 return screens;
             }
-            session.take(&subject, &input, at(1)).unwrap();
+            session.take(subject, &input, at(1)).unwrap();
         }
     }
 
     fn shown(step: Step) -> String {
-        screens().into_iter().find(|(it, _)| *it == step).unwrap().1
+        shown_of(screens(), step)
+    }
+
+    fn shown_of(screens: Vec<(Step, String)>, step: Step) -> String {
+        screens.into_iter().find(|(it, _)| *it == step).unwrap().1
+    }
+
+    #[test]
+    fn the_second_question_is_shown_after_the_first_was_answered() {
+        let plan = Plan { later: "Now there are fractions.".to_owned(), ..plan() };
+        let screens = screens_of(&small(), plan);
+        let (step, shown) = screens.iter().find(|it| it.1.contains("Now there are")).unwrap();
+        assert_eq!(*step, Step::Later, "{shown}");
+    }
+
+    #[test]
+    fn a_checklist_lists_the_points_of_what_was_asked() {
+        let mut subject = small();
+        let step = Step::Checklist(Stage::FollowUps);
+        let lists = |subject: &Subject| {
+            shown_of(screens_of(subject, plan()), step).contains("Sums the parts in parallel.")
+        };
+        assert!(lists(&subject));
+        let point = subject.sheet.points.iter_mut().find(|it| it.stage == Stage::FollowUps);
+        point.unwrap().follow_up = Some("And in parallel?".to_owned());
+        assert!(!lists(&subject), "it was not drawn");
+    }
+
+    #[test]
+    fn the_chapters_own_answer_comes_after_the_sum_up_and_is_folded() {
+        let all = screens();
+        let spoken = "I add them, and I check for an overflow.";
+        let (step, shown) = all.iter().find(|it| it.1.contains(spoken)).unwrap();
+        assert_eq!(*step, Step::Checklist(Stage::SumUp));
+        assert!(shown.contains("Folded {"), "{shown}");
+    }
+
+    #[test]
+    fn a_concept_is_summed_up_in_45_seconds() {
+        let mut subject = small();
+        assert!(shown(Step::SumUp).contains("what did you decide"));
+        subject.sheet.kind = Kind::Concept;
+        let sum_up = shown_of(screens_of(&subject, plan()), Step::SumUp);
+        assert!(sum_up.contains("in 45 seconds") && !sum_up.contains("decide"), "{sum_up}");
+    }
+
+    #[test]
+    fn a_unit_does_not_read_as_a_time() {
+        let mut subject = small();
+        subject.sheet.estimates[0].says = "116 a second".to_owned();
+        let estimate = shown_of(screens_of(&subject, plan()), Step::Estimate(0));
+        assert!(estimate.contains("Say it as: … a second."), "{estimate}");
+    }
+
+    #[test]
+    fn what_should_have_been_asked_is_said_piece_by_piece() {
+        let missed = shown(Step::Missed);
+        for piece in [
+            "Text(\"**How many are there?**\")",
+            "Text(\"Then you know whether one machine will do.\")",
+            "Interviewer(\"Ten sums a second.\")",
+        ] {
+            assert!(missed.contains(piece), "no {piece} in {missed}");
+        }
     }
 
     #[test]

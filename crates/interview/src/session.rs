@@ -12,7 +12,7 @@ use crate::{
     chapter::Verdict,
     clock::Clock,
     said::NoNumber,
-    sheet::Stage,
+    sheet::{Point, Stage},
     step::{Plan, Step},
     subject::Subject,
 };
@@ -57,6 +57,9 @@ pub struct Notes {
     pub estimates: BTreeMap<String, Guess>,
     /// Their design, or explanation.
     pub design: String,
+    /// Their answer to the interviewer's second question.
+    #[serde(default)]
+    pub later: String,
     /// Their verdicts.
     pub verdicts: BTreeMap<String, Judgement>,
     /// How well they knew what breaks, and the follow-ups.
@@ -264,10 +267,11 @@ impl Session {
                 notes.asked = ticked(input, all)?;
             }
             Step::Design => notes.design = text(input)?,
+            Step::Later => notes.later = text(input)?,
             Step::SumUp => notes.sum_up = text(input)?,
             Step::Checklist(stage) => {
-                let of_stage = subject.sheet.points.iter().filter(|point| point.stage == stage);
-                let new = ticked(input, of_stage.map(|point| &point.says))?;
+                let points = points(&self.plan, subject, stage);
+                let new = ticked(input, points.map(|point| &point.says))?;
                 notes.points.extend(new);
             }
             Step::Flags => {
@@ -319,6 +323,16 @@ impl Session {
     }
 }
 
+/// The points of a stage. A point that answers a follow-up which was not drawn is left out.
+pub fn points<'a>(
+    plan: &'a Plan,
+    subject: &'a Subject,
+    stage: Stage,
+) -> impl Iterator<Item = &'a Point> {
+    let all = subject.sheet.points.iter();
+    all.filter(move |point| point.stage == stage && plan.asks_for(point))
+}
+
 /// The words of an input. A reader who only speaks goes on without any.
 fn text(input: &Input) -> Result<String, Refused> {
     match input {
@@ -364,6 +378,7 @@ pub(crate) mod tests {
         Plan {
             estimates: vec!["sums a day".to_owned()],
             checklists: Stage::ALL.to_vec(),
+            later: String::new(),
             traps: vec!["A sum fits into 32 bits".to_owned(), "Addition is quick".to_owned()],
             breaks: vec!["Somebody sends a text".to_owned()],
             follow_ups: vec!["And fractions?".to_owned()],
@@ -377,7 +392,7 @@ pub(crate) mod tests {
     /// A good answer to each step.
     fn good(step: Step) -> Input {
         match step {
-            Step::Ask | Step::Design | Step::SumUp => Input::Text("words".to_owned()),
+            Step::Ask | Step::Design | Step::Later | Step::SumUp => Input::Text("words".to_owned()),
             Step::Estimate(_) => Input::Text("864,000".to_owned()),
             Step::Asked => ticks(&[0, 2]),
             Step::Checklist(_) => ticks(&[0]),
@@ -489,6 +504,20 @@ pub(crate) mod tests {
         let session = held(good);
         let text = serde_json::to_string(&session).unwrap();
         assert_eq!(serde_json::from_str::<Session>(&text).unwrap(), session);
+    }
+
+    #[test]
+    fn the_second_question_is_asked_after_the_first_was_answered() {
+        let subject = small();
+        let plan = Plan { later: "And fractions?".to_owned(), ..plan() };
+        let mut session = Session::begin(&subject, plan, at(0));
+        while session.step() != Step::Later {
+            session.take(&subject, &good(session.step()), at(1)).unwrap();
+        }
+        assert_eq!(session.notes.design, "words");
+        session.take(&subject, &Input::Text("They round.".to_owned()), at(2)).unwrap();
+        assert_eq!(session.notes.later, "They round.");
+        assert_eq!(session.step(), Step::Checklist(Stage::Design));
     }
 
     #[test]

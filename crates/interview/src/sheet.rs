@@ -61,6 +61,9 @@ pub struct Point {
     pub level: Level,
     /// What it says.
     pub says: String,
+    /// The chapter's follow-up that it answers. If that is not drawn, the point is not asked for. Only the points of the
+    /// follow-ups have it.
+    pub follow_up: Option<String>,
     /// The experiment, or the `file:anchor`, that proves it.
     pub proof: Option<String>,
 }

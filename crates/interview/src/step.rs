@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sheet::{Kind, Stage};
+use crate::sheet::{Kind, Point, Stage};
 
 /// One step: something is shown, and the reader answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Step {
     Estimated(usize),
     /// The reader designs, or explains.
     Design,
+    /// The interviewer asks the second question of those that open the chapter.
+    Later,
     /// A sentence that everybody repeats, to be judged.
     Trap(usize),
     /// The verdict on it.
@@ -54,6 +56,9 @@ pub struct Plan {
     pub estimates: Vec<String>,
     /// The stages that end with a checklist.
     pub checklists: Vec<Stage>,
+    /// What the interviewer asks after the design or the explanation; empty if nothing.
+    #[serde(default)]
+    pub later: String,
     /// Sentences to be judged.
     pub traps: Vec<String>,
     /// What breaks.
@@ -63,6 +68,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether this point can be made in this interview: the follow-up that it answers is asked.
+    pub fn asks_for(&self, point: &Point) -> bool {
+        point.follow_up.as_ref().is_none_or(|question| self.follow_ups.contains(question))
+    }
+
     /// How many sentences, breaks and follow-ups fit into the time.
     pub fn sizes(kind: Kind) -> (usize, usize, usize) {
         match kind {
@@ -83,6 +93,8 @@ impl Step {
         }
         steps.extend(checklist(Stage::Estimate));
         steps.push(Self::Design);
+        // Before the checklist: its points answer both questions.
+        steps.extend((!plan.later.is_empty()).then_some(Self::Later));
         steps.extend(checklist(Stage::Design));
         for at in 0..plan.traps.len() {
             steps.extend([Self::Trap(at), Self::TrapShown(at)]);
@@ -106,7 +118,7 @@ impl Step {
         match self {
             Self::Ask | Self::Asked | Self::Answers | Self::Missed => Some(Stage::Clarify),
             Self::Estimate(_) | Self::Estimated(_) => Some(Stage::Estimate),
-            Self::Design => Some(Stage::Design),
+            Self::Design | Self::Later => Some(Stage::Design),
             Self::Trap(_) | Self::TrapShown(_) | Self::Break(_) | Self::BreakShown(_) => {
                 Some(Stage::DeepDive)
             }
@@ -124,6 +136,7 @@ impl Step {
             Self::Ask
                 | Self::Estimate(_)
                 | Self::Design
+                | Self::Later
                 | Self::Trap(_)
                 | Self::Break(_)
                 | Self::FollowUp(_)
@@ -141,6 +154,7 @@ mod tests {
         let plan = Plan {
             estimates: vec![String::new()],
             checklists: Stage::ALL.to_vec(),
+            later: "And then?".to_owned(),
             traps: vec![String::new(); 2],
             breaks: vec![String::new()],
             follow_ups: vec![String::new()],
@@ -152,5 +166,7 @@ mod tests {
         assert_eq!(steps.last(), Some(&Step::Result));
         let shown = |step: &&Step| matches!(step, Step::TrapShown(_) | Step::Estimated(_));
         assert_eq!(steps.iter().filter(shown).count(), 3);
+        let design = steps.iter().position(|step| *step == Step::Design).unwrap();
+        assert_eq!(steps[design + 1..][..2], [Step::Later, Step::Checklist(Stage::Design)]);
     }
 }

@@ -83,6 +83,9 @@ fn said(say: &Say) -> String {
             let lines = lines.iter().map(|line| wrapped(&plain(line), "  - "));
             lines.collect::<Vec<_>>().join("\n")
         }
+        Say::Folded { summary, text } => {
+            format!("{summary}:\n{}", wrapped(&plain(text), "  "))
+        }
         Say::Diagram(source) => {
             let lines = source.lines().filter(|line| !line.trim_start().starts_with("accTitle"));
             let lines = lines.map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n");

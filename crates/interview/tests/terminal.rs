@@ -159,7 +159,7 @@ impl Reader {
         self.types("");
         self.sees("Your points: clarify");
         self.types("1");
-        self.sees("Estimate: sums a day. Say it in: sums a day.");
+        self.sees("Estimate: sums a day. Say it as: … sums a day.");
         self.types("many");
         self.sees("is no number");
         self.types("/pause");
@@ -201,6 +201,7 @@ impl Reader {
         self.sees("Sum up");
         self.types("");
         self.sees("Your points: sum up");
+        self.sees("I add them, and I check for an overflow.");
         self.types("");
         self.sees("Red flags");
         self.types("1");
@@ -295,6 +296,54 @@ fn a_killed_program_loses_at_most_the_line_that_was_being_typed() {
     reader.types("");
     reader.sees("| How big?");
     reader.ends();
+}
+
+#[test]
+fn what_is_typed_on_the_way_back_is_kept_or_the_reader_hears_that_it_is_not() {
+    let workspace = Workspace::new();
+    let mut reader = workspace.reader(&["interview", "sums"]);
+    reader.sees("] > ");
+    reader.types("/quit");
+    reader.ends();
+
+    let mut reader = workspace.reader(&["interview"]);
+    reader.sees("Enter goes on with it");
+    reader.types("How big?");
+    reader.sees("This is now a line of your answer: How big?");
+    reader.sees("You have written so far:\nHow big?");
+    reader.types(".");
+    reader.sees("Tick only those");
+    reader.types("/quit");
+    reader.ends();
+
+    let mut reader = workspace.reader(&["interview"]);
+    reader.sees("Enter goes on with it");
+    reader.types("1");
+    reader.sees("\"1\" was not taken");
+    reader.sees("Tick only those");
+    reader.ends();
+}
+
+#[test]
+fn who_wants_another_question_meanwhile_hears_when_it_comes() {
+    let workspace = Workspace::new();
+    let mut reader = workspace.reader(&["interview", "sums"]);
+    reader.sees("] > ");
+    reader.types("/quit");
+    reader.ends();
+
+    let mut reader = workspace.reader(&["interview", "beginner"]);
+    reader.sees("beginner follows when it has ended");
+    reader.types("/quit");
+    reader.ends();
+
+    let mut reader = workspace.reader(&["interview", "sums"]);
+    assert!(!reader.sees("Enter goes on with it").contains("follows"));
+    reader.types("/quit");
+    reader.ends();
+
+    let output = workspace.program(&["interview", "suns"]).stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success(), "it is asked for at once");
 }
 
 #[test]
