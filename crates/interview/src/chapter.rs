@@ -134,6 +134,13 @@ impl Verdict {
     }
 }
 
+impl FollowUp {
+    /// Whether an interviewer would ask it. Which libraries other languages have is told to readers only.
+    pub fn is_asked(&self) -> bool {
+        self.question != "In your language?"
+    }
+}
+
 impl Chapter {
     /// Reads the chapter of this answer.
     pub fn parse(text: &str, answer: &str) -> anyhow::Result<Self> {
@@ -199,9 +206,6 @@ fn diagram(design: &str) -> Option<String> {
     Some(rest.split("```").next()?.trim_end().to_owned())
 }
 
-/// A paragraph for readers, and no question of an interviewer: which libraries other languages have.
-const FOR_READERS: &str = "In your language?";
-
 /// Each begins with its question in bold. A heading ends them.
 fn follow_ups(text: &str) -> Vec<FollowUp> {
     let mut all: Vec<FollowUp> = Vec::new();
@@ -219,7 +223,6 @@ fn follow_ups(text: &str) -> Vec<FollowUp> {
             (None, None) => {}
         }
     }
-    all.retain(|it| it.question != FOR_READERS);
     all
 }
 
@@ -274,15 +277,6 @@ mod tests {
         let chapter = Chapter::parse(&text, "sums").unwrap();
         assert!(chapter.question.ends_with("what breaks?\""), "{}", chapter.question);
         assert_eq!(chapter.later, "\"Now there are fractions.\" \"And texts?\"");
-    }
-
-    #[test]
-    fn no_interviewer_asks_for_the_libraries_of_other_languages() {
-        let text = SMALL
-            .replace("**And fractions?**", "**In your language?** Many.\n\n**And fractions?**");
-        let chapter = Chapter::parse(&text, "sums").unwrap();
-        let questions: Vec<_> = chapter.follow_ups.iter().map(|it| &*it.question).collect();
-        assert_eq!(questions, ["And negative ones?", "And fractions?", "And in parallel?"]);
     }
 
     #[test]

@@ -131,7 +131,8 @@ pub fn plan(subject: &Subject, progress: &Progress, now: OffsetDateTime) -> Plan
         }
     };
     let what = subject.chapter.breaks.iter().map(|it| &it.what);
-    let questions = subject.chapter.follow_ups.iter().map(|it| &it.question);
+    let questions = subject.chapter.follow_ups.iter().filter(|it| it.is_asked());
+    let questions = questions.map(|it| &it.question);
     let mut plan = Plan {
         estimates: subject.sheet.estimates.iter().map(|it| it.of.clone()).collect(),
         checklists: Vec::new(),
@@ -281,6 +282,17 @@ mod tests {
             it.follow_up = Some(left.clone());
         });
         assert!(!has_follow_ups(&subject), "{left} is not drawn");
+    }
+
+    #[test]
+    fn no_interviewer_asks_for_the_libraries_of_other_languages() {
+        let mut subject = small();
+        subject.chapter.follow_ups[1].question = "In your language?".to_owned();
+        for today in 0..20 {
+            let mut drawn = plan(&subject, &Progress::default(), day(today)).follow_ups;
+            drawn.sort();
+            assert_eq!(drawn, ["And in parallel?", "And negative ones?"]);
+        }
     }
 
     #[test]

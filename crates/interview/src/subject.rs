@@ -99,6 +99,10 @@ pub fn small() -> Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        chapter::FollowUp,
+        sheet::{Point, Stage},
+    };
 
     #[test]
     fn every_answer_of_this_workspace_can_be_asked() {
@@ -113,6 +117,21 @@ mod tests {
             assert!(follow_ups.len() >= 3, "{}: {} follow-ups", subject.name, follow_ups.len());
             assert!(ask_first.len() >= 3 && !spoken.is_empty(), "{}", subject.name);
             assert!(diagram.is_some(), "{} draws nothing", subject.name);
+            for FollowUp { question, .. } in follow_ups.iter().filter(|it| it.is_asked()) {
+                let words = question.split_whitespace().count();
+                let is_whole =
+                    question.ends_with('?') && words > 2 && !question.starts_with("And ");
+                assert!(is_whole, "{}: nobody asks {question:?}", subject.name);
+            }
+            for Point { stage, says, follow_up, .. } in &subject.sheet.points {
+                let is_known = |asked: &String| {
+                    follow_ups.iter().any(|it| it.is_asked() && it.question == *asked)
+                };
+                let is_of_follow_ups = *stage == Stage::FollowUps;
+                assert_eq!(follow_up.is_some(), is_of_follow_ups, "{}: {says}", subject.name);
+                let is_asked = follow_up.as_ref().is_none_or(is_known);
+                assert!(is_asked, "{}: {follow_up:?} is in no follow-up", subject.name);
+            }
             for estimate in &subject.sheet.estimates {
                 let value = estimate.value().unwrap();
                 let is_right =

@@ -61,20 +61,28 @@ fn problems(answer: &Answer, interview: &Interview, chapter: &str) -> Vec<String
         problems.push(format!("{} estimates in two minutes", interview.estimates.len()));
     }
     let stages = match interview.kind {
-        Kind::Concept => &[Stage::Clarify, Stage::Design, Stage::FollowUps][..],
-        Kind::Design => &[
-            Stage::Clarify,
-            Stage::Estimate,
-            Stage::Design,
-            Stage::DeepDive,
-            Stage::FollowUps,
-            Stage::SumUp,
-        ],
+        // The chapter's own answer is shown with the points of the sum-up.
+        Kind::Concept => &[Stage::Clarify, Stage::Design, Stage::SumUp][..],
+        Kind::Design => {
+            &[Stage::Clarify, Stage::Estimate, Stage::Design, Stage::DeepDive, Stage::SumUp]
+        }
     };
     for stage in stages {
         let points = interview.points.iter().filter(|point| point.stage == *stage);
         if points.count() < 2 {
             problems.push(format!("the stage {stage:?} has less than two points"));
+        }
+    }
+    let follow_ups = part(chapter, "Follow-ups").replace('\n', " ");
+    for point in &interview.points {
+        match &point.follow_up {
+            Some(question) if !follow_ups.contains(&format!("**{question}**")) => {
+                problems.push(format!("no follow-up asks {question:?}"));
+            }
+            None if point.stage == Stage::FollowUps => {
+                problems.push(format!("{:?} names no follow_up", point.says));
+            }
+            _ => {}
         }
     }
     for level in Level::ALL {
