@@ -132,10 +132,12 @@ impl Session {
                 asked.into_iter().chain(answer)
             })
             .collect();
-        if says.is_empty() {
-            let none = "Nothing is missing: you asked all of them.";
-            says.push(Say::Text(none.to_owned()));
-        }
+        let first = if says.is_empty() {
+            "Nothing is missing: you asked all of them."
+        } else {
+            "Each with its reason, and with what the interviewer would have said."
+        };
+        says.insert(0, Say::Text(first.to_owned()));
         ("What you should have asked too".to_owned(), says, Wants::Next)
     }
 
