@@ -159,7 +159,7 @@ impl Reader {
         self.types("");
         self.sees("Your points: clarify");
         self.types("1");
-        self.sees("Estimate: sums a day. Say it as: … sums a day.");
+        self.sees("Estimate: sums a day. You know:");
         self.types("many");
         self.sees("is no number");
         self.types("/pause");
