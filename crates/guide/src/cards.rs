@@ -118,11 +118,11 @@ impl Cards<'_> {
         let subject = self.subjects.iter().find(|it| it.name == answer.name);
         let minutes = subject.map_or(0, |it| it.sheet.kind.all_minutes());
         let level = subject.map_or("", |it| it.chapter.difficulty.name());
-        let figure = subject.and_then(Subject::figure).map_or_else(String::new, |figure| {
+        let figure = subject.and_then(Subject::card).map_or_else(String::new, |(number, says)| {
             format!(
                 "<p class=\"one-figure\"><strong>{}</strong> {}</p>",
-                escaped(&figure.in_words()),
-                escaped(&figure.name)
+                escaped(&number),
+                escaped(says)
             )
         });
         let marks = standing.with(answer).marks();

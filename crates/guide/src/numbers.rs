@@ -14,6 +14,7 @@
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
+use interview::measured::grouped;
 use regex::{Captures, Regex};
 
 use crate::{element::pattern, record::Measured};
@@ -184,15 +185,7 @@ fn written(value: f64, like: &str) -> String {
     let decimals = i32::try_from(counting).map_or(0, |counting| counting - 1 - power);
     let decimals = usize::try_from(decimals).unwrap_or(0);
     let rounded = format!("{:.decimals$}", rounded.parse().unwrap_or(value));
-    let (whole, rest) = rounded.split_at(rounded.find('.').unwrap_or(rounded.len()));
-    let mut grouped = String::new();
-    for (n, digit) in whole.chars().enumerate() {
-        if n > 0 && (whole.len() - n).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped + rest
+    grouped(&rounded)
 }
 
 /// The numbers in a part's table of results that have no mark and are not listed as not measured, and the listed

@@ -34,6 +34,8 @@ pub struct Figure {
 
 #[derive(Clone, Debug, Deserialize)]
 struct Check {
+    check: String,
+    seen: String,
     held: bool,
 }
 
@@ -52,6 +54,14 @@ impl Measured {
     pub fn of(&self, experiment: &str) -> Option<&Recorded> {
         self.reports.iter().find(|one| one.experiment == experiment)
     }
+
+    /// The figure of `EXPERIMENT: FIGURE`. A check that saw a number is one too.
+    pub fn figure(&self, of: &str) -> Option<Figure> {
+        let (experiment, name) = of.split_once(": ")?;
+        let recorded = self.of(experiment)?;
+        let figure = recorded.figures.iter().find(|figure| figure.name == name).cloned();
+        figure.or_else(|| recorded.checks.iter().find(|check| check.check == name)?.figure())
+    }
 }
 
 impl Recorded {
@@ -69,6 +79,15 @@ impl Recorded {
     }
 }
 
+impl Check {
+    /// The number that was seen, with its unit.
+    fn figure(&self) -> Option<Figure> {
+        let (number, unit) = self.seen.split_once(' ').unwrap_or((&self.seen, ""));
+        let value = number.replace(',', "").parse().ok()?;
+        Some(Figure { name: self.check.clone(), value, unit: unit.to_owned() })
+    }
+}
+
 impl Figure {
     /// The value with its unit.
     pub fn in_words(&self) -> String {
@@ -76,14 +95,33 @@ impl Figure {
     }
 }
 
-/// A number with three digits that count: `0.0334`, `12.3`, `120000`.
+/// A number with three digits that count: `0.0334`, `12.3`, `123,000`. What was counted has all of its digits.
 pub fn rounded(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
     }
+    if value.fract() == 0.0 && value.abs() < 1e7 {
+        return grouped(&value.to_string());
+    }
     let digits = 2.0 - value.abs().log10().floor();
     let scale = 10_f64.powf(digits);
-    format!("{}", (value * scale).round() / scale)
+    let rounded = (value * scale).round() / scale;
+    // A division by a power of ten that is not exact may leave a fraction.
+    grouped(&if digits > 0.0 { rounded } else { rounded.round() }.to_string())
+}
+
+/// A number with a comma before each three digits of its whole part: `17,242`.
+pub fn grouped(number: &str) -> String {
+    let (whole, rest) = number.split_at(number.find('.').unwrap_or(number.len()));
+    let mut grouped = String::new();
+    for (at, digit) in whole.chars().enumerate() {
+        let is_after_digit = grouped.ends_with(|it: char| it.is_ascii_digit());
+        if is_after_digit && (whole.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped + rest
 }
 
 #[cfg(test)]
@@ -106,11 +144,34 @@ mod tests {
         for (value, words) in [
             (0.033_412, "0.0334"),
             (12.345, "12.3"),
-            (123_456.0, "123000"),
+            (123_456.0, "123,456"),
+            (123_456.7, "123,000"),
+            (38_262.095, "38,300"),
+            (1_008.0, "1,008"),
+            (999.7, "1,000"),
             (0.0, "0"),
             (-1.0, "-1"),
+            (-100_000.0, "-100,000"),
         ] {
             assert_eq!(rounded(value), words);
+        }
+    }
+
+    #[test]
+    fn a_figure_is_found_by_its_experiment_and_its_name_and_so_is_a_check_that_saw_a_number() {
+        let record = serde_json::json!({"reports": [{
+            "experiment": "loss", "claim": "", "figures": [{"name": "share", "value": 2.5, "unit": "%"}],
+            "checks": [
+                {"check": "lost", "expected": "some", "seen": "1,008 units", "held": true},
+                {"check": "books", "expected": "right", "seen": "right", "held": true},
+            ],
+        }]});
+        let measured: Measured = serde_json::from_value(record).unwrap();
+        let in_words = |of| measured.figure(of).map(|it| it.in_words());
+        assert_eq!(in_words("loss: share").as_deref(), Some("2.5 %"));
+        assert_eq!(in_words("loss: lost").as_deref(), Some("1,008 units"));
+        for of in ["loss: books", "loss: shares", "gain: share", "share"] {
+            assert_eq!(in_words(of), None, "{of}");
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::estimate::Estimate;
 pub struct Interview {
     /// The kind of interview, which decides its length and stages.
     pub kind: Kind,
+    /// The figure on the question's card. A rule demands it.
+    pub card: Option<Card>,
     /// The answer as one would say it in 45 seconds, as Markdown. A rule counts its words.
     #[serde(default)]
     pub in_45_seconds: String,
@@ -29,6 +31,16 @@ pub struct Interview {
     /// What a good answer never says.
     #[serde(rename = "red_flag")]
     pub red_flags: Vec<RedFlag>,
+}
+
+/// The figure that makes readers of the first page curious.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// Where the number is recorded: `EXPERIMENT: FIGURE`, or the name of a check that saw a number.
+    pub of: String,
+    /// What the number is, in words that go on after it.
+    pub says: String,
 }
 
 /// What is asked for.
@@ -183,6 +195,7 @@ mod tests {
     fn every_part_of_the_file_is_understood() {
         let text = r#"
             kind = "design"
+            card = { of = "race: links", says = "links had one alias" }
             in_45_seconds = "One row."
             [[clarify]]
             ask = "How many?"
@@ -203,6 +216,7 @@ mod tests {
         "#;
         let interview: Interview = toml::from_str(text).unwrap();
         assert_eq!((interview.kind, &*interview.in_45_seconds), (Kind::Design, "One row."));
+        assert_eq!(interview.card.unwrap().of, "race: links");
         assert_eq!(interview.points[0].stage, Stage::DeepDive);
         let storage = interview.estimates[0].value().unwrap();
         assert!((storage - 146.4).abs() < 1e-9, "{storage}");

@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::{
     chapter::{Chapter, Sentence},
     estimate::Estimate,
-    measured::{Figure, Measured},
+    measured::Measured,
     sheet::Interview,
 };
 
@@ -65,12 +65,10 @@ impl Subject {
         sentence.experiments.iter().filter_map(recorded).collect()
     }
 
-    /// The first figure that a verdict of the chapter quotes.
-    pub fn figure(&self) -> Option<&Figure> {
-        self.chapter.sentences.iter().find_map(|sentence| {
-            let mut recorded = sentence.experiments.iter().filter_map(|it| self.measured.of(it));
-            recorded.find_map(|one| one.quoted(&sentence.reason))
-        })
+    /// What its card shows: a recorded number, and what it is.
+    pub fn card(&self) -> Option<(String, &str)> {
+        let card = self.sheet.card.as_ref()?;
+        Some((self.measured.figure(&card.of)?.in_words(), &card.says))
     }
 
     /// The estimate with these words.
@@ -149,7 +147,7 @@ mod tests {
     fn a_sentence_shows_what_was_recorded() {
         let small = small();
         let recorded = small.recorded(&small.chapter.sentences[0]);
-        assert_eq!(small.figure().unwrap().in_words(), "3 of 4");
+        assert_eq!(small.card(), Some(("3 of 4".to_owned(), "sums did not fit into 32 bits")));
         assert_eq!(recorded, ["overflow: sums that did not fit: 3 of 4; 1 of 1 checks held"]);
     }
 }

@@ -4,13 +4,19 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use guide::numbers::agrees;
-use interview::{Interview, Kind, Stage, sheet::Level};
+use interview::{
+    Interview, Kind, Stage,
+    measured::Measured,
+    sheet::{Card, Level},
+};
 use lab::Answer;
 
 use crate::chapters::{first_number, part, rows, words};
 
 /// The number of words that a candidate can say in 45 seconds.
 const SHORT: std::ops::RangeInclusive<usize> = 90..=120;
+/// What a card says about its figure.
+const WORDS_OF_A_CARD: usize = 12;
 /// A concept has two minutes for estimates.
 const ESTIMATES_OF_A_CONCEPT: usize = 2;
 
@@ -25,7 +31,8 @@ fn every_interview_agrees_with_its_chapter() {
         let chapter = fs::read_to_string(folder.join("chapter.md")).unwrap();
         match Interview::read(folder) {
             Ok(interview) => {
-                let problems = problems(&answer, &interview, &chapter);
+                let mut problems = problems(&answer, &interview, &chapter);
+                problems.extend(of_card(interview.card.as_ref(), &Measured::read(folder).unwrap()));
                 wrong.extend(problems.into_iter().map(|it| format!("{}: {it}", answer.name)));
             }
             Err(error) => wrong.push(format!("{error:#}")),
@@ -102,6 +109,47 @@ fn problems(answer: &Answer, interview: &Interview, chapter: &str) -> Vec<String
         }
     }
     problems
+}
+
+/// What is wrong with a card. Its number is recorded, and its words are few.
+fn of_card(card: Option<&Card>, measured: &Measured) -> Vec<String> {
+    let Some(Card { of, says }) = card else { return vec!["it has no card".to_owned()] };
+    let mut problems = Vec::new();
+    if measured.figure(of).is_none() {
+        problems.push(format!("the record has no figure {of:?} for the card"));
+    }
+    let count = says.split_whitespace().count();
+    if !(1..=WORDS_OF_A_CARD).contains(&count) {
+        problems.push(format!("the card says {count} words, not 1 to {WORDS_OF_A_CARD}"));
+    }
+    if says.split_whitespace().any(|word| word.starts_with(|it: char| it.is_ascii_digit())) {
+        problems.push(format!("the card says a number that nobody compares: {says:?}"));
+    }
+    problems
+}
+
+#[test]
+fn a_card_needs_a_recorded_figure_and_few_words() {
+    let record = serde_json::json!({"reports": [{
+        "experiment": "race", "claim": "", "checks": [],
+        "figures": [{"name": "links", "value": 3.0, "unit": ""}],
+    }]});
+    let measured = serde_json::from_value(record).unwrap();
+    let problems = |of: &str, says: &str| {
+        of_card(Some(&Card { of: of.to_owned(), says: says.to_owned() }), &measured)
+    };
+    assert_eq!(problems("race: links", "links had one alias"), Vec::<String>::new());
+    assert_eq!(of_card(None, &measured), ["it has no card"]);
+    let long = "word ".repeat(WORDS_OF_A_CARD + 1);
+    for (of, says, problem) in [
+        ("race: aliases", "links had one alias", "no figure \"race: aliases\""),
+        ("race: links", &long, "13 words"),
+        ("race: links", "", "0 words"),
+        ("race: links", "of 100 links had one alias", "a number"),
+    ] {
+        let found = problems(of, says);
+        assert!(found.len() == 1 && found[0].contains(problem), "{of}, {says}: {found:?}");
+    }
 }
 
 /// Whether an experiment of this name is there, or an anchor as `src/code.rs:crc32_code`.
