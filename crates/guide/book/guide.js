@@ -264,13 +264,29 @@ async function keepDraft() {
     // It arrives also if this page is being closed. A browser refuses that for more than 64 KiB.
     const keepalive = body.toString().length < 60_000;
     const response = await fetch('interview', { method: 'POST', body, keepalive }).catch(() => null);
+    await sayDraft(form, response);
     return Boolean(response?.ok);
+}
+
+// Says that the words were not kept, and why, until they are.
+async function sayDraft(form, response) {
+    let words = '';
+    if (!response) words = 'the guide does not answer: is it still running?';
+    // The rest of such an answer repeats the words, which are still here.
+    else if (!response.ok) words = (await detail(response)).split('\n\n')[0];
+    if (words) words = `What you write here is not kept: ${words}`;
+    const status = form.querySelector('.draft-status');
+    if (status.textContent !== words) status.textContent = words;
 }
 
 // Words are kept a second after the last key, and when the page is left; the time, every 15 seconds.
 function keepDrafts() {
     const form = document.querySelector('mock-interview .answer');
     if (!form) return;
+    const status = document.createElement('p');
+    status.className = 'draft-status refused';
+    status.setAttribute('role', 'status');
+    form.append(status);
     let pause;
     form.addEventListener('input', () => {
         form.dataset.written = '';
@@ -382,7 +398,7 @@ async function sendForms(event) {
     }
     for (const button of buttons) button.disabled = false;
     event.submitter?.focus();
-    let said = form.querySelector('.refused');
+    let said = form.querySelector('.refused:not(.draft-status)');
     if (!said) {
         said = document.createElement('p');
         said.className = 'refused words';

@@ -38,7 +38,7 @@ pub struct Book {
     pub inline_scripts: String,
     /// What can be asked about the answers.
     pub subjects: Vec<Subject>,
-    /// The files that the pages show, from the workspace's root.
+    /// The files that the pages show, or tell to read, from the workspace's root.
     pub listed: BTreeSet<String>,
     /// The drawings of the designs, for the first page, by the answer's name.
     pictures: BTreeMap<String, String>,
@@ -91,7 +91,7 @@ impl Book {
         let pages = files.iter().filter(|(path, _)| path.ends_with(".html"));
         let listed = pages
             .flat_map(|(_, page)| live::listed(&String::from_utf8_lossy(page)).collect::<Vec<_>>());
-        let listed = listed.collect();
+        let listed = listed.chain(subjects.iter().flat_map(Subject::code)).collect();
         let mut book = Self {
             files,
             problems,

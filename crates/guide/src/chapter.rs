@@ -56,6 +56,11 @@ fn from_root(path: &str, folder: &Path) -> String {
     }
 }
 
+/// The first line of the code at `crates/ANSWER/FILE:ANCHOR`, from the workspace's root.
+pub fn first_line(place: &str, root: &Path) -> Option<usize> {
+    listing(place, root).ok().map(|(first, _)| first)
+}
+
 /// The lines between the anchor's marks, moved to the left margin, and the number of the first line. Without an anchor,
 /// the whole file.
 fn listing(include: &str, folder: &Path) -> Result<(usize, String), String> {

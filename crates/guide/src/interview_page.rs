@@ -16,7 +16,7 @@ use interview::{
 use lab::report::escaped;
 use time::OffsetDateTime;
 
-use crate::{forms::Fields, speech};
+use crate::{forms::Fields, live, speech};
 
 /// The page as it is now. The query may say that an interview has just ended, or that an input was refused.
 pub fn html(
@@ -314,7 +314,7 @@ fn advice(heading: &str, all: &[Advice]) -> String {
     let items = all.iter().map(|advice| {
         let proof = match &advice.proof {
             Some(Proof::Experiment { answer, name }) => speech::run_it(answer, name),
-            Some(Proof::Code(place)) => format!("<p>Read <code>{}</code></p>", escaped(place)),
+            Some(Proof::Code(place)) => live::read_code(place),
             Some(Proof::Part { answer, heading }) => format!(
                 "<p><a href=\"{answer}.html#{}\">Read “{}”</a></p>",
                 heading.to_lowercase().replace(' ', "-"),

@@ -9,6 +9,7 @@ use regex::{Captures, Regex};
 use url::Url;
 
 use crate::{
+    chapter,
     element::{EXERCISES, EXPERIMENT, pattern},
     mode::Mode,
     prediction::Predicted,
@@ -27,8 +28,9 @@ static LISTING: LazyLock<Regex> =
     LazyLock::new(|| pattern(r#"<p class="listing">([\w./-]+), line (\d+)</p>"#));
 
 /// A listing that leads into an editor.
-static LINKED: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r#"(<p class="listing"><a [^>]*>([\w./-]+), line (\d+)</a>)</p>"#));
+static LINKED: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(r#"(<p class="listing">(?:Read )?<a [^>]*>([\w./-]+), line (\d+)</a>)</p>"#)
+});
 
 /// The files that the listings of a page show, from the workspace's root.
 pub fn listed(page: &str) -> impl Iterator<Item = String> {
@@ -53,16 +55,32 @@ pub fn with_buttons(page: &str, editor: &str) -> String {
 /// Leads from a listing into the reader's editor. Only a guide that runs here knows where the file is.
 fn with_editor(page: &str, root: &Path) -> String {
     let link = |found: &Captures| {
-        let (path, line) = (&found[1], &found[2]);
-        // A folder may have a space or a `#` in its name.
-        let Ok(file) = Url::from_file_path(root.join(path)) else { return found[0].to_owned() };
-        format!(
-            "<p class=\"listing\"><a href=\"vscode://file{}:{line}\" title=\"Opens it in your editor\">\
-             {path}, line {line}</a></p>",
-            escaped(file.path())
-        )
+        let link = link(&found[1], &found[2], root);
+        link.map_or_else(|| found[0].to_owned(), |link| format!("<p class=\"listing\">{link}</p>"))
     };
     LISTING.replace_all(page, link).into_owned()
+}
+
+/// A link that opens a file of the workspace in the reader's editor.
+fn link(path: &str, line: &str, root: &Path) -> Option<String> {
+    // A folder may have a space or a `#` in its name.
+    let file = Url::from_file_path(root.join(path)).ok()?;
+    Some(format!(
+        "<a href=\"vscode://file{}:{line}\" title=\"Opens it in your editor\">{path}, line {line}</a>",
+        escaped(file.path())
+    ))
+}
+
+/// Tells the reader to read the code at `crates/ANSWER/FILE:ANCHOR`.
+pub fn read_code(place: &str) -> String {
+    let root = practice::workspace();
+    let path = place.split(':').next().unwrap_or_default();
+    let line = chapter::first_line(place, &root);
+    let link = line.and_then(|line| link(path, &line.to_string(), &root));
+    link.map_or_else(
+        || format!("<p>Read <code>{}</code></p>", escaped(place)),
+        |link| format!("<p class=\"listing\">Read {link}</p>"),
+    )
 }
 
 /// Fills in what changes between requests: the experiments with their last results, the exercises, the servers. What
@@ -197,7 +215,8 @@ fn form(experiment: &Experiment, results: &Results) -> String {
         fields += "<label><span class=\"name\">whiteboard</span><input name=\"whiteboard\" type=\"checkbox\">\
                    <small>Tries the whiteboard version, which fails this</small></label>";
     }
-    let predict = results.ours(experiment.name).map(|ours| Predicted::fields(&ours.report));
+    let predict = results.ours(experiment.name);
+    let predict = predict.map(|ours| Predicted::fields(&ours.report, results.quotes()));
     let predict = predict.unwrap_or_default();
     // Only the script shows the form, because it needs the script.
     format!(
@@ -259,6 +278,16 @@ mod tests {
         assert!(
             page.contains("data-path=\"crates/a/src/lib.rs\" data-line=\"7\" hidden>Open in zed<")
         );
+    }
+
+    #[test]
+    fn code_that_is_to_be_read_opens_in_an_editor_and_has_its_button() {
+        let html = read_code("crates/jwt-auth/src/sessions.rs:logout");
+        assert!(html.starts_with("<p class=\"listing\">Read <a href=\"vscode://file/"), "{html}");
+        let html = with_buttons(&html, "zed");
+        assert!(html.contains("data-path=\"crates/jwt-auth/src/sessions.rs\""), "{html}");
+        let html = read_code("crates/jwt-auth/src/sessions.rs:nothing");
+        assert!(!html.contains("<a "), "{html}");
     }
 
     #[test]

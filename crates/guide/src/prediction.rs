@@ -1,12 +1,15 @@
 //! What did the reader expect? Before a run, a page asks for one check and one figure; afterwards it shows the
 //! prediction, ours and yours.
 
+use std::{cmp::Reverse, collections::BTreeSet, fs, path::Path};
+
 use interview::{
+    chapter::{Chapter, Sentence},
     progress::Prediction,
     said::{NoNumber, Said},
 };
 use lab::{
-    Report,
+    Answer, Report,
     report::{escaped, number},
 };
 use serde_json::{Map, Value};
@@ -19,6 +22,70 @@ pub struct Predicted {
     check: Option<(String, bool)>,
     /// A figure, and its value.
     figure: Option<(String, f64)>,
+}
+
+/// What a chapter says about its experiments.
+#[derive(Debug, Default)]
+pub struct Quotes {
+    text: String,
+    sentences: Vec<Sentence>,
+}
+
+impl Quotes {
+    /// Reads the chapter. If it cannot be read, the book reports the problem.
+    pub fn of(answer: &Answer) -> Self {
+        let text = fs::read_to_string(Path::new(answer.folder).join("chapter.md"));
+        Self::read(text.unwrap_or_default(), answer.name)
+    }
+
+    fn read(text: String, answer: &str) -> Self {
+        let chapter = Chapter::parse(&text, answer);
+        Self { text, sentences: chapter.map(|it| it.sentences).unwrap_or_default() }
+    }
+
+    /// The sentences that lead to an experiment, with their verdicts.
+    fn verdicts(&self, experiment: &str) -> String {
+        let leads = |it: &&Sentence| it.experiments.iter().any(|name| name == experiment);
+        let verdicts = self.sentences.iter().filter(leads);
+        verdicts.map(|it| format!("{} {}\n", it.says, it.reason)).collect()
+    }
+
+    /// What is worth a prediction: what a verdict quotes first, else what the chapter quotes first, else what has most
+    /// words of the verdicts, else the first.
+    fn best<'a, T>(
+        &self,
+        experiment: &str,
+        all: &'a [T],
+        name: impl Fn(&T) -> &str,
+    ) -> Option<&'a T> {
+        let verdicts = self.verdicts(experiment);
+        let quoted = |text: &str| {
+            let quoted = all.iter().filter_map(|it| Some((quote(text, experiment, name(it))?, it)));
+            quoted.min_by_key(|(at, _)| *at).map(|(_, it)| it)
+        };
+        let words = words(&verdicts);
+        let in_words = || {
+            let common = |it: &&T| Reverse(self::words(name(it)).intersection(&words).count());
+            all.iter().min_by_key(common)
+        };
+        quoted(&verdicts).or_else(|| quoted(&self.text)).or_else(in_words)
+    }
+}
+
+/// Where a text quotes this figure or check.
+fn quote(text: &str, experiment: &str, name: &str) -> Option<usize> {
+    let mark = format!("<!-- {experiment}: {name}");
+    let mut found = text.match_indices(&mark);
+    let is_whole = |rest: &str| {
+        [" -->", " (least) -->", " (most) -->"].iter().any(|end| rest.starts_with(end))
+    };
+    found.find(|(at, _)| is_whole(&text[at + mark.len()..])).map(|(at, _)| at)
+}
+
+/// The words of a text. Short ones say little.
+fn words(text: &str) -> BTreeSet<String> {
+    let words = text.split(|it: char| !it.is_alphanumeric());
+    words.filter(|word| word.chars().count() > 3).map(str::to_lowercase).collect()
 }
 
 /// The fields of the form. None of them is a parameter of an experiment.
@@ -49,9 +116,10 @@ impl Predicted {
         Ok(Self { check, figure })
     }
 
-    /// The fields that ask for it: about the first check and the first figure of our record.
-    pub fn fields(ours: &Report) -> String {
-        let check = ours.checks.first().map(|check| {
+    /// The fields that ask for it: about one check and one figure of our record.
+    pub fn fields(ours: &Report, quotes: &Quotes) -> String {
+        let experiment = &*ours.experiment;
+        let check = quotes.best(experiment, &ours.checks, |it| &it.check).map(|check| {
             format!(
                 "<input type=\"hidden\" name=\"{CHECK_OF}\" value=\"{of}\">\
                  <label><span>Will this check hold? <q>{of}</q></span><select name=\"{CHECK}\">\
@@ -60,7 +128,7 @@ impl Predicted {
                 of = escaped(&check.check)
             )
         });
-        let figure = ours.figures.first().map(|figure| {
+        let figure = quotes.best(experiment, &ours.figures, |it| &it.name).map(|figure| {
             let unit = escaped(&figure.unit);
             let in_unit = if unit.is_empty() { String::new() } else { format!(" ({unit})") };
             format!(
@@ -143,6 +211,46 @@ mod tests {
             "checks": [{"check": "a < b", "expected": "4", "seen": "4", "held": held}],
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn what_a_verdict_quotes_is_asked_then_what_the_chapter_quotes_then_what_has_its_words() {
+        let ours: Report = serde_json::from_value(json!({
+            "answer": "sums", "experiment": "two", "claim": "", "params": {}, "build": "release",
+            "servers": [], "seconds": 1.0, "text": [], "tables": [], "series": [],
+            "figures": ["tried", "believed", "seconds"]
+                .map(|name| json!({"name": name, "value": 1.0, "unit": ""})),
+            "checks": ["there were some", "a forged token is refused"]
+                .map(|check| json!({"check": check, "expected": "4", "seen": "4", "held": true})),
+        }))
+        .unwrap();
+        let asked = |reason: &str, design: &str| {
+            let text = format!(
+                "# A\n\n## The question\n\n> \"A?\"\n\n*Level: beginner*\n\n## Ask first\n\n\
+                 | ask | because |\n|---|---|\n| a? | b |\n\n## Say it in two minutes\n\n\"A.\"\n\n\
+                 ## The textbook answer, checked\n\n| everybody says | verdict | see |\n|---|---|---|\n\
+                 | \"It works\" | **Wrong**: {reason} | [`two`](#sums-two) |\n\n## The design\n\n{design}\n\n\
+                 ## Break it\n\n| what | shows | do |\n|---|---|---|\n| a | b | c |\n\n\
+                 ## Follow-ups\n\n**Why?** So.\n\n## Sources\n"
+            );
+            let quotes = Quotes::read(text, "sums");
+            assert_eq!(quotes.sentences.len(), 1);
+            let name = quotes.best("two", &ours.figures, |it| &it.name).unwrap().name.clone();
+            let check = quotes.best("two", &ours.checks, |it| &it.check).unwrap().check.clone();
+            (name, check)
+        };
+        let pair = |figure: &str, check: &str| (figure.to_owned(), check.to_owned());
+        let (first, second) = ("there were some", "a forged token is refused");
+        let quote = "1<!-- two: believed --> of 1<!-- two: tried -->";
+        assert_eq!(asked(quote, ""), pair("believed", first));
+        assert_eq!(asked("a token", quote), pair("believed", second));
+        assert_eq!(asked("in seconds", ""), pair("seconds", first));
+        assert_eq!(asked("1<!-- one: believed -->", ""), pair("believed", first));
+        assert_eq!(
+            asked("1<!-- two: believed, median -->", "1<!-- two: seconds (most) -->"),
+            pair("seconds", first)
+        );
+        assert_eq!(asked("no", ""), pair("tried", first));
     }
 
     fn sent(fields: Value) -> Result<Predicted, NoNumber> {

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use crate::{
     mode::Mode,
+    prediction::Quotes,
     record::{Measured, Recorded},
     render::{self, Verdict, verdict_in_words},
 };
@@ -26,6 +27,7 @@ pub struct Results<'a> {
     code: OnceCell<Option<String>>,
     ours: OnceCell<Measured>,
     whiteboard: OnceCell<Mistakes>,
+    quotes: OnceCell<Quotes>,
 }
 
 /// A result of the reader's.
@@ -42,8 +44,8 @@ pub struct Yours {
 impl<'a> Results<'a> {
     /// The current results.
     pub fn of(answer: &'a Answer, mode: Mode) -> Self {
-        let (code, ours, whiteboard) = Default::default();
-        Self { answer, mode, code, ours, whiteboard }
+        let (code, ours, whiteboard, quotes) = Default::default();
+        Self { answer, mode, code, ours, whiteboard, quotes }
     }
 
     /// The hash of its current code. A result of other code is marked.
@@ -56,6 +58,11 @@ impl<'a> Results<'a> {
     fn measured(&self) -> &Measured {
         let read = || Measured::read(&Measured::path(self.answer)).unwrap_or_default();
         self.ours.get_or_init(read)
+    }
+
+    /// What the chapter says about the experiments.
+    pub fn quotes(&self) -> &Quotes {
+        self.quotes.get_or_init(|| Quotes::of(self.answer))
     }
 
     /// Whether the chapter names this experiment among those that the whiteboard version fails.

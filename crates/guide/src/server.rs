@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, RawQuery, Request, State},
+    extract::{DefaultBodyLimit, Path, RawQuery, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Redirect, Response},
@@ -26,6 +26,9 @@ use crate::{
     shelf::Shelf,
     stories_page,
 };
+
+/// How long the body of a request may be, in bytes.
+const LIMIT: usize = 2_000_000;
 
 /// What the pages are made from.
 #[derive(Clone, Debug)]
@@ -54,6 +57,7 @@ pub fn router(shelf: Arc<Shelf>, runs: Runs, reader: Reader, port: u16) -> Route
         .route("/", get(home))
         .route("/{*path}", get(file))
         .with_state(site)
+        .layer(DefaultBodyLimit::max(LIMIT))
         .layer(middleware::from_fn(move |request, next| guard(request, next, port)))
 }
 
@@ -131,16 +135,18 @@ async fn open(State(site): State<Site>, Json(place): Json<Place>) -> Response {
 /// A page with what depends on its reader.
 fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reader) -> Vec<u8> {
     let (now, query) = (interview::now(), Fields::parse(query.as_bytes()));
+    let with_buttons = |page: Vec<u8>| match reader.editor() {
+        Some(editor) => {
+            live::with_buttons(&String::from_utf8_lossy(&page), &editor.name()).into_bytes()
+        }
+        None => page,
+    };
     let element = match path {
         "index.html" => CONTENTS,
         "interview.html" => "<mock-interview></mock-interview>",
         "quiz.html" => "<verdict-quiz></verdict-quiz>",
         "stories.html" => "<star-stories></star-stories>",
-        _ => {
-            let Some(editor) = reader.editor() else { return page };
-            return live::with_buttons(&String::from_utf8_lossy(&page), &editor.name())
-                .into_bytes();
-        }
+        _ => return with_buttons(page),
     };
     let made = forms::come_back(reader, now).and_then(|progress| {
         let subjects = &book.subjects;
@@ -159,7 +165,7 @@ fn of_reader(page: Vec<u8>, path: &str, query: &str, book: &Book, reader: &Reade
     let made = made.unwrap_or_else(|error| {
         format!("<p class=\"refused\" role=\"alert\">{}</p>", escaped(&format!("{error:#}")))
     });
-    String::from_utf8_lossy(&page).replace(element, &made).into_bytes()
+    with_buttons(String::from_utf8_lossy(&page).replace(element, &made).into_bytes())
 }
 
 async fn show(site: &Site, path: &str, query: Option<&str>) -> Response {
@@ -207,6 +213,10 @@ async fn guard(request: Request, next: Next, port: u16) -> Response {
         return problem(StatusCode::FORBIDDEN, "only the guide's own pages may do this");
     }
     let mut response = next.run(request).await;
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let words = format!("this is too long: the guide takes {} MB at once", LIMIT / 1_000_000);
+        response = problem(StatusCode::PAYLOAD_TOO_LARGE, &words);
+    }
     let headers = response.headers_mut();
     // A response that is not a page may load nothing at all.
     let nothing = HeaderValue::from_static("default-src 'none'");

@@ -5,7 +5,7 @@ use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html::push_htm
 /// The text without marks, links and comments. Code keeps its quotation marks; a paragraph ends with an empty line.
 pub fn plain(markdown: &str) -> String {
     let mut text = String::new();
-    for event in parsed(markdown) {
+    for event in Parser::new_ext(markdown, Options::ENABLE_TABLES) {
         match event {
             Event::Text(words) => text += &words,
             Event::Code(code) => text += &format!("`{code}`"),
@@ -25,7 +25,7 @@ pub fn literal(plain: &str) -> String {
     let mut is_code = false;
     for c in plain.chars() {
         is_code ^= c == '`';
-        if !is_code && r"\*_[]<>&#~|".contains(c) {
+        if !is_code && r#"\*_[]<>&#~|"'-."#.contains(c) {
             markdown.push('\\');
         }
         markdown.push(c);
@@ -35,7 +35,9 @@ pub fn literal(plain: &str) -> String {
 
 /// The same as HTML. Links lead to the chapter of `answer`, where the text stands. Elements in the text are left out.
 pub fn html(markdown: &str, answer: &str) -> String {
-    let events = parsed(markdown)
+    // The chapters have curly quotation marks.
+    let options = Options::ENABLE_TABLES | Options::ENABLE_SMART_PUNCTUATION;
+    let events = Parser::new_ext(markdown, options)
         .filter(|event| !matches!(event, Event::Html(_) | Event::InlineHtml(_)))
         .map(|event| match event {
             Event::Start(Tag::Link { link_type, dest_url, title, id }) => {
@@ -47,10 +49,6 @@ pub fn html(markdown: &str, answer: &str) -> String {
     let mut html = String::new();
     push_html(&mut html, events);
     html
-}
-
-fn parsed(markdown: &str) -> Parser<'_> {
-    Parser::new_ext(markdown, Options::ENABLE_TABLES)
 }
 
 /// A link in a chapter, as another page has to write it.
@@ -83,6 +81,15 @@ mod tests {
             assert_eq!(plain(&literal(text)), text);
             assert!(!html(&literal(text), "x").contains("<em>"), "{text}");
         }
+        let text = "run it with --all ... now, don't wait";
+        assert_eq!(html(&literal(text), "x"), format!("<p>{text}</p>\n"));
+    }
+
+    #[test]
+    fn quotation_marks_on_a_page_are_curly() {
+        let html = html("\"How do you add `\"a\"`?\"", "x");
+        assert!(html.starts_with("<p>“How do you add <code>"), "{html}");
+        assert!(html.ends_with("</code>?”</p>\n") && !html.contains("<code>“"), "{html}");
     }
 
     #[test]

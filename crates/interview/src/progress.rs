@@ -119,8 +119,9 @@ impl Progress {
     /// Reads the progress of this workspace. Without a file, it is empty.
     pub fn load(workspace: &Path) -> anyhow::Result<Self> {
         let path = path(workspace);
-        match fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text).with_context(|| {
+        let read = |bytes| Self::parse(&String::from_utf8(bytes)?);
+        match fs::read(&path) {
+            Ok(bytes) => read(bytes).with_context(|| {
                 format!(
                     "{} cannot be read. It is left as it is: repair it, or move it away to begin anew",
                     path.display()
@@ -380,11 +381,12 @@ mod tests {
         let path = root.path().join(".progress/progress.json");
         fs::create_dir(path.parent().unwrap()).unwrap();
         for (text, problem) in [
-            ("{\"version\": 1, \"interviews\"", "EOF"),
-            ("", "EOF"),
-            ("[]", "no version"),
-            ("{\"version\": 2}", "`git pull`"),
-            ("{\"version\": 1, \"more\": 1}", "unknown field `more`"),
+            (&b"{\"version\": 1, \"interviews\""[..], "EOF"),
+            (b"", "EOF"),
+            (b"[]", "no version"),
+            (b"{\"version\": 2}", "`git pull`"),
+            (b"{\"version\": 1, \"more\": 1}", "unknown field `more`"),
+            (b"{\"version\": 1, \"more\": \"\xff\"}", "utf-8"),
         ] {
             fs::write(&path, text).unwrap();
             let changed = Progress::change(root.path(), |progress| {
@@ -393,7 +395,7 @@ mod tests {
             });
             let error = format!("{:#}", changed.unwrap_err());
             assert!(error.contains(problem) && error.contains("left as it is"), "{error}");
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            assert_eq!(fs::read(&path).unwrap(), text);
         }
     }
 

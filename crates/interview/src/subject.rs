@@ -71,6 +71,14 @@ impl Subject {
         Some((self.measured.figure(&card.of)?.in_words(), &card.says))
     }
 
+    /// The files of code that prove something, from the workspace's root.
+    pub fn code(&self) -> impl Iterator<Item = String> {
+        let points = self.sheet.points.iter().filter_map(|it| it.proof.as_deref());
+        let flags = self.sheet.red_flags.iter().filter_map(|it| it.proof.as_deref());
+        let files = points.chain(flags).filter_map(|proof| Some(proof.split_once(':')?.0));
+        files.map(|file| format!("crates/{}/{file}", self.name))
+    }
+
     /// The estimate with these words.
     pub fn estimate(&self, of: &str) -> Option<&Estimate> {
         self.sheet.estimates.iter().find(|estimate| estimate.of == of)
@@ -146,6 +154,7 @@ mod tests {
     #[test]
     fn a_sentence_shows_what_was_recorded() {
         let small = small();
+        assert!(small.code().eq(["crates/sums/src/lib.rs"]));
         let recorded = small.recorded(&small.chapter.sentences[0]);
         assert_eq!(small.card(), Some(("3 of 4".to_owned(), "sums did not fit into 32 bits")));
         assert_eq!(recorded, ["overflow: sums that did not fit: 3 of 4; 1 of 1 checks held"]);

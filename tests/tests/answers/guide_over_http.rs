@@ -407,6 +407,10 @@ async fn a_progress_goes_to_another_machine() -> Outcome {
     let text = one.get("progress/export.json").await?.text().await?;
     let bad = post(&other, "progress/import", "{}".to_owned()).send().await?;
     ensure!(bad.status() == StatusCode::UNPROCESSABLE_ENTITY, "{}", bad.status());
+    let long = post(&other, "progress/import", " ".repeat(2_000_001)).send().await?;
+    ensure!(long.status() == StatusCode::PAYLOAD_TOO_LARGE, "{}", long.status());
+    let long: Value = long.json().await?;
+    ensure!(long["detail"] == "this is too long: the guide takes 2 MB at once", "{long}");
     let done: Value = post(&other, "progress/import", text.clone()).send().await?.json().await?;
     ensure!(done["detail"] == "0 interviews, 0 of them new.", "{done}");
     ensure!(other.get("progress/export.json").await?.text().await? == text);
