@@ -215,13 +215,14 @@ mod tests {
 
     #[test]
     fn what_a_verdict_quotes_is_asked_then_what_the_chapter_quotes_then_what_has_its_words() {
+        let figures = ["tried", "believed", "seconds"]
+            .map(|name| json!({"name": name, "value": 1.0, "unit": ""}));
+        let checks = ["there were some", "a forged token is refused"]
+            .map(|check| json!({"check": check, "expected": "4", "seen": "4", "held": true}));
         let ours: Report = serde_json::from_value(json!({
             "answer": "sums", "experiment": "two", "claim": "", "params": {}, "build": "release",
             "servers": [], "seconds": 1.0, "text": [], "tables": [], "series": [],
-            "figures": ["tried", "believed", "seconds"]
-                .map(|name| json!({"name": name, "value": 1.0, "unit": ""})),
-            "checks": ["there were some", "a forged token is refused"]
-                .map(|check| json!({"check": check, "expected": "4", "seen": "4", "held": true})),
+            "figures": figures, "checks": checks,
         }))
         .unwrap();
         let asked = |reason: &str, design: &str| {
