@@ -134,7 +134,7 @@ fn a_card_needs_a_recorded_figure_and_few_words() {
         "experiment": "race", "claim": "", "checks": [],
         "figures": [{"name": "links", "value": 3.0, "unit": ""}],
     }]});
-    let measured = serde_json::from_value(record).unwrap();
+    let measured: Measured = serde_json::from_value(record).unwrap();
     let problems = |of: &str, says: &str| {
         of_card(Some(&Card { of: of.to_owned(), says: says.to_owned() }), &measured)
     };
@@ -143,7 +143,7 @@ fn a_card_needs_a_recorded_figure_and_few_words() {
     let long = "word ".repeat(WORDS_OF_A_CARD + 1);
     for (of, says, problem) in [
         ("race: aliases", "links had one alias", "no figure \"race: aliases\""),
-        ("race: links", &long, "13 words"),
+        ("race: links", &*long, "13 words"),
         ("race: links", "", "0 words"),
         ("race: links", "of 100 links had one alias", "a number"),
     ] {
