@@ -122,10 +122,11 @@ impl Predicted {
         let check = quotes.best(experiment, &ours.checks, |it| &it.check).map(|check| {
             format!(
                 "<input type=\"hidden\" name=\"{CHECK_OF}\" value=\"{of}\">\
-                 <label><span>Will this check hold? <q>{of}</q></span><select name=\"{CHECK}\">\
+                 <label><span>Will this check hold? <q>{of}: {expected}</q></span><select name=\"{CHECK}\">\
                  <option value=\"\">skip</option><option value=\"holds\">it holds</option>\
                  <option value=\"fails\">it fails</option></select></label>",
-                of = escaped(&check.check)
+                of = escaped(&check.check),
+                expected = escaped(&check.expected)
             )
         });
         let figure = quotes.best(experiment, &ours.figures, |it| &it.name).map(|figure| {
