@@ -9,7 +9,8 @@ use hyper::{Request, body::Bytes, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest::Url;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink, split},
+    join,
     net::{TcpListener, TcpStream},
     task::{AbortHandle, JoinSet},
 };
@@ -217,13 +218,14 @@ impl Bridge {
             // Dropped with this task, and with it every connection.
             let mut connections = JoinSet::new();
             loop {
-                let Ok((mut plain, _)) = listener.accept().await else { continue };
+                let Ok((plain, _)) = listener.accept().await else { continue };
                 let config = Arc::clone(&config);
                 connections.spawn(async move {
                     // By its address, so without a name in the handshake: any of the program's names will do inside.
                     let name = server.ip().to_string();
-                    let mut tls = connect(&config, server, &name).await?;
-                    copy_bidirectional(&mut plain, &mut tls).await
+                    let tls = connect(&config, server, &name).await?;
+                    carry(plain, tls).await;
+                    io::Result::Ok(())
                 });
                 while connections.try_join_next().is_some() {}
             }
@@ -231,6 +233,24 @@ impl Bridge {
         let target = Target::new(&format!("http://{here}"), None)?;
         Ok(Self { target, accepting: accepting.abort_handle() })
     }
+}
+
+/// Carries bytes both ways until both sides have ended. A program that refuses a long body closes before it has read all
+/// of it, and its answer has to arrive nevertheless: an error in one direction does not end the other.
+async fn carry(plain: TcpStream, tls: TlsStream<TcpStream>) {
+    let (mut from_client, mut to_client) = plain.into_split();
+    let (mut from_program, mut to_program) = split(tls);
+    let there = async {
+        let _ = copy(&mut from_client, &mut to_program).await;
+        let _ = to_program.shutdown().await;
+        // A socket that is closed with unread bytes resets the connection, and then the client loses the answer.
+        let _ = copy(&mut from_client, &mut sink()).await;
+    };
+    let back = async {
+        let _ = copy(&mut from_program, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    join!(there, back);
 }
 
 /// See [`trusting_any_authority`].
