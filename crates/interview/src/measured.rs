@@ -34,7 +34,8 @@ pub struct Figure {
 
 #[derive(Clone, Debug, Deserialize)]
 struct Check {
-    check: String,
+    #[serde(rename = "check")]
+    name: String,
     seen: String,
     held: bool,
 }
@@ -60,7 +61,7 @@ impl Measured {
         let (experiment, name) = of.split_once(": ")?;
         let recorded = self.of(experiment)?;
         let figure = recorded.figures.iter().find(|figure| figure.name == name).cloned();
-        figure.or_else(|| recorded.checks.iter().find(|check| check.check == name)?.figure())
+        figure.or_else(|| recorded.checks.iter().find(|check| check.name == name)?.figure())
     }
 }
 
@@ -84,7 +85,7 @@ impl Check {
     fn figure(&self) -> Option<Figure> {
         let (number, unit) = self.seen.split_once(' ').unwrap_or((&self.seen, ""));
         let value = number.replace(',', "").parse().ok()?;
-        Some(Figure { name: self.check.clone(), value, unit: unit.to_owned() })
+        Some(Figure { name: self.name.clone(), value, unit: unit.to_owned() })
     }
 }
 

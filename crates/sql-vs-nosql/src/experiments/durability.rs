@@ -105,7 +105,7 @@ const SETTINGS: [Setting; 5] = [
 /// For one write. A server that was killed refuses connections at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For all writes before a kill, also on a slow disk.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (mut rows, mut rates) = (Vec::new(), Vec::new());
