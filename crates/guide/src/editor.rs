@@ -1,11 +1,7 @@
 //! How does a listing open in the reader's own editor? By a command without a shell, for editors with a window of their
 //! own. An editor that needs a terminal is never started: the guide's terminal is not its own.
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{ffi::OsString, path::Path, process::Stdio};
 
 use anyhow::Context;
 use tokio::process::Command;
@@ -66,15 +62,15 @@ impl Editor {
 
     fn arguments(&self, file: &Path, line: usize) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = self.words.iter().map(Into::into).collect();
-        let file = PathBuf::from(file);
-        let mut with_line = file.clone().into_os_string();
+        let file = file.as_os_str().to_owned();
+        let mut with_line = file.clone();
         with_line.push(format!(":{line}"));
         match self.place {
             Place::Goto => arguments.extend(["--goto".into(), with_line]),
             Place::Colon => arguments.push(with_line),
-            Place::Plus => arguments.extend([format!("+{line}").into(), file.into()]),
+            Place::Plus => arguments.extend([format!("+{line}").into(), file]),
             Place::Line => {
-                arguments.extend(["--line".into(), line.to_string().into(), file.into()]);
+                arguments.extend(["--line".into(), line.to_string().into(), file]);
             }
         }
         arguments

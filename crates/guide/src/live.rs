@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::LazyLock};
 
+use interview::subject::command;
 use lab::{Answer, Experiment, experiment::Param, report::escaped};
 use practice::{exercise::Exercise, progress::Progress};
 use regex::{Captures, Regex};
@@ -200,10 +201,11 @@ fn element(answer: &Answer, experiment: &Experiment, mode: Mode, results: &Resul
         "<live-experiment answer=\"{of}\" name=\"{name}\">\
          <h3 id=\"{of}-{name}\"><a class=\"header\" href=\"#{of}-{name}\">{name}</a></h3>\
          <p class=\"claim\">{claim}.</p>{form}\
-         <p class=\"command\"><code>cargo run -- {of} experiment {name}</code></p>\
+         <p class=\"command\"><code>{command}</code></p>\
          <div class=\"result\">{results}</div>{sabotages}\
          </live-experiment>",
         claim = escaped(experiment.claim),
+        command = escaped(&command(of, name)),
         sabotages = experiment.sabotages.iter().map(|it| it.html(of)).collect::<String>(),
         results = results.html(name),
     )

@@ -14,7 +14,7 @@
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
-use interview::measured::grouped;
+use interview::measured::{grouped, number_seen};
 use regex::{Captures, Regex};
 
 use crate::{element::pattern, record::Measured};
@@ -104,9 +104,9 @@ fn looked_up(experiment: &str, name: &str, measured: &Measured) -> Result<(f64, 
     }
     let check = report.checks.iter().find(|check| check.check == name);
     let check = check.ok_or("the record has no such figure and no such check")?;
-    let (number, unit) = check.seen.split_once(' ').unwrap_or((&check.seen, ""));
-    let value = number.replace(',', "").parse();
-    Ok((value.map_err(|_| format!("{:?} was seen", check.seen))?, unit.to_owned()))
+    let seen = number_seen(&check.seen);
+    let (value, unit) = seen.ok_or_else(|| format!("{:?} was seen", check.seen))?;
+    Ok((value, unit.to_owned()))
 }
 
 /// A recorded value in the unit of the text.

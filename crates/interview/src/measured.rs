@@ -83,8 +83,7 @@ impl Recorded {
 impl Check {
     /// The number that was seen, with its unit.
     fn figure(&self) -> Option<Figure> {
-        let (number, unit) = self.seen.split_once(' ').unwrap_or((&self.seen, ""));
-        let value = number.replace(',', "").parse().ok()?;
+        let (value, unit) = number_seen(&self.seen)?;
         Some(Figure { name: self.name.clone(), value, unit: unit.to_owned() })
     }
 }
@@ -94,6 +93,12 @@ impl Figure {
     pub fn in_words(&self) -> String {
         format!("{} {}", rounded(self.value), self.unit).trim_end().to_owned()
     }
+}
+
+/// The number that a check saw, with its unit: `1,008 units`. Nothing if it saw something else.
+pub fn number_seen(seen: &str) -> Option<(f64, &str)> {
+    let (number, unit) = seen.split_once(' ').unwrap_or((seen, ""));
+    Some((number.replace(',', "").parse().ok()?, unit))
 }
 
 /// A number with three digits that count: `0.0334`, `12.3`, `123,000`. What was counted has all of its digits.
