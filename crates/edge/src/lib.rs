@@ -6,7 +6,7 @@
 //!
 //! In reading order: what a client sees of an error ([`problem`]), how a body is read ([`json`], [`strict`]) and what
 //! its text may be ([`text`], and `email` with the feature of that name), what surrounds each call ([`frame`]), what
-//! stands in its path ([`path`]), how a header is read and who may call ([`header`]), how a secret comes in ([`secret`], and
+//! stands in its path ([`path`]), how a header is read and who may call ([`header`]), which trace a call belongs to ([`trace`]), how a secret comes in ([`secret`], and
 //! `password` with the feature of that name), which address is the client's ([`client_address`]), how a stranger's name is
 //! looked up ([`lookup`]), and how long we wait for PostgreSQL ([`database`], with the feature `postgres`). With the feature
 //! `connection`, also how HTTP is served over a TLS stream.
@@ -20,6 +20,7 @@ pub mod email;
 pub mod frame;
 pub mod path;
 pub mod header;
+pub mod trace;
 pub mod secret;
 #[cfg(feature = "password")]
 pub mod password;
