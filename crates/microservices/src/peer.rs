@@ -34,8 +34,8 @@ const ATTEMPTS: u32 = 3;
 /// So many failures, one after another, and nobody asks for a while.
 const FAILURES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
-/// For a question about the service itself.
-const LOOK: Duration = Duration::from_millis(500);
+/// For a question about the service itself. Less than what a whole request may take.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How others are asked, and what happens when they fail.
 #[derive(clap::Args, Clone, Debug)]
@@ -232,12 +232,12 @@ impl Peer {
             let answer = request.send().await.map_err(|_| (upstream(Fault::Away), true))?;
             self.understand(answer).await
         };
-        let answer = timeout(left, exchange).await;
-        let answer = answer.unwrap_or(Err((upstream(Fault::TooSlow), true)));
+        let answer = timeout(left, exchange).await.unwrap_or(Err((upstream(Fault::TooSlow), true)));
         if let Some(breaker) = &self.breaker {
-            // A refusal is an answer like another. And a caller in a hurry says nothing about the service.
+            // A refusal is an answer like another. And a caller who had less than half of the time says nothing about the
+            // service. (Not less than all of it: on the way here a little is always spent.)
             match &answer {
-                Err((Error::Upstream(_, Fault::TooSlow), _)) if left < self.longest => {}
+                Err((Error::Upstream(_, Fault::TooSlow), _)) if left < self.longest / 2 => {}
                 answer => {
                     let failed = matches!(answer, Err((Error::Upstream(..), _)));
                     breaker.learn(!failed, Instant::now());
