@@ -78,12 +78,16 @@ impl Shop {
         let at_once = if self.patience.one_by_one { 1 } else { 16 };
         let others = async {
             let others = self.recommendations.with(call, id).await?;
-            let items = stream::iter(others).map(|id| self.item(call, id));
+            // Whoever is asked for two and tells of thousands must not make us ask for them all.
+            let items = stream::iter(others).take(10).map(|id| self.item(call, id));
             items.buffered(at_once).try_collect::<Vec<_>>().await
         };
         let unless_essential = async {
             match others.await {
-                Err(Error::Upstream(..)) if !self.patience.no_fallback => Ok(None),
+                // Refused: a product that the catalogue does not have. Nobody asked for that one.
+                Err(Error::Upstream(..) | Error::Refused(..)) if !self.patience.no_fallback => {
+                    Ok(None)
+                }
                 others => others.map(Some),
             }
         };

@@ -31,8 +31,8 @@ pub fn experiment() -> Experiment {
     .needs(&[Need::Linux])
     .sabotage(Sabotage {
         file: "src/shop.rs",
-        replace: "Err(Error::Upstream(..)) if !self.patience.no_fallback => Ok(None),",
-        with: "Err(Error::Upstream(..)) if self.patience.no_fallback => Ok(None),",
+        replace: "if !self.patience.no_fallback => {",
+        with: "if self.patience.no_fallback => {",
         check: PAGES,
     })
 }
