@@ -46,7 +46,8 @@ impl Payments {
     // ANCHOR: charge
     /// The payment for this key. Where a bank moves the money, it gets the key too, and asking it again moves none.
     pub async fn charge(&self, _: &Call, charge: Charge) -> Result<Payment> {
-        if charge.cents > LIMIT {
+        // Below zero, a mistake in pricing would pay the customer.
+        if !(0..=LIMIT).contains(&charge.cents) {
             return Err(Error::DECLINED);
         }
         // A payment that was there is told of again, and nobody minds.
