@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::{Extension, MatchedPath, Query, Request, State};
+use axum::extract::{Extension, MatchedPath, Query, Request, State, rejection::JsonRejection};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header::LOCATION};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -29,6 +29,9 @@ const MAX_BODY: usize = 64 * 1_024;
 
 /// The call that this request is; see [`called`].
 type This = Extension<Call>;
+
+/// A question of another service, if it is one.
+type Asked<A> = std::result::Result<axum::Json<A>, JsonRejection>;
 
 /// How requests come in.
 #[derive(Clone, Debug)]
@@ -93,7 +96,9 @@ where
     W: Future<Output = Result<Value>> + Send + 'static,
 {
     let Reach::Here(module) = module.clone() else { return Router::new() };
-    let ask = move |Extension(call): This, axum::Json(ask): axum::Json<A>| async move {
+    let ask = move |Extension(call): This, ask: Asked<A>| async move {
+        // Never 422, which is the shop's word for a client's key.
+        let axum::Json(ask) = ask.map_err(|_| Error::BAD_QUESTION)?;
         answer(module, call, ask).await.map(Json)
     };
     Router::new().route(&format!("/internal/{name}"), post(ask))
@@ -165,8 +170,7 @@ async fn history(
     uri: Uri,
 ) -> Result<Json<Value>> {
     let query = Query::<HistoryQuery>::try_from_uri(&uri).map_err(|_| Error::BAD_QUERY)?;
-    let by = query.0.by;
-    let lines = shop.history(&call, number(&id.0)?, by).await?;
+    let lines = shop.history(&call, number(&id.0)?, query.0.by).await?;
     Ok(Json(json!({ "orders": lines })))
 }
 

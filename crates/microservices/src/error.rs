@@ -66,6 +66,8 @@ impl Error {
     pub const BAD_KEY: Self = Self::Refused(400, "send an Idempotency-Key of 1 to 255 characters");
     /// A query that the call does not have.
     pub const BAD_QUERY: Self = Self::Refused(400, "this call does not take this query");
+    /// A question of another service that is not in our contract. That service tells its caller so, and not the customer.
+    pub const BAD_QUESTION: Self = Self::Refused(400, "this module has no such call");
     /// Nothing is here.
     pub const NOT_FOUND: Self = Self::Refused(404, "there is nothing here");
     /// The payment is refused.
