@@ -64,10 +64,10 @@ impl Spans {
         Arc::new(Self { service, kept: Mutex::default() })
     }
 
-    /// Those of one trace.
+    /// Those of one trace; of one that somebody made very long, the first.
     pub fn of(&self, trace: u128) -> Vec<Span> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.spans.iter().filter(|(id, _)| *id == trace).map(|(_, span)| span.clone()).collect()
+        kept.spans.iter().filter(|it| it.0 == trace).map(|it| it.1.clone()).take(500).collect()
     }
 
     /// Some of those that came after this many, each with its trace; and how many there were with them.
