@@ -6,8 +6,9 @@ use futures_util::{StreamExt, future::try_join_all};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicRejectOptions,
-        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+        BasicRejectOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions,
+        QueueDeclareOptions,
     },
     types::FieldTable,
 };
@@ -18,6 +19,9 @@ use crate::module::Numbered;
 
 /// For each call of the broker.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Events that a listener has got and not acknowledged. Without a limit, the broker sends all that has come during an outage.
+const PREFETCH: u16 = 64;
 
 /// All that may listen. Their queues are there before they are: what is told meanwhile waits for them.
 const LISTENERS: [&str; 2] = ["orders", "recommendations"];
@@ -100,6 +104,7 @@ impl Broker {
             Listener::Orders(_) => LISTENERS[0],
             Listener::Recommendations(_) => LISTENERS[1],
         };
+        timeout(PATIENCE, channel.basic_qos(PREFETCH, BasicQosOptions::default())).await??;
         let queue = format!("{}{name}", self.prefix);
         let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
         let consume = channel.basic_consume(queue.as_str().into(), "".into(), options, none);
