@@ -24,6 +24,8 @@ use crate::call::{Span, Spans};
 const EVERY: Duration = Duration::from_millis(200);
 /// For one batch.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Answers after which the specification lets a batch be sent again.
+const AGAIN: [u16; 4] = [429, 502, 503, 504];
 /// Spans in a batch.
 const BATCH: usize = 512;
 const PROTOBUF: &str = "application/x-protobuf";
@@ -42,10 +44,15 @@ pub async fn export(spans: Arc<Spans>, collector: String) -> reqwest::Result<()>
         }
         let batch = batch(spans.service, &some).encode_to_vec();
         let sent = http.post(&url).header(CONTENT_TYPE, PROTOBUF).body(batch).send().await;
-        match sent.and_then(reqwest::Response::error_for_status) {
-            Ok(_) => seen = now,
-            Err(error) => {
-                tracing::debug!(%error, "the collector did not take spans");
+        match sent {
+            Ok(answer) if answer.status().is_success() => seen = now,
+            // It would refuse them again, and all later spans would wait behind them.
+            Ok(answer) if !AGAIN.contains(&answer.status().as_u16()) => {
+                tracing::warn!(status = %answer.status(), "the collector refuses spans");
+                seen = now;
+            }
+            _ => {
+                tracing::debug!("the collector did not take spans");
                 sleep(EVERY).await;
             }
         }
