@@ -66,8 +66,8 @@ impl Load {
     }
 
     /// Waits for the last answer; what became of each, in their order.
-    pub async fn end(self) -> anyhow::Result<Vec<Seen>> {
-        self.sending.await??;
+    pub async fn end(mut self) -> anyhow::Result<Vec<Seen>> {
+        (&mut self.sending).await??;
         Ok(sorted(&self.all))
     }
 
@@ -83,10 +83,19 @@ impl Load {
         self.sending.abort();
         let mut all = sorted(&self.all);
         let answered: BTreeSet<_> = all.iter().map(|it| it.number).collect();
-        let missing = (0..self.sent.load(SeqCst) as u64).filter(|it| !answered.contains(it));
+        // A number may be missing because it was never sent.
+        let lost = self.sent.load(SeqCst).saturating_sub(all.len());
+        let missing = (0_u64..).filter(|it| !answered.contains(it)).take(lost);
         all.extend(missing.map(|number| Seen { number, status: 0 }));
         all.sort_by_key(|it| it.number);
         all
+    }
+}
+
+/// Nothing is sent any more, also where an experiment ends before its load does.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.sending.abort();
     }
 }
 
