@@ -16,11 +16,13 @@ use crate::module::Module::{Gateway, Pricing};
 const RATE: f64 = 20.0;
 /// A page that comes late has not failed.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Of a load that goes on as long as a deployment takes, also on a busy machine.
+const LONGEST: Duration = Duration::from_mins(5);
 const FAILED: &str = "old and new side by side: requests that failed";
 
 #[derive(clap::Args, Clone, Copy, Debug)]
 struct Params {
-    /// Seconds of load for each of the two deployments
+    /// Seconds of load for each of the two deployments: four pauses, beside what its steps take
     #[arg(long, default_value_t = 3.0, value_parser = lab::experiment::seconds)]
     seconds: f64,
 }
@@ -32,7 +34,7 @@ pub fn experiment() -> Experiment {
         "A service is replaced under load while old and new run side by side, and no request fails. Stopped first and started \
          then, it fails requests. The contract test stops a version that means another unit; without it customers see wrong \
          prices. Answers that are none reach no customer",
-        &["--seconds", "1.2"],
+        &["--seconds", "2"],
         run,
     )
     .sabotage(Sabotage {
@@ -53,10 +55,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut services = fixture.services(&Setup::default()).await?;
     let customer = services.customer()?;
     customer.fill(3).await?;
-    let time = Duration::from_secs_f64(params.seconds);
+    // Within it some requests come.
+    let pause = Duration::from_secs_f64(params.seconds / 4.0);
     let address = services.url(Gateway).trim_start_matches("http://").to_owned();
     let load =
-        || Load::begin(&address, RATE, time, PATIENCE, |n| format!("/products/{}", 1 + n % 3));
+        || Load::begin(&address, RATE, LONGEST, PATIENCE, |n| format!("/products/{}", 1 + n % 3));
     let old = services.url(Pricing);
     // The orders ask pricing too, and are told in the same way where there is a registry. Here only pages are asked for.
     lab.progress(0, 3, "old and new side by side");
@@ -65,25 +68,27 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let found = broken(Pricing, &next_url).await?;
     lab.check_eq("the next version: promises that the contract test finds broken", 0, found.len());
     let under_load = load();
-    sleep(time / 4).await;
+    sleep(pause).await;
     moved(&services, &[&old, &next_url]).await?;
-    sleep(time / 4).await;
+    sleep(pause).await;
     moved(&services, &[&next_url]).await?;
     // Whoever has just chosen the old one still finds it (a `preStop` hook does this in Kubernetes).
     sleep(Duration::from_millis(200)).await;
     services.child(Pricing)?.stop().await?;
-    let failed = failures(&under_load.end().await?).unwrap_or(usize::MAX);
+    sleep(pause).await;
+    let failed = failures(&under_load.stop(PATIENCE).await).unwrap_or(usize::MAX);
     lab.check_eq(FAILED, 0, failed);
     lab.progress(1, 3, "stopped first, started then");
     services.child(Pricing)?.restart().await?;
     moved(&services, &[&old]).await?;
     let under_load = load();
-    sleep(time / 4).await;
+    sleep(pause).await;
     services.child(Pricing)?.stop().await?;
     // Most programs need longer to start than ours.
-    sleep(time / 4).await;
+    sleep(pause).await;
     services.child(Pricing)?.restart().await?;
-    let seen = under_load.end().await?;
+    sleep(pause).await;
+    let seen = under_load.stop(PATIENCE).await;
     let naive = failures(&seen).unwrap_or(0);
     lab.check("stopped first, started then: requests that failed", "1 or more", naive, naive >= 1);
     lab.figure(
