@@ -4,14 +4,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use conform::target::within;
-use lab::{Experiment, Lab, Need, Sabotage, Service, fault::Fault};
+use lab::{Experiment, Lab, Need, Sabotage, Service, fault::Fault, load::median};
 use serde_json::{Value, json};
 
 use super::fixture::{Customer, Fixture, Services, Setup, queues};
 use crate::module::Module::{self, Catalogue, Orders, Payments};
 
 const DELAY: Duration = Duration::from_millis(1);
-const SOON: Duration = Duration::from_secs(15);
+/// Only a limit: how long a copy takes is measured.
+const SOON: Duration = Duration::from_mins(1);
+/// Reports in each way.
+const TURNS: u32 = 5;
 const WAYS: [&str; 3] = ["loop", "batch", "copy"];
 const RENAMED: &str = "after a renaming, the copy has the new name";
 
@@ -67,11 +70,18 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (mut rows, mut reports, mut times) = (Vec::new(), Vec::new(), Vec::new());
     for (n, way) in WAYS.into_iter().enumerate() {
         lab.progress(n as u64, 3, way);
-        report(&customer, way).await?;
-        let before = traffic(&services, &proxied)?;
-        let begun = Instant::now();
-        reports.push(report(&customer, way).await?);
-        let time = begun.elapsed().as_secs_f64() * 1e3;
+        let (mut turns, mut before) = (Vec::new(), (0, 0));
+        // The first turn is not counted: it opens connections.
+        for turn in 0..=TURNS {
+            before = traffic(&services, &proxied)?;
+            let begun = Instant::now();
+            let seen = report(&customer, way).await?;
+            if turn > 0 {
+                turns.push(begun.elapsed().as_secs_f64() * 1e3);
+                reports.push(seen);
+            }
+        }
+        let time = median(turns);
         let after = traffic(&services, &proxied)?;
         let (calls, bytes) = (after.0 - before.0, after.1 - before.1);
         rows.push(vec![way.to_owned(), calls.to_string(), bytes.to_string(), format!("{time:.1}")]);
@@ -88,7 +98,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     lab.table("One report of three services' data", &["by", "calls", "bytes", "ms"], rows);
     lab.check_eq(
-        "the three reports are the same",
+        "the reports in all three ways are the same",
         true,
         reports.iter().all(|it| *it == reports[0]),
     );
@@ -114,7 +124,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     lab.check_eq(RENAMED, params.renamings as usize, ages.len());
     if !ages.is_empty() {
-        lab.figure("a copy is old for", lab::load::median(ages), "ms");
+        lab.figure("a copy is old for", median(ages), "ms");
     }
     Ok(())
 }
