@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use conform::target::{eventually, within};
+use conform::target::within;
 use lab::{Experiment, Lab, Sabotage, fault::Fault, load::median, serve::here};
 use serde_json::Value;
 use tokio::time::sleep;
@@ -24,14 +24,18 @@ const IN_FLIGHT: [&str; 2] = ["--in-flight", "12"];
 /// Before the service falls silent.
 const BEFORE: Duration = Duration::from_millis(500);
 /// Of customers, at least.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const PATIENCE: Duration = Duration::from_millis(2_500);
 /// In milliseconds: for a request, for a call, and for a call whose answer the page can do without. The first two are long,
 /// so that a busy machine does not fail for another reason.
-const WITH: [&str; 3] = ["20000", "5000", "200"];
+const WITH: [&str; 3] = ["20000", "5000", "300"];
+/// Slow, but not slow enough to be given up: there and back it is less than half of that.
+const SLOW: Fault = Fault::Delay(Duration::from_millis(60));
+/// Slow pages that are traced. One may be slow for another reason on a busy machine.
+const TRACED: usize = 7;
 /// As most HTTP clients are without a word: they wait for a minute or for ever.
 const WITHOUT: [&str; 3] = ["60000", "60000", "60000"];
 /// Spans leave in batches.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 const ASKED: &str = "with time-outs and a breaker: calls to the silent service ÷ pages";
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -47,7 +51,7 @@ pub fn experiment() -> Experiment {
         "partial-failure",
         "One service falls silent. Without time-outs and a breaker the whole shop stops within seconds, also for customers who \
          do not need that service. With them one box on the page is empty, few calls still go there, and a trace names it, here and in a collector",
-        &["--silent", "2"],
+        &["--silent", "3"],
         run,
     )
     .sabotage(Sabotage {
@@ -94,20 +98,27 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(0, 2, "with time-outs and a breaker");
     let calm = silent(&services, params, &order).await?;
     services.network(Recommendations)?.heal();
-    let recovered = within(Duration::from_secs(5), "all of the page is there again", async || {
-        let page = customer.must_get("/products/1").await?;
+    let recovered = within(SOON, "all of the page is there again", async || {
+        let page = customer.must_get("/products/1").await.unwrap_or_default();
         Ok(page["recommendations"].is_array().then_some(()))
     });
     let recovered = recovered.await.is_ok();
-    // Slow, but not slow enough to be given up.
-    services.network(Recommendations)?.set(Fault::Delay(Duration::from_millis(40)));
-    let named = eventually("a trace of a slow page", async || {
+    services.network(Recommendations)?.set(SLOW);
+    let mut named = Vec::new();
+    for _ in 0..TRACED {
         let trace = customer.traced("/products/1", rand::random::<u128>() | 1).await;
-        Ok(trace.ok().map(|it| it["slowest"]["name"].as_str().unwrap_or_default().to_owned()))
-    });
-    let named = named.await.unwrap_or_default();
-    let collected = collected(&customer, &collector).await;
+        let slowest = trace.map(|it| it["slowest"]["name"].as_str().unwrap_or_default().to_owned());
+        named.push(slowest.unwrap_or_default());
+    }
+    // The one in the middle of all in their order is that of most of them, if there is one.
+    named.sort();
+    let named = named.swap_remove(TRACED / 2);
     services.network(Recommendations)?.heal();
+    let mut collected = false;
+    // A trace may be told before its last span is there. Whether the collector has all of one is tried three times.
+    for _ in 0..3 {
+        collected = collected || self::collected(&customer, &collector).await;
+    }
     lab.progress(1, 2, "without");
     let words = ["--no-breaker"];
     let naive = Setup {
@@ -148,7 +159,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let ratio = calm.asked as f64 / calm.pages.len() as f64;
     lab.check(ASKED, "0.5 or less", format!("{ratio:.2}"), ratio <= 0.5);
     lab.check_eq("when the service is back, all of the page is there again", true, recovered);
-    lab.check_eq("the trace of a slow page names", "recommendations.with".to_owned(), named);
+    lab.check_eq("the traces of most slow pages name", "recommendations.with".to_owned(), named);
     lab.check_eq("a collector got the same spans over OTLP, from all services", true, collected);
     Ok(())
 }
