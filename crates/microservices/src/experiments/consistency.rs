@@ -1,10 +1,6 @@
 //! The process dies between two writes. Which of the two is missing?
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context;
 use conform::target::within;
@@ -23,7 +19,10 @@ use uuid::Uuid;
 use super::fixture::{Fixture, Setup, queues};
 use crate::module::Module::{Orders, Recommendations};
 
-const SOON: Duration = Duration::from_secs(10);
+/// Only a limit.
+const SOON: Duration = Duration::from_secs(30);
+/// What stands in the message to the broker that tells of an order.
+const TOLD: &str = "order_placed";
 /// Where the orders' service takes questions.
 const OURS: &str = "/internal/orders";
 const LOST: &str = "with an outbox: orders that the others have never heard of";
@@ -119,10 +118,10 @@ impl Books {
         Ok(Self { orders: pool(Orders).await?, heard: pool(Recommendations).await? })
     }
 
-    /// How many orders the recommendations do not know, when all is quiet.
+    /// How many orders the recommendations do not know when they know one that was placed after all of them.
     async fn missing(&self, orders: &Child) -> anyhow::Result<u64> {
         // A last order in the way that works: events come in their order.
-        place(orders.url(), OURS, &Uuid::new_v4().to_string()).await;
+        let last = Uuid::new_v4().to_string();
         let known = async || -> anyhow::Result<(BTreeSet<Uuid>, BTreeSet<Uuid>)> {
             let placed: Vec<Uuid> =
                 sqlx::query_scalar("select id from orders.orders").fetch_all(&self.orders).await?;
@@ -130,17 +129,15 @@ impl Books {
             let heard: Vec<Uuid> = sqlx::query_scalar(heard).fetch_all(&self.heard).await?;
             Ok((placed.into_iter().collect(), heard.into_iter().collect()))
         };
-        let before = AtomicUsize::new(usize::MAX);
-        let quiet = within(SOON, "no more events come", async || {
-            let waiting: i64 = sqlx::query_scalar("select count(*) from orders.outbox")
-                .fetch_one(&self.orders)
-                .await?;
+        let told = within(SOON, "the recommendations hear of the last order", async || {
+            // Again under the same key, if it was not taken.
+            place(orders.url(), OURS, &last).await;
+            let find = sqlx::query_scalar::<_, Uuid>("select id from orders.orders where key = $1");
+            let id = find.bind(&last).fetch_optional(&self.orders).await?;
             let (_, heard) = known().await?;
-            let same = before.swap(heard.len(), Relaxed) == heard.len() && waiting == 0;
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            Ok(same.then_some(()))
+            Ok(id.filter(|id| heard.contains(id)).map(drop))
         });
-        quiet.await?;
+        told.await?;
         let (placed, heard) = known().await?;
         Ok(placed.difference(&heard).count() as u64)
     }
@@ -183,7 +180,7 @@ impl Killing<'_> {
             Ok((self.network.messages() == before).then_some(()))
         });
         quiet.await?;
-        let next = self.network.at_message(self.network.messages() + 1, Side::Before);
+        let next = self.network.at_message_with(TOLD, Side::Before);
         let url = self.orders.url().to_owned();
         let (path, key) = (self.path.to_owned(), key.to_owned());
         let placing = tokio::spawn(async move { place(&url, &path, &key).await });
