@@ -1,7 +1,10 @@
 //! Routes move from the monolith to the services, one by one, and back. Does a customer notice?
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -9,6 +12,7 @@ use anyhow::Context;
 use conform::target::within;
 use lab::{Experiment, Lab, Sabotage, child::Child, serve::here};
 use serde_json::{Value, json};
+use tokio::{task::JoinSet, time::sleep};
 
 use super::compare::pricing::Other;
 use super::fixture::{Customer, Fixture, Setup};
@@ -17,6 +21,8 @@ use crate::module::Module::Gateway;
 
 const ROUTES: [&str; 3] = ["products", "orders", "customers"];
 const SOON: Duration = Duration::from_mins(1);
+/// The customer who buys while routes move.
+const BUYER: i64 = 2;
 const PLANTED: &str = "a planted difference is found while it is only shadowed";
 
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -33,8 +39,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "strangler",
-        "Behind a strangler, each route is shadowed, moved to the services, moved back and moved again while customers read, and \
-         no request fails. A difference that was planted is found before any customer sees it",
+        "Behind a strangler, each route is shadowed, moved to the services, moved back and moved again while customers read and \
+         buy, and no request fails and no order is lost or made twice. A difference that was planted is found before any customer sees it",
         &["--compare", "4"],
         run,
     )
@@ -65,6 +71,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     // It goes on as long as the moves take.
     let rate = f64::from(params.rate);
     let load = Load::begin(front.address(), rate, Duration::from_mins(5), SOON, path);
+    // Another customer, so that no history changes while it is compared. Dropped with this function, which ends it.
+    let (mut buying, over) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+    buying.spawn(buy(customer.clone(), Arc::clone(&over)));
     let mut rows = Vec::new();
     for (n, route) in ROUTES.into_iter().enumerate() {
         lab.progress(n as u64, 3, format!("{route} moves"));
@@ -85,6 +94,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         failures(&seen).unwrap_or(usize::MAX),
     );
     lab.figure("requests while routes moved", seen.len() as f64, "");
+    over.store(true, Relaxed);
+    let (placed, refused) = buying.join_next().await.context("nobody bought")??;
+    lab.check("orders that were placed while routes moved", "1 or more", placed, placed >= 1);
+    lab.check_eq("orders that failed while routes moved", 0, refused);
+    let kept = "select count(*) from orders.orders where customer = $1";
+    let kept = sqlx::query_scalar::<_, i64>(kept).bind(BUYER);
+    let kept = kept.fetch_one(&fixture.whole.pool().await?).await?;
+    lab.check_eq("orders that are there, of those that were placed", placed, kept);
     // A new pricing, with a mistake that one looks for.
     set(&customer, "products", "legacy").await?;
     let wrong = here(Other::OtherUnit.router()).await?;
@@ -106,6 +123,22 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let example = routes(&customer).await?["products"]["example"].clone();
     lab.text(format!("What was found: {}", example.as_str().unwrap_or("nothing")));
     Ok(())
+}
+
+/// Buys, sending each order twice under its key, until it is told to end. How many orders were placed, and how many were not or
+/// came to be two.
+async fn buy(customer: Customer, over: Arc<AtomicBool>) -> (i64, i64) {
+    let (mut placed, mut refused) = (0, 0);
+    while !over.load(Relaxed) {
+        let key = format!("moving-{}", placed + refused);
+        let first = customer.must_buy(BUYER, 1, &key).await;
+        match (first, customer.must_buy(BUYER, 1, &key).await) {
+            (Ok(first), Ok(second)) if first["id"] == second["id"] => placed += 1,
+            _ => refused += 1,
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    (placed, refused)
 }
 
 async fn set(customer: &Customer, route: &str, mode: &str) -> anyhow::Result<()> {
