@@ -41,16 +41,23 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// The program in `examples/microservices/`, on a free port; and its address. Nothing if there is no Python.
+/// The program in `examples/microservices/`, on a free port; and its address. Nothing if there is no Python. A program that
+/// does not start is an error, and no reason to skip.
 async fn python() -> anyhow::Result<Option<(Child, String)>> {
+    let version = Command::new("python3").arg("--version").stdin(Stdio::null()).output().await;
+    if !version.is_ok_and(|it| it.status.success()) {
+        return Ok(None);
+    }
     let file = workspace().join("examples/microservices/pricing.py");
     let mut command = Command::new("python3");
     command.arg(file).arg("0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let Ok(mut process) = command.kill_on_drop(true).spawn() else { return Ok(None) };
+    let mut process = command.kill_on_drop(true).spawn()?;
     let mut lines = BufReader::new(process.stdout.take().context("piped")?).lines();
     let line = timeout(Duration::from_secs(30), lines.next_line()).await;
     let line = line.context("it did not listen within 30 s")??.unwrap_or_default();
-    Ok(line.strip_prefix("listening on ").map(|url| (process, url.to_owned())))
+    let url =
+        line.strip_prefix("listening on ").context("pricing.py does not say where it listens")?;
+    Ok(Some((process, url.to_owned())))
 }
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
