@@ -19,6 +19,8 @@ import urllib.parse
 CONTRACT = "1"
 TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 SPANS = collections.deque(maxlen=20_000)
+# In bytes: many times the longest question.
+MAX_BODY = 65_536
 
 
 def quote(question):
@@ -41,12 +43,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         begun, at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
-        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        length = self.headers.get("content-length", "")
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MAX_BODY:
+            # What follows is not read, so the connection cannot go on.
+            self.close_connection = True
+            return self.answer(413, {"title": "Content Too Large", "status": 413})
+        body = self.rfile.read(int(length))
         if self.path != "/internal/pricing":
             return self.answer(404, {"title": "Not Found", "status": 404})
         try:
             status, body = 200, quote(json.loads(body))
-        except ValueError:
+        except (ValueError, RecursionError):
             status, body = 400, {"title": "Bad Request", "status": 400}
         self.keep_span(begun, at)
         self.answer(status, body)
@@ -57,7 +64,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             status, body = 200, {"name": "pricing", "version": "python", "contract": CONTRACT}
         elif url.path.startswith("/internal/spans/"):
             trace = url.path.rsplit("/", 1)[1]
-            status, body = 200, [span for its, span in SPANS if its == trace]
+            # A copy: other threads add to it. And no more of them than an answer may have.
+            status, body = 200, [span for its, span in list(SPANS) if its == trace][:500]
         elif url.path in ("/healthz", "/readyz"):
             status, body = 200, {"status": "alive"}
         else:
