@@ -27,6 +27,7 @@ use microservices::{
     peer::VERSION,
     pricing::{Question, quote},
 };
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -49,6 +50,9 @@ lab::tests![
     a_service_that_resets_every_connection_is_missing_and_no_more,
     a_service_that_sends_for_ever_is_given_up,
     a_service_whose_clock_is_wrong_is_found_by_its_durations,
+    a_silent_service_that_may_take_all_the_time_is_given_up_too,
+    recommendations_that_cannot_be_shown_leave_the_page_as_it_is,
+    a_service_refuses_what_is_not_in_its_contract,
     a_service_whose_place_was_not_said_does_not_start,
     pricing_says_the_same_over_grpc,
     spans_wait_for_a_collector_that_is_away,
@@ -205,6 +209,61 @@ async fn a_service_whose_clock_is_wrong_is_found_by_its_durations() -> Outcome {
     Ok(())
 }
 
+/// The orders may take as long as the whole request, and a little of that is spent when they are asked.
+async fn a_silent_service_that_may_take_all_the_time_is_given_up_too() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let setup =
+        Setup { time_outs: ["400", "400", "400"], proxied: &[Module::Orders], ..Setup::default() };
+    let services = fixture.services(&setup).await?;
+    let customer = services.customer()?;
+    services.network(Module::Orders)?.set(Fault::BlackHole);
+    eventually("the orders are not asked any more", async || {
+        let answer = customer.get("/orders/00000000-0000-4000-8000-000000000000").await?;
+        ensure!(answer.status() == 503, "{answer:?}");
+        Ok(answer.text().await?.contains("is not asked for a moment").then_some(()))
+    })
+    .await
+}
+
+/// Products that nobody sells, and thousands of one.
+async fn recommendations_that_cannot_be_shown_leave_the_page_as_it_is() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let services = fixture.services(&Setup::default()).await?;
+    let customer = services.customer()?;
+    customer.fill(1).await?;
+    for (recommended, shown) in [(json!([7, 8]), None), (json!(vec![1; 5_000]), Some(10))] {
+        let told = move || async move { ([("x-contract", VERSION)], Json(recommended)) };
+        let wrong = here(Router::new().route("/internal/recommendations", post(told))).await?;
+        let url = format!("http://{}", wrong.host);
+        customer.put("/admin/services/recommendations", &json!([url])).await?;
+        let page = customer.must_get("/products/1").await?;
+        let seen = page["recommendations"].as_array().map(Vec::len);
+        ensure!(page["cents"] == 1_001 && seen == shown, "{page}");
+    }
+    Ok(())
+}
+
+/// 422 would be taken for a key that came with another body.
+async fn a_service_refuses_what_is_not_in_its_contract() -> Outcome {
+    let fixture = Fixture::fresh().await?;
+    let payments = fixture.service(Module::Payments, false).start().await?;
+    let target = Target::new(payments.url(), None)?;
+    let charge =
+        |cents: i64| json!({ "charge": { "key": new_key(), "customer": 1, "cents": cents } });
+    for (question, status) in [
+        (charge(100), 200_u16),
+        (charge(-1), 409),
+        (charge(10_000_001), 409),
+        (json!({ "charge": { "cents": 1 } }), 400),
+        (json!({ "refund": 1 }), 400),
+    ] {
+        let post = target.request(Method::POST, "internal/payments").json(&question);
+        let answer = target.send(post).await?;
+        ensure!(answer.status() == status, "{question}: {answer:?}");
+    }
+    Ok(())
+}
+
 fn new_trace() -> u128 {
     u128::from(new_number().unsigned_abs())
 }
@@ -267,6 +326,10 @@ async fn the_manifests_have_probes_limits_and_disruption_budgets() -> Outcome {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     let list: Value =
         serde_saphyr::from_str(&fs::read_to_string(folder.join("kustomization.yaml"))?)?;
+    for file in list["resources"].as_array().context("no resources")? {
+        let file = file.as_str().context("no name of a file")?;
+        ensure!(folder.join(file).is_file(), "{file} is in the list, and is not there");
+    }
     for module in [&Module::SERVICES[..], &[Module::Gateway]].concat() {
         let (name, file) = (module.name(), format!("{}.yaml", module.name()));
         let listed = list["resources"].as_array().context("no resources")?;
@@ -291,6 +354,14 @@ async fn the_manifests_have_probes_limits_and_disruption_budgets() -> Outcome {
         }
         ensure!(container["resources"]["limits"]["memory"].is_string(), "{file}: no limit");
         ensure!(service["kind"] == "Service" && service["metadata"]["name"] == name, "{file}");
+        let labels = &spec["template"]["metadata"]["labels"];
+        for selector in [
+            &spec["selector"]["matchLabels"],
+            &service["spec"]["selector"],
+            &budget["spec"]["selector"]["matchLabels"],
+        ] {
+            ensure!(labels["app"] == name && selector == labels, "{file}: {selector}");
+        }
         let (replicas, least) = (&spec["replicas"], &budget["spec"]["minAvailable"]);
         ensure!(replicas.as_u64() > least.as_u64() && least == 1, "{file}: {replicas} and {least}");
     }
