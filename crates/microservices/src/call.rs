@@ -112,9 +112,8 @@ impl Call {
         if left.is_zero() {
             return Err(Error::TOO_LATE);
         }
-        let trace = only(headers, TRACEPARENT).and_then(Trace::parse);
         let new = || Trace { id: random::<u128>() | 1, span: 0, sampled: true };
-        let trace = trace.unwrap_or_else(new);
+        let trace = only(headers, TRACEPARENT).and_then(Trace::parse).unwrap_or_else(new);
         Ok(Self { deadline: Instant::now() + left, trace, spans: Arc::clone(spans) })
     }
 

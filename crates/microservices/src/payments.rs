@@ -57,7 +57,7 @@ impl Payments {
                 insert into payments.payments (id, key, customer, cents)
                 values ($1, $2, $3, $4)
                 on conflict (key) do update set key = excluded.key
-                returning id, cents
+                returning id, customer, cents
             ), told as (
                 insert into payments.outbox (event)
                 select jsonb_build_object('kind', 'paid', 'of', id)
@@ -65,12 +65,14 @@ impl Payments {
             )
             select id, cents
             from paid
+            where customer = $3 and cents = $4
             "#,
         );
         let insert = insert.bind(Uuid::now_v7()).bind(&charge.key).bind(charge.customer);
         let insert = insert.bind(charge.cents);
-        let payment = self.database.within(async |it| insert.fetch_one(it).await).await?;
-        if payment.cents == charge.cents { Ok(payment) } else { Err(Error::KEY_REUSED) }
+        let payment = self.database.within(async |it| insert.fetch_optional(it).await).await?;
+        // Nobody gets what another customer has paid, or another sum.
+        payment.ok_or(Error::KEY_REUSED)
     }
     // ANCHOR_END: charge
 

@@ -243,15 +243,20 @@ async fn recommendations_that_cannot_be_shown_leave_the_page_as_it_is() -> Outco
     Ok(())
 }
 
-/// 422 would be taken for a key that came with another body.
+/// 422 is for a key that came with another body, and for nothing else.
 async fn a_service_refuses_what_is_not_in_its_contract() -> Outcome {
     let fixture = Fixture::fresh().await?;
     let payments = fixture.service(Module::Payments, false).start().await?;
     let target = Target::new(payments.url(), None)?;
     let charge =
         |cents: i64| json!({ "charge": { "key": new_key(), "customer": 1, "cents": cents } });
+    let mut of_another = charge(100);
+    let mine = of_another.clone();
+    of_another["charge"]["customer"] = json!(2);
     for (question, status) in [
-        (charge(100), 200_u16),
+        (mine.clone(), 200_u16),
+        (mine, 200),
+        (of_another, 422),
         (charge(-1), 409),
         (charge(10_000_001), 409),
         (json!({ "charge": { "cents": 1 } }), 400),
