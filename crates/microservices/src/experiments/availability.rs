@@ -60,6 +60,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             let child = services.child(CHAIN[bit])?;
             if up >> bit & 1 == 1 { child.restart().await? } else { child.kill().await? }
         }
+        // What is not counted finds out which connections lead to a process that was killed.
+        let _ = customer.get("/products/1").await;
         let (mut orders, mut pages) = (0, 0);
         for n in 0..params.requests {
             let key = format!("{step}-{n}");
