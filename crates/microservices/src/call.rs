@@ -4,14 +4,14 @@
 //! trace is W3C's `traceparent`. Each service keeps the spans that it made; whoever asks for a trace collects them.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use axum::http::HeaderMap;
-use edge::header::only;
-use edge::trace::{TRACEPARENT, Trace};
+use edge::{header::only, trace::TRACEPARENT, trace::Trace};
 use rand::random;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, serde::rfc3339};
@@ -30,10 +30,10 @@ pub struct Span {
     pub id: String,
     /// The span that it is a part of, if that is known.
     pub parent: String,
-    /// The process that did it.
-    pub service: String,
+    /// The process that did it. Each process has a few names, and allocates none of them for a span of its own.
+    pub service: Cow<'static, str>,
     /// What.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// By the clock of that process, which may differ from others'.
     #[serde(with = "rfc3339")]
     pub at: OffsetDateTime,
@@ -128,7 +128,7 @@ impl Call {
     /// Does this work within a new span of this name.
     pub async fn span<T, E, F>(
         &self,
-        name: impl Into<String>,
+        name: impl Into<Cow<'static, str>>,
         work: impl FnOnce(Self) -> F,
     ) -> std::result::Result<T, E>
     where
@@ -218,7 +218,7 @@ mod tests {
         call.span("outer", inner).await.unwrap_err();
         call.span("other", |_| async { Ok::<_, ()>(()) }).await.unwrap();
         let spans = call.spans.of(call.trace.id);
-        let seen: Vec<_> = spans.iter().map(|it| (it.name.as_str(), it.failed)).collect();
+        let seen: Vec<_> = spans.iter().map(|it| (&*it.name, it.failed)).collect();
         assert_eq!(seen, [("inner", true), ("outer", true), ("other", false)]);
         assert_eq!(spans[0].parent, spans[1].id);
     }

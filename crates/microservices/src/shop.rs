@@ -183,7 +183,7 @@ mod tests {
             id: id.into(),
             parent: parent.into(),
             service: "some".into(),
-            name: id.into(),
+            name: id.to_owned().into(),
             // By a clock of its own: what is within the page seems to begin years before it.
             at: OffsetDateTime::UNIX_EPOCH + Duration::days(if id == "page" { 9_999 } else { 0 }),
             micros,

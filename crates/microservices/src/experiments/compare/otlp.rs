@@ -85,7 +85,7 @@ fn sent(trace: u128, span: &Span) -> Sent {
         span_id: id(&span.id).to_be_bytes().to_vec(),
         // A span without a parent has none, and not one of zeros.
         parent_span_id: if parent == 0 { Vec::new() } else { parent.to_be_bytes().to_vec() },
-        name: span.name.clone(),
+        name: span.name.to_string(),
         start_time_unix_nano: begun,
         end_time_unix_nano: begun.saturating_add(span.micros.saturating_mul(1_000)),
         status: Some(Status { code: code.into(), ..Default::default() }),
