@@ -33,7 +33,7 @@ pub fn experiment() -> Experiment {
     Experiment::new(
         "join",
         "A customer's orders with the names of the products and the payments: in a loop it takes two calls for each order, \
-         in a batch three, from copies one. A copy may be old, here for some tens of milliseconds",
+         in a batch three, from copies one. A copy may be old, for as long as an event is on its way",
         &["--orders", "10", "--renamings", "2"],
         run,
     )
