@@ -35,7 +35,7 @@ const PROTOBUF: &str = "application/x-protobuf";
 /// not sent when the process ends is lost. No request waits for any of this.
 pub async fn export(spans: Arc<Spans>, collector: String) -> reqwest::Result<()> {
     let http = Client::builder().no_proxy().timeout(PATIENCE).build()?;
-    let (url, mut seen) = (format!("{collector}/v1/traces"), 0);
+    let (url, mut seen) = (format!("{}/v1/traces", collector.trim_end_matches('/')), 0);
     loop {
         let (some, now) = spans.after(seen, BATCH);
         if some.is_empty() {

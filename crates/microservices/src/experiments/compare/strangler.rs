@@ -81,6 +81,7 @@ struct Answer {
 
 /// Stands before the program at these addresses.
 pub fn router(legacy: String, modern: String) -> anyhow::Result<Router> {
+    let [legacy, modern] = [legacy, modern].map(|it| it.trim_end_matches('/').to_owned());
     let redirect = reqwest::redirect::Policy::none();
     let http = Client::builder().no_proxy().redirect(redirect).timeout(LONGEST).build()?;
     let names = ["products", "orders", "customers"];
@@ -164,7 +165,10 @@ impl Strangler {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Answer> {
-        let away = |_| Error::Upstream("the shop", Fault::Away);
+        let away = |error: reqwest::Error| {
+            let fault = if error.is_timeout() { Fault::TooSlow } else { Fault::Away };
+            Error::Upstream("the shop", fault)
+        };
         let path = uri.path_and_query().map_or("/", |it| it.as_str());
         let mut request = self.http.request(method.clone(), format!("{side}{path}"));
         for name in ["content-type", "idempotency-key", "x-timeout-ms", "traceparent"] {
