@@ -13,7 +13,7 @@ use tokio::{
 
 use super::compare::contract::broken;
 use super::fixture::{Fixture, Setup};
-use crate::module::Module::Pricing;
+use crate::module::Module::{Catalogue, Orders, Payments, Pricing};
 
 const BROKEN: &str = "promises that pricing in Python does not keep";
 
@@ -77,6 +77,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         anyhow::Ok(pages)
     };
     let ours = pages().await?;
+    let our_order = customer.must_buy(1, 1, "ours").await?["cents"].clone();
     let found = broken(Pricing, &url).await?;
     for promise in &found {
         lab.text(promise);
@@ -85,6 +86,19 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     customer.put("/admin/services/pricing", &json!([url])).await?;
     let theirs = pages().await.unwrap_or_default();
     lab.check_eq("pages are the same with either", true, ours == theirs);
+    // The orders are told where pricing is when they start.
+    let mut orders = fixture.service(Orders, false).args(&["--call-timeout-ms", "5000"]);
+    for (name, url) in [
+        ("catalogue", services.url(Catalogue)),
+        ("pricing", url),
+        ("payments", services.url(Payments)),
+    ] {
+        orders = orders.arg("--at").arg(format!("{name}={url}"));
+    }
+    let orders = orders.args(&["--timeout-ms", "20000"]).start().await?;
+    customer.put("/admin/services/orders", &json!([orders.url()])).await?;
+    let their_order = customer.must_buy(1, 1, "theirs").await.unwrap_or_default()["cents"].clone();
+    lab.check_eq("an order costs the same with either", our_order, their_order);
     let trace = customer.traced("/products/1", 0x00ab_cdef).await?;
     let spans = trace["spans"].as_array().context("no spans")?;
     ensure!(!spans.is_empty(), "{trace}");
