@@ -3,14 +3,19 @@
 //! Whoever calls a service writes down the calls that it makes and what it needs of the answers. The service's own
 //! build tries them before it is deployed (Pact does the same).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use reqwest::Client;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::module::Module;
-use crate::peer::{CONTRACT, VERSION, says_json};
+use crate::peer::{CONTRACT, VERSION, says_json, whole};
+
+/// For one answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Of an answer, in bytes: many times the longest.
+const MAX_BODY: usize = 1 << 20;
 
 /// A question that somebody asks, and what it needs to hear.
 #[derive(Clone, Debug)]
@@ -60,7 +65,7 @@ pub fn interactions() -> Vec<Interaction> {
 
 /// What a provider at this address does not keep of what is relied on. None: it may be deployed.
 pub async fn broken(provider: Module, url: &str) -> reqwest::Result<Vec<String>> {
-    let http = Client::builder().no_proxy().build()?;
+    let http = Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let mut broken = Vec::new();
     for it in interactions().into_iter().filter(|it| it.provider == provider) {
         let path = format!("{url}/internal/{}", provider.name());
@@ -68,10 +73,13 @@ pub async fn broken(provider: Module, url: &str) -> reqwest::Result<Vec<String>>
         let headers = answer.headers();
         let told = says_json(headers) && headers.get(CONTRACT).is_some_and(|it| it == VERSION);
         let status = answer.status();
-        let seen = answer.json::<Value>().await.unwrap_or_default();
-        if !(status.is_success() && told && covers(&seen, &it.needs)) {
+        let body = whole(answer, MAX_BODY).await.unwrap_or_default();
+        // What is no JSON is not `null`, which is an answer too.
+        let seen = serde_json::from_slice::<Value>(&body).ok();
+        let kept = seen.as_ref().is_some_and(|seen| covers(seen, &it.needs));
+        if !(status.is_success() && told && kept) {
             let (consumer, asked, needs) = (it.consumer.name(), it.question, it.needs);
-            broken.push(format!("{consumer} needs {needs} for {asked}, got {status} {seen}"));
+            broken.push(format!("{consumer} needs {needs} for {asked}, got {status} {seen:?}"));
         }
     }
     Ok(broken)
