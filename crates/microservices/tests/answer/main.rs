@@ -331,6 +331,7 @@ async fn the_manifests_have_probes_limits_and_disruption_budgets() -> Outcome {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     let list: Value =
         serde_saphyr::from_str(&fs::read_to_string(folder.join("kustomization.yaml"))?)?;
+    let compose = fs::read_to_string(folder.join("compose.yaml"))?;
     for file in list["resources"].as_array().context("no resources")? {
         let file = file.as_str().context("no name of a file")?;
         ensure!(folder.join(file).is_file(), "{file} is in the list, and is not there");
@@ -353,6 +354,13 @@ async fn the_manifests_have_probes_limits_and_disruption_budgets() -> Outcome {
         for asked in module.asks() {
             let at = json!(format!("{0}=http://{0}:8080", asked.name()));
             ensure!(words.contains(&at), "{file}: {words:?}");
+        }
+        let only = format!("\"--only\", \"{name}\"");
+        let line = compose.lines().find(|line| line.contains(&only));
+        let line = line.with_context(|| format!("compose.yaml has no {name}"))?;
+        for asked in module.asks() {
+            let at = format!("\"{0}=http://{0}:8080\"", asked.name());
+            ensure!(line.contains(&at), "compose.yaml: {line}");
         }
         for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
             ensure!(container[probe]["httpGet"]["path"] == path, "{file}: {probe}");
