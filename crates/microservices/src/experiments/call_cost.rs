@@ -352,7 +352,8 @@ async fn throughputs(
     // second, when the machine is warmer or busier. The first turn is not counted.
     for turn in 0..7 {
         lab.progress(turn, 7, "pages with spans, and without");
-        for sampled in if turn % 2 == 0 { [0, 1] } else { [1, 0] } {
+        let both = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
+        for sampled in both {
             let before = cpu_seconds(monolith.pid());
             let outcome = under_load(monolith.url(), &get("/products/1", sampled), stop).await?;
             let seconds = cpu_seconds(monolith.pid()).zip(before).map(|(now, then)| now - then);
