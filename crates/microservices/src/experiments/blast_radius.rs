@@ -39,7 +39,8 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
-    let mut monolith = fixture.monolith().args(&["--with-bugs"]).start().await?;
+    let words = ["--with-bugs", "--timeout-ms", "20000"];
+    let mut monolith = fixture.monolith().args(&words).start().await?;
     let shop = Customer::of(monolith.url())?;
     shop.fill(1).await?;
     let bugs = ["--with-bugs"];

@@ -344,7 +344,7 @@ async fn throughputs(
     let trace = services.customer()?.traced(&format!("/orders/{id}"), 0x2000).await?;
     let calls = calls_of_the_gateway(&trace)?.len();
     lab.check_eq("an order through the gateway: its calls to other services", 1, calls);
-    let monolith = fixture.monolith().start().await?;
+    let monolith = fixture.monolith().args(&["--timeout-ms", "20000"]).start().await?;
     let shop = Customer::of(monolith.url())?;
     shop.fill(1).await?;
     let (mut rates, mut used) = ([const { Vec::new() }; 2], [0.0; 2]);

@@ -35,7 +35,7 @@ pub fn experiment() -> Experiment {
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let fixture = Fixture::of(&lab).await?;
-    let monolith = fixture.monolith().start().await?;
+    let monolith = fixture.monolith().args(&["--timeout-ms", "20000"]).start().await?;
     let shop = Customer::of(monolith.url())?;
     let mut services = fixture.services(&Setup::default()).await?;
     let customer = services.customer()?;
