@@ -53,11 +53,11 @@ pub fn experiment() -> Experiment {
 /// What is killed within a second of its declaration comes back without a leader on one node of 3.10.8, for good
 /// (compare rabbitmq-server issue 10070; tried with 0.4, 0.7, 1.5 and 4 s). Nobody declares queues while the broker
 /// is dying, so ours are older than that.
-const SETTLED: Duration = Duration::from_secs(3);
+pub(super) const SETTLED: Duration = Duration::from_secs(3);
 /// Accepted notifications of which one can say that they were a load.
 const ENOUGH: usize = 50;
 /// What does not come within this time after the last restart is lost.
-const LOST_AFTER: Duration = Duration::from_secs(45);
+pub(super) const LOST_AFTER: Duration = Duration::from_secs(45);
 /// A broker that has come back serves all its queues by then, or it is restarted again, and that is counted.
 const COMES_BACK: Duration = Duration::from_secs(20);
 
