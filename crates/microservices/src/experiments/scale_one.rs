@@ -1,7 +1,7 @@
 //! Only pricing is hot. What does it take to have more of it?
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Sabotage, Target, child::Child, fault::Proxy};
+use lab::{Experiment, Lab, Sabotage, child::Child, fault::Proxy};
 use serde_json::json;
 
 use super::fixture::{Customer, Fixture, Setup};
@@ -20,8 +20,8 @@ struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "scale-one",
-        "Pricing alone can have a second instance, which gets half of the calls. It needs less memory than a second monolith; \
-         but six processes need more than twice the memory of one monolith to begin with",
+        "Pricing alone can have a second instance, which gets half of the calls. In memory a shop as small as this \
+         saves nothing by it: six processes need more than twice the memory of one monolith to begin with",
         &["--pages", "60"],
         run,
     )
@@ -72,18 +72,11 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         rows.push(row(module.name(), memory, own));
     }
     lab.table("Memory of each process", &["process", "MiB", "without files"], rows);
-    let check = "one more instance of pricing needs less memory than one more monolith";
-    lab.check_eq(check, true, pricing < whole);
     let check = "all six processes ÷ one monolith, memory";
     lab.check(check, "2 or more", format!("{:.1}", sum / whole), sum / whole >= 2.0);
     lab.figure("the monolith", whole, "MiB");
     lab.figure("one more instance of pricing", pricing, "MiB");
-    lab.figure_with_target(
-        "one more instance of pricing ÷ one more monolith, memory",
-        pricing / whole,
-        "",
-        Target::AtMost(0.9),
-    );
+    lab.figure("one more instance of pricing ÷ one more monolith, memory", pricing / whole, "");
     lab.figure(check, sum / whole, "");
     if let Some((sum, whole)) = sum_own.zip(whole_own) {
         let name = "all six processes ÷ one monolith, memory without the program's file";
