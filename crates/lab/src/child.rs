@@ -60,6 +60,8 @@ pub(crate) fn is_this() -> bool {
 pub struct ChildBuilder {
     /// The answer that it serves, if it serves one.
     serves: Option<OsString>,
+    /// The program that starts it, with arguments; nothing if we start it ourselves.
+    under: Vec<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     lines: Option<usize>,
@@ -75,6 +77,14 @@ impl ChildBuilder {
     /// Adds arguments.
     pub fn args(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(OsString::from));
+        self
+    }
+
+    /// Starts it by another program, which is given our path and arguments behind its own:
+    /// `.under(["unshare", "--pid", "--fork"])`. That program must leave standard input, standard output and the
+    /// environment alone. The child's [pid](Child::pid) and its end are those of that program.
+    pub fn under(mut self, words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.under.extend(words.into_iter().map(Into::into));
         self
     }
 
@@ -96,7 +106,10 @@ impl ChildBuilder {
 
     /// Starts it on a free port, or on the port given by `--port`, and waits until it listens.
     pub async fn start(self) -> anyhow::Result<Child> {
-        let mut command = command(this_program()?);
+        let program = this_program()?;
+        let mut words = self.under.iter().map(OsString::as_os_str).chain([program.as_os_str()]);
+        let mut command = command(words.next().context("it has a program")?);
+        command.args(words);
         if let Some(answer) = &self.serves {
             // A new free port for each start. A later `--port` overrides it.
             command.arg(answer).args(["serve", "--port", &port::free()?.to_string()]);

@@ -124,6 +124,18 @@ impl Serving {
         serve(self.listener, router, stop).await
     }
 
+    /// The same, but it stops when `stop` completes. For an answer that does something between the signal and the moment
+    /// at which it takes no more connections, or that ignores signals. Take [`asked_to_stop`] before this call.
+    pub async fn run_until(
+        self,
+        router: Router,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        self.announce();
+        let router = self.guarded(router);
+        serve(self.listener, router, stop).await
+    }
+
     /// The same over TLS.
     pub async fn run_tls(mut self, router: Router, config: ServerConfig) -> anyhow::Result<()> {
         self.url.set_scheme("https").map_err(|()| anyhow!("{} has no host", self.url))?;

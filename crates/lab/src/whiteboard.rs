@@ -38,7 +38,8 @@ pub(crate) fn was_served() -> bool {
 
 /// `--whiteboard`, for a command of an answer that has such a version.
 pub(crate) fn flag(help: &'static str) -> Arg {
-    Arg::new(WORD).long(WORD).action(ArgAction::SetTrue).help(help)
+    // It may stand twice: an experiment may start this version beside the answer, also when it tries this version.
+    Arg::new(WORD).long(WORD).action(ArgAction::SetTrue).overrides_with(WORD).help(help)
 }
 
 /// Whether the option is set. A command without the [`flag`] does not have it.
