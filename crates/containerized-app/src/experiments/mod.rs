@@ -1,6 +1,34 @@
 //! Which claims does this answer make?
 
+mod containers;
+pub mod fixture;
+mod python;
+
+mod draining;
+mod health;
+mod layers;
+pub mod manifests;
+mod memory;
+mod root;
+mod secrets;
+mod signals;
+mod size;
+mod start;
+mod zombies;
+
 /// Every experiment, in the order of the chapter.
 pub fn all() -> Vec<lab::Experiment> {
-    vec![]
+    vec![
+        signals::experiment(),
+        draining::experiment(),
+        zombies::experiment(),
+        health::experiment(),
+        memory::experiment(),
+        root::experiment(),
+        secrets::experiment(),
+        layers::experiment(),
+        size::experiment(),
+        manifests::experiment(),
+        start::experiment(),
+    ]
 }

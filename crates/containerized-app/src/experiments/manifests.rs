@@ -1,0 +1,160 @@
+//! Would the orchestrator take our manifests, and would we notice a mistake in them?
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{ConfigMap, Service},
+    networking::v1::NetworkPolicy,
+    policy::v1::PodDisruptionBudget,
+};
+use lab::{Experiment, Lab, Sabotage};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::fixture::FOLDER;
+use crate::manifest::check;
+
+/// What can be chosen.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Params {}
+
+/// The experiment.
+pub fn experiment() -> Experiment {
+    Experiment::new(
+        "manifests",
+        "Every manifest of ours is valid for the newest Kubernetes whose types we have, and our rules find nothing in it. Of \
+         sixteen planted mistakes, each is found; Kubernetes itself would refuse two of them",
+        &[],
+        run,
+    )
+    .sabotage(Sabotage {
+        file: "src/manifest.rs",
+        replace: r#"path("livenessProbe") != path("readinessProbe")"#,
+        with: r#"path("livenessProbe") == path("livenessProbe")"#,
+        check: "planted mistakes that are found",
+    })
+}
+
+/// A mistake: what it is, what it replaces in our manifests, and with what.
+const MISTAKES: [(&str, &str, &str); 16] = [
+    ("a misspelt probe", "livenessProbe:", "livenesProbe:"),
+    ("a misspelt limit", "limits:\n              memory: 256Mi", "limit:\n              memory: 256Mi"),
+    ("no limit of memory", "            limits:\n              memory: 256Mi\n", ""),
+    ("no request of CPU", "              cpu: 100m\n", ""),
+    ("the tag `latest`", "registry.example/app:1.0.0", "registry.example/app:latest"),
+    ("no tag, and a registry with a port", "registry.example/app:1.0.0", "registry.example:5000/app"),
+    ("root", "        runAsUser: 65532\n", "        runAsUser: 0\n"),
+    ("a file system that can be written", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+    ("all capabilities", "            capabilities:\n              drop:\n                - ALL\n", ""),
+    ("privileges can be gained", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true"),
+    ("a selector that matches nothing", "    matchLabels:\n      app: app\n  strategy", "    matchLabels:\n      app: web\n  strategy"),
+    ("a service that matches nothing", "  selector:\n    app: app\n  ports", "  selector:\n    app: web\n  ports"),
+    ("liveness that asks the backend", "livenessProbe:\n            httpGet:\n              path: /healthz", "livenessProbe:\n            httpGet:\n              path: /readyz"),
+    ("a grace period that is too short", "terminationGracePeriodSeconds: 30", "terminationGracePeriodSeconds: 10"),
+    ("a budget that blocks every drain", "minAvailable: 2", "minAvailable: 3"),
+    ("a secret in the manifest", "          envFrom:\n", "          env:\n            - name: API_TOKEN\n              value: hunter2\n          envFrom:\n"),
+];
+
+async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
+    let mut invalid = 0;
+    for (file, manifest) in ours()? {
+        if let Err(error) = is_valid(&manifest) {
+            invalid += 1;
+            lab.text(format_args!("{file}: {error:#}"));
+        }
+    }
+    lab.check_eq("manifests of ours that are not valid", 0, invalid);
+    let manifests: Vec<_> = ours()?.into_iter().map(|(_, manifest)| manifest).collect();
+    let findings = check(&manifests);
+    findings.iter().for_each(|it| lab.text(format_args!("{}: {}", it.about, it.says)));
+    lab.check_eq("what our rules find in our manifests", 0, findings.len());
+
+    let texts = texts()?;
+    let (mut rows, mut found, mut refused) = (Vec::new(), 0, 0);
+    for (name, replace, with) in MISTAKES {
+        let mut places = 0;
+        let mut manifests = Vec::new();
+        for text in texts.values() {
+            places += text.matches(replace).count();
+            manifests.extend(read(&text.replacen(replace, with, 1))?);
+        }
+        anyhow::ensure!(places >= 1, "{name}: nothing to replace");
+        let schema = manifests.iter().find_map(|it| is_valid(it).err()).map(|it| it.to_string());
+        let rules: Vec<_> = check(&manifests).into_iter().map(|it| it.says.to_owned()).collect();
+        found += usize::from(schema.is_some() || !rules.is_empty());
+        refused += usize::from(schema.is_some());
+        let by = schema.or_else(|| rules.first().cloned());
+        rows.push(vec![name.to_owned(), by.unwrap_or_else(|| "not found".to_owned())]);
+    }
+    lab.check_eq("planted mistakes that are found", MISTAKES.len(), found);
+    lab.check_eq("planted mistakes that the types alone refuse", 2, refused);
+    lab.figure("planted mistakes that Kubernetes takes without a word", (MISTAKES.len() - refused) as f64, "");
+    lab.table("Planted mistakes", &["mistake", "what is said"], rows);
+    Ok(())
+}
+
+/// The files of our base, by their names, but for kustomize's own.
+fn texts() -> anyhow::Result<BTreeMap<String, String>> {
+    let mut texts = BTreeMap::new();
+    for entry in fs::read_dir(Path::new(FOLDER).join("deploy/base"))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != "kustomization.yaml" {
+            texts.insert(name, fs::read_to_string(entry.path())?);
+        }
+    }
+    Ok(texts)
+}
+
+/// Our manifests, with the names of their files.
+pub fn ours() -> anyhow::Result<Vec<(String, Value)>> {
+    let mut all = Vec::new();
+    for (name, text) in texts()? {
+        let manifests = read(&text).with_context(|| name.clone())?;
+        all.extend(manifests.into_iter().map(|manifest| (name.clone(), manifest)));
+    }
+    Ok(all)
+}
+
+fn read(text: &str) -> anyhow::Result<Vec<Value>> {
+    let parts = text.split("\n---\n").filter(|part| !part.trim().is_empty());
+    parts.map(|part| Ok(serde_saphyr::from_str(part)?)).collect()
+}
+
+/// Whether Kubernetes has such a kind, and every field of it.
+fn is_valid(manifest: &Value) -> anyhow::Result<()> {
+    let kind = |field: &str| manifest[field].as_str().unwrap_or_default();
+    match (kind("apiVersion"), kind("kind")) {
+        ("apps/v1", "Deployment") => fits::<Deployment>(manifest),
+        ("v1", "Service") => fits::<Service>(manifest),
+        ("v1", "ConfigMap") => fits::<ConfigMap>(manifest),
+        ("policy/v1", "PodDisruptionBudget") => fits::<PodDisruptionBudget>(manifest),
+        ("autoscaling/v2", "HorizontalPodAutoscaler") => fits::<HorizontalPodAutoscaler>(manifest),
+        ("networking.k8s.io/v1", "NetworkPolicy") => fits::<NetworkPolicy>(manifest),
+        (version, kind) => bail!("no kind {kind} in {version}"),
+    }
+}
+
+/// The types leave out what they do not know. So what does not come back is no field.
+fn fits<T: DeserializeOwned + Serialize>(manifest: &Value) -> anyhow::Result<()> {
+    let typed: T = serde_json::from_value(manifest.clone())?;
+    match missing(manifest, &serde_json::to_value(typed)?) {
+        Some(field) => bail!("there is no field {field}"),
+        None => Ok(()),
+    }
+}
+
+fn missing(given: &Value, known: &Value) -> Option<String> {
+    match given {
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| match known.get(name) {
+            None => Some(name.clone()),
+            Some(known) => missing(value, known).map(|inside| format!("{name}.{inside}")),
+        }),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(n, item)| missing(item, known.get(n)?))
+        }
+        _ => None,
+    }
+}
