@@ -96,7 +96,9 @@ impl Proof {
     fn fingerprint(&self, folder: &Path) -> anyhow::Result<String> {
         let mut files: Vec<_> = self.files.iter().map(|file| folder.join(file)).collect();
         files.push(folder.join("Cargo.toml"));
-        files.extend(files_below(&folder.join("migrations"))?);
+        for part in ["migrations", "app", "deploy", "Dockerfile"] {
+            files.extend(files_below(&folder.join(part))?);
+        }
         for file in files_below(&folder.join("src"))? {
             if self.depends_on(&folder.join("src"), &file)? {
                 files.push(file);
@@ -135,11 +137,14 @@ impl Proof {
     }
 }
 
-/// Every file below a folder, if there is one.
+/// Every file below a folder, if there is one. A file is below itself.
 pub fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     if !folder.exists() {
         return Ok(files);
+    }
+    if folder.is_file() {
+        return Ok(vec![folder.to_owned()]);
     }
     for entry in folder.read_dir().with_context(|| folder.display().to_string())? {
         let path = entry?.path();
@@ -218,7 +223,7 @@ mod tests {
         let proof = Proof::of_exercise(&exercise);
         assert!(!proof.is_noted().unwrap());
         for file in
-            ["src/lib.rs", "src/new.rs", "exercises/sum.md", "exercises/sum.wrong.rs", "Cargo.toml"]
+            ["src/lib.rs", "src/new.rs", "Dockerfile", "exercises/sum.md", "exercises/sum.wrong.rs", "Cargo.toml"]
         {
             assert!(matters(folder.path(), &proof, file), "{file}");
         }
