@@ -82,35 +82,37 @@ fn selects(selector: &Value, labels: &Value) -> bool {
     wanted.is_some_and(|all| !all.is_empty() && all.iter().all(|(key, value)| labels[key] == *value))
 }
 
-type Rule<T> = (&'static str, fn(T) -> bool);
+type PodRule = (&'static str, fn(&Value) -> bool);
+/// It looks at a container in its pod.
+type ContainerRule = (&'static str, fn(&Value, &Value) -> bool);
 
 // ANCHOR: container-rules
 /// What has to hold for each container.
-const CONTAINER: [Rule<(&Value, &Value)>; 11] = [
-    ("no limit of memory: one leak takes the whole node", |(_, container)| {
+const CONTAINER: [ContainerRule; 11] = [
+    ("no limit of memory: one leak takes the whole node", |_, container| {
         container["resources"]["limits"]["memory"].is_string()
     }),
-    ("no requests: the scheduler takes it for free", |(_, container)| {
+    ("no requests: the scheduler takes it for free", |_, container| {
         let requests = &container["resources"]["requests"];
         !requests["memory"].is_null() && !requests["cpu"].is_null()
     }),
-    ("an image without a fixed tag: what runs depends on the day", |(_, container)| {
+    ("an image without a fixed tag: what runs depends on the day", |_, container| {
         let image = container["image"].as_str().unwrap_or_default();
         let name = image.rsplit('/').next().unwrap_or_default();
         image.contains("@sha256:")
             || name.split_once(':').is_some_and(|(_, tag)| !tag.is_empty() && tag != "latest")
     }),
-    ("no readiness probe: requests come before it listens", |(_, container)| {
+    ("no readiness probe: requests come before it listens", |_, container| {
         container["readinessProbe"]["httpGet"].is_object()
     }),
-    ("no liveness probe: a process that hangs stays", |(_, container)| {
+    ("no liveness probe: a process that hangs stays", |_, container| {
         container["livenessProbe"]["httpGet"].is_object()
     }),
-    ("liveness asks what readiness asks: a backend that is away restarts everything", |(_, it)| {
+    ("liveness asks what readiness asks: a backend that is away restarts everything", |_, it| {
         let path = |probe: &str| it[probe]["httpGet"]["path"].as_str();
         path("livenessProbe").is_none() || path("livenessProbe") != path("readinessProbe")
     }),
-    ("a probe asks a port that the container does not name", |(_, container)| {
+    ("a probe asks a port that the container does not name", |_, container| {
         ["readinessProbe", "livenessProbe"].iter().all(|probe| {
             let port = &container[*probe]["httpGet"]["port"];
             port.is_null()
@@ -118,16 +120,16 @@ const CONTAINER: [Rule<(&Value, &Value)>; 11] = [
                     .any(|it| it["name"] == *port || it["containerPort"] == *port)
         })
     }),
-    ("it may run as root", |(pod, container)| Rights::of(pod, container).user.is_some()),
-    ("it keeps rights of root", |(pod, it)| Rights::of(pod, it).no_capabilities),
-    ("it may gain privileges", |(pod, it)| Rights::of(pod, it).no_new_privileges),
-    ("its root file system can be written", |(pod, it)| Rights::of(pod, it).read_only),
+    ("it may run as root", |pod, container| Rights::of(pod, container).user.is_some()),
+    ("it keeps rights of root", |pod, it| Rights::of(pod, it).no_capabilities),
+    ("it may gain privileges", |pod, it| Rights::of(pod, it).no_new_privileges),
+    ("its root file system can be written", |pod, it| Rights::of(pod, it).read_only),
 ];
 // ANCHOR_END: container-rules
 
 // ANCHOR: pod-rules
 /// What has to hold for each pod.
-const POD: [Rule<&Value>; 3] = [
+const POD: [PodRule; 3] = [
     ("the grace period is not longer than the wait before SIGTERM and the longest job", |pod| {
         let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
         let waits = |it: &Value| it["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64();
@@ -164,7 +166,7 @@ pub fn check(manifests: &[Value]) -> Vec<Finding> {
             rule("its selector does not choose its own pods", selects(selector, labels(manifest)));
             POD.iter().for_each(|(says, holds)| rule(says, holds(pod)));
             for container in containers(pod) {
-                CONTAINER.iter().for_each(|(says, holds)| rule(says, holds((pod, container))));
+                CONTAINER.iter().for_each(|(says, holds)| rule(says, holds(pod, container)));
                 let clear = list(&container["env"]).any(|variable| {
                     let name = variable["name"].as_str().unwrap_or_default();
                     variable["value"].is_string() && SECRET.iter().any(|it| name.contains(it))
@@ -232,7 +234,7 @@ mod tests {
             ("app:latest", false),
             ("registry:5000/app", false),
         ] {
-            assert_eq!(holds((&json!({}), &json!({ "image": image }))), good, "{image}");
+            assert_eq!(holds(&json!({}), &json!({ "image": image })), good, "{image}");
         }
     }
 }

@@ -23,6 +23,7 @@ tests![
     keys_are_deleted_with_their_prefix,
     a_killed_child_comes_back_on_the_same_port,
     a_paused_child_answers_after_it_is_resumed,
+    a_child_under_another_program_serves_and_ends_with_us,
     a_server_of_ones_own_is_killed_and_restarted_and_nobody_else_notices,
 ];
 
@@ -170,6 +171,20 @@ async fn a_paused_child_answers_after_it_is_resumed() -> Outcome {
     child.resume()?;
     ensure!(reqwest::get(&url).await?.status() == 200);
     Ok(())
+}
+
+async fn a_child_under_another_program_serves_and_ends_with_us() -> Outcome {
+    // A shell that stays, so that the child is not the process that we know.
+    let under = ["sh", "-c", r#"echo begun >&2; "$0" "$@"; exit $?"#];
+    let child = Child::serve("containerized-app").under(under).start().await?;
+    let url = format!("{}/healthz", child.url());
+    ensure!(reqwest::get(&url).await?.status() == 200);
+    ensure!(child.log().contains("begun"), "{}", child.log());
+    drop(child);
+    eventually("it ends, though only the shell was killed", async || {
+        Ok(reqwest::get(&url).await.is_err().then_some(()))
+    })
+    .await
 }
 
 async fn a_server_of_ones_own_is_killed_and_restarted_and_nobody_else_notices() -> Outcome {
