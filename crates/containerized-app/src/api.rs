@@ -83,10 +83,7 @@ async fn ready(State(api): State<Arc<Api>>) -> Result<Json<Value>, Error> {
 }
 // ANCHOR_END: ready
 
-async fn job(
-    State(api): State<Arc<Api>>,
-    Json(asked): Json<Asked>,
-) -> Result<Json<Job>, Error> {
+async fn job(State(api): State<Arc<Api>>, Json(asked): Json<Asked>) -> Result<Json<Job>, Error> {
     // While it drains, it takes what still comes.
     if api.lifecycle.phase() == Phase::Starting {
         return Err(Error::NotReady("it starts"));

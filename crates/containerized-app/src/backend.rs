@@ -51,8 +51,13 @@ mod tests {
     #[test]
     fn an_address_has_a_host_and_a_port() {
         for (address, good) in [
-            ("127.0.0.1:6379", true), ("cache:6379", true), ("[::1]:6379", true),
-            ("cache", false), (":6379", false), ("cache:", false), ("cache:0", false),
+            ("127.0.0.1:6379", true),
+            ("cache:6379", true),
+            ("[::1]:6379", true),
+            ("cache", false),
+            (":6379", false),
+            ("cache:", false),
+            ("cache:0", false),
             ("cache:65536", false),
         ] {
             assert_eq!(address.parse::<Backend>().is_ok(), good, "{address}");

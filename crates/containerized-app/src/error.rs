@@ -35,10 +35,8 @@ impl IntoResponse for Error {
             Self::Invalid(errors) => {
                 Problem::new(StatusCode::UNPROCESSABLE_ENTITY, words).errors(errors)
             }
-            Self::NotReady(_) | Self::Full => {
-                Problem::new(StatusCode::SERVICE_UNAVAILABLE, words)
-                    .retry_after(Duration::from_secs(1))
-            }
+            Self::NotReady(_) | Self::Full => Problem::new(StatusCode::SERVICE_UNAVAILABLE, words)
+                .retry_after(Duration::from_secs(1)),
             Self::NoShell => Problem::new(StatusCode::NOT_IMPLEMENTED, words),
             Self::NoProcess(error) => {
                 tracing::error!(%error, "no process");

@@ -58,8 +58,10 @@ async fn serve(options: Options, serving: Serving) -> anyhow::Result<()> {
     let service = Service::new(&options);
     let (router, stop) = (service.router(), service.stop(signal));
     tokio::select! {
-        served = serving.run_until(router, stop) => served,
+        // First, so that a service without a warm-up is ready when it says that it listens.
+        biased;
         never = service.work() => match never {},
+        served = serving.run_until(router, stop) => served,
     }
 }
 

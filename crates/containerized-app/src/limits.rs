@@ -37,10 +37,7 @@ impl Limits {
             let mut parts = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { continue };
             for folder in folders(mounted, controllers, group) {
-                limits = limits.and(Self {
-                    memory: memory(&folder),
-                    cpus: cpus(&folder),
-                });
+                limits = limits.and(Self { memory: memory(&folder), cpus: cpus(&folder) });
             }
         }
         limits
@@ -57,7 +54,11 @@ impl Limits {
     /// How many threads can do work at the same time.
     pub fn workers(self, cores: usize) -> usize {
         let allowed = self.cpus.map_or(cores, |cpus| {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few cores")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a few cores"
+            )]
             let whole = cpus.ceil().max(1.0) as usize;
             whole
         });

@@ -79,7 +79,8 @@ fn labels(manifest: &Value) -> &Value {
 /// Whether a selector chooses what has these labels. An empty one chooses nothing that we could want.
 fn selects(selector: &Value, labels: &Value) -> bool {
     let wanted = selector.as_object();
-    wanted.is_some_and(|all| !all.is_empty() && all.iter().all(|(key, value)| labels[key] == *value))
+    wanted
+        .is_some_and(|all| !all.is_empty() && all.iter().all(|(key, value)| labels[key] == *value))
 }
 
 type PodRule = (&'static str, fn(&Value) -> bool);
@@ -194,7 +195,10 @@ pub fn check(manifests: &[Value]) -> Vec<Finding> {
                 let is_it = |it: &&Value| {
                     it["kind"] == target["kind"] && it["metadata"]["name"] == target["name"]
                 };
-                rule("it scales something that is not there", manifests.iter().any(|it| is_it(&it)));
+                rule(
+                    "it scales something that is not there",
+                    manifests.iter().any(|it| is_it(&it)),
+                );
             }
             _ => {}
         }

@@ -65,7 +65,12 @@ impl Service {
     /// What it does beside its calls: it warms up, and collects orphans. Poll this until the calls have ended.
     pub async fn work(&self) -> Infallible {
         let warm = async {
-            self.api.lifecycle.start(sleep(self.warm_up)).await;
+            let work = async {
+                if !self.warm_up.is_zero() {
+                    sleep(self.warm_up).await;
+                }
+            };
+            self.api.lifecycle.start(work).await;
             pending::<Infallible>().await
         };
         tokio::select! {

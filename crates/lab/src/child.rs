@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
@@ -40,6 +40,18 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 /// The path of this executable.
 pub fn this_program() -> anyhow::Result<PathBuf> {
     executable::path()
+}
+
+/// The file of this executable, for another program that starts it or copies it. After cargo has replaced it with a new build,
+/// this is the new one, or an error.
+pub fn program_file() -> anyhow::Result<PathBuf> {
+    let file = std::env::current_exe()?;
+    ensure!(
+        file.exists(),
+        "{} is gone: this program was built again; start it again",
+        file.display()
+    );
+    Ok(file)
 }
 
 /// Whether this process is such a child. If it is, it ends when its parent ends, from this call on.
@@ -106,7 +118,8 @@ impl ChildBuilder {
 
     /// Starts it on a free port, or on the port given by `--port`, and waits until it listens.
     pub async fn start(self) -> anyhow::Result<Child> {
-        let program = this_program()?;
+        // The name that stays right would be that other program's own.
+        let program = if self.under.is_empty() { this_program()? } else { program_file()? };
         let mut words = self.under.iter().map(OsString::as_os_str).chain([program.as_os_str()]);
         let mut command = command(words.next().context("it has a program")?);
         command.args(words);

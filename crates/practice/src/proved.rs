@@ -222,9 +222,14 @@ mod tests {
         let (folder, exercise) = exercise(unit());
         let proof = Proof::of_exercise(&exercise);
         assert!(!proof.is_noted().unwrap());
-        for file in
-            ["src/lib.rs", "src/new.rs", "Dockerfile", "exercises/sum.md", "exercises/sum.wrong.rs", "Cargo.toml"]
-        {
+        for file in [
+            "src/lib.rs",
+            "src/new.rs",
+            "Dockerfile",
+            "exercises/sum.md",
+            "exercises/sum.wrong.rs",
+            "Cargo.toml",
+        ] {
             assert!(matters(folder.path(), &proof, file), "{file}");
         }
         for file in ["src/cases/mod.rs", "src/experiments/big_sum.rs", "src/experiments/fixture.rs"]

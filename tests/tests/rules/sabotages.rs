@@ -32,7 +32,8 @@ fn is_possible(answer: &Path, sabotage: &Sabotage) -> Result<(), String> {
     let about_the_answer =
         ["src/experiments/", "src/cases/"].iter().any(|part| file.starts_with(part));
     // Of an answer about containers, these are parts too.
-    let is_part = ["src/", "Dockerfile", "app/", "deploy/"].iter().any(|part| file.starts_with(part));
+    let is_part =
+        ["src/", "Dockerfile", "app/", "deploy/"].iter().any(|part| file.starts_with(part));
     if !is_part || about_the_answer || *file == "src/whiteboard.rs" {
         return Err(format!("{file} is no part of the answer itself"));
     }

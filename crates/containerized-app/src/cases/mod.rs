@@ -119,10 +119,12 @@ async fn who_says_which_rights_and_limits_the_process_has(target: &Target) -> Ou
 
 async fn memory_is_taken_and_given_back(target: &Target) -> Outcome {
     for _ in 0..3 {
-        let eaten = json_of(target.ask(Method::POST, "eat?mib=1&milliseconds=10").await?, 200).await?;
+        let eaten =
+            json_of(target.ask(Method::POST, "eat?mib=1&milliseconds=10").await?, 200).await?;
         equal("the field `mib`", integer(&eaten, "mib")?, 1)?;
     }
-    for query in ["", "?mib=", "?mib=0", "?mib=-1", "?mib=1.5", "?mib=1025", "?mib=99999999999999"] {
+    for query in ["", "?mib=", "?mib=0", "?mib=-1", "?mib=1.5", "?mib=1025", "?mib=99999999999999"]
+    {
         invalid(target.ask(Method::POST, &format!("eat{query}")).await?, "mib").await?;
     }
     let late = target.ask(Method::POST, "eat?mib=1&milliseconds=10001").await?;

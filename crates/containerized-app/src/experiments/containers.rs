@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use lab::{
     Lab,
-    child::{ChildBuilder, this_program},
+    child::{ChildBuilder, program_file},
     group::ContainerEngine,
     skip,
 };
@@ -18,15 +18,15 @@ use tokio::process::Command;
 
 use super::{
     fixture::FOLDER,
-    python::{Python, say},
+    python::{Python, keep, say},
 };
 
 const ROOTFS: &str = include_str!("rootfs.sh");
 const PYTHON_BASE: &str = include_str!("python-base.sh");
 /// What the attempts of a container need.
-const TOOLS: [&str; 18] = [
-    "sh", "cat", "chmod", "chown", "chroot", "cp", "echo", "env", "id", "ls", "mkdir", "mknod",
-    "mount", "rm", "sleep", "stat", "touch", "true",
+const TOOLS: [&str; 17] = [
+    "sh", "cat", "chmod", "chown", "chroot", "cp", "env", "id", "ls", "mkdir", "mknod", "mount",
+    "rm", "sleep", "stat", "touch", "true",
 ];
 
 /// An engine, and a folder for what it is given.
@@ -53,7 +53,7 @@ impl Containers {
         let (script, root) = (self.path("rootfs.sh"), self.path("program"));
         fs::write(&script, ROOTFS)?;
         let mut make = Command::new("sh");
-        make.arg(&script).arg(&root).args(TOOLS).arg(this_program()?);
+        make.arg(&script).arg(&root).args(TOOLS).arg(program_file()?);
         say(&mut make).await.context("no image of this machine's files can be made")?;
         // A program that anybody may run as root.
         let suid = root.join("bin/id-as-root");
@@ -66,7 +66,7 @@ impl Containers {
 
     /// Prepares our program in a container of that image.
     pub fn run(&self, lab: &Lab, name: &str, options: &[&str]) -> anyhow::Result<ChildBuilder> {
-        let program = this_program()?;
+        let program = program_file()?;
         let program = program.to_str().context("a path that is no text")?;
         let (url, mount) = (self.engine.url()?, format!("{program}:{program}:ro"));
         let engine = ["docker", "--host", &url, "run", "--interactive", "--network", "host"];
@@ -80,33 +80,37 @@ impl Containers {
     pub async fn import_python(&self) -> anyhow::Result<()> {
         let python = Python::with_packages().await;
         let python = python.map_err(|error| skip(format!("{error:#}")))?;
-        let base = python.wheels.with_file_name(
-            python.wheels.file_name().and_then(|name| name.to_str()).unwrap_or_default().replace("wheels", "base"),
-        );
+        let base = &python.base;
         if !base.exists() {
             let parent = base.parent().context("it has a folder")?;
             let made = tempfile::tempdir_in(parent)?;
-            let scripts = [("rootfs.sh", ROOTFS), ("python-base.sh", PYTHON_BASE)];
-            for (name, text) in scripts {
+            for (name, text) in [("rootfs.sh", ROOTFS), ("python-base.sh", PYTHON_BASE)] {
                 fs::write(self.path(name), text)?;
             }
             let mut make = Command::new("sh");
-            make.arg(self.path("python-base.sh")).arg(made.path()).arg(&python.wheels);
-            let made_it = say(make.arg(self.path("rootfs.sh"))).await;
-            made_it.map_err(|error| skip(format!("no image can be made of this Python: {error:#}")))?;
-            let made = made.keep();
-            if fs::rename(&made, &base).is_err() {
-                fs::remove_dir_all(&made)?;
-            }
+            make.arg(self.path("python-base.sh"))
+                .arg(made.path().join("whole"))
+                .arg(&python.wheels);
+            let said = say(make.arg(self.path("rootfs.sh"))).await;
+            said.map_err(|error| skip(format!("no image can be made of this Python: {error:#}")))?;
+            keep(made, base)?;
         }
-        self.engine.import(&base, "files").await?;
         let context = self.path("bases");
         fs::create_dir_all(&context)?;
-        let path = "/usr/local/bin:/usr/bin:/bin";
-        let whole = format!("FROM files\nENV PATH={path} PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1\n");
-        let slim = format!("FROM files AS all\nRUN rm -rf /wheels /usr/local/bin/pip /usr/local/lib/python3*/site-packages/pip*\nFROM scratch\nCOPY --from=all / /\nENV PATH={path}\n");
-        self.build(&whole, &context, "python:3.11", &[]).await?;
-        self.build(&slim, &context, "python:3.11-slim", &[]).await.map(drop)
+        for (folder, image, more) in [
+            (
+                "whole",
+                "python:3.11",
+                "PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1",
+            ),
+            ("slim", "python:3.11-slim", ""),
+        ] {
+            self.engine.import(&base.join(folder), folder).await?;
+            let dockerfile =
+                format!("FROM {folder}\nENV PATH=/usr/local/bin:/usr/bin:/bin {more}\n");
+            self.build(&dockerfile, &context, image, &[]).await?;
+        }
+        Ok(())
     }
 
     /// A copy of the app's folder, to build from and to change. With packages named, these are its requirements.
@@ -143,10 +147,15 @@ impl Containers {
     pub async fn holds(&self, image: &str, bytes: &str) -> anyhow::Result<bool> {
         let saved = self.path("saved.tar");
         self.engine.docker(&["save", "--output", &saved.display().to_string(), image]).await?;
-        let image = fs::read(&saved)?;
-        ensure!(!image.is_empty(), "nothing was saved");
-        let needle = bytes.as_bytes();
-        Ok(image.windows(needle.len()).any(|window| window == needle))
+        ensure!(fs::metadata(&saved)?.len() > 0, "nothing was saved");
+        let mut grep = Command::new("grep");
+        grep.args(["--quiet", "--text", "--fixed-strings", "--regexp", bytes]).arg(&saved);
+        let status = grep.status().await.context("it needs grep")?;
+        match status.code() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => bail!("grep: {status}"),
+        }
     }
 
     /// What the engine knows of an image or of a container.

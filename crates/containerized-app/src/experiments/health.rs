@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use lab::{
-    Experiment, Lab, Need, Sabotage, Service, child::Child, experiment::seconds, harness::eventually,
-    stack::own::OwnServer,
+    Experiment, Lab, Need, Sabotage, Service, child::Child, experiment::seconds,
+    harness::eventually, stack::own::OwnServer,
 };
 use tokio::{task::JoinSet, time::timeout};
 
@@ -93,7 +93,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     lab.table(
         "The backend is away, and comes back",
-        &["liveness asks", "restarts", "in rotation meanwhile", "answer meanwhile", "in rotation after"],
+        &[
+            "liveness asks",
+            "restarts",
+            "in rotation meanwhile",
+            "answer meanwhile",
+            "in rotation after",
+        ],
         rows,
     );
     Ok(())

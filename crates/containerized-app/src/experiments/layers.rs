@@ -88,7 +88,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.table(
         "One line of code changes",
-        &["Dockerfile", "first build (s)", "built again (s)", "new layers (KiB)", "installed again"],
+        &[
+            "Dockerfile",
+            "first build (s)",
+            "built again (s)",
+            "new layers (KiB)",
+            "installed again",
+        ],
         rows,
     );
     Ok(())

@@ -41,21 +41,61 @@ pub fn experiment() -> Experiment {
 /// A mistake: what it is, what it replaces in our manifests, and with what.
 const MISTAKES: [(&str, &str, &str); 16] = [
     ("a misspelt probe", "livenessProbe:", "livenesProbe:"),
-    ("a misspelt limit", "limits:\n              memory: 256Mi", "limit:\n              memory: 256Mi"),
+    (
+        "a misspelt limit",
+        "limits:\n              memory: 256Mi",
+        "limit:\n              memory: 256Mi",
+    ),
     ("no limit of memory", "            limits:\n              memory: 256Mi\n", ""),
     ("no request of CPU", "              cpu: 100m\n", ""),
     ("the tag `latest`", "registry.example/app:1.0.0", "registry.example/app:latest"),
-    ("no tag, and a registry with a port", "registry.example/app:1.0.0", "registry.example:5000/app"),
+    (
+        "no tag, and a registry with a port",
+        "registry.example/app:1.0.0",
+        "registry.example:5000/app",
+    ),
     ("root", "        runAsUser: 65532\n", "        runAsUser: 0\n"),
-    ("a file system that can be written", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
-    ("all capabilities", "            capabilities:\n              drop:\n                - ALL\n", ""),
-    ("privileges can be gained", "allowPrivilegeEscalation: false", "allowPrivilegeEscalation: true"),
-    ("a selector that matches nothing", "    matchLabels:\n      app: app\n  strategy", "    matchLabels:\n      app: web\n  strategy"),
-    ("a service that matches nothing", "  selector:\n    app: app\n  ports", "  selector:\n    app: web\n  ports"),
-    ("liveness that asks the backend", "livenessProbe:\n            httpGet:\n              path: /healthz", "livenessProbe:\n            httpGet:\n              path: /readyz"),
-    ("a grace period that is too short", "terminationGracePeriodSeconds: 30", "terminationGracePeriodSeconds: 10"),
+    (
+        "a file system that can be written",
+        "readOnlyRootFilesystem: true",
+        "readOnlyRootFilesystem: false",
+    ),
+    (
+        "all capabilities",
+        "            capabilities:\n              drop:\n                - ALL\n",
+        "",
+    ),
+    (
+        "privileges can be gained",
+        "allowPrivilegeEscalation: false",
+        "allowPrivilegeEscalation: true",
+    ),
+    (
+        "a selector that matches nothing",
+        "    matchLabels:\n      app: app\n  strategy",
+        "    matchLabels:\n      app: web\n  strategy",
+    ),
+    (
+        "a service that matches nothing",
+        "  selector:\n    app: app\n  ports",
+        "  selector:\n    app: web\n  ports",
+    ),
+    (
+        "liveness that asks the backend",
+        "livenessProbe:\n            httpGet:\n              path: /healthz",
+        "livenessProbe:\n            httpGet:\n              path: /readyz",
+    ),
+    (
+        "a grace period that is too short",
+        "terminationGracePeriodSeconds: 30",
+        "terminationGracePeriodSeconds: 10",
+    ),
     ("a budget that blocks every drain", "minAvailable: 2", "minAvailable: 3"),
-    ("a secret in the manifest", "          envFrom:\n", "          env:\n            - name: API_TOKEN\n              value: hunter2\n          envFrom:\n"),
+    (
+        "a secret in the manifest",
+        "          envFrom:\n",
+        "          env:\n            - name: API_TOKEN\n              value: hunter2\n          envFrom:\n",
+    ),
 ];
 
 async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
@@ -91,7 +131,11 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
     }
     lab.check_eq("planted mistakes that are found", MISTAKES.len(), found);
     lab.check_eq("planted mistakes that the types alone refuse", 2, refused);
-    lab.figure("planted mistakes that Kubernetes takes without a word", (MISTAKES.len() - refused) as f64, "");
+    lab.figure(
+        "planted mistakes that Kubernetes takes without a word",
+        (MISTAKES.len() - refused) as f64,
+        "",
+    );
     lab.table("Planted mistakes", &["mistake", "what is said"], rows);
     Ok(())
 }

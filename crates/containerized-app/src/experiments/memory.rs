@@ -82,7 +82,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         }
     }
     lab.table(
-        format!("{} requests for {} MiB each, below {} MiB", params.requests, params.each, params.limit),
+        format!(
+            "{} requests for {} MiB each, below {} MiB",
+            params.requests, params.each, params.limit
+        ),
         &["program", "served", "refused (503)", "no answer", "exit code", "OOMKilled"],
         rows,
     );

@@ -17,6 +17,8 @@ pub struct Python {
     pub packages: PathBuf,
     /// The same as they were downloaded.
     pub wheels: PathBuf,
+    /// Where the roots of images with this Python are kept.
+    pub base: PathBuf,
 }
 
 impl Python {
@@ -32,7 +34,8 @@ impl Python {
         let folder = lab::stack::workspace().join("target/containerized-app");
         std::fs::create_dir_all(&folder)?;
         let place = |kind: &str| folder.join(format!("{kind}-{}", version.trim()));
-        let this = Self { packages: place("packages"), wheels: place("wheels") };
+        let this =
+            Self { packages: place("packages"), wheels: place("wheels"), base: place("base") };
         if !this.wheels.exists() {
             let made = tempfile::tempdir_in(&folder)?;
             let mut pip = pip(&["download", "--quiet", "--dest"]);
@@ -44,7 +47,9 @@ impl Python {
             let made = tempfile::tempdir_in(&folder)?;
             let mut pip = pip(&["install", "--quiet", "--no-index", "--find-links"]);
             pip.arg(&this.wheels).arg("--target").arg(made.path());
-            say(pip.arg("--requirement").arg(&requirements)).await.context("pip cannot install Flask")?;
+            say(pip.arg("--requirement").arg(&requirements))
+                .await
+                .context("pip cannot install Flask")?;
             keep(made, &this.packages)?;
         }
         Ok(this)
@@ -65,7 +70,7 @@ fn pip(words: &[&str]) -> Command {
 }
 
 /// Gives a folder its name when it is complete. If another process was first, its folder stays.
-fn keep(made: tempfile::TempDir, place: &Path) -> anyhow::Result<()> {
+pub fn keep(made: tempfile::TempDir, place: &Path) -> anyhow::Result<()> {
     let made = made.keep();
     if std::fs::rename(&made, place).is_err() {
         std::fs::remove_dir_all(&made)?;

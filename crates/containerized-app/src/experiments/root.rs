@@ -37,9 +37,15 @@ pub fn experiment() -> Experiment {
 
 /// What is tried, with a shell. Each is true if it succeeds.
 const ATTEMPTS: [(&str, &str); 10] = [
-    ("write a file that is root's onto a mount", "touch /mnt/new && [ $(stat -c %u /mnt/new) = 0 ]"),
+    (
+        "write a file that is root's onto a mount",
+        "touch /mnt/new && [ $(stat -c %u /mnt/new) = 0 ]",
+    ),
     ("read another user's file on the mount", "cat /mnt/private"),
-    ("leave a set-user-ID program on the mount", "cp /bin/id /mnt/id && chmod 4755 /mnt/id && [ $(stat -c %u /mnt/id) = 0 ]"),
+    (
+        "leave a set-user-ID program on the mount",
+        "cp /bin/id /mnt/id && chmod 4755 /mnt/id && [ $(stat -c %u /mnt/id) = 0 ]",
+    ),
     ("change the app", "echo x >> /app/app.py"),
     ("leave a program in a system folder", "cp /bin/id /usr/bin/sh"),
     ("give a file to another user", "touch /tmp/given && chown 1234 /tmp/given"),
@@ -78,7 +84,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     lab.table("Attempts in a container", &columns, rows);
     let (textbook, ours) = (counts[0], counts[counts.len() - 1]);
-    lab.check("attempts that succeed in the textbook's", "at least 8 of 10", textbook, textbook >= 8);
+    lab.check(
+        "attempts that succeed in the textbook's",
+        "at least 8 of 10",
+        textbook,
+        textbook >= 8,
+    );
     lab.check_eq("attempts that succeed with the settings of our manifest", 0, ours);
     lab.figure("attempts that succeed in the textbook's container", textbook as f64, "of 10");
     lab.figure("attempts that succeed with our manifest", ours as f64, "of 10");
@@ -102,11 +113,14 @@ async fn attempt(containers: &Containers, rights: Rights) -> anyhow::Result<Vec<
     std::os::unix::fs::chown(&private, Some(1_234), Some(1_234))?;
     let script: Vec<_> = ATTEMPTS
         .iter()
-        .map(|(_, attempt)| format!("if ({attempt}) >/dev/null 2>&1; then echo yes; else echo no; fi"))
+        .map(|(_, attempt)| {
+            format!("if ({attempt}) >/dev/null 2>&1; then echo yes; else echo no; fi")
+        })
         .collect();
     let (script, flags) = (script.join("\n"), rights.flags());
     let volume = format!("{}:/mnt", mount.path().display());
-    let mut words = vec!["run", "--rm", "--network", "none", "--tmpfs", "/tmp", "--volume", &volume];
+    let mut words =
+        vec!["run", "--rm", "--network", "none", "--tmpfs", "/tmp", "--volume", &volume];
     words.extend(flags.iter().map(String::as_str));
     words.extend(["--env", "PATH=/bin", "program", "sh", "-c", &script]);
     let said = containers.engine.docker(&words).await?;

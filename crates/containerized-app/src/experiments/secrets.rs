@@ -34,15 +34,19 @@ pub fn experiment() -> Experiment {
 
 /// Three ways in which it is often done.
 const WAYS: [(&str, &str); 3] = [
-    ("ARG", "FROM python:3.11\nARG TOKEN\nRUN cat /dev/null\n"),
-    ("ENV", "FROM python:3.11\nARG TOKEN\nENV TOKEN=${TOKEN}\n"),
-    ("a deleted file", "FROM python:3.11\nCOPY token /token\nRUN cat /token > /dev/null && rm /token\n"),
+    ("ARG", "FROM program\nARG TOKEN\nRUN cat /dev/null\n"),
+    ("ENV", "FROM program\nARG TOKEN\nENV TOKEN=${TOKEN}\n"),
+    (
+        "a deleted file",
+        "FROM program\nCOPY token /token\nRUN cat /token > /dev/null && rm /token\n",
+    ),
 ];
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let containers = Containers::start(&lab).await?;
     lab.progress(0, 5, "making a local python:3.11");
     containers.import_python().await?;
+    containers.import_program().await?;
     let secret = secret();
     let context = containers.app("secrets", &params.packages)?;
     fs::write(context.join("token"), &secret)?;
@@ -65,11 +69,16 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("the secret is in our image", false, found);
     let mount = format!("{}:/run/secrets/token:ro", context.join("token").display());
     let read = "print(open('/run/secrets/token').read())";
-    let words = ["run", "--rm", "--network", "none", "--volume", &mount, "ours", "python", "-c", read];
+    let name = ["run", "--rm", "--network", "none", "--volume", &mount, "ours"];
+    let words = [name.as_slice(), &["python", "-c", read]].concat();
     let seen = containers.engine.docker(&words).await?;
     lab.check_eq("our container reads the secret that is mounted", true, seen == secret);
     rows.push(vec!["ours, mounted when it runs".to_owned(), found.to_string()]);
-    lab.table("Who has the image has the secret", &["the secret came by", "found in the image"], rows);
+    lab.table(
+        "Who has the image has the secret",
+        &["the secret came by", "found in the image"],
+        rows,
+    );
     Ok(())
 }
 

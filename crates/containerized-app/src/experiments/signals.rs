@@ -7,7 +7,7 @@ use lab::{Experiment, Lab, Need, Sabotage, experiment::seconds, load::http::Conn
 use rustix::process::Signal;
 use tokio::time::sleep;
 
-use super::fixture::{as_number_one, get, is_there, job, ms, number_one, signal};
+use super::fixture::{as_number_one, is_there, job, ms, number_one, signal, until_ready};
 
 /// What can be chosen.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -124,7 +124,13 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     }
     lab.table(
         "One SIGTERM to number one",
-        &["", "ended after (s)", "exit code", "lost of those in flight", "lost of those taken later"],
+        &[
+            "",
+            "ended after (s)",
+            "exit code",
+            "lost of those in flight",
+            "lost of those taken later",
+        ],
         rows,
     );
     Ok(())
@@ -142,7 +148,7 @@ async fn try_one(lab: &Lab, way: &Way, params: Params) -> anyhow::Result<Seen> {
     }
     let mut child = builder.start().await?;
     let (one, host) = (number_one(&child)?, child.address().to_owned());
-    get(&host, "/").await?;
+    until_ready(&host).await?;
     let first = tokio::spawn(send(host.clone(), params));
     // So that all of them have been taken.
     sleep(ms(params.job_ms / 4)).await;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use lab::{Experiment, Lab, Need, Sabotage, Service, child::this_program};
+use lab::{Experiment, Lab, Need, Sabotage, Service, child::program_file};
 use tokio::process::Command;
 
 use super::{
@@ -99,7 +99,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
 async fn scratch(containers: &Containers) -> anyhow::Result<()> {
     let root = containers.path("scratch");
     fs::create_dir_all(&root)?;
-    let program = this_program()?;
+    let program = program_file()?;
     fs::copy(&program, root.join("app"))?;
     // Without `strip` it is only larger.
     let _ = say(Command::new("strip").arg(root.join("app"))).await;

@@ -78,7 +78,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     match Python::with_packages().await {
         Ok(python) => {
             let gunicorn = ["-m", "gunicorn", "app:app"].as_slice();
-            for (name, words) in [("Flask's own server", ["app.py"].as_slice()), ("gunicorn", gunicorn)] {
+            for (name, words) in
+                [("Flask's own server", ["app.py"].as_slice()), ("gunicorn", gunicorn)]
+            {
                 let mut times = Vec::new();
                 for n in 0..params.starts {
                     lab.progress(n.into(), params.starts.into(), name);
