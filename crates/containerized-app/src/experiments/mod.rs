@@ -5,6 +5,7 @@ pub mod fixture;
 mod python;
 
 mod draining;
+mod flask;
 mod health;
 mod layers;
 pub mod manifests;
@@ -20,6 +21,7 @@ mod zombies;
 pub fn all() -> Vec<lab::Experiment> {
     vec![
         signals::experiment(),
+        flask::experiment(),
         draining::experiment(),
         zombies::experiment(),
         health::experiment(),

@@ -39,12 +39,18 @@ fn socket(home: &Home) -> anyhow::Result<String> {
     Ok(socket)
 }
 
-/// The daemon changes neither the network of this machine nor another daemon's data.
+/// The daemon changes neither the network of this machine nor another daemon's data. It has mounts of its own, which go
+/// with its last process, however that ends: a mount that stays would keep its folder from being removed.
 fn launch(home: &Home, programs: &Programs) -> anyhow::Result<Launch> {
     let folder = text(&home.path)?;
+    let unshare = installed("unshare").next().context("it needs `unshare`, of util-linux")?;
     Launch::new(
-        &programs.server,
+        &unshare,
         &[
+            "--mount",
+            "--propagation",
+            "private",
+            &text(&programs.server)?,
             "--host",
             &format!("unix://{}", socket(home)?),
             "--data-root",
