@@ -8,6 +8,7 @@ mod draining;
 mod flask;
 mod health;
 mod layers;
+mod linters;
 pub mod manifests;
 mod memory;
 mod root;
@@ -31,6 +32,7 @@ pub fn all() -> Vec<lab::Experiment> {
         layers::experiment(),
         size::experiment(),
         manifests::experiment(),
+        linters::experiment(),
         start::experiment(),
     ]
 }

