@@ -11,3 +11,4 @@ mod chapters;
 mod whiteboards;
 mod interviews;
 mod readme;
+mod compose;
