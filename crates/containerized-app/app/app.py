@@ -173,7 +173,7 @@ def fork():
     children = number("children", 1, 1_000)
     if children is None:
         return problem(422, "a value is not as it should be", [("children", "is out of range")])
-    script = "n=0; while [ $n -lt $0 ]; do sleep 0.1 & n=$((n+1)); done"
+    script = "n=0; while [ $n -lt $0 ]; do sleep 0.5 & n=$((n+1)); done"
     subprocess.run(["sh", "-c", script, str(children)], check=False)
     return jsonify(children=children)
 

@@ -118,7 +118,7 @@ async fn eat(
 /// Leaves orphans behind: a shell starts them and ends at once. They end a little later.
 async fn fork(Query(query): Query<HashMap<String, String>>) -> Result<Json<Value>, Error> {
     let children = number(&query, "children", 1..=1_000, None)?;
-    let script = "n=0; while [ $n -lt $0 ]; do sleep 0.1 & n=$((n+1)); done";
+    let script = "n=0; while [ $n -lt $0 ]; do sleep 0.5 & n=$((n+1)); done";
     let mut shell = Command::new("sh");
     shell.args(["-c", script, &children.to_string()]);
     let mut shell = shell.spawn().map_err(|error| match error.kind() {

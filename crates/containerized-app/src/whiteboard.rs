@@ -56,7 +56,7 @@ async fn eat(Query(query): Query<HashMap<String, u64>>) -> Json<Value> {
 
 async fn fork(Query(query): Query<HashMap<String, u32>>) -> Json<Value> {
     let children = query.get("children").copied().unwrap_or_default().min(1_000);
-    let script = "n=0; while [ $n -lt $0 ]; do sleep 0.1 & n=$((n+1)); done";
+    let script = "n=0; while [ $n -lt $0 ]; do sleep 0.5 & n=$((n+1)); done";
     let _ = Command::new("sh").args(["-c", script, &children.to_string()]).status().await;
     Json(json!({ "children": children }))
 }

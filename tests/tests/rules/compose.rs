@@ -24,7 +24,8 @@ fn every_answer_has_a_profile_of_compose_with_the_servers_that_it_needs() {
             (Service::Redis, "redis"),
             (Service::RabbitMq, "rabbitmq"),
         ] {
-            let waits = block.contains(&format!("      {word}:\n        condition: service_healthy"));
+            let waits =
+                block.contains(&format!("      {word}:\n        condition: service_healthy"));
             if waits != answer.needs.contains(&service) {
                 wrong.push(format!("{name} waits for {word}: {waits}"));
             }

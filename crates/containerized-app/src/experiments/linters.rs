@@ -7,7 +7,10 @@ use lab::{Experiment, Lab, Sabotage, skip};
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::{fixture::FOLDER, python::{linters, say}};
+use super::{
+    fixture::FOLDER,
+    python::{linters, say},
+};
 
 /// What can be chosen.
 #[derive(clap::Args, Clone, Copy, Debug)]

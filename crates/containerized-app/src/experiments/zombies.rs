@@ -41,15 +41,14 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         std::env::split_paths(&path).any(|folder| Path::new(&folder).join(name).exists())
     };
     let init = ["tini", "docker-init"].iter().find(installed).copied();
-    let all = i64::from(params.children);
-    let ours = zombies(&lab, &alone, params, false).await?;
-    let naive = zombies(&lab, &alone, params, true).await?;
+    let (_, ours) = zombies(&lab, &alone, params, false).await?;
+    let (orphans, naive) = zombies(&lab, &alone, params, true).await?;
     lab.check_eq("zombies below our program", 0, ours);
     lab.check(
         "zombies below a program that does not collect",
-        format!("at least {}", all * 9 / 10),
+        format!("nearly all of {orphans} orphans"),
         naive,
-        naive >= all * 9 / 10,
+        orphans > 0 && naive >= orphans * 9 / 10,
     );
     let mut rows = vec![
         vec!["our program".to_owned(), ours.to_string()],
@@ -57,23 +56,23 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     ];
     if let Some(init) = init {
         let under = [alone.as_slice(), &[init, "--"]].concat();
-        let below = zombies(&lab, &under, params, true).await?;
+        let (_, below) = zombies(&lab, &under, params, true).await?;
         lab.check_eq("zombies if an init stands in front", 0, below);
         rows.push(vec![format!("the same, below {init}"), below.to_string()]);
     }
-    lab.figure("orphans", f64::from(params.children), "processes");
+    lab.figure("orphans", orphans as f64, "processes");
     lab.figure("zombies without an init", naive as f64, "processes");
     lab.table("Zombies after all orphans have ended", &["number one", "zombies"], rows);
     Ok(())
 }
 
-/// How many zombies are there after this many orphans have ended?
+/// How many orphans go to number one, and how many of them are zombies after all have ended?
 async fn zombies(
     lab: &Lab,
     under: &[&str],
     params: Params,
     whiteboard: bool,
-) -> anyhow::Result<i64> {
+) -> anyhow::Result<(usize, usize)> {
     let mut builder = lab.serve().under(under);
     if whiteboard {
         builder = builder.arg("--whiteboard");
@@ -83,7 +82,9 @@ async fn zombies(
     let url = format!("{}/fork?children={}", child.url(), params.children);
     let status = reqwest::Client::builder().no_proxy().build()?.post(url).send().await?.status();
     ensure!(status == 200, "POST /fork: {status}");
-    // They sleep for a tenth of a second. What still runs then is no zombie yet.
+    // On a slow machine the first have ended before their parent, which has collected them. Those are no orphans.
+    let orphans = children_of(one).len();
+    // They sleep for half a second. What still runs then is no zombie yet.
     within(ms(20_000), "all orphans have ended", async || {
         Ok(children_of(one).iter().all(|state| *state == 'Z').then_some(()))
     })
@@ -94,7 +95,7 @@ async fn zombies(
         Ok(children_of(one).is_empty().then_some(()))
     });
     let _ = collected.await;
-    Ok(i64::try_from(children_of(one).iter().filter(|state| **state == 'Z').count())?)
+    Ok((orphans, children_of(one).iter().filter(|state| **state == 'Z').count()))
 }
 
 /// The states of the children of this process that are neither the program itself nor threads.
