@@ -5,6 +5,6 @@
         let share = Arc::clone(&self.free).try_acquire_many_owned(1).map_err(|_| Error::Full)?;
         self.held.fetch_add(mib, Ordering::Relaxed);
         // The kernel gives a page only when it is written.
-        let bytes = vec![1; mib as usize * MIB as usize];
-        Ok(Held { _bytes: bytes, _share: share, mib, held: Arc::clone(&self.held) })
+        let bytes = vec![1; (mib as usize) << 20];
+        Ok(Held { _bytes: bytes, _share: share, mib, sum: Arc::clone(&self.held) })
     }

@@ -165,9 +165,13 @@ pub fn check(manifests: &[Value]) -> Vec<Finding> {
         if let Some(pod) = pod(manifest) {
             let selector = &manifest["spec"]["selector"]["matchLabels"];
             rule("its selector does not choose its own pods", selects(selector, labels(manifest)));
-            POD.iter().for_each(|(says, holds)| rule(says, holds(pod)));
+            for (says, holds) in POD {
+                rule(says, holds(pod));
+            }
             for container in containers(pod) {
-                CONTAINER.iter().for_each(|(says, holds)| rule(says, holds(pod, container)));
+                for (says, holds) in CONTAINER {
+                    rule(says, holds(pod, container));
+                }
                 let clear = list(&container["env"]).any(|variable| {
                     let name = variable["name"].as_str().unwrap_or_default();
                     variable["value"].is_string() && SECRET.iter().any(|it| name.contains(it))

@@ -33,12 +33,13 @@ pub struct Held {
     _bytes: Vec<u8>,
     _share: OwnedSemaphorePermit,
     mib: u32,
-    held: Arc<AtomicU32>,
+    /// Of all together.
+    sum: Arc<AtomicU32>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.held.fetch_sub(self.mib, Ordering::Relaxed);
+        self.sum.fetch_sub(self.mib, Ordering::Relaxed);
     }
 }
 
@@ -58,8 +59,8 @@ impl Budget {
         let share = Arc::clone(&self.free).try_acquire_many_owned(mib).map_err(|_| Error::Full)?;
         self.held.fetch_add(mib, Ordering::Relaxed);
         // The kernel gives a page only when it is written.
-        let bytes = vec![1; mib as usize * MIB as usize];
-        Ok(Held { _bytes: bytes, _share: share, mib, held: Arc::clone(&self.held) })
+        let bytes = vec![1; (mib as usize) << 20];
+        Ok(Held { _bytes: bytes, _share: share, mib, sum: Arc::clone(&self.held) })
     }
     // ANCHOR_END: take
 

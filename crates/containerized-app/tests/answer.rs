@@ -59,8 +59,7 @@ async fn it_answers_what_is_in_flight_and_says_that_it_is_not_ready_meanwhile() 
 
 async fn a_backend_that_is_not_an_address_is_told_at_the_start() -> Outcome {
     let started = Child::serve(NAME).args(&["--backend", "redis"]).start().await;
-    let error =
-        started.map(|_| "it starts".to_owned()).unwrap_or_else(|error| format!("{error:#}"));
+    let error = started.map_or_else(|error| format!("{error:#}"), |_| "it starts".to_owned());
     ensure!(error.contains("write HOST:PORT"), "{error}");
     Ok(())
 }

@@ -56,6 +56,7 @@ pub fn experiment() -> Experiment {
 }
 
 #[derive(Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that can be left out")]
 struct Way {
     name: &'static str,
     /// A new replica gets requests only when it says that it is ready.
@@ -128,7 +129,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             }
             1 => lab.check_eq("requests lost if the program itself waits after SIGTERM", 0, lost),
             _ => {
-                lab.check(format!("requests lost with {}", way.name), "at least 1", lost, lost >= 1)
+                lab.check(
+                    format!("requests lost with {}", way.name),
+                    "at least 1",
+                    lost,
+                    lost >= 1,
+                );
             }
         }
     }

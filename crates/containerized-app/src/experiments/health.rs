@@ -134,7 +134,9 @@ async fn outage(
     let _ = eventually("all replicas are in rotation again", all).await;
     let ready_after = ready();
     let restarts = fleet.iter().map(|(_, it)| it.restarts.load(Ordering::Relaxed)).sum();
-    fleet.iter().for_each(|(_, it)| it.stop.store(true, Ordering::Relaxed));
+    for (_, known) in &fleet {
+        known.stop.store(true, Ordering::Relaxed);
+    }
     while let Some(ended) = orchestrator.join_next().await {
         ended??;
     }

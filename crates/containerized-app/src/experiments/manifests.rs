@@ -109,7 +109,9 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check_eq("manifests of ours that are not valid", 0, invalid);
     let manifests: Vec<_> = ours()?.into_iter().map(|(_, manifest)| manifest).collect();
     let findings = check(&manifests);
-    findings.iter().for_each(|it| lab.text(format_args!("{}: {}", it.about, it.says)));
+    for it in &findings {
+        lab.text(format_args!("{}: {}", it.about, it.says));
+    }
     lab.check_eq("what our rules find in our manifests", 0, findings.len());
 
     let texts = texts()?;
