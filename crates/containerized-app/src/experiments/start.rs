@@ -22,6 +22,9 @@ pub struct Params {
     /// How long our program works before its first request, in milliseconds, in the second part
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=5_000))]
     pub warm_up_ms: u64,
+    /// Whether Python's servers are measured too
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub python: bool,
 }
 
 /// The experiment.
@@ -30,7 +33,7 @@ pub fn experiment() -> Experiment {
         "start",
         "A port that is open says nothing: only readiness tells when requests may come. To scale from zero costs the time \
          from the start to ready, and Python's is many times ours",
-        &["--starts", "2", "--warm-up-ms", "300"],
+        &["--starts", "2", "--warm-up-ms", "300", "--python", "false"],
         run,
     )
     .sabotage(Sabotage {
@@ -75,27 +78,38 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let ours = median(ours);
     lab.figure_with_target("our program: from start to ready", ours, "ms", Target::AtMost(50.0));
     rows.push(vec!["our program".to_owned(), format!("{ours:.0}")]);
-    match Python::with_packages().await {
-        Ok(python) => {
-            let gunicorn = ["-m", "gunicorn", "app:app"].as_slice();
-            for (name, words) in
-                [("Flask's own server", ["app.py"].as_slice()), ("gunicorn", gunicorn)]
-            {
-                let mut times = Vec::new();
-                for n in 0..params.starts {
-                    lab.progress(n.into(), params.starts.into(), name);
-                    times.push(start(&python, words).await?.as_secs_f64() * 1_000.0);
-                }
-                let time = median(times);
-                lab.figure(format_args!("{name}: from start to ready"), time, "ms");
-                lab.figure(format_args!("{name} ÷ our program"), time / ours, "");
-                rows.push(vec![name.to_owned(), format!("{time:.0}")]);
-            }
+    if params.python {
+        match Python::with_packages().await {
+            Ok(python) => rows.extend(of_python(&lab, &python, params, ours).await?),
+            Err(error) => lab.text(format_args!("Python is not measured: {error:#}")),
         }
-        Err(error) => lab.text(format_args!("Python is not measured: {error:#}")),
     }
     lab.table("From the start of the process to its first answer", &["", "ms"], rows);
     Ok(())
+}
+
+/// The same for Python's servers, beside our median.
+async fn of_python(
+    lab: &Lab,
+    python: &Python,
+    params: Params,
+    ours: f64,
+) -> anyhow::Result<Vec<Vec<String>>> {
+    let mut rows = Vec::new();
+    let servers: [(&str, &[&str]); 2] =
+        [("Flask's own server", &["app.py"]), ("gunicorn", &["-m", "gunicorn", "app:app"])];
+    for (name, words) in servers {
+        let mut times = Vec::new();
+        for n in 0..params.starts {
+            lab.progress(n.into(), params.starts.into(), name);
+            times.push(start(python, words).await?.as_secs_f64() * 1_000.0);
+        }
+        let time = median(times);
+        lab.figure(format_args!("{name}: from start to ready"), time, "ms");
+        lab.figure(format_args!("{name} ÷ our program"), time / ours, "");
+        rows.push(vec![name.to_owned(), format!("{time:.0}")]);
+    }
+    Ok(rows)
 }
 
 async fn start(python: &Python, words: &[&str]) -> anyhow::Result<Duration> {
