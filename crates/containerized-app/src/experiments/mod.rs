@@ -4,6 +4,7 @@ mod containers;
 pub mod fixture;
 mod python;
 
+mod cpu;
 mod draining;
 mod flask;
 mod health;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<lab::Experiment> {
         zombies::experiment(),
         health::experiment(),
         memory::experiment(),
+        cpu::experiment(),
         root::experiment(),
         secrets::experiment(),
         layers::experiment(),

@@ -1,0 +1,38 @@
+"""Compresses pieces of work in so many threads for so many seconds: says how long one took, and how often the kernel stopped us."""
+
+import os
+import sys
+import threading
+import time
+import zlib
+
+threads, seconds = int(sys.argv[1]), float(sys.argv[2])
+block = os.urandom(64 * 1024)
+times, lock = [], threading.Lock()
+end = time.monotonic() + seconds
+
+
+def work():
+    mine = []
+    while (begun := time.monotonic()) < end:
+        # zlib lets other threads of Python run meanwhile.
+        zlib.compress(block)
+        mine.append(time.monotonic() - begun)
+    with lock:
+        times.extend(mine)
+
+
+workers = [threading.Thread(target=work) for _ in range(threads)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+times.sort()
+stopped = 0
+for path in ("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/cgroup/cpu,cpuacct/cpu.stat"):
+    try:
+        lines = dict(line.split() for line in open(path))
+        stopped = max(stopped, int(lines.get("nr_throttled", 0)))
+    except OSError:
+        continue
+print(len(times), times[len(times) // 2] * 1000, times[len(times) * 99 // 100] * 1000, stopped)
