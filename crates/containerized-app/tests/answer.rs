@@ -4,10 +4,19 @@
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use containerized_app::{experiments::manifests, whiteboard};
+use conform::{
+    run::{Tried, run as try_cases},
+    target::Target,
+};
+use containerized_app::{
+    cases,
+    experiments::{fixture::until_ready, manifests, python::Python},
+    whiteboard,
+};
 use lab::{
     child::Child,
     harness::{Outcome, Served, eventually, run},
+    port, skip,
 };
 use serde_json::json;
 
@@ -26,6 +35,7 @@ lab::tests![
     it_answers_what_is_in_flight_and_says_that_it_is_not_ready_meanwhile,
     a_backend_that_is_not_an_address_is_told_at_the_start,
     the_textbooks_dockerfile_is_the_one_on_the_whiteboard,
+    the_flask_app_answers_as_the_table_of_calls_says,
     the_manifests_name_the_ports_and_the_paths_that_the_app_has,
 ];
 
@@ -67,6 +77,22 @@ async fn a_backend_that_is_not_an_address_is_told_at_the_start() -> Outcome {
 async fn the_textbooks_dockerfile_is_the_one_on_the_whiteboard() -> Outcome {
     let file = include_str!("../Dockerfile.textbook");
     ensure!(file == whiteboard::DOCKERFILE, "{file}");
+    Ok(())
+}
+
+async fn the_flask_app_answers_as_the_table_of_calls_says() -> Outcome {
+    let python = Python::with_packages().await.map_err(|error| skip(format!("{error:#}")))?;
+    let port = port::free()?;
+    let _server = python.serve(&["-m", "gunicorn", "app:app"], port)?;
+    let host = format!("127.0.0.1:{port}");
+    until_ready(&host).await?;
+    let target = Target::new(&format!("http://{host}"), None)?;
+    let all = Tried { load: true, restart: false };
+    let results = try_cases(&cases::suite().cases, &target, all, |_| {}).await?;
+    let wrong =
+        results.iter().filter_map(|it| Some(format!("{}: {}", it.case, it.wrong.as_ref()?)));
+    let wrong: Vec<_> = wrong.collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 mod containers;
 pub mod fixture;
-mod python;
+pub mod python;
 
 mod cpu;
 mod draining;

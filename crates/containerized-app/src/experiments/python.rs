@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use super::fixture::FOLDER;
 
@@ -55,11 +55,14 @@ impl Python {
         Ok(this)
     }
 
-    /// For `python3` in the folder of the app.
-    pub fn environment(&self, command: &mut Command) {
-        let app = Path::new(FOLDER).join("app");
+    /// Starts the app's server on this port: `app.py`, or gunicorn. It ends when the child is dropped.
+    pub fn serve(&self, words: &[&str], port: u16) -> anyhow::Result<Child> {
+        let mut command = Command::new("python3");
+        command.args(words).current_dir(Path::new(FOLDER).join("app"));
         command.env("PYTHONPATH", &self.packages).env("PYTHONDONTWRITEBYTECODE", "1");
-        command.current_dir(app);
+        command.env("PORT", port.to_string()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command.spawn()?)
     }
 }
 

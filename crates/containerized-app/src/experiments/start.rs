@@ -1,12 +1,9 @@
 //! How long does it take from the start of a process to its first answer, and who may ask when?
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use lab::{Experiment, Lab, Sabotage, Target, load::median};
-use tokio::{process::Command, time::sleep};
+use tokio::time::sleep;
 
 use super::{
     fixture::{get, ms, until_ready},
@@ -113,18 +110,9 @@ async fn of_python(
 }
 
 async fn start(python: &Python, words: &[&str]) -> anyhow::Result<Duration> {
-    let port = lab::port::free()?.to_string();
+    let port = lab::port::free()?;
     let begun = Instant::now();
-    let mut command = Command::new("python3");
-    python.environment(&mut command);
-    let mut child = command
-        .args(words)
-        .env("PORT", &port)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
+    let mut child = python.serve(words, port)?;
     let host = format!("127.0.0.1:{port}");
     while get(&host, "/readyz").await.ok() != Some(200) {
         anyhow::ensure!(begun.elapsed() < ms(20_000), "{words:?} does not become ready");
