@@ -57,7 +57,7 @@ impl Service {
     }
 
     /// Completes when it may stop to listen.
-    pub fn stop(&self, signal: impl Future<Output = ()>) -> impl Future<Output = ()> {
+    pub fn stop<S: Future<Output = ()>>(&self, signal: S) -> impl Future<Output = ()> + use<S> {
         let api = Arc::clone(&self.api);
         async move { api.lifecycle.stop(signal).await }
     }

@@ -26,7 +26,9 @@ async fn main() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let arguments = Arguments::parse();
     let service = Service::new(&arguments.options);
-    let stop = service.stop(async move { drop(terminate.recv().await) });
+    let stop = service.stop(async move {
+        terminate.recv().await;
+    });
     let listener = TcpListener::bind((arguments.host, arguments.port)).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let served = axum::serve(listener, service.router()).with_graceful_shutdown(stop);
