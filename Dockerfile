@@ -11,7 +11,10 @@ ARG ANSWER
 WORKDIR /workspace
 COPY . .
 RUN test -d "crates/$ANSWER/src" || { echo "give --build-arg ANSWER=NAME, a folder of crates/" >&2; exit 1; }
-RUN cargo build --locked --release --package "$ANSWER" \
+# The caches stay from build to build, and for all answers, so a change of code does not compile the dependencies again.
+# They need BuildKit or buildah; the classic builder of Docker has none.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/workspace/target \
+    cargo build --locked --release --package "$ANSWER" \
  && cp "target/release/$ANSWER" /answer \
  && strip /answer
 

@@ -143,7 +143,10 @@ def who():
 
 def number(field, least, most, default=None):
     text = request.args.get(field)
-    value = default if text is None else int(text) if text.isascii() and text.isdigit() else None
+    value = default
+    if text is not None:
+        # Python refuses to read thousands of digits.
+        value = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
     return value if value is not None and least <= value <= most else None
 
 

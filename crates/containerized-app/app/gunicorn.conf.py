@@ -24,8 +24,8 @@ bind = f"0.0.0.0:{os.environ.get('PORT', '5000')}"
 # One process: the counters of /metrics are its own. Threads are enough for work that waits.
 workers = 1
 threads = 32 * cores()
-# A little less than the orchestrator waits before SIGKILL.
-graceful_timeout = 25
+# Longer than the longest job. With preStop before it, it ends before the orchestrator's grace period does.
+graceful_timeout = 20
 # A heartbeat on a disk can hang; in a read-only container there is no other place.
 worker_tmp_dir = "/dev/shm"
 control_socket_disable = True

@@ -1,4 +1,7 @@
-"""Compresses pieces of work in so many threads for so many seconds: says how long one took, and how often the kernel stopped us."""
+"""Compresses pieces of work in so many threads for so many seconds.
+
+Says how many, how long one took (median and p99), how often the kernel stopped us, and how many cores Python counts.
+"""
 
 import os
 import sys
@@ -35,4 +38,4 @@ for path in ("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/
         stopped = max(stopped, int(lines.get("nr_throttled", 0)))
     except OSError:
         continue
-print(len(times), times[len(times) // 2] * 1000, times[len(times) * 99 // 100] * 1000, stopped)
+print(len(times), times[len(times) // 2] * 1000, times[len(times) * 99 // 100] * 1000, stopped, os.cpu_count())

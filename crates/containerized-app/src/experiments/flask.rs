@@ -6,11 +6,13 @@ use futures_util::future::join_all;
 use lab::{
     Experiment, Lab, Need, Sabotage, Service, experiment::seconds, load::http::Connection, port,
 };
+use serde_json::Value;
 use tokio::time::sleep;
 
 use super::{
     containers::{Containers, file},
     fixture::{job, ms, until_ready},
+    manifests,
 };
 
 /// What can be chosen.
@@ -31,8 +33,8 @@ pub struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "flask",
-        "`docker stop` kills the textbook's image after the grace period, with the work that it still takes. Our image answers \
-         what is in flight and ends by itself",
+        "`docker stop` kills the textbook's image after the grace period, with the work that it still takes. Our image, with \
+         no rights and a read-only root, answers what is in flight and ends by itself",
         &["--jobs", "5", "--grace", "2.0"],
         run,
     )
@@ -50,6 +52,7 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(0, 3, "making a local python:3.11");
     containers.import_python().await?;
     let context = containers.app("flask", "")?;
+    let rights = manifests::our_rights()?;
     let mut rows = Vec::new();
     for (n, (name, dockerfile)) in
         [("the textbook's image", "Dockerfile.textbook"), ("our image", "Dockerfile")]
@@ -59,7 +62,10 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         lab.progress(n as u64 + 1, 3, name);
         let image = format!("flask-{n}");
         containers.build(&file(dockerfile)?, &context, &image, &[]).await?;
-        let (exit, at_once, late) = stop(&containers, &image, params).await?;
+        // The textbook says nothing about rights.
+        let options = if n == 0 { Vec::new() } else { rights.flags() };
+        let Stopped { who, exit, at_once, late } =
+            stop(&containers, &image, &options, params).await?;
         rows.push(vec![name.to_owned(), exit.clone(), at_once.to_string(), late.to_string()]);
         if n == 0 {
             let nearly_all = (params.jobs * 9).div_ceil(10);
@@ -71,6 +77,9 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
                 late as u64 >= nearly_all,
             );
         } else {
+            let user = rights.user.unwrap_or_default();
+            let restricted = format!("user {user}, 0 capabilities, read-only: true, may gain: false");
+            lab.check_eq("our image, with the rights of our manifest: who it is", restricted, who);
             lab.check_eq("our image: exit code", "0", &*exit);
             lab.check_eq("our image: jobs lost", 0, at_once + late);
         }
@@ -83,19 +92,35 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the exit code, and how many jobs of the first and of the second wave got no answer.
+/// A container that was stopped.
+struct Stopped {
+    /// What it said of itself before.
+    who: String,
+    exit: String,
+    /// Jobs that were in flight and got no answer.
+    at_once: usize,
+    /// Jobs that were taken later and got no answer.
+    late: usize,
+}
+
 async fn stop(
     containers: &Containers,
     image: &str,
+    options: &[String],
     params: Params,
-) -> anyhow::Result<(String, usize, usize)> {
+) -> anyhow::Result<Stopped> {
     let (port, grace) = (port::free()?, params.grace);
     let variable = format!("PORT={port}");
     let name = format!("{image}-runs");
     let words = ["run", "--detach", "--network", "host", "--env", &variable, "--name", &name];
-    containers.engine.docker(&[words.as_slice(), &[image]].concat()).await?;
+    // Our manifest mounts a folder there too.
+    let mut words = [words.as_slice(), &["--tmpfs", "/tmp"]].concat();
+    words.extend(options.iter().map(String::as_str));
+    words.push(image);
+    containers.engine.docker(&words).await?;
     let host = format!("127.0.0.1:{port}");
     until_ready(&host).await?;
+    let who = who(&host).await?;
     let first = tokio::spawn(send(host.clone(), params));
     sleep(ms(params.job_ms / 4)).await;
     let seconds = format!("{grace:.0}");
@@ -109,7 +134,21 @@ async fn stop(
     let (stopped, late) = tokio::join!(stopped, second);
     stopped?;
     let exit = containers.inspect(&name, "{{.State.ExitCode}}").await?;
-    Ok((exit, first.await?, late))
+    Ok(Stopped { who, exit, at_once: first.await?, late })
+}
+
+/// As whom it runs, in its own words.
+async fn who(host: &str) -> anyhow::Result<String> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let said = client.get(format!("http://{host}/who")).send().await?.text().await?;
+    let who: Value = serde_json::from_str(&said)?;
+    Ok(format!(
+        "user {}, {} capabilities, read-only: {}, may gain: {}",
+        who["user"],
+        who["capabilities"].as_array().map_or(0, Vec::len),
+        who["read_only"],
+        who["may_gain_privileges"],
+    ))
 }
 
 /// Sends jobs at once. Returns how many were taken and not answered.

@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::fixture::FOLDER;
-use crate::manifest::check;
+use crate::manifest::{Rights, check, containers, pod};
 
 /// What can be chosen.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -38,63 +38,88 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// A mistake: what it is, what it replaces in our manifests, and with what.
-const MISTAKES: [(&str, &str, &str); 16] = [
-    ("a misspelt probe", "livenessProbe:", "livenesProbe:"),
+/// A mistake: what it is, what it replaces in our manifests, with what, and what has to be said of it.
+const MISTAKES: [(&str, &str, &str, &str); 16] = [
+    ("a misspelt probe", "livenessProbe:", "livenesProbe:", "no field"),
     (
         "a misspelt limit",
         "limits:\n              memory: 256Mi",
         "limit:\n              memory: 256Mi",
+        "no field",
     ),
-    ("no limit of memory", "            limits:\n              memory: 256Mi\n", ""),
-    ("no request of CPU", "              cpu: 100m\n", ""),
-    ("the tag `latest`", "registry.example/app:1.0.0", "registry.example/app:latest"),
+    (
+        "no limit of memory",
+        "            limits:\n              memory: 256Mi\n",
+        "",
+        "no limit of memory",
+    ),
+    ("no request of CPU", "              cpu: 100m\n", "", "no requests"),
+    (
+        "the tag `latest`",
+        "registry.example/app:1.0.0",
+        "registry.example/app:latest",
+        "without a fixed tag",
+    ),
     (
         "no tag, and a registry with a port",
         "registry.example/app:1.0.0",
         "registry.example:5000/app",
+        "without a fixed tag",
     ),
-    ("root", "        runAsUser: 65532\n", "        runAsUser: 0\n"),
+    ("root", "        runAsUser: 65532\n", "        runAsUser: 0\n", "may run as root"),
     (
         "a file system that can be written",
         "readOnlyRootFilesystem: true",
         "readOnlyRootFilesystem: false",
+        "can be written",
     ),
     (
         "all capabilities",
         "            capabilities:\n              drop:\n                - ALL\n",
         "",
+        "keeps rights of root",
     ),
     (
         "privileges can be gained",
         "allowPrivilegeEscalation: false",
         "allowPrivilegeEscalation: true",
+        "may gain privileges",
     ),
     (
         "a selector that matches nothing",
         "    matchLabels:\n      app: app\n  strategy",
         "    matchLabels:\n      app: web\n  strategy",
+        "does not choose its own pods",
     ),
     (
         "a service that matches nothing",
         "  selector:\n    app: app\n  ports",
         "  selector:\n    app: web\n  ports",
+        "chooses no pod",
     ),
     (
         "liveness that asks the backend",
         "livenessProbe:\n            httpGet:\n              path: /healthz",
         "livenessProbe:\n            httpGet:\n              path: /readyz",
+        "liveness asks what readiness asks",
     ),
     (
         "a grace period that is too short",
         "terminationGracePeriodSeconds: 30",
         "terminationGracePeriodSeconds: 10",
+        "the grace period is not longer",
     ),
-    ("a budget that blocks every drain", "minAvailable: 2", "minAvailable: 3"),
+    (
+        "a budget that blocks every drain",
+        "minAvailable: 2",
+        "minAvailable: 3",
+        "never lets a node be drained",
+    ),
     (
         "a secret in the manifest",
         "          envFrom:\n",
         "          env:\n            - name: API_TOKEN\n              value: hunter2\n          envFrom:\n",
+        "a secret stands in the manifest",
     ),
 ];
 
@@ -116,7 +141,7 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
 
     let texts = texts()?;
     let (mut rows, mut found, mut refused) = (Vec::new(), 0, 0);
-    for (name, replace, with) in MISTAKES {
+    for (name, replace, with, says) in MISTAKES {
         let mut places = 0;
         let mut manifests = Vec::new();
         for text in texts.values() {
@@ -125,10 +150,11 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
         }
         anyhow::ensure!(places >= 1, "{name}: nothing to replace");
         let schema = manifests.iter().find_map(|it| is_valid(it).err()).map(|it| it.to_string());
-        let rules: Vec<_> = check(&manifests).into_iter().map(|it| it.says.to_owned()).collect();
-        found += usize::from(schema.is_some() || !rules.is_empty());
         refused += usize::from(schema.is_some());
-        let by = schema.or_else(|| rules.first().cloned());
+        let rules = check(&manifests).into_iter().map(|it| it.says.to_owned());
+        // Another finding does not count.
+        let by = schema.into_iter().chain(rules).find(|it| it.contains(says));
+        found += usize::from(by.is_some());
         rows.push(vec![name.to_owned(), by.unwrap_or_else(|| "not found".to_owned())]);
     }
     lab.check_eq("planted mistakes that are found", MISTAKES.len(), found);
@@ -162,6 +188,14 @@ pub fn ours() -> anyhow::Result<Vec<(String, Value)>> {
         all.extend(manifests.into_iter().map(|manifest| (name.clone(), manifest)));
     }
     Ok(all)
+}
+
+/// The rights that our manifest gives.
+pub fn our_rights() -> anyhow::Result<Rights> {
+    let manifests = ours()?;
+    let pod = manifests.iter().find_map(|(_, it)| pod(it)).context("a pod")?;
+    let container = containers(pod).next().context("a container")?;
+    Ok(Rights::of(pod, container))
 }
 
 fn read(text: &str) -> anyhow::Result<Vec<Value>> {

@@ -18,8 +18,8 @@ pub struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "secrets",
-        "A secret in ARG, in ENV or in a file that a later step deletes can be read from the image by anybody who has it. A \
-         secret that is mounted when the container runs is in no image",
+        "A secret in ARG, in ENV, in a file that a later step deletes or in one that `COPY . .` takes along can be read from the \
+         image by anybody who has it. One that is mounted when the container runs, or that .dockerignore names, cannot",
         &["--packages", "itsdangerous"],
         run,
     )
@@ -32,19 +32,23 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// Three ways in which it is often done.
-const WAYS: [(&str, &str); 3] = [
+/// As the textbook copies the code.
+const COPY_ALL: &str = "FROM program\nWORKDIR /app\nCOPY . .\n";
+
+/// Four ways in which it is often done.
+const WAYS: [(&str, &str); 4] = [
     ("ARG", "FROM program\nARG TOKEN\nRUN cat /dev/null\n"),
     ("ENV", "FROM program\nARG TOKEN\nENV TOKEN=${TOKEN}\n"),
     (
         "a deleted file",
         "FROM program\nCOPY token /token\nRUN cat /token > /dev/null && rm /token\n",
     ),
+    ("`COPY . .`", COPY_ALL),
 ];
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let containers = Containers::start(&lab).await?;
-    lab.progress(0, 5, "making a local python:3.11");
+    lab.progress(0, 6, "making a local python:3.11");
     containers.import_python().await?;
     containers.import_program().await?;
     let secret = secret();
@@ -53,16 +57,23 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let argument = format!("TOKEN={secret}");
     let mut rows = Vec::new();
     for (n, (name, dockerfile)) in WAYS.into_iter().enumerate() {
-        lab.progress(n as u64 + 1, 5, name);
+        lab.progress(n as u64 + 1, 6, name);
         let image = format!("way-{n}");
         let more = ["--build-arg", &argument];
-        let more = if n == 2 { &[] } else { more.as_slice() };
+        let more = if n < 2 { more.as_slice() } else { &[] };
         containers.build(dockerfile, &context, &image, more).await?;
         let found = containers.holds(&image, &secret).await?;
         lab.check_eq(format!("the secret is in an image with {name}"), true, found);
         rows.push(vec![name.to_owned(), found.to_string()]);
     }
-    lab.progress(4, 5, "our Dockerfile");
+    // The same file once more, under a name that our .dockerignore has.
+    fs::rename(context.join("token"), context.join(".env"))?;
+    containers.build(COPY_ALL, &context, "ignored", &[]).await?;
+    let found = containers.holds("ignored", &secret).await?;
+    lab.check_eq("the secret is in an image with `COPY . .`, as .env", false, found);
+    rows.push(vec!["`COPY . .`, and .dockerignore names it".to_owned(), found.to_string()]);
+    fs::rename(context.join(".env"), context.join("token"))?;
+    lab.progress(5, 6, "our Dockerfile");
     let more = ["--build-arg", &argument];
     containers.build(&file("Dockerfile")?, &context, "ours", &more).await?;
     let found = containers.holds("ours", &secret).await?;

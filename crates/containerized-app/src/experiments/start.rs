@@ -28,8 +28,8 @@ pub struct Params {
 pub fn experiment() -> Experiment {
     Experiment::new(
         "start",
-        "A port that is open says nothing: only readiness tells when requests may come. To scale from zero costs the time \
-         from the start to ready, and Python's is many times ours",
+        "A port that is open says nothing: a program that warms up listens, and answers readiness with 503 until it is done. The \
+         time from the start to ready is what a request waits when nothing runs",
         &["--starts", "2", "--warm-up-ms", "300", "--python", "false"],
         run,
     )

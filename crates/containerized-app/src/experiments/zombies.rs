@@ -59,6 +59,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         let (_, below) = zombies(&lab, &under, params, true).await?;
         lab.check_eq("zombies if an init stands in front", 0, below);
         rows.push(vec![format!("the same, below {init}"), below.to_string()]);
+    } else {
+        lab.text("Neither tini nor docker-init is installed, so no init stands in front.");
     }
     lab.figure("orphans", orphans as f64, "processes");
     lab.figure("zombies without an init", naive as f64, "processes");
