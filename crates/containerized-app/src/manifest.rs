@@ -83,6 +83,21 @@ fn selects(selector: &Value, labels: &Value) -> bool {
         .is_some_and(|all| !all.is_empty() && all.iter().all(|(key, value)| labels[key] == *value))
 }
 
+/// Whether this autoscaler scales that.
+fn scales(autoscaler: &Value, it: &Value) -> bool {
+    let target = &autoscaler["spec"]["scaleTargetRef"];
+    it["kind"] == target["kind"] && it["metadata"]["name"] == target["name"]
+}
+
+/// How many there are at least.
+fn replicas(manifests: &[Value], pods: &Value) -> u64 {
+    let autoscaler = manifests
+        .iter()
+        .find(|it| it["kind"] == "HorizontalPodAutoscaler" && scales(it, pods));
+    let number = autoscaler.map_or(&pods["spec"]["replicas"], |it| &it["spec"]["minReplicas"]);
+    number.as_u64().unwrap_or(1)
+}
+
 type PodRule = (&'static str, fn(&Value) -> bool);
 /// It looks at a container in its pod.
 type ContainerRule = (&'static str, fn(&Value, &Value) -> bool);
@@ -190,19 +205,15 @@ pub fn check(manifests: &[Value]) -> Vec<Finding> {
             "PodDisruptionBudget" => {
                 let pods = chosen(&manifest["spec"]["selector"]["matchLabels"]);
                 rule("its selector chooses no pod", pods.is_some());
-                let replicas = pods.and_then(|it| it["spec"]["replicas"].as_u64()).unwrap_or(1);
+                let replicas = pods.map_or(1, |pods| replicas(manifests, pods));
                 let least = manifest["spec"]["minAvailable"].as_u64().unwrap_or(0);
                 rule("it never lets a node be drained", least < replicas);
             }
             "HorizontalPodAutoscaler" => {
-                let target = &manifest["spec"]["scaleTargetRef"];
-                let is_it = |it: &&Value| {
-                    it["kind"] == target["kind"] && it["metadata"]["name"] == target["name"]
-                };
-                rule(
-                    "it scales something that is not there",
-                    manifests.iter().any(|it| is_it(&it)),
-                );
+                let scaled = manifests.iter().find(|it| scales(manifest, it));
+                rule("it scales something that is not there", scaled.is_some());
+                let fixed = scaled.is_some_and(|it| !it["spec"]["replicas"].is_null());
+                rule("each deployment undoes its work: the replicas stand there too", !fixed);
             }
             _ => {}
         }

@@ -22,15 +22,17 @@ fn every_answer_of_the_book_has_a_profile_of_compose_with_the_servers_that_it_ne
         if !block.contains(&format!("ANSWER: {name}\n")) {
             wrong.push(format!("{name} is built from another answer"));
         }
-        for (service, word) in [
-            (Service::Postgres, "postgres"),
-            (Service::Redis, "redis"),
-            (Service::RabbitMq, "rabbitmq"),
+        for (service, word, variable) in [
+            (Service::Postgres, "postgres", "DATABASE_URL: postgres://answers:answers@postgres:5432/"),
+            (Service::Redis, "redis", "REDIS_URL: redis://:answers@redis:6379/"),
+            (Service::RabbitMq, "rabbitmq", "AMQP_URL: amqp://answers:answers@rabbitmq:5672/"),
         ] {
             let waits =
                 block.contains(&format!("      {word}:\n        condition: service_healthy"));
-            if waits != answer.needs.contains(&service) {
-                wrong.push(format!("{name} waits for {word}: {waits}"));
+            let knows = block.contains(&format!("      {variable}"));
+            let needs = answer.needs.contains(&service);
+            if (waits, knows) != (needs, needs) {
+                wrong.push(format!("{name}: waits for {word}: {waits}, knows its URL: {knows}"));
             }
         }
     }

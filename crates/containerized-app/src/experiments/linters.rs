@@ -20,8 +20,8 @@ pub struct Params {}
 pub fn experiment() -> Experiment {
     Experiment::new(
         "linters",
-        "hadolint finds nothing in our Dockerfiles, and pip's cache in the textbook's. Of the six mistakes that our experiments \
-         find in the textbook's image, it names none",
+        "hadolint finds nothing in our Dockerfiles, and pip's cache in the textbook's. Of six mistakes in the textbook's image \
+         that show in production, it names none; for three of them it has no rule",
         &[],
         run,
     )
@@ -33,7 +33,7 @@ pub fn experiment() -> Experiment {
     })
 }
 
-/// What is wrong with the textbook's image, and the rule of hadolint that would say so.
+/// What is wrong with the textbook's image, the experiment that shows it, and the rule of hadolint that would say so.
 const MISTAKES: [(&str, &str, &str); 6] = [
     ("it runs as root", "root", "DL3002"),
     ("number one has no handler for SIGTERM", "flask", ""),
@@ -42,6 +42,9 @@ const MISTAKES: [(&str, &str, &str); 6] = [
     ("the installer stays in the image", "size", ""),
     ("it has no health check", "health", "DL3057"),
 ];
+
+/// The rule about packages that pip downloads and leaves in the image.
+const CACHE: &str = "DL3042";
 
 async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(0, 2, "installing hadolint below target");
@@ -56,15 +59,19 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
     lab.check("findings in our Dockerfiles", "none", own.join("; "), own.is_empty());
     lab.check(
         "findings in the textbook's Dockerfile",
-        "at least 1",
+        format!("{CACHE}, on pip's cache"),
         found.join("; "),
-        !found.is_empty(),
+        found.iter().any(|it| it.starts_with(CACHE)),
     );
     let names = |rule: &str| !rule.is_empty() && found.iter().any(|it| it.starts_with(rule));
     let named = MISTAKES.iter().filter(|(_, _, rule)| names(rule)).count();
     lab.check_eq("mistakes of the textbook's image that it names", 0, named);
     let row = |(mistake, experiment, rule): &(&str, &str, &str)| {
-        let said = if names(rule) { "yes" } else { "no" };
+        let said = match (names(rule), rule.is_empty()) {
+            (true, _) => "yes",
+            (false, true) => "there is no rule",
+            (false, false) => "no",
+        };
         vec![(*mistake).to_owned(), (*experiment).to_owned(), said.to_owned()]
     };
     lab.figure("findings in the textbook's Dockerfile", found.len() as f64, "");

@@ -1,6 +1,6 @@
 //! Would the orchestrator take our manifests, and would we notice a mistake in them?
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::{
@@ -13,8 +13,9 @@ use k8s_openapi::api::{
 use lab::{Experiment, Lab, Sabotage};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use tokio::process::Command;
 
-use super::fixture::FOLDER;
+use super::{fixture::FOLDER, python::say};
 use crate::manifest::{Rights, check, containers, pod};
 
 /// What can be chosen.
@@ -61,10 +62,10 @@ const MISTAKES: [(&str, &str, &str, &str); 16] = [
         "without a fixed tag",
     ),
     (
-        "no tag, and a registry with a port",
-        "registry.example/app:1.0.0",
-        "registry.example:5000/app",
-        "without a fixed tag",
+        "replicas beside an autoscaler",
+        "  # No replicas: the autoscaler sets them.\n",
+        "  replicas: 3\n",
+        "undoes its work",
     ),
     ("root", "        runAsUser: 65532\n", "        runAsUser: 0\n", "may run as root"),
     (
@@ -138,6 +139,16 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
         lab.text(format_args!("{}: {}", it.about, it.says));
     }
     lab.check_eq("what our rules find in our manifests", 0, findings.len());
+    for overlay in ["staging", "production"] {
+        let Some(overlaid) = overlaid(overlay).await? else {
+            lab.text(format_args!("kubectl is not installed, so {overlay} is not tried."));
+            continue;
+        };
+        let invalid = overlaid.iter().filter(|it| is_valid(it).is_err()).count();
+        let wrong = invalid + check(&overlaid).len();
+        lab.check_eq(format!("what is wrong in {overlay}"), 0, wrong);
+        lab.check_eq(format!("manifests of {overlay}"), manifests.len(), overlaid.len());
+    }
 
     let texts = texts()?;
     let (mut rows, mut found, mut refused) = (Vec::new(), 0, 0);
@@ -166,6 +177,18 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
     );
     lab.table("Planted mistakes", &["mistake", "what is said"], rows);
     Ok(())
+}
+
+/// What an overlay makes of our base, if `kubectl` is installed.
+async fn overlaid(overlay: &str) -> anyhow::Result<Option<Vec<Value>>> {
+    let folder = Path::new(FOLDER).join("deploy/overlays").join(overlay);
+    match say(Command::new("kubectl").arg("kustomize").arg(folder)).await {
+        Ok(text) => read(&text).map(Some),
+        Err(error) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::NotFound) => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 /// The files of our base, by their names, but for kustomize's own.

@@ -12,6 +12,7 @@ mod layers;
 mod linters;
 pub mod manifests;
 mod memory;
+mod reproducible;
 mod root;
 mod secrets;
 mod signals;
@@ -33,6 +34,7 @@ pub fn all() -> Vec<lab::Experiment> {
         secrets::experiment(),
         layers::experiment(),
         size::experiment(),
+        reproducible::experiment(),
         manifests::experiment(),
         linters::experiment(),
         start::experiment(),

@@ -4,12 +4,16 @@
 use std::{
     path::Path,
     process::{Output, Stdio},
+    time::Duration,
 };
 
-use anyhow::{Context, ensure};
-use tokio::process::Command;
+use anyhow::{Context, bail, ensure};
+use tokio::{process::Command, time::timeout};
 
 use crate::stack::{Service, own::OwnServer, programs::undisturbed};
+
+/// No command of an experiment takes this long.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The engine. It ends when this is dropped, and its containers with it.
 #[derive(Debug)]
@@ -35,7 +39,11 @@ impl ContainerEngine {
 
     /// Runs `docker` and returns what it printed: `engine.docker(&["run", "--rm", "--network", "none", "image"])`.
     pub async fn docker(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.command()?.args(arguments).stdin(Stdio::null()).output().await;
+        let output = self.command()?.args(arguments).stdin(Stdio::null()).output();
+        // An engine may take a command and never answer. Then the client is killed, and the engine goes with this.
+        let Ok(output) = timeout(PATIENCE, output).await else {
+            bail!("docker {} has not ended within {PATIENCE:?}", arguments.join(" "));
+        };
         printed(&output.context("docker cannot be run")?, arguments)
     }
 
