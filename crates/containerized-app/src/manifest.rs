@@ -91,9 +91,8 @@ fn scales(autoscaler: &Value, it: &Value) -> bool {
 
 /// How many there are at least.
 fn replicas(manifests: &[Value], pods: &Value) -> u64 {
-    let autoscaler = manifests
-        .iter()
-        .find(|it| it["kind"] == "HorizontalPodAutoscaler" && scales(it, pods));
+    let autoscaler =
+        manifests.iter().find(|it| it["kind"] == "HorizontalPodAutoscaler" && scales(it, pods));
     let number = autoscaler.map_or(&pods["spec"]["replicas"], |it| &it["spec"]["minReplicas"]);
     number.as_u64().unwrap_or(1)
 }

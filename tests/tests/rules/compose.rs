@@ -23,7 +23,11 @@ fn every_answer_of_the_book_has_a_profile_of_compose_with_the_servers_that_it_ne
             wrong.push(format!("{name} is built from another answer"));
         }
         for (service, word, variable) in [
-            (Service::Postgres, "postgres", "DATABASE_URL: postgres://answers:answers@postgres:5432/"),
+            (
+                Service::Postgres,
+                "postgres",
+                "DATABASE_URL: postgres://answers:answers@postgres:5432/",
+            ),
             (Service::Redis, "redis", "REDIS_URL: redis://:answers@redis:6379/"),
             (Service::RabbitMq, "rabbitmq", "AMQP_URL: amqp://answers:answers@rabbitmq:5672/"),
         ] {

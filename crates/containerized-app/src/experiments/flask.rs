@@ -78,7 +78,8 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
             );
         } else {
             let user = rights.user.unwrap_or_default();
-            let restricted = format!("user {user}, 0 capabilities, read-only: true, may gain: false");
+            let restricted =
+                format!("user {user}, 0 capabilities, read-only: true, may gain: false");
             lab.check_eq("our image, with the rights of our manifest: who it is", restricted, who);
             lab.check_eq("our image: exit code", "0", &*exit);
             lab.check_eq("our image: jobs lost", 0, at_once + late);

