@@ -1,5 +1,5 @@
-//! What must an orchestrator be told, and what does it do with what it is not told? Kubernetes accepts all of the mistakes
-//! that are found here: each is valid, and shows itself at night.
+//! What must an orchestrator be told, and what does it do with what it is not told? Kubernetes accepts nearly all of the
+//! mistakes that are found here: they are valid, and show themselves at night.
 
 use serde_json::Value;
 
