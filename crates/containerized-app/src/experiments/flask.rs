@@ -110,7 +110,8 @@ async fn stop(
     options: &[String],
     params: Params,
 ) -> anyhow::Result<Stopped> {
-    let (port, grace) = (port::free()?, params.grace);
+    // `docker stop` takes whole seconds.
+    let (port, grace) = (port::free()?, params.grace.round().max(1.0));
     let variable = format!("PORT={port}");
     let name = format!("{image}-runs");
     let words = ["run", "--detach", "--network", "host", "--env", &variable, "--name", &name];

@@ -78,6 +78,12 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
         } else {
             lab.check_eq("a program that takes what it is asked for was killed", true, seen.killed);
             lab.check_eq("its exit code", "137", &*seen.exit);
+            lab.check(
+                "requests without an answer from it",
+                "at least 1",
+                seen.lost,
+                seen.lost >= 1,
+            );
             lab.figure("requests that were lost with the naive program", seen.lost as f64, "");
         }
     }
