@@ -18,7 +18,9 @@ async fn the_compose_file_agrees_with_lab() -> Outcome {
     let text = fs::read_to_string(lab::stack::workspace().join("docker-compose.yml"))?;
     let file: Value = serde_saphyr::from_str(&text)?;
     let services = file["services"].as_object().context("no services")?;
-    ensure!(services.len() == Service::STACK.len(), "one service for each server of the stack");
+    // The answers have profiles.
+    let servers = services.values().filter(|service| service["profiles"].is_null()).count();
+    ensure!(servers == Service::STACK.len(), "one service for each server of the stack");
     for (lab, service, inside) in [
         (Service::Postgres, "postgres", 5432),
         (Service::Redis, "redis", 6379),
