@@ -26,7 +26,7 @@ pub struct Job {
     pub milliseconds: u64,
 }
 
-/// A longer job belongs into a queue, from which another worker takes it when this one has died.
+/// A longer job belongs in a queue, from which another worker takes it when this one has died.
 pub const LONGEST: u64 = 10_000;
 
 impl Job {
