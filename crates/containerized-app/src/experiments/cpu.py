@@ -1,6 +1,7 @@
 """Compresses pieces of work in so many threads for so many seconds.
 
-Says how many, how long one took (median and p99), how often the kernel stopped us, and how many cores Python counts.
+Says how many, how long one took (median and p99), how often the kernel stopped us, how many cores Python counts, and how
+many we were given.
 """
 
 import os
@@ -26,10 +27,12 @@ def work():
 
 
 workers = [threading.Thread(target=work) for _ in range(threads)]
+begun, used = time.monotonic(), time.process_time()
 for worker in workers:
     worker.start()
 for worker in workers:
     worker.join()
+given = (time.process_time() - used) / (time.monotonic() - begun)
 times.sort()
 stopped = 0
 for path in ("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/cgroup/cpu,cpuacct/cpu.stat"):
@@ -38,4 +41,4 @@ for path in ("/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/cpu/cpu.stat", "/sys/fs/
         stopped = max(stopped, int(lines.get("nr_throttled", 0)))
     except OSError:
         continue
-print(len(times), times[len(times) // 2] * 1000, times[len(times) * 99 // 100] * 1000, stopped, os.cpu_count())
+print(len(times), times[len(times) // 2] * 1000, times[len(times) * 99 // 100] * 1000, stopped, os.cpu_count(), given)

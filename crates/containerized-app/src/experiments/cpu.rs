@@ -1,7 +1,7 @@
 //! What does half a core mean, and how many threads are right for it?
 
 use anyhow::Context;
-use lab::{Experiment, Lab, Need, Sabotage, Service, experiment::seconds, harness::cores};
+use lab::{Experiment, Lab, Need, Sabotage, Service, experiment::seconds, harness::cores, skip};
 use serde_json::Value;
 
 use super::containers::Containers;
@@ -40,11 +40,15 @@ struct Done {
     stopped: f64,
     /// The cores that Python counts.
     cores: f64,
+    /// The cores that it was given.
+    given: f64,
 }
 
 const SCRIPT: &str = include_str!("cpu.py");
 /// Of one core.
 const HALF: &str = "--cpus=0.5";
+/// What is tried again if others need the machine meanwhile.
+const TRIES: usize = 5;
 
 async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let containers = Containers::start(&lab).await?;
@@ -70,7 +74,20 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let (mut rows, mut slowest, mut counted) = (Vec::new(), Vec::new(), 0.0);
     for (n, (name, options, threads)) in ways.into_iter().enumerate() {
         lab.progress(n as u64 + 2, 5, name);
-        let done = work(&containers, options, threads, params).await?;
+        let mut done = work(&containers, options, threads, params).await?;
+        // The kernel stops only what has used up its half.
+        for _ in 1..TRIES {
+            if n == 0 || done.stopped >= 1.0 || done.given > 0.4 {
+                break;
+            }
+            done = work(&containers, options, threads, params).await?;
+        }
+        if n > 0 && done.stopped < 1.0 && done.given <= 0.4 {
+            return Err(skip(format!(
+                "other programs need this machine: {:.2} of a core was left for the container",
+                done.given
+            )));
+        }
         if n == 0 {
             lab.check_eq("times that the kernel stopped it without a limit", 0.0, done.stopped);
             counted = done.cores;
@@ -113,8 +130,8 @@ async fn work(
     let program = ["python:3.11", "python", "-c", SCRIPT, &threads, &seconds];
     let said = containers.engine.docker(&[words.as_slice(), options, &program].concat()).await?;
     let numbers: Vec<f64> = said.split_whitespace().filter_map(|it| it.parse().ok()).collect();
-    let [pieces, median, p99, stopped, cores] = numbers[..] else {
-        return Err(anyhow::anyhow!("{said}")).context("five numbers");
+    let [pieces, median, p99, stopped, cores, given] = numbers[..] else {
+        return Err(anyhow::anyhow!("{said}")).context("six numbers");
     };
-    Ok(Done { pieces, median, p99, stopped, cores })
+    Ok(Done { pieces, median, p99, stopped, cores, given })
 }
