@@ -18,7 +18,7 @@ use super::fixture::{job, ms, until_ready};
 /// What can be chosen.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct Params {
-    /// Restarts in the right order; each wrong order gets one for each second replica
+    /// Restarts in the right order; each wrong order gets one for each second replica, and again while it loses nothing
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=500))]
     pub restarts: u64,
     /// Replicas; half of them are restarted at the same time
@@ -28,13 +28,13 @@ pub struct Params {
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=500))]
     pub clients: u64,
     /// How long a job takes, in milliseconds
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=2_000))]
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..=2_000))]
     pub job_ms: u64,
     /// How late the balancer hears that a replica leaves, in milliseconds
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(10..=2_000))]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=2_000))]
     pub late_ms: u64,
     /// How long the orchestrator (preStop), or the program itself, waits before it stops to listen, in milliseconds
-    #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u64).range(10..=5_000))]
+    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..=5_000))]
     pub wait_ms: u64,
 }
 
@@ -71,6 +71,9 @@ struct Way {
 
 const RIGHT: Way =
     Way { name: "all three", readiness: true, pre_stop: true, lingers: false, drains: true };
+
+/// A wrong order may go well by chance, above all on a busy machine. So it is tried again before we say that nothing is lost.
+const TRIES: usize = 10;
 
 /// Where requests may go.
 #[derive(Clone, Default)]
@@ -112,9 +115,19 @@ async fn run(params: Params, lab: Lab) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (n, way) in ways.iter().enumerate() {
         let few = params.replicas / 2;
-        let restarts = if n == 0 { params.restarts } else { few };
+        let at_once = if n == 0 { params.restarts } else { few };
+        let tries = if n < 2 { 1 } else { TRIES };
         let begun = Instant::now();
-        let (served, lost) = restart_all(&lab, *way, restarts, params).await?;
+        let (mut restarts, mut served, mut lost) = (0, 0, 0);
+        for _ in 0..tries {
+            let (more_served, more_lost) = restart_all(&lab, *way, at_once, params).await?;
+            restarts += at_once;
+            served += more_served;
+            lost += more_lost;
+            if lost > 0 {
+                break;
+            }
+        }
         rows.push(vec![
             way.name.to_owned(),
             restarts.to_string(),

@@ -32,11 +32,12 @@ pub fn show(report: &Report) -> String {
     for check in &report.checks {
         let _ = writeln!(text, "{}", check_line(check));
     }
-    let servers = report.servers.join(", ");
+    // Some experiments need no server.
+    let servers: String = report.servers.iter().map(|server| format!("{server}, ")).collect();
     if report.whiteboard {
         text.push_str("\nThe whiteboard version was tried.");
     }
-    let _ = write!(text, "\n{}, {:.1} s, {} build", servers, report.seconds, report.build);
+    let _ = write!(text, "\n{servers}{:.1} s, {} build", report.seconds, report.build);
     if report.build == "debug" && report.figures.iter().any(|figure| figure.target.is_some()) {
         text.push_str(" (targets are for a release build)");
     }
