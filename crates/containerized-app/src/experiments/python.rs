@@ -100,8 +100,11 @@ pub fn keep(made: tempfile::TempDir, place: &Path) -> anyhow::Result<()> {
 pub async fn say(command: &mut Command) -> anyhow::Result<String> {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        bail!("{}", words.trim().lines().last().unwrap_or_default());
+        // Some programs complain on standard output.
+        let words =
+            [output.stderr, output.stdout].map(|it| String::from_utf8_lossy(&it).into_owned());
+        let said = words.iter().find_map(|words| words.trim().lines().last());
+        bail!("{}", said.unwrap_or_default());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
