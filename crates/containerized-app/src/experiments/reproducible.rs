@@ -21,9 +21,9 @@ pub struct Params {}
 pub fn experiment() -> Experiment {
     Experiment::new(
         "reproducible",
-        "Two builds of the same code give two images, since each says when it was built. With the clock fixed they are the \
-         same, also from another checkout; another umask gives another image, and so does what a run of the app has left, \
-         unless .dockerignore names it",
+        "Two builds of the same code give two images, since each says when it was built. With the clock fixed, in OCI's \
+         format, they are the same, also from another checkout; another umask gives another image, and so does what a run of \
+         the app has left, unless .dockerignore names it",
         &[],
         run,
     )
