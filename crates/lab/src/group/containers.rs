@@ -13,7 +13,7 @@ use tokio::{process::Command, time::timeout};
 use crate::stack::{Service, own::OwnServer, programs::undisturbed};
 
 /// No command of an experiment takes this long.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The engine. It ends when this is dropped, and its containers with it.
 #[derive(Debug)]
