@@ -12,8 +12,8 @@
 //! the pages, and [`shelf`] makes them again when their sources change.
 //! [`program`] builds an answer, [`group`] runs it and ends it with everything that it started, [`turn`] lets one
 //! experiment run at a time, [`told`] holds the messages to a page, and [`runs`] runs an experiment for a page.
-//! [`server`] serves all this, [`problem`] writes errors, [`serving`] is `cargo run`, and [`site`] writes the pages
-//! into a folder.
+//! [`server`] serves all this, [`problem`] writes errors, [`serving`] is `cargo run`, [`site`] writes the pages
+//! into a folder, and [`example`] runs an answer in another language.
 
 pub mod questions;
 pub mod chapter;
@@ -54,6 +54,7 @@ pub mod runs;
 pub mod server;
 pub mod serving;
 pub mod site;
+pub mod example;
 
 // `answers()`, which the build script makes from the list in `Cargo.toml`.
 include!(concat!(env!("OUT_DIR"), "/answers.rs"));

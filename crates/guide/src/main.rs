@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use guide::{measure, program::Programs, reader::Reader, serving, shelf, site};
+use guide::{example, measure, program::Programs, reader::Reader, serving, shelf, site};
 use lab::cli::{answers_command, answers_words, block_on, log};
 
 fn main() -> ExitCode {
@@ -23,6 +23,10 @@ fn main() -> ExitCode {
             Some(("conform", matches)) => {
                 let find = |name: &str| answers.iter().find(|answer| answer.name == name);
                 conform::words::run(matches, |name| find(name).map(|it| it.suite.clone())).await
+            }
+            Some(("example", matches)) => {
+                log("warn,sqlx::query=error");
+                example::run(&answers, matches).await
             }
             Some(("measure", matches)) => {
                 log("warn,sqlx::query=error");
@@ -52,6 +56,7 @@ fn command(answers: &[lab::Answer]) -> Command {
     let command = command.subcommands(interview::words::commands());
     let command = command
         .subcommand(measure::command(answers))
+        .subcommand(example::command(answers))
         .subcommand(conform::words::command(answers.iter().map(|answer| answer.name)));
     answers_command(command, answers)
 }
