@@ -313,6 +313,15 @@ mod tests {
     }
 
     #[test]
+    fn what_this_machine_lacks_is_said_in_a_line() {
+        for (program, least) in [("no-such-program", "1"), ("cargo", "1000")] {
+            let error = Version::of(program, least).unwrap_err();
+            let said = lab::why_skipped(&error).unwrap();
+            assert!(said.contains(program) && !said.contains('\n'), "{said}");
+        }
+    }
+
+    #[test]
     fn what_is_installed_is_not_installed_again() {
         let made = tempfile::tempdir().unwrap();
         let install = |wanted: &str| {

@@ -67,9 +67,9 @@ function isPassword(text) {
   return letters(text) >= 15 && letters(text) <= 128 && !text.includes("\0") && text.isWellFormed() && !common;
 }
 
-const newUser = edge.object({ email: edge.email, password: { type: "string", format: "password" } });
+const newUser = edge.object({ email: edge.email, password: { type: "string", format: "new-password" } });
 const credentials = edge.object({ email: edge.email, password: { type: "string", format: "short" } });
-const formats = { password: isPassword, short: (text) => letters(text) <= 128 && text.isWellFormed() };
+const formats = { "new-password": isPassword, short: (text) => letters(text) <= 128 && text.isWellFormed() };
 
 const pool = await edge.pool(SCHEMA);
 const app = edge.app({ formats, ready: () => pool.query("select 1") });

@@ -56,7 +56,7 @@ function cors({ method, headers }, reply) {
   reply.headers({ "access-control-allow-methods": "GET, POST, DELETE", "access-control-max-age": "600" });
   const asked = headers["access-control-request-headers"];
   if (asked) reply.header("access-control-allow-headers", asked);
-  reply.code(204).send();
+  return reply.code(204).send();
 }
 
 /** Nobody can stop a promise. The answer goes, and a handler that looks at `request.gone` ends its work. */
@@ -64,8 +64,8 @@ function timeout(request, reply) {
   const gone = new AbortController();
   request.gone = gone.signal;
   request.timer = setTimeout(() => {
-    gone.abort();
-    // Also the one that it gives up itself must not answer a second time.
+    // Not before the answer has gone, or the handler's own error would be a second one.
+    reply.raw.once("finish", () => gone.abort());
     if (!reply.sent) edge.send(reply, edge.busy("This took too long."));
   }, LIMIT_MS);
 }
@@ -108,9 +108,8 @@ for (const { name, enter } of LAYERS) {
     request.began ??= performance.now();
     request.way ??= [];
     request.way.push({ layer: name, event: "in", at: since(request) });
-    enter?.(request, reply);
-    // One that has answered lets nobody in.
-    if (reply.sent) return reply;
+    // One that answers itself returns the answer, and Fastify goes no further.
+    return enter?.(request, reply);
   });
 }
 for (const { name, leave } of LAYERS.toReversed()) {

@@ -3,6 +3,7 @@
 
 mod command_line;
 mod edge;
+mod examples;
 mod guide_builds;
 mod guide_in_a_browser;
 mod guide_over_http;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let tests = [
         command_line::tests(),
         edge::tests(),
+        examples::tests(),
         guide_builds::tests(),
         guide_in_a_browser::tests(),
         guide_over_http::tests(),

@@ -11,7 +11,7 @@ use conform::{
     case::Outcome,
     cases,
     expect::{expect, list},
-    http::{invalid, not_allowed, not_found, problem},
+    http::{invalid, not_allowed, not_found, problem, refused},
     target::Target,
 };
 
@@ -134,13 +134,16 @@ async fn a_body_that_is_none_of_ours_is_refused(target: &Target) -> Outcome {
         (r#"{"email":"c@example.com","password":null}"#, 422),
         (r#"{"email":"c@example.com","password":7}"#, 422),
         (r#"{"email":"c@example.com","password":"seven quiet otters","admin":true}"#, 422),
-        (r#"{"email":"c@example.com","password":"\ud83e"}"#, 400),
     ] {
         let request = target.request(Method::POST, "register");
         let request = request.header("content-type", "application/json").body(body);
         problem(target.send(request).await?, status).await?;
     }
-    Ok(())
+    // Half a character. Some parsers of JSON refuse it, and others leave that to whoever looks at the field.
+    let half = r#"{"email":"c@example.com","password":"seven quiet otters \ud83e"}"#;
+    let request = target.request(Method::POST, "register");
+    let request = request.header("content-type", "application/json").body(half);
+    refused(target.send(request).await?, &[400, 422]).await
 }
 
 async fn a_wrong_method_is_not_allowed_and_a_wrong_path_is_not_found(target: &Target) -> Outcome {

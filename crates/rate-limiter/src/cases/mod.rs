@@ -14,7 +14,7 @@ use serde_json::json;
 use conform::{
     case::{Outcome, Suite},
     cases,
-    expect::{equal, expect, list, status},
+    expect::{equal, expect, list, status, status_in},
     http::{header, problem},
     target::Target,
 };
@@ -100,14 +100,15 @@ async fn every_answer_below_api_costs_and_says_where_the_client_stands(target: &
     let client = newcomer(target);
     let told = first(&client).await?;
     for (n, (method, path, expected)) in (2..).zip([
-        (Method::GET, "api/nowhere", 404),
-        (Method::DELETE, "api/hello", 405),
-        (Method::HEAD, "api/hello", 200),
-        (Method::GET, "api/hello", 200),
-        (Method::POST, "api/hello", 415),
+        (Method::GET, "api/nowhere", &[404][..]),
+        (Method::DELETE, "api/hello", &[405]),
+        (Method::HEAD, "api/hello", &[200]),
+        (Method::GET, "api/hello", &[200]),
+        // No body has no type, and is not the object that this call takes.
+        (Method::POST, "api/hello", &[400, 415, 422]),
     ]) {
         let response = client.ask(method, path).await?;
-        status(&response, expected)?;
+        status_in(&response, expected)?;
         told.left(&response, told.limit - n)?;
     }
     Ok(())

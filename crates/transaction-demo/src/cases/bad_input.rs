@@ -123,9 +123,8 @@ async fn an_amount_that_is_none_is_refused(target: &Target) -> Outcome {
         invalid(response, "amount_cents").await?;
     }
     for cents in [
+        // Not 1.0 and 1e2: they are whole numbers, and many parsers of JSON do not tell how a number was written.
         "1.5",
-        "1.0",
-        "1e2",
         "1e400",
         "-0.1",
         "99999999999999999999999",
