@@ -27,9 +27,16 @@ export class Problem extends Error {
 export const busy = (detail = "A server behind this one does not answer.") =>
   new Problem(503, detail, { headers: { "retry-after": "1" } });
 
-export function send(reply, { status, message, headers, more }) {
+/** As it is sent, for whoever does not answer by Fastify. */
+export function problem(error) {
+  const { status, message, headers, more } = problemOf(error);
   const body = { type: "about:blank", title: STATUS_CODES[status], status, detail: message, ...more };
-  return reply.code(status).headers(headers).type("application/problem+json").send(JSON.stringify(body));
+  return { status, headers: { ...headers, "content-type": "application/problem+json" }, body: JSON.stringify(body) };
+}
+
+export function send(reply, error) {
+  const { status, headers, body } = problem(error);
+  return reply.code(status).headers(headers).send(body);
 }
 
 /** `JSON.parse` takes the last of two equal fields, and a reviver does not see the first. */
@@ -158,7 +165,7 @@ export function app({ formats = {}, ready = async () => {}, ...options } = {}) {
   });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("application/json", { parseAs: "string" }, async (_request, text) => parse(text));
-  app.setErrorHandler((error, _request, reply) => send(reply, problemOf(error)));
+  app.setErrorHandler((error, _request, reply) => send(reply, error));
   // Fastify has no 405: it answers 404 if a path has no such method.
   const routes = [];
   app.addHook("onRoute", ({ url, method }) => {

@@ -221,7 +221,13 @@ async fn a_list_comes_in_pages(target: &Target) -> Outcome {
         if sort.starts_with('-') {
             seen.reverse();
         }
-        equal(&format!("the invoices, sorted by {sort}"), seen, made.clone())?;
+        let mut expected = made.clone();
+        if sort.ends_with("amount_cents") {
+            // They cost the same, so their order is the program's own.
+            seen.sort_by_key(Value::to_string);
+            expected.sort_by_key(Value::to_string);
+        }
+        equal(&format!("the invoices, sorted by {sort}"), seen, expected)?;
     }
     Ok(())
 }
