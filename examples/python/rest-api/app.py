@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from email.utils import format_datetime
 from typing import Annotated
+from urllib.parse import urlencode
 
 import asyncpg
 from fastapi import Header, Request, Response
@@ -194,9 +195,8 @@ async def page(request: Request):
     if len(rows) > limit:
         last = rows[limit - 1]
         value = last["name"] if kind == "text" else edge.moment(last["created_at"])
-        others = "&".join(f"{name}={value}" for name, value in given if name != "cursor")
         cursor = parts.cursor_of(of, value, str(last["id"]))
-        following = f"{request.url.path}?{others}{'&' if others else ''}cursor={cursor}"
+        following = f"{request.url.path}?{urlencode(query | {'cursor': cursor})}"
     return rows[:limit], following
 
 
