@@ -228,10 +228,18 @@ def invalid(error: RequestValidationError) -> Problem:
     return Problem(422, "Some fields are invalid.", errors=named)
 
 
+def fitting(routes, scope):
+    """A router that was included holds routes of its own."""
+    for route in routes:
+        if route.matches(scope)[0] != Match.NONE:
+            yield route
+            yield from fitting(getattr(route, "routes", None) or (), scope)
+
+
 def allowed(app: FastAPI, request: Request) -> str:
     """The methods of this path. Starlette itself names only those of the first route that fits."""
-    fits = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]
-    return ", ".join(sorted({method for route in fits for method in getattr(route, "methods", ())}))
+    fits = list(fitting(app.routes, request.scope))
+    return ", ".join(sorted({method for route in fits for method in getattr(route, "methods", None) or ()}))
 
 
 class HeaderLimit:

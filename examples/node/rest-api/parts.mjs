@@ -85,7 +85,7 @@ export function placeOf(cursor, query) {
 
 const [FIRST, MOST_FIRST, MOST_DEPTH, MOST_COST, MOST_SPREADS, MOST_TOKENS] = [20, 200, 5, 1000, 10, 1000];
 const text = { type: new GraphQLNonNull(GraphQLString) };
-const args = { first: { type: GraphQLInt, defaultValue: FIRST } };
+const args = { first: { type: new GraphQLNonNull(GraphQLInt), defaultValue: FIRST } };
 const Order = new GraphQLObjectType({
   name: "Order",
   fields: () => ({

@@ -112,7 +112,7 @@ def place_of(cursor: str, query: list) -> list[str]:
 
 
 FIRST, MOST_FIRST, MOST_DEPTH, MOST_COST, MOST_SPREADS, MOST_TOKENS = 20, 200, 5, 1000, 10, 1000
-first = {"first": GraphQLArgument(GraphQLInt, default_value=FIRST)}
+first = {"first": GraphQLArgument(GraphQLNonNull(GraphQLInt), default_value=FIRST)}
 
 
 def from_dict(source, info, **arguments):
