@@ -1,7 +1,7 @@
 """What do the HTTP edges of all the programs here have in common? Problem documents, strict JSON, and a pool with a deadline.
 
     app = edge.app(lifespan)            # a FastAPI application
-    pool = await edge.pool(SCHEMA)      # connections to DATABASE_URL, once the tables are there
+    pool = await edge.pool(SCHEMA)      # connections to DATABASE_URL; makes the tables
     edge.serve(app)                     # on 127.0.0.1:$PORT, until SIGTERM
 """
 
@@ -10,6 +10,8 @@ import json
 import os
 import re
 import resource
+import signal
+import sys
 import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated
@@ -46,6 +48,12 @@ class Problem(HTTPException):
         if field is not None:
             more["errors"] = [{"field": field, "message": detail}]
         self.more = more
+
+
+# What asyncpg raises if PostgreSQL cannot be reached, stops, starts, has no connection left, or is too slow. (`TimeoutError` is
+# an `OSError`.)
+AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError,
+        asyncpg.TooManyConnectionsError)  # fmt: skip
 
 
 def busy(detail="A server behind this one does not answer."):
@@ -254,7 +262,7 @@ def app(lifespan, ready=None) -> FastAPI:
     async def away(_request, _error):
         return document(busy())
 
-    for error in (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError):
+    for error in AWAY:
         app.add_exception_handler(error, away)
 
     @app.exception_handler(Exception)
@@ -274,19 +282,25 @@ def app(lifespan, ready=None) -> FastAPI:
     return app
 
 
-async def pool(schema: str, size: int = 10) -> asyncpg.Pool:
-    """A pool with a deadline: `async with connection(pool) as it`."""
-    url = os.environ["DATABASE_URL"]
-    pool = await asyncpg.create_pool(url, min_size=1, max_size=size, command_timeout=5, timeout=SECONDS_FOR_A_CONNECTION)
-    async with pool.acquire() as it, it.transaction():
-        # Two processes that begin at once would both find no table.
-        await it.execute("select pg_advisory_xact_lock(hashtext('schema'))")
-        await it.execute(schema)
+class Pool(asyncpg.Pool):
+    """asyncpg's own pool waits for ever for a free connection, also in `fetch` and `execute`, which call `acquire`."""
+
+    def acquire(self, *, timeout: float | None = SECONDS_FOR_A_CONNECTION):
+        return super().acquire(timeout=timeout)
+
+
+async def pool(schema: str, size: int = 10) -> Pool:
+    """The first four options are ours. The others are what `asyncpg.create_pool` sets, which makes no pool of another class."""
+    pool = await Pool(
+        os.environ["DATABASE_URL"], min_size=1, max_size=size, command_timeout=5, timeout=SECONDS_FOR_A_CONNECTION,
+        max_queries=50_000, max_inactive_connection_lifetime=300, loop=None,
+        connection_class=asyncpg.Connection, record_class=asyncpg.Record,
+    )  # fmt: skip
+    async with pool.acquire() as connection, connection.transaction():
+        # Two processes that start at once would both find no table, and both make it.
+        await connection.execute("select pg_advisory_xact_lock(hashtext('schema'))")
+        await connection.execute(schema)
     return pool
-
-
-def connection(pool: asyncpg.Pool):
-    return pool.acquire(timeout=SECONDS_FOR_A_CONNECTION)
 
 
 class Server(uvicorn.Server):
@@ -297,10 +311,13 @@ class Server(uvicorn.Server):
 
 
 def serve(app) -> None:
-    """uvicorn gives a client all the time of the world for its head, so a proxy has to stand before it in production. The limit
-    on open files is raised, so that a thousand slow ones harm nobody here."""
+    """uvicorn never cuts off a client that does not finish its headers, so in production a proxy has to stand before it. Here,
+    the limit on open files is raised, so that a thousand slow clients take no place from others."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # When it has drained, uvicorn raises the signal again. The exit status is then 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit())
     config = uvicorn.Config(app, host="127.0.0.1", port=PORT, log_level="warning", backlog=1024, server_header=False,
                             timeout_graceful_shutdown=10, proxy_headers=False, ws_max_size=64 * 1024)  # fmt: skip
     Server(config).run()

@@ -17,6 +17,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use sqlx::migrate::Migrator;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+const PYTHON_FROM: &str = "see https://www.python.org/downloads, or apt-get install python3-venv";
+const NODE_FROM: &str = "see https://nodejs.org";
+
 /// A language in which answers are written beside Rust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
@@ -95,7 +98,7 @@ impl Language {
 
 /// The interpreter of a virtual environment that has the packages.
 fn python(sources: &Path, made: &Path) -> anyhow::Result<PathBuf> {
-    let version = Version::of("python3", "3.11")?;
+    let version = version("python3", "3.11", PYTHON_FROM)?;
     let venv = made.join("venv");
     let interpreter = venv.join("bin/python");
     let wanted = fs::read_to_string(sources.join("requirements.txt"))?;
@@ -105,7 +108,7 @@ fn python(sources: &Path, made: &Path) -> anyhow::Result<PathBuf> {
         let venv = Command::new("python3").args(["-m", "venv"]).arg(&venv).output()?;
         succeeded(
             &venv,
-            "Python cannot make a virtual environment (on Debian: apt-get install python3-venv)",
+            "python3 cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv",
         )?;
         let mut pip = Command::new(&interpreter);
         pip.args(["-m", "pip", "install", "--quiet", "--retries", "1", "--require-hashes", "-r"]);
@@ -117,19 +120,19 @@ fn python(sources: &Path, made: &Path) -> anyhow::Result<PathBuf> {
 
 /// Copies the sources beside `node_modules`: Node looks for packages above the file that imports them.
 fn node(sources: &Path, made: &Path) -> anyhow::Result<()> {
-    let version = Version::of("node", "20")?;
+    let version = version("node", "20", NODE_FROM)?;
     copy(sources, made)?;
     let wanted = fs::read_to_string(sources.join("package-lock.json"))?;
     installed(made, &format!("{version}\n{wanted}"), || {
         eprintln!("  installing the packages of examples/node below {}", made.display());
         let mut npm = Command::new("npm");
         npm.args(["ci", "--no-audit", "--no-fund", "--fetch-retries", "1"]).current_dir(made);
-        let npm = npm.output().map_err(|error| missing(&error, "npm"))?;
+        let npm = npm.output().map_err(|error| missing(&error, "npm", NODE_FROM))?;
         succeeded(&npm, "the packages for Node cannot be installed; is there a network?")
     })
 }
 
-/// Calls `install` unless it has installed just this before.
+/// Calls `install`, unless an earlier call has installed exactly this.
 fn installed(
     made: &Path,
     wanted: &str,
@@ -139,26 +142,21 @@ fn installed(
     if fs::read_to_string(&mark).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
-    // While it is being installed, it is not.
+    // An installation that is broken off must not count as one. There may be no mark yet.
     let _ = fs::remove_file(&mark);
     install()?;
     Ok(fs::write(mark, wanted)?)
 }
 
-/// The version of an interpreter.
-struct Version;
-
-impl Version {
-    /// What `program --version` says, if it is at least this one.
-    fn of(program: &str, least: &str) -> anyhow::Result<String> {
-        let output = Command::new(program).arg("--version").output();
-        let output = output.map_err(|error| missing(&error, program))?;
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        if numbers(&said) < numbers(least) {
-            return Err(skip(format!("{program} {least} or later is needed, and this is {said}")));
-        }
-        Ok(said)
+/// What `program --version` says, if it is at least this version. Otherwise the error says where to get it.
+fn version(program: &str, least: &str, from: &str) -> anyhow::Result<String> {
+    let output = Command::new(program).arg("--version").output();
+    let output = output.map_err(|error| missing(&error, program, from))?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if numbers(&said) < numbers(least) {
+        return Err(skip(format!("{program} {least} or later is needed, and this is {said}: {from}")));
     }
+    Ok(said)
 }
 
 /// `Python 3.11.7` and `v20.20.2` are lists of numbers.
@@ -167,11 +165,11 @@ fn numbers(version: &str) -> Vec<u32> {
     digits.split('.').map_while(|number| number.parse().ok()).collect()
 }
 
-fn missing(error: &io::Error, program: &str) -> anyhow::Error {
-    skip(format!("{program} is not installed, or does not run ({error})"))
+fn missing(error: &io::Error, program: &str, from: &str) -> anyhow::Error {
+    skip(format!("{program} is not installed, or does not run ({error}): {from}"))
 }
 
-/// If not, the last line of its standard error says why.
+/// An error if the command has failed, with the last line that it wrote to its standard error.
 fn succeeded(output: &std::process::Output, otherwise: &str) -> anyhow::Result<()> {
     if output.status.success() {
         return Ok(());
@@ -204,7 +202,8 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 /// `example` and its options, for these answers.
 pub fn command(answers: &[Answer]) -> clap::Command {
-    let names = answers.iter().map(|answer| answer.name);
+    let written = |name: &&str| Language::EVERY.into_iter().any(|it| it.has(name, false));
+    let names = answers.iter().map(|answer| answer.name).filter(written);
     let port = Arg::new("port").long("port").default_value("3000").value_parser(value_parser!(u16));
     let flag = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     clap::Command::new("example")
@@ -232,13 +231,14 @@ pub async fn run(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<Exi
     let whiteboard = matches.get_flag("whiteboard");
     let port = matches.get_one("port").copied().unwrap_or_default();
     let port = if port == 0 { lab::port::free()? } else { port };
-    // The program itself would say it in words of its own. Nothing listens there when this is dropped.
+    // The program would report a port that is taken in its own words, after the installation. The port is free again
+    // when this is dropped.
     drop(lab::serve::bind("127.0.0.1", port).await?);
     let name = answer.name;
     let command = move || language.command(name, whiteboard);
     let mut command = tokio::process::Command::from(tokio::task::spawn_blocking(command).await??);
-    let part = if whiteboard { "python-whiteboard" } else { language.name() };
-    let servers = servers(answer, part, matches.get_flag("reset")).await?;
+    let part = format!("{}{}", language.name(), if whiteboard { "-whiteboard" } else { "" });
+    let servers = servers(answer, &part, matches.get_flag("reset")).await?;
     command.env("PORT", port.to_string()).envs(servers);
     let stopped = asked_to_stop();
     let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
@@ -315,9 +315,10 @@ mod tests {
     #[test]
     fn what_this_machine_lacks_is_said_in_a_line() {
         for (program, least) in [("no-such-program", "1"), ("cargo", "1000")] {
-            let error = Version::of(program, least).unwrap_err();
+            let error = version(program, least, "where it is from").unwrap_err();
             let said = lab::why_skipped(&error).unwrap();
-            assert!(said.contains(program) && !said.contains('\n'), "{said}");
+            assert!(said.contains(program) && said.ends_with("where it is from"), "{said}");
+            assert!(!said.contains('\n'), "{said}");
         }
     }
 

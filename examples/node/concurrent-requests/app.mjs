@@ -2,9 +2,9 @@
 //
 //     cargo run -- example concurrent-requests --in node
 //
-// Fastify and pg. In reading order: `enter` and `leave`, `order`, `Prices`, `work`. One loop serves all requests, so nothing may
-// compute on it: prices are computed in threads, each with a loop and a heap of its own. A request whose time is over is
-// answered, but nobody can stop what it has begun: its query ends by itself.
+// Fastify and pg. In reading order: `enter` and `leave`, `order`, `Prices`, `work`. One loop serves all requests, so prices are
+// computed in threads, each with a loop and a heap of its own. A request whose time is over is answered, but nobody can stop
+// what it has begun: its query ends by itself. The gate counts the requests of this process only.
 
 import { randomUUID } from "node:crypto";
 import { EventEmitter, once } from "node:events";
@@ -200,8 +200,8 @@ function dayIn({ day }) {
   return day;
 }
 
-async function report(day) {
-  const { rows: hours } = await pool.query(
+async function report(database, day) {
+  const { rows: hours } = await database.query(
     `
     select
         extract(hour from created_at at time zone 'utc')::int as hour,
@@ -241,21 +241,24 @@ async function job({ params: { id } }) {
   return { ...row, report: row.report ? JSON.parse(row.report) : undefined };
 }
 
+/**
+ * Returns the job that it did, if there was one. Its row stays locked until it is done, so no other worker takes it. If this
+ * process is killed, PostgreSQL unlocks the row.
+ */
+async function workOnce(client) {
+  const { rows: [job] } = await client.query(
+    "select id, day::text from jobs where state = 'queued' order by number limit 1 for update skip locked",
+  );
+  if (!job) return;
+  const done = JSON.stringify(await report(client, job.day));
+  await client.query("update jobs set state = 'done', report = $2 where id = $1", [job.id, done]);
+  return job;
+}
+
 async function work(stopped) {
   while (!stopped.aborted) {
     try {
-      const { rows: [job] } = await pool.query(`
-        update jobs set state = 'running'
-        where id = (
-            select id from jobs where state = 'queued' order by number limit 1 for update skip locked
-        )
-        returning id, day::text
-      `);
-      if (job) {
-        const done = JSON.stringify(await report(job.day));
-        await pool.query("update jobs set state = 'done', report = $2 where id = $1", [job.id, done]);
-        continue;
-      }
+      if (await edge.transaction(pool, workOnce)) continue;
     } catch (error) {
       console.error("a job waits:", error.message);
     }
@@ -288,14 +291,12 @@ app.get(`/products/${ID}/price`, async (request) => {
 });
 app.post("/orders", { schema: { body: edge.object({ product: whole(1), quantity: whole(1, 10) }) } }, order);
 app.get(`/orders/${UUID}`, lookAtOrder);
-app.get(`/reports/${DAY}`, ({ params }) => report(dayIn(params)));
+app.get(`/reports/${DAY}`, ({ params }) => report(pool, dayIn(params)));
 app.post(`/reports/${DAY}`, orderReport);
 app.get(`/jobs/${UUID}`, job);
 app.get("/pressure", pressure);
 app.get("/metrics", metrics);
 
-// What a process that was killed had begun.
-await pool.query("update jobs set state = 'queued' where state = 'running'");
 const stopped = new AbortController();
 const workers = Array.from({ length: WORKERS }, () => work(stopped.signal));
 await edge.serve(app, async () => {

@@ -44,7 +44,8 @@ const redis = new Redis(process.env.REDIS_URL, {
 });
 redis.on("error", () => {});
 redis.defineCommand("take", { numberOfKeys: 1, lua: TAKE });
-await new Promise((resolve) => redis.once("ready", resolve));
+// Or the first attempt fails: then everybody passes until Redis is there.
+await new Promise((resolve) => redis.once("ready", resolve).once("close", resolve));
 
 /** The first half of an IPv6 address, in one spelling. */
 function network(address) {

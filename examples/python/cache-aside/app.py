@@ -10,6 +10,7 @@ that in memory, so run one process: a second would still trust the old value unt
 
 import asyncio
 import json
+import logging
 import os
 import re
 import secrets
@@ -77,6 +78,7 @@ async def lifespan(app):
     forgetting = asyncio.create_task(forget_for_ever())
     yield
     forgetting.cancel()
+    await asyncio.wait([forgetting])
     await state.redis.aclose()
     await state.pool.close()
 
@@ -187,8 +189,9 @@ async def forget_what_is_left() -> None:
         try:
             await app.state.redis.delete(*(key for id in left for key in (lease_key(id), value_key(id))))
             await finished(left)
-        except (RedisError, OSError, asyncpg.PostgresError):
-            pass
+        except Exception as error:
+            # The next time. Whatever it is, the loop below must go on.
+            logging.warning("the cache may hold old values of %s users: %s", len(left), error)
 
 
 async def forget_for_ever() -> None:

@@ -2,17 +2,18 @@
 
     cargo run -- example concurrent-requests --in python
 
-FastAPI and asyncpg. In reading order: `Gate`, `order`, `price`, `work`. One loop serves all requests, so nothing may compute on
-it: prices are computed in processes, because threads of one process share the GIL.
+FastAPI and asyncpg. In reading order: `Gate`, `order`, `price`, `work`. One loop serves all requests, so prices are computed in
+processes: threads of one process share the GIL. The gate counts the requests of this process only.
 """
 
 import asyncio
 import json
+import logging
 import re
 import uuid
 from collections import Counter, deque
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime
 from multiprocessing import get_context
 from typing import Annotated
@@ -160,13 +161,12 @@ async def lifespan(app):
     state = app.state
     state.pool = await edge.pool(SCHEMA)
     state.processes = ProcessPoolExecutor(2, get_context("spawn"), end_with_parent)
-    # What a process that was killed had begun.
-    await state.pool.execute("update jobs set state = 'queued' where state = 'running'")
     state.woken = asyncio.Event()
     workers = [asyncio.create_task(work()) for _ in range(WORKERS)]
     yield
     for worker in workers:
         worker.cancel()
+    await asyncio.wait(workers)
     state.processes.shutdown(cancel_futures=True)
     await state.pool.close()
 
@@ -214,7 +214,7 @@ def shown(row) -> dict:
 @app.post("/orders")
 async def order(order: NewOrder, key: Key):
     fingerprint = edge.fingerprint(order)
-    async with edge.connection(app.state.pool) as connection, connection.transaction():
+    async with app.state.pool.acquire() as connection, connection.transaction():
         # Whether it is left is asked by the statement that takes it. A look before it would sell the last one twice.
         taken = await connection.fetchrow(
             """
@@ -256,9 +256,9 @@ async def look_at_order(id: str):
     return shown(row)
 
 
-async def report(day: date) -> dict:
+async def report(database, day: date) -> dict:
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    rows = await app.state.pool.fetch(
+    rows = await database.fetch(
         """
         select extract(hour from created_at at time zone 'utc')::int as hour, count(*) as orders, sum(quantity) as items
         from orders
@@ -274,7 +274,7 @@ async def report(day: date) -> dict:
 
 @app.api_route("/reports/{day:day}", methods=["GET", "HEAD"])
 async def look_at_report(day: date):
-    return await report(day)
+    return await report(app.state.pool, day)
 
 
 @app.post("/reports/{day:day}")
@@ -301,30 +301,30 @@ async def job(id: str):
     return {"id": id, "state": row["state"]} | ({"report": json.loads(row["report"])} if row["report"] else {})
 
 
+async def work_once() -> bool:
+    """Whether there was a job. Its row stays locked until it is done, so no other worker takes it. If this process is killed,
+    PostgreSQL unlocks the row."""
+    async with app.state.pool.acquire() as connection, connection.transaction():
+        job = await connection.fetchrow(
+            "select id, day from jobs where state = 'queued' order by number limit 1 for update skip locked"
+        )
+        if job:
+            done = json.dumps(await report(connection, job["day"]))
+            await connection.execute("update jobs set state = 'done', report = $2 where id = $1", job["id"], done)
+        return job is not None
+
+
 async def work() -> None:
     while True:
-        try:
-            job = await app.state.pool.fetchrow(
-                """
-                update jobs set state = 'running'
-                where id = (
-                    select id from jobs where state = 'queued' order by number limit 1 for update skip locked
-                )
-                returning id, day
-                """
-            )
-            if job:
-                done = json.dumps(await report(job["day"]))
-                await app.state.pool.execute("update jobs set state = 'done', report = $2 where id = $1", job["id"], done)
-                continue
-        except Exception as error:
-            print(f"a job waits: {error}", flush=True)
         app.state.woken.clear()
         try:
+            if await work_once():
+                continue
+        except Exception as error:
+            logging.warning("a job waits: %s", error)
+        with suppress(TimeoutError):
             # Also without a call: the database may have been away.
             await asyncio.wait_for(app.state.woken.wait(), 1)
-        except TimeoutError:
-            pass
 
 
 async def told() -> dict:

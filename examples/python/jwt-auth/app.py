@@ -111,7 +111,7 @@ class Refresh(Model):
 @asynccontextmanager
 async def lifespan(app):
     app.state.pool = await edge.pool(SCHEMA)
-    async with edge.connection(app.state.pool) as connection, connection.transaction():
+    async with app.state.pool.acquire() as connection, connection.transaction():
         # Two processes that begin at once would each make a key, and refuse the other's tokens.
         await connection.execute("lock table signing_keys")
         private = await connection.fetchval("select private_key from signing_keys")
@@ -166,7 +166,7 @@ async def login(credentials: Credentials):
     if not (user and right):
         raise Problem(401, "The address or the password is wrong.",
                       headers={"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})  # fmt: skip
-    async with edge.connection(app.state.pool) as connection, connection.transaction():
+    async with app.state.pool.acquire() as connection, connection.transaction():
         await connection.execute("delete from failed_logins where account = $1", account)
         session = uuid.uuid4()
         await connection.execute("insert into sessions (id, user_id) values ($1, $2)", session, user["id"])
@@ -265,7 +265,7 @@ async def me(claims: Claims):
 
 @app.post("/token/refresh")
 async def refresh(refresh: Refresh):
-    async with edge.connection(app.state.pool) as connection, connection.transaction():
+    async with app.state.pool.acquire() as connection, connection.transaction():
         row = await connection.fetchrow(
             """
             select

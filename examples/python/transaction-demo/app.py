@@ -83,7 +83,7 @@ async def once(scope: str, key: str, body: Model, act) -> Response:
     """Answers as `act` says: with a status, a path and a body. The same key again gets the same answer. Both are committed
     together with what `act` does, so no kill comes between them."""
     fingerprint = edge.fingerprint(body)
-    async with edge.connection(app.state.pool) as connection, connection.transaction():
+    async with app.state.pool.acquire() as connection, connection.transaction():
         claimed = await connection.fetchval(
             """
             insert into idempotency_keys (scope, key, fingerprint)

@@ -8,11 +8,12 @@ written twice a second, so a kill loses the clicks of the last half second, and 
 
 import asyncio
 import hashlib
+import logging
 import re
 import secrets
 import zlib
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -93,10 +94,12 @@ class Change(Model):
 async def lifespan(app):
     app.state.pool = await edge.pool(SCHEMA)
     app.state.clicks = Counter()
-    writing = asyncio.create_task(write_clicks_for_ever(app))
+    stopped = asyncio.Event()
+    writing = asyncio.create_task(write_clicks_until(stopped))
     yield
-    writing.cancel()
-    await write_clicks(app)
+    # Not `cancel`, which could end a statement half-way, and lose its clicks.
+    stopped.set()
+    await writing
     await app.state.pool.close()
 
 
@@ -133,7 +136,7 @@ async def create(link: NewLink):
 
 async def insert(code: str, link: NewLink, shared: bool, token: str | None):
     """Whoever inserts first owns the code. A look before the insertion would let two of them find it free."""
-    async with edge.connection(app.state.pool) as connection, connection.transaction():
+    async with app.state.pool.acquire() as connection, connection.transaction():
         # With the link its clicks go, so the next owner of the code does not inherit them.
         await connection.execute("delete from links where code = $1 and expires_at <= now()", code)
         return await connection.fetchrow(
@@ -244,13 +247,14 @@ async def follow(code: str, request: Request):
     return Response(status_code=302, headers={"Location": link["url"], "Cache-Control": "private, max-age=0"})
 
 
-async def write_clicks_for_ever(app):
-    while True:
-        await asyncio.sleep(0.5)
-        await write_clicks(app)
+async def write_clicks_until(stopped: asyncio.Event):
+    while not stopped.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), 0.5)
+        await write_clicks()
 
 
-async def write_clicks(app):
+async def write_clicks():
     counted, app.state.clicks = app.state.clicks, Counter()
     if not counted:
         return
@@ -265,8 +269,9 @@ async def write_clicks(app):
             """,
             *zip(*((*key, count) for key, count in sorted(counted.items()))),
         )
-    except Exception:
-        # The database is away. They are written when it is back.
+    except Exception as error:
+        # They are written when the database is back.
+        logging.warning("clicks wait: %s", error)
         app.state.clicks.update(counted)
 
 
