@@ -211,6 +211,9 @@ fn write_source(
     ] {
         fs::write(source.join(name), page)?;
     }
+    let languages = include_str!("../book/languages.md");
+    let languages = chapter::with_code(languages, &workspace().join("crates/guide"), problems);
+    fs::write(source.join("languages.md"), languages)?;
     fs::write(source.join("catalogue.md"), catalogue::page(answers, subjects, exercises))?;
     fs::write(source.join("measured.md"), measured::page(answers, problems))?;
     fs::write(folder.join("guide.css"), include_str!("../book/guide.css"))?;
@@ -221,6 +224,7 @@ fn write_source(
         // The table of calls is a file beside the cases, and a page of the book.
         let calls = format!("{}-calls.md", answer.name);
         let text = text.replace("(src/cases/calls.md)", &format!("({calls})"));
+        let text = text.replace("(../guide/book/languages.md#", "(languages.md#");
         let mut drawing = Vec::new();
         let subject = subjects.iter().find(|it| it.name == answer.name);
         let short = subject.map_or("", |it| &it.sheet.in_45_seconds);
@@ -237,7 +241,8 @@ fn write_source(
 fn summary(answers: &[Answer]) -> String {
     let mut summary =
         "# Summary\n\n[The workbench](index.md)\n[The mock interview](interview.md)\n[The quiz](quiz.md)\n\
-         [Your stories](stories.md)\n[Everything at a glance](catalogue.md)\n[Measured](measured.md)\n"
+         [Your stories](stories.md)\n[Everything at a glance](catalogue.md)\n[Measured](measured.md)\n\
+         [In Python and Node](languages.md)\n"
             .to_owned();
     for level in Level::ALL {
         let _ = write!(summary, "\n# {}\n\n", level.name());
@@ -288,6 +293,8 @@ mod tests {
         let book = Book::build(crate::answers()).unwrap();
         assert_eq!(book.problems, Vec::<String>::new());
         assert!(book.files.contains_key("url-shortener.html"));
-        assert!(book.listed.contains("crates/url-shortener/src/code.rs"), "{:?}", book.listed);
+        for listed in ["crates/url-shortener/src/code.rs", "examples/python/url-shortener/app.py"] {
+            assert!(book.listed.contains(listed), "{:?}", book.listed);
+        }
     }
 }

@@ -46,10 +46,13 @@ pub fn with_code(text: &str, folder: &Path, problems: &mut Vec<String>) -> Strin
     lines.join("\n") + "\n"
 }
 
-/// A file of an answer, from the workspace's root: `crates/url-shortener/src/code.rs`. An answer may show code of `edge`,
-/// as `../edge/src/lib.rs`.
+/// A file of a crate, from the workspace's root: `crates/url-shortener/src/code.rs`. Code of another crate is
+/// `../edge/src/lib.rs`, and a program in another language `../../examples/node/edge.mjs`.
 fn from_root(path: &str, folder: &Path) -> String {
     let name = folder.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    if let Some(outside) = path.strip_prefix("../../") {
+        return outside.to_owned();
+    }
     match path.strip_prefix("../") {
         Some(other) => format!("crates/{other}"),
         None => format!("crates/{name}/{path}"),
@@ -132,6 +135,17 @@ mod tests {
             "Before\n\n<p class=\"listing\">crates/sums/a.rs, line 3</p>\n\n```rust\nfn b() {\n    1\n}\n```\n"
         );
         assert!(problems.is_empty());
+    }
+
+    #[test]
+    fn code_of_other_crates_and_languages_is_named_from_the_root() {
+        for (path, from) in [
+            ("src/a.rs", "crates/sums/src/a.rs"),
+            ("../edge/src/lib.rs", "crates/edge/src/lib.rs"),
+            ("../../examples/node/edge.mjs", "examples/node/edge.mjs"),
+        ] {
+            assert_eq!(from_root(path, Path::new("/home/me/crates/sums")), from);
+        }
     }
 
     #[test]

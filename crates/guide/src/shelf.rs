@@ -12,10 +12,10 @@ use std::{
     time::SystemTime,
 };
 
-use lab::Answer;
+use lab::{Answer, stack::workspace};
 use tokio::sync::Mutex;
 
-use crate::book::Book;
+use crate::{book::Book, example::Language};
 
 /// When each file was last written, and its length. By strings, because paths are compared part by part, and this is done
 /// for each page.
@@ -96,6 +96,8 @@ fn sources(answers: &[Answer]) -> Sources {
         // A chapter may show code of `edge`. The set keeps this folder only once.
         folders.extend(folder.parent().map(|crates| crates.join("edge/src")));
     }
+    let examples = workspace().join("examples");
+    folders.extend(Language::EVERY.map(|language| examples.join(language.name())));
     let mut sources = Sources::new();
     for folder in folders {
         // If a file is being replaced just now, the next request looks again.

@@ -2,6 +2,9 @@
 
 use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html::push_html};
 
+/// The page of the answers in other languages, as a chapter writes it.
+const LANGUAGES: &str = "../guide/book/languages.md";
+
 /// The text without marks, links and comments. Code keeps its quotation marks; a paragraph ends with an empty line.
 pub fn plain(markdown: &str) -> String {
     let mut text = String::new();
@@ -56,6 +59,7 @@ fn from_elsewhere(link: &str, answer: &str) -> CowStr<'static> {
     let link = match link {
         "src/cases/calls.md" => format!("{answer}-calls.html"),
         link if link.starts_with('#') => format!("{answer}.html{link}"),
+        link if link.starts_with(LANGUAGES) => link.replace(LANGUAGES, "languages.html"),
         link => link.to_owned(),
     };
     link.into()
@@ -67,6 +71,18 @@ mod tests {
 
     const TEXT: &str =
         "**Wrong**: takes 53 µs<!-- verify: ours --> in `a*b`,\nsee [`race`](#jwt-race)";
+
+    #[test]
+    fn a_link_leads_to_the_same_page_from_elsewhere() {
+        for (link, from_elsewhere) in [
+            ("#jwt-race", "jwt.html#jwt-race"),
+            ("src/cases/calls.md", "jwt-calls.html"),
+            ("../guide/book/languages.md#jwt", "languages.html#jwt"),
+        ] {
+            let html = html(&format!("[here]({link})"), "jwt");
+            assert!(html.contains(&format!("href=\"{from_elsewhere}\"")), "{html}");
+        }
+    }
 
     #[test]
     fn plain_text_has_no_marks() {

@@ -95,6 +95,7 @@ async function read(ids) {
   return found;
 }
 
+// ANCHOR: load
 /**
  * From the database; and which of them are in the cache now. The lease is taken before the query: a change that the query does
  * not see then comes after the lease, and takes it away.
@@ -120,6 +121,7 @@ async function fill(id, token, user) {
   const entry = JSON.stringify({ user, until: Date.now() + seconds * 1000 });
   return redis.fill(leaseKey(id), valueKey(id), token, entry, seconds).catch(() => 0);
 }
+// ANCHOR_END: load
 
 /** After the commit and before the answer. If the cache cannot forget, it is not believed until it has. */
 async function forget(id, invalidation) {

@@ -54,6 +54,7 @@ let inFlight = 0;
 const queue = [];
 const shed = { checkout: 0, browsing: 0 };
 
+// ANCHOR: gate
 /** Those who wait are let in from the front. Little's law: a longer queue makes nobody faster. */
 function enter(kind, signal) {
   if (inFlight < IN_FLIGHT) return void (inFlight += 1);
@@ -75,6 +76,7 @@ function leave() {
   if (queue.length) queue.shift()();
   else inFlight -= 1;
 }
+// ANCHOR_END: gate
 
 function millisecondsLeft(given) {
   if (given === undefined) return LONGEST_MS;

@@ -166,6 +166,7 @@ function accessToken({ id, email }, sid) {
   return new SignJWT(claims).setProtectedHeader({ alg: "EdDSA", kid, typ: "at+jwt" }).sign(privateKey);
 }
 
+// ANCHOR: bearer
 /** The claims of the one token that was sent. No server is asked. */
 async function bearer({ raw }) {
   // Of two such headers, `headers` has the first only.
@@ -189,6 +190,7 @@ async function bearer({ raw }) {
     throw challenge(401, "invalid_token", "This token is no good.");
   }
 }
+// ANCHOR_END: bearer
 
 async function refresh({ body: { refresh_token } }, reply) {
   reply.headers(noStore);

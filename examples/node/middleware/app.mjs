@@ -59,6 +59,7 @@ function cors({ method, headers }, reply) {
   return reply.code(204).send();
 }
 
+// ANCHOR: timeout
 /** Nobody can stop a promise. The answer goes, and a handler that looks at `request.gone` ends its work. */
 function timeout(request, reply) {
   const gone = new AbortController();
@@ -69,6 +70,7 @@ function timeout(request, reply) {
     if (!reply.sent) edge.send(reply, edge.busy("This took too long."));
   }, LIMIT_MS);
 }
+// ANCHOR_END: timeout
 
 /** Before anybody reads the body. */
 function limit({ headers }) {

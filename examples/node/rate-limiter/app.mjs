@@ -67,6 +67,7 @@ function clientOf(request) {
   return isIPv6(address) ? network(address) : peer;
 }
 
+// ANCHOR: limit
 /** Everything below /api costs, and every answer says where its client stands. */
 async function limit(request, reply) {
   const path = request.url.split("?")[0];
@@ -87,6 +88,7 @@ async function limit(request, reply) {
     "violated-policies": ["api"],
   });
 }
+// ANCHOR_END: limit
 
 const visible = (name) => name.trim() !== "" && Buffer.byteLength(name) <= 200 && name.isWellFormed();
 const app = edge.app({ formats: { visible }, ready: () => redis.ping() });

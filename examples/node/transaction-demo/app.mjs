@@ -59,6 +59,7 @@ const newTransfer = edge.object({ from: cents(1), to: cents(1), amount_cents: ce
 const pool = await edge.pool(SCHEMA);
 const app = edge.app({ ready: () => pool.query("select 1") });
 
+// ANCHOR: once
 /**
  * Answers as `act` says: with a status, a path and a body. The same key again gets the same answer. Both are committed together
  * with what `act` does, so no kill comes between them.
@@ -89,6 +90,7 @@ async function once(scope, request, reply, act) {
   }
   return reply.code(status).header("location", location).type("application/json").send(body);
 }
+// ANCHOR_END: once
 
 /** A refusal is an answer too, and stays the answer of its key: it is committed, and not thrown. */
 const refused = (status, detail, field) => [status, null, { detail, field }];
@@ -104,8 +106,9 @@ async function open(client, { owner, balance_cents }) {
 
 async function move(client, { from, to, amount_cents }) {
   // In the order of their numbers, whoever pays whom: two transfers in opposite directions would wait for each other.
+  // The lock is the one that an update takes. `for update` would also hold up foreign keys that refer to these rows.
   const { rows: locked } = await client.query(
-    "select id, balance_cents from accounts where id = any($1) order by id for update",
+    "select id, balance_cents from accounts where id = any($1) order by id for no key update",
     [[from, to]],
   );
   const balances = new Map(locked.map(({ id, balance_cents }) => [id, balance_cents]));

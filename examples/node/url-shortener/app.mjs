@@ -78,6 +78,7 @@ async function create({ body: link }, reply) {
   throw edge.busy("No free code was found.");
 }
 
+// ANCHOR: insert
 /** Whoever inserts first owns the code. A look before the insertion would let two of them find it free. */
 async function insert(code, link, shared, token) {
   return edge.transaction(pool, async (client) => {
@@ -95,6 +96,7 @@ async function insert(code, link, shared, token) {
     return rows[0];
   });
 }
+// ANCHOR_END: insert
 
 // A random token needs no slow hash: nobody can guess 256 bits.
 const hashed = (token) => createHash("sha256").update(token).digest();

@@ -123,6 +123,7 @@ async def read(ids: list[int]) -> tuple[dict[int, dict | None], dict[int, str]]:
     return users, status
 
 
+# ANCHOR: load
 async def load(ids: list[int], cacheable: list[int]) -> tuple[dict[int, dict | None], set[int]]:
     """From the database; and which of them are in the cache now. The lease is taken before the query: a change that the query
     does not see then comes after the lease, and takes it away."""
@@ -152,6 +153,7 @@ async def fill(id: int, token: str, user: dict | None) -> bool:
         return bool(await app.state.fill(keys=[lease_key(id), value_key(id)], args=[token, entry, seconds]))
     except RedisError:
         return False
+# ANCHOR_END: load
 
 
 async def forget(id: int, invalidation: int) -> None:

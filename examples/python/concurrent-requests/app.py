@@ -62,6 +62,7 @@ MOST_JOBS, WORKERS = 100, 2
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
 
 
+# ANCHOR: gate
 class Gate:
     """Those who wait are let in from the front. Little's law: a longer queue makes nobody faster."""
 
@@ -92,6 +93,7 @@ class Gate:
             if not following.done():
                 return following.set_result(None)  # The place goes on, so the number stays.
         self.in_flight -= 1
+# ANCHOR_END: gate
 
 
 class Admission:
@@ -187,21 +189,17 @@ async def put_up(id: int, product: Product):
     return {"id": id} | product.model_dump()
 
 
-async def found(id: int):
+@app.api_route("/products/{id:number}", methods=["GET", "HEAD"])
+async def look_at(id: int):
     row = await app.state.pool.fetchrow("select * from products where id = $1", id)
     if not row:
         raise Problem(404, "There is no such product.")
     return dict(row)
 
 
-@app.api_route("/products/{id:number}", methods=["GET", "HEAD"])
-async def look_at(id: int):
-    return await found(id)
-
-
 @app.api_route("/products/{id:number}/price", methods=["GET", "HEAD"])
 async def price_of(id: int):
-    product = await found(id)
+    product = await look_at(id)
     loop = asyncio.get_running_loop()
     return {"product": id, "cents": await loop.run_in_executor(app.state.processes, price, id, product["cents"])}
 

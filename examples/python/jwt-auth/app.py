@@ -230,6 +230,7 @@ def access_token(user: str, email: str, session: str) -> str:
     return jwt.encode(claims, app.state.key, "EdDSA", {"kid": app.state.kid, "typ": "at+jwt"})
 
 
+# ANCHOR: bearer
 def bearer(request: Request) -> dict:
     """The claims of the one token that was sent. No server is asked."""
     values = request.headers.getlist("authorization")
@@ -249,6 +250,7 @@ def bearer(request: Request) -> dict:
                           options={"require": ["exp", "iat", "sub", "sid", "jti"]})  # fmt: skip
     except (jwt.InvalidTokenError, ValueError):
         raise challenge(401, "invalid_token", "This token is no good.") from None
+# ANCHOR_END: bearer
 
 
 def challenge(status: int, error: str, detail: str) -> Problem:

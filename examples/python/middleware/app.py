@@ -142,6 +142,7 @@ class Panic(Layer):
             await edge.document(Problem(500, "Something is wrong here, and it is not your request."))(scope, receive, send)
 
 
+# ANCHOR: timeout
 class Timeout(Layer):
     """asyncio raises an exception where the handler waits, so a transaction is rolled back and a connection given back. A
     handler that computes and does not wait cannot be stopped."""
@@ -154,6 +155,7 @@ class Timeout(Layer):
                 await self.app(scope, receive, send)
         except TimeoutError:
             await edge.document(edge.busy("This took too long."))(scope, receive, send)
+# ANCHOR_END: timeout
 
 
 class Limit(Layer):

@@ -88,6 +88,7 @@ def client_of(request: Request) -> str:
     return str(ip)
 
 
+# ANCHOR: limit
 class Limit:
     """Everything below /api costs, and every answer says where its client stands."""
 
@@ -119,6 +120,7 @@ class Limit:
             await send(message)
 
         await self.app(scope, receive, telling)
+# ANCHOR_END: limit
 
 
 async def ready():

@@ -79,6 +79,7 @@ async def lifespan(app):
 app = edge.app(lifespan, lambda: app.state.pool.fetchval("select 1"))
 
 
+# ANCHOR: once
 async def once(scope: str, key: str, body: Model, act) -> Response:
     """Answers as `act` says: with a status, a path and a body. The same key again gets the same answer. Both are committed
     together with what `act` does, so no kill comes between them."""
@@ -109,6 +110,7 @@ async def once(scope: str, key: str, body: Model, act) -> Response:
         refusal = json.loads(text)
         raise Problem(status, refusal["detail"], refusal["field"])
     return Response(text, status, {"Location": location}, "application/json")
+# ANCHOR_END: once
 
 
 def refused(status: int, detail: str, field: str | None = None):
@@ -141,8 +143,10 @@ async def transfer(transfer: NewTransfer, key: Key):
 
 async def move(connection, transfer: NewTransfer):
     # In the order of their numbers, whoever pays whom: two transfers in opposite directions would wait for each other.
+    # The lock is the one that an update takes. `for update` would also hold up foreign keys that refer to these rows.
     locked = await connection.fetch(
-        "select id, balance_cents from accounts where id = any($1) order by id for update", [transfer.payer, transfer.payee]
+        "select id, balance_cents from accounts where id = any($1) order by id for no key update",
+        [transfer.payer, transfer.payee],
     )
     balances = {row["id"]: row["balance_cents"] for row in locked}
     for account, field in ((transfer.payer, "from"), (transfer.payee, "to")):

@@ -134,6 +134,7 @@ async def create(link: NewLink):
     raise edge.busy("No free code was found.")
 
 
+# ANCHOR: insert
 async def insert(code: str, link: NewLink, shared: bool, token: str | None):
     """Whoever inserts first owns the code. A look before the insertion would let two of them find it free."""
     async with app.state.pool.acquire() as connection, connection.transaction():
@@ -148,6 +149,7 @@ async def insert(code: str, link: NewLink, shared: bool, token: str | None):
             """,
             code, link.url, shared, link.expires_in_seconds, hashed(token),
         )  # fmt: skip
+# ANCHOR_END: insert
 
 
 def hashed(token: str | None) -> bytes | None:
