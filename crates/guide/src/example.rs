@@ -154,7 +154,9 @@ fn version(program: &str, least: &str, from: &str) -> anyhow::Result<String> {
     let output = output.map_err(|error| missing(&error, program, from))?;
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if numbers(&said) < numbers(least) {
-        return Err(skip(format!("{program} {least} or later is needed, and this is {said}: {from}")));
+        return Err(skip(format!(
+            "{program} {least} or later is needed, and this is {said}: {from}"
+        )));
     }
     Ok(said)
 }

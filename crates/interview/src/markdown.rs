@@ -75,7 +75,6 @@ mod tests {
     #[test]
     fn a_link_leads_to_the_same_page_from_elsewhere() {
         for (link, from_elsewhere) in [
-            ("#jwt-race", "jwt.html#jwt-race"),
             ("src/cases/calls.md", "jwt-calls.html"),
             ("../guide/book/languages.md#jwt", "languages.html#jwt"),
         ] {
