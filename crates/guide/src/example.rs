@@ -41,7 +41,8 @@ impl Language {
         }
     }
 
-    fn sources(self) -> PathBuf {
+    /// The folder of its programs.
+    pub fn sources(self) -> PathBuf {
         stack::workspace().join("examples").join(self.name())
     }
 

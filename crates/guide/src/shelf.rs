@@ -12,7 +12,7 @@ use std::{
     time::SystemTime,
 };
 
-use lab::{Answer, stack::workspace};
+use lab::Answer;
 use tokio::sync::Mutex;
 
 use crate::{book::Book, example::Language};
@@ -96,8 +96,7 @@ fn sources(answers: &[Answer]) -> Sources {
         // A chapter may show code of `edge`. The set keeps this folder only once.
         folders.extend(folder.parent().map(|crates| crates.join("edge/src")));
     }
-    let examples = workspace().join("examples");
-    folders.extend(Language::EVERY.map(|language| examples.join(language.name())));
+    folders.extend(Language::EVERY.map(Language::sources));
     let mut sources = Sources::new();
     for folder in folders {
         // If a file is being replaced just now, the next request looks again.

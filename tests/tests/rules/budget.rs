@@ -9,12 +9,20 @@ use std::{
 };
 
 use anyhow::Context;
-use guide::questions::{Level, QUESTIONS};
+use guide::{
+    example::Language,
+    questions::{Level, QUESTIONS},
+};
 
 /// An answer has at most this many files.
 const FILES: usize = 16;
 /// A file has at most this many lines of code.
 const LINES_OF_A_FILE: usize = 250;
+
+/// A program in another language has at most two files, each of at most this many lines.
+const LINES_ELSEWHERE: usize = 350;
+/// Its whiteboard version has at most this many lines that are not blank.
+const LINES_OF_A_WHITEBOARD: usize = 80;
 
 /// An answer has at most this many lines of code.
 fn limit(answer: &str) -> usize {
@@ -78,6 +86,37 @@ fn only_answers_that_exist_are_not_within_the_limits_yet() {
     for (name, ..) in NOT_YET {
         assert!(guide::answers().iter().any(|answer| answer.name == name), "there is no {name}");
     }
+}
+
+#[test]
+fn a_program_in_another_language_has_two_short_files() {
+    let (mut programs, mut wrong) = (0, Vec::new());
+    for answer in guide::answers() {
+        for language in Language::EVERY.into_iter().filter(|it| it.has(answer.name, false)) {
+            programs += 1;
+            let folder = language.sources().join(answer.name);
+            let mut files = 0;
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                let text = fs::read_to_string(&path).unwrap();
+                let is_whiteboard = path.file_stem() == Some(OsStr::new("whiteboard"));
+                let (lines, most) = if is_whiteboard {
+                    (text.lines().filter(|it| !it.trim().is_empty()).count(), LINES_OF_A_WHITEBOARD)
+                } else {
+                    files += 1;
+                    (text.lines().count(), LINES_ELSEWHERE)
+                };
+                if lines > most {
+                    wrong.push(format!("{} has {lines} lines", path.display()));
+                }
+            }
+            if files > 2 {
+                wrong.push(format!("{} has {files} files", folder.display()));
+            }
+        }
+    }
+    assert!(programs > 0, "there is no program");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// The files of an answer with their lines of code: no blank lines, comments, tests, experiments and cases.
