@@ -41,6 +41,7 @@ async fn conforms(answer: Answer, language: Language) -> anyhow::Result<Completi
     let command = tokio::task::spawn_blocking(move || language.command(name, false)).await??;
     let port = lab::port::free()?;
     let mut variables = vec![("PORT", port.to_string())];
+    // Before the program, so that it is dropped after it: a program must not see its tables go.
     let mut owned = Owned::default();
     for service in answer.needs {
         match service {
@@ -72,15 +73,12 @@ async fn conforms(answer: Answer, language: Language) -> anyhow::Result<Completi
     let target = Target::new(&url, Some(program.restart()))?;
     let cases = answer.suite.cases;
     let results = run(&cases, &target, Tried { load: true, restart: true }, |_| {}).await?;
-    // Its databases, keys and queues go after it.
-    drop(program);
-    drop(owned);
     let wrong: Vec<_> = results.iter().filter(|result| result.wrong.is_some()).collect();
     ensure!(wrong.is_empty() && results.len() == cases.len(), "{wrong:#?}");
     Ok(Completion::Completed)
 }
 
-/// What is deleted after the test.
+/// The program's own database, keys and queues. They are deleted when this is dropped.
 #[derive(Default)]
 struct Owned {
     database: Option<Database>,
