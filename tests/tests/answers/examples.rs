@@ -1,7 +1,7 @@
 //! Do the programs in `examples/` keep the promises of their answers? Each is tried by all cases of its suite, also those
 //! that kill it. Where its interpreter or its packages cannot be had, the test counts as ignored.
 
-use std::{process::Command, time::Duration};
+use std::{any::Any, process::Command, time::Duration};
 
 use anyhow::ensure;
 use conform::{
@@ -41,21 +41,21 @@ async fn conforms(answer: Answer, language: Language) -> anyhow::Result<Completi
     let command = tokio::task::spawn_blocking(move || language.command(name, false)).await??;
     let port = lab::port::free()?;
     let mut variables = vec![("PORT", port.to_string())];
-    // Before the program, so that it is dropped after it: a program must not see its tables go.
-    let mut owned = Owned::default();
+    // Its database, keys and queues, which are deleted when they are dropped: after the program, which is made later.
+    let mut owned: Vec<Box<dyn Any>> = Vec::new();
     for service in answer.needs {
         match service {
             Service::Postgres => {
                 let none = Migrator::with_migrations(Vec::new());
                 let database = Database::fresh_part(name, language.name(), &none).await?;
                 variables.push((service.variable(), database.url().to_owned()));
-                owned.database = Some(database);
+                owned.push(Box::new(database));
             }
             Service::Redis => {
                 let keys = Keys::fresh(name).await?;
                 variables.push((service.variable(), keys.url().to_owned()));
                 variables.push(("KEY_PREFIX", keys.prefix().to_owned()));
-                owned.keys = Some(keys);
+                owned.push(Box::new(keys));
             }
             Service::RabbitMq => {
                 let mut queues = Queues::fresh(name).await?;
@@ -63,7 +63,7 @@ async fn conforms(answer: Answer, language: Language) -> anyhow::Result<Completi
                 queues.expect([prefix.clone(), format!("{prefix}.dead")], [])?;
                 variables.push((service.variable(), queues.url().to_owned()));
                 variables.push(("QUEUE_PREFIX", prefix));
-                owned.queues = Some(queues);
+                owned.push(Box::new(queues));
             }
             other => return Err(lab::skip(format!("nobody gives an example {other}"))),
         }
@@ -76,14 +76,6 @@ async fn conforms(answer: Answer, language: Language) -> anyhow::Result<Completi
     let wrong: Vec<_> = results.iter().filter(|result| result.wrong.is_some()).collect();
     ensure!(wrong.is_empty() && results.len() == cases.len(), "{wrong:#?}");
     Ok(Completion::Completed)
-}
-
-/// The program's own database, keys and queues. They are deleted when this is dropped.
-#[derive(Default)]
-struct Owned {
-    database: Option<Database>,
-    keys: Option<Keys>,
-    queues: Option<Queues>,
 }
 
 /// The command as a shell takes it, with these variables.
