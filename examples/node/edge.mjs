@@ -4,6 +4,7 @@
 //     const pool = await edge.pool(SCHEMA);        // connections to DATABASE_URL, once the tables are there
 //     await edge.serve(app, async () => { … });    // on 127.0.0.1:$PORT, until SIGTERM
 
+import Ajv from "ajv";
 import Fastify from "fastify";
 import { createHash } from "node:crypto";
 import { STATUS_CODES } from "node:http";
@@ -27,9 +28,16 @@ export class Problem extends Error {
 export const busy = (detail = "A server behind this one does not answer.") =>
   new Problem(503, detail, { headers: { "retry-after": "1" } });
 
-export function send(reply, { status, message, headers, more }) {
+/** As it is sent, for whoever does not answer by Fastify. */
+export function problem(error) {
+  const { status, message, headers, more } = problemOf(error);
   const body = { type: "about:blank", title: STATUS_CODES[status], status, detail: message, ...more };
-  return reply.code(status).headers(headers).type("application/problem+json").send(JSON.stringify(body));
+  return { status, headers: { ...headers, "content-type": "application/problem+json" }, body: JSON.stringify(body) };
+}
+
+export function send(reply, error) {
+  const { status, headers, body } = problem(error);
+  return reply.code(status).headers(headers).send(body);
 }
 
 /** `JSON.parse` takes the last of two equal fields, and a reviver does not see the first. */
@@ -68,11 +76,13 @@ function fieldName({ instancePath, params }) {
   return name.join("").replace(/^\./, "");
 }
 
+const nameOf = (error) => ({ field: fieldName(error), message: error.message });
+
 function invalid(errors) {
   // A list where an object belongs is not the form that was asked for; neither is a body that is no object at all.
   const noForm = (it) => it.keyword === "type" && it.params.type === "object" && (!it.instancePath || Array.isArray(it.data));
   if (errors.some(noForm)) return new Problem(400, "The body is not the object that this call takes.");
-  const named = errors.map((it) => ({ field: fieldName(it), message: it.params.message ?? it.message }));
+  const named = errors.map(nameOf);
   return new Problem(422, "Some fields are invalid.", { errors: named });
 }
 
@@ -119,6 +129,12 @@ export function oneNumber(query, name, least, most, otherwise) {
 // Not shorter, with a repetition in a repetition: Fastify refuses patterns that might take long.
 export const UUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 
+/** For a body that Fastify does not check itself: a function that lists what is wrong. */
+export function validator(schema) {
+  const check = new Ajv({ allErrors: true, verbose: true, formats: { line: isLine, mailbox: isMailbox } }).compile(schema);
+  return (body) => (check(body) ? [] : check.errors.map(nameOf));
+}
+
 /** PostgreSQL is away: the connection failed, or none came in time. */
 const AWAY = /^(08|57P|53)|^(ECONN|EPIPE|ENOTFOUND|ETIMEDOUT|EHOSTUNREACH)/;
 const isAway = (error) => AWAY.test(error.code ?? "") || /timeout|terminated|Connection ended/i.test(error.message ?? "");
@@ -158,7 +174,7 @@ export function app({ formats = {}, ready = async () => {}, ...options } = {}) {
   });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("application/json", { parseAs: "string" }, async (_request, text) => parse(text));
-  app.setErrorHandler((error, _request, reply) => send(reply, problemOf(error)));
+  app.setErrorHandler((error, _request, reply) => send(reply, error));
   // Fastify has no 405: it answers 404 if a path has no such method.
   const routes = [];
   app.addHook("onRoute", ({ url, method }) => {
@@ -169,6 +185,11 @@ export function app({ formats = {}, ready = async () => {}, ...options } = {}) {
     const fits = routes.filter(({ path }) => path.test(request.url.split("?")[0]));
     const allow = [...new Set(fits.flatMap(({ method }) => method))].sort().join(", ");
     if (!allow || allow.split(", ").includes(request.method)) return send(reply, new Problem(404, "There is nothing here."));
+    if (request.method === "OPTIONS") {
+      const patches = fits.some(({ method }) => method === "PATCH");
+      const types = "application/merge-patch+json, application/json-patch+json";
+      return reply.code(204).headers({ allow, ...(patches && { "accept-patch": types }) }).send();
+    }
     return send(reply, new Problem(405, `Allowed: ${allow}.`, { headers: { allow } }));
   });
   app.get("/healthz", async () => ({ status: "alive" }));

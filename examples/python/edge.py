@@ -21,9 +21,10 @@ import idna
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from redis.exceptions import RedisError
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match
@@ -50,10 +51,10 @@ class Problem(HTTPException):
         self.more = more
 
 
-# What asyncpg raises if PostgreSQL cannot be reached, stops, starts, has no connection left, or is too slow. (`TimeoutError` is
-# an `OSError`.)
-AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError,
-        asyncpg.TooManyConnectionsError)  # fmt: skip
+# What asyncpg raises if PostgreSQL cannot be reached, stops, starts, has no connection left, or is too slow; and what redis-py
+# raises. (`TimeoutError` is an `OSError`.)
+AWAY = (OSError, RedisError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError,
+        asyncpg.OperatorInterventionError, asyncpg.TooManyConnectionsError)  # fmt: skip
 
 
 def busy(detail="A server behind this one does not answer."):
@@ -176,6 +177,8 @@ def no_number(name):
 class StrictRequest(Request):
     """FastAPI asks the request for its body. Python's parser takes the last of two equal fields, and NaN."""
 
+    accepted = ("application/json",)
+
     async def body(self) -> bytes:
         if not hasattr(self, "_body"):
             body = bytearray()
@@ -184,7 +187,7 @@ class StrictRequest(Request):
                 if len(body) > LARGEST_BODY:
                     raise Problem(413, f"The body is longer than {LARGEST_BODY} bytes.", headers={"Connection": "close"})
             media_type = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if body and media_type != "application/json":
+            if body and media_type not in self.accepted:
                 raise Problem(415, "Send `Content-Type: application/json`.")
             self._body = bytes(body)
         return self._body
@@ -208,6 +211,14 @@ class StrictRoute(APIRoute):
         return strictly
 
 
+def parsed(model: type[BaseModel], value):
+    """For a body that FastAPI does not parse itself."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise RequestValidationError([it | {"loc": ("body", *it["loc"])} for it in error.errors()]) from None
+
+
 def field_name(location) -> str:
     """`("body", "items", 1, "sku")` is `items[1].sku`."""
     return "".join(f"[{it}]" if isinstance(it, int) else f".{it}" for it in location[1:]).lstrip(".")
@@ -225,10 +236,18 @@ def invalid(error: RequestValidationError) -> Problem:
     return Problem(422, "Some fields are invalid.", errors=named)
 
 
+def fitting(routes, scope):
+    """A router that was included holds routes of its own."""
+    for route in routes:
+        if route.matches(scope)[0] != Match.NONE:
+            yield route
+            yield from fitting(getattr(route, "routes", None) or (), scope)
+
+
 def allowed(app: FastAPI, request: Request) -> str:
     """The methods of this path. Starlette itself names only those of the first route that fits."""
-    fits = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]
-    return ", ".join(sorted({method for route in fits for method in route.methods}))
+    fits = list(fitting(app.routes, request.scope))
+    return ", ".join(sorted({method for route in fits for method in getattr(route, "methods", None) or ()}))
 
 
 class HeaderLimit:
@@ -253,6 +272,8 @@ def app(lifespan, ready=None) -> FastAPI:
     async def refused(request, error):
         if error.status_code == 405:
             error.headers = {"Allow": allowed(app, request)}
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=error.headers | getattr(app.state, "options", {}))
         return document(error)
 
     @app.exception_handler(RequestValidationError)

@@ -128,7 +128,6 @@ async def ready():
 
 
 app = edge.app(lifespan, ready)
-app.add_exception_handler(RedisError, lambda _request, _error: edge.document(edge.busy()))
 app.add_middleware(Limit)
 
 
