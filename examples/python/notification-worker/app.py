@@ -204,7 +204,7 @@ async def delivered(job: str, attempt: int) -> bool:
     try:
         user = await deliver(job, attempt)
     except edge.AWAY as error:
-        # Not the job's fault, so it is not an attempt that counts.
+        # Not the job's fault, so it never dies of this.
         print(f"{job} waits for the database: {error}", flush=True)
         return False
     except Exception as error:
@@ -332,9 +332,10 @@ async def send_all(socket: WebSocket, user: str, after: int, new: asyncio.Event)
                 for row in rows:
                     await socket.send_text(json.dumps(dict(row)))  # It waits while the client's buffer is full.
                 after = rows[-1]["seq"]
+        except edge.AWAY as error:
+            print(f"the stream of {user} waits: {error}", flush=True)
+        with suppress(TimeoutError):
             await asyncio.wait_for(new.wait(), 1)
-        except (TimeoutError, OSError):
-            await asyncio.sleep(0)
 
 
 async def listen() -> None:
