@@ -1,6 +1,5 @@
 """How is a notification delivered once, though the broker delivers at least once and the program may be killed? The job is in the
-database before it is promised; a relay publishes it; the worker writes it to the user's stream in the transaction that marks it as
-delivered.
+database before it is promised. A worker writes it to the user's stream in the transaction that marks it as delivered.
 
     cargo run -- example notification-worker --in python
 
