@@ -237,11 +237,11 @@ def invalid(error: RequestValidationError) -> Problem:
 
 
 def fitting(routes, scope):
-    """A router that was included holds routes of its own."""
     for route in routes:
         if route.matches(scope)[0] != Match.NONE:
             yield route
-            yield from fitting(getattr(route, "routes", None) or (), scope)
+            # A router that was included stands in the list as one entry, which has no methods of its own.
+            yield from fitting(getattr(getattr(route, "original_router", None), "routes", ()), scope)
 
 
 def allowed(app: FastAPI, request: Request) -> str:
@@ -288,7 +288,9 @@ def app(lifespan, ready=None) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def our_fault(_request, _error):
-        return document(Problem(500, "Something is wrong here, and it is not your request."))
+        # uvicorn closes the connection after an exception. A client that is not told would send its next request on it.
+        headers = {"Connection": "close"}
+        return document(Problem(500, "Something is wrong here, and it is not your request.", headers=headers))
 
     @app.api_route("/healthz", methods=["GET", "HEAD"])
     async def healthz():

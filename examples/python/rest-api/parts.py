@@ -166,7 +166,7 @@ def cost_of(selection_set, fragments: dict, variables: dict, depth: int = 1) -> 
         else:
             times = 1
             if node.name.value in ("users", "orders"):
-                given = next((it.value for it in node.arguments if it.name.value == "first"), None)
+                given = next((it.value for it in node.arguments or () if it.name.value == "first"), None)
                 is_variable = given is not None and given.kind == "variable"
                 times = variables.get(given.name.value, FIRST) if is_variable else int(given.value) if given else FIRST
                 if not isinstance(times, int) or not 0 <= times <= MOST_FIRST:

@@ -5,7 +5,7 @@ use conform::{
     bodies::{refused_unread, refuses_bad_bodies},
     case::Outcome,
     cases,
-    expect::{equal, expect, json_of, list, status},
+    expect::{equal, expect, json_of, list, status, text},
     http::{header, invalid, not_allowed, not_found, problem, refused},
     target::Target,
 };
@@ -117,7 +117,14 @@ async fn fields_that_cannot_be_are_all_named(target: &Target) -> Outcome {
     }
     let all = json!({ "name": "", "email": "", "tags": [""] });
     let seen = problem(client.create(&all, None).await?, 422).await?;
-    equal("the number of fields that are named", list(&seen, "errors")?.len(), 3)?;
+    // A field may have more than one mistake, each with an entry of its own.
+    let mut named = Vec::new();
+    for error in list(&seen, "errors")? {
+        named.push(text(error, "field")?);
+    }
+    named.sort_unstable();
+    named.dedup();
+    equal("the fields that are named", named, vec!["email", "name", "tags"])?;
     let good = json!({ "name": "ü".repeat(200), "email": client.email(), "tags": vec!["x"; 10] });
     status(&client.create(&good, None).await?, 201)
 }
