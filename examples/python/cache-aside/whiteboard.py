@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import uvicorn
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from redis.asyncio import Redis
@@ -34,6 +34,12 @@ async def lifespan(app):
 
 
 app = FastAPI(lifespan=lifespan)
+
+
+@app.exception_handler(HTTPException)
+async def problem(_request, error):
+    body = {"title": error.detail, "status": error.status_code}
+    return JSONResponse(body, error.status_code, media_type="application/problem+json")
 
 
 class User(BaseModel):
@@ -61,7 +67,7 @@ async def create(new: User):
     return JSONResponse(json.loads(user), 201, {"Location": f"/users/{json.loads(user)['id']}"})
 
 
-@app.get("/users/{id}")
+@app.api_route("/users/{id}", methods=["GET", "HEAD"])
 async def show(id: int):
     user, status = await find(id)
     return JSONResponse(user, headers={"Cache-Status": status})
@@ -82,11 +88,12 @@ async def update(id: int, new: User):
     return json.loads(user)
 
 
-@app.delete("/users/{id}")
+@app.delete("/users/{id}", status_code=204)
 async def delete(id: int):
     deleted = await app.state.db.execute("delete from users where id = $1", id)
     await app.state.redis.delete(f"{PREFIX}user:{id}")
-    return Response(status_code=404 if deleted == "DELETE 0" else 204)
+    if deleted == "DELETE 0":
+        raise HTTPException(404)
 
 
 @app.get("/healthz")

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Header, HTTPException, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-SECRET = "secret"
+SECRET, DAY = "secret", 24 * 60 * 60
 SCHEMA = "create table if not exists users (id uuid primary key, email text not null unique, password_hash text not null)"
 
 
@@ -45,11 +45,10 @@ def hashed(password: str) -> str:
 
 
 def tokens(id: str, email: str) -> dict:
-    sign = lambda seconds, kind: jwt.encode(  # noqa: E731
-        {"sub": id, "email": email, "kind": kind, "exp": int(time.time()) + seconds, "jti": uuid.uuid4().hex}, SECRET, "HS256"
-    )
-    pair = {"access_token": sign(900, "access"), "refresh_token": sign(30 * 86_400, "refresh")}
-    return pair | {"token_type": "Bearer", "expires_in": 900}
+    def sign(seconds: int) -> str:
+        return jwt.encode({"sub": id, "email": email, "exp": int(time.time()) + seconds}, SECRET, "HS256")
+
+    return {"access_token": sign(DAY), "refresh_token": sign(30 * DAY), "token_type": "Bearer", "expires_in": DAY}
 
 
 def claims_of(token: str) -> dict:

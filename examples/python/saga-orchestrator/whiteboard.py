@@ -3,23 +3,22 @@
     cargo run -- example saga-orchestrator --in python --whiteboard
 """
 
+import json
 import os
 import uuid
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import asyncpg
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 
 SCHEMA = """
-create table if not exists orders (id uuid primary key, status text not null);
-create table if not exists stock (sku text primary key, available int not null, reserved int not null, sold int not null);
-create table if not exists effects (order_id uuid, kind text, amount_cents int, at timestamptz default now());
+create table if not exists orders (id uuid primary key, body text not null);
+create table if not exists stock (sku text primary key, available bigint, reserved bigint, sold bigint);
+create table if not exists effects (order_id uuid, kind text, amount_cents bigint, at timestamptz default now());
 """
-
-
-class Refused(Exception): ...
 
 
 @asynccontextmanager
@@ -41,44 +40,46 @@ async def move(order: dict, take: str, give: str):
 
 async def reserve(order: dict):
     for item in order["items"]:
-        available = await app.state.db.fetchval("select available from stock where sku = $1", item["sku"])
-        if (available or 0) < item["quantity"]:
-            raise Refused("not enough in stock")
+        enough = "select available >= $2 from stock where sku = $1"
+        if not await app.state.db.fetchval(enough, item["sku"], item["quantity"]):
+            raise HTTPException(409, "not enough in stock")
     await move(order, "available", "reserved")
 
 
-async def happened(order: dict, kind: str):
+async def effect(order: dict, kind: str):
+    declined = kind == "charge" and order["payment_method"] != "pm_card_visa"
+    if declined or kind == "book" and order["address"]["country"] == "XX":
+        raise HTTPException(409, f"{kind} is refused")
     await app.state.db.execute("insert into effects values ($1, $2, $3)", order["id"], kind, order["amount_cents"])
+
+
+STEPS = (
+    ("reserve", reserve, lambda order: move(order, "reserved", "available")),
+    ("charge", lambda order: effect(order, "charge"), lambda order: effect(order, "refund")),
+    ("book", lambda order: effect(order, "book"), lambda order: effect(order, "cancel")),
+    ("sell", lambda order: move(order, "reserved", "sold"), None),
+)
 
 
 @app.post("/orders")
 async def place(order: dict):
     order["id"] = uuid.uuid4()
-    await app.state.db.execute("insert into orders values ($1, 'pending')", order["id"])
-    undo = []
+    made = {"id": str(order["id"]), "status": "confirmed", "reason": None, "steps": []}
     try:
-        await reserve(order)
-        undo.append(lambda: move(order, "reserved", "available"))
-        if order["payment_method"] != "pm_card_visa":
-            raise Refused("declined")
-        await happened(order, "charge")
-        undo.append(lambda: happened(order, "refund"))
-        if order["address"]["country"] == "XX":
-            raise Refused("no such country")
-        await happened(order, "book")
-        await move(order, "reserved", "sold")
-        status = "confirmed"
-    except Refused:
-        for step in reversed(undo):
-            await step()
-        status = "cancelled"
-    await app.state.db.execute("update orders set status = $2 where id = $1", order["id"], status)
-    return JSONResponse({"id": str(order["id"]), "status": status}, 202, {"Location": f"/orders/{order['id']}"})
+        for name, act, _ in STEPS:
+            await act(order)
+            made["steps"].append({"name": name, "status": "done", "attempts": 1, "at": datetime.now(UTC).isoformat()})
+    except HTTPException as refused:
+        made |= {"status": "cancelled", "reason": refused.detail}
+        for _, _, undo in reversed(STEPS[: len(made["steps"])]):
+            await undo(order)
+    await app.state.db.execute("insert into orders values ($1, $2)", order["id"], json.dumps(made))
+    return JSONResponse(made, 202, {"Location": f"/orders/{made['id']}"})
 
 
 @app.get("/orders/{id}")
 async def show(id: uuid.UUID):
-    return dict(await app.state.db.fetchrow("select * from orders where id = $1", id)) | {"reason": None, "steps": []}
+    return json.loads(await app.state.db.fetchval("select body from orders where id = $1", id))
 
 
 @app.put("/inventory/stock/{sku}")
@@ -89,13 +90,12 @@ async def put(sku: str, body: dict):
 
 @app.get("/inventory/stock/{sku}")
 async def stock(sku: str):
-    return dict(await app.state.db.fetchrow("select * from stock where sku = $1", sku))
+    return dict(await app.state.db.fetchrow("select * from stock where sku = $1", sku) or {})
 
 
 @app.get("/{participant}/effects/{id}")
 async def effects(participant: str, id: uuid.UUID):
-    kinds = ["charge", "refund"] if participant == "payment" else ["book", "cancel"]
-    rows = await app.state.db.fetch("select * from effects where order_id = $1 and kind = any($2) order by at", id, kinds)
+    rows = await app.state.db.fetch("select * from effects where order_id = $1 order by at", id)
     found = [{"kind": it["kind"], "request": {"amount_cents": it["amount_cents"]}, "at": it["at"]} for it in rows]
     return {"order_id": id, "effects": found}
 

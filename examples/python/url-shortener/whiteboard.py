@@ -31,6 +31,12 @@ async def lifespan(app):
 app = FastAPI(lifespan=lifespan)
 
 
+@app.exception_handler(HTTPException)
+async def problem(_request, error):
+    body = {"title": error.detail, "status": error.status_code}
+    return JSONResponse(body, error.status_code, media_type="application/problem+json")
+
+
 class NewLink(BaseModel):
     url: str
     alias: str | None = None
@@ -56,17 +62,14 @@ async def find(code: str):
 async def create(new: NewLink):
     if not new.url.startswith(("http://", "https://")):
         raise HTTPException(422, "this is no http or https URL")
-    text = new.url
-    while True:
-        code = new.alias or code_of(text)
-        taken = await app.state.db.fetchrow("select url from links where code = $1", code)
-        if not taken:
-            break
+    text, code = new.url, new.alias or code_of(new.url)
+    while taken := await app.state.db.fetchrow("select url from links where code = $1", code):
         if new.alias:
             raise HTTPException(409, "taken")
         if taken["url"] == new.url:
             return await find(code)
         text += "!"  # A collision: append something and hash again.
+        code = code_of(text)
     insert = "insert into links (code, url, expires_at) values ($1, $2, now() + make_interval(secs => $3))"
     await app.state.db.execute(insert, code, new.url, new.expires_in_seconds)
     link = await find(code)
@@ -93,7 +96,7 @@ async def delete(code: str):
     return Response(status_code=204)
 
 
-@app.get("/{code}")
+@app.api_route("/{code}", methods=["GET", "HEAD"])
 async def redirect(code: str):
     link = await find(code)
     await app.state.db.execute("update links set clicks = clicks + 1 where code = $1", code)
