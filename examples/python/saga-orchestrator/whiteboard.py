@@ -79,7 +79,7 @@ async def place(order: dict):
 
 @app.get("/orders/{id}")
 async def show(id: uuid.UUID):
-    return json.loads(await app.state.db.fetchval("select body from orders where id = $1", id))
+    return json.loads(await app.state.db.fetchval("select body from orders where id = $1", id) or "{}")
 
 
 @app.put("/inventory/stock/{sku}")

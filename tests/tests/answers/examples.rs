@@ -1,12 +1,13 @@
 //! Do the programs in `examples/` keep the promises of their answers? Each is tried by all cases of its suite, also those
-//! that kill it. Where its interpreter or its packages cannot be had, the test counts as ignored.
+//! that kill it. A whiteboard version has to fail the cases that ours fails. Where an interpreter or its packages cannot be
+//! had, the test counts as ignored.
 
-use std::{any::Any, process::Command, time::Duration};
+use std::{any::Any, collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 
 use anyhow::ensure;
 use conform::{
     program::Program,
-    run::{Tried, run},
+    run::{Result, Tried, run},
     target::Target,
 };
 use guide::example::Language;
@@ -15,6 +16,7 @@ use lab::{
     database::Database,
     harness::{Completion, Trial, trial},
     keys::Keys,
+    mistakes::Mistakes,
     queues::Queues,
 };
 use sqlx::migrate::Migrator;
@@ -22,23 +24,59 @@ use sqlx::migrate::Migrator;
 /// How long a program may take to start on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// A test for each program that there is.
+/// Cases that one of the two whiteboard versions fails, because their frameworks differ: uvicorn reads headers of any
+/// length, and FastAPI answers for a handler that raises.
+const OF_THE_FRAMEWORK: [&str; 2] =
+    ["a_bomb_of_headers_is_refused", "panics_beside_others_harm_none_of_them"];
+
+/// A test for each program that there is, and one for each whiteboard version.
 pub fn tests() -> Vec<Trial> {
-    let programs = guide::answers().into_iter().flat_map(|answer| {
-        let languages = Language::EVERY.into_iter().filter(move |it| it.has(answer.name, false));
-        languages.map(move |language| (answer.clone(), language))
-    });
-    let test = |(answer, language): (Answer, Language)| {
-        let name = format!("{}_in_{}", answer.name, language.name());
-        trial(module_path!(), &name, move || conforms(answer, language))
-    };
-    programs.map(test).collect()
+    let mut tests = Vec::new();
+    for answer in guide::answers() {
+        for language in Language::EVERY {
+            let (name, program) =
+                (format!("{}_in_{}", answer.name, language.name()), answer.clone());
+            if language.has(answer.name, false) {
+                tests.push(trial(module_path!(), &name, move || conforms(program, language)));
+            }
+            let (name, whiteboard) = (format!("whiteboard_of_{name}"), answer.clone());
+            if language.has(answer.name, true) {
+                tests.push(trial(module_path!(), &name, move || errs(whiteboard, language)));
+            }
+        }
+    }
+    tests
 }
 
 async fn conforms(answer: Answer, language: Language) -> anyhow::Result<Completion> {
+    let results = tried(&answer, language, false).await?;
+    let wrong: Vec<_> = results.iter().filter(|result| result.wrong.is_some()).collect();
+    ensure!(wrong.is_empty() && results.len() == answer.suite.cases.len(), "{wrong:#?}");
+    Ok(Completion::Completed)
+}
+
+/// The whiteboard version makes the mistakes that the chapter's table lists.
+async fn errs(answer: Answer, language: Language) -> anyhow::Result<Completion> {
+    let chapter = fs::read_to_string(Path::new(answer.folder).join("chapter.md"))?;
+    let ours = Mistakes::read(&answer, &chapter)?.cases;
+    let results = tried(&answer, language, true).await?;
+    let wrong = results.iter().filter(|result| result.wrong.is_some());
+    let theirs: BTreeSet<_> = wrong.map(|result| result.case.to_owned()).collect();
+    let differs = ours.symmetric_difference(&theirs);
+    let differs: Vec<_> = differs.filter(|it| !OF_THE_FRAMEWORK.contains(&it.as_str())).collect();
+    ensure!(differs.is_empty(), "only one whiteboard version fails {differs:#?}: {results:#?}");
+    Ok(Completion::Completed)
+}
+
+/// What comes of all cases, tried on this program.
+async fn tried(
+    answer: &Answer,
+    language: Language,
+    whiteboard: bool,
+) -> anyhow::Result<Vec<Result>> {
     let name = answer.name;
     // It may wait for the network.
-    let command = tokio::task::spawn_blocking(move || language.command(name, false)).await??;
+    let command = tokio::task::spawn_blocking(move || language.command(name, whiteboard)).await??;
     let port = lab::port::free()?;
     let mut variables = vec![("PORT", port.to_string())];
     // Its database, keys and queues, which are deleted when they are dropped: after the program, which is made later.
@@ -71,11 +109,7 @@ async fn conforms(answer: Answer, language: Language) -> anyhow::Result<Completi
     let url = format!("http://127.0.0.1:{port}");
     let program = Program::of(in_shell(&command, &variables), &url, PATIENCE).await?;
     let target = Target::new(&url, Some(program.restart()))?;
-    let cases = answer.suite.cases;
-    let results = run(&cases, &target, Tried { load: true, restart: true }, |_| {}).await?;
-    let wrong: Vec<_> = results.iter().filter(|result| result.wrong.is_some()).collect();
-    ensure!(wrong.is_empty() && results.len() == cases.len(), "{wrong:#?}");
-    Ok(Completion::Completed)
+    run(&answer.suite.cases, &target, Tried { load: true, restart: true }, |_| {}).await
 }
 
 /// The command as a shell takes it, with these variables.
