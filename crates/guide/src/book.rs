@@ -20,7 +20,7 @@ use crate::{
     cards::Cards,
     catalogue, chapter, checks, diagram,
     fold::fold,
-    live, measured,
+    languages, live, measured,
     mode::Mode,
     questions::{self, Level, QUESTIONS},
     reader::Reader,
@@ -211,9 +211,11 @@ fn write_source(
     ] {
         fs::write(source.join(name), page)?;
     }
-    let languages = include_str!("../book/languages.md");
-    let languages = chapter::with_code(languages, &workspace().join("crates/guide"), problems);
-    fs::write(source.join("languages.md"), languages)?;
+    let languages_page = include_str!("../book/languages.md");
+    let languages_page =
+        chapter::with_code(languages_page, &workspace().join("crates/guide"), problems);
+    fs::write(source.join("languages.md"), languages_page)?;
+    fs::write(source.join("same-work.md"), languages::page(problems))?;
     fs::write(source.join("catalogue.md"), catalogue::page(answers, subjects, exercises))?;
     fs::write(source.join("measured.md"), measured::page(answers, problems))?;
     fs::write(folder.join("guide.css"), include_str!("../book/guide.css"))?;
@@ -242,7 +244,7 @@ fn summary(answers: &[Answer]) -> String {
     let mut summary =
         "# Summary\n\n[The workbench](index.md)\n[The mock interview](interview.md)\n[The quiz](quiz.md)\n\
          [Your stories](stories.md)\n[Everything at a glance](catalogue.md)\n[Measured](measured.md)\n\
-         [In Python and Node](languages.md)\n"
+         [In Python and Node](languages.md)\n[The same work in three languages](same-work.md)\n"
             .to_owned();
     for level in Level::ALL {
         let _ = write!(summary, "\n# {}\n\n", level.name());

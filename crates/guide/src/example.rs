@@ -41,6 +41,27 @@ impl Language {
         }
     }
 
+    /// Its name in a text.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Python => "Python",
+            Self::Node => "Node",
+        }
+    }
+
+    /// Its name and the version that is on this machine: `Python 3.11.7`.
+    pub fn version(self) -> anyhow::Result<String> {
+        let said = match self {
+            Self::Python => version("python3", "3.11", PYTHON_FROM),
+            Self::Node => version("node", "20", NODE_FROM),
+        };
+        Ok(format!(
+            "{} {}",
+            self.title(),
+            said?.trim_start_matches(|it: char| !it.is_ascii_digit())
+        ))
+    }
+
     /// The folder of its programs.
     pub fn sources(self) -> PathBuf {
         stack::workspace().join("examples").join(self.name())
@@ -99,7 +120,7 @@ impl Language {
 
 /// The interpreter of a virtual environment that has the packages.
 fn python(sources: &Path, made: &Path) -> anyhow::Result<PathBuf> {
-    let version = version("python3", "3.11", PYTHON_FROM)?;
+    let version = Language::Python.version()?;
     let venv = made.join("venv");
     let interpreter = venv.join("bin/python");
     let wanted = fs::read_to_string(sources.join("requirements.txt"))?;
@@ -121,7 +142,7 @@ fn python(sources: &Path, made: &Path) -> anyhow::Result<PathBuf> {
 
 /// Copies the sources beside `node_modules`: Node looks for packages above the file that imports them.
 fn node(sources: &Path, made: &Path) -> anyhow::Result<()> {
-    let version = version("node", "20", NODE_FROM)?;
+    let version = Language::Node.version()?;
     copy(sources, made)?;
     let wanted = fs::read_to_string(sources.join("package-lock.json"))?;
     installed(made, &format!("{version}\n{wanted}"), || {

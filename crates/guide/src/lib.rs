@@ -13,7 +13,7 @@
 //! [`program`] builds an answer, [`group`] runs it and ends it with everything that it started, [`turn`] lets one
 //! experiment run at a time, [`told`] holds the messages to a page, and [`runs`] runs an experiment for a page.
 //! [`server`] serves all this, [`problem`] writes errors, [`serving`] is `cargo run`, [`site`] writes the pages
-//! into a folder, and [`example`] runs an answer in another language.
+//! into a folder, [`example`] runs an answer in another language, and [`languages`] compares their speed.
 
 pub mod questions;
 pub mod chapter;
@@ -30,6 +30,8 @@ pub mod record;
 pub mod numbers;
 pub mod catalogue;
 pub mod measured;
+pub mod example;
+pub mod languages;
 pub mod measure;
 pub mod result;
 pub mod live;
@@ -54,7 +56,6 @@ pub mod runs;
 pub mod server;
 pub mod serving;
 pub mod site;
-pub mod example;
 
 // `answers()`, which the build script makes from the list in `Cargo.toml`.
 include!(concat!(env!("OUT_DIR"), "/answers.rs"));

@@ -14,6 +14,7 @@ use lab::{Answer, Experiment, Report, code::Code, report::number, serve};
 use tokio::{select, sync::mpsc::unbounded_channel};
 
 use crate::{
+    languages,
     machine::output,
     numbers,
     record::{Measured, Recorded},
@@ -51,6 +52,10 @@ pub fn command(answers: &[Answer]) -> Command {
                 .value_parser(value_parser!(PathBuf))
                 .help("Records in FOLDER/ANSWER.json, and leaves the answers' own records alone"),
         )
+        .arg(flag(
+            "languages",
+            "Not the experiments, but the same answers in Rust, Python and Node, for the page with their ratios",
+        ))
         .arg(flag("chapters", "Runs nothing; writes the recorded numbers into the chapters"))
 }
 
@@ -70,13 +75,19 @@ pub async fn run(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<Exi
     }
     let only = matches.get_many::<String>("experiment");
     let only: Option<Vec<String>> = only.map(|names| names.cloned().collect());
+    let languages = matches.get_flag("languages");
+    let mut chosen = if languages { languages::experiments(&answers) } else { all(&answers) };
+    if let Some(names) = only {
+        chosen.retain(|(_, experiment)| names.iter().any(|name| name == experiment.name));
+    }
     let measuring = Measuring {
         runs: matches.get_one("runs").copied().unwrap_or(1),
         commit: commit(),
         force: matches.get_flag("force"),
         into,
+        languages,
     };
-    let good = measuring.all(&answers, only.as_deref()).await?;
+    let good = measuring.all(chosen).await?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -104,27 +115,31 @@ struct Measuring {
     commit: String,
     force: bool,
     into: Option<PathBuf>,
+    /// Whether it is not an experiment, but a comparison of programs in several languages.
+    languages: bool,
+}
+
+/// Every experiment of these answers.
+fn all(answers: &[Answer]) -> Vec<(&Answer, Experiment)> {
+    let of = |answer| {
+        let Answer { experiments, .. }: &Answer = answer;
+        experiments.iter().map(move |experiment| (answer, experiment.clone()))
+    };
+    answers.iter().flat_map(of).collect()
 }
 
 impl Measuring {
     /// Measures and records one experiment after another. Says whether every claim held.
-    async fn all(&self, answers: &[Answer], only: Option<&[String]>) -> anyhow::Result<bool> {
+    async fn all(&self, chosen: Vec<(&Answer, Experiment)>) -> anyhow::Result<bool> {
         // One listener for all runs, so that a Ctrl-C between two runs counts too.
         let mut stop = pin!(serve::asked_to_stop());
-        let chosen: Vec<(&Answer, &Experiment)> = answers
-            .iter()
-            .flat_map(|answer| {
-                answer.experiments.iter().map(move |experiment| (answer, experiment))
-            })
-            .filter(|(_, it)| only.is_none_or(|names| names.iter().any(|name| name == it.name)))
-            .collect();
         ensure!(!chosen.is_empty(), "there is no such experiment");
         for (answer, _) in &chosen {
             ensure_current(answer)?;
         }
         let (mut good, mut done) = (true, 0);
         for (answer, experiment) in chosen {
-            let Some(runs) = self.runs_of(answer, experiment, stop.as_mut()).await? else {
+            let Some(runs) = self.runs_of(answer, &experiment, stop.as_mut()).await? else {
                 bail!("stopped; {done} experiments were measured before, and are recorded");
             };
             good &= self.record(answer, &runs)?;
@@ -161,14 +176,21 @@ impl Measuring {
         Ok(Some(runs))
     }
 
+    /// Where the results of this answer are kept.
+    fn path(&self, answer: &Answer) -> PathBuf {
+        let name = if self.languages { "languages" } else { answer.name };
+        match &self.into {
+            Some(folder) => folder.join(format!("{name}.json")),
+            None if self.languages => languages::path(),
+            None => Measured::path(answer),
+        }
+    }
+
     /// Records and prints the result of an experiment. Keeps the old record if that is better. Returns whether the
     /// claim held or the experiment was skipped.
     fn record(&self, answer: &Answer, runs: &[Report]) -> anyhow::Result<bool> {
         let new = Recorded::of(runs, &self.commit)?;
-        let path = match &self.into {
-            Some(folder) => folder.join(format!("{}.json", answer.name)),
-            None => Measured::path(answer),
-        };
+        let path = self.path(answer);
         let mut measured = Measured::read(&path)?;
         let old = measured.of(&new.report.experiment).filter(|_| !self.force);
         let worse = old.and_then(|old| new.worse_than(old));

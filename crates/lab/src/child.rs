@@ -147,6 +147,20 @@ pub struct Child {
     _stdin: Option<ChildStdin>,
 }
 
+/// The resident set size of this process, in bytes.
+pub async fn memory_of(pid: u32) -> anyhow::Result<u64> {
+    let kibibytes: u64 = if cfg!(target_os = "linux") {
+        // A small container has no `ps`.
+        let status = tokio::fs::read_to_string(format!("/proc/{pid}/status")).await?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.context("no VmRSS")?.trim().trim_end_matches(" kB").parse()?
+    } else {
+        let output = Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output();
+        String::from_utf8_lossy(&output.await?.stdout).trim().parse()?
+    };
+    Ok(kibibytes * 1_024)
+}
+
 impl Child {
     /// Prepares `<answer> serve` on a free port.
     pub fn serve(answer: &str) -> ChildBuilder {
@@ -175,17 +189,7 @@ impl Child {
 
     /// Its resident set size, in bytes.
     pub async fn memory(&self) -> anyhow::Result<u64> {
-        let pid = self.pid().context("it has ended already")?.to_string();
-        let kibibytes: u64 = if cfg!(target_os = "linux") {
-            // A small container has no `ps`.
-            let status = tokio::fs::read_to_string(format!("/proc/{pid}/status")).await?;
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            line.context("no VmRSS")?.trim().trim_end_matches(" kB").parse()?
-        } else {
-            let output = Command::new("ps").args(["-o", "rss=", "-p", &pid]).output().await?;
-            String::from_utf8_lossy(&output.stdout).trim().parse()?
-        };
-        Ok(kibibytes * 1_024)
+        memory_of(self.pid().context("it has ended already")?).await
     }
 
     /// The last lines that it wrote.

@@ -312,6 +312,11 @@ impl Recorder {
     }
 
     pub(crate) fn server(&self, server: String) {
+        self.took_part(server);
+    }
+
+    /// Names a program that takes part beside the servers, with its version.
+    pub fn took_part(&self, server: String) {
         let mut report = self.lock();
         if !report.servers.contains(&server) {
             report.servers.push(server);

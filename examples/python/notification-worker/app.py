@@ -4,8 +4,7 @@ database before it is promised. A worker writes it to the user's stream in the t
     cargo run -- example notification-worker --in python
 
 FastAPI, asyncpg, aio-pika and redis-py. In reading order: `accept`, `relay`, `consume`, `deliver`, `stream`. Redis only says that
-there is something new: the streams are in the database, and are read again every second if Redis is away. There is no provider of
-pushes, so a push ends as dead.
+there is something new: the streams, in the database, are read every second anyway. No provider of pushes: a push ends as dead.
 """
 
 import asyncio
@@ -101,6 +100,7 @@ async def lifespan(app):
     yield
     for task in tasks:
         task.cancel()
+    await asyncio.wait(tasks)  # They give back their connections, for which the pool waits.
     await state.redis.aclose()
     await state.pool.close()
 
