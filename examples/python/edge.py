@@ -195,7 +195,10 @@ class StrictRequest(Request):
     async def json(self):
         if not hasattr(self, "_json"):
             try:
-                self._json = json.loads((await self.body()).decode(), object_pairs_hook=unique, parse_constant=no_number)
+                parsed = json.loads((await self.body()).decode(), object_pairs_hook=unique, parse_constant=no_number)
+                # Half of a surrogate pair is text that nobody can store. Python notices it when it encodes.
+                json.dumps(parsed, ensure_ascii=False).encode()
+                self._json = parsed
             except (ValueError, RecursionError):
                 raise Problem(400, "The body is not JSON.") from None
         return self._json

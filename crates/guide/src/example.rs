@@ -10,9 +10,9 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::{Arg, ArgAction, ArgMatches, builder::PossibleValuesParser, value_parser};
-use lab::{Answer, Service, database, serve::asked_to_stop, skip, stack};
+use lab::{Answer, Service, database, serve::asked_to_stop, skip, stack, why_skipped};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::migrate::Migrator;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -193,14 +193,15 @@ fn missing(error: &io::Error, program: &str, from: &str) -> anyhow::Error {
     skip(format!("{program} is not installed, or does not run ({error}): {from}"))
 }
 
-/// An error if the command has failed, with the last line that it wrote to its standard error.
+/// An error if the command has failed, with the line of its standard error that says why: npm's code, pip's last line.
 fn succeeded(output: &std::process::Output, otherwise: &str) -> anyhow::Result<()> {
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    Err(skip(format!("{otherwise} ({})", last.trim())))
+    let code = said.lines().find(|line| line.starts_with("npm error code"));
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    Err(skip(format!("{otherwise} ({})", code.or(last).unwrap_or_default().trim())))
 }
 
 fn remove(folder: &Path) -> io::Result<()> {
@@ -259,8 +260,13 @@ pub async fn run(answers: &[Answer], matches: &ArgMatches) -> anyhow::Result<Exi
     // when this is dropped.
     drop(lab::serve::bind("127.0.0.1", port).await?);
     let name = answer.name;
-    let command = move || language.command(name, whiteboard);
-    let mut command = tokio::process::Command::from(tokio::task::spawn_blocking(command).await??);
+    let command = tokio::task::spawn_blocking(move || language.command(name, whiteboard)).await?;
+    // A test that lacks something is skipped. Here somebody waits for the program.
+    let command = command.map_err(|error| match why_skipped(&error) {
+        Some(why) => anyhow!("{why}"),
+        None => error,
+    })?;
+    let mut command = tokio::process::Command::from(command);
     let part = format!("{}{}", language.name(), if whiteboard { "-whiteboard" } else { "" });
     let servers = servers(answer, &part, matches.get_flag("reset")).await?;
     command.env("PORT", port.to_string()).envs(servers);

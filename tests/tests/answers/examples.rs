@@ -107,7 +107,12 @@ async fn tried(
         }
     }
     let url = format!("http://127.0.0.1:{port}");
-    let program = Program::of(in_shell(&command, &variables), &url, PATIENCE).await?;
+    let mut command = in_shell(&command, &variables);
+    if whiteboard {
+        // Each of its mistakes prints a traceback.
+        command += " 2>/dev/null";
+    }
+    let program = Program::of(command, &url, PATIENCE).await?;
     let target = Target::new(&url, Some(program.restart()))?;
     run(&answer.suite.cases, &target, Tried { load: true, restart: true }, |_| {}).await
 }
