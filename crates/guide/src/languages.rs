@@ -404,11 +404,10 @@ the runs; in brackets are the smallest and the greatest.
   can do, and the same for all.
 - **Memory**: what the process has in memory after that, its interpreter included.
 
-This compares three programs, and not three languages. Each is one process. Ours uses all cores, and the others use one
-for their own code, so with more cores the ratio grows until they run a process on each core. The clients and the servers
-take a part of the same cores, which hides some of the difference. Where PostgreSQL does most of the work, no language is
-much faster. Ours has more promises in some answers: the url-shortener, for example, keeps links in memory. Choose a
-language for what your team knows, and measure your own work.
+This compares three programs, and not three languages. Each is one process: ours runs its handlers on all cores, and the
+others on one. They would run a process for each core in production, and that is not measured. The clients and the servers
+share the cores with the programs, which hides a part of the difference. Ours does not always do the same work: the
+url-shortener, for example, keeps links in memory, and the others ask PostgreSQL each time.
 
 The calls are only those that are answered at once. The notification worker and the saga work after their answer, so
 their throughput is that of their queue; these and the other answers are not measured.
