@@ -23,7 +23,7 @@ const NODE_FROM: &str = "see https://nodejs.org";
 /// A language in which answers are written beside Rust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
-    /// CPython, with the packages in `examples/python/requirements.txt`.
+    /// `CPython`, with the packages in `examples/python/requirements.txt`.
     Python,
     /// Node, with the packages in `examples/node/package-lock.json`.
     Node,
